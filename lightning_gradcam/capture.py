@@ -1,0 +1,128 @@
+"""Activations and gradients of many layers from one forward, by hooks that live inside a ``with``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.errors import CaptureError, LayerError
+
+# Gradients at the last layers reach 1e-6, which float16 flushes; the factor is divided out again.
+_HALF_SCALE = 1024.0
+
+
+class Captured:
+    """What the hooks have stored, keyed by layer name; filled by the forward inside :func:`capture`."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._activations: dict[str, Tensor] = {}
+
+    @property
+    def activations(self) -> Mapping[str, Tensor]:
+        """Each layer's output, attached to the graph, in the order asked for.
+
+        Raises:
+            LayerError: The forward never reached one of the layers.
+        """
+        missing = [name for name in self._names if name not in self._activations]
+        if missing:
+            reached = ", ".join(self._activations) or "none of those asked for"
+            raise LayerError(
+                f"layers: {missing[0]!r} exists, but the forward never reached it (reached: {reached}); name a layer"
+                " that the model's forward() calls"
+            )
+        return {name: self._activations[name] for name in self._names}
+
+    def gradients(self, scores: Tensor, *, retain_graph: bool = False) -> dict[str, Tensor | None]:
+        """Differentiates the sum of ``scores`` with respect to every layer's activation.
+
+        Args:
+            scores: The explained score of each sample, shape ``[N]``. Samples do not mix in evaluation mode, so
+                one backward of the sum gives each sample its own gradient.
+            retain_graph: Keep the graph for a further target.
+
+        Returns:
+            Layer name to gradient, of the activation's shape and dtype; ``None`` where the score does not depend
+            on the layer through the graph.
+        """
+        activations = self.activations
+        if not scores.requires_grad:
+            return dict.fromkeys(activations)
+        scale = _HALF_SCALE if any(a.dtype == torch.float16 for a in activations.values()) else 1.0
+        total = scores.float().sum() * scale if scale != 1.0 else scores.sum()
+        found = torch.autograd.grad(total, list(activations.values()), retain_graph=retain_graph, allow_unused=True)
+        return {
+            name: None if gradient is None else (gradient if scale == 1.0 else gradient.float() / scale)
+            for name, gradient in zip(activations, found, strict=True)
+        }
+
+    def _store(self, name: str, module: nn.Module, _args: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
+            raise LayerError(
+                f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a"
+                " layer that returns one, such as a convolution or the activation after it"
+            )
+        # From here on the forward needs a graph; whatever ran before the earliest layer did without one.
+        torch.set_grad_enabled(True)
+        # Detached only where it needs no gradient: otherwise a second layer would cut the first one off.
+        activation = output if output.requires_grad else output.detach().requires_grad_()
+        # A module that is called several times keeps its last activation.
+        self._activations[name] = activation
+        # The clone keeps a following in-place operation from overwriting what was stored.
+        return activation.clone()
+
+
+@contextmanager
+def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> Iterator[Captured]:
+    """Hooks ``layers`` for one forward; on leaving, hooks, stored tensors and grad mode are as before.
+
+    Args:
+        layers: Name to module.
+        whole_graph: Record the graph from the input on. By default it begins at the earliest layer, which saves
+            most of its time and memory; a model that switches grad mode in its own forward may need the whole.
+
+    Yields:
+        The :class:`Captured` store; run the forward, then ask it for activations and gradients, inside the
+        ``with``.
+
+    Raises:
+        LayerError: From the forward, where a layer's output is not a floating-point tensor.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 2))
+        >>> with capture({"0": model[0]}) as captured:
+        ...     output = model(torch.rand(4, 1, 5, 5))
+        ...     gradient = captured.gradients(output[:, 1])["0"]
+        >>> tuple(gradient.shape)
+        (4, 2, 3, 3)
+    """
+    captured = Captured(tuple(layers))
+    with ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(whole_graph))
+        stack.callback(captured._activations.clear)
+        for name, module in layers.items():
+            stack.callback(module.register_forward_hook(partial(captured._store, name)).remove)
+        yield captured
+
+
+def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Returns ``gradients`` where every layer has one.
+
+    Raises:
+        CaptureError: A layer has none; the message says why that happens and what to name instead.
+    """
+    for name, gradient in gradients.items():
+        if gradient is None:
+            raise CaptureError(
+                f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a"
+                " layer inside the model's own torch.no_grad(), behind a detach(), or on a branch that the explained"
+                " output does not use); name a layer between there and the output"
+            )
+    return {name: gradient for name, gradient in gradients.items() if gradient is not None}

@@ -1,0 +1,79 @@
+"""The exceptions that this package raises.
+
+::
+
+    LightningGradCAMError
+    ├── ConfigurationError (also a ValueError): something the user gave can't work
+    │   ├── LayerError: a layer that does not exist, is not reached or has no spatial activation
+    │   ├── TargetError: a target that the output or the labels can't serve
+    │   ├── MethodError: a method that is unknown or can't work on a layer
+    │   ├── ProbeError: probes that can't be drawn, or do not fit the model
+    │   └── DrawingError: a colour map, scale or size that can't be drawn
+    ├── ProbeFileError: a saved probe set that can't be read
+    ├── ArchiveError: an archive that can't be read, or belongs to another run
+    └── CaptureError (also a RuntimeError): no gradient or no activation came back
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LightningGradCAMError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class ConfigurationError(LightningGradCAMError, ValueError):
+    """Something the user gave can't work; the message says what can."""
+
+
+class LayerError(ConfigurationError):
+    """A layer does not exist, is never reached, or has no spatial activation."""
+
+
+class TargetError(ConfigurationError):
+    """A target does not fit the model's output or the labels at hand."""
+
+
+class MethodError(ConfigurationError):
+    """A CAM method is unknown or can't work on the layer."""
+
+
+class ProbeError(ConfigurationError):
+    """Probes can't be drawn from what was given."""
+
+
+class DrawingError(ConfigurationError):
+    """A drawing option is unknown or out of range."""
+
+
+class ProbeFileError(LightningGradCAMError):
+    """A saved probe set is truncated, of another schema, or no probe set at all."""
+
+
+class ArchiveError(LightningGradCAMError):
+    """An archive can't be read, or a folder belongs to another run."""
+
+
+class CaptureError(LightningGradCAMError, RuntimeError):
+    """A layer gave no activation or no gradient where one was needed."""
+
+
+def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40) -> str:
+    """Returns the tail of a 'not found' message: the nearest choice and what is available.
+
+    Args:
+        value: What came.
+        choices: What is possible.
+        limit: How many choices are listed before the rest is only counted.
+
+    Returns:
+        For example ``"; did you mean 'layer4'? available: layer3, layer4"``.
+    """
+    names = list(choices)
+    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    listed = ", ".join(names[:limit]) or "(none)"
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{hint} available: {listed}{rest}"

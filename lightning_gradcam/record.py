@@ -1,0 +1,86 @@
+"""The frozen record of one logged step: signed maps and what they explain, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_gradcam.compute import CamKey, Cams
+from lightning_gradcam.targets import ScoreKind
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+UNTRAINED_EPOCH = -1
+
+
+@dataclass(frozen=True, eq=False)
+class CamRecord:
+    """What one logged step found for every probe. Arrays are read-only.
+
+    Attributes:
+        epoch: The epoch, counted from 0; -1 is the untrained baseline.
+        step: The step at which Lightning logs this validation's metrics.
+        stage: ``"fit"``, ``"validate"`` or ``"test"``.
+        score: What ``scores`` hold: ``"logit"`` or ``"probability"``.
+        probe_ids: One for each probe, in the order of the arrays.
+        maps: :class:`~lightning_gradcam.compute.CamKey` to signed maps, float32 ``[N, h, w]``, not normalised.
+        scores: Target name to explained scores, float32 ``[N]``.
+        classes: Target name to explained classes, int64 ``[N]``; -1 where a callable chose the score.
+        predicted: The model's most likely classes, int64 ``[N]``; -1 where its output is not logits ``[N, C]``.
+        confidence: Their softmax probabilities, float32 ``[N]``; NaN there.
+    """
+
+    epoch: int
+    step: int
+    stage: str
+    score: ScoreKind
+    probe_ids: tuple[str, ...]
+    maps: Mapping[CamKey, FloatArray]
+    scores: Mapping[str, FloatArray]
+    classes: Mapping[str, IntArray]
+    predicted: IntArray
+    confidence: FloatArray
+
+    @classmethod
+    def from_cams(
+        cls, cams: Cams, *, probe_ids: tuple[str, ...], epoch: int, step: int, stage: str, score: ScoreKind
+    ) -> CamRecord:
+        """Copies signed maps to the CPU and freezes them, with the step and epoch at which they were made."""
+        count = len(probe_ids)
+        predicted, confidence = np.full(count, -1, np.int64), np.full(count, np.nan, np.float32)
+        if isinstance(cams.output, Tensor) and cams.output.dim() == 2 and cams.output.shape[1] >= 2:
+            probabilities = cams.output.float().softmax(dim=1).max(dim=1)
+            predicted, confidence = _array(probabilities.indices, np.int64), _array(probabilities.values, np.float32)
+        return cls(
+            epoch=epoch,
+            step=step,
+            stage=stage,
+            score=score,
+            probe_ids=probe_ids,
+            maps=MappingProxyType({key: _array(value, np.float32) for key, value in cams.items()}),
+            scores=MappingProxyType({name: _array(value, np.float32) for name, value in cams.scores.items()}),
+            classes=MappingProxyType({name: _array(value, np.int64) for name, value in cams.classes.items()}),
+            predicted=_frozen(predicted),
+            confidence=_frozen(confidence),
+        )
+
+
+def _array(values: Tensor, dtype: Any) -> Any:
+    # A copy, so that nothing of the model's memory is kept or can change under the record.
+    return _frozen(values.detach().to("cpu", copy=True).to(_TORCH[dtype]).numpy())
+
+
+def _frozen(values: Any) -> Any:
+    values.setflags(write=False)
+    return values
+
+
+_TORCH = {np.float32: torch.float32, np.int64: torch.int64}
