@@ -1,0 +1,5 @@
+"""The fixed inputs: their ids, labels, masks and display pixels; how they are chosen, saved and restored."""
+
+from lightning_gradcam.probes.probe_set import ProbeSet
+
+__all__ = ["ProbeSet"]

@@ -1,0 +1,131 @@
+"""From preprocessed inputs back to pixels that a person can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_gradcam.errors import ProbeError
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel mean and standard deviation that the inputs were normalised with, and where that is known from."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+
+
+def normalization(mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> Normalization | None:
+    """Reads the user's ``mean`` and ``std``; a single number stands for all channels.
+
+    Returns:
+        ``None`` where neither is given.
+
+    Raises:
+        ProbeError: Only one is given, their lengths differ, or a deviation is not positive.
+    """
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise ProbeError(f"mean, std: got mean={mean!r} and std={std!r}; give both or neither")
+    means = (float(mean),) if isinstance(mean, (int, float)) else tuple(map(float, mean))
+    stds = (float(std),) if isinstance(std, (int, float)) else tuple(map(float, std))
+    if len(means) != len(stds) or not means or min(stds) <= 0:
+        raise ProbeError(
+            f"mean, std: got mean={mean!r} and std={std!r}; give as many positive deviations as means: one, or one a"
+            " channel"
+        )
+    return Normalization(means, stds, "mean and std as given")
+
+
+def find_normalization(transform: Any) -> Normalization | None:
+    """Looks for a ``Normalize`` in a transform, through compositions, without importing torchvision.
+
+    Returns:
+        Its mean and deviation; mean 0 and deviation 1 where the transform ends in a scaled tensor without
+        ``Normalize``; ``None`` where the transform does not show it.
+    """
+    steps = _steps(transform)
+    for step in reversed(steps):
+        if type(step).__name__ == "Normalize" and hasattr(step, "mean") and hasattr(step, "std"):
+            mean, std = _numbers(step.mean), _numbers(step.std)
+            return Normalization(mean, std, "Normalize undone")
+    if any(type(step).__name__ in ("ToTensor", "ConvertImageDtype", "ToDtype") for step in steps):
+        return Normalization((0.0,), (1.0,), "as loaded")
+    return None
+
+
+def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels, str]:
+    """Turns inputs into pictures.
+
+    Args:
+        inputs: ``[N, C, H, W]`` or ``[N, H, W]``, float or uint8. One channel is shown as grey, three or four as
+            colour (a fourth is left out), any other number as the mean over channels.
+        normalized: What to undo; ``None`` stretches each picture from its minimum to its maximum.
+
+    Returns:
+        uint8 ``[N, H, W, 3]``, and a caption that says how the pixels were recovered.
+
+    Raises:
+        ProbeError: The inputs are no pictures, or ``normalized`` is for another number of channels.
+    """
+    pixels = inputs[:, None] if inputs.dim() == 3 else inputs
+    if pixels.dim() != 4:
+        raise ProbeError(
+            f"probes: got inputs of shape {list(inputs.shape)}; pictures are [N, C, H, W] or [N, H, W]; give a ProbeSet"
+            " with its own display pixels for anything else"
+        )
+    channels = pixels.shape[1]
+    if pixels.dtype == torch.uint8:
+        scaled, how = pixels.double() / 255, "as loaded"
+    elif normalized is not None:
+        if len(normalized.mean) not in (1, channels):
+            raise ProbeError(
+                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; give 1 or {channels}"
+            )
+        mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (normalized.mean, normalized.std))
+        scaled, how = pixels.double() * std + mean, normalized.source
+    else:
+        scaled, how = _stretched(pixels.double()), "each picture min-max stretched"
+    if channels in (3, 4):
+        scaled = scaled[:, :3]
+    elif channels != 1:
+        scaled, how = _stretched(scaled.mean(1, keepdim=True)), f"mean of {channels} channels, min-max stretched"
+    rounded = scaled.nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy()), how
+
+
+def _stretched(pixels: Tensor) -> Tensor:
+    low, high = pixels.amin((1, 2, 3), keepdim=True), pixels.amax((1, 2, 3), keepdim=True)
+    return (pixels - low) / (high - low).clamp(min=1e-12)
+
+
+def _steps(transform: Any) -> list[Any]:
+    steps, queue = [], [transform]
+    while queue:
+        step = queue.pop(0)
+        inner = getattr(step, "transforms", None)
+        if isinstance(inner, (list, tuple, torch.nn.ModuleList)):
+            queue = [*inner, *queue]
+        elif isinstance(step, torch.nn.Sequential):
+            queue = [*step, *queue]
+        elif type(step).__name__ == "StandardTransform":
+            # torchvision's VisionDataset keeps the picture's transform inside this pair.
+            queue = [step.transform, *queue]
+        elif step is not None:
+            steps.append(step)
+    return steps
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in torch.as_tensor(values).flatten())

@@ -1,0 +1,119 @@
+"""Probes from a folder of pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from lightning_gradcam.errors import ProbeError
+from lightning_gradcam.probes.display import Normalization, find_normalization, normalization, to_pixels
+from lightning_gradcam.probes.probe_set import ProbeSet
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def read_folder(
+    path: str | os.PathLike[str],
+    *,
+    transform: Callable[[Any], Tensor] | None = None,
+    size: int | Sequence[int] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    mode: str = "RGB",
+    class_names: Sequence[str] | None = None,
+) -> ProbeSet:
+    """Reads every picture below ``path``, in the order of their names.
+
+    Args:
+        path: The folder. Pictures in sub-folders get the sub-folder's name as their true class.
+        transform: From a PIL image to the model's input ``[C, H, W]``, for instance the validation data set's. The
+            other preprocessing arguments then only say how to undo it for display.
+        size: Height and width to resize to (one number: both), without ``transform``.
+        mean: Subtracted after scaling to 0…1, for each channel or all, without ``transform``.
+        std: Divided by after that.
+        mode: The PIL mode to open the pictures in: ``"RGB"`` or ``"L"``.
+        class_names: The model's classes in order; sub-folders are then looked up here instead of being numbered by
+            their sorted names.
+
+    Returns:
+        The probes; ids are paths relative to ``path``.
+
+    Raises:
+        ProbeError: No folder, no picture, a picture that can't be read, pictures of different sizes, or a sub-folder
+            that is none of ``class_names``.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise ProbeError(f"probes: {str(path)!r} is not a folder; give a folder of pictures or a saved probe set")
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise ProbeError(f"probes: no picture in {str(path)!r}; it looks for {', '.join(SUFFIXES)}")
+    given = normalization(mean, std)
+    shown = find_normalization(transform) or given if transform is not None else given
+    as_scaled = Normalization((0.0,), (1.0,), "as loaded")
+    apply = transform if transform is not None else _default_transform(size, given or as_scaled)
+    tensors = [_read(file, mode, apply) for file in files]
+    odd = next((i for i, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
+    if odd is not None:
+        raise ProbeError(
+            f"probes: {files[odd].name!r} gives {list(tensors[odd].shape)} and {files[0].name!r}"
+            f" {list(tensors[0].shape)}; give size=, or a transform that resizes"
+        )
+    inputs = torch.stack(tensors)
+    display, how = to_pixels(inputs, shown if transform is not None else given or as_scaled)
+    labels, names = _labels(root, files, class_names)
+    return ProbeSet(
+        inputs,
+        ids=tuple(file.relative_to(root).as_posix() for file in files),
+        labels=labels,
+        class_names=names,
+        display=display,
+        display_source=how,
+    )
+
+
+def _read(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tensor:
+    try:
+        with Image.open(file) as image:
+            return apply(image.convert(mode))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ProbeError(f"probes: {str(file)!r} can't be read as a picture ({error}); remove or mend it") from error
+
+
+def _default_transform(size: int | Sequence[int] | None, scale: Normalization) -> Callable[[Any], Tensor]:
+    height, width = (size, size) if isinstance(size, int) else (tuple(size) if size is not None else (None, None))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.std))
+
+    def apply(image: Any) -> Tensor:
+        if height is not None and width is not None:
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.array(image)
+        tensor = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1)
+        return (tensor.float() / 255 - mean) / std
+
+    return apply
+
+
+def _labels(
+    root: Path, files: Sequence[Path], class_names: Sequence[str] | None
+) -> tuple[Tensor | None, tuple[str, ...] | None]:
+    parents = [file.relative_to(root).parts[0] if file.parent != root else None for file in files]
+    named = tuple(class_names) if class_names is not None else None
+    if any(parent is None for parent in parents):
+        return None, named
+    folders = [str(parent) for parent in parents]
+    names = named if named is not None else tuple(sorted(set(folders)))
+    unknown = [folder for folder in folders if folder not in names]
+    if unknown:
+        raise ProbeError(
+            f"probes: the sub-folder {unknown[0]!r} is none of the classes {', '.join(names)}; rename it, or put the"
+            " pictures into the folder itself"
+        )
+    return torch.tensor([names.index(folder) for folder in folders]), names

@@ -1,0 +1,238 @@
+"""The fixed probes of a run, and their file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_gradcam.errors import ProbeError, ProbeFileError
+from lightning_gradcam.probes.display import Pixels, to_pixels
+
+SCHEMA = 1
+_DTYPES = {str(d): d for d in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64)}
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSet:
+    """A fixed set of inputs whose maps are compared over epochs, runs and resumes.
+
+    Attributes:
+        inputs: ``[N, …]``, preprocessed as for the model, on the CPU.
+        ids: One unique name for each probe; counted from 0 where not given.
+        labels: True classes, int64 ``[N]``, or ``None``.
+        masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
+        class_names: Names of the classes by index, or ``None``.
+        display: Pictures to draw on, uint8 ``[N, H, W, 3]``; each input min-max stretched where not given.
+        display_source: How ``display`` was recovered, for the sheet's header.
+        indices: Where the probes stand in the data set they were drawn from, or ``None``.
+        note: A remark for every sheet's header, for instance that the data is drawn.
+
+    Raises:
+        ProbeError: Lengths differ, ids are not unique, or there is no probe.
+
+    Example:
+        >>> probes = ProbeSet(torch.rand(4, 1, 8, 8), labels=torch.tensor([0, 1, 2, 0]))
+        >>> probes.ids
+        ('0', '1', '2', '3')
+    """
+
+    inputs: Tensor
+    ids: tuple[str, ...] = ()
+    labels: Tensor | None = None
+    masks: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
+    display: Pixels | None = None
+    display_source: str = ""
+    indices: tuple[int, ...] | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        count = len(self.inputs)
+        if count == 0:
+            raise ProbeError("probes: got no inputs; give at least one")
+        put = object.__setattr__
+        put(self, "inputs", self.inputs.detach().cpu())
+        put(self, "ids", tuple(map(str, self.ids)) or tuple(map(str, range(count))))
+        if self.class_names is not None:
+            put(self, "class_names", tuple(map(str, self.class_names)))
+        if self.labels is not None:
+            put(self, "labels", torch.as_tensor(self.labels).detach().cpu().long())
+        if self.masks is not None:
+            put(self, "masks", torch.as_tensor(self.masks).detach().cpu().bool())
+        if self.indices is not None:
+            put(self, "indices", tuple(int(index) for index in self.indices))
+        if self.display is None:
+            pixels, source = to_pixels(self.inputs, None)
+            put(self, "display", pixels)
+            put(self, "display_source", source)
+        for name in ("ids", "labels", "masks", "display", "indices"):
+            value = getattr(self, name)
+            if value is not None and len(value) != count:
+                raise ProbeError(f"probes: got {len(value)} {name} for {count} inputs; give one for each")
+        if len(set(self.ids)) != count:
+            twice = next(name for name in self.ids if self.ids.count(name) > 1)
+            raise ProbeError(f"probes: the id {twice!r} stands more than once; give each probe an id of its own")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"ProbeSet({len(self)} inputs {list(self.inputs.shape[1:])}, fingerprint {self.fingerprint[:12]})"
+
+    @property
+    def pixels(self) -> Pixels:
+        """The pictures to draw on, uint8 ``[N, H, W, 3]``."""
+        assert self.display is not None
+        return self.display
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the inputs' type, shape and bytes, in hexadecimal: equal only where the inputs are equal."""
+        head = f"{self.inputs.dtype} {list(self.inputs.shape)} ".encode()
+        return hashlib.sha256(head + _raw(self.inputs).tobytes()).hexdigest()
+
+    def class_name(self, index: int) -> str:
+        """Returns the class's name, or its index as text where it has none."""
+        names = self.class_names or ()
+        return names[index] if 0 <= index < len(names) else str(index)
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, num_probes: int = 8, **options: Any) -> ProbeSet:
+        """Draws probes from a map-style data set by index; see :func:`~lightning_gradcam.probes.dataset.draw_probes`.
+
+        Args:
+            dataset: The data set; ``Subset``, ``random_split`` and ``ConcatDataset`` are looked through for labels,
+                class names and the transform.
+            num_probes: How many, class-balanced where labels exist.
+            **options: ``seed``, ``indices``, ``input_key``, ``label_key``, ``mean``, ``std``, ``collate_fn``.
+
+        Example:
+            >>> from torch.utils.data import TensorDataset
+            >>> data = TensorDataset(torch.rand(20, 1, 8, 8), torch.arange(20) % 4)
+            >>> ProbeSet.from_dataset(data, 4, seed=1).labels
+            tensor([0, 1, 2, 3])
+        """
+        from lightning_gradcam.probes.dataset import draw_probes
+
+        return draw_probes(dataset, num_probes, **options).probes
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        transform: Callable[[Any], Tensor] | None = None,
+        size: int | Sequence[int] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        mode: str = "RGB",
+        class_names: Sequence[str] | None = None,
+    ) -> ProbeSet:
+        """Reads every picture in a folder; sub-folders, where there are any, are classes.
+
+        See :func:`lightning_gradcam.probes.folder.read_folder`.
+        """
+        from lightning_gradcam.probes.folder import read_folder
+
+        return read_folder(path, transform=transform, size=size, mean=mean, std=std, mode=mode, class_names=class_names)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to one file (a NumPy ``.npz``, no pickle); an existing file is replaced whole or not."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(self.to_bytes())
+        os.replace(temporary, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ProbeSet:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ProbeFileError: The file is missing, truncated, of another schema, or no probe set.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise ProbeFileError(f"probes: {str(path)!r} can't be read ({error.strerror}); check the path") from error
+        return cls.from_bytes(data, name=str(path))
+
+    def to_bytes(self) -> bytes:
+        """Returns the content of the file that :meth:`save` writes."""
+        meta = {
+            "schema": SCHEMA,
+            "dtype": str(self.inputs.dtype),
+            "ids": self.ids,
+            "class_names": self.class_names,
+            "display_source": self.display_source,
+            "note": self.note,
+            "fingerprint": self.fingerprint,
+        }
+        arrays = {"inputs": _raw(self.inputs), "display": self.pixels}
+        if self.labels is not None:
+            arrays["labels"] = self.labels.numpy()
+        if self.masks is not None:
+            arrays["masks"] = self.masks.numpy()
+        if self.indices is not None:
+            arrays["indices"] = np.array(self.indices, np.int64)
+        buffer = io.BytesIO()
+        encoded = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        np.savez_compressed(buffer, meta=encoded, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, name: str = "probe set") -> ProbeSet:
+        """Reads what :meth:`to_bytes` gave; ``name`` is what errors call it.
+
+        Raises:
+            ProbeFileError: As :meth:`load`.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                meta = json.loads(bytes(file["meta"]))
+                if meta["schema"] != SCHEMA:
+                    raise ProbeFileError(
+                        f"probes: {name!r} has schema {meta['schema']!r}, this version reads {SCHEMA}; save the probes"
+                        " again with this version, or install the version that wrote them"
+                    )
+                inputs = torch.from_numpy(file["inputs"])
+                if meta["dtype"] not in _DTYPES:
+                    raise KeyError(meta["dtype"])
+                probes = cls(
+                    inputs=inputs.view(_DTYPES[meta["dtype"]]),
+                    ids=tuple(meta["ids"]),
+                    labels=torch.from_numpy(file["labels"]) if "labels" in file else None,
+                    masks=torch.from_numpy(file["masks"]) if "masks" in file else None,
+                    class_names=meta["class_names"] and tuple(meta["class_names"]),
+                    display=file["display"],
+                    display_source=meta["display_source"],
+                    indices=tuple(file["indices"].tolist()) if "indices" in file else None,
+                    note=meta["note"],
+                )
+                intact = probes.fingerprint == meta["fingerprint"]
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+            raise ProbeFileError(
+                f"probes: {name!r} is truncated or no probe set ({type(error).__name__}: {error}); save the probes"
+                " again, or leave probes= out to have them drawn"
+            ) from error
+        if not intact:
+            raise ProbeFileError(f"probes: {name!r} is damaged: its inputs do not have the fingerprint it states")
+        return probes
+
+
+def _raw(inputs: Tensor) -> Any:
+    # NumPy has no bfloat16: its bits travel as int16, and the true type's name beside them.
+    plain = inputs.contiguous()
+    return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()

@@ -1,0 +1,155 @@
+"""Which probes a run uses: those given, those of the checkpoint it resumes, or freshly drawn ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lightning_gradcam.errors import LightningGradCAMError, ProbeError
+from lightning_gradcam.guard import isolated_rng
+from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes, find_class_names, input_of, inside
+from lightning_gradcam.probes.folder import read_folder
+from lightning_gradcam.probes.probe_set import ProbeSet
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """The user's choice of probes.
+
+    Attributes:
+        given: A probe set, the path of a saved one or of a folder of pictures, or ``None`` to draw.
+        num_probes: How many to draw.
+        seed: Of the draw.
+        input_key: Where a batch holds the input.
+        label_key: Where it holds the true class.
+        class_names: Where the data set has none.
+        mean: Undone for display where the data set shows no normalisation.
+        std: Likewise.
+    """
+
+    given: str | os.PathLike[str] | ProbeSet | None = None
+    num_probes: int = 8
+    seed: int = 0
+    input_key: Key | None = None
+    label_key: Key | None = None
+    class_names: Sequence[str] | None = None
+    mean: float | Sequence[float] | None = None
+    std: float | Sequence[float] | None = None
+
+
+def obtain_probes(
+    options: ProbeOptions,
+    find_loader: Callable[[], Any],
+    *,
+    resumed: Mapping[str, Any],
+    archived: Callable[[str], ProbeSet],
+) -> tuple[Drawn, str | None]:
+    """Returns the run's probes and the batch that they are fed in.
+
+    Args:
+        options: The user's choice.
+        find_loader: Returns the dataloader (``dataset``, ``collate_fn``) to draw from; called where it is needed.
+        resumed: The state in the checkpoint, empty without one: ``indices``, ``fingerprint``, ``archive``.
+        archived: Reads the probes of the archive in a folder.
+
+    Returns:
+        The probes with their batch, and a remark for the user where they are not what the checkpoint names.
+
+    Raises:
+        ProbeError: They can't be drawn.
+        ProbeFileError: A saved probe set can't be read.
+    """
+    remark = None
+    if options.given is not None:
+        drawn = _given(options, find_loader)
+        if resumed and resumed["fingerprint"] != drawn.probes.fingerprint:
+            remark = "the given probes are others than those of the checkpoint, so its earlier maps can't be compared"
+    elif resumed.get("indices") is not None:
+        drawn, remark = _drawn_again(options, find_loader, resumed, archived)
+    else:
+        drawn = _draw(options, find_loader(), None)
+    if options.class_names is not None and drawn.probes.class_names is None:
+        drawn = replace(drawn, probes=replace(drawn.probes, class_names=tuple(options.class_names)))
+    return drawn, remark
+
+
+def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
+    if isinstance(options.given, ProbeSet):
+        return _batched(options.given, options)
+    assert options.given is not None
+    path = Path(options.given)
+    if not path.is_dir():
+        return _batched(ProbeSet.load(path), options)
+    with isolated_rng():
+        # The pictures need the model's preprocessing, which the validation data set's transform has.
+        try:
+            dataset = find_loader().dataset
+        except ProbeError:
+            dataset = None
+        transform = next(
+            (owner.transform for owner in inside(dataset) if callable(getattr(owner, "transform", None))), None
+        )
+        grey = transform is not None and len(input_of([dataset[0][0][None]], None)[0]) == 1
+        probes = read_folder(
+            path,
+            transform=transform,
+            mean=options.mean,
+            std=options.std,
+            mode="L" if grey else "RGB",
+            class_names=options.class_names or find_class_names(dataset),
+        )
+    return _batched(probes, options)
+
+
+def _drawn_again(
+    options: ProbeOptions,
+    find_loader: Callable[[], Any],
+    resumed: Mapping[str, Any],
+    archived: Callable[[str], ProbeSet],
+) -> tuple[Drawn, str | None]:
+    try:
+        drawn = _draw(options, find_loader(), resumed["indices"])
+        if drawn.probes.fingerprint == resumed["fingerprint"]:
+            return drawn, None
+        changed = "the data set gives other inputs at the checkpoint's indices"
+    except (LightningGradCAMError, IndexError) as error:
+        changed = f"the checkpoint's probes can't be drawn again ({error})"
+    try:
+        return _batched(archived(resumed["archive"]), options), f"{changed}; the archived inputs are used"
+    except LightningGradCAMError as error:
+        fresh = _draw(options, find_loader(), None)
+        return (
+            fresh,
+            f"{changed}, and its archive can't be read ({error}); new probes are drawn, maps can't be compared",
+        )
+
+
+def _draw(options: ProbeOptions, loader: Any, indices: Sequence[int] | None) -> Drawn:
+    return draw_probes(
+        loader.dataset,
+        options.num_probes,
+        seed=options.seed,
+        indices=indices,
+        input_key=options.input_key,
+        label_key=options.label_key,
+        mean=options.mean,
+        std=options.std,
+        collate_fn=getattr(loader, "collate_fn", None),
+    )
+
+
+def _batched(probes: ProbeSet, options: ProbeOptions) -> Drawn:
+    return Drawn(probes, rebuilt_batch(probes.inputs, probes.labels, options.input_key, options.label_key))
+
+
+def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
+    """Returns a batch as a module's transfer hooks know it, for probes that were not drawn from a data set."""
+    if isinstance(input_key, str):
+        batch = {input_key: inputs}
+        return batch if labels is None else {**batch, str(label_key or "label"): labels}
+    return [inputs] if labels is None else [inputs, labels]
