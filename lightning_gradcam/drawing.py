@@ -1,0 +1,111 @@
+"""How sheets are drawn: plain choices that YAML can give, and the look-up tables behind their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lightning_gradcam.errors import DrawingError, did_you_mean
+
+Scale = Literal["image", "layer", "run", "minmax"]
+Column = Literal["input", "overlay", "heatmap"]
+Interpolation = Literal["bilinear", "nearest", "bicubic"]
+Format = Literal["png", "jpeg", "webp"]
+
+BUILT_IN = (
+    "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
+)  # fmt: skip
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "scale": ("image", "layer", "run", "minmax"),
+    "interpolation": ("bilinear", "nearest", "bicubic"),
+    "format": ("png", "jpeg", "webp"),
+}
+_COLUMNS = ("input", "overlay", "heatmap")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a sheet is drawn.
+
+    Attributes:
+        colormap: ``"turbo"`` (default), ``"jet"``, ``"Reds"`` and nine more are built in; any other of matplotlib's
+            by name where matplotlib is installed.
+        opacity: Share of the heatmap in the overlay, 0 to 1.
+        interpolation: From the layer's resolution to the picture's: ``"bilinear"`` (default), ``"bicubic"`` or
+            ``"nearest"``.
+        columns: Of ``"input"``, ``"overlay"`` and ``"heatmap"`` (the map alone), in this order; overlay and heatmap
+            come once for each target.
+        scale: What the brightest colour stands for. ``"image"`` (default): each map's own maximum. ``"layer"``: the
+            largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
+            layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
+        format: Of the picture files: ``"png"`` (default), ``"jpeg"`` or ``"webp"``.
+        magnification: How many screen pixels a picture's pixel takes, in whole numbers, without smearing; 0
+            (default) takes the smallest that makes the shorter side 112 or more.
+        max_tile: Pictures whose longer side exceeds this are scaled down to it, in pixels.
+
+    Raises:
+        DrawingError: An option is unknown or out of range.
+
+    Example:
+        >>> Drawing(colormap="Reds", opacity=0.4).scale
+        'image'
+    """
+
+    colormap: str = "turbo"
+    opacity: float = 0.5
+    interpolation: Interpolation = "bilinear"
+    columns: tuple[Column, ...] = ("input", "overlay")
+    scale: Scale = "image"
+    format: Format = "png"
+    magnification: int = 0
+    max_tile: int = 256
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise DrawingError(
+                    f"drawing.{name}: got {getattr(self, name)!r}{did_you_mean(str(getattr(self, name)), choices)}"
+                )
+        columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns)
+        object.__setattr__(self, "columns", columns)
+        if not columns or len(set(columns)) < len(columns) or not set(columns) <= set(_COLUMNS):
+            raise DrawingError(f"drawing.columns: got {list(columns)}; give each of {', '.join(_COLUMNS)} once at most")
+        if not 0 <= self.opacity <= 1:
+            raise DrawingError(f"drawing.opacity: got {self.opacity}; give a share from 0 (picture) to 1 (heatmap)")
+        if self.magnification < 0:
+            raise DrawingError(f"drawing.magnification: got {self.magnification}; give 0 (automatic) or more")
+        if self.max_tile < 16:
+            raise DrawingError(f"drawing.max_tile: got {self.max_tile}; give at least 16 pixels")
+        lookup_table(self.colormap)
+
+
+def lookup_table(name: str) -> npt.NDArray[np.uint8]:
+    """Returns the colour map as uint8 ``[256, 3]``.
+
+    Raises:
+        DrawingError: It is not built in, and matplotlib is not installed or does not know it.
+    """
+    if name in BUILT_IN:
+        return np.asarray(_built_in()[BUILT_IN.index(name)])
+    try:
+        from matplotlib import colormaps
+    except ImportError:
+        raise DrawingError(
+            f"drawing.colormap: {name!r} is not built in{did_you_mean(name, BUILT_IN)}; others come with"
+            " matplotlib: pip install matplotlib"
+        ) from None
+    if name not in colormaps:
+        raise DrawingError(f"drawing.colormap: {name!r} not found{did_you_mean(name, [*BUILT_IN, *colormaps])}")
+    return np.asarray((colormaps[name](np.arange(256) / 255.0)[:, :3] * 255).round(), np.uint8)
+
+
+@cache
+def _built_in() -> npt.NDArray[np.uint8]:
+    with Image.open(Path(__file__).parent / "assets" / "colormaps.png") as image:
+        return np.array(image.convert("RGB"), np.uint8)

@@ -1,0 +1,40 @@
+"""Where finished pictures go: one module a backend, chosen by the logger's class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning_gradcam.sinks.base import Entry, Sink
+from lightning_gradcam.sinks.files import FileSink
+from lightning_gradcam.sinks.memory import MemorySink
+from lightning_gradcam.sinks.tensorboard import TensorBoardSink
+from lightning_gradcam.sinks.wandb import WandbSink
+
+__all__ = ["Entry", "FileSink", "MemorySink", "Sink", "TensorBoardSink", "WandbSink", "sinks_for"]
+
+# Matched by name: the two Lightning packages have logger classes of their own, and neither need be imported here.
+_BY_LOGGER: dict[str, Callable[[Any], Sink]] = {"TensorBoardLogger": TensorBoardSink, "WandbLogger": WandbSink}
+_SILENT = ("DummyLogger",)
+
+
+def sinks_for(loggers: Sequence[object], files: Callable[[], Sink]) -> list[Sink]:
+    """Chooses a sink for every logger.
+
+    Args:
+        loggers: The trainer's loggers; subclasses count as their base.
+        files: Makes the sink for loggers that take no pictures, and for runs without a logger; used once at most.
+
+    Returns:
+        One sink for each logger that takes pictures, and one file sink where some logger does not, or there is none.
+    """
+    found: list[Sink] = []
+    plain = not loggers
+    for logger in loggers:
+        names = [base.__name__ for base in type(logger).__mro__]
+        make = next((_BY_LOGGER[name] for name in names if name in _BY_LOGGER), None)
+        if make is not None:
+            found.append(make(logger))
+        elif not any(name in _SILENT for name in names):
+            plain = True
+    return [*found, files()] if plain else found

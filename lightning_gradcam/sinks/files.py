@@ -1,0 +1,29 @@
+"""Plain picture files, for loggers that take no pictures and for runs without a logger."""
+
+from __future__ import annotations
+
+from lightning_gradcam.sinks.base import Entry, Sink
+from lightning_gradcam.storage import Storage, safe_name
+
+
+class FileSink(Sink):
+    """Writes ``<root>/<layer>/step-0000000469-epoch-0003.png``.
+
+    Args:
+        root: The folder, local or a URL that fsspec knows.
+        prefix: The first part of every tag, left out of the path.
+        format: ``"png"``, ``"jpeg"`` or ``"webp"``.
+    """
+
+    def __init__(self, root: str, *, prefix: str, format: str = "png") -> None:
+        self._storage = Storage(root)
+        self._prefix = prefix
+        self._format = format
+
+    def log(self, entry: Entry) -> None:
+        """Writes one file a picture; each appears whole or not at all."""
+        epoch = "untrained" if entry.epoch < 0 else f"{entry.epoch:04d}"
+        for tag, picture in entry.pictures.items():
+            folder = "/".join(safe_name(part) for part in tag.removeprefix(f"{self._prefix}/").split("/"))
+            name = f"{folder}/step-{entry.step:010d}-epoch-{epoch}.{self._format}"
+            self._storage.write(name, picture.encoded(self._format))

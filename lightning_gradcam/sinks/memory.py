@@ -1,0 +1,32 @@
+"""Pictures kept in memory, for tests and notebooks."""
+
+from __future__ import annotations
+
+from lightning_gradcam.sinks.base import Entry, Sink
+
+
+class MemorySink(Sink):
+    """Keeps every entry.
+
+    Attributes:
+        entries: What was logged, in order.
+        closed: Whether the run has ended.
+
+    Example:
+        >>> sink = MemorySink()
+        >>> sink.log(Entry(step=10, epoch=0, pictures={}))
+        >>> [entry.step for entry in sink.entries]
+        [10]
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.closed = False
+
+    def log(self, entry: Entry) -> None:
+        """Appends the entry."""
+        self.entries.append(entry)
+
+    def close(self) -> None:
+        """Remembers that the run has ended; the entries stay."""
+        self.closed = True

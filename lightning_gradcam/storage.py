@@ -1,0 +1,78 @@
+"""Reading and atomic writing below one folder, on the local disk or through fsspec (``s3://…``, ``memory://``)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]")
+
+
+class Storage:
+    """The files below one folder. Nothing is touched before the first read or write.
+
+    Args:
+        root: A path, or a URL that fsspec knows.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.fspath(root)
+        self._files, path = fsspec.core.url_to_fs(self.root)
+        self._path = str(path).rstrip("/")
+        self._local = isinstance(self._files, LocalFileSystem)
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        return bool(self._files.exists(f"{self._path}/{name}"))
+
+    def read(self, name: str) -> bytes:
+        """Returns the file's content.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        data: bytes = self._files.cat_file(f"{self._path}/{name}")
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes the whole file or nothing: whoever reads meanwhile sees the old content or the new one."""
+        if not self._local:
+            # Object stores show an object only when it is complete.
+            self._files.pipe_file(f"{self._path}/{name}", data)
+            return
+        target = Path(self._path, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Deletes one file."""
+        self._files.rm_file(f"{self._path}/{name}")
+
+    def names(self, folder: str) -> list[str]:
+        """Returns the sorted names of what is in a sub-folder; none where it does not exist."""
+        self._files.invalidate_cache()
+        try:
+            found = self._files.ls(f"{self._path}/{folder}", detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+
+def join(root: str, *parts: str) -> str:
+    """Appends parts to a path or URL."""
+    return "/".join([root.rstrip("/") if root != "/" else root, *parts])
+
+
+def safe_name(text: str) -> str:
+    """Returns ``text`` as one harmless part of a path: other signs than letters, digits and ``_.+=-`` become ``_``."""
+    cleaned = _UNSAFE.sub("_", text)[:120]
+    return cleaned if cleaned.strip(".") else f"_{cleaned}"

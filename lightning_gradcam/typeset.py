@@ -1,0 +1,80 @@
+"""Text and marks on pixel arrays. Rendered strings are kept: most of a sheet's text is the same every epoch."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+
+INK: Color = (24, 24, 27)
+PALE: Color = (104, 104, 112)
+PAPER: Color = (255, 255, 255)
+LINE: Color = (222, 222, 226)
+RIGHT: Color = (22, 122, 60)
+WRONG: Color = (200, 30, 40)
+
+
+def write(
+    canvas: npt.NDArray[np.uint8], at: tuple[int, int], text: str, width: int, size: int, color: Color = INK
+) -> None:
+    """Writes one line of text; where it is wider than ``width`` it ends in an ellipsis.
+
+    Args:
+        canvas: uint8 ``[H, W, 3]``, written to.
+        at: Left and top, in pixels.
+        text: The line. Control characters become spaces: a line break in a class name must not break the row.
+        width: In pixels.
+        size: Of the font, in pixels.
+        color: Red, green and blue.
+    """
+    _blend(canvas, at, _coverage(text[:200], width, size), color)
+
+
+def stamp(canvas: npt.NDArray[np.uint8], at: tuple[int, int], *, right: bool) -> None:
+    """Draws the mark for a right or a wrong prediction, 72 by 20 pixels; shape, word and colour say the same."""
+    x, y = at
+    mark = _stamp(right)
+    canvas[y : y + mark.shape[0], x : x + mark.shape[1]] = mark
+
+
+def _blend(canvas: npt.NDArray[np.uint8], at: tuple[int, int], coverage: npt.NDArray[np.float32], color: Color) -> None:
+    x, y = at
+    area = canvas[y : y + coverage.shape[0], x : x + coverage.shape[1]]
+    share = coverage[: area.shape[0], : area.shape[1], None]
+    area[:] = (area * (1 - share) + np.array(color, np.float32) * share).round()
+
+
+@lru_cache(maxsize=4096)
+def _coverage(text: str, width: int, size: int) -> npt.NDArray[np.float32]:
+    font = _font(size)
+    line = "".join(character if character.isprintable() else " " for character in text)
+    if font.getlength(line) > width:
+        while line and font.getlength(line + "…") > width:
+            line = line[:-1]
+        line += "…"
+    box = Image.new("L", (max(1, int(font.getlength(line)) + 2), size + 5))
+    ImageDraw.Draw(box).text((0, 0), line, font=font, fill=255)
+    return np.asarray(box, np.float32) / np.float32(255)
+
+
+@cache
+def _stamp(right: bool) -> npt.NDArray[np.uint8]:
+    image = Image.new("RGB", (72, 20), PAPER)
+    pen = ImageDraw.Draw(image)
+    pen.rounded_rectangle((0, 0, 71, 19), 5, fill=RIGHT if right else WRONG)
+    strokes = [[(7, 10), (11, 14), (18, 5)]] if right else [[(7, 5), (16, 14)], [(16, 5), (7, 14)]]
+    for stroke in strokes:
+        pen.line(stroke, fill=PAPER, width=2, joint="curve")
+    pen.text((24, 2), "right" if right else "wrong", font=_font(13), fill=PAPER)
+    return np.array(image)
+
+
+@cache
+def _font(size: int) -> Any:
+    # Pillow carries this font, so it is there on every machine.
+    return ImageFont.load_default(size)
