@@ -1,0 +1,341 @@
+"""The callback: when to explain, on which rank, and from which data; the work itself is the session's."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.compute import Cams
+from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
+from lightning_gradcam.host import (
+    Callback,
+    check_forward,
+    explaining,
+    forward_of,
+    log_dir,
+    logging_step,
+    prepared_input,
+    probe_loader,
+    rank_zero_info,
+    rank_zero_warn,
+    siblings,
+    stage_of,
+    validates,
+)
+from lightning_gradcam.layers import check_layers
+from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.dataset import Drawn
+from lightning_gradcam.probes.display import normalization
+from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
+from lightning_gradcam.record import UNTRAINED_EPOCH
+from lightning_gradcam.session import Plan, Session
+from lightning_gradcam.sinks import Sink
+from lightning_gradcam.targets import check_score, resolve_targets
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_FAILURES_IN_A_ROW = 3
+_OneTarget = str | int | dict[str, list[int]] | Callable[..., Any]
+
+
+class GradCAMCallback(Callback):
+    r"""Logs Grad-CAM overlays of a fixed probe set after every validation.
+
+    Training is untouched: weights, gradients, buffers, modes and random numbers are what they would have been
+    without the callback. Signed maps of every logged step are kept in an archive beside the logs.
+
+    Args:
+        layers: What to explain: dotted module names, shell patterns (``"backbone.layer*"``), modules, a list of
+            these, or ``"auto"`` (default): the last layer with a spatial output.
+        methods: A name of :func:`~lightning_gradcam.available_methods`, or a list.
+        targets: Which score: ``"predicted"`` (default), ``"label"``, a class index, ``{"per_probe": [3, 5, …]}``, a
+            callable from the model's output to scores ``[N]``, or a list of these.
+        score: ``"logit"`` (default) or ``"probability"`` (its softmax).
+        probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn from the
+            validation data set, class-balanced.
+        num_probes: How many to draw.
+        seed: Of the draw.
+        every_n_epochs: Log at the end of every n-th epoch, counted as Lightning's ``ModelCheckpoint`` counts: with 2,
+            in epochs 1, 3, 5, … (epochs begin at 0).
+        every_n_validations: Log at every n-th validation instead, for validation inside an epoch.
+        log_untrained: Log a baseline before the first training step.
+        name: The root of tags, the archive's folder and the key of the state; callbacks side by side need different
+            ones.
+        drawing: Colour map, opacity, columns, scale and so on.
+        on_error: What a failure in our own work does after training has begun: ``"warn"`` (default) reports it,
+            goes on, and gives up after three in a row; ``"raise"`` stops training. A wrong configuration always raises
+            before the first training step.
+        sinks: Further places for the pictures, besides those of the trainer's loggers.
+        input_key: Where a batch holds the model's input: a key of a dict or a place in a tuple. Default: the first of
+            a tuple, or the usual names.
+        label_key: Likewise for the true class; default: the second of a tuple, or the usual names.
+        class_names: Names of the classes, where the data set has none.
+        mean: Per channel or one for all; undone for display where the data set's transform shows no ``Normalize``.
+        std: Likewise.
+
+    Raises:
+        ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does
+            not fit the model or data (a layer that is not there or never reached, a class out of range, …).
+        ArchiveError: At the start of training, where the folder belongs to another run.
+
+    Logged:
+        A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
+        at the step at which Lightning logs the validation metrics.
+
+    Example::
+
+        from lightning_gradcam import GradCAMCallback
+
+        trainer = Trainer(callbacks=[GradCAMCallback(layers=["backbone.layer4"])])
+        trainer.fit(model, datamodule)
+    """
+
+    def __init__(
+        self,
+        layers: str | list[str] | nn.Module | list[nn.Module] = "auto",
+        *,
+        methods: str | list[str] = "gradcam",
+        targets: _OneTarget | list[_OneTarget] = "predicted",
+        score: Literal["logit", "probability"] = "logit",
+        probes: str | os.PathLike[str] | ProbeSet | None = None,
+        num_probes: int = 8,
+        seed: int = 0,
+        every_n_epochs: int = 1,
+        every_n_validations: int | None = None,
+        log_untrained: bool = False,
+        name: str = "gradcam",
+        drawing: Drawing = Drawing(),  # noqa: B008 - frozen
+        on_error: Literal["warn", "raise"] = "warn",
+        sinks: list[Sink] | None = None,
+        input_key: str | int | None = None,
+        label_key: str | int | None = None,
+        class_names: list[str] | None = None,
+        mean: float | list[float] | None = None,
+        std: float | list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        check_layers(layers)
+        resolve_methods(methods)
+        resolve_targets(targets)
+        normalization(mean, std)
+        counts = {
+            "num_probes": num_probes,
+            "every_n_epochs": every_n_epochs,
+            "every_n_validations": every_n_validations,
+        }
+        for argument, value in counts.items():
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{argument}: got {value}; give 1 or more")
+        if every_n_validations is not None and every_n_epochs != 1:
+            raise ConfigurationError(
+                f"every_n_validations: got {every_n_validations} beside every_n_epochs={every_n_epochs}; give only one"
+            )
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"name: got {name!r}; it becomes a folder and a tag: use letters, digits, '_', '-' and '.'"
+            )
+        if on_error not in ("warn", "raise"):
+            raise ConfigurationError(f"on_error: got {on_error!r}; valid are 'warn' and 'raise'")
+        self._plan = Plan(name, layers, methods, targets, check_score(score), drawing)
+        self._options = ProbeOptions(probes, num_probes, seed, input_key, label_key, class_names, mean, std)
+        self._every_n_epochs = every_n_epochs
+        self._every_n_validations = every_n_validations
+        self._log_untrained = log_untrained
+        self._on_error = on_error
+        self._extra_sinks = list(sinks or ())
+        self._trainer: Trainer | None = None
+        self._resumed: dict[str, Any] = {}
+        self._begin_run(None)
+
+    @property
+    def name(self) -> str:
+        """The root of tags and the archive's folder."""
+        return self._plan.name
+
+    @property
+    def probes(self) -> ProbeSet | None:
+        """The probes in use; ``None`` before training has started, and on other ranks than zero."""
+        return self._session.probes if self._session is not None else None
+
+    @property
+    def archive(self) -> Archive | None:
+        """The run's archive, to read while it grows and afterwards; ``None`` before training has started."""
+        return self._session.archive if self._session is not None else None
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in a checkpoint."""
+        return f"GradCAMCallback{{'name': {self.name!r}}}"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses what can be seen to be wrong before any data is loaded."""
+        same = [other for other in siblings(trainer, GradCAMCallback) if other.name == self.name]
+        if len(same) > 1:
+            raise ConfigurationError(
+                f"name: {len(same)} GradCAMCallbacks are named {self.name!r} and would write the same tags and archive;"
+                " give each a name= of its own"
+            )
+        check_forward(pl_module)
+        if self._trainer is not trainer:
+            self._begin_run(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
+        if trainer.is_global_zero:
+            self._start(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Under ``trainer.validate``: draws the probes and tries the configuration."""
+        if trainer.is_global_zero and stage_of(trainer) == "validate":
+            self._start(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Under ``trainer.test``: draws the probes and tries the configuration."""
+        if trainer.is_global_zero:
+            self._start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Explains, if this validation is due."""
+        if trainer.is_global_zero and not trainer.sanity_checking and self._due(trainer):
+            self._log(trainer, pl_module, logging_step(trainer))
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Explains under ``trainer.test``."""
+        if trainer.is_global_zero:
+            self._log(trainer, pl_module, logging_step(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Explains where there is no validation whose end could be used."""
+        if trainer.is_global_zero and not validates(trainer) and self._due(trainer):
+            self._log(trainer, pl_module, logging_step(trainer) - 1)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Stores which probes are in use and where the archive stands, in plain types."""
+        # Not `state_dict`: Lightning refuses two stateful callbacks of one key in the Trainer's constructor, before
+        # `setup` can say that they need different names.
+        if self._session is not None:
+            checkpoint.setdefault("callbacks", {})[self.state_key] = self._state(self._session)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over probes and archive of the run that the checkpoint belongs to."""
+        self._resumed = dict(state_dict)
+        self._validations = int(state_dict.get("validations", 0))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Closes the sinks and says where the archive is."""
+        if self._session is None:
+            return
+        self._session.close()
+        archive = self._session.archive
+        if stage == "fit" and archive is not None:
+            rank_zero_info(f"lightning-gradcam: maps of {len(archive.steps)} steps are in {archive.path}")
+
+    def _begin_run(self, trainer: Trainer | None) -> None:
+        self._trainer = trainer
+        self._session: Session | None = None
+        self._drawn: Drawn | None = None
+        self._resumed = {}
+        self._run = uuid.uuid4().hex
+        self._log_dir: str | None = None
+        self._validations = 0
+        self._failures = 0
+
+    def _due(self, trainer: Trainer) -> bool:
+        if stage_of(trainer) != "fit":
+            return True
+        self._validations += 1
+        if self._every_n_validations is not None:
+            return self._validations % self._every_n_validations == 0
+        return (trainer.current_epoch + 1) % self._every_n_epochs == 0
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        resumed, self._resumed = self._resumed, {}
+        fitting = stage_of(trainer) == "fit"
+        if self._session is not None:
+            if fitting and resumed and resumed["run"] == self._state(self._session)["run"]:
+                self._session.rewind(resumed["step"])
+            return
+        self._drawn, other_probes = obtain_probes(
+            self._options,
+            lambda: probe_loader(trainer),
+            resumed=resumed,
+            archived=lambda path: Archive.open(path).probes,
+        )
+        try:
+            cams = self._explain(trainer, pl_module, self._drawn)
+        except LightningGradCAMError:
+            raise
+        except Exception as error:
+            shape = list(self._drawn.probes.inputs.shape)
+            raise ConfigurationError(
+                f"model: its forward failed on the probes {shape} ({type(error).__name__}: {error}); the input is taken"
+                " from the batch by input_key, then goes through the module's transfer hooks to forward()"
+            ) from error
+        # Callbacks side by side share the folder that the first of them has found.
+        shared = [other._log_dir for other in siblings(trainer, GradCAMCallback) if other._log_dir]
+        self._log_dir = shared[0] if shared else log_dir(trainer)
+        self._session, no_copy = Session.start(
+            self._plan,
+            self._drawn.probes,
+            cams,
+            run=self._run,
+            log_dir=self._log_dir,
+            loggers=trainer.loggers,
+            sinks=self._extra_sinks,
+            resumed=resumed,
+            copy_steps=fitting,
+        )
+        for remark in (other_probes, no_copy):
+            if remark is not None:
+                rank_zero_warn(f"lightning-gradcam: {remark}")
+        if self._log_untrained and fitting and trainer.global_step == 0:
+            self._session.log(cams, epoch=UNTRAINED_EPOCH, step=logging_step(trainer), stage="fit")
+
+    def _explain(self, trainer: Trainer, pl_module: LightningModule, drawn: Drawn) -> Cams:
+        with explaining(trainer, pl_module):
+            inputs = prepared_input(trainer, pl_module, drawn.batch, self._options.input_key)
+            return self._plan.explain(pl_module, inputs, drawn.probes, forward_of(trainer, pl_module))
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        if self._session is None or self._drawn is None or self._failures >= _FAILURES_IN_A_ROW:
+            return
+        if stage_of(trainer) != "fit" and self._session.last_step == step:
+            rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
+            return
+        try:
+            cams = self._explain(trainer, pl_module, self._drawn)
+            self._session.log(cams, epoch=trainer.current_epoch, step=step, stage=stage_of(trainer))
+            self._failures = 0
+        except Exception:
+            if self._on_error == "raise":
+                raise
+            self._failures += 1
+            then = "is given up" if self._failures == _FAILURES_IN_A_ROW else "is tried again next time"
+            rank_zero_warn(
+                f"lightning-gradcam: explaining failed at step {step} and {then}; training goes on (on_error='raise'"
+                f" stops it instead)\n{traceback.format_exc()}"
+            )
+
+    def _state(self, session: Session) -> dict[str, Any]:
+        archive = session.archive
+        indices = session.probes.indices
+        return {
+            "schema": 1,
+            "indices": None if indices is None else list(indices),
+            "fingerprint": session.probes.fingerprint,
+            "archive": "" if archive is None else archive.path,
+            "run": self._run if archive is None else archive.manifest.run,
+            "step": session.last_step,
+            "validations": self._validations,
+        }

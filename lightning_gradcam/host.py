@@ -1,0 +1,176 @@
+"""What differs between Lightning's namespaces, loops and loaders; nothing here knows CAMs or pixels.
+
+Two packages carry the same framework: ``pytorch_lightning`` and ``lightning.pytorch``. A callback derived from one
+works in a Trainer of the other, but is refused by the other's command line, so the base is taken from whichever is
+loaded already, and else from whichever is installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lightning_gradcam.errors import ConfigurationError, ProbeError
+from lightning_gradcam.guard import isolated_rng, preserved
+from lightning_gradcam.probes.dataset import Key, input_of
+from lightning_gradcam.storage import Storage, join
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+else:
+    _packages = ("pytorch_lightning", "lightning.pytorch")
+    _loaded = [name for name in _packages if name in sys.modules]
+    _package = _loaded[0] if _loaded else _packages[0 if find_spec(_packages[0]) is not None else 1]
+    Callback = import_module(_package).Callback
+    rank_zero_info = import_module(f"{_package}.utilities").rank_zero_info
+    rank_zero_warn = import_module(f"{_package}.utilities").rank_zero_warn
+
+__all__ = ["Callback", "rank_zero_info", "rank_zero_warn"]
+
+RUNS_FOLDER = "gradcam_runs"
+C = TypeVar("C")
+
+
+def check_forward(module: nn.Module) -> None:
+    """Refuses a module that has no ``forward`` of its own.
+
+    Raises:
+        ConfigurationError: Calling it could not give an output to explain.
+    """
+    owner = next(base for base in type(module).__mro__ if "forward" in vars(base))
+    if owner.__name__ in ("LightningModule", "Module"):
+        raise ConfigurationError(
+            f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
+            " forward(self, x) to return the logits, for instance `return self.model(x)`"
+        )
+
+
+def logging_step(trainer: Trainer) -> int:
+    """Returns the x value at which Lightning logs this validation's metrics (not ``global_step``)."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def stage_of(trainer: Trainer) -> str:
+    """Returns ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``."""
+    return str(trainer.state.fn.value) if trainer.state.fn is not None else ""
+
+
+def validates(trainer: Trainer) -> bool:
+    """Whether validation hooks fire during ``fit``."""
+    # Before the loaders are set up, the numbers of batches are not known and a defined loader counts.
+    batches = trainer.num_val_batches if trainer.val_dataloaders is not None else [1]
+    return bool(trainer.enable_validation) and sum(batches) > 0
+
+
+def probe_loader(trainer: Trainer) -> Any:
+    """Returns the dataloader whose data set the probes are drawn from; nothing is iterated.
+
+    In ``fit`` the first validation loader, or the training loader where there is no validation; else the loader of
+    the running stage.
+
+    Raises:
+        ProbeError: There is no dataloader with a data set.
+    """
+    if stage_of(trainer) == "test":
+        loaders = trainer.test_dataloaders
+    elif stage_of(trainer) == "validate" or validates(trainer):
+        loaders = trainer.val_dataloaders
+        if loaders is None:
+            # Lightning asks for it only when the first validation is due. What is asked for here is thrown away, so
+            # that the module's own call comes when, and with the random numbers, it would have come.
+            with isolated_rng():
+                loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
+    else:
+        loaders = trainer.train_dataloader
+    loader = _first(loaders)
+    if loader is None:
+        raise ProbeError(
+            f"probes: found no dataloader with a data set to draw from, but {type(loaders).__name__}; give"
+            " probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+        )
+    return loader
+
+
+def siblings(trainer: Trainer, kind: type[C]) -> list[C]:
+    """Returns the trainer's callbacks of one class."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, kind)]
+
+
+def log_dir(trainer: Trainer) -> str | None:
+    """Returns the folder that a new run's archives stand in, ``None`` under ``fast_dev_run``. Only for rank zero."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None
+    logger = trainer.logger
+    if logger is not None:
+        directory = getattr(logger, "log_dir", None)
+        if directory:
+            return str(directory)
+        return join(str(logger.save_dir or trainer.default_root_dir), str(logger.version or logger.name or "run"))
+    root = join(str(trainer.default_root_dir), RUNS_FOLDER)
+    numbers = [int(name) for name in Storage(root).names("") if name.isdigit()]
+    return join(root, str(max(numbers, default=-1) + 1))
+
+
+@contextmanager
+def explaining(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Everything the host must not notice: model, random numbers, stage and logging are as before on leaving."""
+    training = trainer.training
+    with preserved(module):
+        # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard takes
+        # this attribute away again.
+        vars(module)["log"] = lambda *args, **kwargs: None
+        if training:
+            # Transfer hooks augment `if self.trainer.training`; probes are treated as validation data.
+            trainer.validating = True
+        try:
+            yield
+        finally:
+            if training:
+                trainer.training = True
+
+
+def prepared_input(trainer: Trainer, module: LightningModule, batch: Any, input_key: Key | None) -> Tensor:
+    """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks, and takes the input out.
+
+    Args:
+        trainer: The running trainer.
+        module: Its module.
+        batch: As collated; it is copied, since a hook may change it in place.
+        input_key: Where the input stands in the batch.
+    """
+    copy = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
+    copy = trainer.precision_plugin.convert_input(copy)
+    copy = module._on_before_batch_transfer(copy, dataloader_idx=0)
+    copy = trainer.strategy.batch_to_device(copy, dataloader_idx=0)
+    return input_of(copy, input_key)
+
+
+def forward_of(trainer: Trainer, module: LightningModule) -> Callable[[Tensor], Any]:
+    """Returns the module's forward under the trainer's precision (autocast is off outside the step hooks)."""
+
+    def forward(inputs: Tensor) -> Any:
+        with trainer.precision_plugin.forward_context():
+            return module(inputs)
+
+    return forward
+
+
+def _first(loaders: Any) -> Any:
+    if hasattr(loaders, "dataset"):
+        return loaders
+    if hasattr(loaders, "flattened"):
+        parts = list(loaders.flattened)
+    elif isinstance(loaders, Mapping):
+        parts = list(loaders.values())
+    else:
+        parts = list(loaders) if isinstance(loaders, (list, tuple)) else []
+    return next((found for part in parts if (found := _first(part)) is not None), None)
