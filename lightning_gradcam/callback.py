@@ -89,6 +89,9 @@ class GradCAMCallback(Callback):
             not fit the model or data (a layer that is not there or never reached, a class out of range, …).
         ArchiveError: At the start of training, where the folder belongs to another run.
 
+    ``trainer.validate`` and ``trainer.test`` log too, except in a run that was trained: its record is that of the
+    training alone.
+
     Logged:
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
         at the step at which Lightning logs the validation metrics.
@@ -250,6 +253,7 @@ class GradCAMCallback(Callback):
         self._log_dir: str | None = None
         self._validations = 0
         self._failures = 0
+        self._fitted = False
 
     def _due(self, trainer: Trainer) -> bool:
         if stage_of(trainer) != "fit":
@@ -262,6 +266,7 @@ class GradCAMCallback(Callback):
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         resumed, self._resumed = self._resumed, {}
         fitting = stage_of(trainer) == "fit"
+        self._fitted = self._fitted or fitting
         if self._session is not None:
             if fitting and resumed and resumed["run"] == self._state(self._session)["run"]:
                 self._session.rewind(resumed["step"])
@@ -310,12 +315,15 @@ class GradCAMCallback(Callback):
     def _log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         if self._session is None or self._drawn is None or self._failures >= _FAILURES_IN_A_ROW:
             return
-        if stage_of(trainer) != "fit" and self._session.last_step == step:
+        stage = stage_of(trainer)
+        if stage != "fit" and self._fitted:
+            return
+        if stage != "fit" and self._session.last_step == step:
             rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
             return
         try:
             cams = self._explain(trainer, pl_module, self._drawn)
-            self._session.log(cams, epoch=trainer.current_epoch, step=step, stage=stage_of(trainer))
+            self._session.log(cams, epoch=trainer.current_epoch, step=step, stage=stage)
             self._failures = 0
         except Exception:
             if self._on_error == "raise":

@@ -74,6 +74,10 @@ def sheet(
     tile_h, tile_w = tiles[0].pixels.shape[1:3]
     row_h = max(tile_h + 30, 84) + _GAP
     header = _header(record, layer, method, drawing, title, probes)
+    if any("all zero" in caption for tile in tiles for lines in tile.captions for caption in lines):
+        header.append(
+            ("a plain picture in an overlay column: that map is all zero, nothing spoke for the target", PALE)
+        )
     width = max(_MARGIN + _LABELS + len(tiles) * (tile_w + _GAP) + _MARGIN - _GAP, 480)
     top = _MARGIN + 18 * len(header) + 50
     canvas = np.full((top + row_h * len(probes), width, 3), 255, np.uint8)
