@@ -144,8 +144,7 @@ def compute_cams(
     kind = check_score(score)
     run = model if forward is None else forward
     with preserved(model), _eager():
-        # A batch captured under inference mode can't enter a graph; its clone, made outside, can.
-        batch = inputs.clone() if inputs.is_inference() else inputs
+        batch, truth = _usable(inputs), None if labels is None else _usable(labels)
         modules = resolve_layers(model, layers, forward=lambda: run(batch[:2]))
 
         def attempt(whole_graph: bool) -> Cams | None:
@@ -153,7 +152,7 @@ def compute_cams(
                 output = run(batch)
                 for name, activation in captured.activations.items():
                     spatial_size(name, activation)
-                explained = {t.name: t.scores(output, labels=labels, score=kind) for t in resolved_targets}
+                explained = {t.name: t.scores(output, labels=truth, score=kind) for t in resolved_targets}
                 maps = _maps(captured, explained, resolved_targets, resolved_methods, relu=relu, strict=whole_graph)
                 if maps is None:
                     return None
@@ -202,6 +201,11 @@ def _maps(
     # Layer by layer, as they were asked for; they were made target by target.
     order = list(captured.activations)
     return dict(sorted(found.items(), key=lambda item: order.index(item[0].layer)))
+
+
+def _usable(values: Tensor) -> Tensor:
+    # What was captured under inference mode can't enter a graph; its clone, made outside, can.
+    return values.clone() if values.is_inference() else values
 
 
 def _full_precision(values: Tensor) -> Tensor:

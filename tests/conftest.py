@@ -25,8 +25,8 @@ def _nothing_left_behind() -> Iterator[None]:
     left = [t.name for t in threading.enumerate() if t not in threads and t.is_alive() and not t.daemon]
     assert not left, f"threads left running: {left}"
     changed = {k for k in os.environ if os.environ.get(k) != environment.get(k)}
-    # Lightning and seed_everything set these themselves.
-    changed -= {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
+    # Lightning, torch and wandb set these themselves.
+    changed -= {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "WANDB_SERVICE"}
     assert not changed, f"environment changed: {changed}"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
@@ -64,6 +65,20 @@ def obtain_probes(
         ProbeError: They can't be drawn.
         ProbeFileError: A saved probe set can't be read.
     """
+    # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
+    with torch.inference_mode(False):
+        drawn, remark = _obtain(options, find_loader, resumed, archived)
+    if options.class_names is not None and drawn.probes.class_names is None:
+        drawn = replace(drawn, probes=replace(drawn.probes, class_names=tuple(options.class_names)))
+    return drawn, remark
+
+
+def _obtain(
+    options: ProbeOptions,
+    find_loader: Callable[[], Any],
+    resumed: Mapping[str, Any],
+    archived: Callable[[str], ProbeSet],
+) -> tuple[Drawn, str | None]:
     remark = None
     if options.given is not None:
         drawn = _given(options, find_loader)
@@ -73,8 +88,6 @@ def obtain_probes(
         drawn, remark = _drawn_again(options, find_loader, resumed, archived)
     else:
         drawn = _draw(options, find_loader(), None)
-    if options.class_names is not None and drawn.probes.class_names is None:
-        drawn = replace(drawn, probes=replace(drawn.probes, class_names=tuple(options.class_names)))
     return drawn, remark
 
 

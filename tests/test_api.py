@@ -1,0 +1,126 @@
+"""The public surface, what importing costs, and which room may know which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_gradcam
+
+PACKAGE = Path(lightning_gradcam.__file__).parent
+
+# From the first to the last room; a module may import from those above it, and from its own row.
+ROWS: list[tuple[str, ...]] = [
+    ("errors",),
+    ("storage",),
+    ("guard",),
+    ("probes",),
+    ("layers",),
+    ("capture", "targets", "methods"),
+    ("compute",),
+    ("record",),
+    ("drawing", "typeset"),
+    ("render",),
+    ("archive",),
+    ("sinks",),
+    ("session",),
+    ("host",),
+    ("callback",),
+]
+ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports, those under TYPE_CHECKING and inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert node.level == 0, f"{path}: relative import"
+            found.append(node.module)
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return found
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_rows_above_it(path: Path) -> None:
+    own = ROW_OF[room(path)]
+    for name in imports(path):
+        if name.startswith("lightning_gradcam."):
+            other = name.split(".")[1]
+            assert ROW_OF[other] < own or other == room(path), f"{room(path)} may not know {other}"
+        if name.split(".")[0] in ("pytorch_lightning", "lightning"):
+            assert room(path) in ("host", "callback"), f"{room(path)} may not know Lightning"
+
+
+def test_every_module_has_a_row() -> None:
+    assert {room(path) for path in MODULES} == set(ROW_OF)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_calls_backward_or_reads_pickles(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            assert node.func.attr != "backward", f"{path}:{node.lineno}: gradients come from torch.autograd.grad"
+            assert not (
+                node.func.attr == "load"
+                and any(k.arg == "allow_pickle" and getattr(k.value, "value", True) for k in node.keywords)
+            )
+    assert "pickle" not in imports(path)
+
+
+def test_all_is_what_is_there() -> None:
+    for name in lightning_gradcam.__all__:
+        assert getattr(lightning_gradcam, name) is not None
+    assert lightning_gradcam.__all__ == sorted(lightning_gradcam.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'GradCam'"):
+        lightning_gradcam.GradCam  # noqa: B018
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules loaded in a fresh process."""
+    script = f"{code}\nimport sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+def test_the_core_loads_neither_lightning_nor_any_extra() -> None:
+    code = (
+        "import torch, lightning_gradcam as g\n"
+        "m = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(18, 2))\n"
+        "g.compute_cams(m, torch.rand(1, 1, 5, 5), '0')\n"
+        "g.Drawing(colormap='Reds')"
+    )
+    extras = {"lightning", "pytorch_lightning", "torchvision", "matplotlib", "wandb", "tensorboard", "torchmetrics"}
+    assert not loaded_by(code) & extras
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import pytorch_lightning", "pytorch_lightning"),
+        ("import lightning.pytorch", "lightning.pytorch"),
+        ("", "pytorch_lightning"),
+    ],
+)
+def test_the_callbacks_base_is_that_of_the_loaded_lightning(code: str, expected: str) -> None:
+    if "lightning." in code:
+        pytest.importorskip("lightning", reason="the package `lightning` is not installed")
+    script = (
+        f"{code}\nfrom lightning_gradcam import GradCAMCallback\n"
+        "print([b.__module__ for b in GradCAMCallback.__mro__ if b.__name__ == 'Callback'][0])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.strip().startswith(expected)

@@ -1,0 +1,379 @@
+"""The callback in real Trainers: when it logs, what it logs, and what it refuses before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from lightning_gradcam import (
+    Archive,
+    ArchiveError,
+    ConfigurationError,
+    Drawing,
+    GradCAMCallback,
+    LayerError,
+    LightningGradCAMError,
+    MemorySink,
+    MethodError,
+    ProbeError,
+    ProbeFileError,
+    ProbeSet,
+    TargetError,
+    compute_cams,
+)
+from tests.conftest import TinyModule, loaders, tiny_data, trainer
+
+
+def fitted(root: Path, callback: GradCAMCallback | list[Any], *, data: Any = None, **options: Any) -> pl.Trainer:
+    pl.seed_everything(0, verbose=False)
+    running = trainer(root, callbacks=callback, **options)
+    running.fit(TinyModule(), *(data or loaders()))
+    return running
+
+
+def test_every_validation_epoch_is_logged_with_the_contracts_tags(tmp_path: Path) -> None:
+    sink = MemorySink()
+    callback = GradCAMCallback(
+        ["net.conv1", "net.relu2"], targets=["predicted", "label", 3], sinks=[sink], on_error="raise", num_probes=6
+    )
+    fitted(tmp_path, callback, logger=CSVLogger(tmp_path), max_epochs=3)
+    assert [(entry.epoch, entry.step) for entry in sink.entries] == [(0, 4), (1, 9), (2, 14)]
+    assert all(list(entry.pictures) == ["gradcam/net.conv1", "gradcam/net.relu2"] for entry in sink.entries)
+    assert sink.closed
+    archive = Archive.open(tmp_path / "lightning_logs" / "version_0" / "gradcam")
+    assert (archive.epochs, archive.steps) == ((0, 1, 2), (4, 9, 14))
+    assert archive.maps("net.conv1").shape == (3, 6, 8, 8)
+    assert archive.targets == ("predicted", "label", "3")
+    assert callback.probes is not None
+    assert archive.probes.fingerprint == callback.probes.fingerprint
+    assert (
+        sorted(callback.probes.labels.tolist()) == [0, 0, 1, 2, 3, 4] or len(set(callback.probes.labels.tolist())) == 5
+    )
+
+
+def test_the_last_step_holds_the_maps_of_the_trained_weights(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    running = fitted(tmp_path, callback)
+    assert callback.archive is not None
+    assert callback.probes is not None
+    expected = compute_cams(running.lightning_module, callback.probes.inputs, "net.relu2", relu=False)["net.relu2"]
+    found = callback.archive.maps("net.relu2", relu=False)[-1]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=float(expected.abs().max()) * 2e-3)
+    assert np.abs(found).max() > 0
+
+
+def test_pictures_and_val_loss_share_the_x_axis(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    fitted(tmp_path, GradCAMCallback("net.relu2"), logger=logger, val_check_interval=2, max_epochs=2)
+    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    assert events.Tags()["images"] == ["gradcam/net.relu2"]
+    pictures = [image.step for image in events.Images("gradcam/net.relu2")]
+    assert pictures == [scalar.step for scalar in events.Scalars("val_loss")]
+    assert len(pictures) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer_options", "expected"),
+    [
+        ({}, {}, [0, 1, 2, 3]),
+        ({"every_n_epochs": 2}, {}, [1, 3]),
+        ({"every_n_epochs": 2}, {"check_val_every_n_epoch": 2}, [1, 3]),
+        ({"log_untrained": True}, {}, [-1, 0, 1, 2, 3]),
+        ({}, {"val_check_interval": 0.5}, [0, 0, 1, 1, 2, 2, 3, 3]),
+        ({"every_n_validations": 3}, {"val_check_interval": 0.5}, [1, 2]),
+        ({}, {"limit_val_batches": 0}, [0, 1, 2, 3]),
+        ({}, {"num_sanity_val_steps": 0}, [0, 1, 2, 3]),
+    ],
+)
+def test_gates(tmp_path: Path, options: Any, trainer_options: Any, expected: list[int]) -> None:
+    sink = MemorySink()
+    data = loaders(count=32)
+    fitted(tmp_path, GradCAMCallback("net.relu2", sinks=[sink], **options), data=data, max_epochs=4, **trainer_options)
+    assert [entry.epoch for entry in sink.entries] == expected
+
+
+def test_without_a_validation_loader_the_end_of_the_training_epoch_is_used(tmp_path: Path) -> None:
+    sink = MemorySink()
+    callback = GradCAMCallback("net.relu2", sinks=[sink], log_untrained=True)
+    fitted(tmp_path, callback, data=[DataLoader(tiny_data(8), 8)])
+    assert [(entry.epoch, entry.step) for entry in sink.entries] == [(-1, 0), (0, 0), (1, 1)]
+    assert callback.archive is not None
+    assert callback.archive.maps("net.relu2").shape[0] == 3
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_validate_and_test_alone_log_too(tmp_path: Path, stage: str) -> None:
+    sink = MemorySink()
+    callback = GradCAMCallback("net.relu2", sinks=[sink], on_error="raise")
+    running = trainer(tmp_path, callbacks=callback)
+    getattr(running, stage)(TinyModule(), loaders()[1], verbose=False)
+    assert [entry.step for entry in sink.entries] == [0]
+    assert callback.archive is not None
+    assert callback.archive.path == str(tmp_path / "gradcam_runs" / "0" / "gradcam")
+    assert callback.archive.record(0).stage == stage
+
+
+def test_a_run_that_was_trained_keeps_the_record_of_its_training(tmp_path: Path) -> None:
+    sink = MemorySink()
+    running = fitted(tmp_path, GradCAMCallback("net.relu2", sinks=[sink]))
+    running.test(running.lightning_module, loaders()[1], verbose=False)
+    assert [entry.epoch for entry in sink.entries] == [0, 1]
+
+
+def test_fit_can_go_on_in_the_same_trainer(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    running = fitted(tmp_path, callback)
+    running.fit_loop.max_epochs = 4
+    running.fit(running.lightning_module, *loaders())
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1, 2, 3)
+
+
+def test_callbacks_side_by_side_share_the_run_folder(tmp_path: Path) -> None:
+    ours = [GradCAMCallback("net.conv1"), GradCAMCallback("net.relu2", name="late", num_probes=3)]
+    fitted(tmp_path, ours)
+    paths = [callback.archive.path for callback in ours if callback.archive is not None]
+    assert paths == [str(tmp_path / "gradcam_runs" / "0" / name) for name in ("gradcam", "late")]
+    fitted(tmp_path, GradCAMCallback("net.conv1"))
+    assert (tmp_path / "gradcam_runs" / "1" / "gradcam" / "manifest.json").is_file()
+
+
+def test_all_loggers_are_served(tmp_path: Path) -> None:
+    boards = [TensorBoardLogger(tmp_path, name=name) for name in ("a", "b")]
+    fitted(tmp_path, GradCAMCallback("net.relu2"), logger=[*boards, CSVLogger(tmp_path, name="c")], max_epochs=1)
+    for board in boards:
+        events = EventAccumulator(board.log_dir, size_guidance={"images": 0})
+        events.Reload()
+        assert len(events.Images("gradcam/net.relu2")) == 1
+    archive = Path(boards[0].log_dir) / "gradcam"
+    assert [p.name for p in (archive / "sheets" / "net.relu2").iterdir()] == ["step-0000000004-epoch-0000.png"]
+
+
+def test_fast_dev_run_explains_and_writes_nothing(tmp_path: Path) -> None:
+    sink = MemorySink()
+    callback = GradCAMCallback("net.relu2", sinks=[sink], on_error="raise")
+    fitted(tmp_path, callback, fast_dev_run=True)
+    assert len(sink.entries) == 1
+    assert callback.archive is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_takes_the_last_spatial_layer(tmp_path: Path) -> None:
+    sink = MemorySink()
+    fitted(tmp_path, GradCAMCallback(sinks=[sink]), max_epochs=1)
+    assert list(sink.entries[0].pictures) == ["gradcam/net.relu2"]
+
+
+def test_transfer_hooks_of_the_module_apply_as_in_validation(tmp_path: Path) -> None:
+    class Normalizing(TinyModule):
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            assert not self.trainer.training or self.training, "probes are validation data"
+            images, labels = batch
+            return images.mul_(2).sub_(1), labels
+
+    class Probe(MemorySink):
+        pass
+
+    callback = GradCAMCallback("net.relu2", on_error="raise", num_probes=5)
+    running = trainer(tmp_path, callbacks=callback)
+    running.fit(Normalizing(), *loaders())
+    assert callback.archive is not None
+    assert callback.probes is not None
+    model = running.lightning_module
+    expected = compute_cams(model, callback.probes.inputs * 2 - 1, "net.relu2", relu=False)["net.relu2"]
+    found = callback.archive.maps("net.relu2", relu=False)[-1]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=float(expected.abs().max()) * 2e-3)
+
+
+@pytest.mark.parametrize("kind", ["dict", "list of loaders", "dict of loaders"])
+def test_batches_and_loaders_of_other_structures(tmp_path: Path, kind: str) -> None:
+    class Dicts(TensorDataset):
+        def __getitem__(self, index: int) -> Any:
+            image, label = super().__getitem__(index)
+            return {"picture": image, "digit": label}
+
+    class Module(TinyModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            pass
+
+    plain = loaders()[1]
+    dicts = DataLoader(Dicts(*tiny_data().tensors), 8)
+    validation: Any = {"dict": dicts, "list of loaders": [plain, plain], "dict of loaders": {"a": plain, "b": plain}}[
+        kind
+    ]
+    keys = {"input_key": "picture", "label_key": "digit"} if kind == "dict" else {}
+    callback = GradCAMCallback("net.relu2", targets="label", on_error="raise", **keys)
+    running = trainer(tmp_path, callbacks=callback)
+    if kind == "dict":
+        running.validate(Module(), validation, verbose=False)
+    else:
+        running.fit(Module(), loaders()[0], validation)
+    assert callback.archive is not None
+    assert callback.archive.probes.labels is not None
+    assert callback.archive.maps("net.relu2").shape[1] == 8
+
+
+def test_saved_probes_and_a_folder_of_pictures_from_a_path(tmp_path: Path) -> None:
+    probes = ProbeSet(torch.rand(3, 1, 8, 8), ids=("a", "b", "c"))
+    probes.save(tmp_path / "probes.npz")
+    callback = GradCAMCallback("net.relu2", probes=str(tmp_path / "probes.npz"), on_error="raise")
+    fitted(tmp_path, callback)
+    assert callback.probes is not None
+    assert callback.probes.ids == ("a", "b", "c")
+    assert callback.probes.fingerprint == probes.fingerprint
+
+
+def test_failures_are_reported_and_given_up_after_three_in_a_row(tmp_path: Path) -> None:
+    class Full(MemorySink):
+        calls = 0
+
+        def log(self, entry: Any) -> None:
+            Full.calls += 1
+            raise OSError("disk full")
+
+    with pytest.warns(UserWarning, match="explaining failed at step") as caught:
+        fitted(tmp_path, GradCAMCallback("net.relu2", sinks=[Full()]), max_epochs=5)
+    texts = [str(w.message) for w in caught if "explaining failed" in str(w.message)]
+    assert [("tried again" in text, "given up" in text) for text in texts] == [(True, False)] * 2 + [(False, True)]
+    assert all("OSError: disk full" in text and "Traceback" in text for text in texts)
+    assert Full.calls == 3
+    with pytest.raises(OSError, match="disk full"):
+        fitted(tmp_path, GradCAMCallback("net.relu2", sinks=[Full()], on_error="raise"))
+
+
+class Unreached(TinyModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Conv2d(1, 1, 3)
+
+
+class NoForward(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = TinyModule().net
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        yield from tiny_data(8)
+
+
+def unlabelled() -> list[DataLoader[Any]]:
+    return [loaders()[0], DataLoader(TensorDataset(torch.rand(8, 1, 8, 8)), 4)]
+
+
+class NoSteps(TinyModule):
+    """Training must not begin."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        raise AssertionError("the first training step ran")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        (
+            {"layers": "net.conv9"},
+            LayerError,
+            r"layer 'net.conv9' not found; did you mean 'net.conv[12]'\? available: net",
+        ),
+        ({"layers": "net.x*"}, LayerError, r"no layer matches the pattern 'net.x\*'"),
+        ({"layers": "net.head"}, LayerError, r"'net.head' has no spatial activation: its output is \[8, 5\]"),
+        ({"layers": "spare"}, LayerError, r"'spare' exists, but the forward never reached it"),
+        ({"layers": nn.ReLU()}, LayerError, r"the given ReLU is not a submodule of"),
+        ({"targets": 5}, TargetError, r"asks for class 5, but the model's output has 5 classes; valid are 0 to 4"),
+        ({"targets": {"per_probe": [1, 2]}}, TargetError, r"'per_probe' has 2 indices for 8 probes"),
+        ({"targets": "label", "data": unlabelled}, TargetError, r"'label' needs the true classes.*label_key"),
+        ({"num_probes": 41}, ProbeError, r"num_probes: got 41; the data set has 40 samples, so give 1 to 40"),
+        ({"input_key": 7}, ProbeError, r"input_key: '7' is not in the batch; available: 0, 1"),
+        ({"probes": "missing.npz"}, ProbeFileError, r"'missing.npz' can't be read"),
+        (
+            {"probes": ProbeSet(torch.rand(2, 3, 8, 8))},
+            ConfigurationError,
+            r"its forward failed on the probes \[2, 3, 8",
+        ),
+        ({"data": lambda: [loaders()[0], DataLoader(Stream(), 4)]}, ProbeError, r"Stream has no indices to draw from"),
+    ],
+)
+def test_a_wrong_configuration_fails_before_the_first_training_step(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    class Module(NoSteps):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare = nn.Conv2d(1, 1, 3)
+
+    data = options.pop("data", loaders)()
+    callback = GradCAMCallback(**{"layers": "net.relu2", **options})
+    with pytest.raises(error, match=text):
+        trainer(tmp_path, callbacks=callback).fit(Module(), *data)
+    assert issubclass(error, LightningGradCAMError)
+    assert not (tmp_path / "gradcam_runs").exists()
+
+
+def test_a_model_without_forward_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"NoForward defines no forward\(\).*define forward\(self, x\)"):
+        trainer(tmp_path, callbacks=GradCAMCallback("net.relu2")).fit(NoForward(), loaders()[0])
+
+
+@pytest.mark.parametrize("layers", [("net.conv1", "net.relu2"), ("net.conv1", "net.conv1")])
+def test_two_callbacks_of_one_name_are_refused(tmp_path: Path, layers: tuple[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="name: 2 GradCAMCallbacks are named 'gradcam'.*a name= of its own"):
+        trainer(tmp_path, callbacks=[GradCAMCallback(layer) for layer in layers]).fit(NoSteps(), *loaders())
+
+
+def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
+    def run() -> None:
+        fitted(tmp_path, GradCAMCallback("net.relu2"), logger=CSVLogger(tmp_path, name="", version=""))
+
+    run()
+    before = sorted((p.name, p.read_bytes()) for p in (tmp_path / "gradcam" / "steps").iterdir())
+    with pytest.raises(ArchiveError, match=r"belongs to another run.*another log directory.*name=.*ckpt_path.*delete"):
+        run()
+    assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "gradcam" / "steps").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"layers": []}, LayerError, "layers: got an empty list"),
+        ({"methods": "nocam"}, MethodError, "methods: method 'nocam' not found"),
+        ({"targets": "truth"}, TargetError, "targets: got 'truth'; give 'predicted', 'label'"),
+        ({"targets": -1}, TargetError, "got class index -1"),
+        ({"score": "odds"}, TargetError, "score: got 'odds'"),
+        ({"num_probes": 0}, ConfigurationError, "num_probes: got 0; give 1 or more"),
+        ({"every_n_epochs": 0}, ConfigurationError, "every_n_epochs: got 0"),
+        ({"every_n_validations": 2, "every_n_epochs": 2}, ConfigurationError, "every_n_validations: got 2 beside"),
+        ({"name": "../up"}, ConfigurationError, r"name: got '../up'; it becomes a folder and a tag"),
+        ({"on_error": "ignore"}, ConfigurationError, "on_error: got 'ignore'; valid are 'warn' and 'raise'"),
+        ({"mean": 0.5}, ConfigurationError, "mean, std: got mean=0.5 and std=None; give both or neither"),
+    ],
+)
+def test_the_constructor_checks_plain_values(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        GradCAMCallback(**options)
+
+
+def test_the_constructor_touches_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    GradCAMCallback(["a"], probes="nowhere.npz", drawing=Drawing(colormap="Reds"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,217 @@
+"""The functional core against Grad-CAM written out plainly, and by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam import CamKey, CaptureError, LayerError, MethodError, TargetError, compute_cams
+from lightning_gradcam.methods import _REGISTRY
+from tests.conftest import TinyNet
+from tests.reference import plain_gradcam
+from tests.test_guard import assert_same, everything
+
+
+def tutorial_network() -> nn.Sequential:
+    """The tutorials' network, 48-32-16, in float64."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 48, 3, padding="same"),
+        nn.ReLU(),
+        nn.Conv2d(48, 32, 3, padding="same"),
+        nn.ReLU(),
+        nn.Conv2d(32, 16, 3, padding="same"),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * 28 * 28, 10),
+    ).double()
+
+
+@pytest.mark.parametrize("layer", [1, 3, 5])
+@pytest.mark.parametrize("target", ["predicted", "label", 3])
+def test_maps_equal_plain_gradcam_on_the_tutorial_network(layer: int, target: str | int) -> None:
+    model = tutorial_network()
+    inputs = torch.randn(3, 1, 28, 28, dtype=torch.float64)
+    labels = torch.tensor([9, 0, 4])
+    cams = compute_cams(model, inputs, ["1", "3", "5"], targets=["predicted", "label", 3], labels=labels)
+    with torch.no_grad():
+        classes = {"predicted": model(inputs).argmax(1), "label": labels}.get(str(target), torch.tensor([3, 3, 3]))
+    expected = plain_gradcam(model[layer + 1 :], model[: layer + 1], inputs, classes.tolist())
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(cams[str(layer), "gradcam", target], expected, rtol=0, atol=1e-10)
+    assert torch.equal(cams.classes[str(target)], classes)
+
+
+@pytest.mark.parametrize("layer", [1, 3, 5])
+def test_probability_without_relu_is_the_flax_tutorials_signed_map(layer: int) -> None:
+    """That tutorial differentiates the softmax, and takes the mean over channels where we sum."""
+    model = tutorial_network()
+    inputs = torch.randn(2, 1, 28, 28, dtype=torch.float64)
+    cams = compute_cams(model, inputs, str(layer), targets=7, score="probability", relu=False)
+    head = nn.Sequential(*model[layer + 1 :], nn.Softmax(dim=1))
+    expected = plain_gradcam(head, model[: layer + 1], inputs, [7, 7], relu=False)
+    torch.testing.assert_close(cams[str(layer)], expected, rtol=0, atol=1e-10)
+    activation = model[: layer + 1](inputs).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(head(activation)[:, 7].sum(), activation)
+    flax = (activation.detach() * gradient.mean((2, 3), keepdim=True)).mean(1)
+    torch.testing.assert_close(cams[str(layer)], flax * activation.shape[1], rtol=0, atol=1e-10)
+    assert (expected < 0).any()
+
+
+def test_a_two_by_two_case_by_hand() -> None:
+    """Two channels, logits 3*mean(A0) - 1*mean(A1): weights 3/4 and -1/4."""
+
+    class Hand(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            means = self.features(x).mean((2, 3))
+            return torch.stack([3 * means[:, 0] - means[:, 1], -means[:, 0]], 1)
+
+    inputs = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[8.0, 4.0], [0.0, 4.0]]]], dtype=torch.float64)
+    signed = compute_cams(Hand(), inputs, "features", targets=[0, 1], relu=False)
+    assert signed["features", "gradcam", 0].tolist() == [[[-1.25, 0.5], [2.25, 2.0]]]
+    assert signed["features", "gradcam", 1].tolist() == [[[-0.25, -0.5], [-0.75, -1.0]]]
+    assert signed.scores["0"].tolist() == [3 * 2.5 - 4]
+    assert compute_cams(Hand(), inputs, "features", targets=0)["features"].tolist() == [[[0.0, 0.5], [2.25, 2.0]]]
+
+
+def test_one_forward_serves_all_layers_and_targets() -> None:
+    calls = []
+    model = TinyNet().eval()
+    model.conv1.register_forward_hook(lambda *a: calls.append("forward"))
+    cams = compute_cams(model, torch.rand(2, 1, 8, 8), ["conv1", "relu1", "conv2"], targets=["predicted", 0, 1])
+    assert calls == ["forward"]
+    assert len(cams) == 9
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_works_in_every_grad_mode_and_leaves_it(context: Callable[[], torch.inference_mode]) -> None:
+    torch.manual_seed(0)
+    model = TinyNet().train()
+    inputs = torch.rand(2, 1, 8, 8)
+    expected = compute_cams(model, inputs, "relu2")["relu2"]
+    with context():
+        modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        assert torch.equal(compute_cams(model, inputs.clone(), "relu2")["relu2"], expected)
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == modes
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_untouched_also_when_the_explanation_raises(fails: bool) -> None:
+    model = TinyNet().train()
+    model.norm1.eval()
+    model.conv1.weight.requires_grad_(False)
+    model(torch.rand(4, 1, 8, 8)).sum().backward()
+    inputs = torch.rand(2, 1, 8, 8)
+    before = everything(model)
+
+    def broken(output: Tensor) -> Tensor:
+        raise RuntimeError("a target of the user's")
+
+    if fails:
+        with pytest.raises(RuntimeError, match="a target of the user's"):
+            compute_cams(model, inputs, "relu2", targets=broken)
+    else:
+        compute_cams(model, inputs, ["conv1", "relu2"], targets=["predicted", 1])
+    assert_same(before, everything(model))
+
+
+def test_maps_are_raw_float32_detached_and_at_the_layers_resolution() -> None:
+    cams = compute_cams(TinyNet().bfloat16(), torch.rand(2, 1, 8, 8).bfloat16(), ["conv1", "relu2"])
+    shapes = {key.layer: tuple(value.shape) for key, value in cams.items()}
+    assert shapes == {"conv1": (2, 8, 8), "relu2": (2, 6, 6)}
+    assert all(value.dtype == torch.float32 and not value.requires_grad for value in cams.values())
+    assert not cams.output.requires_grad
+
+
+def test_a_model_that_drops_the_short_graph_gets_the_whole_one() -> None:
+    class Switching(nn.Module):
+        """Its backbone runs under no_grad; the layer is the last operation there."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.head = nn.Conv2d(1, 2, 3).double(), nn.Linear(8, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                features = self.backbone(x)
+            return self.head(features.flatten(1))
+
+    torch.manual_seed(0)
+    model = Switching()
+    inputs = torch.rand(2, 1, 4, 4, dtype=torch.float64)
+    expected = plain_gradcam(lambda a: model.head(a.flatten(1)), model.backbone, inputs, [1, 1], relu=False)
+    found = compute_cams(model, inputs, "backbone", targets=1, relu=False)["backbone"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_layer_behind_a_detach_is_refused() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(1, 2, 3), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.stem(x).detach().flatten(1))
+
+    with pytest.raises(CaptureError, match="no gradient reaches 'stem'"):
+        compute_cams(Cut(), torch.rand(1, 1, 4, 4), "stem")
+
+
+def test_compiled_models_are_explained_with_hooks_that_fire() -> None:
+    torch.manual_seed(0)
+    model = TinyNet().eval()
+    inputs = torch.rand(2, 1, 8, 8)
+    expected = compute_cams(model, inputs, "relu2")["relu2"]
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(inputs)
+    assert torch.equal(compute_cams(compiled, inputs, "relu2")["relu2"], expected)
+
+
+def test_keys_full_bare_and_ambiguous() -> None:
+    cams = compute_cams(TinyNet(), torch.rand(1, 1, 8, 8), ["conv1", "relu2"], targets=["predicted", 2])
+    assert cams[CamKey("conv1", "gradcam", "2")] is cams["conv1", "gradcam", 2]
+    assert ("conv1", "gradcam", 2) in cams
+    assert "nothing" not in cams
+    with pytest.raises(KeyError, match="'conv1' is ambiguous.*'conv1', 'gradcam', '2'"):
+        cams["conv1"]
+    with pytest.raises(KeyError, match="'conv9' not found"):
+        cams["conv9"]
+    with pytest.raises(TypeError):
+        cams.maps["x"] = torch.zeros(1)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"layers": "relu3"}, LayerError, r"layers: layer 'relu3' not found; did you mean 'relu2'\? available: conv1"),
+        ({"layers": "drop*x"}, LayerError, r"layers: no layer matches the pattern 'drop\*x'"),
+        ({"layers": "head"}, LayerError, r"layers: 'head' has no spatial activation: its output is \[2, 5\]"),
+        ({"targets": 5}, TargetError, r"targets: '5' asks for class 5.*has 5 classes; valid are 0 to 4"),
+        ({"targets": "label"}, TargetError, r"targets: 'label' needs the true classes"),
+        (
+            {"targets": lambda output: output},
+            TargetError,
+            r"returned shape \[2, 5\]; it needs to return a tensor \[2\]",
+        ),
+        ({"methods": "grad-cam"}, MethodError, r"methods: method 'grad-cam' not found; did you mean 'gradcam'\?"),
+        ({"score": "odds"}, TargetError, r"score: got 'odds'; valid are 'logit'"),
+    ],
+)
+def test_bad_input_is_named(options: dict[str, object], error: type[Exception], text: str) -> None:
+    arguments = {"layers": "relu2", **options}
+    with pytest.raises(error, match=text):
+        compute_cams(TinyNet(), torch.rand(2, 1, 8, 8), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_method_of_the_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_REGISTRY, "flat", lambda a, g: a.sum((1, 2)))
+    with pytest.raises(MethodError, match=r"methods: 'flat' returned \[2, 6\] at layer 'relu2', expected \[2, 6, 6\]"):
+        compute_cams(TinyNet(), torch.rand(2, 1, 8, 8), "relu2", methods="flat")

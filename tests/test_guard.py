@@ -1,0 +1,176 @@
+"""The one guard: everything that explaining could disturb is as before, on the failure path too."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from lightning_gradcam.guard import isolated_rng, preserved
+from tests.conftest import TinyNet
+
+
+class Restless(nn.Module):
+    """A forward that changes everything that a forward can change."""
+
+    counter: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.register_buffer("counter", torch.zeros(2))
+        self.register_buffer("replaced", torch.zeros(1))
+        self.calls = 0
+        self.history: list[int] = []
+        self.cache: dict[str, Tensor] = {}
+        self.state = torch.zeros(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.history.append(self.calls)
+        self.cache["x"] = x
+        self.late = x
+        self.counter += 1
+        self.state += 1
+        self.replaced = torch.ones(1)
+        self.linear.train()
+        self.linear.weight.requires_grad_(False)
+        self.linear.bias.grad = torch.ones(2)
+        torch.set_grad_enabled(False)
+        return self.linear(x) + torch.rand(1) + random.random() + float(np.random.rand())
+
+
+def everything(model: nn.Module) -> dict[str, Any]:
+    """What must be the same before and after."""
+    return {
+        "state": {name: value.clone() for name, value in model.state_dict().items()},
+        "modes": {name: module.training for name, module in model.named_modules()},
+        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
+        "grads": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
+        "grad_objects": {name: id(p.grad) for name, p in model.named_parameters()},
+        "buffers": {name: id(buffer) for name, buffer in model.named_buffers()},
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "hooks": {name: len(m._forward_hooks) + len(m._backward_hooks) for name, m in model.named_modules()},
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state()[1].tolist(),  # type: ignore[index,union-attr]
+        "python": random.getstate(),
+        "grad_enabled": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+    }
+
+
+def assert_same(before: Any, after: Any, where: str = "") -> None:
+    """Compares nested values; tensors bit by bit."""
+    if isinstance(before, dict):
+        assert before.keys() == after.keys(), where
+        for key in before:
+            assert_same(before[key], after[key], f"{where}/{key}")
+    elif isinstance(before, Tensor):
+        assert torch.equal(before, after), where
+    else:
+        assert before == after, where
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("mode", ["train", "eval", "mixed"])
+def test_a_restless_forward_leaves_no_trace(mode: str, fails: bool) -> None:
+    model = Restless().train(mode != "eval")
+    if mode == "mixed":
+        model.linear.eval()
+    model.linear.weight.grad = torch.full((2, 3), 7.0)
+    before, state, cache = everything(model), model.state, model.cache
+
+    def explain() -> None:
+        with preserved(model):
+            assert not any(module.training for module in model.modules())
+            model(torch.rand(1, 3))
+            assert model.calls == 1
+            if fails:
+                raise KeyError("ours")
+
+    if fails:
+        with pytest.raises(KeyError, match="ours"):
+            explain()
+    else:
+        explain()
+
+    assert_same(before, everything(model))
+    assert model.calls == 0
+    assert model.history == []
+    assert model.cache is cache
+    assert cache == {}
+    assert model.state is state
+    assert state.tolist() == [0, 0, 0]
+    assert not hasattr(model, "late")
+
+
+def test_an_overridden_train_method_is_not_called() -> None:
+    class Frozen(nn.BatchNorm2d):
+        def train(self, mode: bool = True) -> Frozen:
+            raise AssertionError("the flag is set, the method is not called")
+
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), Frozen.__new__(Frozen))
+    nn.BatchNorm2d.__init__(model[1], 2)
+    with preserved(model):
+        assert not model[1].training
+    assert model[1].training
+
+
+def test_inference_mode_is_left_inside_and_back_afterwards() -> None:
+    model = TinyNet()
+    with torch.inference_mode():
+        with preserved(model):
+            assert not torch.is_inference_mode_enabled()
+        assert torch.is_inference_mode_enabled()
+
+
+def test_weights_are_not_copied() -> None:
+    model = nn.Linear(4, 4)
+    pointers = [p.data_ptr() for p in model.parameters()]
+    with preserved(model):
+        pass
+    assert [p.data_ptr() for p in model.parameters()] == pointers
+
+
+class Augmented(Dataset[float]):
+    """Draws from generators of its own."""
+
+    def __init__(self) -> None:
+        self.torch_generator = torch.Generator().manual_seed(1)
+        self.numpy_generator = np.random.default_rng(1)
+        self.legacy = np.random.RandomState(1)
+        self.python_generator = random.Random(1)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> float:
+        return (
+            float(torch.rand(1, generator=self.torch_generator))
+            + float(self.numpy_generator.random())
+            + float(self.legacy.rand())
+            + self.python_generator.random()
+        )
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: Subset(d, [0, 1]), lambda d: Subset(Subset(d, [0]), [0])])
+def test_generators_of_a_data_set_are_restored_too(wrap: Any) -> None:
+    dataset = wrap(Augmented())
+    with isolated_rng(dataset):
+        inside = dataset[0]
+    assert dataset[0] == inside
+
+
+def test_rng_is_restored_after_an_exception() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with pytest.raises(ValueError, match="ours"), isolated_rng():
+        torch.rand(5)
+        raise ValueError("ours")
+    assert torch.equal(torch.rand(2), expected)

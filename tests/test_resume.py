@@ -1,0 +1,154 @@
+"""A resumed run has the very same probes, and its archive holds the earlier steps too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from lightning_gradcam import Archive, ArchiveError, GradCAMCallback, MemorySink
+from tests.conftest import TinyModule, loaders, tiny_data, trainer
+
+
+def run(
+    root: Path, epochs: int, *, ckpt: str | None = None, version: Any = None, data: Any = None, **options: Any
+) -> Any:
+    """Trains up to `epochs` and keeps a checkpoint of every epoch."""
+    pl.seed_everything(0, verbose=False)
+    settings: dict[str, Any] = {"layers": ["net.conv1", "net.relu2"], "log_untrained": True, "on_error": "raise"}
+    callback = GradCAMCallback(**{**settings, **options})
+    logger = CSVLogger(root, version=version)
+    keep = ModelCheckpoint(root / "checkpoints", filename="{epoch}", save_top_k=-1, enable_version_counter=False)
+    running = trainer(root, callbacks=[callback, keep], logger=logger, max_epochs=epochs, enable_checkpointing=True)
+    running.fit(TinyModule(), *(data or loaders()), ckpt_path=ckpt)
+    return callback
+
+
+def checkpoint(root: Path, epoch: int) -> str:
+    return str(root / "checkpoints" / f"epoch={epoch}.ckpt")
+
+
+def test_a_resumed_run_has_the_same_probes_and_the_earlier_steps(tmp_path: Path) -> None:
+    first = run(tmp_path, 3, seed=5)
+    # Another seed: the checkpoint decides, not the option.
+    second = run(tmp_path, 5, ckpt=checkpoint(tmp_path, 1), seed=6)
+    assert second.probes.indices == first.probes.indices
+    assert second.probes.fingerprint == first.probes.fingerprint
+    assert first.archive.epochs == (-1, 0, 1, 2)
+    assert second.archive.epochs == (-1, 0, 1, 2, 3, 4)
+    assert second.archive.path != first.archive.path
+    np.testing.assert_array_equal(second.archive.maps("net.conv1")[:3], first.archive.maps("net.conv1")[:3])
+    parent = second.archive.manifest.parent
+    assert parent == {"archive": first.archive.path, "run": first.archive.manifest.run, "step": 9}
+
+
+def test_interrupted_and_uninterrupted_runs_give_the_same_maps(tmp_path: Path) -> None:
+    """No shuffling, so that both see the same batches: Lightning does not restore a loader's random numbers."""
+
+    def data() -> Any:
+        return DataLoader(tiny_data(), 8), loaders()[1]
+
+    class Plain(TinyModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net.drop.p = 0.0
+
+    straight = run(tmp_path / "a", 4, data=data())
+    run(tmp_path / "b", 2, data=data())
+    resumed = run(tmp_path / "b", 4, ckpt=checkpoint(tmp_path / "b", 1), data=data())
+    assert resumed.archive.epochs == straight.archive.epochs
+    assert resumed.archive.steps == straight.archive.steps
+    np.testing.assert_array_equal(resumed.archive.maps("net.conv1")[:3], straight.archive.maps("net.conv1")[:3])
+
+
+def test_resuming_in_the_same_folder_rewinds_to_the_checkpoint(tmp_path: Path) -> None:
+    first = run(tmp_path, 3, version="fixed")
+    later = first.archive.maps("net.conv1")[3]
+    second = run(tmp_path, 4, version="fixed", ckpt=checkpoint(tmp_path, 0))
+    assert second.archive.path == first.archive.path
+    assert second.archive.epochs == (-1, 0, 1, 2, 3)
+    assert second.archive.manifest.run == first.archive.manifest.run
+    assert later.shape == second.archive.maps("net.conv1")[3].shape
+
+
+def test_the_state_is_small_and_survives_weights_only_loading(tmp_path: Path) -> None:
+    first = run(tmp_path, 1)
+    loaded = torch.load(checkpoint(tmp_path, 0), weights_only=True)
+    state = loaded["callbacks"]["GradCAMCallback{'name': 'gradcam'}"]
+    assert state == {
+        "schema": 1,
+        "indices": list(first.probes.indices),
+        "fingerprint": first.probes.fingerprint,
+        "archive": first.archive.path,
+        "run": first.archive.manifest.run,
+        "step": 4,
+        "validations": 1,
+    }
+
+
+def test_changed_data_brings_back_the_archived_inputs(tmp_path: Path) -> None:
+    first = run(tmp_path, 1)
+    other = DataLoader(tiny_data(), 8), DataLoader(tiny_data(seed=99), 8)
+    with pytest.warns(
+        UserWarning, match="gives other inputs at the checkpoint's indices; the archived inputs are used"
+    ):
+        second = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), data=other)
+    assert second.probes.fingerprint == first.probes.fingerprint
+    assert second.archive.epochs == (-1, 0, 1)
+
+
+def test_a_vanished_archive_is_said(tmp_path: Path) -> None:
+    first = run(tmp_path, 1)
+    Path(first.archive.path).rename(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="the earlier steps could not be copied, the record begins here"):
+        second = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0))
+    assert second.probes.fingerprint == first.probes.fingerprint
+    assert second.archive.epochs == (1,)
+
+
+def test_changed_layers_are_not_mixed(tmp_path: Path) -> None:
+    first = run(tmp_path, 1)
+    with pytest.warns(UserWarning, match=r"the earlier steps stay in .* alone: layers, map_shapes changed since"):
+        second = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), layers="net.relu2")
+    assert second.archive.epochs == (1,)
+    assert Archive.open(first.archive.path).epochs == (-1, 0)
+    with pytest.raises(ArchiveError, match="is continued with other layers, map_shapes than it was begun with"):
+        run(tmp_path, 3, ckpt=checkpoint(tmp_path, 1), layers="net.conv1", version=1)
+
+
+def test_validations_are_counted_on(tmp_path: Path) -> None:
+    run(tmp_path, 1, every_n_validations=2, log_untrained=False)
+    sink = MemorySink()
+    run(tmp_path, 4, ckpt=checkpoint(tmp_path, 0), every_n_validations=2, sinks=[sink])
+    assert [entry.epoch for entry in sink.entries] == [1, 3]
+
+
+def test_the_run_scale_remembers_earlier_steps(tmp_path: Path) -> None:
+    from lightning_gradcam import Drawing
+
+    drawing = Drawing(scale="run")
+    straight = run(tmp_path / "a", 1, drawing=drawing)
+    resumed = run(tmp_path / "a", 2, ckpt=checkpoint(tmp_path / "a", 0), drawing=drawing)
+    peaks = resumed._session._peaks
+    for key, peak in peaks.items():
+        maps = resumed.archive.maps(key.layer)
+        np.testing.assert_allclose(peak, maps.max((0, 2, 3)), rtol=2e-3, atol=1e-9)
+    assert straight.archive.epochs == (-1, 0)
+
+
+def test_validate_with_a_checkpoint_uses_its_probes(tmp_path: Path) -> None:
+    first = run(tmp_path, 1, seed=5)
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    running = trainer(tmp_path / "later", callbacks=callback)
+    running.validate(TinyModule(), loaders()[1], ckpt_path=checkpoint(tmp_path, 0), verbose=False)
+    assert callback.probes is not None
+    assert callback.probes.fingerprint == first.probes.fingerprint
+    assert callback.archive is not None
+    assert len(callback.archive.steps) == 1
