@@ -235,6 +235,11 @@ class GradCAMCallback(Callback):
         self._resumed = dict(state_dict)
         self._validations = int(state_dict.get("validations", 0))
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Closes the sinks: Lightning calls no ``teardown`` after an exception."""
+        if self._session is not None:
+            self._session.close()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Closes the sinks and says where the archive is."""
         if self._session is None:

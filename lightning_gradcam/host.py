@@ -36,6 +36,7 @@ else:
 __all__ = ["Callback", "rank_zero_info", "rank_zero_warn"]
 
 RUNS_FOLDER = "gradcam_runs"
+_ROOTS = ("pytorch_lightning", "lightning")
 C = TypeVar("C")
 
 
@@ -46,7 +47,7 @@ def check_forward(module: nn.Module) -> None:
         ConfigurationError: Calling it could not give an output to explain.
     """
     owner = next(base for base in type(module).__mro__ if "forward" in vars(base))
-    if owner.__name__ in ("LightningModule", "Module"):
+    if owner is nn.Module or (owner.__name__ == "LightningModule" and owner.__module__.split(".")[0] in _ROOTS):
         raise ConfigurationError(
             f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
             " forward(self, x) to return the logits, for instance `return self.model(x)`"

@@ -70,6 +70,7 @@ class Session:
         self.archive = archive
         self.last_step = -1
         self._sinks = list(sinks)
+        self._open: list[Sink] = []
         self._peaks: dict[CamKey, FloatArray] = {}
         if archive is not None:
             self._recall(archive)
@@ -139,6 +140,7 @@ class Session:
         entry = Entry(
             step=step, epoch=epoch, pictures={self.plan.tag(*pair): self._sheet(record, *pair) for pair in pairs}
         )
+        self._open = self._sinks
         for sink in self._sinks:
             sink.log(entry)
         return record
@@ -152,8 +154,9 @@ class Session:
             self._recall(self.archive)
 
     def close(self) -> None:
-        """Closes the sinks."""
-        for sink in self._sinks:
+        """Closes the sinks, once."""
+        sinks, self._open = self._open, []
+        for sink in sinks:
             sink.close()
 
     def _sheet(self, record: CamRecord, layer: str, method: str) -> Picture:

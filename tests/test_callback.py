@@ -181,9 +181,6 @@ def test_transfer_hooks_of_the_module_apply_as_in_validation(tmp_path: Path) -> 
             images, labels = batch
             return images.mul_(2).sub_(1), labels
 
-    class Probe(MemorySink):
-        pass
-
     callback = GradCAMCallback("net.relu2", on_error="raise", num_probes=5)
     running = trainer(tmp_path, callbacks=callback)
     running.fit(Normalizing(), *loaders())
@@ -233,6 +230,22 @@ def test_saved_probes_and_a_folder_of_pictures_from_a_path(tmp_path: Path) -> No
     assert callback.probes.fingerprint == probes.fingerprint
 
 
+def test_sinks_are_closed_once_after_an_exception_too(tmp_path: Path) -> None:
+    class Counting(MemorySink):
+        closings = 0
+
+        def close(self) -> None:
+            Counting.closings += 1
+
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            raise RuntimeError("the user's own")
+
+    with pytest.raises(RuntimeError, match="the user's own"):
+        fitted(tmp_path, [GradCAMCallback("net.relu2", sinks=[Counting()]), Stop()])
+    assert Counting.closings == 1
+
+
 def test_failures_are_reported_and_given_up_after_three_in_a_row(tmp_path: Path) -> None:
     class Full(MemorySink):
         calls = 0
@@ -249,12 +262,6 @@ def test_failures_are_reported_and_given_up_after_three_in_a_row(tmp_path: Path)
     assert Full.calls == 3
     with pytest.raises(OSError, match="disk full"):
         fitted(tmp_path, GradCAMCallback("net.relu2", sinks=[Full()], on_error="raise"))
-
-
-class Unreached(TinyModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.spare = nn.Conv2d(1, 1, 3)
 
 
 class NoForward(pl.LightningModule):
