@@ -1,0 +1,100 @@
+"""Tests of the drawing options."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+
+from lightning_gradcam import Drawing, DrawingError
+from lightning_gradcam.drawing import BUILT_IN, lookup_table
+
+
+def test_defaults_are_the_contracts() -> None:
+    drawing = Drawing()
+    assert (drawing.colormap, drawing.opacity, drawing.interpolation) == ("turbo", 0.5, "bilinear")
+    assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "image", "png")
+    assert (drawing.magnification, drawing.max_tile) == (0, 256)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        (
+            "scale",
+            "images",
+            r"drawing.scale: got 'images'; did you mean 'image'\? available: image, layer, run, minmax",
+        ),
+        ("scale", None, r"drawing.scale: got None; available: image, layer, run, minmax"),
+        ("interpolation", "linear", "drawing.interpolation: got 'linear'; did you mean 'bilinear'"),
+        ("format", "jpg", r"drawing.format: got 'jpg'; did you mean 'jpeg'\? available: png, jpeg, webp"),
+        ("columns", (), r"drawing.columns: got \[\]; give each of input, overlay, heatmap once at most"),
+        ("columns", ("input", "cam"), r"drawing.columns: got \['input', 'cam'\]; give each of input, overlay, heatmap"),
+        ("columns", ("input", "input"), r"drawing.columns: got \['input', 'input'\]"),
+        ("opacity", 1.01, r"drawing.opacity: got 1.01; give a share from 0 \(picture\) to 1 \(heatmap\)"),
+        ("opacity", -0.1, "drawing.opacity: got -0.1"),
+        ("opacity", float("nan"), "drawing.opacity: got nan"),
+        ("magnification", -1, r"drawing.magnification: got -1; give 0 \(automatic\) or more"),
+        ("max_tile", 15, "drawing.max_tile: got 15; give at least 16 pixels"),
+        ("colormap", "trubo", r"drawing.colormap: 'trubo' not found; did you mean 'turbo'\? available: turbo, jet"),
+    ],
+)
+def test_impossible_option_is_refused_with_name_value_and_choices(option: str, value: Any, text: str) -> None:
+    with pytest.raises(DrawingError, match=text):
+        Drawing(**{option: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"opacity": 0},
+        {"opacity": 1},
+        {"magnification": 7},
+        {"max_tile": 16},
+        {"columns": ("heatmap",)},
+        {"scale": "run"},
+    ],
+    ids=str,
+)
+def test_limits_are_possible(options: dict[str, Any]) -> None:
+    Drawing(**options)
+
+
+def test_lists_from_yaml_become_tuples() -> None:
+    assert Drawing(columns=["heatmap", "input"]).columns == ("heatmap", "input")  # type: ignore[arg-type]
+    assert Drawing(columns="overlay").columns == ("overlay",)  # type: ignore[arg-type]
+    assert hash(Drawing(columns=["input"])) == hash(Drawing(columns=("input",)))  # type: ignore[arg-type]
+
+
+def test_drawing_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Drawing().opacity = 0.1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_colour_map_equals_matplotlibs(name: str) -> None:
+    expected = (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    table = lookup_table(name)
+    assert table.dtype == np.uint8
+    assert np.array_equal(table, expected)
+
+
+@pytest.mark.parametrize("name", ["twilight", "turbo_r", "Blues"])
+def test_other_colour_maps_come_from_matplotlib(name: str) -> None:
+    assert name not in BUILT_IN
+    expected = (matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round()
+    table = lookup_table(name)
+    assert table.shape == (256, 3)
+    assert np.abs(table.astype(int) - expected).max() <= 3
+    assert Drawing(colormap=name).colormap == name
+
+
+def test_without_matplotlib_built_in_maps_work_and_others_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert lookup_table("Reds").shape == (256, 3)
+    with pytest.raises(DrawingError, match=r"'Redds' is not built in; did you mean 'Reds'.*pip install matplotlib"):
+        Drawing(colormap="Redds")

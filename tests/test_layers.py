@@ -1,0 +1,282 @@
+"""Tests of finding the modules that are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from lightning_gradcam import LayerError
+from lightning_gradcam.layers import check_layers, public_name, resolve_layers, spatial_size
+from tests.conftest import TinyModule, TinyNet
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+
+class Nested(nn.Module):
+    """`stem`, `body.layer1`, `body.layer2` with blocks inside, `head`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 2, 3, padding=1)
+        self.body = nn.ModuleDict({name: nn.Sequential(Block(), Block()) for name in ("layer1", "layer2")})
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.body.values():
+            x = stage(x if x.shape[1] == 2 else self.stem(x))
+        return self.head(self.pool(x).flatten(1))
+
+
+def auto(model: nn.Module, *shape: int) -> list[str]:
+    model.eval()
+    return list(resolve_layers(model, "auto", forward=lambda: model(torch.rand(2, *shape))))
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        ("stem", ["stem"]),
+        ("body.layer2.0.conv", ["body.layer2.0.conv"]),
+        (["head", "stem"], ["head", "stem"]),
+        (("stem", "body.layer1", "stem"), ["stem", "body.layer1"]),
+        ("body.layer*", ["body.layer1", "body.layer2"]),
+        ("body.*.1", ["body.layer1.1", "body.layer2.1"]),
+        ("body.layer?.0.act", ["body.layer1.0.act", "body.layer2.0.act"]),
+        ("body.layer[2-9]", ["body.layer2"]),
+        ("*", ["stem", "body", "pool", "head"]),
+        (["body.layer2", "body.layer*"], ["body.layer2", "body.layer1"]),
+        ("*.1.conv", ["body.layer1.1.conv", "body.layer2.1.conv"]),
+        ("*conv", [f"body.layer{i}.{j}.conv" for i in (1, 2) for j in (0, 1)]),
+    ],
+    ids=str,
+)
+def test_names_and_patterns_find_layers_in_order(layers: Any, names: list[str]) -> None:
+    model = Nested()
+    found = resolve_layers(model, layers)
+    assert list(found) == names
+    assert all(found[name] is model.get_submodule(name) for name in names)
+
+
+def test_pattern_crosses_dots_only_where_nothing_matches_between_them() -> None:
+    model = nn.Sequential()
+    model.conv = nn.Conv2d(1, 1, 1)
+    model.deep = nn.Sequential()
+    model.deep.conv = nn.Conv2d(1, 1, 1)
+    assert list(resolve_layers(model, "*conv")) == ["conv"]
+    del model.conv
+    assert list(resolve_layers(model, "*conv")) == ["deep.conv"]
+
+
+def test_modules_find_themselves() -> None:
+    model = Nested()
+    block = model.body["layer1"]
+    found = resolve_layers(model, [model.stem, "body.layer1", block])
+    assert list(found) == ["stem", "body.layer1"]
+    assert found["body.layer1"] is block
+
+
+def test_shared_module_is_found_under_each_of_its_names_and_once_as_module() -> None:
+    model = nn.Module()
+    model.first = nn.Conv2d(1, 1, 1)
+    model.second = model.first
+    assert list(resolve_layers(model, ["second"])) == ["second"]
+    assert list(resolve_layers(model, model.first)) == ["first"]
+
+
+def test_unknown_name_is_refused_with_the_nearest_and_the_names() -> None:
+    with pytest.raises(LayerError) as caught:
+        resolve_layers(Nested(), "body.layr2")
+    text = str(caught.value)
+    assert text.startswith("layers: layer 'body.layr2' not found; did you mean 'body.layer2'? available: stem, body,")
+    assert "body.layer1.0.conv" in text
+
+
+def test_unknown_name_without_a_near_one_lists_the_names() -> None:
+    with pytest.raises(LayerError, match="layers: layer 'zzzzzz' not found; available: stem, body"):
+        resolve_layers(Nested(), ["stem", "zzzzzz"])
+
+
+def test_long_list_of_names_is_cut_and_counted() -> None:
+    model = nn.Sequential(*[nn.ReLU() for _ in range(55)])
+    with pytest.raises(LayerError, match="38, 39 and 15 more$"):
+        resolve_layers(model, "conv")
+
+
+@pytest.mark.parametrize("pattern", ["layer*", "encoder.*", "body.layer[3-9]"])
+def test_pattern_without_a_match_is_refused(pattern: str) -> None:
+    with pytest.raises(LayerError) as caught:
+        resolve_layers(Nested(), pattern)
+    assert f"layers: no layer matches the pattern '{pattern}'" in str(caught.value)
+    assert "available: stem, body" in str(caught.value)
+
+
+def test_foreign_module_is_refused_with_both_types() -> None:
+    with pytest.raises(LayerError, match="the given Conv2d is not a submodule of Nested; pass a module that belongs"):
+        resolve_layers(Nested(), nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("layers", "came"), [([], "an empty list"), ("", "''"), ([""], "''"), ([None], "None"), (["stem", 3], "3")], ids=str
+)
+def test_impossible_layers_are_refused_with_what_came(layers: Any, came: str) -> None:
+    with pytest.raises(LayerError, match=f"layers: got {came}; give a dotted module name, a shell pattern"):
+        check_layers(layers)
+    with pytest.raises(LayerError, match=f"layers: got {came}"):
+        resolve_layers(Nested(), layers)
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="list(None): 'NoneType' object is not iterable")
+def test_layers_of_none_are_refused() -> None:
+    with pytest.raises(LayerError, match="layers: got None"):
+        check_layers(None)  # type: ignore[arg-type]
+
+
+# ---- names of wrappers
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("_orig_mod.net.conv", "net.conv"),
+        ("net._orig_mod.conv", "net.conv"),
+        ("net._orig_mod", "net"),
+        ("_orig_mod", ""),
+        ("net._fsdp_wrapped_module.conv._checkpoint_wrapped_module", "net.conv"),
+        ("_orig_mod._fsdp_wrapped_module.conv", "conv"),
+        ("net.my_orig_mod.conv", "net.my_orig_mod.conv"),
+        ("net._orig_model.conv", "net._orig_model.conv"),
+        ("layer4", "layer4"),
+    ],
+)
+def test_names_of_wrappers_are_left_out(name: str, shown: str) -> None:
+    assert public_name(name) == shown
+
+
+@pytest.mark.parametrize("asked", ["net.conv1", "net._orig_mod.conv1", "_orig_mod.net.conv1"])
+def test_compiled_model_is_addressed_by_its_plain_names(asked: str) -> None:
+    module = TinyModule()
+    original = module.net
+    module.net = torch.compile(module.net)  # type: ignore[assignment]
+    found = resolve_layers(module, asked)
+    assert list(found) == ["net.conv1"]
+    assert found["net.conv1"] is original.conv1
+
+
+def test_pattern_sees_plain_names_of_a_compiled_model() -> None:
+    assert list(resolve_layers(torch.compile(TinyNet()), "conv*")) == ["conv1", "conv2"]  # type: ignore[arg-type]
+
+
+# ---- auto
+
+
+def test_auto_takes_the_last_spatial_output_of_a_cnn() -> None:
+    assert auto(TinyNet(), 1, 8, 8) == ["relu2"]
+
+
+def test_auto_names_the_container_of_the_last_feature_map() -> None:
+    assert auto(Nested(), 1, 8, 8) == ["body.layer2"]
+
+
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer4"), ("vgg11", "features.19")])
+def test_auto_on_a_torchvision_model_is_its_last_feature_map(name: str, layer: str) -> None:
+    with torch.device("meta"):  # shapes alone: the weights would take seconds to draw
+        model = torchvision.models.get_model(name)
+        assert auto(model, 3, 64, 64) == [layer]
+    assert "Pool" not in type(model.get_submodule(layer)).__name__
+
+
+@pytest.mark.parametrize(
+    "last",
+    [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(3), nn.Dropout(0.5), nn.Dropout2d(0.5), nn.Identity(),
+     nn.ZeroPad2d(1), nn.Upsample(scale_factor=2), nn.AdaptiveAvgPool2d(1)],
+    ids=lambda module: type(module).__name__,
+)  # fmt: skip
+def test_auto_passes_over_what_only_hands_on(last: nn.Module) -> None:
+    features = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), last)
+    assert auto(nn.Sequential(features, nn.Flatten(), nn.LazyLinear(2)), 1, 9, 9) == ["0.1"]
+
+
+def test_auto_goes_by_the_order_of_the_forward() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.late = nn.Conv2d(1, 1, 1)
+            self.early = nn.Conv2d(1, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.late(self.early(x)).flatten(1)
+
+    assert auto(Backwards(), 1, 4, 4) == ["late"]
+
+
+def test_auto_within_a_list() -> None:
+    model = TinyNet().eval()
+    found = resolve_layers(model, ["conv1", "auto", "relu2"], forward=lambda: model(torch.rand(1, 1, 8, 8)))
+    assert list(found) == ["conv1", "relu2"]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2)), (1, 4, 4)),
+        (nn.Sequential(nn.Conv2d(1, 2, 4), nn.ReLU(), nn.Flatten()), (1, 4, 4)),
+        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten()), (1, 9)),
+    ],
+    ids=["linear", "one place", "1-D"],
+)
+def test_auto_without_a_feature_map_is_refused(model: nn.Module, shape: tuple[int, ...]) -> None:
+    with pytest.raises(LayerError, match=r"'auto' found no layer whose output is a feature map .*name the layer"):
+        auto(model, *shape)
+
+
+def test_auto_without_a_forward_is_refused() -> None:
+    with pytest.raises(LayerError, match="layers: 'auto' needs a forward to look at; name the layer instead"):
+        resolve_layers(TinyNet(), "auto")
+
+
+def raises() -> None:
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("forward", [lambda: None, raises], ids=["done", "failed"])
+def test_auto_leaves_no_hook(forward: Callable[[], Any]) -> None:
+    model = TinyNet()
+    with pytest.raises((LayerError, RuntimeError)):
+        resolve_layers(model, "auto", forward=forward)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+# ---- shapes
+
+
+def test_spatial_size_is_the_last_two() -> None:
+    assert spatial_size("conv", torch.zeros(2, 3, 5, 7)) == (5, 7)
+    assert spatial_size("conv", torch.zeros(2, 3, 1, 2)) == (1, 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 5, 7), (2, 3, 4, 5, 6)])
+def test_output_without_two_spatial_axes_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
+    shown = ", ".join(map(str, shape))
+    with pytest.raises(LayerError, match=rf"'head' has no spatial activation: its output is \[{shown}\].*last conv"):
+        spatial_size("head", torch.zeros(shape))
+
+
+def test_output_of_a_single_place_is_refused() -> None:
+    with pytest.raises(
+        LayerError, match=r"'pool' .* its output \[2, 3, 1, 1\] has a single place; name a layer before"
+    ):
+        spatial_size("pool", torch.zeros(2, 3, 1, 1))
