@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytorch_lightning.cli import ArgsType, LightningCLI
@@ -58,7 +59,7 @@ def main(args: ArgsType = None) -> FashionMNISTCLI:
     )
 
 
-def _where_to_look(callbacks: list[object], loggers: list[object]) -> str:
+def _where_to_look(callbacks: Sequence[object], loggers: Sequence[object]) -> str:
     lines = []
     for logger in loggers:
         if type(logger).__name__ == "TensorBoardLogger":

@@ -57,7 +57,6 @@ def confusion_picture(matrix: Tensor, names: list[str]) -> np.ndarray[Any, np.dt
     Returns:
         uint8 ``[H, W, 3]``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # A Figure of its own and not pyplot's: no display is needed and no global figure stays behind.
@@ -75,6 +74,6 @@ def confusion_picture(matrix: Tensor, names: list[str]) -> np.ndarray[Any, np.dt
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(image, ax=axes, shrink=0.8)
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    figure.savefig(buffer, format="png")
     with Image.open(buffer) as picture:
         return np.asarray(picture.convert("RGB"))

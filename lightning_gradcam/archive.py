@@ -39,6 +39,7 @@ from lightning_gradcam.storage import Storage
 SCHEMA = 1
 MANIFEST, PROBES, STEPS = "manifest.json", "probes.npz", "steps"
 _STEP_FILE = re.compile(r"step-(\d+)-epoch-(untrained|\d+)\.npz")
+_REMAINS = re.compile(rf"\.?{_STEP_FILE.pattern}(\.\d+\.tmp)?")
 _BROKEN = (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, RuntimeError)
 
 
@@ -160,7 +161,11 @@ class Archive:
     @cached_property
     def probes(self) -> ProbeSet:
         """The probes, with labels, class names and display pixels."""
-        return ProbeSet.from_bytes(self._storage.read(PROBES), name=f"{self.path}/{PROBES}")
+        name = f"{self.path}/{PROBES}"
+        try:
+            return ProbeSet.from_bytes(self._storage.read(PROBES), name=name)
+        except FileNotFoundError as error:
+            raise ArchiveError(f"archive: {name} is missing; its maps can't be told apart without it") from error
 
     def maps(
         self, layer: str, method: str | None = None, target: str | int | None = None, relu: bool = True
@@ -188,7 +193,13 @@ class Archive:
         files = self._files()
         stacked = np.zeros((len(files), len(self.probes), *self.manifest.map_shapes[layer]), np.float32)
         for row, (_, _, file) in enumerate(files):
-            stacked[row] = self._read(file).maps[key]
+            maps = self._read(file).maps.get(key)
+            if maps is None or maps.shape != stacked[row].shape:
+                came = "nothing" if maps is None else list(maps.shape)
+                raise ArchiveError(
+                    f"archive: {file} holds {came} for {tuple(key)}, expected {list(stacked[row].shape)}"
+                )
+            stacked[row] = maps
         return np.maximum(stacked, 0, out=stacked) if relu else stacked
 
     def record(self, index: int) -> CamRecord:
@@ -240,7 +251,8 @@ class ArchiveWriter(Archive):
             manifest: What it is to say; ``parent``, date and versions are filled in here.
             probes: Written once.
             parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, where one was resumed.
-            copy_steps: Take over the parent's steps up to the checkpoint's.
+            copy_steps: Training goes on from the checkpoint: take over the parent's steps up to it; in the parent's
+                own folder, later ones are deleted.
 
         Returns:
             The writer, and a remark for the user where the parent's steps could not be taken over.
@@ -251,7 +263,9 @@ class ArchiveWriter(Archive):
         storage = Storage(path)
         if storage.exists(MANIFEST):
             existing = Archive.open(path).manifest
-            if existing.run not in (manifest.run, (parent or {}).get("run")):
+            # A checkpoint that is only looked at (`validate`, `test`) does not make its run's archive ours to write to.
+            own = {manifest.run, parent["run"]} if parent is not None and copy_steps else {manifest.run}
+            if existing.run not in own:
                 raise ArchiveError(
                     f"archive: {path!r} belongs to another run ({existing.run}, {existing.created}) and is not written"
                     " to; choose another log directory or version, give the callback another name=, resume that run"
@@ -268,8 +282,8 @@ class ArchiveWriter(Archive):
             return writer, None
         filled = replace(manifest, parent=parent, created=_now(), versions=_versions())
         # Steps without a manifest are the remains of a run that was killed while it began.
-        for name in storage.names(STEPS):
-            storage.remove(f"{STEPS}/{name}")
+        for file in filter(_REMAINS.fullmatch, storage.names(STEPS)):
+            storage.remove(f"{STEPS}/{file}")
         remark = _copy_steps(storage, filled, parent) if parent is not None and copy_steps else None
         storage.write(PROBES, probes.to_bytes())
         storage.write(MANIFEST, json.dumps(asdict(filled), indent=1).encode())
@@ -307,9 +321,11 @@ def _packed(record: CamRecord) -> bytes:
     arrays: dict[str, Any] = {"predicted": record.predicted, "confidence": record.confidence}
     for place, maps in enumerate(record.maps.values()):
         finite = np.where(np.isfinite(maps), maps, 0)
-        scale = np.abs(finite).reshape(len(maps), -1).max(axis=1).astype(np.float32)
-        divisor = np.where(scale > 0, scale, 1).reshape(-1, *[1] * (maps.ndim - 1))
-        arrays[f"scale{place}"], arrays[f"map{place}"] = scale, (maps / divisor).astype(np.float16)
+        largest = np.abs(finite).reshape(len(maps), -1).max(axis=1)
+        # 1 and not 0 for maps without a finite value: infinity times 0 would come back as NaN.
+        scale = np.where(largest > 0, largest, 1).astype(np.float32)
+        shares = maps / scale.reshape(-1, *[1] * (maps.ndim - 1))
+        arrays[f"scale{place}"], arrays[f"map{place}"] = scale, shares.astype(np.float16)
     for place, name in enumerate(record.scores):
         arrays[f"scores{place}"], arrays[f"classes{place}"] = record.scores[name], record.classes[name]
     buffer = io.BytesIO()

@@ -101,11 +101,13 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
             " matplotlib: pip install matplotlib"
         ) from None
     if name not in colormaps:
-        raise DrawingError(f"drawing.colormap: {name!r} not found{did_you_mean(name, [*BUILT_IN, *colormaps])}")
+        raise DrawingError(f"drawing.colormap: {name!r} not found{did_you_mean(str(name), [*BUILT_IN, *colormaps])}")
     return np.asarray((colormaps[name](np.arange(256) / 255.0)[:, :3] * 255).round(), np.uint8)
 
 
 @cache
 def _built_in() -> npt.NDArray[np.uint8]:
     with Image.open(Path(__file__).parent / "assets" / "colormaps.png") as image:
-        return np.array(image.convert("RGB"), np.uint8)
+        tables = np.array(image.convert("RGB"), np.uint8)
+    tables.setflags(write=False)
+    return tables

@@ -86,7 +86,7 @@ def check_layers(layers: LayerSpec) -> list[str | nn.Module]:
     Raises:
         LayerError: The list is empty, or an entry is neither a non-empty string nor a module.
     """
-    specs = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
+    specs = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, (str, nn.Module)) else [layers]
     wrong = [spec for spec in specs if not isinstance(spec, nn.Module) and (not isinstance(spec, str) or not spec)]
     if not specs or wrong:
         came = repr(wrong[0]) if wrong else "an empty list"

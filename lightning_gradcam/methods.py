@@ -90,11 +90,11 @@ def resolve_methods(methods: str | Sequence[str]) -> dict[str, CamMethod]:
     Raises:
         MethodError: Nothing was given, or a name is unknown.
     """
-    names = [methods] if isinstance(methods, str) else list(methods)
+    names = list(methods) if isinstance(methods, Sequence) and not isinstance(methods, str) else [methods]
     if not names:
         raise MethodError(f"methods: got an empty list{did_you_mean('', _REGISTRY)}")
     for name in names:
-        if name not in _REGISTRY:
+        if not isinstance(name, str) or name not in _REGISTRY:
             raise MethodError(f"methods: method {name!r} not found{did_you_mean(str(name), _REGISTRY)}")
     return {name: _REGISTRY[name] for name in names}
 

@@ -27,6 +27,7 @@ _SCALES = {
     "run": "each probe by its maximum in this run so far",
     "minmax": "each signed map from its minimum to its maximum, no ReLU",
 }
+_LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
 _METHODS = {"gradcam": "Grad-CAM"}
 
 
@@ -37,11 +38,13 @@ class Picture:
     pixels: Pixels
 
     def encoded(self, format: str = "png") -> bytes:
-        """Returns the picture as a PNG, JPEG or WebP file."""
+        """Returns the picture as a PNG, JPEG or WebP file; scaled down where it is larger than the format allows."""
+        image = Image.fromarray(self.pixels)
+        image.thumbnail((_LONGEST[format], _LONGEST[format]))
         buffer = io.BytesIO()
         # Level 1 costs a sixth of the default level's time for a tenth more bytes.
         options = {"compress_level": 1} if format == "png" else {"quality": 90}
-        Image.fromarray(self.pixels).save(buffer, format.upper(), **options)
+        image.save(buffer, format.upper(), **options)
         return buffer.getvalue()
 
 
@@ -95,7 +98,7 @@ def sheet(
             y = top + row * row_h
             canvas[y : y + tile_h, x : x + tile_w] = pixels
             for number, caption in enumerate(tile.captions[row]):
-                write(canvas, (x, y + tile_h + 1 + 13 * number), caption, tile_w + _GAP - 2, 11, PALE)
+                write(canvas, (x, y + tile_h + 1 + 14 * number), caption, tile_w + _GAP - 2, 12, PALE)
     return Picture(canvas)
 
 
@@ -139,10 +142,11 @@ def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
     return np.asarray(np.clip(np.divide(positive, limit, out=np.zeros_like(positive), where=limit > 0), 0, 1))
 
 
-def maxima(maps: FloatArray) -> FloatArray:
-    """Returns each map's largest finite value after ReLU, ``[N]``."""
-    finite = np.where(np.isfinite(maps), maps, 0)
-    return np.asarray(np.maximum(finite.max((1, 2)), 0), np.float32)
+def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
+    """Returns each map's largest finite value ``[N]``, after ReLU by default; 0 where none is finite."""
+    largest = np.where(np.isfinite(maps), maps, -np.inf).max((1, 2))
+    floor = 0 if relu else -np.inf
+    return np.asarray(np.where(np.isfinite(largest), np.maximum(largest, floor), 0), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,20 +166,24 @@ def _tiles(
     limits: Mapping[CamKey, FloatArray] | None,
 ) -> list[_Tiles]:
     base = _fitted(display, drawing.max_tile)
-    factor = drawing.magnification or max(1, -(-112 // min(base.shape[1:3])))
+    # Up to 112 on the shorter side, without letting an elongated picture outgrow the screen.
+    shorter, longer = sorted(base.shape[1:3])
+    factor = drawing.magnification or max(1, min(-(-112 // shorter), 512 // longer))
     own = {key: maxima(record.maps[key]) for key in keys}
     layer_top = np.full(len(base), max((float(top.max()) for top in own.values()), default=0.0), np.float32)
+    run_top = np.max([(limits or own).get(key, own[key]) for key in keys], axis=0)
     table = lookup_table(drawing.colormap)
     columns: dict[str, list[_Tiles]] = {"input": [_Tiles("input", _enlarged(base, factor), [()] * len(base))]}
     for key in keys:
-        top = {"layer": layer_top, "run": (limits or own).get(key, own[key])}.get(drawing.scale, own[key])
+        top = {"layer": layer_top, "run": run_top}.get(drawing.scale, own[key])
         values = heat(scaled(record.maps[key], drawing, top), base.shape[1:3], drawing.interpolation)
         colors = table[(np.clip(values, 0, 1) * 255).round().astype(np.uint8)]
         mixed = (base * (1 - drawing.opacity) + colors * drawing.opacity).round().astype(np.uint8)
         # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
-        blank = own[key] <= 0 if drawing.scale != "minmax" else np.ptp(record.maps[key], axis=(1, 2)) == 0
+        blank = own[key] <= 0 if drawing.scale != "minmax" else (record.maps[key] == 0).all(axis=(1, 2))
         mixed[blank] = base[blank]
-        captions = [_map_caption(record, key, row, own[key][row], bool(blank[row])) for row in range(len(base))]
+        raw = maxima(record.maps[key], relu=False) if drawing.scale == "minmax" else own[key]
+        captions = [_map_caption(record, key, row, raw[row], bool(blank[row])) for row in range(len(base))]
         shown = "class " + key.target if key.target.isdigit() else key.target
         columns.setdefault("overlay", []).append(_Tiles(f"overlay: {shown}", _enlarged(mixed, factor), captions))
         columns.setdefault("heatmap", []).append(_Tiles(f"map: {shown}", _enlarged(colors, factor), captions))

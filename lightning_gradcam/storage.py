@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -69,10 +70,17 @@ class Storage:
 
 def join(root: str, *parts: str) -> str:
     """Appends parts to a path or URL."""
-    return "/".join([root.rstrip("/") if root != "/" else root, *parts])
+    head = root if root.endswith("://") else root.rstrip("/") + "/"
+    return head + "/".join(parts)
 
 
 def safe_name(text: str) -> str:
-    """Returns ``text`` as one harmless part of a path: other signs than letters, digits and ``_.+=-`` become ``_``."""
+    """Returns ``text`` as one harmless part of a path.
+
+    Other signs than ASCII letters, digits and ``_.+=-`` become ``_``; a name that had to change gets a few digits of
+    its hash, so that different names stay different.
+    """
     cleaned = _UNSAFE.sub("_", text)[:120]
-    return cleaned if cleaned.strip(".") else f"_{cleaned}"
+    if cleaned == text and text.strip("."):
+        return text
+    return f"{cleaned.strip('.') or '_'}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"

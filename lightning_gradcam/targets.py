@@ -119,7 +119,10 @@ def resolve_targets(targets: TargetSpec | Sequence[TargetSpec]) -> tuple[Target,
     names = [target.name for target in resolved]
     for name in names:
         if names.count(name) > 1:
-            raise TargetError(f"targets: {name!r} is asked for {names.count(name)} times; name each target once")
+            raise TargetError(
+                f"targets: {name!r} is asked for {names.count(name)} times; name each target once (a callable goes by"
+                " its __name__: define it with def)"
+            )
     return resolved
 
 

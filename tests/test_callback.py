@@ -123,6 +123,17 @@ def test_validate_and_test_alone_log_too(tmp_path: Path, stage: str) -> None:
     assert callback.archive.record(0).stage == stage
 
 
+def test_validating_an_old_checkpoint_in_the_runs_own_folder_leaves_its_record_alone(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name="", version="")
+    running = fitted(tmp_path, GradCAMCallback("net.relu2"), logger=logger, enable_checkpointing=True)
+    assert running.checkpoint_callback is not None
+    path = running.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    again = trainer(tmp_path, callbacks=GradCAMCallback("net.relu2"), logger=CSVLogger(tmp_path, name="", version=""))
+    with pytest.raises(ArchiveError, match="belongs to another run"):
+        again.validate(TinyModule(), loaders()[1], ckpt_path=path, verbose=False)
+    assert Archive.open(tmp_path / "gradcam").epochs == (0, 1)
+
+
 def test_a_run_that_was_trained_keeps_the_record_of_its_training(tmp_path: Path) -> None:
     sink = MemorySink()
     running = fitted(tmp_path, GradCAMCallback("net.relu2", sinks=[sink]))

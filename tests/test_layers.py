@@ -139,7 +139,6 @@ def test_impossible_layers_are_refused_with_what_came(layers: Any, came: str) ->
         resolve_layers(Nested(), layers)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="list(None): 'NoneType' object is not iterable")
 def test_layers_of_none_are_refused() -> None:
     with pytest.raises(LayerError, match="layers: got None"):
         check_layers(None)  # type: ignore[arg-type]

@@ -50,7 +50,11 @@ def test_the_main_job_as_the_readme_has_it(tmp_path: Path) -> None:
     assert command[0] == "python"
     arguments = [str(ROOT / part) if part.startswith(("examples/", "configs/")) else part for part in command[1:]]
     done = subprocess.run(
-        [sys.executable, *arguments, "--data.source", "drawn"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, *arguments, "--data.source", "drawn"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     log_dir = tmp_path / "lightning_logs" / "fashion_mnist" / "version_0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -149,13 +150,8 @@ def test_relative_and_trailing_slash_are_the_same_folder(tmp_path: Path, monkeyp
         ("logs/", ("a", "b"), "logs/a/b"),
         ("s3://bucket/logs", ("a",), "s3://bucket/logs/a"),
         ("s3://bucket", ("a",), "s3://bucket/a"),
-        pytest.param("/", ("a",), "/a", marks=pytest.mark.xfail(strict=True, reason="gives '//a'")),
-        pytest.param(
-            "memory://",
-            ("a",),
-            "memory://a",
-            marks=pytest.mark.xfail(strict=True, reason="gives 'memory:/a', a local path"),
-        ),
+        pytest.param("/", ("a",), "/a"),
+        pytest.param("memory://", ("a",), "memory://a"),
     ],
 )
 def test_join(root: str, parts: tuple[str, ...], joined: str) -> None:
@@ -167,21 +163,21 @@ def test_join(root: str, parts: tuple[str, ...], joined: str) -> None:
     [
         ("layer4.1.conv", "layer4.1.conv"),
         ("epoch=3-a_B+9", "epoch=3-a_B+9"),
-        ("../", ".._"),
-        ("..", "_.."),
-        ("", "_"),
-        ("...", "_..."),
-        ("a/b\\c", "a_b_c"),
-        ("a\x00b\nc", "a_b_c"),
-        ("größe", "gr__e"),
-        ("层", "_"),
-        ("a" * 10_000, "a" * 120),
-        ("." * 10_000, "_" + "." * 120),
+        ("../", "_-"),
+        ("..", "_-"),
+        ("", "_-"),
+        ("...", "_-"),
+        ("a/b\\c", "a_b_c-"),
+        ("a\x00b\nc", "a_b_c-"),
+        ("größe", "gr__e-"),
+        ("层", "_-"),
+        ("a" * 10_000, "a" * 120 + "-"),
+        ("." * 10_000, "_-"),
     ],
     ids=lambda text: ascii(text[:10]),
 )
 def test_safe_name(text: str, safe: str) -> None:
-    assert safe_name(text) == safe
+    assert re.fullmatch(re.escape(safe) + ("[0-9a-f]{8}" if safe.endswith("-") else ""), safe_name(text))
 
 
 @pytest.mark.parametrize("text", ["../", "", "...", "..", "a/../../b", "/etc/passwd", "C:\\x", "ü" * 10_000, "🦓"])
@@ -192,8 +188,5 @@ def test_safe_name_is_one_part_that_can_be_written_inside_the_folder(tmp_path: P
     assert len(list((tmp_path / "in").glob("*/file"))) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="other signs than ASCII all become '_': such layers' picture files replace each other"
-)
 def test_safe_names_of_different_layers_differ() -> None:
     assert len({safe_name(text) for text in ("schicht_ä", "schicht_ö", "schicht_ü")}) == 3

@@ -110,9 +110,6 @@ def test_target_named_twice_is_refused(spec: Any) -> None:
         resolve_targets(spec)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="all lambdas are '<lambda>' and all partials 'partial'; nothing says how to name them"
-)
 @pytest.mark.parametrize("make", [lambda f: lambda output: f(output), functools.partial], ids=["lambda", "partial"])
 def test_two_nameless_callables_are_refused_with_how_to_name_them(make: Callable[[Any], Any]) -> None:
     with pytest.raises(TargetError, match="__name__|def "):

@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDatas
 
 from lightning_gradcam.errors import ProbeError, did_you_mean
 from lightning_gradcam.guard import isolated_rng
-from lightning_gradcam.probes.display import Normalization, find_normalization, normalization, to_pixels
+from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.probe_set import ProbeSet
 
 Key = str | int
@@ -78,8 +78,9 @@ def draw_probes(
     with isolated_rng(dataset, collate_fn):
         if indices is None:
             indices = _draw(dataset, num_probes, seed, label_key)
-        elif indices and max(indices) >= len(dataset):
-            raise ProbeError(f"probes: index {max(indices)} is beyond the data set's {len(dataset)} samples")
+        else:
+            _check_indices(indices, len(dataset))
+        indices = [int(index) for index in indices]
         batch = (collate_fn or default_collate)([dataset[index] for index in indices])
         masks = _masks(dataset, indices)
     inputs, labels = split_batch(batch, input_key, label_key)
@@ -135,15 +136,8 @@ def shown_normalization(
     dataset: Any, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
 ) -> Normalization | None:
     """Returns what to undo for display: a ``Normalize`` in the data set's transform, else the user's numbers."""
-    given = normalization(mean, std)
-    found = [find_normalization(getattr(owner, name, None)) for owner in inside(dataset) for name in _TRANSFORMS]
-    known = [scale for scale in found if scale is not None]
-    undone = next((scale for scale in known if scale.source == "Normalize undone"), None)
-    # A transform that only scales to 0…1 says nothing about a normalisation that happens later, on the device.
-    return undone or given or next(iter(known), None)
-
-
-_TRANSFORMS = ("transform", "transforms")
+    transforms = [getattr(owner, name, None) for owner in inside(dataset) for name in ("transform", "transforms")]
+    return choose([find_normalization(transform) for transform in transforms], normalization(mean, std))
 
 
 def find_class_names(dataset: Any) -> tuple[str, ...] | None:
@@ -206,6 +200,13 @@ def _integers(candidate: Any) -> npt.NDArray[np.int64] | None:
     return values.astype(np.int64) if values.ndim == 1 and values.dtype.kind in "iu" else None
 
 
+def _check_indices(indices: Sequence[int], total: int) -> None:
+    wrong = [int(index) for index in indices if not 0 <= index < total]
+    if wrong or len(indices) == 0:
+        came = f"index {wrong[0]}" if wrong else "no index"
+        raise ProbeError(f"indices: got {came}; the data set has {total} samples, give some of 0 to {total - 1}")
+
+
 def _draw(dataset: Any, num_probes: int, seed: int, label_key: Key | None) -> list[int]:
     total = len(dataset)
     if not 1 <= num_probes <= total:
@@ -238,9 +239,9 @@ def _balanced(by_index: Mapping[int, int | None], count: int) -> list[int]:
 
 
 def _label(sample: Any, label_key: Key | None) -> int | None:
-    if isinstance(sample, Tensor):
-        return None
-    label = _item(sample, label_key, _LABEL_KEYS, 1, "label_key", required=label_key is not None)
+    # Only a collate function may understand the sample; whether a label is missing is seen at the batch.
+    known = isinstance(sample, (Mapping, list, tuple))
+    label = _item(sample, label_key, _LABEL_KEYS, 1, "label_key", required=False) if known else None
     value = np.asarray(label) if isinstance(label, (int, Tensor, np.ndarray, np.generic)) else None
     return int(value.item()) if value is not None and value.size == 1 and value.dtype.kind in "iu" else None
 
@@ -250,17 +251,19 @@ def _item(batch: Any, key: Key | None, usual: tuple[str, ...], place: int, argum
         names = [key] if key is not None else [name for name in usual if name in batch]
         if names and names[0] in batch:
             return batch[names[0]]
-        came, choices = (key if key is not None else "nothing"), [str(name) for name in batch]
+        came, choices = key, [str(name) for name in batch]
     elif isinstance(batch, (list, tuple)):
         position = place if key is None else key
         if isinstance(position, int) and -len(batch) <= position < len(batch):
             return batch[position]
-        came, choices = str(position), [str(number) for number in range(len(batch))]
+        came, choices = position, [str(number) for number in range(len(batch))]
     else:
         raise ProbeError(f"probes: a batch is a {type(batch).__name__}, expected a tensor, a tuple or a dict")
     if not required:
         return None
-    raise ProbeError(f"{argument}: {came!r} is not in the batch{did_you_mean(str(came), choices)}")
+    if came is None:
+        raise ProbeError(f"{argument}: none of {', '.join(usual)} is in the batch; available: {', '.join(choices)}")
+    raise ProbeError(f"{argument}: {str(came)!r} is not in the batch{did_you_mean(str(came), choices)}")
 
 
 def _masks(dataset: Any, indices: Sequence[int]) -> Tensor | None:

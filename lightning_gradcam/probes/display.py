@@ -60,7 +60,7 @@ def find_normalization(transform: Any) -> Normalization | None:
         if type(step).__name__ == "Normalize" and hasattr(step, "mean") and hasattr(step, "std"):
             mean, std = _numbers(step.mean), _numbers(step.std)
             return Normalization(mean, std, "Normalize undone")
-    if any(type(step).__name__ in ("ToTensor", "ConvertImageDtype", "ToDtype") for step in steps):
+    if any(_scales(step) for step in steps):
         return Normalization((0.0,), (1.0,), "as loaded")
     return None
 
@@ -105,8 +105,25 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
     return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy()), how
 
 
+def choose(found: Sequence[Normalization | None], given: Normalization | None) -> Normalization | None:
+    """Returns what to undo: a ``Normalize`` that was found, else the user's numbers, else a plain scaling found.
+
+    A transform that only scales to 0…1 says nothing of a normalisation that happens later, on the device.
+    """
+    known = [scale for scale in found if scale is not None]
+    undone = next((scale for scale in known if scale.source == "Normalize undone"), None)
+    return undone or given or next(iter(known), None)
+
+
+def _scales(step: Any) -> bool:
+    name = type(step).__name__
+    return name in ("ToTensor", "ConvertImageDtype") or (name == "ToDtype" and bool(getattr(step, "scale", False)))
+
+
 def _stretched(pixels: Tensor) -> Tensor:
-    low, high = pixels.amin((1, 2, 3), keepdim=True), pixels.amax((1, 2, 3), keepdim=True)
+    finite, inf = pixels.isfinite(), float("inf")
+    low = pixels.where(finite, torch.tensor(inf, dtype=pixels.dtype)).amin((1, 2, 3), keepdim=True)
+    high = pixels.where(finite, torch.tensor(-inf, dtype=pixels.dtype)).amax((1, 2, 3), keepdim=True)
     return (pixels - low) / (high - low).clamp(min=1e-12)
 
 

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lightning_gradcam.errors import ProbeError
-from lightning_gradcam.probes.display import Normalization, find_normalization, normalization, to_pixels
+from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.probe_set import ProbeSet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -56,7 +56,6 @@ def read_folder(
     if not files:
         raise ProbeError(f"probes: no picture in {str(path)!r}; it looks for {', '.join(SUFFIXES)}")
     given = normalization(mean, std)
-    shown = find_normalization(transform) or given if transform is not None else given
     as_scaled = Normalization((0.0,), (1.0,), "as loaded")
     apply = transform if transform is not None else _default_transform(size, given or as_scaled)
     tensors = [_read(file, mode, apply) for file in files]
@@ -67,7 +66,8 @@ def read_folder(
             f" {list(tensors[0].shape)}; give size=, or a transform that resizes"
         )
     inputs = torch.stack(tensors)
-    display, how = to_pixels(inputs, shown if transform is not None else given or as_scaled)
+    shown = choose([find_normalization(transform)], given) if transform is not None else given or as_scaled
+    display, how = to_pixels(inputs, shown)
     labels, names = _labels(root, files, class_names)
     return ProbeSet(
         inputs,

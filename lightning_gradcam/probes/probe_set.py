@@ -6,11 +6,9 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,12 @@ from torch import Tensor
 
 from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.probes.display import Pixels, to_pixels
+from lightning_gradcam.storage import Storage
 
 SCHEMA = 1
-_DTYPES = {str(d): d for d in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64)}
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+_DTYPES = {str(dtype): dtype for dtype in (*_FLOATS, *_INTEGERS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +60,11 @@ class ProbeSet:
     note: str = ""
 
     def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "inputs", torch.as_tensor(self.inputs).detach().cpu())
         count = len(self.inputs)
         if count == 0:
             raise ProbeError("probes: got no inputs; give at least one")
-        put = object.__setattr__
-        put(self, "inputs", self.inputs.detach().cpu())
         put(self, "ids", tuple(map(str, self.ids)) or tuple(map(str, range(count))))
         if self.class_names is not None:
             put(self, "class_names", tuple(map(str, self.class_names)))
@@ -77,6 +78,10 @@ class ProbeSet:
             pixels, source = to_pixels(self.inputs, None)
             put(self, "display", pixels)
             put(self, "display_source", source)
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
+            raise ProbeError(
+                f"probes: got display pixels {self.pixels.dtype} {list(self.pixels.shape)}; give uint8 [N, H, W, 3]"
+            )
         for name in ("ids", "labels", "masks", "display", "indices"):
             value = getattr(self, name)
             if value is not None and len(value) != count:
@@ -150,11 +155,8 @@ class ProbeSet:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to one file (a NumPy ``.npz``, no pickle); an existing file is replaced whole or not."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(self.to_bytes())
-        os.replace(temporary, target)
+        folder, name = os.path.split(os.fspath(path))
+        Storage(folder or ".").write(name, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ProbeSet:
@@ -163,8 +165,9 @@ class ProbeSet:
         Raises:
             ProbeFileError: The file is missing, truncated, of another schema, or no probe set.
         """
+        folder, name = os.path.split(os.fspath(path))
         try:
-            data = Path(path).read_bytes()
+            data = Storage(folder or ".").read(name)
         except OSError as error:
             raise ProbeFileError(f"probes: {str(path)!r} can't be read ({error.strerror}); check the path") from error
         return cls.from_bytes(data, name=str(path))
@@ -222,7 +225,9 @@ class ProbeSet:
                     note=meta["note"],
                 )
                 intact = probes.fingerprint == meta["fingerprint"]
-        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+        except ProbeFileError:
+            raise
+        except Exception as error:  # broken bytes raise from many depths of zip, zlib, NumPy and JSON
             raise ProbeFileError(
                 f"probes: {name!r} is truncated or no probe set ({type(error).__name__}: {error}); save the probes"
                 " again, or leave probes= out to have them drawn"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard import isolated_rng
-from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes, find_class_names, input_of, inside
+from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes, find_class_names, inside
 from lightning_gradcam.probes.folder import read_folder
 from lightning_gradcam.probes.probe_set import ProbeSet
 
@@ -84,7 +84,7 @@ def _obtain(
         drawn = _given(options, find_loader)
         if resumed and resumed["fingerprint"] != drawn.probes.fingerprint:
             remark = "the given probes are others than those of the checkpoint, so its earlier maps can't be compared"
-    elif resumed.get("indices") is not None:
+    elif resumed:
         drawn, remark = _drawn_again(options, find_loader, resumed, archived)
     else:
         drawn = _draw(options, find_loader(), None)
@@ -98,16 +98,15 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     path = Path(options.given)
     if not path.is_dir():
         return _batched(ProbeSet.load(path), options)
-    with isolated_rng():
-        # The pictures need the model's preprocessing, which the validation data set's transform has.
-        try:
-            dataset = find_loader().dataset
-        except ProbeError:
-            dataset = None
-        transform = next(
-            (owner.transform for owner in inside(dataset) if callable(getattr(owner, "transform", None))), None
-        )
-        grey = transform is not None and len(input_of([dataset[0][0][None]], None)[0]) == 1
+    # The pictures need the model's preprocessing, which the validation data set's transform has.
+    try:
+        loader = find_loader()
+    except ProbeError:
+        loader = None
+    dataset = getattr(loader, "dataset", None)
+    transform = next((o.transform for o in inside(dataset) if callable(getattr(o, "transform", None))), None)
+    grey = transform is not None and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
+    with isolated_rng(dataset, transform):
         probes = read_folder(
             path,
             transform=transform,
@@ -125,13 +124,16 @@ def _drawn_again(
     resumed: Mapping[str, Any],
     archived: Callable[[str], ProbeSet],
 ) -> tuple[Drawn, str | None]:
-    try:
-        drawn = _draw(options, find_loader(), resumed["indices"])
-        if drawn.probes.fingerprint == resumed["fingerprint"]:
-            return drawn, None
-        changed = "the data set gives other inputs at the checkpoint's indices"
-    except (LightningGradCAMError, IndexError) as error:
-        changed = f"the checkpoint's probes can't be drawn again ({error})"
+    if resumed["indices"] is None:
+        changed = "the checkpoint's probes were given and not drawn"
+    else:
+        try:
+            drawn = _draw(options, find_loader(), resumed["indices"])
+            if drawn.probes.fingerprint == resumed["fingerprint"]:
+                return drawn, None
+            changed = "the data set gives other inputs at the checkpoint's indices"
+        except Exception as error:  # whatever a data set raises where its files have changed
+            changed = f"the checkpoint's probes can't be drawn again ({type(error).__name__}: {error})"
     try:
         return _batched(archived(resumed["archive"]), options), f"{changed}; the archived inputs are used"
     except LightningGradCAMError as error:
@@ -165,4 +167,8 @@ def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, 
     if isinstance(input_key, str):
         batch = {input_key: inputs}
         return batch if labels is None else {**batch, str(label_key or "label"): labels}
-    return [inputs] if labels is None else [inputs, labels]
+    place = input_key or 0
+    places = {place: inputs}
+    if labels is not None:
+        places[label_key if isinstance(label_key, int) else (1 if place != 1 else 0)] = labels
+    return [places.get(number) for number in range(max(places) + 1)]
