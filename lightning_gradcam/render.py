@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
 from lightning_gradcam.compute import CamKey
 from lightning_gradcam.drawing import Drawing, Interpolation, lookup_table
+from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.typeset import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
-
-Pixels = npt.NDArray[np.uint8]
 
 _MARGIN, _GAP, _LABELS = 12, 8, 190
 _SCALES = {
@@ -27,25 +24,7 @@ _SCALES = {
     "run": "each probe by its maximum in this run so far",
     "minmax": "each signed map from its minimum to its maximum, no ReLU",
 }
-_LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
 _METHODS = {"gradcam": "Grad-CAM"}
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A finished picture, uint8 ``[H, W, 3]``, that every sink can use."""
-
-    pixels: Pixels
-
-    def encoded(self, format: str = "png") -> bytes:
-        """Returns the picture as a PNG, JPEG or WebP file; scaled down where it is larger than the format allows."""
-        image = Image.fromarray(self.pixels)
-        image.thumbnail((_LONGEST[format], _LONGEST[format]))
-        buffer = io.BytesIO()
-        # Level 1 costs a sixth of the default level's time for a tenth more bytes.
-        options = {"compress_level": 1} if format == "png" else {"quality": 90}
-        image.save(buffer, format.upper(), **options)
-        return buffer.getvalue()
 
 
 def sheet(
@@ -77,10 +56,6 @@ def sheet(
     tile_h, tile_w = tiles[0].pixels.shape[1:3]
     row_h = max(tile_h + 30, 84) + _GAP
     header = _header(record, layer, method, drawing, title, probes)
-    if any("all zero" in caption for tile in tiles for lines in tile.captions for caption in lines):
-        header.append(
-            ("a plain picture in an overlay column: that map is all zero, nothing spoke for the target", PALE)
-        )
     width = max(_MARGIN + _LABELS + len(tiles) * (tile_w + _GAP) + _MARGIN - _GAP, 480)
     top = _MARGIN + 18 * len(header) + 50
     canvas = np.full((top + row_h * len(probes), width, 3), 255, np.uint8)
@@ -99,7 +74,7 @@ def sheet(
             canvas[y : y + tile_h, x : x + tile_w] = pixels
             for number, caption in enumerate(tile.captions[row]):
                 write(canvas, (x, y + tile_h + 1 + 14 * number), caption, tile_w + _GAP - 2, 12, PALE)
-    return Picture(canvas)
+    return Picture(canvas, enlarged=tile_h > probes.pixels.shape[1])
 
 
 def heat(maps: FloatArray, size: tuple[int, int], interpolation: Interpolation) -> FloatArray:
@@ -210,6 +185,8 @@ def _header(
     if probes.note:
         lines.append((probes.note, WRONG))
     lines.append((f"colour scale '{drawing.scale}': {_SCALES[drawing.scale]}", PALE))
+    # On every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
+    lines.append(("picture without colours: the map is all zero", PALE))
     return lines
 
 

@@ -14,9 +14,10 @@ from lightning_gradcam.archive import ArchiveWriter, Manifest
 from lightning_gradcam.compute import CamKey, Cams, compute_cams
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.layers import LayerSpec
+from lightning_gradcam.picture import Picture
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
-from lightning_gradcam.render import Picture, maxima, sheet
+from lightning_gradcam.render import maxima, sheet
 from lightning_gradcam.sinks import Entry, FileSink, Sink, sinks_for
 from lightning_gradcam.storage import join
 from lightning_gradcam.targets import ScoreKind, TargetSpec

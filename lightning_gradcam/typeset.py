@@ -22,7 +22,7 @@ WRONG: Color = (200, 30, 40)
 def write(
     canvas: npt.NDArray[np.uint8], at: tuple[int, int], text: str, width: int, size: int, color: Color = INK
 ) -> None:
-    """Writes one line of text; where it is wider than ``width`` it ends in an ellipsis.
+    """Writes one line of dark text on white; where it is wider than ``width`` it ends in an ellipsis.
 
     Args:
         canvas: uint8 ``[H, W, 3]``, written to.
@@ -32,7 +32,10 @@ def write(
         size: Of the font, in pixels.
         color: Red, green and blue.
     """
-    _blend(canvas, at, _coverage(text[:200], width, size), color)
+    x, y = at
+    ink = _ink(text[:200], width, size, color)
+    area = canvas[y : y + ink.shape[0], x : x + ink.shape[1]]
+    np.minimum(area, ink[: area.shape[0], : area.shape[1]], out=area)
 
 
 def stamp(canvas: npt.NDArray[np.uint8], at: tuple[int, int], *, right: bool) -> None:
@@ -42,15 +45,9 @@ def stamp(canvas: npt.NDArray[np.uint8], at: tuple[int, int], *, right: bool) ->
     canvas[y : y + mark.shape[0], x : x + mark.shape[1]] = mark
 
 
-def _blend(canvas: npt.NDArray[np.uint8], at: tuple[int, int], coverage: npt.NDArray[np.float32], color: Color) -> None:
-    x, y = at
-    area = canvas[y : y + coverage.shape[0], x : x + coverage.shape[1]]
-    share = coverage[: area.shape[0], : area.shape[1], None]
-    area[:] = (area * (1 - share) + np.array(color, np.float32) * share).round()
-
-
 @lru_cache(maxsize=4096)
-def _coverage(text: str, width: int, size: int) -> npt.NDArray[np.float32]:
+def _ink(text: str, width: int, size: int, color: Color) -> npt.NDArray[np.uint8]:
+    """Returns the text on white, uint8 ``[H, W, 3]``; the darker of it and the canvas is what is seen on paper."""
     font = _font(size)
     line = "".join(character if character.isprintable() else " " for character in text)
     if font.getlength(line) > width:
@@ -59,7 +56,8 @@ def _coverage(text: str, width: int, size: int) -> npt.NDArray[np.float32]:
         line += "…"
     box = Image.new("L", (max(1, int(font.getlength(line)) + 2), size + 5))
     ImageDraw.Draw(box).text((0, 0), line, font=font, fill=255)
-    return np.asarray(box, np.float32) / np.float32(255)
+    coverage = np.asarray(box, np.float32)[:, :, None] / 255
+    return np.asarray((255 * (1 - coverage) + np.array(color) * coverage).round(), np.uint8)
 
 
 @cache

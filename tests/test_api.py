@@ -24,7 +24,7 @@ ROWS: list[tuple[str, ...]] = [
     ("capture", "targets", "methods"),
     ("compute",),
     ("record",),
-    ("drawing", "typeset"),
+    ("drawing", "typeset", "picture"),
     ("render",),
     ("archive",),
     ("sinks",),

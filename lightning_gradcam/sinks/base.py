@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lightning_gradcam.render import Picture
+from lightning_gradcam.picture import Picture
 
 
 @dataclass(frozen=True)

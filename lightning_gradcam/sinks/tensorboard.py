@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_gradcam.render import Picture
+from lightning_gradcam.picture import Picture
 from lightning_gradcam.sinks.base import Entry, Sink
 
 
@@ -28,7 +28,6 @@ class TensorBoardSink(Sink):
                 _add_encoded(writer, tag, picture, entry.step)
             else:
                 writer.add_image(tag, picture.pixels, entry.step, dataformats="HWC")
-        writer.flush()
 
 
 def _add_encoded(writer: Any, tag: str, picture: Picture, step: int) -> None:
