@@ -309,6 +309,10 @@ def test_all_zero_map_shows_the_untouched_picture(scale: Any) -> None:
     assert not np.array_equal(tile(pixels, probes, 1, 1, 112, 112), tile(pixels, probes, 1, 0, 112, 112))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("scale", get_args(Scale))
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("everywhere", [True, False])
 def test_map_that_is_not_finite_is_drawn_without_failing(scale: Any, value: float, everywhere: bool) -> None:
     maps = ramp()
     maps[0] = value if everywhere else [[value, 0.0], [2.0, 4.0]]
