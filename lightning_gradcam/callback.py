@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import traceback
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.compute import Cams
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
+from lightning_gradcam.failures import Failures, OnError
 from lightning_gradcam.host import (
     Callback,
     check_forward,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_FAILURES_IN_A_ROW = 3
 _OneTarget = str | int | dict[str, list[int]] | Callable[..., Any]
 
 
@@ -119,7 +118,7 @@ class GradCAMCallback(Callback):
         log_untrained: bool = False,
         name: str = "gradcam",
         drawing: Drawing = Drawing(),  # noqa: B008 - frozen
-        on_error: Literal["warn", "raise"] = "warn",
+        on_error: OnError = "warn",
         sinks: list[Sink] | None = None,
         input_key: str | int | None = None,
         label_key: str | int | None = None,
@@ -257,7 +256,7 @@ class GradCAMCallback(Callback):
         self._run = uuid.uuid4().hex
         self._log_dir: str | None = None
         self._validations = 0
-        self._failures = 0
+        self._failures = Failures(self._on_error, rank_zero_warn)
         self._fitted = False
 
     def _due(self, trainer: Trainer) -> bool:
@@ -318,7 +317,7 @@ class GradCAMCallback(Callback):
             return self._plan.explain(pl_module, inputs, drawn.probes, forward_of(trainer, pl_module))
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        if self._session is None or self._drawn is None or self._failures >= _FAILURES_IN_A_ROW:
+        if self._session is None or self._drawn is None or self._failures.given_up:
             return
         stage = stage_of(trainer)
         if stage != "fit" and self._fitted:
@@ -326,19 +325,9 @@ class GradCAMCallback(Callback):
         if stage != "fit" and self._session.last_step == step:
             rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
             return
-        try:
+        with self._failures.contained(f"explaining at step {step}"):
             cams = self._explain(trainer, pl_module, self._drawn)
             self._session.log(cams, epoch=trainer.current_epoch, step=step, stage=stage)
-            self._failures = 0
-        except Exception:
-            if self._on_error == "raise":
-                raise
-            self._failures += 1
-            then = "is given up" if self._failures == _FAILURES_IN_A_ROW else "is tried again next time"
-            rank_zero_warn(
-                f"lightning-gradcam: explaining failed at step {step} and {then}; training goes on (on_error='raise'"
-                f" stops it instead)\n{traceback.format_exc()}"
-            )
 
     def _state(self, session: Session) -> dict[str, Any]:
         archive = session.archive

@@ -192,7 +192,7 @@ def test_training_ends_in_the_same_bits_when_explaining_fails(tmp_path: Path, pl
 
     ours = [GradCAMCallback("net.conv1", targets=target, sinks=[FailingSink()]), Breaker()]
     without = fit(tmp_path / "without", TinyModule, [], loaders)
-    with pytest.warns(UserWarning, match=f"(?s)explaining failed at step 4 and is tried again.*{place} fails"):
+    with pytest.warns(UserWarning, match=f"(?s)explaining at step 4 failed and is tried again.*{place} fails"):
         with_ours = fit(tmp_path / "with", Failing, ours, loaders)
     for part in without:
         assert_same(listed(without[part]), listed(with_ours[part]), part)

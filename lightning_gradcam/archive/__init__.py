@@ -1,0 +1,18 @@
+"""One folder a run: the probes once, and a small file of signed maps for each logged step.
+
+::
+
+    manifest.json   schema, run, parent, layers, methods, targets, score, map shapes, fingerprint, versions
+    probes.npz      the probe set
+    steps/step-0000000469-epoch-0003.npz
+
+Step files hold maps as float16 shares of a float32 scale each (their largest magnitude), so that maps of small
+probabilities survive. No pickle is read or written. Each file appears whole or not at all, and the manifest comes
+last, so a run killed at any moment leaves a readable archive.
+"""
+
+from lightning_gradcam.archive.manifest import Manifest
+from lightning_gradcam.archive.reader import Archive
+from lightning_gradcam.archive.writer import ArchiveWriter
+
+__all__ = ["Archive", "ArchiveWriter", "Manifest"]

@@ -1,0 +1,154 @@
+"""Reading an archive, also one that is still being written."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+import numpy as np
+
+from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
+from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked
+from lightning_gradcam.compute import CamKey
+from lightning_gradcam.errors import ArchiveError, did_you_mean
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.storage import Storage
+
+
+class Archive:
+    """Reads an archive; follows one that is still being written.
+
+    Example::
+
+        archive = Archive.open("lightning_logs/version_0/gradcam")
+        maps = archive.maps("network.relu3")          # [steps, N, h, w]
+        print(archive.epochs, archive.probes.class_names)
+    """
+
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+        self._storage = storage
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Archive:
+        """Opens the archive in a folder.
+
+        Args:
+            path: The folder, local or a URL that fsspec knows.
+
+        Raises:
+            ArchiveError: There is no manifest, or it is damaged or of another schema.
+        """
+        storage = Storage(path)
+        try:
+            raw = storage.read(MANIFEST)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ArchiveError(
+                f"archive: no {MANIFEST} in {storage.root!r}; give the folder <log dir>/<name> of a run"
+            ) from None
+        return cls(storage, Manifest.parse(raw, storage.root))
+
+    def __repr__(self) -> str:
+        return f"Archive({self.path!r}, {len(self.steps)} steps, layers {list(self.layers)})"
+
+    @property
+    def path(self) -> str:
+        """The archive's folder."""
+        return self._storage.root
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The logged steps in order: the x values at which Lightning logged the validation metrics."""
+        return tuple(step for step, _, _ in self._files())
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epoch of each logged step; -1 is the untrained baseline."""
+        return tuple(epoch for _, epoch, _ in self._files())
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, in the order configured."""
+        return self.manifest.layers
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, in the order configured."""
+        return self.manifest.methods
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets, in the order configured."""
+        return self.manifest.targets
+
+    @cached_property
+    def probes(self) -> ProbeSet:
+        """The probes, with labels, class names and display pixels."""
+        name = f"{self.path}/{PROBES}"
+        try:
+            return ProbeSet.from_bytes(self._storage.read(PROBES), name=name)
+        except FileNotFoundError as error:
+            raise ArchiveError(f"archive: {name} is missing; its maps can't be told apart without it") from error
+
+    def maps(
+        self, layer: str, method: str | None = None, target: str | int | None = None, relu: bool = True
+    ) -> FloatArray:
+        """Returns one layer's maps over all steps, float32 ``[steps, N, h, w]``, not normalised.
+
+        Args:
+            layer: One of :attr:`layers`.
+            method: One of :attr:`methods`; ``None``: the first configured.
+            target: One of :attr:`targets` (a class index may stand for its name); ``None``: the first configured.
+            relu: Keep only what speaks for the target; ``False`` gives signed maps.
+
+        Raises:
+            ArchiveError: The layer, method or target is not in the archive, or a step's file is damaged.
+        """
+        chosen = {
+            "layer": (layer, self.layers),
+            "method": (self.methods[0] if method is None else method, self.methods),
+            "target": (self.targets[0] if target is None else str(target), self.targets),
+        }
+        for argument, (value, choices) in chosen.items():
+            if value not in choices:
+                raise ArchiveError(f"{argument}: {value!r} is not in this archive{did_you_mean(value, choices)}")
+        key = CamKey(*(value for value, _ in chosen.values()))
+        files = self._files()
+        stacked = np.zeros((len(files), len(self.probes), *self.manifest.map_shapes[layer]), np.float32)
+        for row, (_, _, file) in enumerate(files):
+            maps = self._read(file).maps.get(key)
+            if maps is None or maps.shape != stacked[row].shape:
+                came = "nothing" if maps is None else list(maps.shape)
+                raise ArchiveError(
+                    f"archive: {file} holds {came} for {tuple(key)}, expected {list(stacked[row].shape)}"
+                )
+            stacked[row] = maps
+        return np.maximum(stacked, 0, out=stacked) if relu else stacked
+
+    def record(self, index: int) -> CamRecord:
+        """Returns everything of one logged step.
+
+        Args:
+            index: Its place in :attr:`steps`; negative counts from the end.
+
+        Raises:
+            ArchiveError: There is no such step, or its file is damaged.
+        """
+        files = self._files()
+        if not -len(files) <= index < len(files):
+            raise ArchiveError(f"index: got {index}; the archive has {len(files)} steps")
+        return self._read(files[index][2])
+
+    def _files(self) -> list[tuple[int, int, str]]:
+        names = [(name, parse_step_file_name(name)) for name in self._storage.names(STEPS)]
+        return sorted((*place, name) for name, place in names if place is not None)
+
+    def _read(self, file: str) -> CamRecord:
+        try:
+            return unpacked(self._storage.read(f"{STEPS}/{file}"))
+        except Exception as error:
+            raise ArchiveError(
+                f"archive: {self.path}/{STEPS}/{file} is damaged ({type(error).__name__}: {error}); delete that file to"
+                " read the rest"
+            ) from error

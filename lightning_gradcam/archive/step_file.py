@@ -1,0 +1,77 @@
+"""One logged step as a file: its name, and its bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from lightning_gradcam.compute import CamKey
+from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord
+
+SCHEMA = 1
+_NAME = re.compile(r"step-(\d+)-epoch-(untrained|\d+)\.npz")
+_REMAINS = re.compile(rf"\.?{_NAME.pattern}(\.\d+\.tmp)?")
+
+
+def step_file_name(step: int, epoch: int) -> str:
+    """Returns ``step-0000000469-epoch-0003.npz``; the baseline's epoch is ``untrained``."""
+    return f"step-{step:010d}-epoch-{'untrained' if epoch == UNTRAINED_EPOCH else f'{epoch:04d}'}.npz"
+
+
+def parse_step_file_name(name: str) -> tuple[int, int] | None:
+    """Returns step and epoch, or ``None`` where the file is not a step's."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (int(match[1]), UNTRAINED_EPOCH if match[2] == "untrained" else int(match[2]))
+
+
+def is_ours(name: str) -> bool:
+    """Whether the file is a step's, or the half-written remains of one."""
+    return _REMAINS.fullmatch(name) is not None
+
+
+def packed(record: CamRecord) -> bytes:
+    """Returns the record as the bytes of a step file; maps lose all but 11 bits of their own largest magnitude."""
+    names = ("epoch", "step", "stage", "score", "probe_ids")
+    meta: dict[str, Any] = {name: getattr(record, name) for name in names}
+    meta.update(schema=SCHEMA, keys=list(record.maps), targets=list(record.scores))
+    arrays: dict[str, Any] = {"predicted": record.predicted, "confidence": record.confidence}
+    for place, maps in enumerate(record.maps.values()):
+        finite = np.where(np.isfinite(maps), maps, 0)
+        largest = np.abs(finite).reshape(len(maps), -1).max(axis=1)
+        # 1 and not 0 for maps without a finite value: infinity times 0 would come back as NaN.
+        scale = np.where(largest > 0, largest, 1).astype(np.float32)
+        shares = maps / scale.reshape(-1, *[1] * (maps.ndim - 1))
+        arrays[f"scale{place}"], arrays[f"map{place}"] = scale, shares.astype(np.float16)
+    for place, name in enumerate(record.scores):
+        arrays[f"scores{place}"], arrays[f"classes{place}"] = record.scores[name], record.classes[name]
+    buffer = io.BytesIO()
+    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> CamRecord:
+    """Reads what :func:`packed` gave; broken bytes raise whatever they make zip, NumPy and JSON raise."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        meta = json.loads(bytes(file["meta"]))
+        maps = {}
+        for place, key in enumerate(meta["keys"]):
+            shares = file[f"map{place}"].astype(np.float32)
+            maps[CamKey(*key)] = shares * file[f"scale{place}"].reshape(-1, *[1] * (shares.ndim - 1))
+        targets = list(enumerate(meta["targets"]))
+        return CamRecord(
+            epoch=meta["epoch"],
+            step=meta["step"],
+            stage=meta["stage"],
+            score=meta["score"],
+            probe_ids=tuple(meta["probe_ids"]),
+            maps=MappingProxyType(maps),
+            scores=MappingProxyType({name: file[f"scores{place}"] for place, name in targets}),
+            classes=MappingProxyType({name: file[f"classes{place}"] for place, name in targets}),
+            predicted=file["predicted"],
+            confidence=file["confidence"],
+        )

@@ -1,0 +1,96 @@
+"""Writing an archive that this run owns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
+from lightning_gradcam.archive.reader import Archive
+from lightning_gradcam.archive.step_file import is_ours, packed, step_file_name
+from lightning_gradcam.errors import ArchiveError
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord
+from lightning_gradcam.storage import Storage
+
+
+class ArchiveWriter(Archive):
+    """Appends steps to an archive that this run owns."""
+
+    @classmethod
+    def start(
+        cls,
+        path: str,
+        manifest: Manifest,
+        probes: ProbeSet,
+        *,
+        parent: Mapping[str, Any] | None = None,
+        copy_steps: bool = True,
+    ) -> tuple[ArchiveWriter, str | None]:
+        """Creates the archive, or goes on with this run's own.
+
+        Args:
+            path: Its folder.
+            manifest: What it is to say; ``parent``, date and versions are filled in here.
+            probes: Written once.
+            parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, where one was resumed.
+            copy_steps: Training goes on from the checkpoint: take over the parent's steps up to it; in the parent's
+                own folder, later ones are deleted.
+
+        Returns:
+            The writer, and a remark for the user where the parent's steps could not be taken over.
+
+        Raises:
+            ArchiveError: The folder belongs to another run, or to this one with another configuration.
+        """
+        storage = Storage(path)
+        if storage.exists(MANIFEST):
+            existing = Archive.open(path).manifest
+            # A checkpoint that is only looked at (`validate`, `test`) does not make its run's archive ours to write to.
+            own = {manifest.run, parent["run"]} if parent is not None and copy_steps else {manifest.run}
+            if existing.run not in own:
+                raise ArchiveError(
+                    f"archive: {path!r} belongs to another run ({existing.run}, {existing.created}) and is not written"
+                    " to; choose another log directory or version, give the callback another name=, resume that run"
+                    " with ckpt_path, or delete the folder"
+                )
+            if changed := existing.differences(manifest):
+                raise ArchiveError(
+                    f"archive: {path!r} is continued with other {', '.join(changed)} than it was begun with; choose"
+                    " another log directory or version, or go back to the former configuration"
+                )
+            writer = cls(storage, existing)
+            if parent is not None:
+                writer.rewind(int(parent["step"]))
+            return writer, None
+        filled = manifest.stamped(parent)
+        # Steps without a manifest are the remains of a run that was killed while it began.
+        for file in filter(is_ours, storage.names(STEPS)):
+            storage.remove(f"{STEPS}/{file}")
+        remark = _copy_steps(storage, filled, parent) if parent is not None and copy_steps else None
+        storage.write(PROBES, probes.to_bytes())
+        storage.write(MANIFEST, filled.to_bytes())
+        return cls(storage, filled), remark
+
+    def append(self, record: CamRecord) -> None:
+        """Writes one step's maps."""
+        self._storage.write(f"{STEPS}/{step_file_name(record.step, record.epoch)}", packed(record))
+
+    def rewind(self, step: int) -> None:
+        """Deletes the steps after ``step``: a run resumed from there will make them again."""
+        for later, _, file in self._files():
+            if later > step:
+                self._storage.remove(f"{STEPS}/{file}")
+
+
+def _copy_steps(storage: Storage, manifest: Manifest, parent: Mapping[str, Any]) -> str | None:
+    try:
+        source = Archive.open(parent["archive"])
+    except (ArchiveError, OSError, ValueError) as error:
+        return f"the earlier steps could not be copied, the record begins here ({error})"
+    if changed := source.manifest.differences(manifest):
+        return f"the earlier steps stay in {source.path!r} alone: {', '.join(changed)} changed since"
+    for step, _, file in source._files():
+        if step <= int(parent["step"]):
+            storage.write(f"{STEPS}/{file}", source._storage.read(f"{STEPS}/{file}"))
+    return None
