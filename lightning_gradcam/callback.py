@@ -39,6 +39,7 @@ from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.record import UNTRAINED_EPOCH
 from lightning_gradcam.session import Plan, Session
 from lightning_gradcam.sinks import Sink
+from lightning_gradcam.storage import absolute
 from lightning_gradcam.targets import check_score, resolve_targets
 
 if TYPE_CHECKING:
@@ -336,7 +337,7 @@ class GradCAMCallback(Callback):
             "schema": 1,
             "indices": None if indices is None else list(indices),
             "fingerprint": session.probes.fingerprint,
-            "archive": "" if archive is None else archive.path,
+            "archive": "" if archive is None else absolute(archive.path),
             "run": self._run if archive is None else archive.manifest.run,
             "step": session.last_step,
             "validations": self._validations,

@@ -74,6 +74,11 @@ def join(root: str, *parts: str) -> str:
     return head + "/".join(parts)
 
 
+def absolute(path: str) -> str:
+    """Returns a path that means the same from any working directory; URLs stay as they are."""
+    return path if "://" in path else os.path.abspath(path)
+
+
 def safe_name(text: str) -> str:
     """Returns ``text`` as one harmless part of a path.
 

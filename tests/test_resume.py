@@ -93,6 +93,16 @@ def test_the_state_is_small_and_survives_weights_only_loading(tmp_path: Path) ->
     }
 
 
+def test_a_relative_log_folder_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run(Path("logs"), 1)
+    monkeypatch.chdir(tmp_path / "there")
+    second = run(Path("logs"), 2, ckpt=checkpoint(tmp_path / "here" / "logs", 0))
+    assert second.archive.epochs == (-1, 0, 1)
+
+
 def test_changed_data_brings_back_the_archived_inputs(tmp_path: Path) -> None:
     first = run(tmp_path, 1)
     other = DataLoader(tiny_data(), 8), DataLoader(tiny_data(seed=99), 8)
