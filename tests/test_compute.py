@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import CamKey, CaptureError, LayerError, MethodError, TargetError, compute_cams
-from lightning_gradcam.methods import _REGISTRY
+from lightning_gradcam.methods.registry import _REGISTRY
 from tests.conftest import TinyNet
 from tests.reference import plain_gradcam
 from tests.test_guard import assert_same, everything

@@ -1,4 +1,4 @@
-"""CAM formulas and their registry: pure functions from activations and gradients to signed maps."""
+"""The registry of CAM methods, and the one step that follows all of them."""
 
 from __future__ import annotations
 
@@ -7,36 +7,28 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from lightning_gradcam.errors import MethodError, did_you_mean
+from lightning_gradcam.methods.components import eigencam, eigengradcam, random
+from lightning_gradcam.methods.gradients import (
+    gradcam,
+    gradcam_elementwise,
+    gradcam_plus_plus,
+    hirescam,
+    layercam,
+    xgradcam,
+)
 
 CamMethod = Callable[[Tensor, Tensor], Tensor]
-_REGISTRY: dict[str, CamMethod] = {}
-
-
-def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    r"""Grad-CAM before its ReLU.
-
-    .. math:: M = \sum_k \alpha_k A_k, \qquad \alpha_k = \frac{1}{|S|} \sum_{s \in S} \frac{\partial y}{\partial A_{ks}}
-
-    with :math:`A_k` the activation of channel :math:`k`, :math:`S` its places and :math:`y` the explained score.
-
-    Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
-    equations 1 and 2. Cost: one forward and one backward.
-
-    Args:
-        activations: The layer's output ``[N, C, *S]``.
-        gradients: Of the score with respect to it, the same shape.
-
-    Returns:
-        Signed map ``[N, *S]`` in the units of the score; :func:`relu` gives the published map.
-
-    Example:
-        >>> import torch
-        >>> gradcam(torch.ones(1, 2, 2, 2), torch.ones(1, 2, 2, 2))
-        tensor([[[2., 2.],
-                 [2., 2.]]])
-    """
-    weights = gradients.flatten(2).mean(dim=2)
-    return (activations.flatten(2) * weights[:, :, None]).sum(dim=1).reshape(-1, *activations.shape[2:])
+_REGISTRY: dict[str, CamMethod] = {
+    "gradcam": gradcam,
+    "gradcam++": gradcam_plus_plus,
+    "xgradcam": xgradcam,
+    "hirescam": hirescam,
+    "layercam": layercam,
+    "gradcam_elementwise": gradcam_elementwise,
+    "eigencam": eigencam,
+    "eigengradcam": eigengradcam,
+    "random": random,
+}
 
 
 def relu(maps: Tensor) -> Tensor:
@@ -97,6 +89,3 @@ def resolve_methods(methods: str | Sequence[str]) -> dict[str, CamMethod]:
         if not isinstance(name, str) or name not in _REGISTRY:
             raise MethodError(f"methods: method {name!r} not found{did_you_mean(str(name), _REGISTRY)}")
     return {name: _REGISTRY[name] for name in names}
-
-
-register_method("gradcam", gradcam)

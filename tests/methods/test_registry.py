@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam import MethodError, available_methods, register_method
-from lightning_gradcam import methods as module
-from lightning_gradcam.methods import gradcam, relu, resolve_methods
+from lightning_gradcam.methods import registry as module
+from lightning_gradcam.methods import relu, resolve_methods
+from lightning_gradcam.methods.gradients import gradcam
 
 
 @pytest.fixture

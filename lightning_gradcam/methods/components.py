@@ -1,0 +1,70 @@
+"""Methods that look for the direction in which a layer varies most, and the baseline that any method must beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:  # noqa: ARG001 - every method gets both
+    r"""Eigen-CAM: the activations' projection on their first principal component; no class is asked for.
+
+    With the places as samples and the channels centred (as pytorch-grad-cam does; the paper leaves them uncentred,
+    where a ReLU's mean takes the first component). A component has no sign of its own: it is turned so that the map's
+    largest magnitude is positive.
+
+    Muhammad and Yeasin, "Eigen-CAM: Class Activation Map using Principal Components", IJCNN 2020.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Not used.
+
+    Returns:
+        Signed map ``[N, *S]``; all zero where the activation is the same everywhere. Cost: one forward, and a singular
+        value decomposition a sample.
+    """
+    return _first_component(activations)
+
+
+def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Eigen-CAM of activations times gradients, which makes it speak of the class.
+
+    As pytorch-grad-cam's ``EigenGradCAM``; without a paper of its own. Centring and sign as in :func:`eigencam`.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Of the score with respect to it, the same shape.
+
+    Returns:
+        Signed map ``[N, *S]``. Cost: one forward, one backward, and a singular value decomposition a sample.
+    """
+    return _first_component(activations * gradients)
+
+
+def random(activations: Tensor, gradients: Tensor) -> Tensor:  # noqa: ARG001
+    """Channels weighted at random, uniformly from -1 to 1: the baseline that any method must beat.
+
+    The weights are the same in every call, for every sample and on every device, so that the maps can be compared over
+    epochs; no global random number is drawn.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Not used.
+
+    Returns:
+        Signed map ``[N, *S]``. Cost: one forward.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(activations.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
+    return torch.einsum("nc...,c->n...", activations, weights.to(activations))
+
+
+def _first_component(values: Tensor) -> Tensor:
+    samples = values.flatten(2).transpose(1, 2)
+    centred = samples - samples.mean(dim=1, keepdim=True)
+    finite = centred.nan_to_num(0.0, 0.0, 0.0)
+    direction = torch.linalg.svd(finite, full_matrices=False).Vh[:, 0, :]
+    projection = (centred * direction[:, None, :]).sum(dim=2)
+    turned = projection.amin(dim=1).abs() > projection.amax(dim=1).abs()
+    signed = torch.where(turned[:, None], -projection, projection)
+    return signed.reshape(-1, *values.shape[2:])

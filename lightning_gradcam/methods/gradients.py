@@ -1,0 +1,128 @@
+r"""Methods that weigh activations by gradients.
+
+Throughout, :math:`A_{ks}` is the activation of channel :math:`k` at place :math:`s`, :math:`S` the places of the layer,
+:math:`y` the explained score and :math:`g_{ks} = \partial y / \partial A_{ks}`. Every function takes activations and
+gradients ``[N, C, *S]`` and returns a signed map ``[N, *S]``. Each costs one forward and one backward, shared with all
+other methods, layers and targets of the same call.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""Grad-CAM before its ReLU: :math:`M_s = \sum_k \alpha_k A_{ks}`, :math:`\alpha_k = \frac{1}{|S|} \sum_s g_{ks}`.
+
+    Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
+    equations 1 and 2.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Of the score with respect to it, the same shape.
+
+    Returns:
+        Signed map ``[N, *S]``; :func:`~lightning_gradcam.methods.relu` gives the published one.
+
+    Example:
+        >>> import torch
+        >>> gradcam(torch.ones(1, 2, 2, 2), torch.ones(1, 2, 2, 2))
+        tensor([[[2., 2.],
+                 [2., 2.]]])
+    """
+    return _weighted(activations, _places(gradients).mean(dim=2))
+
+
+def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""Grad-CAM++: :math:`\alpha_k = \sum_s a_{ks} \max(g_{ks}, 0)`, which counts several objects of a class alike.
+
+    With :math:`a_{ks} = g_{ks}^2 / (2 g_{ks}^2 + g_{ks}^3 \sum_t A_{kt})`, and 0 where the denominator is 0. The paper
+    explains :math:`e^y`; its factor :math:`e^y` scales a whole map and is left out, as all implementations do.
+
+    Chattopadhyay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional Networks",
+    WACV 2018, equations 7 and 19.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Of the score with respect to it, the same shape.
+
+    Returns:
+        Signed map ``[N, *S]``.
+    """
+    g, total = _places(gradients), _places(activations).sum(dim=2, keepdim=True)
+    denominator = 2 * g**2 + total * g**3
+    share = (g**2 / denominator.where(denominator != 0, 1)).where(denominator != 0, 0)
+    return _weighted(activations, (share * g.clamp(min=0)).sum(dim=2))
+
+
+def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""XGrad-CAM: :math:`\alpha_k = \sum_s g_{ks} A_{ks} / \sum_s A_{ks}`, and 0 for a channel that sums to 0.
+
+    Fu et al., "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs", BMVC 2020, equation 8.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Of the score with respect to it, the same shape.
+
+    Returns:
+        Signed map ``[N, *S]``.
+    """
+    a, g = _places(activations), _places(gradients)
+    total = a.sum(dim=2)
+    weights = (g * a).sum(dim=2) / total.where(total != 0, 1)
+    return _weighted(activations, weights.where(total != 0, 0))
+
+
+def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""HiResCAM: :math:`M_s = \sum_k g_{ks} A_{ks}`, the gradient at each place and not its mean.
+
+    Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks",
+    arXiv 2011.08891, equation 3.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Of the score with respect to it, the same shape.
+
+    Returns:
+        Signed map ``[N, *S]``.
+    """
+    return (activations * gradients).sum(dim=1)
+
+
+def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""LayerCAM: :math:`M_s = \sum_k \max(g_{ks}, 0) A_{ks}`, usable in shallow layers.
+
+    Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021, equations 6
+    and 7.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Of the score with respect to it, the same shape.
+
+    Returns:
+        Signed map ``[N, *S]``; not negative where the activations are not.
+    """
+    return (activations * gradients.clamp(min=0)).sum(dim=1)
+
+
+def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""Element-wise Grad-CAM: :math:`M_s = \sum_k \max(g_{ks} A_{ks}, 0)`; what channels subtract is not counted.
+
+    As pytorch-grad-cam's ``GradCAMElementWise``; without a paper of its own.
+
+    Args:
+        activations: The layer's output ``[N, C, *S]``.
+        gradients: Of the score with respect to it, the same shape.
+
+    Returns:
+        Map ``[N, *S]``, never negative.
+    """
+    return (activations * gradients).clamp(min=0).sum(dim=1)
+
+
+def _places(values: Tensor) -> Tensor:
+    return values.flatten(2)
+
+
+def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
+    return (_places(activations) * weights[:, :, None]).sum(dim=1).reshape(-1, *activations.shape[2:])
