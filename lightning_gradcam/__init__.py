@@ -25,7 +25,7 @@ from lightning_gradcam.errors import (
 from lightning_gradcam.methods import available_methods, register_method
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord
-from lightning_gradcam.sinks import MemorySink, Sink
+from lightning_gradcam.sinks import Entry, MemorySink, Sink
 
 if TYPE_CHECKING:
     from lightning_gradcam.callback import GradCAMCallback
@@ -40,6 +40,7 @@ __all__ = [
     "ConfigurationError",
     "Drawing",
     "DrawingError",
+    "Entry",
     "GradCAMCallback",
     "LayerError",
     "LightningGradCAMError",
@@ -64,3 +65,7 @@ def __getattr__(name: str) -> Any:
 
         return GradCAMCallback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +31,15 @@ from lightning_gradcam.host import (
 )
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.options import (
+    check_choice,
+    check_count,
+    check_drawing,
+    check_name,
+    check_probes,
+    check_schedule,
+    check_sinks,
+)
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.dataset import Drawn
 from lightning_gradcam.probes.display import normalization
@@ -45,8 +53,8 @@ from lightning_gradcam.targets import check_score, resolve_targets
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_OneTarget = str | int | dict[str, list[int]] | Callable[..., Any]
+# In this order: a command line tries one after the other, and everything it gets could be a str.
+_OneTarget = int | dict[str, list[int]] | Callable[..., Any] | str
 
 
 class GradCAMCallback(Callback):
@@ -66,8 +74,8 @@ class GradCAMCallback(Callback):
             validation data set, class-balanced.
         num_probes: How many to draw.
         seed: Of the draw.
-        every_n_epochs: Log at the end of every n-th epoch, counted as Lightning's ``ModelCheckpoint`` counts: with 2,
-            in epochs 1, 3, 5, … (epochs begin at 0).
+        every_n_epochs: Log at every validation of every n-th epoch, counted as Lightning's ``ModelCheckpoint`` counts:
+            with 2, in epochs 1, 3, 5, … (epochs begin at 0).
         every_n_validations: Log at every n-th validation instead, for validation inside an epoch.
         log_untrained: Log a baseline before the first training step.
         name: The root of tags, the archive's folder and the key of the state; callbacks side by side need different
@@ -121,8 +129,8 @@ class GradCAMCallback(Callback):
         drawing: Drawing = Drawing(),  # noqa: B008 - frozen
         on_error: OnError = "warn",
         sinks: list[Sink] | None = None,
-        input_key: str | int | None = None,
-        label_key: str | int | None = None,
+        input_key: int | str | None = None,
+        label_key: int | str | None = None,
         class_names: list[str] | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
@@ -132,31 +140,18 @@ class GradCAMCallback(Callback):
         resolve_methods(methods)
         resolve_targets(targets)
         normalization(mean, std)
-        counts = {
-            "num_probes": num_probes,
-            "every_n_epochs": every_n_epochs,
-            "every_n_validations": every_n_validations,
-        }
-        for argument, value in counts.items():
-            if value is not None and value < 1:
-                raise ConfigurationError(f"{argument}: got {value}; give 1 or more")
-        if every_n_validations is not None and every_n_epochs != 1:
-            raise ConfigurationError(
-                f"every_n_validations: got {every_n_validations} beside every_n_epochs={every_n_epochs}; give only one"
-            )
-        if not _NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"name: got {name!r}; it becomes a folder and a tag: use letters, digits, '_', '-' and '.'"
-            )
-        if on_error not in ("warn", "raise"):
-            raise ConfigurationError(f"on_error: got {on_error!r}; valid are 'warn' and 'raise'")
-        self._plan = Plan(name, layers, methods, targets, check_score(score), drawing)
+        check_probes(probes)
+        check_count("num_probes", num_probes)
+        check_count("seed", seed, least=0)
+        check_schedule(every_n_epochs, every_n_validations)
+        check_choice("on_error", on_error, ("warn", "raise"))
+        self._plan = Plan(check_name(name), layers, methods, targets, check_score(score), check_drawing(drawing))
         self._options = ProbeOptions(probes, num_probes, seed, input_key, label_key, class_names, mean, std)
         self._every_n_epochs = every_n_epochs
         self._every_n_validations = every_n_validations
         self._log_untrained = log_untrained
         self._on_error = on_error
-        self._extra_sinks = list(sinks or ())
+        self._extra_sinks = check_sinks(sinks)
         self._trainer: Trainer | None = None
         self._resumed: dict[str, Any] = {}
         self._begin_run(None)
@@ -189,7 +184,8 @@ class GradCAMCallback(Callback):
                 f"name: {len(same)} GradCAMCallbacks are named {self.name!r} and would write the same tags and archive;"
                 " give each a name= of its own"
             )
-        check_forward(pl_module)
+        if stage != "predict":
+            check_forward(pl_module)
         if self._trainer is not trainer:
             self._begin_run(trainer)
 
@@ -237,17 +233,25 @@ class GradCAMCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Closes the sinks: Lightning calls no ``teardown`` after an exception."""
-        if self._session is not None:
-            self._session.close()
+        self._close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Closes the sinks and says where the archive is."""
-        if self._session is None:
+        self._close()
+        if stage != "fit" or self.archive is None:
             return
-        self._session.close()
-        archive = self._session.archive
-        if stage == "fit" and archive is not None:
-            rank_zero_info(f"lightning-gradcam: maps of {len(archive.steps)} steps are in {archive.path}")
+        if self.archive.steps:
+            rank_zero_info(f"lightning-gradcam: maps of {len(self.archive.steps)} steps are in {self.archive.path}")
+        else:
+            rank_zero_warn(
+                "lightning-gradcam: nothing was logged: no validation was due (every_n_epochs="
+                f"{self._every_n_epochs}, every_n_validations={self._every_n_validations}); lower these"
+            )
+
+    def _close(self) -> None:
+        for error in self._session.close() if self._session is not None else ():
+            # Never raised: it would stand in for the user's own exception, or stop a training that has ended well.
+            rank_zero_warn(f"lightning-gradcam: a sink could not be closed ({type(error).__name__}: {error})")
 
     def _begin_run(self, trainer: Trainer | None) -> None:
         self._trainer = trainer
@@ -271,27 +275,28 @@ class GradCAMCallback(Callback):
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         resumed, self._resumed = self._resumed, {}
         fitting = stage_of(trainer) == "fit"
+        if self._session is not None and fitting and not self._fitted:
+            # What `validate` or `test` has left is no part of a training's record: its probes may be other ones.
+            self._close()
+            self._session.discard()
+            self._session = None
         self._fitted = self._fitted or fitting
-        if self._session is not None:
-            if fitting and resumed and resumed["run"] == self._state(self._session)["run"]:
+        if self._session is None or self._drawn is None:
+            self._open(trainer, pl_module, resumed, fitting=fitting)
+        elif fitting:
+            self._session.check(self._try(trainer, pl_module, self._drawn))
+            if resumed and resumed["run"] == self._state(self._session)["run"]:
                 self._session.rewind(resumed["step"])
-            return
+
+    def _open(self, trainer: Trainer, pl_module: LightningModule, resumed: dict[str, Any], *, fitting: bool) -> None:
         self._drawn, other_probes = obtain_probes(
             self._options,
             lambda: probe_loader(trainer),
             resumed=resumed,
             archived=lambda path: Archive.open(path).probes,
+            redraw=stage_of(trainer) != "test",
         )
-        try:
-            cams = self._explain(trainer, pl_module, self._drawn)
-        except LightningGradCAMError:
-            raise
-        except Exception as error:
-            shape = list(self._drawn.probes.inputs.shape)
-            raise ConfigurationError(
-                f"model: its forward failed on the probes {shape} ({type(error).__name__}: {error}); the input is taken"
-                " from the batch by input_key, then goes through the module's transfer hooks to forward()"
-            ) from error
+        cams = self._try(trainer, pl_module, self._drawn)
         # Callbacks side by side share the folder that the first of them has found.
         shared = [other._log_dir for other in siblings(trainer, GradCAMCallback) if other._log_dir]
         self._log_dir = shared[0] if shared else log_dir(trainer)
@@ -311,6 +316,18 @@ class GradCAMCallback(Callback):
                 rank_zero_warn(f"lightning-gradcam: {remark}")
         if self._log_untrained and fitting and trainer.global_step == 0:
             self._session.log(cams, epoch=UNTRAINED_EPOCH, step=logging_step(trainer), stage="fit")
+
+    def _try(self, trainer: Trainer, pl_module: LightningModule, drawn: Drawn) -> Cams:
+        try:
+            return self._explain(trainer, pl_module, drawn)
+        except LightningGradCAMError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"model: its forward failed on the probes {list(drawn.probes.inputs.shape)} ({type(error).__name__}:"
+                f" {error}); the input is taken from the batch by input_key, then goes through the module's transfer"
+                " hooks to forward()"
+            ) from error
 
     def _explain(self, trainer: Trainer, pl_module: LightningModule, drawn: Drawn) -> Cams:
         with explaining(trainer, pl_module):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture import Captured, capture, require_gradients
-from lightning_gradcam.errors import MethodError
+from lightning_gradcam.errors import ConfigurationError, LayerError, MethodError
 from lightning_gradcam.guard import preserved
-from lightning_gradcam.layers import LayerSpec, resolve_layers, spatial_size
+from lightning_gradcam.layers import LayerSpec, resolve_layers, spatial_layers, spatial_size
 from lightning_gradcam.methods import CamMethod, resolve_methods
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.targets import Target, TargetSpec, check_score, resolve_targets
@@ -143,8 +143,12 @@ def compute_cams(
     resolved_targets, resolved_methods = resolve_targets(targets), resolve_methods(methods)
     kind = check_score(score)
     run = model if forward is None else forward
+    if not isinstance(inputs, Tensor):
+        raise ConfigurationError(f"inputs: got a {type(inputs).__name__}; give a tensor [N, …], as the model takes it")
+    if run is model and getattr(model.forward, "__func__", None) is nn.Module.forward:
+        raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or give forward=")
     with preserved(model), _eager():
-        batch, truth = _usable(inputs), None if labels is None else _usable(labels)
+        batch, truth = _usable(inputs), None if labels is None else _usable(torch.as_tensor(labels))
         modules = resolve_layers(model, layers, forward=lambda: run(batch[:2]))
 
         def attempt(whole_graph: bool) -> Cams | None:
@@ -165,10 +169,13 @@ def compute_cams(
                     _detached(output),
                 )
 
-        # A model that switches grad mode in its own forward drops the short graph, so it gets the whole one.
-        cams = attempt(whole_graph=False)
-        if cams is None:
-            cams = attempt(whole_graph=True)
+        try:
+            cams = attempt(whole_graph=False)
+            # A model that switches grad mode in its own forward drops the short graph, so it gets the whole one.
+            cams = attempt(whole_graph=True) if cams is None else cams
+        except LayerError as error:
+            possible = spatial_layers(model, lambda: run(batch[:2]))
+            raise LayerError(f"{error}; layers with a feature map here: {', '.join(possible) or '(none)'}") from None
     assert cams is not None
     return cams
 

@@ -72,16 +72,16 @@ class Drawing:
                 raise DrawingError(
                     f"drawing.{name}: got {getattr(self, name)!r}{did_you_mean(str(getattr(self, name)), choices)}"
                 )
-        columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns)
+        columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns or ())
         object.__setattr__(self, "columns", columns)
         if not columns or len(set(columns)) < len(columns) or not set(columns) <= set(_COLUMNS):
             raise DrawingError(f"drawing.columns: got {list(columns)}; give each of {', '.join(_COLUMNS)} once at most")
-        if not 0 <= self.opacity <= 1:
-            raise DrawingError(f"drawing.opacity: got {self.opacity}; give a share from 0 (picture) to 1 (heatmap)")
-        if self.magnification < 0:
-            raise DrawingError(f"drawing.magnification: got {self.magnification}; give 0 (automatic) or more")
-        if self.max_tile < 16:
-            raise DrawingError(f"drawing.max_tile: got {self.max_tile}; give at least 16 pixels")
+        if not isinstance(self.opacity, (int, float)) or not 0 <= self.opacity <= 1:
+            raise DrawingError(f"drawing.opacity: got {self.opacity!r}; give a share from 0 (picture) to 1 (heatmap)")
+        if not isinstance(self.magnification, int) or self.magnification < 0:
+            raise DrawingError(f"drawing.magnification: got {self.magnification!r}; give 0 (automatic) or more")
+        if not isinstance(self.max_tile, int) or self.max_tile < 16:
+            raise DrawingError(f"drawing.max_tile: got {self.max_tile!r}; give at least 16 pixels")
         lookup_table(self.colormap)
 
 
@@ -101,7 +101,8 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
             " matplotlib: pip install matplotlib"
         ) from None
     if name not in colormaps:
-        raise DrawingError(f"drawing.colormap: {name!r} not found{did_you_mean(str(name), [*BUILT_IN, *colormaps])}")
+        choices = dict.fromkeys([*BUILT_IN, *colormaps])
+        raise DrawingError(f"drawing.colormap: {name!r} not found{did_you_mean(str(name), choices)}")
     return np.asarray((colormaps[name](np.arange(256) / 255.0)[:, :3] * 255).round(), np.uint8)
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from inspect import isfunction
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,20 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-_Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
-_WALKED = ("dataset", "datasets", "transform", "transforms", "target_transform", "subset")
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_CONTAINERS = (dict, list, set, deque)
+# What can hold neither a generator nor anything that a data set would change by being indexed.
+_LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
+_LARGE, _ENOUGH = 256, 5000
 
 
 @contextmanager
-def isolated_rng(*owners: object) -> Iterator[None]:
-    """Restores every random number generator on leaving, after an exception too.
+def isolated_rng() -> Iterator[None]:
+    """Restores the global random number generators of torch (CPU, CUDA, MPS), NumPy and Python on leaving.
 
-    Covers the global ones of torch (CPU, CUDA, MPS), NumPy and Python, and the private ones that ``owners``
-    (data sets, transforms) hold in their attributes.
-
-    Args:
-        *owners: Objects whose own generators are to be restored as well; wrapped data sets and composed
-            transforms are followed.
+    After an exception too.
 
     Example:
         >>> with isolated_rng():
@@ -39,7 +40,6 @@ def isolated_rng(*owners: object) -> Iterator[None]:
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    private = [(generator, _state(generator)) for generator in _generators(owners)]
     try:
         yield
     finally:
@@ -50,8 +50,30 @@ def isolated_rng(*owners: object) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
         if mps is not None:
             torch.mps.set_rng_state(mps)
-        for generator, state in private:
-            _restore(generator, state)
+
+
+@contextmanager
+def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
+    """Restores the global random numbers, and the private state of data sets, transforms and data modules.
+
+    Private state: generators that they hold, and their attributes (counters, caches), by reference.
+
+    Args:
+        *owners: The objects that are about to be used.
+        deep: Follow what they hold: wrapped data sets, composed transforms, dicts and lists of them, closures,
+            partials. Bounded: containers of more than 256 entries are taken for data and left alone.
+    """
+    held = list(_held(owners)) if deep else list(owners)
+    generators = [(generator, _state(generator)) for generator in _generators(held)]
+    attributes = [_Attributes(vars(owner)) for owner in held if hasattr(owner, "__dict__") and not isfunction(owner)]
+    with isolated_rng():
+        try:
+            yield
+        finally:
+            for attribute in attributes:
+                attribute.restore()
+            for generator, state in generators:
+                _restore(generator, state)
 
 
 @contextmanager
@@ -60,7 +82,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
     Restored, after an exception too: each submodule's mode, ``requires_grad`` and ``.grad`` of each
     parameter, the content of buffers and of tensors kept as attributes, every other attribute (counters,
-    caches, lists, hooks), the random number generators and the grad mode. Inference mode is left inside:
+    caches, lists, hooks), the random number generators (global ones and those that a
+    module holds) and the grad mode. Inference mode is left inside:
     Lightning's ``validate`` and ``test`` run under it, and no gradient can be had there.
 
     Parameters are not copied (that would double the model's memory), so a ``forward`` that overwrites its
@@ -80,7 +103,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     modes = [(module, module.training) for module in modules]
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    attributes = [_Attributes(module) for module in modules]
+    attributes = [_Attributes(vars(module)) for module in modules]
+    generators = [(generator, _state(generator)) for generator in _generators(modules)]
     grad_enabled = torch.is_grad_enabled()
     with torch.inference_mode(False), isolated_rng():
         try:
@@ -98,19 +122,22 @@ def preserved(model: nn.Module) -> Iterator[None]:
                     parameter.grad = grad
             for module, training in modes:
                 module.training = training
+            for generator, state in generators:
+                _restore(generator, state)
             torch.set_grad_enabled(grad_enabled)
 
 
 class _Attributes:
-    """What one module's ``__dict__`` holds: references, shallow copies of containers, copies of tensors."""
+    """What one object's ``__dict__`` holds: references, copies of its containers and of its tensors."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self._values = vars(module)
-        self._references = dict(self._values)
-        self._containers = [
-            (value, _items(value)) for value in self._references.values() if isinstance(value, (dict, list, set, deque))
-        ]
-        held = [*self._references.values(), *module._buffers.values()]
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+        self._references = dict(values)
+        containers = [value for value in values.values() if isinstance(value, _CONTAINERS)]
+        # One level more, for caches such as {"layer": {"calls": 3}}.
+        containers += [v for outer in containers for v in _entries(outer) if isinstance(v, _CONTAINERS)]
+        self._containers = [(container, _items(container)) for container in containers]
+        held = [*self._references.values(), *values.get("_buffers", {}).values()]
         self._tensors = [
             # Inference tensors have no version and can't be written to outside inference mode.
             (value, value._version, value.detach().clone())
@@ -155,30 +182,47 @@ def _same(now: list[Any], before: list[Any]) -> bool:
     return True
 
 
-def _generators(owners: tuple[object, ...]) -> list[_Generator]:
-    found: list[_Generator] = []
+def _entries(container: Any) -> list[Any]:
+    return list(container.values()) if isinstance(container, dict) else list(container)
+
+
+def _generators(owners: Iterable[object]) -> list[Any]:
+    """Returns the generators among the owners, their attributes, and small containers in these."""
+    found: dict[int, Any] = {}
+    for owner in owners:
+        values = [owner, *getattr(owner, "__dict__", {}).values()]
+        for value in values:
+            inner = _entries(value) if isinstance(value, _CONTAINERS) and len(value) <= _LARGE else [value]
+            found.update((id(entry), entry) for entry in inner if isinstance(entry, _GENERATORS))
+    return list(found.values())
+
+
+def _held(owners: Iterable[object]) -> Iterator[object]:
+    """Yields the owners and what they hold, each once."""
     seen: set[int] = set()
     queue: deque[object] = deque(owners)
-    while queue:
+    while queue and len(seen) < _ENOUGH:
         owner = queue.popleft()
-        if id(owner) in seen:
+        if id(owner) in seen or isinstance(owner, _LEAVES):
             continue
         seen.add(id(owner))
-        if isinstance(owner, (list, tuple)):
-            # Only containers of wrapped data sets and transforms come here, and these are short.
-            queue.extend(owner)
+        if isinstance(owner, (*_CONTAINERS, tuple)):
+            if len(owner) <= _LARGE:
+                queue.extend(_entries(owner))
             continue
-        for name, value in getattr(owner, "__dict__", {}).items():
-            if isinstance(value, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)):
-                if id(value) not in seen:
-                    seen.add(id(value))
-                    found.append(value)
-            elif name in _WALKED:
-                queue.append(value)
-    return found
+        yield owner
+        if isinstance(owner, partial):
+            queue.extend([owner.func, owner.args, owner.keywords])
+        for cell in getattr(owner, "__closure__", None) or ():
+            try:
+                queue.append(cell.cell_contents)
+            except ValueError:  # a cell that is not filled yet
+                continue
+        queue.append(getattr(owner, "__self__", None))
+        queue.extend(vars(owner).values() if hasattr(owner, "__dict__") else ())
 
 
-def _state(generator: _Generator) -> Any:
+def _state(generator: Any) -> Any:
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     if isinstance(generator, random.Random):
@@ -186,7 +230,7 @@ def _state(generator: _Generator) -> Any:
     return generator.get_state()
 
 
-def _restore(generator: _Generator, state: Any) -> None:
+def _restore(generator: Any, state: Any) -> None:
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = state
     elif isinstance(generator, random.Random):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_gradcam.errors import ConfigurationError, ProbeError
-from lightning_gradcam.guard import isolated_rng, preserved
+from lightning_gradcam.guard import isolated, preserved
 from lightning_gradcam.probes.dataset import Key, input_of
 from lightning_gradcam.storage import Storage, join
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 else:
     _packages = ("pytorch_lightning", "lightning.pytorch")
-    _loaded = [name for name in _packages if name in sys.modules]
+    # In the order of import: a script's own Lightning comes before what its libraries bring along.
+    _loaded = [name for name in sys.modules if name in _packages]
     _package = _loaded[0] if _loaded else _packages[0 if find_spec(_packages[0]) is not None else 1]
     Callback = import_module(_package).Callback
     rank_zero_info = import_module(f"{_package}.utilities").rank_zero_info
@@ -86,8 +87,8 @@ def probe_loader(trainer: Trainer) -> Any:
         loaders = trainer.val_dataloaders
         if loaders is None:
             # Lightning asks for it only when the first validation is due. What is asked for here is thrown away, so
-            # that the module's own call comes when, and with the random numbers, it would have come.
-            with isolated_rng():
+            # that Lightning's own call comes when, and meets the state, it would have met without us.
+            with isolated(trainer.lightning_module, trainer.datamodule, deep=False):  # type: ignore[attr-defined]
                 loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
     else:
         loaders = trainer.train_dataloader

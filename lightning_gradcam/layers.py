@@ -136,12 +136,24 @@ def _matching(names: Iterable[str], pattern: str) -> list[str]:
     return within or [name for name in names if fnmatchcase(name, pattern)]
 
 
-def _last_spatial(available: Mapping[str, nn.Module], forward: Callable[[], Any]) -> str:
+def spatial_layers(model: nn.Module, forward: Callable[[], Any]) -> list[str]:
+    """Returns the layers that a forward reaches and whose output is a feature map, in the order of execution.
+
+    Args:
+        model: The model they belong to.
+        forward: Runs it once.
+    """
+    seen = dict.fromkeys(name for name, output in _executed(_named_modules(model), forward) if _is_spatial(output))
+    return list(seen)
+
+
+def _executed(available: Mapping[str, nn.Module], forward: Callable[[], Any]) -> list[tuple[str, Tensor]]:
+    """Runs a forward without a graph and returns every floating-point tensor output, in the order of execution."""
     order: list[tuple[str, Tensor]] = []
 
     def seen(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point() and output.dim() == 4:
+            if isinstance(output, Tensor) and output.is_floating_point():
                 order.append((name, output))
 
         return hook
@@ -150,9 +162,18 @@ def _last_spatial(available: Mapping[str, nn.Module], forward: Callable[[], Any]
         for name, module in available.items():
             stack.callback(module.register_forward_hook(seen(name)).remove)
         forward()
+    return order
+
+
+def _is_spatial(output: Tensor) -> bool:
+    return output.dim() == 4 and output.shape[2] * output.shape[3] > 1
+
+
+def _last_spatial(available: Mapping[str, nn.Module], forward: Callable[[], Any]) -> str:
+    order = _executed(available, forward)
     for name, output in reversed(order):
         shown = [name, *(inner for inner, other in order if other is output and inner.startswith(f"{name}."))]
-        if output.shape[2] * output.shape[3] > 1 and not any(_is_passive(available[part]) for part in shown):
+        if _is_spatial(output) and not any(_is_passive(available[part]) for part in shown):
             # A container that only passes the feature map on fires after its last child and is the better name:
             # "layer4" and not "layer4.1.relu".
             return name

@@ -24,7 +24,17 @@ _SCALES = {
     "run": "each probe by its maximum in this run so far",
     "minmax": "each signed map from its minimum to its maximum, no ReLU",
 }
-_METHODS = {"gradcam": "Grad-CAM"}
+_METHODS = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "xgradcam": "XGrad-CAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "gradcam_elementwise": "element-wise Grad-CAM",
+    "eigencam": "Eigen-CAM",
+    "eigengradcam": "Eigen-Grad-CAM",
+    "random": "random weights (baseline)",
+}
 
 
 def sheet(
@@ -185,6 +195,8 @@ def _header(
     if probes.note:
         lines.append((probes.note, WRONG))
     lines.append((f"colour scale '{drawing.scale}': {_SCALES[drawing.scale]}", PALE))
+    if probes.display_source:
+        lines.append((f"input pixels: {probes.display_source}", PALE))
     # On every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
     lines.append(("picture without colours: the map is all zero", PALE))
     return lines

@@ -71,7 +71,7 @@ class Session:
         self.archive = archive
         self.last_step = -1
         self._sinks = list(sinks)
-        self._open: list[Sink] = []
+        self._unclosed: list[Sink] = []
         self._peaks: dict[CamKey, FloatArray] = {}
         if archive is not None:
             self._recall(archive)
@@ -112,17 +112,7 @@ class Session:
         if log_dir is None:
             return cls(plan, probes, None, sinks), None
         root = join(log_dir, plan.name)
-        keys = list(cams)
-        manifest = Manifest(
-            run=run,
-            name=plan.name,
-            layers=tuple(dict.fromkeys(key.layer for key in keys)),
-            methods=tuple(dict.fromkeys(key.method for key in keys)),
-            targets=tuple(dict.fromkeys(key.target for key in keys)),
-            score=plan.score,
-            map_shapes={key.layer: list(maps.shape[1:]) for key, maps in cams.items()},
-            fingerprint=probes.fingerprint,
-        )
+        manifest = _manifest(plan, probes, cams, run)
         parent = {key: resumed[key] for key in ("archive", "run", "step")} if resumed.get("archive") else None
         archive, remark = ArchiveWriter.start(root, manifest, probes, parent=parent, copy_steps=copy_steps)
         files = partial(FileSink, join(root, "sheets"), prefix=plan.name, format=plan.drawing.format)
@@ -141,10 +131,30 @@ class Session:
         entry = Entry(
             step=step, epoch=epoch, pictures={self.plan.tag(*pair): self._sheet(record, *pair) for pair in pairs}
         )
-        self._open = self._sinks
+        self._unclosed = list(self._sinks)
+        failures = []
         for sink in self._sinks:
-            sink.log(entry)
+            try:
+                sink.log(entry)
+            except Exception as error:  # the other sinks are served first
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return record
+
+    def check(self, cams: Cams) -> None:
+        """Refuses maps that do not fit those recorded so far: training goes on with another model.
+
+        Raises:
+            ArchiveError: Layers or their sizes changed.
+        """
+        if self.archive is not None:
+            self.archive.check(_manifest(self.plan, self.probes, cams, self.archive.manifest.run))
+
+    def discard(self) -> None:
+        """Deletes the archive's steps and manifest, to begin again in its folder."""
+        if self.archive is not None:
+            self.archive.discard()
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after ``step``: training goes on from an earlier checkpoint of this run."""
@@ -154,11 +164,16 @@ class Session:
             self.archive.rewind(step)
             self._recall(self.archive)
 
-    def close(self) -> None:
-        """Closes the sinks, once."""
-        sinks, self._open = self._open, []
+    def close(self) -> list[Exception]:
+        """Closes the sinks, once; what they raise is returned, so that each of them gets its turn."""
+        sinks, self._unclosed = self._unclosed, []
+        failures: list[Exception] = []
         for sink in sinks:
-            sink.close()
+            try:
+                sink.close()
+            except Exception as error:
+                failures.append(error)
+        return failures
 
     def _sheet(self, record: CamRecord, layer: str, method: str) -> Picture:
         return sheet(
@@ -182,3 +197,17 @@ class Session:
             for key, maps in record.maps.items():
                 peak = maxima(maps)
                 self._peaks[key] = np.maximum(self._peaks[key], peak) if key in self._peaks else peak
+
+
+def _manifest(plan: Plan, probes: ProbeSet, cams: Cams, run: str) -> Manifest:
+    keys = list(cams)
+    return Manifest(
+        run=run,
+        name=plan.name,
+        layers=tuple(dict.fromkeys(key.layer for key in keys)),
+        methods=tuple(dict.fromkeys(key.method for key in keys)),
+        targets=tuple(dict.fromkeys(key.target for key in keys)),
+        score=plan.score,
+        map_shapes={key.layer: list(maps.shape[1:]) for key, maps in cams.items()},
+        fingerprint=probes.fingerprint,
+    )

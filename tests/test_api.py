@@ -28,7 +28,7 @@ ROWS: list[tuple[str, ...]] = [
     ("render",),
     ("archive",),
     ("sinks",),
-    ("session",),
+    ("session", "options"),
     ("host",),
     ("callback",),
 ]
@@ -113,6 +113,8 @@ def test_the_core_loads_neither_lightning_nor_any_extra() -> None:
     [
         ("import pytorch_lightning", "pytorch_lightning"),
         ("import lightning.pytorch", "lightning.pytorch"),
+        ("import lightning.pytorch, pytorch_lightning", "lightning.pytorch"),
+        ("import pytorch_lightning, lightning.pytorch", "pytorch_lightning"),
         ("", "pytorch_lightning"),
     ],
 )

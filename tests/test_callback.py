@@ -257,6 +257,81 @@ def test_sinks_are_closed_once_after_an_exception_too(tmp_path: Path) -> None:
     assert Counting.closings == 1
 
 
+def test_a_sink_that_fails_starves_no_other_and_stops_nobody(tmp_path: Path) -> None:
+    class Broken(MemorySink):
+        def log(self, entry: Any) -> None:
+            raise OSError("full")
+
+        def close(self) -> None:
+            raise OSError("full at the end")
+
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            raise ValueError("the user's own")
+
+    good = MemorySink()
+    with pytest.warns(UserWarning, match=r"a sink could not be closed \(OSError: full at the end\)"):
+        fitted(tmp_path, GradCAMCallback("net.relu2", sinks=[Broken(), good]))
+    assert [entry.epoch for entry in good.entries] == [0, 1]
+    assert good.closed
+    with pytest.raises(ValueError, match="the user's own"), pytest.warns(UserWarning, match="could not be closed"):
+        fitted(tmp_path, [GradCAMCallback("net.relu2", sinks=[Broken()]), Stop()])
+
+
+@pytest.mark.parametrize("before", ["validate", "test"])
+def test_an_evaluation_before_the_training_is_no_part_of_its_record(tmp_path: Path, before: str) -> None:
+    callback = GradCAMCallback("net.relu2", log_untrained=True, on_error="raise")
+    running = trainer(tmp_path, callbacks=callback)
+    model, other = TinyModule(), DataLoader(tiny_data(seed=7), 8)
+    getattr(running, before)(model, other, verbose=False)
+    first = callback.probes
+    running.fit(model, *loaders())
+    assert callback.archive is not None
+    assert callback.probes is not None
+    assert first is not None
+    assert callback.archive.epochs == (-1, 0, 1)
+    assert callback.probes.fingerprint != first.fingerprint
+    assert callback.archive.probes.fingerprint == callback.probes.fingerprint
+    assert {callback.archive.record(index).stage for index in range(3)} == {"fit"}
+
+
+def test_another_model_in_the_same_trainer_is_tried_before_its_first_step(tmp_path: Path) -> None:
+    class Wide(NoSteps):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net.conv2 = nn.Conv2d(4, 3, 3, padding=1)
+            self.net.head = nn.Linear(3 * 64, 5)
+
+    running = fitted(tmp_path, GradCAMCallback("net.relu2"))
+    running.fit_loop.max_epochs = 4
+    with pytest.raises(ArchiveError, match="is continued with other map_shapes"):
+        running.fit(Wide(), *loaders())
+
+
+def test_two_validations_at_one_step_are_both_kept(tmp_path: Path) -> None:
+    sink = MemorySink()
+    callback = GradCAMCallback("net.relu2", sinks=[sink], on_error="raise")
+    options = {"accumulate_grad_batches": 4, "val_check_interval": 2, "max_epochs": 1}
+    fitted(tmp_path, callback, logger=CSVLogger(tmp_path), **options)
+    assert callback.archive is not None
+    assert callback.archive.steps == tuple(entry.step for entry in sink.entries) == (0, 0)
+    files = Path(callback.archive.path, "sheets", "net.relu2").iterdir()
+    assert sorted(p.name for p in files) == ["step-0000000000-epoch-0000-1.png", "step-0000000000-epoch-0000.png"]
+
+
+def test_predict_needs_no_forward_of_ours(tmp_path: Path) -> None:
+    class Predicting(NoForward):
+        def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.net(batch[0])
+
+    trainer(tmp_path, callbacks=GradCAMCallback("net.relu2")).predict(Predicting(), loaders()[1])
+
+
+def test_a_training_in_which_no_validation_was_due_says_so(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="nothing was logged: no validation was due .every_n_epochs=9"):
+        fitted(tmp_path, GradCAMCallback("net.relu2", every_n_epochs=9))
+
+
 def test_failures_are_reported_and_given_up_after_three_in_a_row(tmp_path: Path) -> None:
     class Full(MemorySink):
         calls = 0
@@ -315,8 +390,12 @@ class NoSteps(TinyModule):
             r"layer 'net.conv9' not found; did you mean 'net.conv[12]'\? available: net",
         ),
         ({"layers": "net.x*"}, LayerError, r"no layer matches the pattern 'net.x\*'"),
-        ({"layers": "net.head"}, LayerError, r"'net.head' has no spatial activation: its output is \[8, 5\]"),
-        ({"layers": "spare"}, LayerError, r"'spare' exists, but the forward never reached it"),
+        (
+            {"layers": "net.head"},
+            LayerError,
+            r"'net.head' has no spatial activation: its output is \[8, 5\].*with a feature map here: net.conv1, ",
+        ),
+        ({"layers": "spare"}, LayerError, r"'spare' exists, but the forward never reached it.*map here: .*net.relu2"),
         ({"layers": nn.ReLU()}, LayerError, r"the given ReLU is not a submodule of"),
         ({"targets": 5}, TargetError, r"asks for class 5, but the model's output has 5 classes; valid are 0 to 4"),
         ({"targets": {"per_probe": [1, 2]}}, TargetError, r"'per_probe' has 2 indices for 8 probes"),
@@ -378,12 +457,21 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
         ({"targets": "truth"}, TargetError, "targets: got 'truth'; give 'predicted', 'label'"),
         ({"targets": -1}, TargetError, "got class index -1"),
         ({"score": "odds"}, TargetError, "score: got 'odds'"),
-        ({"num_probes": 0}, ConfigurationError, "num_probes: got 0; give 1 or more"),
+        ({"num_probes": 0}, ConfigurationError, "num_probes: got 0; give a whole number, 1 or more"),
         ({"every_n_epochs": 0}, ConfigurationError, "every_n_epochs: got 0"),
         ({"every_n_validations": 2, "every_n_epochs": 2}, ConfigurationError, "every_n_validations: got 2 beside"),
         ({"name": "../up"}, ConfigurationError, r"name: got '../up'; it becomes a folder and a tag"),
         ({"on_error": "ignore"}, ConfigurationError, "on_error: got 'ignore'; valid are 'warn' and 'raise'"),
         ({"mean": 0.5}, ConfigurationError, "mean, std: got mean=0.5 and std=None; give both or neither"),
+        ({"num_probes": "8"}, ConfigurationError, "num_probes: got '8'; give a whole number"),
+        ({"num_probes": 2.5}, ConfigurationError, "num_probes: got 2.5; give a whole number"),
+        ({"seed": None}, ConfigurationError, "seed: got None; give a whole number, 0 or more"),
+        ({"name": 3}, ConfigurationError, "name: got 3; it becomes a folder"),
+        ({"drawing": "jet"}, ConfigurationError, r"drawing: got 'jet'; give Drawing\(\.\.\.\) or a dict"),
+        ({"drawing": {"colour": "jet"}}, ConfigurationError, "drawing: got {'colour': 'jet'}"),
+        ({"probes": [1, 2]}, ConfigurationError, "probes: got a list; give a ProbeSet"),
+        ({"sinks": MemorySink}, ConfigurationError, "sinks: got .*; give a list of instances of Sink"),
+        ({"sinks": [MemorySink]}, ConfigurationError, "sinks: got .*; give a list of instances of Sink"),
     ],
 )
 def test_the_constructor_checks_plain_values(options: dict[str, Any], error: type[Exception], text: str) -> None:

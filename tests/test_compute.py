@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam import CamKey, CaptureError, LayerError, MethodError, TargetError, compute_cams
+from lightning_gradcam import (
+    CamKey,
+    CaptureError,
+    ConfigurationError,
+    LayerError,
+    MethodError,
+    TargetError,
+    compute_cams,
+)
 from lightning_gradcam.methods.registry import _REGISTRY
 from tests.conftest import TinyNet
 from tests.reference import plain_gradcam
@@ -209,6 +217,17 @@ def test_bad_input_is_named(options: dict[str, object], error: type[Exception], 
     arguments = {"layers": "relu2", **options}
     with pytest.raises(error, match=text):
         compute_cams(TinyNet(), torch.rand(2, 1, 8, 8), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_model_without_forward_and_inputs_of_another_kind_are_named() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"model: ModuleList defines no forward\(\); define it, or give forward="
+    ):
+        compute_cams(nn.ModuleList([nn.Conv2d(1, 1, 3)]), torch.rand(1, 1, 8, 8), "0")
+    with pytest.raises(ConfigurationError, match=r"inputs: got a ndarray; give a tensor"):
+        compute_cams(TinyNet(), torch.rand(1, 1, 8, 8).numpy(), "relu2")  # type: ignore[arg-type]
+    cams = compute_cams(TinyNet(), torch.rand(2, 1, 8, 8), "relu2", targets="label", labels=[1, 4])  # type: ignore[arg-type]
+    assert cams.classes["label"].tolist() == [1, 4]
 
 
 def test_a_method_of_the_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from lightning_gradcam.guard import isolated_rng, preserved
+from lightning_gradcam.guard import _held, isolated, isolated_rng, preserved
 from tests.conftest import TinyNet
 
 
@@ -138,32 +139,87 @@ def test_weights_are_not_copied() -> None:
 
 
 class Augmented(Dataset[float]):
-    """Draws from generators of its own."""
+    """Draws from generators of its own, and counts."""
 
-    def __init__(self) -> None:
-        self.torch_generator = torch.Generator().manual_seed(1)
-        self.numpy_generator = np.random.default_rng(1)
-        self.legacy = np.random.RandomState(1)
-        self.python_generator = random.Random(1)
+    def __init__(self, place: str) -> None:
+        generators = [
+            torch.Generator().manual_seed(1),
+            np.random.default_rng(1),
+            np.random.RandomState(1),
+            random.Random(1),
+        ]
+        self.calls = 0
+        self.log: list[int] = []
+
+        def draw() -> float:
+            torch_, numpy_, legacy, python_ = generators
+            drawn = float(torch.rand(1, generator=torch_)) + float(numpy_.random())  # type: ignore[call-overload]
+            return drawn + float(legacy.rand()) + python_.random()  # type: ignore[union-attr]
+
+        class Transform:
+            def __init__(self) -> None:
+                self.tools = {"generators": generators}
+
+            def __call__(self) -> float:
+                return draw()
+
+        if place == "attributes":
+            self.a, self.b, self.c, self.d = generators
+            self.draw: Any = lambda: draw()
+        else:
+            hidden = functools.partial(draw) if place == "partial" else draw
+            self.draw = {"closure": draw, "partial": hidden, "object": Transform(), "method": Transform().__call__}[
+                place
+            ]
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> float:
-        return (
-            float(torch.rand(1, generator=self.torch_generator))
-            + float(self.numpy_generator.random())
-            + float(self.legacy.rand())
-            + self.python_generator.random()
-        )
+        self.calls += 1
+        self.log.append(index)
+        return float(self.draw())
 
 
+@pytest.mark.parametrize("place", ["attributes", "closure", "partial", "object", "method"])
 @pytest.mark.parametrize("wrap", [lambda d: d, lambda d: Subset(d, [0, 1]), lambda d: Subset(Subset(d, [0]), [0])])
-def test_generators_of_a_data_set_are_restored_too(wrap: Any) -> None:
-    dataset = wrap(Augmented())
-    with isolated_rng(dataset):
+def test_generators_and_counters_of_a_data_set_are_restored_too(wrap: Any, place: str) -> None:
+    inner = Augmented(place)
+    dataset = wrap(inner)
+    with isolated(dataset):
         inside = dataset[0]
+        assert inner.calls == 1
+    assert (inner.calls, inner.log) == (0, [])
     assert dataset[0] == inside
+
+
+def test_large_containers_are_taken_for_data() -> None:
+    class Large(Augmented):
+        def __init__(self) -> None:
+            super().__init__("object")
+            self.samples = [object() for _ in range(100_000)]
+
+    begin = len(list(_held([Large()])))
+    assert begin < 100
+
+
+def test_generators_of_a_module_are_restored() -> None:
+    class Sampling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = torch.Generator().manual_seed(1)
+            self.others = {"numpy": np.random.default_rng(1)}
+            self.counts = {"a": {"n": 0}}
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.counts["a"]["n"] += 1
+            return x + torch.rand(1, generator=self.generator) + self.others["numpy"].random()
+
+    model = Sampling()
+    with preserved(model):
+        inside = model(torch.zeros(1))
+    assert model.counts == {"a": {"n": 0}}
+    assert torch.equal(model(torch.zeros(1)), inside)
 
 
 def test_rng_is_restored_after_an_exception() -> None:

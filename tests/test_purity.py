@@ -11,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, random_split
 
 from lightning_gradcam import GradCAMCallback, MemorySink
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
@@ -95,7 +95,7 @@ def fit(root: Path, module: type[TinyModule], ours: list[Any], data: Any, **opti
     """Trains from a fixed seed, and returns everything that training leaves."""
     pl.seed_everything(7, verbose=False)
     model, watch = module(), Watch()
-    running = trainer(root, callbacks=[watch, *ours], max_epochs=3, **options)
+    running = trainer(root, callbacks=[watch, *ours], **{"max_epochs": 3, **options})
     running.fit(model, *data())
     return {
         "weights": model.state_dict(),
@@ -107,6 +107,9 @@ def fit(root: Path, module: type[TinyModule], ours: list[Any], data: Any, **opti
         "python": random.getstate(),
         "threads": torch.get_num_threads(),
         "calls": getattr(model, "calls", None),
+        "asked": getattr(model, "asked", None),
+        "private": model.generator.get_state() if isinstance(model, Stateful) else None,
+        "numbers": model.numbers.bit_generator.state if isinstance(model, Stateful) else None,
     }
 
 
@@ -121,6 +124,48 @@ def flat(value: Any, where: str = "") -> dict[str, Any]:
 
 def augmented_loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
     return DataLoader(Augmented(), 8, shuffle=True), DataLoader(Augmented(2), 8)
+
+
+class Stateful(TinyModule):
+    """Its loaders, its augmentation and its forward draw from generators of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(5)
+        self.numbers = np.random.default_rng(5)
+        self.asked = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.rand(1, generator=self.generator)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Hidden(3), 8, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        self.asked += 1
+        return DataLoader(Hidden(int(self.numbers.integers(100))), 8)
+
+
+class Hidden(Dataset[tuple[Tensor, int]]):
+    """Augments from a generator inside a closure inside a dict."""
+
+    def __init__(self, seed: int) -> None:
+        self.inner = tiny_data(seed=seed)
+        generator = np.random.default_rng(seed)
+        self.tools = {"noise": lambda: float(generator.random())}
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.inner[index]
+        return image * self.tools["noise"](), int(label)
+
+
+def split_loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation are two parts of one data set, with one generator."""
+    training, validation = random_split(Hidden(1), [24, 16], torch.Generator().manual_seed(0))
+    return DataLoader(training, 8, shuffle=True), DataLoader(validation, 8)
 
 
 SETUPS: dict[str, tuple[type[TinyModule], Any, dict[str, Any]]] = {
@@ -146,6 +191,22 @@ SETUPS: dict[str, tuple[type[TinyModule], Any, dict[str, Any]]] = {
     "manual optimization": (ManualModule, loaders, {}),
     "frozen batch norm": (FrozenNorm, loaders, {}),
     "no validation": (TinyModule, lambda: loaders()[:1], {}),
+    "a data set with hidden generators, split in two": (TinyModule, split_loaders, {}),
+    "a module with generators, loaders asked for late": (
+        Stateful,
+        lambda: (),
+        {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 2, "max_epochs": 4},
+    ),
+    "a module with generators, loaders asked for again and again": (
+        Stateful,
+        lambda: (),
+        {
+            "reload_dataloaders_every_n_epochs": 1,
+            "num_sanity_val_steps": 0,
+            "check_val_every_n_epoch": 2,
+            "max_epochs": 4,
+        },
+    ),
     "bf16-mixed": (TinyModule, loaders, {"precision": "bf16-mixed"}),
 }
 

@@ -162,3 +162,16 @@ def test_validate_with_a_checkpoint_uses_its_probes(tmp_path: Path) -> None:
     assert callback.probes.fingerprint == first.probes.fingerprint
     assert callback.archive is not None
     assert len(callback.archive.steps) == 1
+
+
+def test_test_with_a_checkpoint_uses_its_probes_without_complaint(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    first = run(tmp_path, 1)
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    running = trainer(tmp_path / "later", callbacks=callback)
+    other = DataLoader(tiny_data(seed=9), 8)
+    running.test(TinyModule(), other, ckpt_path=checkpoint(tmp_path, 0), verbose=False)
+    assert callback.probes is not None
+    assert callback.probes.fingerprint == first.probes.fingerprint
+    assert not [str(w.message) for w in recwarn if "lightning-gradcam" in str(w.message)]

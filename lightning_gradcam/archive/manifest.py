@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -75,9 +75,14 @@ class Manifest:
 
     def stamped(self, parent: Mapping[str, Any] | None) -> Manifest:
         """Returns the manifest with its parent, the time, and the versions of the libraries at work."""
-        versions = {"lightning-gradcam": version("lightning-gradcam"), "torch": torch.__version__}
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        for name in ("lightning-gradcam", "pytorch-lightning", "lightning", "numpy", "pillow"):
+            try:
+                versions[name] = version(name)
+            except PackageNotFoundError:  # run from a source tree, or the other Lightning is the one at work
+                continue
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return replace(self, parent=parent, created=now, versions={**versions, "python": platform.python_version()})
+        return replace(self, parent=parent, created=now, versions=versions)
 
     def differences(self, other: Manifest) -> list[str]:
         """Returns what keeps the maps of two archives from standing in one: differing fields, by name."""

@@ -60,12 +60,12 @@ class Archive:
     @property
     def steps(self) -> tuple[int, ...]:
         """The logged steps in order: the x values at which Lightning logged the validation metrics."""
-        return tuple(step for step, _, _ in self._files())
+        return tuple(step for step, _, _, _ in self._files())
 
     @property
     def epochs(self) -> tuple[int, ...]:
         """The epoch of each logged step; -1 is the untrained baseline."""
-        return tuple(epoch for _, epoch, _ in self._files())
+        return tuple(epoch for _, epoch, _, _ in self._files())
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class Archive:
         key = CamKey(*(value for value, _ in chosen.values()))
         files = self._files()
         stacked = np.zeros((len(files), len(self.probes), *self.manifest.map_shapes[layer]), np.float32)
-        for row, (_, _, file) in enumerate(files):
+        for row, (*_, file) in enumerate(files):
             maps = self._read(file).maps.get(key)
             if maps is None or maps.shape != stacked[row].shape:
                 came = "nothing" if maps is None else list(maps.shape)
@@ -138,9 +138,9 @@ class Archive:
         files = self._files()
         if not -len(files) <= index < len(files):
             raise ArchiveError(f"index: got {index}; the archive has {len(files)} steps")
-        return self._read(files[index][2])
+        return self._read(files[index][-1])
 
-    def _files(self) -> list[tuple[int, int, str]]:
+    def _files(self) -> list[tuple[int, int, int, str]]:
         names = [(name, parse_step_file_name(name)) for name in self._storage.names(STEPS)]
         return sorted((*place, name) for name, place in names if place is not None)
 

@@ -14,19 +14,22 @@ from lightning_gradcam.compute import CamKey
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord
 
 SCHEMA = 1
-_NAME = re.compile(r"step-(\d+)-epoch-(untrained|\d+)\.npz")
+_NAME = re.compile(r"step-(\d+)-epoch-(untrained|\d+)(?:-(\d+))?\.npz")
 _REMAINS = re.compile(rf"\.?{_NAME.pattern}(\.\d+\.tmp)?")
 
 
-def step_file_name(step: int, epoch: int) -> str:
-    """Returns ``step-0000000469-epoch-0003.npz``; the baseline's epoch is ``untrained``."""
-    return f"step-{step:010d}-epoch-{'untrained' if epoch == UNTRAINED_EPOCH else f'{epoch:04d}'}.npz"
+def step_file_name(step: int, epoch: int, repeat: int = 0) -> str:
+    """Returns ``step-0000000469-epoch-0003.npz``; the baseline's epoch is ``untrained``, a repeat ends in ``-1``."""
+    shown = "untrained" if epoch == UNTRAINED_EPOCH else f"{epoch:04d}"
+    return f"step-{step:010d}-epoch-{shown}{f'-{repeat}' if repeat else ''}.npz"
 
 
-def parse_step_file_name(name: str) -> tuple[int, int] | None:
-    """Returns step and epoch, or ``None`` where the file is not a step's."""
+def parse_step_file_name(name: str) -> tuple[int, int, int] | None:
+    """Returns step, epoch and repeat, or ``None`` where the file is not a step's."""
     match = _NAME.fullmatch(name)
-    return None if match is None else (int(match[1]), UNTRAINED_EPOCH if match[2] == "untrained" else int(match[2]))
+    if match is None:
+        return None
+    return int(match[1]), UNTRAINED_EPOCH if match[2] == "untrained" else int(match[2]), int(match[3] or 0)
 
 
 def is_ours(name: str) -> bool:

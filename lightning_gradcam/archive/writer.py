@@ -54,12 +54,8 @@ class ArchiveWriter(Archive):
                     " to; choose another log directory or version, give the callback another name=, resume that run"
                     " with ckpt_path, or delete the folder"
                 )
-            if changed := existing.differences(manifest):
-                raise ArchiveError(
-                    f"archive: {path!r} is continued with other {', '.join(changed)} than it was begun with; choose"
-                    " another log directory or version, or go back to the former configuration"
-                )
             writer = cls(storage, existing)
+            writer.check(manifest)
             if parent is not None:
                 writer.rewind(int(parent["step"]))
             return writer, None
@@ -72,13 +68,31 @@ class ArchiveWriter(Archive):
         storage.write(MANIFEST, filled.to_bytes())
         return cls(storage, filled), remark
 
+    def check(self, manifest: Manifest) -> None:
+        """Refuses a configuration whose maps can't stand in this archive.
+
+        Raises:
+            ArchiveError: It names what changed.
+        """
+        if changed := self.manifest.differences(manifest):
+            raise ArchiveError(
+                f"archive: {self.path!r} is continued with other {', '.join(changed)} than it was begun with; choose"
+                " another log directory or version, or go back to the former configuration"
+            )
+
     def append(self, record: CamRecord) -> None:
-        """Writes one step's maps."""
-        self._storage.write(f"{STEPS}/{step_file_name(record.step, record.epoch)}", packed(record))
+        """Writes one step's maps; never over another's: under accumulation two validations can share a step."""
+        repeat = sum((step, epoch) == (record.step, record.epoch) for step, epoch, _, _ in self._files())
+        self._storage.write(f"{STEPS}/{step_file_name(record.step, record.epoch, repeat)}", packed(record))
+
+    def discard(self) -> None:
+        """Deletes the steps and the manifest; the folder is then nobody's."""
+        self.rewind(-1)
+        self._storage.remove(MANIFEST)
 
     def rewind(self, step: int) -> None:
         """Deletes the steps after ``step``: a run resumed from there will make them again."""
-        for later, _, file in self._files():
+        for later, _, _, file in self._files():
             if later > step:
                 self._storage.remove(f"{STEPS}/{file}")
 
@@ -90,7 +104,7 @@ def _copy_steps(storage: Storage, manifest: Manifest, parent: Mapping[str, Any])
         return f"the earlier steps could not be copied, the record begins here ({error})"
     if changed := source.manifest.differences(manifest):
         return f"the earlier steps stay in {source.path!r} alone: {', '.join(changed)} changed since"
-    for step, _, file in source._files():
+    for step, _, _, file in source._files():
         if step <= int(parent["step"]):
             storage.write(f"{STEPS}/{file}", source._storage.read(f"{STEPS}/{file}"))
     return None

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset, default_collate
 
 from lightning_gradcam.errors import ProbeError, did_you_mean
-from lightning_gradcam.guard import isolated_rng
+from lightning_gradcam.guard import isolated
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.probe_set import ProbeSet
 
@@ -75,7 +75,7 @@ def draw_probes(
             f"probes: {type(dataset).__name__} has no indices to draw from; give probes=ProbeSet(...), a saved probe"
             " set, or a folder of pictures"
         )
-    with isolated_rng(dataset, collate_fn):
+    with isolated(dataset, collate_fn):
         if indices is None:
             indices = _draw(dataset, num_probes, seed, label_key)
         else:

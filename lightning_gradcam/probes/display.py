@@ -90,8 +90,9 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
         scaled, how = pixels.double() / 255, "as loaded"
     elif normalized is not None:
         if len(normalized.mean) not in (1, channels):
+            valid = "1" if channels == 1 else f"1 or {channels}"
             raise ProbeError(
-                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; give 1 or {channels}"
+                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; give {valid}"
             )
         mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (normalized.mean, normalized.std))
         scaled, how = pixels.double() * std + mean, normalized.source

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
-from lightning_gradcam.guard import isolated_rng
+from lightning_gradcam.guard import isolated
 from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes, find_class_names, inside
 from lightning_gradcam.probes.folder import read_folder
 from lightning_gradcam.probes.probe_set import ProbeSet
@@ -49,6 +49,7 @@ def obtain_probes(
     *,
     resumed: Mapping[str, Any],
     archived: Callable[[str], ProbeSet],
+    redraw: bool = True,
 ) -> tuple[Drawn, str | None]:
     """Returns the run's probes and the batch that they are fed in.
 
@@ -57,6 +58,8 @@ def obtain_probes(
         find_loader: Returns the dataloader (``dataset``, ``collate_fn``) to draw from; called where it is needed.
         resumed: The state in the checkpoint, empty without one: ``indices``, ``fingerprint``, ``archive``.
         archived: Reads the probes of the archive in a folder.
+        redraw: The loader's data set is the one that a resumed run's indices belong to. ``False``: the archived inputs
+            are used as they are.
 
     Returns:
         The probes with their batch, and a remark for the user where they are not what the checkpoint names.
@@ -67,7 +70,7 @@ def obtain_probes(
     """
     # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
     with torch.inference_mode(False):
-        drawn, remark = _obtain(options, find_loader, resumed, archived)
+        drawn, remark = _obtain(options, find_loader, resumed, archived, redraw)
     if options.class_names is not None and drawn.probes.class_names is None:
         drawn = replace(drawn, probes=replace(drawn.probes, class_names=tuple(options.class_names)))
     return drawn, remark
@@ -78,6 +81,7 @@ def _obtain(
     find_loader: Callable[[], Any],
     resumed: Mapping[str, Any],
     archived: Callable[[str], ProbeSet],
+    redraw: bool,
 ) -> tuple[Drawn, str | None]:
     remark = None
     if options.given is not None:
@@ -85,7 +89,7 @@ def _obtain(
         if resumed and resumed["fingerprint"] != drawn.probes.fingerprint:
             remark = "the given probes are others than those of the checkpoint, so its earlier maps can't be compared"
     elif resumed:
-        drawn, remark = _drawn_again(options, find_loader, resumed, archived)
+        drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw)
     else:
         drawn = _draw(options, find_loader(), None)
     return drawn, remark
@@ -106,7 +110,7 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     dataset = getattr(loader, "dataset", None)
     transform = next((o.transform for o in inside(dataset) if callable(getattr(o, "transform", None))), None)
     grey = transform is not None and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
-    with isolated_rng(dataset, transform):
+    with isolated(dataset, transform):
         probes = read_folder(
             path,
             transform=transform,
@@ -123,8 +127,14 @@ def _drawn_again(
     find_loader: Callable[[], Any],
     resumed: Mapping[str, Any],
     archived: Callable[[str], ProbeSet],
+    redraw: bool,
 ) -> tuple[Drawn, str | None]:
-    if resumed["indices"] is None:
+    if not redraw:
+        try:
+            return _batched(archived(resumed["archive"]), options), None
+        except LightningGradCAMError:
+            changed = "the checkpoint's indices are another data set's"
+    elif resumed["indices"] is None:
         changed = "the checkpoint's probes were given and not drawn"
     else:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from lightning_gradcam.sinks.base import Entry, Sink
 from lightning_gradcam.storage import Storage, safe_name
 
@@ -25,5 +27,10 @@ class FileSink(Sink):
         epoch = "untrained" if entry.epoch < 0 else f"{entry.epoch:04d}"
         for tag, picture in entry.pictures.items():
             folder = "/".join(safe_name(part) for part in tag.removeprefix(f"{self._prefix}/").split("/"))
-            name = f"{folder}/step-{entry.step:010d}-epoch-{epoch}.{self._format}"
+            stem, name = f"{folder}/step-{entry.step:010d}-epoch-{epoch}", ""
+            # Under accumulation two validations can share a step.
+            for repeat in count():
+                name = f"{stem}{f'-{repeat}' if repeat else ''}.{self._format}"
+                if not self._storage.exists(name):
+                    break
             self._storage.write(name, picture.encoded(self._format))

@@ -126,6 +126,16 @@ def test_every_callback_option_can_be_set_on_the_command_line(tmp_path: Path) ->
     assert cli.trainer.is_global_zero
 
 
+@pytest.mark.parametrize(
+    ("targets", "names"), [("3", ("3",)), ("[predicted,3]", ("predicted", "3")), ("label", ("label",))]
+)
+def test_targets_on_the_command_line(tmp_path: Path, targets: str, names: tuple[str, ...]) -> None:
+    arguments = ["--data.source=drawn", *SHORT, "--trainer.max_epochs=1", f"--trainer.callbacks.targets={targets}"]
+    main(["fit", "--config", str(CONFIGS / "fashion_mnist.yaml"), *arguments])
+    archive = Archive.open(tmp_path / "lightning_logs" / "fashion_mnist" / "version_0" / "gradcam")
+    assert archive.targets == names
+
+
 def test_resnet18_finds_its_layer(tmp_path: Path) -> None:
     main(
         [

@@ -1,0 +1,109 @@
+"""Checks of the options that users give as plain values."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.sinks import Sink
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def check_count(argument: str, value: object, *, least: int = 1) -> None:
+    """Refuses anything but a whole number of ``least`` or more.
+
+    Raises:
+        ConfigurationError: With the argument, the value and what is valid.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(f"{argument}: got {value!r}; give a whole number, {least} or more")
+
+
+def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
+    """Refuses numbers below 1, and both options at once.
+
+    Raises:
+        ConfigurationError: With the argument, the value and what is valid.
+    """
+    check_count("every_n_epochs", every_n_epochs)
+    if every_n_validations is None:
+        return
+    check_count("every_n_validations", every_n_validations)
+    if every_n_epochs != 1:
+        raise ConfigurationError(
+            f"every_n_validations: got {every_n_validations} beside every_n_epochs={every_n_epochs}; give only one"
+        )
+
+
+def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuses anything but one of ``choices``.
+
+    Raises:
+        ConfigurationError: With the argument, the value and what is valid.
+    """
+    if value not in choices:
+        raise ConfigurationError(f"{argument}: got {value!r}; valid are {' and '.join(map(repr, choices))}")
+
+
+def check_name(name: object) -> str:
+    """Returns ``name`` where it can be a folder and a tag.
+
+    Raises:
+        ConfigurationError: It is empty, or has other signs than letters, digits, ``_``, ``-`` and ``.``.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"name: got {name!r}; it becomes a folder and a tag: use letters, digits, '_', '-' and '.'"
+        )
+    return name
+
+
+def check_drawing(drawing: object) -> Drawing:
+    """Returns the drawing; a mapping of its options is taken too.
+
+    Raises:
+        ConfigurationError: It is neither, or an option is unknown.
+    """
+    if isinstance(drawing, Drawing):
+        return drawing
+    if isinstance(drawing, Mapping):
+        try:
+            return Drawing(**drawing)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"drawing: got {dict(drawing)!r} ({error}); see lightning_gradcam.Drawing"
+            ) from None
+    raise ConfigurationError(f"drawing: got {drawing!r}; give Drawing(...) or a dict of its options")
+
+
+def check_sinks(sinks: Any) -> list[Sink]:
+    """Returns the user's sinks as a list.
+
+    Raises:
+        ConfigurationError: It is no list, or an entry is not an instance of :class:`Sink`.
+    """
+    listed = list(sinks or ()) if isinstance(sinks, (list, tuple, type(None))) else [sinks]
+    wrong = [sink for sink in listed if not isinstance(sink, Sink)]
+    if wrong or not isinstance(sinks, (list, tuple, type(None))):
+        came = wrong[0] if wrong else sinks
+        raise ConfigurationError(f"sinks: got {came!r}; give a list of instances of Sink, such as [MemorySink()]")
+    return listed
+
+
+def check_probes(probes: object) -> None:
+    """Refuses anything but a probe set, a path, or ``None``.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if probes is not None and not isinstance(probes, (ProbeSet, str, os.PathLike)):
+        raise ConfigurationError(
+            f"probes: got a {type(probes).__name__}; give a ProbeSet (ProbeSet(inputs, labels=…) takes tensors), the"
+            " path of a saved one, or a folder of pictures"
+        )
