@@ -24,7 +24,7 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 _CONTAINERS = (dict, list, set, deque)
 # What can hold neither a generator nor anything that a data set would change by being indexed.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
-_LARGE, _ENOUGH = 256, 5000
+_LARGE, _HUGE, _ENOUGH = 256, 100_000, 5000
 
 
 @contextmanager
@@ -56,16 +56,18 @@ def isolated_rng() -> Iterator[None]:
 def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     """Restores the global random numbers, and the private state of data sets, transforms and data modules.
 
-    Private state: generators that they hold, and their attributes (counters, caches), by reference.
+    Private state: generators that they hold, and the attributes (counters, caches) of whatever can be indexed or
+    called. These are restored by reference: no data is copied, so a tensor that is overwritten in place stays so.
 
     Args:
         *owners: The objects that are about to be used.
         deep: Follow what they hold: wrapped data sets, composed transforms, dicts and lists of them, closures,
             partials. Bounded: containers of more than 256 entries are taken for data and left alone.
     """
-    held = list(_held(owners)) if deep else list(owners)
+    held = list(_held(owners)) if deep else [owner for owner in owners if owner is not None]
     generators = [(generator, _state(generator)) for generator in _generators(held)]
-    attributes = [_Attributes(vars(owner)) for owner in held if hasattr(owner, "__dict__") and not isfunction(owner)]
+    used = [owner for owner in held if not deep or _changes_by_use(owner)]
+    attributes = [_Attributes(vars(owner), tensors=False) for owner in used]
     with isolated_rng():
         try:
             yield
@@ -82,9 +84,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
     Restored, after an exception too: each submodule's mode, ``requires_grad`` and ``.grad`` of each
     parameter, the content of buffers and of tensors kept as attributes, every other attribute (counters,
-    caches, lists, hooks), the random number generators (global ones and those that a
-    module holds) and the grad mode. Inference mode is left inside:
-    Lightning's ``validate`` and ``test`` run under it, and no gradient can be had there.
+    caches, lists, hooks), the random number generators (global ones and those that a module holds) and
+    the grad mode. Inference mode is left inside: Lightning's ``validate`` and ``test`` run under it, and no
+    gradient can be had there.
 
     Parameters are not copied (that would double the model's memory), so a ``forward`` that overwrites its
     own weights in evaluation mode is not undone.
@@ -130,14 +132,15 @@ def preserved(model: nn.Module) -> Iterator[None]:
 class _Attributes:
     """What one object's ``__dict__`` holds: references, copies of its containers and of its tensors."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any], *, tensors: bool = True) -> None:
         self._values = values
         self._references = dict(values)
-        containers = [value for value in values.values() if isinstance(value, _CONTAINERS)]
+        containers = [v for v in values.values() if isinstance(v, _CONTAINERS) and len(v) <= _HUGE]
         # One level more, for caches such as {"layer": {"calls": 3}}.
-        containers += [v for outer in containers for v in _entries(outer) if isinstance(v, _CONTAINERS)]
+        small = [container for container in containers if len(container) <= _LARGE]
+        containers += [v for outer in small for v in _entries(outer) if isinstance(v, _CONTAINERS) and len(v) <= _HUGE]
         self._containers = [(container, _items(container)) for container in containers]
-        held = [*self._references.values(), *values.get("_buffers", {}).values()]
+        held = [*self._references.values(), *values.get("_buffers", {}).values()] if tensors else []
         self._tensors = [
             # Inference tensors have no version and can't be written to outside inference mode.
             (value, value._version, value.detach().clone())
@@ -195,6 +198,11 @@ def _generators(owners: Iterable[object]) -> list[Any]:
             inner = _entries(value) if isinstance(value, _CONTAINERS) and len(value) <= _LARGE else [value]
             found.update((id(entry), entry) for entry in inner if isinstance(entry, _GENERATORS))
     return list(found.values())
+
+
+def _changes_by_use(owner: object) -> bool:
+    # Data sets and transforms; a trainer or logger that one of them happens to hold may change on its own meanwhile.
+    return hasattr(owner, "__dict__") and not isfunction(owner) and (callable(owner) or hasattr(owner, "__getitem__"))
 
 
 def _held(owners: Iterable[object]) -> Iterator[object]:

@@ -203,6 +203,31 @@ def test_large_containers_are_taken_for_data() -> None:
     assert begin < 100
 
 
+def test_data_is_not_copied_and_strangers_are_left_alone() -> None:
+    class Stranger:
+        """A trainer or logger: neither indexed nor called."""
+
+        def __init__(self) -> None:
+            self.generator = torch.Generator().manual_seed(1)
+            self.beats = 0
+
+    class Holding(Augmented):
+        def __init__(self) -> None:
+            super().__init__("object")
+            self.data = torch.zeros(4)
+            self.stranger = Stranger()
+
+    dataset = Holding()
+    state = dataset.stranger.generator.get_state()
+    with isolated(dataset):
+        dataset.data += 1
+        dataset.stranger.beats += 1
+        torch.rand(1, generator=dataset.stranger.generator)
+    assert dataset.data.tolist() == [1, 1, 1, 1]
+    assert dataset.stranger.beats == 1
+    assert torch.equal(dataset.stranger.generator.get_state(), state)
+
+
 def test_generators_of_a_module_are_restored() -> None:
     class Sampling(nn.Module):
         def __init__(self) -> None:
