@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 # In this order: a command line tries one after the other, and everything it gets could be a str.
-_OneTarget = int | dict[str, list[int]] | Callable[..., Any] | str
+_OneTarget = int | dict[str, int | list[int | str]] | Callable[..., Any] | str
 
 
 class GradCAMCallback(Callback):
@@ -67,8 +67,9 @@ class GradCAMCallback(Callback):
         layers: What to explain: dotted module names, shell patterns (``"backbone.layer*"``), modules, a list of
             these, or ``"auto"`` (default): the last layer with a spatial output.
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list.
-        targets: Which score: ``"predicted"`` (default), ``"label"``, a class index, ``{"per_probe": [3, 5, …]}``, a
-            callable from the model's output to scores ``[N]``, or a list of these.
+        targets: Which score: ``"predicted"`` (default), ``"label"``, a class index, ``{"per_probe": [3, 5, …]}``,
+            ``{"top": 3}``, ``{"contrast": ["predicted", "label"]}``, a callable from the model's output to scores
+            ``[N]``, or a list of these.
         score: ``"logit"`` (default) or ``"probability"`` (its softmax).
         probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn from the
             validation data set, class-balanced.

@@ -111,12 +111,14 @@ def compute_cams(
     mode meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
 
     Args:
-        model: Any module whose output is logits ``[N, C]`` (any output, for callable targets).
+        model: Any module whose output is logits ``[N, C]`` or a single logit ``[N]`` or ``[N, 1]`` (any output, for
+            callable targets).
         inputs: The batch, ``[N, …]``, on the model's device, preprocessed as for training.
         layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
             output.
-        targets: ``"predicted"``, ``"label"``, a class index, ``{"per_probe": [index, …]}``, a callable from the
-            output to scores ``[N]``, or a list of these.
+        targets: ``"predicted"``, ``"label"``, a class index, ``{"per_probe": [index, …]}``, ``{"top": k}``,
+            ``{"contrast": [a, b]}``, a callable from the output to scores ``[N]``, or a list of these; see
+            :func:`~lightning_gradcam.targets.resolve_targets`.
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list of names.
         labels: True classes ``[N]``, needed for the target ``"label"``.
         score: ``"logit"`` (default) explains the output as it is, ``"probability"`` its softmax.

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.compute import CamKey, Cams
-from lightning_gradcam.targets import ScoreKind
+from lightning_gradcam.errors import TargetError
+from lightning_gradcam.targets import ScoreKind, class_scores
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -34,7 +35,7 @@ class CamRecord:
         maps: :class:`~lightning_gradcam.compute.CamKey` to signed maps, float32 ``[N, h, w]``, not normalised.
         scores: Target name to explained scores, float32 ``[N]``.
         classes: Target name to explained classes, int64 ``[N]``; -1 where a callable chose the score.
-        predicted: The model's most likely classes, int64 ``[N]``; -1 where its output is not logits ``[N, C]``.
+        predicted: The model's most likely classes, int64 ``[N]``; -1 where its output has no classes.
         confidence: Their softmax probabilities, float32 ``[N]``; NaN there.
     """
 
@@ -56,8 +57,11 @@ class CamRecord:
         """Copies signed maps to the CPU and freezes them, with the step and epoch at which they were made."""
         count = len(probe_ids)
         predicted, confidence = np.full(count, -1, np.int64), np.full(count, np.nan, np.float32)
-        if isinstance(cams.output, Tensor) and cams.output.dim() == 2 and cams.output.shape[1] >= 2:
-            probabilities = cams.output.float().softmax(dim=1).max(dim=1)
+        try:
+            probabilities = class_scores(cams.output, "probability").float().max(dim=1)
+        except TargetError:
+            pass  # a callable explains an output without classes: there is no prediction to show
+        else:
             predicted, confidence = _array(probabilities.indices, np.int64), _array(probabilities.values, np.float32)
         return cls(
             epoch=epoch,

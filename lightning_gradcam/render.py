@@ -62,9 +62,10 @@ def sheet(
         The sheet. Its header states layer, epoch, step, what is explained and the colour scale.
     """
     keys = [key for key in record.maps if key.layer == layer and key.method == method]
-    tiles = _tiles(record, probes.pixels, keys, drawing, limits)
+    tiles = _tiles(record, probes, keys, drawing, limits)
     tile_h, tile_w = tiles[0].pixels.shape[1:3]
-    row_h = max(tile_h + 30, 84) + _GAP
+    lines = max(len(caption) for tile in tiles for caption in tile.captions)
+    row_h = max(tile_h + 2 + 14 * max(lines, 2), 84) + _GAP
     header = _header(record, layer, method, drawing, title, probes)
     width = max(_MARGIN + _LABELS + len(tiles) * (tile_w + _GAP) + _MARGIN - _GAP, 480)
     top = _MARGIN + 18 * len(header) + 50
@@ -145,12 +146,12 @@ class _Tiles:
 
 def _tiles(
     record: CamRecord,
-    display: Pixels,
+    probes: ProbeSet,
     keys: Sequence[CamKey],
     drawing: Drawing,
     limits: Mapping[CamKey, FloatArray] | None,
 ) -> list[_Tiles]:
-    base = _fitted(display, drawing.max_tile)
+    base = _fitted(probes.pixels, drawing.max_tile)
     # Up to 112 on the shorter side, without letting an elongated picture outgrow the screen.
     shorter, longer = sorted(base.shape[1:3])
     factor = drawing.magnification or max(1, min(-(-112 // shorter), 512 // longer))
@@ -169,7 +170,11 @@ def _tiles(
         mixed[blank] = base[blank]
         raw = maxima(record.maps[key], relu=False) if drawing.scale == "minmax" else own[key]
         captions = [_map_caption(record, key, row, raw[row], bool(blank[row])) for row in range(len(base))]
-        shown = "class " + key.target if key.target.isdigit() else key.target
+        if key.target not in ("predicted", "label") and not key.target.isdigit() and record.classes[key.target][0] >= 0:
+            # Which class it is differs from row to row, and stands nowhere else.
+            names = [probes.class_name(int(index)) for index in record.classes[key.target]]
+            captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
+        shown = f"class {probes.class_name(int(key.target))}" if key.target.isdigit() else key.target
         columns.setdefault("overlay", []).append(_Tiles(f"overlay: {shown}", _enlarged(mixed, factor), captions))
         columns.setdefault("heatmap", []).append(_Tiles(f"map: {shown}", _enlarged(colors, factor), captions))
     return [tile for name in drawing.columns for tile in columns.get(name, [])]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import (
     CamKey,
+    CamRecord,
     CaptureError,
     ConfigurationError,
     LayerError,
@@ -234,3 +236,26 @@ def test_a_method_of_the_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(_REGISTRY, "flat", lambda a, g: a.sum((1, 2)))
     with pytest.raises(MethodError, match=r"methods: 'flat' returned \[2, 6\] at layer 'relu2', expected \[2, 6, 6\]"):
         compute_cams(TinyNet(), torch.rand(2, 1, 8, 8), "relu2", methods="flat")
+
+
+def test_a_single_logit_model_is_explained_and_recorded() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 1)).double()
+    inputs = torch.randn(4, 1, 5, 5, dtype=torch.float64)
+    cams = compute_cams(model, inputs, "1", targets=["predicted", 1], relu=False)
+    positive = model(inputs)[:, 0] >= 0
+    signs = torch.where(positive, 1.0, -1.0).double()[:, None, None]
+    torch.testing.assert_close(cams["1", "gradcam", "predicted"], cams["1", "gradcam", 1] * signs)
+    expected = plain_gradcam(model[2:], model[:2], inputs, [0, 0, 0, 0], relu=False)
+    torch.testing.assert_close(cams["1", "gradcam", 1], expected, rtol=0, atol=1e-10)
+    record = CamRecord.from_cams(cams, probe_ids=("a", "b", "c", "d"), epoch=0, step=0, stage="fit", score="logit")
+    assert record.predicted.tolist() == positive.long().tolist()
+    np.testing.assert_allclose(record.confidence, model(inputs)[:, 0].abs().sigmoid().detach().numpy(), rtol=1e-6)
+
+
+def test_an_output_without_classes_is_recorded_without_a_prediction() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU())
+    cams = compute_cams(model, torch.rand(2, 1, 5, 5), "1", targets=lambda output: output.mean((1, 2, 3)))
+    record = CamRecord.from_cams(cams, probe_ids=("a", "b"), epoch=0, step=0, stage="fit", score="logit")
+    assert record.predicted.tolist() == [-1, -1]
+    assert np.isnan(record.confidence).all()

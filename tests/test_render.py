@@ -474,3 +474,10 @@ def test_tall_sheet_is_encoded_in_every_format() -> None:
     pixels = np.zeros((17000, 8, 3), np.uint8)
     for format in get_args(Format):
         Picture(pixels).encoded(format)
+
+
+def test_columns_whose_class_differs_by_row_name_it() -> None:
+    probes = probe_set(2, 112, 112)
+    plain = drawn(record(ramp(), targets=("predicted",)), probes)
+    ranked = drawn(record(ramp(), targets=("top1",)), probes)
+    assert ranked.shape[0] - plain.shape[0] == 2 * 14

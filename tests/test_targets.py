@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam import TargetError
-from lightning_gradcam.targets import Target, check_logits, check_score, resolve_targets
+from lightning_gradcam.targets import Target, check_score, class_scores, resolve_targets
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0], [5.0, 3.0, 0.0]])
 
@@ -177,8 +177,6 @@ def test_per_probe_of_another_length_is_refused_with_both() -> None:
     ("output", "came"),
     [
         (torch.zeros(2, 3, 4), "a tensor [2, 3, 4] of torch.float32"),
-        (torch.zeros(2), "a tensor [2] of torch.float32"),
-        (torch.zeros(2, 1), "a tensor [2, 1] of torch.float32"),
         (torch.zeros(2, 3, dtype=torch.int64), "a tensor [2, 3] of torch.int64"),
         ({"logits": LOGITS}, "dict"),
         ((LOGITS, None), "tuple"),
@@ -187,7 +185,7 @@ def test_per_probe_of_another_length_is_refused_with_both() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_output_that_is_no_logits_is_refused_with_what_came(output: Any, came: str) -> None:
-    for call in (lambda: check_logits(output), lambda: scored("predicted", output=output)):
+    for call in (lambda: class_scores(output, "logit"), lambda: scored("predicted", output=output)):
         with pytest.raises(TargetError) as caught:
             call()
         assert f"targets: the model returned {came}, expected logits [N, C]" in str(caught.value)
@@ -195,7 +193,65 @@ def test_output_that_is_no_logits_is_refused_with_what_came(output: Any, came: s
 
 
 def test_half_precision_logits_are_logits() -> None:
-    assert check_logits(LOGITS.half()).dtype == torch.float16
+    assert class_scores(LOGITS.half(), "logit").dtype == torch.float16
+
+
+# ---- a single logit, ranks and contrasts
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_the_sign_of_a_single_logit_decides(shape: tuple[int, ...]) -> None:
+    z = torch.tensor([2.0, -3.0, 0.5], dtype=torch.float64).reshape(shape).requires_grad_()
+    labels = torch.tensor([0, 0, 1])
+    predicted, classes = resolve_targets("predicted")[0].scores(z, labels=None, score="logit")
+    assert (predicted.tolist(), classes.tolist()) == ([2.0, 3.0, 0.5], [1, 0, 1])
+    true, _ = resolve_targets("label")[0].scores(z, labels=labels, score="logit")
+    assert true.tolist() == [-2.0, 3.0, 0.5]
+    one, _ = resolve_targets(1)[0].scores(z, labels=None, score="probability")
+    assert torch.allclose(one, z.flatten().sigmoid())
+    (gradient,) = torch.autograd.grad(predicted.sum(), z)
+    assert gradient.flatten().tolist() == [1.0, -1.0, 1.0]
+    with pytest.raises(TargetError, match="asks for class 2, but the model's output has 2 classes; valid are 0 to 1"):
+        resolve_targets(2)[0].scores(z, labels=None, score="logit")
+
+
+def test_top_is_one_target_for_each_rank() -> None:
+    logits = torch.tensor([[0.1, 0.9, 0.5], [3.0, 1.0, 2.0]])
+    targets = resolve_targets({"top": 3})
+    assert [target.name for target in targets] == ["top1", "top2", "top3"]
+    found = [target.scores(logits, labels=None, score="logit") for target in targets]
+    assert [classes.tolist() for _, classes in found] == [[1, 0], [2, 2], [0, 1]]
+    assert [values.tolist() for values, _ in found] == [
+        pytest.approx([0.9, 3.0]),
+        pytest.approx([0.5, 2.0]),
+        pytest.approx([0.1, 1.0]),
+    ]
+    with pytest.raises(TargetError, match="'top4' asks for more than the model's 3 classes"):
+        resolve_targets({"top": 4})[3].scores(logits, labels=None, score="logit")
+
+
+def test_contrast_is_the_difference_of_two_scores() -> None:
+    logits = torch.tensor([[0.0, 4.0, 1.0], [5.0, 1.0, 2.0]])
+    labels = torch.tensor([2, 0])
+    (fixed,) = resolve_targets({"contrast": [1, 2]})
+    values, classes = fixed.scores(logits, labels=None, score="logit")
+    assert (fixed.name, values.tolist(), classes.tolist()) == ("1_vs_2", [3.0, -1.0], [1, 1])
+    (mistake,) = resolve_targets({"contrast": ["predicted", "label"]})
+    values, classes = mistake.scores(logits, labels=labels, score="logit")
+    assert (mistake.name, values.tolist(), classes.tolist()) == ("predicted_vs_label", [3.0, 0.0], [1, 0])
+    softmax = logits.softmax(1)
+    values, _ = fixed.scores(logits, labels=None, score="probability")
+    assert torch.allclose(values, softmax[:, 1] - softmax[:, 2])
+    with pytest.raises(TargetError, match="asks for class 7"):
+        resolve_targets({"contrast": [1, 7]})[0].scores(logits, labels=None, score="logit")
+
+
+@pytest.mark.parametrize(
+    "spec", [{"top": 0}, {"top": "3"}, {"top": True}, {"contrast": [1]}, {"contrast": [1, "best"]}, {"contrast": 1}]
+)
+def test_impossible_ranks_and_contrasts_are_refused(spec: Any) -> None:
+    with pytest.raises(TargetError, match=r"targets: got .*\{'top': k\}, \{'contrast': \[class, class\]\}"):
+        resolve_targets(spec)
 
 
 @pytest.mark.parametrize(
