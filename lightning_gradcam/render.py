@@ -182,6 +182,7 @@ def _tiles(
 
 def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bool) -> tuple[str, ...]:
     kind = "p" if record.score == "probability" else "logit"
+    kind = "difference" if "_vs_" in key.target else kind
     score = f"{kind if record.classes[key.target][row] >= 0 else 'score'} {record.scores[key.target][row]:.3g}"
     if not np.isfinite(record.maps[key][row]).all():
         return score, "map not finite"
