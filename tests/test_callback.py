@@ -324,7 +324,9 @@ def test_predict_needs_no_forward_of_ours(tmp_path: Path) -> None:
         def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
             return self.net(batch[0])
 
-    trainer(tmp_path, callbacks=GradCAMCallback("net.relu2")).predict(Predicting(), loaders()[1])
+    predictions = trainer(tmp_path, callbacks=GradCAMCallback("net.relu2")).predict(Predicting(), loaders()[1])
+    assert predictions is not None
+    assert len(predictions) == 5
 
 
 def test_a_training_in_which_no_validation_was_due_says_so(tmp_path: Path) -> None:
