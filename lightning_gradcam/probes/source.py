@@ -68,30 +68,19 @@ def obtain_probes(
         ProbeError: They can't be drawn.
         ProbeFileError: A saved probe set can't be read.
     """
+    remark = None
     # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
     with torch.inference_mode(False):
-        drawn, remark = _obtain(options, find_loader, resumed, archived, redraw)
+        if options.given is not None:
+            drawn = _given(options, find_loader)
+            if resumed and resumed["fingerprint"] != drawn.probes.fingerprint:
+                remark = "the given probes are others than the checkpoint's, so its earlier maps can't be compared"
+        elif resumed:
+            drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw=redraw)
+        else:
+            drawn = _draw(options, find_loader(), None)
     if options.class_names is not None and drawn.probes.class_names is None:
         drawn = replace(drawn, probes=replace(drawn.probes, class_names=tuple(options.class_names)))
-    return drawn, remark
-
-
-def _obtain(
-    options: ProbeOptions,
-    find_loader: Callable[[], Any],
-    resumed: Mapping[str, Any],
-    archived: Callable[[str], ProbeSet],
-    redraw: bool,
-) -> tuple[Drawn, str | None]:
-    remark = None
-    if options.given is not None:
-        drawn = _given(options, find_loader)
-        if resumed and resumed["fingerprint"] != drawn.probes.fingerprint:
-            remark = "the given probes are others than those of the checkpoint, so its earlier maps can't be compared"
-    elif resumed:
-        drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw)
-    else:
-        drawn = _draw(options, find_loader(), None)
     return drawn, remark
 
 
@@ -127,6 +116,7 @@ def _drawn_again(
     find_loader: Callable[[], Any],
     resumed: Mapping[str, Any],
     archived: Callable[[str], ProbeSet],
+    *,
     redraw: bool,
 ) -> tuple[Drawn, str | None]:
     if not redraw:

@@ -197,7 +197,7 @@ def test_given_probes_other_than_the_checkpoints_are_remarked() -> None:
     drawn, remark = obtained(ProbeOptions(given=other), resumed=state_of(three()))
     assert drawn.probes is other
     assert remark is not None
-    assert "given probes are others than those of the checkpoint" in remark
+    assert "given probes are others than the checkpoint's" in remark
 
 
 # ---- drawn
