@@ -45,6 +45,18 @@ def stamp(canvas: npt.NDArray[np.uint8], at: tuple[int, int], *, right: bool) ->
     canvas[y : y + mark.shape[0], x : x + mark.shape[1]] = mark
 
 
+def cross_out(picture: npt.NDArray[np.uint8]) -> None:
+    """Draws a red cross from corner to corner, and a frame, over ``picture``, uint8 ``[H, W, 3]``, in place."""
+    height, width = picture.shape[:2]
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    thick = max(1, min(height, width) // 28)
+    for ends in ((0, 0, width - 1, height - 1), (0, height - 1, width - 1, 0)):
+        pen.line(ends, fill=WRONG, width=thick)
+    pen.rectangle((0, 0, width - 1, height - 1), outline=WRONG, width=thick)
+    picture[:] = np.asarray(image)
+
+
 @lru_cache(maxsize=4096)
 def _ink(text: str, width: int, size: int, color: Color) -> npt.NDArray[np.uint8]:
     """Returns the text on white, uint8 ``[H, W, 3]``; the darker of it and the canvas is what is seen on paper."""

@@ -3,76 +3,20 @@
 from __future__ import annotations
 
 import io
-from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
 
-from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
+from lightning_gradcam import CamKey, Drawing, ProbeSet
 from lightning_gradcam.drawing import Format, Scale, lookup_table
 from lightning_gradcam.picture import Picture
-from lightning_gradcam.render import _map_caption, heat, maxima, scaled, sheet
-
-Array = npt.NDArray[Any]
-LEFT, GAP = 202, 8  # where the first column begins, and what lies between two
-NAN, INF = float("nan"), float("inf")
-
-
-def record(*maps: Any, targets: tuple[str, ...] = ("predicted", "label", "3"), **fields: Any) -> CamRecord:
-    """A record of one layer; `maps` [N, h, w] go to `targets` in turn."""
-    arrays = [np.asarray(values, np.float32) for values in maps]
-    count = len(arrays[0])
-    names = targets[: len(arrays)]
-    return CamRecord(
-        **{
-            "epoch": 3,
-            "step": 469,
-            "stage": "fit",
-            "score": "logit",
-            "probe_ids": tuple(map(str, range(count))),
-            "maps": {CamKey("conv", "gradcam", name): values for name, values in zip(names, arrays, strict=True)},
-            "scores": MappingProxyType({name: np.full(count, 1.2345, np.float32) for name in names}),
-            "classes": MappingProxyType({name: np.zeros(count, np.int64) for name in names}),
-            "predicted": np.zeros(count, np.int64),
-            "confidence": np.full(count, 0.75, np.float32),
-            **fields,
-        }
-    )
-
-
-def probe_set(count: int = 2, height: int = 28, width: int = 28, **fields: Any) -> ProbeSet:
-    generator = np.random.default_rng(0)
-    return ProbeSet(
-        torch.zeros(count, 1, 2, 2),
-        **{"display": generator.integers(0, 256, (count, height, width, 3)).astype(np.uint8), **fields},
-    )
-
-
-def drawn(maps: CamRecord, probes: ProbeSet, drawing: Drawing | None = None, **options: Any) -> Array:
-    return sheet(
-        maps, probes, layer="conv", method="gradcam", drawing=drawing or Drawing(), title="gradcam", **options
-    ).pixels
-
-
-def tile(pixels: Array, probes: ProbeSet, row: int, column: int, height: int, width: int) -> Array:
-    """One picture of the sheet: columns from the left, rows from the bottom, since the header's height varies."""
-    row_height = max(height + 30, 84) + GAP
-    top = pixels.shape[0] - row_height * (len(probes) - row)
-    left = LEFT + column * (width + GAP)
-    return pixels[top : top + height, left : left + width]
-
-
-def ramp(count: int = 2) -> Array:
-    """Signed maps 2x2 whose largest values are 4 and 8."""
-    return np.array([[[-2.0, 0.0], [2.0, 4.0]], [[8.0, -4.0], [0.0, 6.0]]])[:count]
-
-
-PLAIN = {"columns": ("input", "overlay", "heatmap"), "interpolation": "nearest", "colormap": "viridis"}
-
+from lightning_gradcam.render import _header, _slice_lines, _slice_names, sheet
+from lightning_gradcam.tiles import SEAM, Slices
+from lightning_gradcam.typeset import WRONG
+from tests.sheets import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
 
 # ---- layout
 
@@ -237,63 +181,183 @@ def test_run_scale_without_limits_is_the_records_own() -> None:
         assert np.array_equal(*(tile(p, probes, row, 1, 112, 112) for p in pictures))
 
 
+# ---- places: pictures that are not square
+
+
+CORNERS = [(0, 0), (0, 5), (3, 0), (3, 5)]
+
+
+@pytest.mark.parametrize("corner", CORNERS, ids=str)
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize("target", [0, 1])
+def test_hot_corner_is_drawn_in_that_corner_of_that_tile(corner: tuple[int, int], row: int, target: int) -> None:
+    probes, maps = probe_set(2, 64, 96), np.zeros((2, 2, 4, 6))
+    maps[target, row][corner] = 3
+    pixels = drawn(record(*maps), probes, Drawing(**{**PLAIN, "columns": ("heatmap",)}, magnification=1))
+    low, high = lookup_table("viridis")[[0, 255]]
+    expected = np.full((2, 2, 64, 96, 3), low)
+    y, x = 16 * corner[0], 16 * corner[1]
+    expected[target, row, y : y + 16, x : x + 16] = high
+    for place in range(2):
+        for number in range(2):
+            assert np.array_equal(tile(pixels, probes, number, place, 64, 96), expected[place, number])
+
+
+def test_map_as_fine_as_the_picture_is_drawn_pixel_by_pixel() -> None:
+    probes = probe_set(1, 64, 96)
+    shares = np.random.default_rng(1).integers(0, 256, (64, 96))
+    shares[0, 0] = 255
+    drawing = Drawing(colormap="viridis", columns=("heatmap",), magnification=1)
+    pixels = drawn(record(shares[None] / 255), probes, drawing)
+    assert np.array_equal(tile(pixels, probes, 0, 0, 64, 96), lookup_table("viridis")[shares])
+
+
+# ---- clips and volumes
+
+
+def clip_set(count: int = 2, length: int = 8, height: int = 16, width: int = 24, **fields: Any) -> ProbeSet:
+    display = np.random.default_rng(0).integers(0, 256, (count, length, height, width, 3)).astype(np.uint8)
+    return probe_set(count, display=display, **fields)
+
+
+def strip(pixels: Array, probes: ProbeSet, row: int, column: int, shown: int) -> list[Array]:
+    """The slices of one tile, drawn without magnification."""
+    height, width = probes.pixels.shape[-3:-1]
+    whole = tile(pixels, probes, row, column, height, shown * (width + SEAM) - SEAM)
+    return [whole[:, place * (width + SEAM) :][:, :width] for place in range(shown)]
+
+
+@pytest.mark.parametrize("corner", CORNERS, ids=str)
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_hot_corner_is_drawn_in_that_corner_of_that_slice(
+    corner: tuple[int, int], place: int, interpolation: Any
+) -> None:
+    probes, maps = clip_set(2, 8, 64, 96), np.zeros((2, 4, 4, 6))
+    maps[1, place][corner] = 3
+    drawing = Drawing(colormap="viridis", columns=("heatmap",), interpolation=interpolation, magnification=1)
+    pixels = drawn(record(maps), probes, drawing)
+    low, high = lookup_table("viridis")[[0, 255]]
+    y, x = 63 * (corner[0] > 0), 95 * (corner[1] > 0)
+    for row in range(2):
+        for number, shown in enumerate(strip(pixels, probes, row, 0, 4)):
+            if (row, number) != (1, place):
+                assert (shown == low).all()
+                continue
+            assert (shown[y, x] == high).all()
+            assert (shown[63 - y, x] == low).all()
+            assert (shown[y, 95 - x] == low).all()
+            assert (shown == high).all(2).sum() < (shown == low).all(2).sum()
+
+
 @pytest.mark.parametrize(
-    ("scale", "top", "expected"),
-    [
-        ("image", [4, 8], [[[0, 0], [0.5, 1]], [[1, 0], [0, 0.75]]]),
-        ("layer", [8, 8], [[[0, 0], [0.25, 0.5]], [[1, 0], [0, 0.75]]]),
-        ("run", [2, 16], [[[0, 0], [1, 1]], [[0.5, 0], [0, 0.375]]]),
-        ("minmax", [0, 0], [[[0, 2 / 6], [4 / 6, 1]], [[1, 0], [4 / 12, 10 / 12]]]),
-    ],
+    ("depth", "length", "frames"),
+    [(4, 8, (1, 3, 5, 7)), (8, 8, range(8)), (9, 9, (0, 1, 2, 3, 5, 6, 7, 8)), (3, 2, (0, 1, 1))],
 )
-def test_scaled_by_hand(scale: Any, top: list[float], expected: list[Any]) -> None:
-    result = scaled(ramp().astype(np.float32), Drawing(scale=scale), np.array(top, np.float32))
-    assert np.allclose(result, expected, rtol=1e-6)
+def test_input_column_shows_the_frame_at_each_slices_centre(depth: int, length: int, frames: Any) -> None:
+    probes = clip_set(2, length)
+    pixels = drawn(record(np.ones((2, depth, 2, 3))), probes, Drawing(magnification=1))
+    for row in range(2):
+        for shown, frame in zip(strip(pixels, probes, row, 0, len(frames)), frames, strict=True):
+            assert np.array_equal(shown, probes.pixels[row, frame])
+
+
+def test_overlay_lies_on_the_same_frames_as_the_input() -> None:
+    probes = clip_set(1)
+    maps = np.random.default_rng(0).random((1, 4, 2, 3))
+    pixels = drawn(record(maps), probes, Drawing(**PLAIN, opacity=0.25, magnification=1))
+    frames, mixed, colors = (strip(pixels, probes, 0, column, 4) for column in range(3))
+    for frame, overlay, color in zip(frames, mixed, colors, strict=True):
+        assert np.abs(overlay - (0.75 * frame + 0.25 * color)).max() <= 0.5001
+
+
+def test_slices_of_a_map_share_its_maximum_also_where_that_slice_is_not_shown() -> None:
+    maps = np.zeros((1, 9, 1, 1))
+    maps[0, 0], maps[0, 4] = 1, 4  # of nine slices the fifth is left out
+    probes = clip_set(1, 9)
+    pixels = drawn(record(maps), probes, Drawing(colormap="viridis", columns=("heatmap",), magnification=1))
+    first, *others = strip(pixels, probes, 0, 0, 8)
+    assert (first == lookup_table("viridis")[64]).all()
+    assert all((other == lookup_table("viridis")[0]).all() for other in others)
+
+
+def test_seams_between_slices_are_white() -> None:
+    probes = clip_set(1)
+    pixels = drawn(record(np.ones((1, 4, 2, 3))), probes, Drawing(magnification=1))
+    for column in range(2):
+        whole = tile(pixels, probes, 0, column, 16, 4 * (24 + SEAM) - SEAM)
+        for place in range(1, 4):
+            assert (whole[:, place * (24 + SEAM) - SEAM : place * (24 + SEAM)] == 255).all()
 
 
 @pytest.mark.parametrize("scale", get_args(Scale))
+def test_all_zero_volume_shows_the_untouched_frames(scale: Any) -> None:
+    probes, maps = clip_set(2), np.random.default_rng(0).random((2, 4, 2, 3)) + 0.1
+    maps[0] = 0
+    pixels = drawn(record(maps), probes, Drawing(scale=scale, magnification=1))
+    for row in range(2):
+        same = [
+            np.array_equal(*pair) for pair in zip(*(strip(pixels, probes, row, c, 4) for c in range(2)), strict=True)
+        ]
+        assert same == [row == 0] * 4
+
+
+@pytest.mark.parametrize("maps", [np.zeros((2, 2, 3)), np.zeros((2, 1, 2, 3))], ids=["no axis", "one slice"])
+def test_flat_map_of_a_clip_lies_on_the_middle_frame(maps: Array) -> None:
+    probes = clip_set(2, 8)
+    pixels = drawn(record(maps), probes, Drawing(magnification=1))
+    for row in range(2):
+        for column in range(2):
+            assert np.array_equal(tile(pixels, probes, row, column, 16, 24), probes.pixels[row, 4])
+
+
+def test_volume_over_one_picture_shows_it_under_every_slice() -> None:
+    probes = probe_set(2, 16, 24)
+    pixels = drawn(record(np.zeros((2, 3, 2, 3))), probes, Drawing(magnification=1))
+    for row in range(2):
+        for column in range(2):
+            for shown in strip(pixels, probes, row, column, 3):
+                assert np.array_equal(shown, probes.pixels[row])
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 7, 8, 40])
+@pytest.mark.parametrize(("height", "width"), [(112, 112), (28, 28), (240, 320), (16, 200), (200, 16), (8, 8)])
+@pytest.mark.parametrize("max_tile", [32, 256])
+def test_strips_do_not_grow_beyond_a_screen(depth: int, height: int, width: int, max_tile: int) -> None:
+    probes = clip_set(1, 2, height, width)
+    pixels = drawn(record(np.ones((1, depth, 2, 2))), probes, Drawing(max_tile=max_tile))
+    assert pixels.shape[1] <= LEFT + 640 + GAP + 640 + 12
+    assert pixels.shape[0] < 900
+
+
 @pytest.mark.parametrize(
-    "values",
-    [[[0, 0]], [[NAN, NAN]], [[NAN, 1]], [[INF, 1]], [[-INF, 0]], [[1e-30, 0]], [[1e30, -1e30]], [[-3, -1]]],
+    ("height", "width", "depth", "options", "size"),
+    [
+        (112, 112, 4, {}, (112, 112)),  # as it is: 4 x 112 fit into 640
+        (112, 112, 8, {}, (78, 78)),  # scaled down: (640 - 7 x 2) / 8
+        (112, 112, 8, {"max_tile": 1000}, (112, 112)),
+        (28, 28, 4, {}, (112, 112)),
+        (28, 28, 7, {}, (84, 84)),
+        (28, 28, 8, {}, (56, 56)),
+        (28, 28, 8, {"magnification": 4}, (112, 112)),
+        (28, 28, 2, {}, (112, 112)),
+    ],
     ids=str,
 )
-def test_scaled_stays_finite_within_0_and_1(scale: Any, values: Any) -> None:
-    maps = np.array([values], np.float32)
-    result = scaled(maps, Drawing(scale=scale), maxima(maps))
-    assert np.isfinite(result).all()
-    assert result.min() >= 0
-    assert result.max() <= 1
-
-
-@pytest.mark.parametrize("scale", ["image", "layer", "run"])
-def test_tiny_maps_are_scaled_like_others(scale: Any) -> None:
-    maps = (ramp() * 1e-9).astype(np.float32)
-    top = np.full(2, maxima(maps).max() if scale == "layer" else 0, np.float32) if scale == "layer" else maxima(maps)
-    assert scaled(maps, Drawing(scale=scale), top)[1].tolist() == pytest.approx(np.array([[1, 0], [0, 0.75]]), rel=1e-5)
-
-
-def test_maxima_are_the_largest_finite_values_after_relu() -> None:
-    maps = np.array([[[1, 5]], [[-2, -1]], [[NAN, 3]], [[INF, 2]], [[NAN, NAN]]], np.float32)
-    assert maxima(maps).tolist() == [5, 0, 3, 2, 0]
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
-def test_heat_matches_torch_without_aligned_corners(interpolation: Any) -> None:
-    maps = np.random.default_rng(0).random((2, 3, 4)).astype(np.float32)
-    options = {} if interpolation == "nearest" else {"align_corners": False}
-    expected = torch.nn.functional.interpolate(torch.from_numpy(maps)[:, None], (9, 8), mode=interpolation, **options)
-    assert np.array_equal(heat(maps, (9, 8), interpolation), expected[:, 0].numpy())
-
-
-def test_bilinear_heat_by_hand() -> None:
-    result = heat(np.array([[[0.0, 4.0]]], np.float32), (1, 4), "bilinear")
-    assert result.tolist() == [[[0.0, 1.0, 3.0, 4.0]]]
-
-
-def test_heat_of_a_read_only_map_works() -> None:
-    maps = np.ones((1, 2, 2), np.float32)
-    maps.setflags(write=False)
-    assert heat(maps, (4, 4), "bilinear").max() == 1
+def test_slices_are_as_large_as_their_strip_allows(
+    height: int, width: int, depth: int, options: Any, size: tuple[int, int]
+) -> None:
+    probes = clip_set(1, depth, height, width)
+    one, two = (
+        drawn(record(*[np.ones((1, depth, 2, 2))] * columns), probes, Drawing(columns=("heatmap",), **options))
+        for columns in (2, 3)
+    )
+    assert two.shape[1] - one.shape[1] == depth * (size[1] + SEAM) - SEAM + GAP
+    shown = tile(one, probes, 0, 0, size[0], depth * (size[1] + SEAM) - SEAM)
+    # Constant maps have one colour, so that nothing but seams is white.
+    white = (shown == 255).all(2)
+    assert not white[:, : size[1]].any()
+    assert white[:, size[1] : size[1] + SEAM].all()
 
 
 # ---- maps without evidence, and broken ones
@@ -324,28 +388,60 @@ def test_map_that_is_not_finite_is_drawn_without_failing(scale: Any, value: floa
         assert np.array_equal(tile(pixels, probes, 1, 1, 112, 112), tile(clean, probes, 1, 1, 112, 112))
 
 
+def crossed_out(picture: Array) -> bool:
+    """Whether it is grey, with a red cross from corner to corner."""
+    height, width = picture.shape[:2]
+    red = (picture == WRONG).all(2)
+    down = np.arange(height)
+    across = (down * (width - 1) / (height - 1)).round().astype(int)
+    grey = (picture == picture[..., :1]).all(2)
+    return bool(red[down, across].all() and red[down, width - 1 - across].all() and (red | grey).all())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("scale", get_args(Scale))
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize("size", [(28, 28), (64, 96), (130, 90)], ids=str)
+def test_map_that_is_not_finite_is_crossed_out(
+    scale: Any, value: float, everywhere: bool, size: tuple[int, int]
+) -> None:
+    maps = ramp()
+    maps[0] = value if everywhere else [[value, 0.0], [2.0, 4.0]]
+    probes = probe_set(2, *size)
+    pixels = drawn(record(maps), probes, Drawing(**PLAIN, scale=scale))
+    factor = -(-112 // min(size))
+    shown = [[tile(pixels, probes, row, c, size[0] * factor, size[1] * factor) for c in range(3)] for row in range(2)]
+    assert [[crossed_out(picture) for picture in row] for row in shown] == [[False, True, True], [False] * 3]
+    assert np.array_equal(shown[0][0], probes.pixels[0].repeat(factor, 0).repeat(factor, 1))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("place", [0, 4], ids=["shown", "not shown"])
+def test_every_slice_of_a_volume_that_is_not_finite_is_crossed_out(value: float, place: int) -> None:
+    probes, maps = clip_set(2, 9, 40, 60), np.ones((2, 9, 2, 3))
+    maps[0, place, 1, 2] = value
+    drawing = Drawing(**PLAIN, magnification=1)
+    pixels, clean = (drawn(record(m), probes, drawing) for m in (maps, np.ones((2, 9, 2, 3))))
+    for column in (1, 2):
+        assert all(crossed_out(shown) for shown in strip(pixels, probes, 0, column, 8))
+    assert pixels.shape == clean.shape
+    assert np.array_equal(strip(pixels, probes, 0, 0, 8), strip(clean, probes, 0, 0, 8))
+    assert np.array_equal(header(pixels, probes, 40), header(clean, probes, 40))
+    # The other probe's whole row, captions included.
+    assert np.array_equal(pixels[-84 - GAP :], clean[-84 - GAP :])
+
+
+def test_caption_of_a_map_that_is_not_finite_is_red() -> None:
+    broken, clean = (drawn(record(m), probe_set(1)) for m in (ramp(1) * NAN, ramp(1)))
+    below = [(pixels[-30 - GAP :, LEFT + 112 + GAP :] == WRONG).all(2).any() for pixels in (broken, clean)]
+    assert below == [True, False]
+
+
 @pytest.mark.filterwarnings("error")
 def test_infinite_map_is_drawn_without_a_numpy_warning_under_minmax() -> None:
     drawn(record(np.full((1, 2, 2), INF)), probe_set(1), Drawing(scale="minmax"))
-
-
-def caption(values: Any, *, blank: bool = False, **fields: Any) -> tuple[str, ...]:
-    maps = record([values], targets=("predicted",), **fields)
-    return _map_caption(maps, CamKey("conv", "gradcam", "predicted"), 0, float(maxima(np.float32([values]))[0]), blank)
-
-
-@pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_map_that_is_not_finite_is_said_to_be(value: float) -> None:
-    assert caption([[value, 1.0]]) == ("logit 1.23", "map not finite")
-    assert caption([[value, value]], blank=True) == ("logit 1.23", "map not finite")
-
-
-def test_caption_states_score_and_raw_maximum() -> None:
-    assert caption([[0.5, 12.345]]) == ("logit 1.23", "map max 12.3")
-    assert caption([[1e-8, 0.0]]) == ("logit 1.23", "map max 1e-08")
-    assert caption([[0.0, 0.0]], blank=True) == ("logit 1.23", "map all zero")
-    assert caption([[1.0, 0.0]], score="probability")[0] == "p 1.23"
-    assert caption([[1.0, 0.0]], classes={"predicted": np.array([-1])})[0] == "score 1.23"
 
 
 def test_constant_map_is_not_taken_for_all_zero_under_minmax() -> None:
@@ -396,6 +492,130 @@ def test_header_states_what_is_drawn(change: dict[str, Any], drawing: Drawing) -
     before, after = drawn(record(ramp()), probes), drawn(record(ramp(), **change), probes, drawing)
     assert before.shape == after.shape
     assert (header(before, probes) != header(after, probes)).any()
+
+
+def stated(maps: Any, display: Any, layer: str = "conv", method: str = "gradcam", **fields: Any) -> list[str]:
+    """The header's lines as text."""
+    probes = probe_set(display=display, **fields)
+    slices = Slices.of(maps.shape, probes.pixels.shape)
+    return [text for text, _ in _header(record(maps), layer, method, Drawing(), "gradcam", probes, slices)]
+
+
+FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("depth", "display", "lines"),
+    [
+        (0, FLAT, []),
+        (0, CLIPS, ["drawn on frame 9 of 16, the middle one: the maps have no time or depth"]),
+        (1, FLAT, []),
+        (
+            4,
+            CLIPS,
+            [
+                "all 4 slices of each map, left to right = time or depth, on one colour scale",
+                "each slice lies on the frame at its centre, of 16 frames",
+            ],
+        ),
+        (
+            16,
+            CLIPS,
+            [
+                "slices 1, 3, 5, 7, 10, 12, 14, 16 of 16, left to right = time or depth, on one colour scale",
+                "each slice lies on its own frame",
+            ],
+        ),
+        (
+            3,
+            FLAT,
+            [
+                "all 3 slices of each map, left to right = time or depth, on one colour scale",
+                "each slice lies on the same picture",
+            ],
+        ),
+    ],
+)
+def test_header_states_slices_and_frames(depth: int, display: Array, lines: list[str]) -> None:
+    maps = np.zeros((2, depth, 4, 4) if depth else (2, 4, 4))
+    assert _slice_lines(Slices.of(maps.shape, display.shape)) == lines
+    assert [line for line in stated(maps, display) if "slice" in line or "frame" in line] == lines
+
+
+@pytest.mark.parametrize(
+    ("depth", "display", "pitch", "names"),
+    [
+        (0, CLIPS, 100, []),
+        (1, CLIPS, 100, []),
+        (2, CLIPS, 100, ["frame 5", "frame 13"]),
+        (2, FLAT, 100, ["slice 1", "slice 2"]),
+        (2, CLIPS, 30, ["5", "13"]),
+    ],
+)
+def test_each_slice_is_named(depth: int, display: Array, pitch: int, names: list[str]) -> None:
+    maps = (2, depth, 4, 4) if depth else (2, 4, 4)
+    assert _slice_names(Slices.of(maps, display.shape), pitch) == names
+
+
+def test_names_of_slices_stand_above_them() -> None:
+    probes = clip_set(1, 8, 64, 96)
+    pixels = drawn(record(np.ones((1, 4, 2, 3))), probes, Drawing(magnification=1))
+    top = pixels.shape[0] - (64 + 30 + GAP)
+    above = (pixels[top - 20 : top - 5, LEFT:] != 255).any((0, 2))
+    for column in range(2):
+        for place in range(4):
+            x = column * (4 * (96 + SEAM) - SEAM + GAP) + place * (96 + SEAM)
+            assert above[x : x + 50].any()
+            assert not above[x + 60 : x + 96].any()
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("gradcam", "Grad-CAM"),
+        ("smoothgradcam++", "Smooth Grad-CAM++"),
+        ("scorecam", "Score-CAM"),
+        ("ablationcam", "Ablation-CAM"),
+        ("cam", "CAM"),
+        ("finercam", "Finer-CAM"),
+        ("fullgrad", "FullGrad"),
+        ("shapleycam", "ShapleyCAM"),
+        ("legrad", "LeGrad"),
+        ("guided_gradcam", "Guided Grad-CAM"),
+        ("guided_backprop", "guided backpropagation"),
+        ("my_own", "my_own"),
+    ],
+)
+def test_header_names_the_method(method: str, name: str) -> None:
+    first, second = stated(np.ones((2, 4, 4)), FLAT, method=method)[:2]
+    assert first == "gradcam  conv"
+    assert second == f"epoch 3, step 469, fit; {name} of the logit"
+
+
+@pytest.mark.parametrize(
+    ("layer", "method", "first"),
+    [
+        ("model", "fullgrad", "gradcam  whole model"),
+        ("model", "guided_backprop", "gradcam  whole model"),
+        ("model", "gradcam", "gradcam  model"),
+        ("model.layer4", "fullgrad", "gradcam  model.layer4"),
+    ],
+)
+def test_header_tells_the_whole_model_from_a_module_of_that_name(layer: str, method: str, first: str) -> None:
+    assert stated(np.ones((2, 8, 8)), FLAT, layer, method)[0] == first
+
+
+@pytest.mark.parametrize("maps", [np.ones((2, 28, 28)), np.ones((2, 9, 28, 28))], ids=["picture", "volume"])
+def test_sheet_of_the_whole_model_is_drawn(maps: Array) -> None:
+    probes = probe_set() if maps.ndim == 3 else clip_set(2, 9, 28, 28)
+    key = CamKey("model", "fullgrad", "predicted")
+    found = record(maps, maps={key: maps.astype(np.float32)})
+    options = {"layer": "model", "method": "fullgrad", "drawing": Drawing(magnification=1), "title": "gradcam"}
+    pixels = sheet(found, probes, **options).pixels
+    hot = np.array([0.5 * int(channel) for channel in lookup_table("turbo")[255]])
+    wide = 28 if maps.ndim == 3 else 8 * (28 + SEAM) - SEAM
+    frame, overlay = (tile(pixels, probes, 0, column, 28, wide)[:, :28] for column in range(2))
+    assert np.abs(overlay - (frame * 0.5 + hot)).max() <= 0.5001
 
 
 def labels_of(pixels: Array, probes: ProbeSet, row: int = 0) -> Array:

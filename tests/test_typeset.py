@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lightning_gradcam.typeset import RIGHT, WRONG, stamp, write
+from lightning_gradcam.typeset import RIGHT, WRONG, cross_out, stamp, write
 
 Canvas = npt.NDArray[np.uint8]
 
@@ -107,3 +107,26 @@ def test_stamps_differ_in_shape_and_not_only_in_colour() -> None:
 def test_stamps_differ_in_grey() -> None:
     grey = {right: stamped(right).astype(int).sum(2) for right in (True, False)}
     assert (abs(grey[True] - grey[False]) > 120).sum() > 60
+
+
+@pytest.mark.parametrize(("height", "width"), [(112, 112), (64, 96), (96, 64), (300, 20), (5, 5), (1, 1), (1, 7)])
+def test_cross_goes_from_corner_to_corner_and_leaves_the_rest(height: int, width: int) -> None:
+    picture = np.full((height, width, 3), 90, np.uint8)
+    cross_out(picture)
+    red = (picture == WRONG).all(2)
+    for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1), (height // 2, width // 2)):
+        assert red[y, x]
+    assert (picture[~red] == 90).all()
+    if min(height, width) > 50:
+        assert 0.03 < red.mean() < 0.25
+        assert not red[height // 2, width // 4]
+        assert not red[height // 4, width // 2]
+
+
+def test_cross_is_drawn_into_a_part_of_a_canvas() -> None:
+    canvas = np.full((40, 90, 3), 90, np.uint8)
+    cross_out(canvas[10:30, 20:50])
+    red = (canvas == WRONG).all(2)
+    assert red[10:30, 20:50].any()
+    red[10:30, 20:50] = False
+    assert not red.any()

@@ -66,44 +66,49 @@ def find_normalization(transform: Any) -> Normalization | None:
 
 
 def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels, str]:
-    """Turns inputs into pictures.
+    """Turns inputs into pictures, or clips and volumes into frames.
 
     Args:
-        inputs: ``[N, C, H, W]`` or ``[N, H, W]``, float or uint8. One channel is shown as grey, three or four as
-            colour (a fourth is left out), any other number as the mean over channels.
-        normalized: What to undo; ``None`` stretches each picture from its minimum to its maximum.
+        inputs: ``[N, C, H, W]`` or ``[N, H, W]``; a clip or volume ``[N, C, T, H, W]``; float or uint8. One channel
+            is shown as grey, three or four as colour (a fourth is left out), any other number as the mean over
+            channels.
+        normalized: What to undo; ``None`` stretches each picture from its minimum to its maximum, a clip by those of
+            all its frames.
 
     Returns:
-        uint8 ``[N, H, W, 3]``, and a caption that says how the pixels were recovered.
+        uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, and a caption that says how the pixels were recovered.
 
     Raises:
         ProbeError: The inputs are no pictures, or ``normalized`` is for another number of channels.
     """
     pixels = inputs[:, None] if inputs.dim() == 3 else inputs
-    if pixels.dim() != 4:
+    if pixels.dim() not in (4, 5):
         raise ProbeError(
-            f"probes: got inputs of shape {list(inputs.shape)}; pictures are [N, C, H, W] or [N, H, W]; give a ProbeSet"
-            " with its own display pixels for anything else"
+            f"probes: got inputs of shape {list(inputs.shape)}; pictures are [N, C, H, W] or [N, H, W], clips and"
+            " volumes [N, C, T, H, W]; give a ProbeSet with its own display pixels for anything else"
         )
-    channels = pixels.shape[1]
+    channels, clips = pixels.shape[1], pixels.dim() == 5
     if pixels.dtype == torch.uint8:
         scaled, how = pixels.double() / 255, "as loaded"
     elif normalized is not None:
         if len(normalized.mean) not in (1, channels):
             valid = "1" if channels == 1 else f"1 or {channels}"
+            order = " (a clip's channels come before its frames: [N, C, T, H, W])" if clips else ""
             raise ProbeError(
-                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; give {valid}"
+                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; give {valid}{order}"
             )
-        mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (normalized.mean, normalized.std))
+        along = (-1, *[1] * (pixels.dim() - 2))
+        mean, std = (torch.tensor(v, dtype=torch.float64).view(along) for v in (normalized.mean, normalized.std))
         scaled, how = pixels.double() * std + mean, normalized.source
     else:
-        scaled, how = _stretched(pixels.double()), "each picture min-max stretched"
+        stretched = "each clip or volume min-max stretched" if clips else "each picture min-max stretched"
+        scaled, how = _stretched(pixels.double()), stretched
     if channels in (3, 4):
         scaled = scaled[:, :3]
     elif channels != 1:
         scaled, how = _stretched(scaled.mean(1, keepdim=True)), f"mean of {channels} channels, min-max stretched"
-    rounded = scaled.nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-    return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy()), how
+    rounded = scaled.nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8).movedim(1, -1)
+    return np.ascontiguousarray(rounded.expand(*rounded.shape[:-1], 3).numpy()), how
 
 
 def choose(found: Sequence[Normalization | None], given: Normalization | None) -> Normalization | None:
@@ -122,9 +127,9 @@ def _scales(step: Any) -> bool:
 
 
 def _stretched(pixels: Tensor) -> Tensor:
-    finite, inf = pixels.isfinite(), float("inf")
-    low = pixels.where(finite, torch.tensor(inf, dtype=pixels.dtype)).amin((1, 2, 3), keepdim=True)
-    high = pixels.where(finite, torch.tensor(-inf, dtype=pixels.dtype)).amax((1, 2, 3), keepdim=True)
+    finite, inf, own = pixels.isfinite(), float("inf"), tuple(range(1, pixels.dim()))
+    low = pixels.where(finite, torch.tensor(inf, dtype=pixels.dtype)).amin(own, keepdim=True)
+    high = pixels.where(finite, torch.tensor(-inf, dtype=pixels.dtype)).amax(own, keepdim=True)
     return (pixels - low) / (high - low).clamp(min=1e-12)
 
 

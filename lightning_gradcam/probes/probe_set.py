@@ -32,10 +32,11 @@ class ProbeSet:
     Attributes:
         inputs: ``[N, …]``, preprocessed as for the model, on the CPU.
         ids: One unique name for each probe; counted from 0 where not given.
-        labels: True classes, int64 ``[N]``, or ``None``.
+        labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``.
         masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
         class_names: Names of the classes by index, or ``None``.
-        display: Pictures to draw on, uint8 ``[N, H, W, 3]``; each input min-max stretched where not given.
+        display: Pictures to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
+            ``[N, T, H, W, 3]``; each input min-max stretched where not given.
         display_source: How ``display`` was recovered, for the sheet's header.
         indices: Where the probes stand in the data set they were drawn from, or ``None``.
         note: A remark for every sheet's header, for instance that the data is drawn.
@@ -78,9 +79,11 @@ class ProbeSet:
             pixels, source = to_pixels(self.inputs, None)
             put(self, "display", pixels)
             put(self, "display_source", source)
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] != 3 or 0 in shape[1:]:
             raise ProbeError(
-                f"probes: got display pixels {self.pixels.dtype} {list(self.pixels.shape)}; give uint8 [N, H, W, 3]"
+                f"probes: got display pixels {self.pixels.dtype} {list(shape)}; give uint8 [N, H, W, 3], or for clips"
+                " and volumes [N, T, H, W, 3]"
             )
         for name in ("ids", "labels", "masks", "display", "indices"):
             value = getattr(self, name)
@@ -98,7 +101,7 @@ class ProbeSet:
 
     @property
     def pixels(self) -> Pixels:
-        """The pictures to draw on, uint8 ``[N, H, W, 3]``."""
+        """The pictures to draw on, uint8 ``[N, H, W, 3]``, or ``[N, T, H, W, 3]`` for clips and volumes."""
         assert self.display is not None
         return self.display
 

@@ -538,3 +538,32 @@ def test_random_number_generators_are_restored_after_an_error() -> None:
 
 def test_from_dataset_is_the_same_draw() -> None:
     assert ProbeSet.from_dataset(Labelled(), 5, seed=2).indices == drawn_indices(Labelled(), 5, seed=2)
+
+
+class Clips(Labelled):
+    """Clips [C, T, H, W] whose frames brighten; the transform normalises them."""
+
+    def __init__(self) -> None:
+        super().__init__(12)
+        self.transform = Normalize([0.5], [0.25])
+
+    def picture(self, index: int) -> Tensor:
+        return self.transform(torch.linspace(0, 1, 4)[None, :, None, None].expand(3, 4, 6, 5))
+
+
+def test_clips_are_drawn_with_their_frames() -> None:
+    probes = draw_probes(Clips(), 4).probes
+    assert probes.inputs.shape == (4, 3, 4, 6, 5)
+    assert probes.pixels.shape == (4, 4, 6, 5, 3)
+    assert probes.pixels[0, :, 0, 0, 0].tolist() == [0, 85, 170, 255]
+    assert probes.display_source == "Normalize undone"
+    assert probes.labels is not None
+    assert probes.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_clips_of_a_tensor_data_set_are_stretched() -> None:
+    data = TensorDataset(torch.rand(8, 1, 3, 6, 5), torch.arange(8) % 2)
+    probes = draw_probes(data, 4, seed=1).probes
+    assert probes.pixels.shape == (4, 3, 6, 5, 3)
+    assert probes.pixels.reshape(4, -1).max(1).tolist() == [255] * 4
+    assert probes.display_source == "each clip or volume min-max stretched"

@@ -164,10 +164,66 @@ def test_wrong_number_of_means_is_refused_with_both_numbers(channels: int, value
         to_pixels(torch.rand(1, channels, 3, 3), normalization([0.5] * values, [0.5] * values))
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5, 6)])
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5, 6, 7)])
 def test_inputs_that_are_no_pictures_are_refused_with_their_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ProbeError, match=rf"shape \[{', '.join(map(str, shape))}\]; pictures are \[N, C, H, W\]"):
+    came = ", ".join(map(str, shape))
+    with pytest.raises(ProbeError, match=rf"shape \[{came}\]; pictures are \[N, C, H, W\].*\[N, C, T, H, W\]; give a"):
         to_pixels(torch.zeros(shape), None)
+
+
+# ---- clips and volumes
+
+
+def bytes_clip(channels: int = 3) -> Tensor:
+    values = torch.arange(2 * channels * 4 * 5 * 7) * 37 % 256
+    return values.reshape(2, channels, 4, 5, 7).to(torch.uint8)
+
+
+def test_frames_of_a_clip_come_before_rows_and_columns() -> None:
+    pixels, how = to_pixels(bytes_clip(), None)
+    assert how == "as loaded"
+    assert pixels.shape == (2, 4, 5, 7, 3)
+    assert pixels.flags["C_CONTIGUOUS"]
+    assert torch.equal(torch.from_numpy(pixels), bytes_clip().permute(0, 2, 3, 4, 1))
+
+
+def test_each_frame_of_a_clip_is_shown_as_a_picture_would_be() -> None:
+    known = normalization([0.5, 0.4, 0.2], [0.1, 0.2, 0.3])
+    inputs = torch.randn(2, 3, 4, 5, 7, generator=torch.Generator().manual_seed(0))
+    pixels, how = to_pixels(inputs, known)
+    assert how == "mean and std as given"
+    for frame in range(4):
+        assert (pixels[:, frame] == to_pixels(inputs[:, :, frame], known)[0]).all()
+
+
+def test_normalize_of_a_clip_is_undone_exactly() -> None:
+    frames = bytes_clip().transpose(1, 2)  # torchvision's transforms take [..., C, H, W]
+    transform = v1.Compose([v1.ConvertImageDtype(torch.float32), v1.Normalize(MEAN, STD)])
+    inputs = torch.stack([transform(clip) for clip in frames]).transpose(1, 2)
+    pixels, how = to_pixels(inputs, find_normalization(transform))
+    assert how == "Normalize undone"
+    assert torch.equal(torch.from_numpy(pixels), bytes_clip().permute(0, 2, 3, 4, 1))
+
+
+def test_clip_is_stretched_over_all_its_frames_and_apart_from_others() -> None:
+    inputs = torch.tensor([[[[[-2.0]], [[0.0]], [[2.0]]]], [[[[10.0]], [[10.5]], [[11.0]]]]])
+    pixels, how = to_pixels(inputs, None)
+    assert how == "each clip or volume min-max stretched"
+    assert pixels[:, :, 0, 0, 0].tolist() == [[0, 128, 255], [0, 128, 255]]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_channels_of_a_clip_are_shown_as_those_of_a_picture(channels: int) -> None:
+    pixels, how = to_pixels(bytes_clip(channels), None)
+    # Frames below each other are one picture, which is stretched as a whole, too.
+    flat, flat_how = to_pixels(bytes_clip(channels).flatten(2, 3), None)
+    assert how == flat_how
+    assert (pixels.reshape(flat.shape) == flat).all()
+
+
+def test_wrong_number_of_means_for_a_clip_says_where_channels_are() -> None:
+    with pytest.raises(ProbeError, match=r"got 3 values for inputs of 16 channels; give 1 or 16 .*\[N, C, T, H, W\]"):
+        to_pixels(torch.rand(1, 16, 3, 4, 4), normalization([0.5] * 3, [0.5] * 3))
 
 
 def test_not_finite_pixels_are_black_where_the_scale_is_known() -> None:

@@ -130,6 +130,35 @@ def test_inputs_that_are_no_pictures_need_a_display_of_their_own() -> None:
     assert len(ProbeSet(torch.zeros(2, 3), display=np.zeros((2, 4, 4, 3), np.uint8))) == 2
 
 
+def test_display_of_clips_defaults_to_their_stretched_frames() -> None:
+    inputs = torch.tensor([-1.0, 1.0, 0.0, 3.0]).reshape(1, 1, 2, 1, 2)
+    probes = ProbeSet(inputs)
+    assert probes.pixels.shape == (1, 2, 1, 2, 3)
+    assert probes.pixels[0, :, 0, :, 0].tolist() == [[0, 128], [64, 255]]
+    assert probes.display_source == "each clip or volume min-max stretched"
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 3), (2, 9, 6, 5, 3), (2, 1, 6, 5, 3)])
+def test_display_is_of_pictures_or_of_frames(shape: tuple[int, ...]) -> None:
+    assert ProbeSet(pictures(2), display=np.zeros(shape, np.uint8)).pixels.shape == shape
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 6, 5), (2, 3, 6, 5), (2, 9, 6, 5, 4), (2, 1, 9, 6, 5, 3), (2, 0, 6, 5, 3), (2, 6, 0, 3)]
+)
+def test_display_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    came = ", ".join(map(str, shape))
+    with pytest.raises(
+        ProbeError, match=rf"got display pixels uint8 \[{came}\]; give uint8 \[N, H, W, 3\], or.* \[N, T, H"
+    ):
+        ProbeSet(pictures(2), display=np.zeros(shape, np.uint8))
+
+
+def test_display_of_clips_of_another_count_is_refused() -> None:
+    with pytest.raises(ProbeError, match="got 3 display for 4 inputs"):
+        ProbeSet(pictures(4), display=np.zeros((3, 2, 6, 5, 3), np.uint8))
+
+
 def test_fingerprint_is_the_sha256_of_type_shape_and_bytes() -> None:
     inputs = pictures(2)
     expected = hashlib.sha256(b"torch.float32 [2, 1, 6, 5] " + inputs.numpy().tobytes()).hexdigest()
@@ -178,6 +207,16 @@ def test_file_gives_back_every_field(tmp_path: Path, dtype: torch.dtype) -> None
     assert loaded.masks.dtype == torch.bool
     assert torch.equal(loaded.masks, saved.masks)  # type: ignore[arg-type]
     assert np.array_equal(loaded.pixels, saved.pixels)
+
+
+def test_file_gives_back_clips_with_their_frames(tmp_path: Path) -> None:
+    saved = ProbeSet(torch.rand(2, 3, 4, 6, 5, generator=torch.Generator().manual_seed(0)))
+    saved.save(tmp_path / "clips.npz")
+    loaded = ProbeSet.load(tmp_path / "clips.npz")
+    assert torch.equal(loaded.inputs, saved.inputs)
+    assert loaded.pixels.shape == (2, 4, 6, 5, 3)
+    assert np.array_equal(loaded.pixels, saved.pixels)
+    assert loaded.fingerprint == saved.fingerprint
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int8, torch.bool], ids=str)

@@ -1,0 +1,237 @@
+"""From maps and display pixels to the coloured pictures of a sheet; maps with time or depth become strips of slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from lightning_gradcam.cams import CamKey
+from lightning_gradcam.drawing import Drawing, Interpolation, lookup_table
+from lightning_gradcam.picture import Pixels
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.typeset import cross_out
+
+SEAM = 2
+BROKEN = "map not finite"
+_MOST_SLICES, _WIDEST_STRIP = 8, 640
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Which slices of a layer's maps are shown, and which frames of the display lie under them.
+
+    Attributes:
+        chosen: Places on the maps' axis of time or depth; one, 0, where they have no such axis.
+        depth: How long that axis is; 0 where there is none.
+        frames: The frame under each of ``chosen``; 0 where the display has none.
+        length: How many frames the display has; 0 where it is one picture.
+    """
+
+    chosen: tuple[int, ...]
+    depth: int
+    frames: tuple[int, ...]
+    length: int
+
+    @classmethod
+    def of(cls, maps: tuple[int, ...], display: tuple[int, ...]) -> Slices:
+        """Chooses at most eight slices evenly, the first and the last among them.
+
+        Args:
+            maps: Their shape, ``[N, h, w]`` or ``[N, d, h, w]``.
+            display: Its shape, ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
+
+        Example:
+            >>> Slices.of((2, 4, 7, 7), (2, 16, 112, 112, 3)).frames
+            (2, 6, 10, 14)
+        """
+        depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
+        shown = min(max(depth, 1), _MOST_SLICES)
+        chosen = np.linspace(0, max(depth, 1) - 1, shown).round().astype(int).tolist()
+        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
+        frames = tuple((2 * place + 1) * length // (2 * max(depth, 1)) for place in chosen)
+        return cls(tuple(chosen), depth, frames, length)
+
+    def of_maps(self, maps: FloatArray) -> FloatArray:
+        """Returns the chosen slices, ``[N, s, h, w]``."""
+        return maps[:, list(self.chosen)] if self.depth else maps[:, None]
+
+    def of_display(self, display: Pixels) -> Pixels:
+        """Returns the frame under each of them, ``[N, s, H, W, 3]``."""
+        return display[:, list(self.frames)] if self.length else display[:, None].repeat(len(self.chosen), axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """One column of a sheet: pictures ``[N, H, W, 3]``, its heading and the lines below each."""
+
+    heading: str
+    pixels: Pixels
+    captions: Sequence[tuple[str, ...]]
+
+
+def draw_tiles(
+    record: CamRecord,
+    probes: ProbeSet,
+    keys: Sequence[CamKey],
+    drawing: Drawing,
+    limits: Mapping[CamKey, FloatArray] | None,
+    slices: Slices,
+) -> list[Tiles]:
+    """Colours maps and lays them over the probes.
+
+    Args:
+        record: The step to draw.
+        probes: Where the display pixels and class names come from.
+        keys: Which maps: of one layer and method.
+        drawing: Colour map, opacity, columns, scale.
+        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own where not given.
+        slices: What is shown of maps and displays with a third axis.
+
+    Returns:
+        The columns in ``drawing``'s order; overlay and heatmap once for each of ``keys``.
+    """
+    base = _fitted(slices.of_display(probes.pixels), drawing.max_tile)
+    factor = _factor(base.shape, drawing)
+    own = {key: maxima(record.maps[key]) for key in keys}
+    layer_top = np.full(len(base), max((float(top.max()) for top in own.values()), default=0.0), np.float32)
+    run_top = np.max([(limits or own).get(key, own[key]) for key in keys], axis=0)
+    table = lookup_table(drawing.colormap)
+    columns: dict[str, list[Tiles]] = {"input": [Tiles("input", _strip(base, factor), [()] * len(base))]}
+    for key in keys:
+        maps = record.maps[key]
+        top = {"layer": layer_top, "run": run_top}.get(drawing.scale, own[key])
+        # Scaled before slices are taken, so that a slice that is not shown counts for the common scale, too.
+        values = heat(slices.of_maps(scaled(maps, drawing, top)), base.shape[2:4], drawing.interpolation)
+        colors = table[(np.clip(values, 0, 1) * 255).round().astype(np.uint8)]
+        mixed = (base * (1 - drawing.opacity) + colors * drawing.opacity).round().astype(np.uint8)
+        # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
+        blank = own[key] <= 0 if drawing.scale != "minmax" else (maps == 0).all(axis=_own_axes(maps))
+        mixed[blank] = base[blank]
+        # What is left of a broken map is not shown: its finite part would look like a map.
+        broken = np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
+        mixed[broken], colors[broken] = _faded(base[broken]), 224
+        raw = maxima(maps, relu=False) if drawing.scale == "minmax" else own[key]
+        captions = [_map_caption(record, key, row, raw[row], bool(blank[row])) for row in range(len(base))]
+        if key.target not in ("predicted", "label") and not key.target.isdigit() and record.classes[key.target][0] >= 0:
+            # Which class it is differs from row to row, and stands nowhere else.
+            names = [probes.class_name(int(index)) for index in record.classes[key.target]]
+            captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
+        shown = f"class {probes.class_name(int(key.target))}" if key.target.isdigit() else key.target
+        columns.setdefault("overlay", []).append(Tiles(f"overlay: {shown}", _strip(mixed, factor, broken), captions))
+        columns.setdefault("heatmap", []).append(Tiles(f"map: {shown}", _strip(colors, factor, broken), captions))
+    return [tile for name in drawing.columns for tile in columns.get(name, [])]
+
+
+def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) -> FloatArray:
+    """Resizes maps to the picture's resolution, each slice by itself.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        size: ``(H, W)``.
+        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; where a map is finer than the picture, what
+            falls on one pixel is averaged instead, as it is for the picture.
+
+    Returns:
+        ``[N, H, W]`` or ``[N, d, H, W]``; places are matched by area, corners not aligned.
+    """
+    height, width = maps.shape[-2:]
+    if (height, width) == size:
+        return maps
+    finer = height > size[0] or width > size[1]
+    smooth: dict[str, Any] = {} if finer or interpolation == "nearest" else {"align_corners": False}
+    values = torch.from_numpy(maps.reshape(-1, 1, height, width).copy())
+    resized = torch.nn.functional.interpolate(values, size=size, mode="area" if finer else interpolation, **smooth)
+    return np.asarray(resized.numpy().reshape(*maps.shape[:-2], *size))
+
+
+def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
+    """Brings maps to 0…1 by the stated scale, all slices alike; one without a positive value stays all zero.
+
+    Args:
+        maps: Signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
+        drawing: Its ``scale`` says how.
+        top: What 1 stands for, ``[N]``; unused with ``"minmax"``.
+
+    Returns:
+        The maps in 0…1; places that are not finite become 0.
+    """
+    clean = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
+    if drawing.scale == "minmax":
+        low, high = (of(axis=_own_axes(clean), keepdims=True) for of in (clean.min, clean.max))
+        span = high - low
+        return np.asarray(np.divide(clean - low, span, out=np.zeros_like(clean), where=span > 0))
+    positive = np.maximum(clean, 0)
+    limit = np.broadcast_to(top.reshape(-1, *[1] * (clean.ndim - 1)), positive.shape)
+    return np.asarray(np.clip(np.divide(positive, limit, out=np.zeros_like(positive), where=limit > 0), 0, 1))
+
+
+def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
+    """Returns each map's largest finite value ``[N]``, after ReLU by default; 0 where none is finite."""
+    largest = np.where(np.isfinite(maps), maps, -np.inf).max(axis=_own_axes(maps))
+    floor = 0 if relu else -np.inf
+    return np.asarray(np.where(np.isfinite(largest), np.maximum(largest, floor), 0), np.float32)
+
+
+def _own_axes(maps: npt.NDArray[Any]) -> tuple[int, ...]:
+    return tuple(range(1, maps.ndim))
+
+
+def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bool) -> tuple[str, ...]:
+    kind = "logit" if record.score == "logit" else "p"
+    kind = "difference" if "_vs_" in key.target else kind
+    score = f"{kind if record.classes[key.target][row] >= 0 else 'score'} {record.scores[key.target][row]:.3g}"
+    if not np.isfinite(record.maps[key][row]).all():
+        return score, BROKEN
+    return score, "map all zero" if blank else f"map max {top:.3g}"
+
+
+def _fitted(frames: Pixels, longest: int) -> Pixels:
+    """Scales pictures ``[N, s, H, W, 3]`` down to the longest side allowed, and to the widest strip."""
+    count, shown, height, width = frames.shape[:4]
+    share = min(1.0, longest / max(height, width), _room(shown, longest) / width)
+    if share == 1:
+        return frames
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    pictures = frames.reshape(-1, height, width, 3)
+    smaller = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in pictures]
+    return np.stack(smaller).reshape(count, shown, size[1], size[0], 3)
+
+
+def _room(shown: int, longest: int) -> int:
+    """Returns how wide each of so many pictures in a strip may be."""
+    return (max(_WIDEST_STRIP, longest) - SEAM * (shown - 1)) // shown
+
+
+def _factor(shape: tuple[int, ...], drawing: Drawing) -> int:
+    # Up to 112 on the shorter side, without letting an elongated picture or a strip outgrow the screen.
+    shown, height, width = shape[1:4]
+    shorter, longer = sorted((height, width))
+    across = 512 // longer if shown == 1 else _room(shown, drawing.max_tile) // width
+    return drawing.magnification or max(1, min(-(-112 // shorter), 512 // longer, across))
+
+
+def _faded(pictures: Pixels) -> Pixels:
+    grey = pictures @ np.array([0.299, 0.587, 0.114]) * 0.5 + 100
+    return np.asarray(grey.round().astype(np.uint8)[..., None].repeat(3, axis=-1))
+
+
+def _strip(pictures: Pixels, factor: int, crossed: npt.NDArray[np.bool_] | None = None) -> Pixels:
+    """Enlarges pictures ``[N, s, H, W, 3]`` and puts those of a probe side by side; some probes' are crossed out."""
+    large = pictures if factor == 1 else pictures.repeat(factor, axis=2).repeat(factor, axis=3)
+    for row in np.flatnonzero(crossed) if crossed is not None else ():
+        for picture in large[row]:
+            cross_out(picture)
+    count, shown, height, width = large.shape[:4]
+    if shown == 1:
+        return large[:, 0]
+    strip = np.full((count, height, shown * (width + SEAM) - SEAM, 3), 255, np.uint8)
+    for place in range(shown):
+        strip[:, :, place * (width + SEAM) : place * (width + SEAM) + width] = large[:, place]
+    return strip

@@ -1,0 +1,69 @@
+"""Small records and probes for tests of drawing, and where a sheet's pictures are."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
+from lightning_gradcam.render import sheet
+
+Array = npt.NDArray[Any]
+LEFT, GAP = 202, 8  # where the first column begins, and what lies between two
+NAN, INF = float("nan"), float("inf")
+
+
+def record(*maps: Any, targets: tuple[str, ...] = ("predicted", "label", "3"), **fields: Any) -> CamRecord:
+    """A record of one layer; `maps` [N, h, w] go to `targets` in turn."""
+    arrays = [np.asarray(values, np.float32) for values in maps]
+    count = len(arrays[0])
+    names = targets[: len(arrays)]
+    return CamRecord(
+        **{
+            "epoch": 3,
+            "step": 469,
+            "stage": "fit",
+            "score": "logit",
+            "probe_ids": tuple(map(str, range(count))),
+            "maps": {CamKey("conv", "gradcam", name): values for name, values in zip(names, arrays, strict=True)},
+            "scores": MappingProxyType({name: np.full(count, 1.2345, np.float32) for name in names}),
+            "classes": MappingProxyType({name: np.zeros(count, np.int64) for name in names}),
+            "predicted": np.zeros(count, np.int64),
+            "confidence": np.full(count, 0.75, np.float32),
+            **fields,
+        }
+    )
+
+
+def probe_set(count: int = 2, height: int = 28, width: int = 28, **fields: Any) -> ProbeSet:
+    generator = np.random.default_rng(0)
+    return ProbeSet(
+        torch.zeros(count, 1, 2, 2),
+        **{"display": generator.integers(0, 256, (count, height, width, 3)).astype(np.uint8), **fields},
+    )
+
+
+def drawn(maps: CamRecord, probes: ProbeSet, drawing: Drawing | None = None, **options: Any) -> Array:
+    return sheet(
+        maps, probes, layer="conv", method="gradcam", drawing=drawing or Drawing(), title="gradcam", **options
+    ).pixels
+
+
+def tile(pixels: Array, probes: ProbeSet, row: int, column: int, height: int, width: int) -> Array:
+    """One picture of the sheet: columns from the left, rows from the bottom, since the header's height varies."""
+    row_height = max(height + 30, 84) + GAP
+    top = pixels.shape[0] - row_height * (len(probes) - row)
+    left = LEFT + column * (width + GAP)
+    return pixels[top : top + height, left : left + width]
+
+
+def ramp(count: int = 2) -> Array:
+    """Signed maps 2x2 whose largest values are 4 and 8."""
+    return np.array([[[-2.0, 0.0], [2.0, 4.0]], [[8.0, -4.0], [0.0, 6.0]]])[:count]
+
+
+PLAIN = {"columns": ("input", "overlay", "heatmap"), "interpolation": "nearest", "colormap": "viridis"}
