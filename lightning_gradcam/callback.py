@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.compute import Cams
+from lightning_gradcam.cams import Cams
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
 from lightning_gradcam.failures import Failures, OnError
 from lightning_gradcam.host import (
     Callback,
     check_forward,
+    check_forward_fn,
     explaining,
     forward_of,
     log_dir,
     logging_step,
-    prepared_input,
+    prepared_batch,
     probe_loader,
     rank_zero_info,
     rank_zero_warn,
@@ -29,7 +30,9 @@ from lightning_gradcam.host import (
     stage_of,
     validates,
 )
+from lightning_gradcam.inputs import check_output_key
 from lightning_gradcam.layers import check_layers
+from lightning_gradcam.layout import parse_layouts
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.options import (
     check_choice,
@@ -41,7 +44,7 @@ from lightning_gradcam.options import (
     check_sinks,
 )
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.probes.dataset import Drawn
+from lightning_gradcam.probes.dataset import Drawn, input_of
 from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.record import UNTRAINED_EPOCH
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 # In this order: a command line tries one after the other, and everything it gets could be a str.
-_OneTarget = int | dict[str, int | list[int | str]] | Callable[..., Any] | str
+_OneTarget = int | dict[str, int | list[int | str] | list[list[float]] | str] | Callable[..., Any] | str
 
 
 class GradCAMCallback(Callback):
@@ -69,8 +72,9 @@ class GradCAMCallback(Callback):
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list.
         targets: Which score: ``"predicted"`` (default), ``"label"``, a class index, ``{"per_probe": [3, 5, …]}``,
             ``{"top": 3}``, ``{"contrast": ["predicted", "label"]}``, a callable from the model's output to scores
-            ``[N]``, or a list of these.
-        score: ``"logit"`` (default) or ``"probability"`` (its softmax).
+            ``[N]``, or a list of these; for segmentation, detection, regression and embeddings see
+            :func:`~lightning_gradcam.targets.resolve_targets`.
+        score: ``"logit"`` (default), ``"probability"`` (its softmax) or ``"sigmoid"`` (several labels a sample).
         probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn from the
             validation data set, class-balanced.
         num_probes: How many to draw.
@@ -92,6 +96,12 @@ class GradCAMCallback(Callback):
         class_names: Names of the classes, where the data set has none.
         mean: Per channel or one for all; undone for display where the data set's transform shows no ``Normalize``.
         std: Likewise.
+        layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
+            layer names to these.
+        output_key: Where the explained output stands in what the model returns: a place in a tuple, a key, an
+            attribute, or a callable.
+        forward_fn: ``forward_fn(module, batch)`` returns the output to explain, from a whole batch on the device: for
+            modules without a ``forward(x)`` and for models with several inputs.
 
     Raises:
         ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does
@@ -119,7 +129,7 @@ class GradCAMCallback(Callback):
         *,
         methods: str | list[str] = "gradcam",
         targets: _OneTarget | list[_OneTarget] = "predicted",
-        score: Literal["logit", "probability"] = "logit",
+        score: Literal["logit", "probability", "sigmoid"] = "logit",
         probes: str | os.PathLike[str] | ProbeSet | None = None,
         num_probes: int = 8,
         seed: int = 0,
@@ -135,6 +145,9 @@ class GradCAMCallback(Callback):
         class_names: list[str] | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
+        layout: str | dict[str, str] | None = None,
+        output_key: int | Callable[..., Any] | str | None = None,
+        forward_fn: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
         check_layers(layers)
@@ -145,8 +158,21 @@ class GradCAMCallback(Callback):
         check_count("num_probes", num_probes)
         check_count("seed", seed, least=0)
         check_schedule(every_n_epochs, every_n_validations)
+        parse_layouts(layout)
+        check_output_key(output_key)
+        check_forward_fn(forward_fn)
         check_choice("on_error", on_error, ("warn", "raise"))
-        self._plan = Plan(check_name(name), layers, methods, targets, check_score(score), check_drawing(drawing))
+        self._plan = Plan(
+            check_name(name),
+            layers,
+            methods,
+            targets,
+            check_score(score),
+            check_drawing(drawing),
+            layout,
+            output_key,
+        )
+        self._forward_fn = forward_fn
         self._options = ProbeOptions(probes, num_probes, seed, input_key, label_key, class_names, mean, std)
         self._every_n_epochs = every_n_epochs
         self._every_n_validations = every_n_validations
@@ -185,7 +211,7 @@ class GradCAMCallback(Callback):
                 f"name: {len(same)} GradCAMCallbacks are named {self.name!r} and would write the same tags and archive;"
                 " give each a name= of its own"
             )
-        if stage != "predict":
+        if stage != "predict" and self._forward_fn is None:
             check_forward(pl_module)
         if self._trainer is not trainer:
             self._begin_run(trainer)
@@ -320,7 +346,7 @@ class GradCAMCallback(Callback):
 
     def _try(self, trainer: Trainer, pl_module: LightningModule, drawn: Drawn) -> Cams:
         try:
-            return self._explain(trainer, pl_module, drawn)
+            return self._explain(trainer, pl_module, drawn, self._plan)
         except LightningGradCAMError:
             raise
         except Exception as error:
@@ -330,10 +356,13 @@ class GradCAMCallback(Callback):
                 " hooks to forward()"
             ) from error
 
-    def _explain(self, trainer: Trainer, pl_module: LightningModule, drawn: Drawn) -> Cams:
+    def _explain(self, trainer: Trainer, pl_module: LightningModule, drawn: Drawn, plan: Plan) -> Cams:
         with explaining(trainer, pl_module):
-            inputs = prepared_input(trainer, pl_module, drawn.batch, self._options.input_key)
-            return self._plan.explain(pl_module, inputs, drawn.probes, forward_of(trainer, pl_module))
+            batch = prepared_batch(trainer, pl_module, drawn.batch)
+            picture = input_of(batch, self._options.input_key)
+            inputs = picture if self._forward_fn is None else batch
+            forward = forward_of(trainer, pl_module, self._forward_fn)
+            return plan.explain(pl_module, inputs, drawn.probes, forward, picture=picture)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         if self._session is None or self._drawn is None or self._failures.given_up:
@@ -345,7 +374,7 @@ class GradCAMCallback(Callback):
             rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
             return
         with self._failures.contained(f"explaining at step {step}"):
-            cams = self._explain(trainer, pl_module, self._drawn)
+            cams = self._explain(trainer, pl_module, self._drawn, self._session.plan)
             self._session.log(cams, epoch=trainer.current_epoch, step=step, stage=stage)
 
     def _state(self, session: Session) -> dict[str, Any]:

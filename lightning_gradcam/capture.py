@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_gradcam.errors import CaptureError, LayerError
 
@@ -22,6 +23,8 @@ class Captured:
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
         self._activations: dict[str, Tensor] = {}
+        self._calls: dict[str, int] = {}
+        self._hooks = ExitStack()
 
     @property
     def activations(self) -> Mapping[str, Tensor]:
@@ -39,44 +42,67 @@ class Captured:
             )
         return {name: self._activations[name] for name in self._names}
 
-    def gradients(self, scores: Tensor, *, retain_graph: bool = False) -> dict[str, Tensor | None]:
+    @property
+    def calls(self) -> Mapping[str, int]:
+        """How often each layer was called; the last call's activation is kept."""
+        return dict(self._calls)
+
+    def unhook(self) -> None:
+        """Ends the capture: what runs from here on, a second forward for instance, is not stored."""
+        self._hooks.close()
+
+    def gradients(
+        self, scores: Tensor, *, retain_graph: bool = False, create_graph: bool = False
+    ) -> dict[str, Tensor | None]:
         """Differentiates the sum of ``scores`` with respect to every layer's activation.
 
         Args:
             scores: The explained score of each sample, shape ``[N]``. Samples do not mix in evaluation mode, so
                 one backward of the sum gives each sample its own gradient.
             retain_graph: Keep the graph for a further target.
+            create_graph: Make the gradients differentiable themselves.
 
         Returns:
             Layer name to gradient, of the activation's shape and dtype; ``None`` where the score does not depend
             on the layer through the graph.
         """
         activations = self.activations
+        # Activation checkpointing runs modules again in the backward, where hooks would store a second time.
+        self.unhook()
         if not scores.requires_grad:
             return dict.fromkeys(activations)
         scale = _HALF_SCALE if any(a.dtype == torch.float16 for a in activations.values()) else 1.0
         total = scores.float().sum() * scale if scale != 1.0 else scores.sum()
-        found = torch.autograd.grad(total, list(activations.values()), retain_graph=retain_graph, allow_unused=True)
+        found = torch.autograd.grad(
+            total,
+            list(activations.values()),
+            retain_graph=retain_graph or create_graph,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
         return {
             name: None if gradient is None else (gradient if scale == 1.0 else gradient.float() / scale)
             for name, gradient in zip(activations, found, strict=True)
         }
 
-    def _store(self, name: str, module: nn.Module, _args: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or not output.is_floating_point():
+    def _store(self, name: str, module: nn.Module, _args: Any, output: Any) -> Any:
+        found = main_tensor(output)
+        if found is None:
             what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
             raise LayerError(
                 f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a"
                 " layer that returns one, such as a convolution or the activation after it"
             )
+        tensor, rebuilt = found
         # From here on the forward needs a graph; whatever ran before the earliest layer did without one.
         torch.set_grad_enabled(True)
         # Detached only where it needs no gradient: otherwise a second layer would cut the first one off.
-        activation = output if output.requires_grad else output.detach().requires_grad_()
+        activation = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         # A module that is called several times keeps its last activation.
         self._activations[name] = activation
+        self._calls[name] = self._calls.get(name, 0) + 1
         # The clone keeps a following in-place operation from overwriting what was stored.
-        return activation.clone()
+        return rebuilt(activation.clone())
 
 
 @contextmanager
@@ -84,7 +110,8 @@ def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> It
     """Hooks ``layers`` for one forward; on leaving, hooks, stored tensors and grad mode are as before.
 
     Args:
-        layers: Name to module.
+        layers: Name to module. A module that returns a tuple, dict or dataclass counts with the first feature map in
+            it (see :func:`main_tensor`); one that is called several times with its last call.
         whole_graph: Record the graph from the input on. By default it begins at the earliest layer, which saves
             most of its time and memory; a model that switches grad mode in its own forward may need the whole.
 
@@ -93,7 +120,7 @@ def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> It
         ``with``.
 
     Raises:
-        LayerError: From the forward, where a layer's output is not a floating-point tensor.
+        LayerError: From the forward, where a layer's output holds no floating-point tensor.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 2))
@@ -107,9 +134,34 @@ def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> It
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(whole_graph))
         stack.callback(captured._activations.clear)
+        stack.callback(captured._hooks.close)
         for name, module in layers.items():
-            stack.callback(module.register_forward_hook(partial(captured._store, name)).remove)
+            captured._hooks.callback(module.register_forward_hook(partial(captured._store, name)).remove)
         yield captured
+
+
+def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
+    """Finds the feature map in a module's output.
+
+    Args:
+        output: A tensor, or a tuple, list, dict or dataclass that holds one.
+
+    Returns:
+        The first floating-point tensor of three axes or more (or else of any number), and a function that puts another
+        tensor in its place; ``None`` where there is none.
+    """
+    if isinstance(output, Tensor):
+        return (output, lambda tensor: tensor) if output.is_floating_point() else None
+    leaves, structure = tree_flatten(output)
+    floating = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    if not floating:
+        return None
+    place = next((i for i in floating if leaves[i].dim() >= 3), floating[0])
+
+    def rebuilt(tensor: Tensor) -> Any:
+        return tree_unflatten([*leaves[:place], tensor, *leaves[place + 1 :]], structure)
+
+    return leaves[place], rebuilt
 
 
 def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
@@ -122,7 +174,8 @@ def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tenso
         if gradient is None:
             raise CaptureError(
                 f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a"
-                " layer inside the model's own torch.no_grad(), behind a detach(), or on a branch that the explained"
-                " output does not use); name a layer between there and the output"
+                " layer inside the model's own torch.no_grad(), behind a detach(), inside a reentrant activation"
+                " checkpoint, or on a branch that the explained output does not use); name a layer between there"
+                " and the output"
             )
     return {name: gradient for name, gradient in gradients.items() if gradient is not None}

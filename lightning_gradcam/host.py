@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_map
 
 from lightning_gradcam.errors import ConfigurationError, ProbeError
 from lightning_gradcam.guard import isolated, preserved
-from lightning_gradcam.probes.dataset import Key, input_of
 from lightning_gradcam.storage import Storage, join
 
 if TYPE_CHECKING:
@@ -47,11 +46,26 @@ def check_forward(module: nn.Module) -> None:
     Raises:
         ConfigurationError: Calling it could not give an output to explain.
     """
-    owner = next(base for base in type(module).__mro__ if "forward" in vars(base))
-    if owner is nn.Module or (owner.__name__ == "LightningModule" and owner.__module__.split(".")[0] in _ROOTS):
+    forward = type(module).forward
+    inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
+    if inherited or forward is nn.Module.forward:
         raise ConfigurationError(
             f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
-            " forward(self, x) to return the logits, for instance `return self.model(x)`"
+            " forward(self, x) to return the logits, for instance `return self.model(x)`, or give the callback"
+            " forward_fn=(module, batch) -> logits"
+        )
+
+
+def check_forward_fn(function: object) -> None:
+    """Refuses anything but a callable or ``None``.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if function is not None and not callable(function):
+        raise ConfigurationError(
+            f"forward_fn: got {function!r}; give a function of the module and a batch that returns the output, in"
+            " YAML by its import path"
         )
 
 
@@ -140,28 +154,34 @@ def explaining(trainer: Trainer, module: LightningModule) -> Iterator[None]:
                 trainer.training = True
 
 
-def prepared_input(trainer: Trainer, module: LightningModule, batch: Any, input_key: Key | None) -> Tensor:
-    """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks, and takes the input out.
+def prepared_batch(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
+    """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks.
 
     Args:
         trainer: The running trainer.
         module: Its module.
         batch: As collated; it is copied, since a hook may change it in place.
-        input_key: Where the input stands in the batch.
     """
     copy = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
     copy = trainer.precision_plugin.convert_input(copy)
     copy = module._on_before_batch_transfer(copy, dataloader_idx=0)
-    copy = trainer.strategy.batch_to_device(copy, dataloader_idx=0)
-    return input_of(copy, input_key)
+    return trainer.strategy.batch_to_device(copy, dataloader_idx=0)
 
 
-def forward_of(trainer: Trainer, module: LightningModule) -> Callable[[Tensor], Any]:
-    """Returns the module's forward under the trainer's precision (autocast is off outside the step hooks)."""
+def forward_of(
+    trainer: Trainer, module: LightningModule, forward_fn: Callable[..., Any] | None = None
+) -> Callable[[Any], Any]:
+    """Returns the module's forward under the trainer's precision (autocast is off outside the step hooks).
 
-    def forward(inputs: Tensor) -> Any:
+    Args:
+        trainer: The running trainer.
+        module: Its module.
+        forward_fn: Called with the module and the inputs, instead of the module itself.
+    """
+
+    def forward(inputs: Any) -> Any:
         with trainer.precision_plugin.forward_context():
-            return module(inputs)
+            return module(inputs) if forward_fn is None else forward_fn(module, inputs)
 
     return forward
 

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_gradcam.compute import CamKey, Cams
-from lightning_gradcam.errors import TargetError
-from lightning_gradcam.targets import ScoreKind, class_scores
+from lightning_gradcam.cams import CamKey, Cams
+from lightning_gradcam.targets import ScoreKind
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -30,13 +29,14 @@ class CamRecord:
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         step: The step at which Lightning logs this validation's metrics.
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
-        score: What ``scores`` hold: ``"logit"`` or ``"probability"``.
+        score: What ``scores`` hold: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
         probe_ids: One for each probe, in the order of the arrays.
-        maps: :class:`~lightning_gradcam.compute.CamKey` to signed maps, float32 ``[N, h, w]``, not normalised.
+        maps: :class:`~lightning_gradcam.compute.CamKey` to signed maps, float32 ``[N, h, w]``
+            (``[N, d, h, w]`` in 3-D), not normalised.
         scores: Target name to explained scores, float32 ``[N]``.
-        classes: Target name to explained classes, int64 ``[N]``; -1 where a callable chose the score.
+        classes: Target name to explained classes, int64 ``[N]``; -1 where there is none.
         predicted: The model's most likely classes, int64 ``[N]``; -1 where its output has no classes.
-        confidence: Their softmax probabilities, float32 ``[N]``; NaN there.
+        confidence: Their probabilities, float32 ``[N]``; NaN there.
     """
 
     epoch: int
@@ -57,12 +57,8 @@ class CamRecord:
         """Copies signed maps to the CPU and freezes them, with the step and epoch at which they were made."""
         count = len(probe_ids)
         predicted, confidence = np.full(count, -1, np.int64), np.full(count, np.nan, np.float32)
-        try:
-            probabilities = class_scores(cams.output, "probability").float().max(dim=1)
-        except TargetError:
-            pass  # a callable explains an output without classes: there is no prediction to show
-        else:
-            predicted, confidence = _array(probabilities.indices, np.int64), _array(probabilities.values, np.float32)
+        if cams.predicted is not None and cams.confidence is not None:
+            predicted, confidence = _array(cams.predicted, np.int64), _array(cams.confidence, np.float32)
         return cls(
             epoch=epoch,
             step=step,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,16 +11,19 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightning_gradcam.archive import ArchiveWriter, Manifest
-from lightning_gradcam.compute import CamKey, Cams, compute_cams
+from lightning_gradcam.cams import CamKey, Cams
+from lightning_gradcam.compute import compute_cams
 from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.inputs import Forward
 from lightning_gradcam.layers import LayerSpec
 from lightning_gradcam.picture import Picture
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
-from lightning_gradcam.render import maxima, sheet
+from lightning_gradcam.render import sheet
 from lightning_gradcam.sinks import Entry, FileSink, Sink, sinks_for
 from lightning_gradcam.storage import join
 from lightning_gradcam.targets import ScoreKind, TargetSpec
+from lightning_gradcam.tiles import maxima
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,18 @@ class Plan:
     targets: TargetSpec | Sequence[TargetSpec]
     score: ScoreKind
     drawing: Drawing
+    layout: str | Mapping[str, str] | None = None
+    output_key: Any = None
 
     def explain(
-        self, model: nn.Module, inputs: Tensor, probes: ProbeSet, forward: Callable[[Tensor], Any] | None = None
+        self,
+        model: nn.Module,
+        inputs: Any,
+        probes: ProbeSet,
+        forward: Forward | None = None,
+        picture: Tensor | None = None,
     ) -> Cams:
-        """Computes signed maps of all probes at once; ``inputs`` are the probes' on the model's device."""
+        """Computes signed maps of all probes at once; ``inputs`` are what the model takes, on its device."""
         return compute_cams(
             model,
             inputs,
@@ -45,10 +55,19 @@ class Plan:
             targets=self.targets,
             methods=self.methods,
             labels=probes.labels,
+            masks=probes.masks,
             score=self.score,
             relu=False,
+            layout=self.layout,
+            output_key=self.output_key,
+            picture=picture,
             forward=forward,
         )
+
+    def pinned(self, cams: Cams) -> Plan:
+        """Returns the plan with the layers and layouts that were found, so that they are looked for once a run."""
+        layouts = {layer: str(layout) for layer, layout in cams.layouts.items()}
+        return replace(self, layers=list(layouts), layout=layouts)
 
     def tag(self, layer: str, method: str) -> str:
         """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
@@ -110,13 +129,13 @@ class Session:
             ArchiveError: The folder belongs to another run.
         """
         if log_dir is None:
-            return cls(plan, probes, None, sinks), None
+            return cls(plan.pinned(cams), probes, None, sinks), None
         root = join(log_dir, plan.name)
         manifest = _manifest(plan, probes, cams, run)
         parent = {key: resumed[key] for key in ("archive", "run", "step")} if resumed.get("archive") else None
         archive, remark = ArchiveWriter.start(root, manifest, probes, parent=parent, copy_steps=copy_steps)
         files = partial(FileSink, join(root, "sheets"), prefix=plan.name, format=plan.drawing.format)
-        return cls(plan, probes, archive, [*sinks_for(loggers, files), *sinks]), remark
+        return cls(plan.pinned(cams), probes, archive, [*sinks_for(loggers, files), *sinks]), remark
 
     def log(self, cams: Cams, *, epoch: int, step: int, stage: str) -> CamRecord:
         """Records one step, draws its sheets and hands them to every sink."""
@@ -208,6 +227,16 @@ def _manifest(plan: Plan, probes: ProbeSet, cams: Cams, run: str) -> Manifest:
         methods=tuple(dict.fromkeys(key.method for key in keys)),
         targets=tuple(dict.fromkeys(key.target for key in keys)),
         score=plan.score,
-        map_shapes={key.layer: list(maps.shape[1:]) for key, maps in cams.items()},
+        map_shapes=_shapes(cams),
         fingerprint=probes.fingerprint,
     )
+
+
+def _shapes(cams: Cams) -> dict[str, list[int]]:
+    """Layer to the shape of its maps, and ``layer/method`` to that of a method whose maps have one of their own."""
+    layers = dict.fromkeys(key.layer for key in cams if key.layer in cams.layouts)
+    shapes = {layer: list(cams.layouts[layer].grid) for layer in layers}
+    for key, maps in cams.items():
+        if shapes.get(key.layer) != list(maps.shape[1:]):
+            shapes[f"{key.layer}/{key.method}"] = list(maps.shape[1:])
+    return shapes

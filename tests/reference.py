@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.methods import resolve_methods
+
 
 def plain_gradcam(
     head: Callable[[Tensor], Tensor], body: nn.Module, inputs: Tensor, classes: list[int], *, relu: bool = True
@@ -23,3 +25,9 @@ def plain_gradcam(
             summed += weight * activation[0, k].detach()
         maps.append(summed.clamp(min=0) if relu else summed)
     return torch.stack(maps)
+
+
+def apply(name: str, activations: Tensor, gradients: Tensor) -> Tensor:
+    """Calls a method of the registry that is a function of activations, or of these and gradients."""
+    method = resolve_methods(name)[name]
+    return method.function(activations, *([gradients] if method.needs == "gradients" else []))

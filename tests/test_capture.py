@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -117,15 +119,50 @@ def test_a_layer_that_is_never_reached_is_named() -> None:
             _ = captured.activations
 
 
-def test_a_layer_without_a_feature_map_is_named() -> None:
-    class Pair(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x, x
+class Wrapped(nn.Module):
+    """Returns its convolution's output among other things."""
 
-    pair = Pair()
-    with pytest.raises(LayerError, match=r"layers: 'pair' \(Pair\) returns tuple, not a floating-point feature map"):
-        with capture({"pair": pair}):
-            pair(torch.rand(1))
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.wrap = nn.Conv2d(1, 2, 3), wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "unwrap"),
+    [
+        (lambda a: (a, 3), lambda o: o[0]),
+        (lambda a: {"size": torch.ones(2), "map": a}, lambda o: o["map"]),
+        (lambda a: [None, (torch.arange(3), a)], lambda o: o[1][1]),
+    ],
+    ids=["tuple", "dict", "nested"],
+)
+def test_the_feature_map_in_a_tuple_or_dict_is_what_counts(wrap: Any, unwrap: Any) -> None:
+    layer = Wrapped(wrap)
+    x = torch.rand(2, 1, 5, 5)
+    with capture({"layer": layer}) as captured:
+        output = layer(x)
+        assert type(output) is type(wrap(x))
+        (gradient,) = captured.gradients((unwrap(output) ** 2).flatten(1).sum(1)).values()
+        activation = captured.activations["layer"].detach()
+    assert torch.equal(activation, layer.conv(x))
+    assert gradient is not None
+    torch.testing.assert_close(gradient, 2 * activation)
+
+
+@pytest.mark.parametrize(
+    ("output", "came"),
+    [((torch.arange(3), "x"), "tuple"), (None, "NoneType"), (torch.arange(3), "a tensor of torch.int64")],
+)
+def test_a_layer_without_a_feature_map_is_named(output: Any, came: str) -> None:
+    layer = Wrapped(lambda a: output)
+    with pytest.raises(
+        LayerError, match=rf"layers: 'pair' \(Wrapped\) returns {came}, not a floating-point feature map"
+    ):
+        with capture({"pair": layer}):
+            layer(torch.rand(1, 1, 4, 4))
 
 
 def test_a_detached_layer_is_named_with_what_to_do() -> None:

@@ -19,7 +19,7 @@ from lightning_gradcam import (
     TargetError,
     compute_cams,
 )
-from lightning_gradcam.methods.registry import _REGISTRY
+from lightning_gradcam.methods.registry import _REGISTRY, Method
 from tests.conftest import TinyNet
 from tests.reference import plain_gradcam
 from tests.test_guard import assert_same, everything
@@ -233,7 +233,7 @@ def test_a_model_without_forward_and_inputs_of_another_kind_are_named() -> None:
 
 
 def test_a_method_of_the_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_REGISTRY, "flat", lambda a, g: a.sum((1, 2)))
+    monkeypatch.setitem(_REGISTRY, "flat", Method(lambda a, g: a.sum((1, 2))))
     with pytest.raises(MethodError, match=r"methods: 'flat' returned \[2, 6\] at layer 'relu2', expected \[2, 6, 6\]"):
         compute_cams(TinyNet(), torch.rand(2, 1, 8, 8), "relu2", methods="flat")
 

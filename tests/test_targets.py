@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam import TargetError
-from lightning_gradcam.targets import Target, check_score, class_scores, resolve_targets
+from lightning_gradcam.targets import Given, Target, check_score, class_scores, resolve_targets
+from lightning_gradcam.targets.classes import Class
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0], [5.0, 3.0, 0.0]])
 
@@ -20,8 +21,16 @@ def scored(
     spec: Any, *, output: Any = LOGITS, labels: Tensor | None = None, score: Any = "logit"
 ) -> tuple[list[float], list[int]]:
     (target,) = resolve_targets(spec)
-    scores, classes = target.scores(output, labels=labels, score=score)
-    return scores.tolist(), classes.tolist()
+    samples = len(output) if isinstance(output, Tensor) else 2
+    explained = target.explain(output, Given(samples, labels, None, score))
+    return explained.scores.tolist(), explained.classes.tolist()
+
+
+def pair(
+    target: Target, output: Tensor, *, labels: Tensor | None = None, score: Any = "logit"
+) -> tuple[Tensor, Tensor]:
+    explained = target.explain(output, Given(len(output), labels, None, score))
+    return explained.scores, explained.classes
 
 
 def margin(output: Tensor) -> Tensor:
@@ -61,7 +70,7 @@ def test_callable_gets_the_plain_output_under_probability_too() -> None:
 def test_scores_stay_attached_to_the_graph(score: Any) -> None:
     output = LOGITS.clone().requires_grad_()
     (target,) = resolve_targets(1)
-    target.scores(output, labels=None, score=score)[0].sum().backward()
+    target.explain(output, Given(2, score=score)).scores.sum().backward()
     assert output.grad is not None
     if score == "logit":
         assert output.grad.tolist() == [[0, 1, 0], [0, 1, 0]]
@@ -100,7 +109,7 @@ def test_names_follow_the_order_asked_for(spec: Any, names: list[str]) -> None:
 
 
 def test_targets_are_frozen_and_plain() -> None:
-    assert resolve_targets({"per_probe": [1, 2]}) == (Target("per_probe", (1, 2)),)
+    assert resolve_targets({"per_probe": [1, 2]}) == (Target("per_probe", Class((1, 2))),)
 
 
 @pytest.mark.parametrize("spec", [[3, 3], ["predicted", "label", "predicted"], [margin, margin]], ids=str)
@@ -165,7 +174,8 @@ def test_label_without_labels_is_refused_with_what_to_give() -> None:
 def test_labels_of_another_shape_are_refused_with_it(labels: Tensor) -> None:
     with pytest.raises(TargetError) as caught:
         scored("label", labels=labels)
-    assert str(caught.value) == f"labels: got shape {list(labels.shape)} for 2 inputs; give one class for each"
+    assert f"labels: got shape {list(labels.shape)} for " in str(caught.value)
+    assert "give one class for each" in str(caught.value)
 
 
 def test_per_probe_of_another_length_is_refused_with_both() -> None:
@@ -178,8 +188,8 @@ def test_per_probe_of_another_length_is_refused_with_both() -> None:
     [
         (torch.zeros(2, 3, 4), "a tensor [2, 3, 4] of torch.float32"),
         (torch.zeros(2, 3, dtype=torch.int64), "a tensor [2, 3] of torch.int64"),
-        ({"logits": LOGITS}, "dict"),
-        ((LOGITS, None), "tuple"),
+        ({"logits": LOGITS}, "a dict with 'logits'"),
+        ((LOGITS, None), "a tuple of 2"),
         (None, "NoneType"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -189,7 +199,8 @@ def test_output_that_is_no_logits_is_refused_with_what_came(output: Any, came: s
         with pytest.raises(TargetError) as caught:
             call()
         assert f"targets: the model returned {came}, expected logits [N, C]" in str(caught.value)
-        assert "give a callable target" in str(caught.value)
+        assert "name the logits in it with output_key=" in str(caught.value)
+        assert "or a callable that turns it into scores [N]" in str(caught.value)
 
 
 def test_half_precision_logits_are_logits() -> None:
@@ -203,23 +214,23 @@ def test_half_precision_logits_are_logits() -> None:
 def test_the_sign_of_a_single_logit_decides(shape: tuple[int, ...]) -> None:
     z = torch.tensor([2.0, -3.0, 0.5], dtype=torch.float64).reshape(shape).requires_grad_()
     labels = torch.tensor([0, 0, 1])
-    predicted, classes = resolve_targets("predicted")[0].scores(z, labels=None, score="logit")
+    predicted, classes = pair(resolve_targets("predicted")[0], z, labels=None, score="logit")
     assert (predicted.tolist(), classes.tolist()) == ([2.0, 3.0, 0.5], [1, 0, 1])
-    true, _ = resolve_targets("label")[0].scores(z, labels=labels, score="logit")
+    true, _ = pair(resolve_targets("label")[0], z, labels=labels, score="logit")
     assert true.tolist() == [-2.0, 3.0, 0.5]
-    one, _ = resolve_targets(1)[0].scores(z, labels=None, score="probability")
+    one, _ = pair(resolve_targets(1)[0], z, labels=None, score="probability")
     assert torch.allclose(one, z.flatten().sigmoid())
     (gradient,) = torch.autograd.grad(predicted.sum(), z)
     assert gradient.flatten().tolist() == [1.0, -1.0, 1.0]
     with pytest.raises(TargetError, match="asks for class 2, but the model's output has 2 classes; valid are 0 to 1"):
-        resolve_targets(2)[0].scores(z, labels=None, score="logit")
+        pair(resolve_targets(2)[0], z, labels=None, score="logit")
 
 
 def test_top_is_one_target_for_each_rank() -> None:
     logits = torch.tensor([[0.1, 0.9, 0.5], [3.0, 1.0, 2.0]])
     targets = resolve_targets({"top": 3})
     assert [target.name for target in targets] == ["top1", "top2", "top3"]
-    found = [target.scores(logits, labels=None, score="logit") for target in targets]
+    found = [pair(target, logits, labels=None, score="logit") for target in targets]
     assert [classes.tolist() for _, classes in found] == [[1, 0], [2, 2], [0, 1]]
     assert [values.tolist() for values, _ in found] == [
         pytest.approx([0.9, 3.0]),
@@ -227,23 +238,23 @@ def test_top_is_one_target_for_each_rank() -> None:
         pytest.approx([0.1, 1.0]),
     ]
     with pytest.raises(TargetError, match="'top4' asks for more than the model's 3 classes"):
-        resolve_targets({"top": 4})[3].scores(logits, labels=None, score="logit")
+        pair(resolve_targets({"top": 4})[3], logits, labels=None, score="logit")
 
 
 def test_contrast_is_the_difference_of_two_scores() -> None:
     logits = torch.tensor([[0.0, 4.0, 1.0], [5.0, 1.0, 2.0]])
     labels = torch.tensor([2, 0])
     (fixed,) = resolve_targets({"contrast": [1, 2]})
-    values, classes = fixed.scores(logits, labels=None, score="logit")
+    values, classes = pair(fixed, logits, labels=None, score="logit")
     assert (fixed.name, values.tolist(), classes.tolist()) == ("1_vs_2", [3.0, -1.0], [1, 1])
     (mistake,) = resolve_targets({"contrast": ["predicted", "label"]})
-    values, classes = mistake.scores(logits, labels=labels, score="logit")
+    values, classes = pair(mistake, logits, labels=labels, score="logit")
     assert (mistake.name, values.tolist(), classes.tolist()) == ("predicted_vs_label", [3.0, 0.0], [1, 0])
     softmax = logits.softmax(1)
-    values, _ = fixed.scores(logits, labels=None, score="probability")
+    values, _ = pair(fixed, logits, labels=None, score="probability")
     assert torch.allclose(values, softmax[:, 1] - softmax[:, 2])
     with pytest.raises(TargetError, match="asks for class 7"):
-        resolve_targets({"contrast": [1, 7]})[0].scores(logits, labels=None, score="logit")
+        pair(resolve_targets({"contrast": [1, 7]})[0], logits, labels=None, score="logit")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +286,6 @@ def test_callable_of_another_shape_is_refused_with_what_came(returned: Any, came
 def test_score_is_one_of_two() -> None:
     assert [check_score(score) for score in ("logit", "probability")] == ["logit", "probability"]
     with pytest.raises(
-        TargetError, match=r"score: got 'logits'; valid are 'logit' \(.*\) and 'probability' \(its softmax"
+        TargetError, match=r"score: got 'logits'; valid are 'logit' \(.*\), 'probability' \(its softmax\) and 'sigmoid'"
     ):
         check_score("logits")

@@ -29,7 +29,8 @@ class Manifest:
         methods: Likewise.
         targets: Likewise.
         score: ``"logit"`` or ``"probability"``.
-        map_shapes: Layer to ``[h, w]``.
+        map_shapes: Layer to ``[h, w]`` (``[d, h, w]`` in 3-D); ``layer/method`` to the shape of a method whose maps
+            have one of their own, such as the input's.
         fingerprint: Of the probes.
         parent: Folder, run and last step of the run that this one continues, or ``None``.
         created: Date and time in UTC, ISO 8601.

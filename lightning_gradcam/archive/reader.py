@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
 from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked
-from lightning_gradcam.compute import CamKey
+from lightning_gradcam.cams import CamKey
 from lightning_gradcam.errors import ArchiveError, did_you_mean
+from lightning_gradcam.methods import MODEL
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.storage import Storage
@@ -96,26 +98,32 @@ class Archive:
     ) -> FloatArray:
         """Returns one layer's maps over all steps, float32 ``[steps, N, h, w]``, not normalised.
 
+        Maps of 3-D layers are ``[steps, N, d, h, w]``.
+
         Args:
             layer: One of :attr:`layers`.
-            method: One of :attr:`methods`; ``None``: the first configured.
+            method: One of :attr:`methods`; ``None``: the first configured that this layer has.
             target: One of :attr:`targets` (a class index may stand for its name); ``None``: the first configured.
             relu: Keep only what speaks for the target; ``False`` gives signed maps.
 
         Raises:
             ArchiveError: The layer, method or target is not in the archive, or a step's file is damaged.
         """
+        possible = [name for name in self.methods if self._shape(layer, name) is not None]
         chosen = {
             "layer": (layer, self.layers),
-            "method": (self.methods[0] if method is None else method, self.methods),
+            "method": (method if method is not None or not possible else possible[0], possible),
             "target": (self.targets[0] if target is None else str(target), self.targets),
         }
         for argument, (value, choices) in chosen.items():
             if value not in choices:
-                raise ArchiveError(f"{argument}: {value!r} is not in this archive{did_you_mean(value, choices)}")
-        key = CamKey(*(value for value, _ in chosen.values()))
+                where = f" at layer {layer!r}" if argument == "method" and value in self.methods else ""
+                raise ArchiveError(
+                    f"{argument}: {value!r} is not in this archive{where}{did_you_mean(str(value), choices)}"
+                )
+        key = CamKey(*(str(value) for value, _ in chosen.values()))
         files = self._files()
-        stacked = np.zeros((len(files), len(self.probes), *self.manifest.map_shapes[layer]), np.float32)
+        stacked = np.zeros((len(files), len(self.probes), *(self._shape(layer, key.method) or ())), np.float32)
         for row, (*_, file) in enumerate(files):
             maps = self._read(file).maps.get(key)
             if maps is None or maps.shape != stacked[row].shape:
@@ -139,6 +147,12 @@ class Archive:
         if not -len(files) <= index < len(files):
             raise ArchiveError(f"index: got {index}; the archive has {len(files)} steps")
         return self._read(files[index][-1])
+
+    def _shape(self, layer: str, method: str) -> Sequence[int] | None:
+        shapes = self.manifest.map_shapes
+        own = shapes.get(f"{layer}/{method}")
+        # A method with the key "model" has no maps at the layers, and is listed with a shape of its own.
+        return own if own is not None or f"{MODEL}/{method}" in shapes else shapes.get(layer)
 
     def _files(self) -> list[tuple[int, int, int, str]]:
         names = [(name, parse_step_file_name(name)) for name in self._storage.names(STEPS)]

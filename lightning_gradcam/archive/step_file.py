@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_gradcam.compute import CamKey
+from lightning_gradcam.cams import CamKey
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord
 
 SCHEMA = 1

@@ -1,5 +1,13 @@
 """CAM methods: pure functions from activations and gradients to signed maps, and their registry."""
 
-from lightning_gradcam.methods.registry import CamMethod, available_methods, register_method, relu, resolve_methods
+from lightning_gradcam.methods.registry import (
+    MODEL,
+    CamMethod,
+    Method,
+    available_methods,
+    register_method,
+    relu,
+    resolve_methods,
+)
 
-__all__ = ["CamMethod", "available_methods", "register_method", "relu", "resolve_methods"]
+__all__ = ["MODEL", "CamMethod", "Method", "available_methods", "register_method", "relu", "resolve_methods"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:  # noqa: ARG001 - every method gets both
+def eigencam(activations: Tensor) -> Tensor:
     r"""Eigen-CAM: the activations' projection on their first principal component; no class is asked for.
 
     With the places as samples and the channels centred (as pytorch-grad-cam does; the paper leaves them uncentred,
@@ -17,7 +17,6 @@ def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:  # noqa: ARG001 
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Not used.
 
     Returns:
         Signed map ``[N, *S]``; all zero where the activation is the same everywhere. Cost: one forward, and a singular
@@ -41,7 +40,7 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return _first_component(activations * gradients)
 
 
-def random(activations: Tensor, gradients: Tensor) -> Tensor:  # noqa: ARG001
+def random(activations: Tensor) -> Tensor:
     """Channels weighted at random, uniformly from -1 to 1: the baseline that any method must beat.
 
     The weights are the same in every call, for every sample and on every device, so that the maps can be compared over
@@ -49,7 +48,6 @@ def random(activations: Tensor, gradients: Tensor) -> Tensor:  # noqa: ARG001
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Not used.
 
     Returns:
         Signed map ``[N, *S]``. Cost: one forward.

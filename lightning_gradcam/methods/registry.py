@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -16,18 +18,51 @@ from lightning_gradcam.methods.gradients import (
     layercam,
     xgradcam,
 )
+from lightning_gradcam.methods.perturbation import ablationcam, scorecam
+from lightning_gradcam.methods.pictures import fullgrad, guided_backprop, guided_gradcam
+from lightning_gradcam.methods.scores import cam, finercam, legrad, shapleycam, smoothgradcam_plus_plus
 
-CamMethod = Callable[[Tensor, Tensor], Tensor]
-_REGISTRY: dict[str, CamMethod] = {
-    "gradcam": gradcam,
-    "gradcam++": gradcam_plus_plus,
-    "xgradcam": xgradcam,
-    "hirescam": hirescam,
-    "layercam": layercam,
-    "gradcam_elementwise": gradcam_elementwise,
-    "eigencam": eigencam,
-    "eigengradcam": eigengradcam,
-    "random": random,
+CamMethod = Callable[..., Tensor]
+Needs = Literal["gradients", "activations", "rerun", "model"]
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's function, and what it is called with.
+
+    Attributes:
+        function: The formula.
+        needs: ``"gradients"``: activations and gradients ``[N, C, *S]``, and returns ``[N, *S]``. ``"activations"``:
+            those alone. ``"rerun"``: a :class:`~lightning_gradcam.rerun.Rerun` for each layer, and returns
+            ``[T, N, …]`` of every target. ``"model"``: one for all layers together, whose maps have the key
+            ``"model"``.
+    """
+
+    function: CamMethod
+    needs: Needs = "gradients"
+
+
+_REGISTRY: dict[str, Method] = {
+    "gradcam": Method(gradcam),
+    "gradcam++": Method(gradcam_plus_plus),
+    "smoothgradcam++": Method(smoothgradcam_plus_plus, "rerun"),
+    "xgradcam": Method(xgradcam),
+    "hirescam": Method(hirescam),
+    "layercam": Method(layercam),
+    "gradcam_elementwise": Method(gradcam_elementwise),
+    "eigencam": Method(eigencam, "activations"),
+    "eigengradcam": Method(eigengradcam),
+    "scorecam": Method(scorecam, "rerun"),
+    "ablationcam": Method(ablationcam, "rerun"),
+    "cam": Method(cam, "rerun"),
+    "finercam": Method(finercam, "rerun"),
+    "shapleycam": Method(shapleycam, "rerun"),
+    "legrad": Method(legrad, "rerun"),
+    "guided_gradcam": Method(guided_gradcam, "rerun"),
+    "guided_backprop": Method(guided_backprop, "model"),
+    "fullgrad": Method(fullgrad, "model"),
+    "random": Method(random, "activations"),
 }
 
 
@@ -43,19 +78,23 @@ def relu(maps: Tensor) -> Tensor:
     return maps.clamp(min=0)
 
 
-def register_method(name: str, method: CamMethod) -> None:
+def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients") -> None:
     """Adds a CAM method under a name that ``methods=`` then takes.
 
     Args:
         name: The name in options, keys and tags: lower-case letters, digits, ``_`` and ``+``.
         method: A pure function from activations ``[N, C, *S]`` and gradients of the same shape to a signed map
             ``[N, *S]``; both come in float32 (float64 where the model runs in it).
+        needs: ``"gradients"`` (default), or ``"activations"``: the method is called with these alone. ``"rerun"``: it
+            is called with a :class:`~lightning_gradcam.rerun.Rerun`, which runs the model again, and returns the maps
+            ``[T, N, *S]`` of every target. ``"model"``: likewise, once for all layers; its maps have the key
+            ``"model"`` in a layer's place.
 
     Raises:
-        MethodError: The name has other characters or is taken, or ``method`` can't be called.
+        MethodError: The name has other characters or is taken, ``method`` can't be called, or ``needs`` is unknown.
 
     Example:
-        >>> register_method("mean_activation", lambda activations, gradients: activations.mean(1))
+        >>> register_method("mean_activation", lambda activations: activations.mean(1), needs="activations")
         >>> "mean_activation" in available_methods()
         True
     """
@@ -65,7 +104,10 @@ def register_method(name: str, method: CamMethod) -> None:
         raise MethodError(f"name: the method {name!r} exists already; choose another name")
     if not callable(method):
         raise MethodError(f"method: got {method!r}; give a function of activations and gradients")
-    _REGISTRY[name] = method
+    choices: tuple[Any, ...] = ("gradients", "activations", "rerun", "model")
+    if needs not in choices:
+        raise MethodError(f"needs: got {needs!r}; valid are {', '.join(map(repr, choices))}")
+    _REGISTRY[name] = Method(method, needs)
 
 
 def available_methods() -> tuple[str, ...]:
@@ -73,11 +115,11 @@ def available_methods() -> tuple[str, ...]:
     return tuple(_REGISTRY)
 
 
-def resolve_methods(methods: str | Sequence[str]) -> dict[str, CamMethod]:
+def resolve_methods(methods: str | Sequence[str]) -> dict[str, Method]:
     """Looks up one name or several.
 
     Returns:
-        Name to function, in the order asked for.
+        Name to method, in the order asked for.
 
     Raises:
         MethodError: Nothing was given, or a name is unknown.

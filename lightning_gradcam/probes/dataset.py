@@ -84,7 +84,7 @@ def draw_probes(
         batch = (collate_fn or default_collate)([dataset[index] for index in indices])
         masks = _masks(dataset, indices)
     inputs, labels = split_batch(batch, input_key, label_key)
-    if labels is not None and (labels.dim() != 1 or labels.is_floating_point()):
+    if labels is not None and not _are_classes(labels):
         labels = None
     display, how = to_pixels(inputs.detach().cpu(), shown_normalization(dataset, mean, std))
     names = find_class_names(dataset)
@@ -102,6 +102,13 @@ def draw_probes(
         ),
         batch,
     )
+
+
+def _are_classes(labels: Tensor) -> bool:
+    """Whether labels are a class a sample, or 0 and 1 for each of several classes."""
+    if labels.dim() == 1:
+        return not labels.is_floating_point()
+    return labels.dim() == 2 and labels.shape[1] > 1 and bool(((labels == 0) | (labels == 1)).all())
 
 
 def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tuple[Tensor, Tensor | None]:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam import MethodError, available_methods, register_method
+from lightning_gradcam.methods import Method, relu, resolve_methods
 from lightning_gradcam.methods import registry as module
-from lightning_gradcam.methods import relu, resolve_methods
 from lightning_gradcam.methods.gradients import gradcam
 
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REGISTRY", {"gradcam": gradcam})
+    monkeypatch.setattr(module, "_REGISTRY", {"gradcam": Method(gradcam)})
 
 
 def mean_activation(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def test_gradcam_is_the_first_method() -> None:
 def test_registered_method_is_available_and_found() -> None:
     register_method("mean_act+2", mean_activation)
     assert available_methods() == ("gradcam", "mean_act+2")
-    assert resolve_methods("mean_act+2") == {"mean_act+2": mean_activation}
+    assert resolve_methods("mean_act+2") == {"mean_act+2": Method(mean_activation)}
     assert list(resolve_methods(["mean_act+2", "gradcam"])) == ["mean_act+2", "gradcam"]
 
 
@@ -100,13 +100,21 @@ def test_name_with_other_characters_is_refused(name: str) -> None:
 def test_taken_name_is_refused_and_kept() -> None:
     with pytest.raises(MethodError, match="name: the method 'gradcam' exists already; choose another name"):
         register_method("gradcam", mean_activation)
-    assert resolve_methods("gradcam") == {"gradcam": gradcam}
+    assert resolve_methods("gradcam") == {"gradcam": Method(gradcam)}
 
 
 @pytest.mark.usefixtures("registry")
 def test_method_that_can_not_be_called_is_refused() -> None:
     with pytest.raises(MethodError, match="method: got 'gradcam'; give a function of activations and gradients"):
         register_method("other", "gradcam")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("registry")
+def test_what_a_method_needs_is_one_of_four() -> None:
+    register_method("other", mean_activation, needs="rerun")
+    assert resolve_methods("other")["other"].needs == "rerun"
+    with pytest.raises(MethodError, match="needs: got 'grads'; valid are 'gradients', 'activations', 'rerun', 'model'"):
+        register_method("third", mean_activation, needs="grads")  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("registry")

@@ -1,0 +1,89 @@
+"""What was found: maps by layer, method and target, and what they explain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lightning_gradcam.layout import Layout
+
+
+class CamKey(NamedTuple):
+    """What one map explains: the layer's name, the method's name and the target's name."""
+
+    layer: str
+    method: str
+    target: str
+
+
+def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
+    """Finds the key that ``wanted`` means.
+
+    Args:
+        keys: All keys.
+        wanted: A full ``(layer, method, target)``, where a class index may stand for its name, or a layer's name
+            where that layer has a single map.
+
+    Raises:
+        KeyError: There is no such key, or a bare layer name is ambiguous; the message lists the keys.
+    """
+    if isinstance(wanted, str):
+        matches = [key for key in keys if key.layer == wanted]
+    elif isinstance(wanted, tuple):
+        matches = [key for key in keys if key == tuple(str(part) for part in wanted)]
+    else:
+        matches = []
+    if len(matches) != 1:
+        why = "is ambiguous" if matches else "not found"
+        listed = ", ".join(str(tuple(key)) for key in (matches or keys))
+        raise KeyError(f"{wanted!r} {why}; give (layer, method, target), one of: {listed}")
+    return matches[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Cams(Mapping[CamKey, Tensor]):
+    """The maps of one batch, and what was explained. A read-only mapping.
+
+    ``cams[layer, method, target]`` is a float tensor ``[N, h, w]`` (``[N, d, h, w]`` in 3-D) at the layer's own
+    resolution, not normalised; signed where ``relu=False``. ``cams["layer4"]`` works where that layer has a single map.
+
+    Attributes:
+        maps: :class:`CamKey` to map.
+        scores: Target name to the explained scores ``[N]``.
+        classes: Target name to the explained classes ``[N]`` (int64; -1 where there is none).
+        output: The model's output, detached.
+        predicted: The most likely classes ``[N]``; ``None`` where the output has no classes.
+        confidence: Their probabilities ``[N]``, the softmax (of ``score="sigmoid"``, the sigmoid); ``None`` likewise.
+        layouts: Layer name to the meaning of its activation's axes.
+    """
+
+    maps: Mapping[CamKey, Tensor]
+    scores: Mapping[str, Tensor]
+    classes: Mapping[str, Tensor]
+    output: Any
+    predicted: Tensor | None = None
+    confidence: Tensor | None = None
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+
+    def __getitem__(self, key: CamKey | tuple[str, str, str | int] | str) -> Tensor:
+        return self.maps[find_key(list(self.maps), key)]
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            find_key(list(self.maps), key)
+        except KeyError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[CamKey]:
+        return iter(self.maps)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{tuple(key)}: {list(value.shape)}" for key, value in self.maps.items())
+        return f"Cams({shapes})"

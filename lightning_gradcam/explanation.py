@@ -1,0 +1,222 @@
+"""One explanation: the forward that all layers, targets and methods share, and the methods that run the model again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
+
+from lightning_gradcam.cams import CamKey, Cams
+from lightning_gradcam.capture import Captured, capture, require_gradients
+from lightning_gradcam.errors import CaptureError, LayerError, MethodError
+from lightning_gradcam.inputs import Forward, Inputs, detached, with_gradient
+from lightning_gradcam.layout import Layout, check_places, find_layout, picture_size
+from lightning_gradcam.methods import MODEL, Method
+from lightning_gradcam.methods import relu as relu_step
+from lightning_gradcam.rerun import Model, Rerun, full_precision
+from lightning_gradcam.survey import Survey, mixed
+from lightning_gradcam.targets import Explained, Given, Target, prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What the forward that all layers, targets and methods share has given."""
+
+    activations: Mapping[str, Tensor]
+    calls: Mapping[str, int]
+    layouts: Mapping[str, Layout]
+    explained: Mapping[str, Explained]
+    maps: Mapping[CamKey, Tensor]
+    output: Any
+
+
+@dataclass(eq=False)
+class Explanation:
+    """What is asked of a model.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        run: From inputs to the explained output.
+        inputs: The batch.
+        targets: What is explained.
+        methods: How, by name.
+        given: What targets may look at besides the output.
+        given_layouts: What the user says of layouts, by layer name; ``""`` stands for all.
+    """
+
+    model: nn.Module
+    run: Forward
+    inputs: Inputs
+    targets: Sequence[Target]
+    methods: Mapping[str, Method]
+    given: Given
+    given_layouts: Mapping[str, str]
+
+    @cached_property
+    def survey(self) -> Survey:
+        """A look at the model with two of the samples; only where it is needed."""
+        few = self.inputs.first(2)
+        return Survey(
+            self.model,
+            lambda: self.run(few.fresh()),
+            samples=few.samples,
+            picture=picture_size(few.picture),
+            given=self.given_layouts,
+        )
+
+    def possible(self) -> str:
+        """Returns which layers could be named, for errors."""
+        try:
+            return ", ".join(self.survey.spatial()) or "(none)"
+        except Exception as error:  # the model itself fails; what was wrong before is what counts
+            return f"unknown ({type(error).__name__}: {error})"
+
+    def at(self, modules: Mapping[str, nn.Module], *, relu: bool) -> Cams:
+        """Computes the maps of these layers, by name; see :func:`lightning_gradcam.compute_cams`."""
+        try:
+            first = self._shared(modules, whole_graph=False)
+        except CheckpointError:
+            first = None
+        # A model that switches grad mode in its own forward, or checkpoints activations, drops the short graph.
+        first = self._shared(modules, whole_graph=True) if first is None else first
+        assert first is not None
+        found = dict(first.maps)
+        again = Model(self.model, self.run, self.inputs, first.explained)
+        for name, method in self.methods.items():
+            if method.needs == "model":
+                self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)
+            elif method.needs == "rerun":
+                for layer, module in modules.items():
+                    handle = Rerun(
+                        again, layer, module, first.activations[layer], first.layouts[layer], first.calls[layer]
+                    )
+                    self._put(found, layer, name, method.function(handle), targets=self.targets)
+        order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
+        maps = {key: relu_step(found[key]) if relu else found[key] for key in order if key in found}
+        classes = all(target.select.has_classes for target in self.targets)
+        likeliest = prediction(detached(first.output), self.given.score) if classes else None
+        predicted, confidence = likeliest or (None, None)
+        return Cams(
+            MappingProxyType(maps),
+            MappingProxyType({name: full_precision(e.scores.detach()) for name, e in first.explained.items()}),
+            MappingProxyType({name: e.classes for name, e in first.explained.items()}),
+            detached(first.output),
+            predicted,
+            confidence,
+            MappingProxyType(dict(first.layouts)),
+        )
+
+    def _shared(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:
+        """``None`` where a gradient is missing and the whole graph has not been tried."""
+        with capture(modules, whole_graph=whole_graph) as captured:
+            picture = with_gradient(self.inputs.picture) if whole_graph else None
+            output = self.run(self.inputs.fresh(picture))
+            activations = captured.activations
+            captured.unhook()
+            layouts = {name: self._layout(name, activation) for name, activation in activations.items()}
+            explained = {target.name: target.explain(output, self.given) for target in self.targets}
+            maps = self._pure(captured, layouts, explained, strict=whole_graph)
+            if maps is None:
+                return None
+            return Shared(
+                {name: activation.detach() for name, activation in activations.items()},
+                captured.calls,
+                layouts,
+                {name: replace(e, scores=e.scores.detach()) for name, e in explained.items()},
+                maps,
+                detached(output),
+            )
+
+    def _layout(self, name: str, activation: Tensor) -> Layout:
+        layout = find_layout(
+            name,
+            activation.shape,
+            samples=self.inputs.samples,
+            picture=picture_size(self.inputs.picture),
+            given=self.given_layouts.get(name, self.given_layouts.get("")),
+        )
+        if layout is None:
+            # Nothing but the order of calls tells: its axes hold for any number of samples.
+            seen = self.survey.layout(name)
+            shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
+            layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))
+        check_places(name, activation.shape, layout)
+        return layout
+
+    def _pure(
+        self,
+        captured: Captured,
+        layouts: Mapping[str, Layout],
+        explained: Mapping[str, Explained],
+        *,
+        strict: bool,
+    ) -> dict[CamKey, Tensor] | None:
+        """Maps of the methods that are functions of activations and gradients; ``None`` where a gradient is missing."""
+        found: dict[CamKey, Tensor] = {}
+        features = {n: full_precision(layouts[n].feature_map(a.detach())) for n, a in captured.activations.items()}
+        needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
+        reached = dict.fromkeys(layouts, False)
+        for target in self.targets:
+            if not needed:
+                break
+            last = target is self.targets[-1]
+            gradients = captured.gradients(explained[target.name].scores, retain_graph=not last)
+            if not strict and any(gradient is None for gradient in gradients.values()):
+                return None
+            for layer, gradient in self._required(gradients).items():
+                slopes = full_precision(layouts[layer].feature_map(gradient))
+                reached[layer] = reached[layer] or bool((slopes != 0).any())
+                for name in needed:
+                    signed = self.methods[name].function(features[layer], slopes)
+                    self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
+        for name, method in self.methods.items():
+            for layer in features if method.needs == "activations" else ():
+                signed = method.function(features[layer])
+                for target in self.targets:
+                    self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
+        for layer in [name for name, is_reached in reached.items() if needed and not is_reached]:
+            self._check_dependence(layer, layouts[layer])
+        return found
+
+    def _put(
+        self,
+        found: dict[CamKey, Tensor],
+        layer: str,
+        method: str,
+        maps: Tensor,
+        *,
+        targets: Sequence[Target],
+        grid: Sequence[int] | None = None,
+    ) -> None:
+        """Files maps ``[T, N, *S]``, where they are that."""
+        expected = [len(targets), self.inputs.samples, *(grid or ())]
+        fits = list(maps.shape) == expected if grid else list(maps.shape[:2]) == expected and maps.dim() in (4, 5)
+        if not fits:
+            came, wanted = (list(maps.shape)[1:], expected[1:]) if grid else (list(maps.shape), [*expected, "h", "w"])
+            raise MethodError(f"methods: {method!r} returned {came} at layer {layer!r}, expected {wanted}")
+        found.update({CamKey(layer, method, target.name): maps[place] for place, target in enumerate(targets)})
+
+    def _check_dependence(self, layer: str, layout: Layout) -> None:
+        """Refuses a layer on whose places no score can depend, whatever the weights."""
+        if self.survey.alive(mixed, [layer]) or layer not in self.survey.spatial():
+            return
+        instead = self.survey.instead_of(layer, mixed, later=False)
+        tokens = f" of {layout.prefix} class or register tokens only" if layout.prefix else ""
+        raise LayerError(
+            f"layers: the gradient at {layer!r} is zero everywhere by construction: the output is read off"
+            f"{tokens or ' other places than its feature map'}; name {repr(instead) if instead else 'an earlier layer'}"
+            " instead"
+        )
+
+    def _required(self, gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        try:
+            return require_gradients(gradients)
+        except CaptureError as error:
+            missing = next(name for name, gradient in gradients.items() if gradient is None)
+            instead = self.survey.instead_of(missing, mixed, later=True)
+            raise CaptureError(f"{error}, for instance {instead!r}" if instead else str(error)) from None

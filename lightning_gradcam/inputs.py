@@ -1,0 +1,166 @@
+"""A model's inputs, of whatever structure, and the picture among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from lightning_gradcam.errors import ConfigurationError
+
+Forward = Callable[[Any], Any]
+
+
+class Inputs:
+    """What the model is called with: a tensor, or a tuple, list or dict of several.
+
+    The picture is the first floating-point tensor with four axes or more, else the first floating-point tensor.
+
+    Args:
+        values: As the user gives them.
+        picture: The tensor among them that is the picture.
+
+    Raises:
+        ConfigurationError: There is no floating-point tensor among them.
+    """
+
+    def __init__(self, values: Any, picture: Tensor | None = None) -> None:
+        leaves, self._structure = tree_flatten(values)
+        known = next((i for i, leaf in enumerate(leaves) if leaf is picture), None)
+        # What was captured under inference mode can't enter a graph; its clone, made outside, can.
+        self._leaves = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in leaves]
+        floating = [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.is_floating_point()]
+        # A whole-number tensor can be a picture too, of a model that scales it itself.
+        floating = floating or [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.dim() >= 3]
+        if not floating and known is None:
+            raise ConfigurationError(
+                f"inputs: got a {type(values).__name__}; give a tensor [N, …] as the model takes it, or a tuple or dict"
+                " of its arguments"
+            )
+        guess = next((i for i in floating if self._leaves[i].dim() >= 4), next(iter(floating), 0))
+        self._place = guess if known is None else known
+
+    @property
+    def picture(self) -> Tensor:
+        """The picture, ``[N, …]``."""
+        picture: Tensor = self._leaves[self._place]
+        return picture
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return len(self.picture)
+
+    def fresh(self, picture: Tensor | None = None, copies: int = 1) -> Any:
+        """Returns the inputs for one forward, which may change them in place.
+
+        Args:
+            picture: What stands in the picture's place.
+            copies: How often all else is repeated along the samples.
+        """
+        leaves = [self._repeated(leaf, copies) for leaf in self._leaves]
+        if picture is not None:
+            leaves[self._place] = picture
+        return tree_unflatten(leaves, self._structure)
+
+    def first(self, count: int) -> Inputs:
+        """Returns the first few samples."""
+        samples = self.samples
+        leaves = [x[:count] if isinstance(x, Tensor) and x.dim() and len(x) == samples else x for x in self._leaves]
+        return Inputs(tree_unflatten(leaves, self._structure), picture=leaves[self._place])
+
+    def _repeated(self, leaf: Any, copies: int) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if copies == 1 or not leaf.dim() or len(leaf) != self.samples:
+            return leaf.clone()
+        return leaf.repeat(copies, *[1] * (leaf.dim() - 1))
+
+
+def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forward:
+    """Returns the function from inputs to the output that is explained.
+
+    Args:
+        model: Called with a tensor; with the entries of a tuple or list as arguments, or those of a dict as keyword
+            arguments.
+        forward: Called instead, with the inputs as they are.
+        output_key: Where the output stands in what comes back; see :func:`pick_output`.
+    """
+
+    def call(values: Any) -> Any:
+        if forward is not None:
+            output = forward(values)
+        elif isinstance(values, Mapping):
+            output = model(**values)
+        elif isinstance(values, (tuple, list)):
+            output = model(*values)
+        else:
+            output = model(values)
+        return pick_output(output, output_key)
+
+    return call
+
+
+def pick_output(output: Any, key: Any) -> Any:
+    """Takes the explained output out of what a model returns.
+
+    Args:
+        output: A tensor, tuple, dict, dataclass or other object.
+        key: A place in a tuple, a key of a dict or the name of an attribute; a callable; ``None`` takes all.
+
+    Raises:
+        ConfigurationError: There is nothing of that name.
+
+    Example:
+        >>> pick_output({"logits": 1, "loss": 2}, "logits")
+        1
+    """
+    if key is None:
+        return output
+    if callable(key):
+        return key(output)
+    try:
+        return output[key]
+    except (KeyError, IndexError, TypeError):
+        if isinstance(key, str) and hasattr(output, key):
+            return getattr(output, key)
+    if isinstance(output, Mapping):
+        possible = ", ".join(map(repr, output))
+    elif isinstance(output, (tuple, list)):
+        possible = f"0 to {len(output) - 1}"
+    else:
+        possible = ", ".join(map(repr, getattr(output, "__dict__", {}))) or "none: it is a plain tensor"
+    raise ConfigurationError(
+        f"output_key: got {key!r}, but the model returned a {type(output).__name__} with {possible}; give one of these,"
+        " or a callable"
+    )
+
+
+def check_output_key(key: Any) -> None:
+    """Refuses what can't name an output.
+
+    Raises:
+        ConfigurationError: It is no string, whole number or callable.
+    """
+    if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
+        raise ConfigurationError(
+            f"output_key: got {key!r}; give a place in a tuple, a key of a dict, the name of an attribute, or a"
+            " callable"
+        )
+
+
+def detached(output: Any) -> Any:
+    """Returns an output without its graph, in plain containers."""
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, output)
+
+
+def with_gradient(picture: Tensor) -> Tensor:
+    """Returns a picture that gradients reach, and that the model may still change in place."""
+    source = picture.detach()
+    if not source.is_floating_point():
+        return source.clone()
+    with torch.enable_grad():
+        return source.requires_grad_().clone()

@@ -1,0 +1,151 @@
+"""Other rules for functions that a model calls, by watching every torch call inside a ``with``.
+
+A hook sees modules only; models also call ``F.relu`` and ``F.scaled_dot_product_attention`` as functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+_RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+_SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
+
+
+class _GuidedReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors
+        positive: Tensor = gradient.clamp(min=0) * (values > 0)
+        return positive
+
+
+class _Watch(TorchFunctionMode):
+    def __init__(self, rule: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = self._rule(func, args, kwargs or {})
+        return func(*args, **(kwargs or {})) if result is None else result
+
+
+@contextmanager
+def guided_relus() -> Iterator[list[int]]:
+    """Lets every ReLU, module or function, pass back only positive gradients, where its input was positive.
+
+    Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
+
+    Yields:
+        A list that grows with every ReLU met.
+    """
+    met: list[int] = []
+
+    def rule(func: Any, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
+        if func in _RELUS:
+            met.append(1)
+            return _GuidedReLU.apply(args[0])
+        return None
+
+    with _Watch(rule):
+        yield met
+
+
+@contextmanager
+def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Keeps the attention, after its softmax, that is paid while ``module`` runs.
+
+    Fused attention never forms it; inside this ``with`` it is computed plainly. Attention written out by hand is
+    recognised by its softmax over the last of four axes.
+
+    Args:
+        module: The attention, or a block with one inside.
+
+    Yields:
+        The maps ``[N, heads, queries, keys]``, attached to the graph, in the order of execution.
+    """
+    found: list[Tensor] = []
+    inside = [0]
+
+    def rule(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not inside[0]:
+            return None
+        if func is F.scaled_dot_product_attention:
+            return _attend(found, *args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            return _multi_head(found, args, kwargs)
+        if func in _SOFTMAXES and isinstance(args[0], Tensor) and args[0].dim() == 4:
+            axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+            if axis in (-1, 3):
+                found.append(func(*args, **kwargs))
+                return found[-1]
+        return None
+
+    def enter(_module: nn.Module, _args: Any) -> None:
+        inside[0] += 1
+
+    def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
+        inside[0] -= 1
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # nn.MultiheadAttention's fast path hides everything in one call.
+    torch.backends.mha.set_fastpath_enabled(False)
+    handles = [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        with _Watch(rule):
+            yield found
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for handle in handles:
+            handle.remove()
+
+
+def _multi_head(found: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    # What runs inside a watched function is not watched, so this one runs as a copy that calls our attention.
+    original = F.multi_head_attention_forward
+    names = {**original.__globals__, "scaled_dot_product_attention": partial(_attend, found)}
+    plain = FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
+    output, _ = plain(*args, **{**kwargs, "need_weights": False})
+    if not kwargs.get("need_weights", True):
+        return output, None
+    weights = found[-1]
+    return output, weights.mean(dim=1) if kwargs.get("average_attn_weights", True) else weights
+
+
+def _attend(
+    found: list[Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,  # noqa: ARG001 - evaluation mode drops nothing
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa:
+        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
+    weights = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        weights = weights + torch.full_like(weights, -math.inf).triu(1)
+    if attn_mask is not None:
+        masked = attn_mask.dtype == torch.bool
+        weights = weights.masked_fill(~attn_mask, -math.inf) if masked else weights + attn_mask
+    attention = weights.softmax(dim=-1)
+    if attention.dim() == 4:
+        found.append(attention)
+    return attention @ value

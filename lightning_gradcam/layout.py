@@ -1,0 +1,260 @@
+"""What the axes of an activation mean: from any layer's output to a feature map ``[N, C, *S]`` and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from torch import Tensor
+
+from lightning_gradcam.errors import LayerError
+
+# One class token, or two with distillation, and up to eight registers are in use; some room above that.
+_MOST_PREFIX_TOKENS = 16
+_SPEC = re.compile(r"([NCDHWL]{3,5})(?::(?:(\d+)\+)?(\d+(?:x\d+)+))?")
+_AXES = ("NCHW", "NHWC", "NCDHW", "NDHWC", "NLC", "LNC", "NCL")
+_CHOICES = (
+    f"one of {', '.join(repr(axes) for axes in _AXES)}, tokens with their grid ('NLC:14x14', or 'NLC:1+14x14' with one"
+    " token before it), or a mapping from layer names to these"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The meaning of an activation's axes.
+
+    Attributes:
+        axes: A letter an axis: ``N`` samples, ``C`` channels, ``D``, ``H``, ``W`` places, ``L`` tokens.
+        grid: The spatial shape ``(h, w)`` or ``(d, h, w)``.
+        prefix: How many tokens stand before the grid's (class and register tokens); they are left out of maps.
+
+    Example:
+        >>> import torch
+        >>> Layout("NLC", (14, 14), prefix=1).feature_map(torch.zeros(2, 197, 768)).shape
+        torch.Size([2, 768, 14, 14])
+        >>> str(Layout("NLC", (14, 14), prefix=1))
+        'NLC:1+14x14'
+    """
+
+    axes: str
+    grid: tuple[int, ...]
+    prefix: int = 0
+
+    def __str__(self) -> str:
+        if "L" not in self.axes:
+            return self.axes
+        shape = "x".join(map(str, self.grid))
+        return f"{self.axes}:{f'{self.prefix}+' if self.prefix else ''}{shape}"
+
+    def feature_map(self, values: Tensor) -> Tensor:
+        """Returns an activation, or a gradient of its shape, as ``[N, C, *S]``, without the prefix tokens."""
+        moved = values.permute(*self._order())
+        if "L" in self.axes:
+            moved = moved[:, :, self.prefix :].reshape(*moved.shape[:2], *self.grid)
+        return moved
+
+    def restored(self, feature_map: Tensor, like: Tensor) -> Tensor:
+        """Returns a feature map in the layer's own layout; prefix tokens are those of ``like``."""
+        moved = feature_map
+        if "L" in self.axes:
+            whole = like.permute(*self._order())
+            moved = feature_map.flatten(2)
+            if self.prefix:
+                moved = moved.new_empty(*moved.shape[:2], whole.shape[2]).copy_(whole)
+                moved[:, :, self.prefix :] = feature_map.flatten(2)
+        order = self._order()
+        return moved.permute(*[order.index(axis) for axis in range(len(order))])
+
+    def _order(self) -> list[int]:
+        canonical = "NC" + "".join(letter for letter in "DHWL" if letter in self.axes)
+        return [self.axes.index(letter) for letter in canonical]
+
+
+def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
+    """Checks what the user says of layouts.
+
+    Args:
+        layout: For all layers, by layer name, or ``None``.
+
+    Returns:
+        Layer name to layout; the name ``""`` stands for all layers.
+
+    Raises:
+        LayerError: A layout is none of those that exist.
+    """
+    named = dict(layout) if isinstance(layout, Mapping) else {} if layout is None else {"": layout}
+    for spec in named.values():
+        match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
+        if match is None or match[1] not in _AXES or (match[3] and "L" not in match[1]):
+            raise LayerError(f"layout: got {spec!r}; give {_CHOICES}")
+    return named
+
+
+def picture_size(inputs: Tensor | None) -> tuple[int, ...] | None:
+    """Returns the spatial shape of a model's input: ``(H, W)``, ``(T, H, W)``, or ``None`` where it is no picture."""
+    if inputs is None or not 3 <= inputs.dim() <= 5:
+        return None
+    shape = tuple(inputs.shape)
+    if len(shape) == 3:
+        return shape[1:]
+    channels = (1, 3, 4)
+    return shape[1:-1] if shape[-1] in channels and shape[1] not in channels else shape[2:]
+
+
+def find_layout(
+    name: str,
+    shape: Sequence[int],
+    *,
+    samples: int,
+    picture: Sequence[int] | None,
+    given: str | None = None,
+    last: bool | None = None,
+    grids: Sequence[tuple[int, ...]] | None = None,
+) -> Layout | None:
+    """Reads the layout off an activation's shape.
+
+    Args:
+        name: The layer's name, for errors.
+        shape: The activation's.
+        samples: How many samples the model was given.
+        picture: The input's spatial shape, where it is a picture.
+        given: What the user says, such as ``"NHWC"``.
+        last: Whether what the layer does shows that channels stand last; ``None`` where nothing is known.
+        grids: Spatial shapes that the forward went through before, the nearest first; ``None`` where that has not been
+            looked at.
+
+    Returns:
+        The layout; ``None`` where the shape alone does not tell and ``last`` or ``grids`` are not known yet.
+
+    Raises:
+        LayerError: The output has no places, or is not laid out as ``given``, or nothing tells the tokens' grid.
+    """
+    shape = tuple(shape)
+    if given is not None:
+        return _as_given(name, shape, given, samples, picture, grids)
+    if len(shape) in (4, 5) and shape[0] == samples:
+        return _image(shape, picture, last)
+    if len(shape) == 3 and samples in shape[:2]:
+        axes = "NLC" if shape[0] == samples else "LNC"
+        return _tokens(name, axes, shape, picture, grids)
+    if len(shape) >= 3 and shape[0] != samples:
+        raise LayerError(
+            f"layers: {name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops or"
+            " several pictures at a time; name the block around it, whose output has a row a sample"
+        )
+    raise LayerError(
+        f"layers: {name!r} has no spatial activation: its output is {list(shape)}, expected [N, C, h, w], [N, h, w, C],"
+        " [N, C, d, h, w] or tokens [N, L, C]; name a layer before the flattening or pooling, such as the last"
+        " convolution or block"
+    )
+
+
+def check_places(name: str, shape: Sequence[int], layout: Layout) -> None:
+    """Refuses a layer with a single place, of which no map can be drawn.
+
+    Raises:
+        LayerError: It has one.
+    """
+    if prod(layout.grid) <= 1:
+        raise LayerError(
+            f"layers: {name!r} has no spatial activation: its output {list(shape)} ({layout}) has a single place;"
+            " name a layer before the global pooling, or give the model larger inputs"
+        )
+
+
+def _image(shape: tuple[int, ...], picture: Sequence[int] | None, last: bool | None) -> Layout | None:
+    dims = len(shape) - 2
+    first = Layout("NCHW" if dims == 2 else "NCDHW", shape[2:])
+    final = Layout("NHWC" if dims == 2 else "NDHWC", shape[1:-1])
+    if picture is None or last is not None:
+        return final if last else first
+    both = [fits(layout.grid, picture) for layout in (first, final)]
+    if both[0] != both[1]:
+        return first if both[0] else final
+    return None if both[0] else first
+
+
+def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
+    """Whether a grid could be the picture at a lower resolution: smaller, and of its proportions up to rounding."""
+    height, width = picture[-2:]
+    h, w = grid[-2:]
+    if h > height or w > width or (len(grid) > len(picture)):
+        return False
+    if len(grid) == len(picture) == 3 and grid[0] > picture[0]:
+        return False
+    return abs(h * width - w * height) <= 2 * max(height, width)
+
+
+def _tokens(
+    name: str,
+    axes: str,
+    shape: tuple[int, ...],
+    picture: Sequence[int] | None,
+    grids: Sequence[tuple[int, ...]] | None,
+) -> Layout | None:
+    length = shape[axes.index("L")]
+    fitting = sorted(set(_grids(picture, length)), key=lambda found: (found[0], not found[1]))
+    exact = [(prefix, grid) for prefix, divides, grid in fitting if divides]
+    if exact and exact[0][0] <= 1 and not any(p == exact[0][0] and g != exact[0][1] for p, _, g in fitting):
+        return Layout(axes, exact[0][1], exact[0][0])
+    if grids is None:
+        return None
+    seen = [(length - prod(grid), grid) for grid in grids if 0 <= length - prod(grid) <= _MOST_PREFIX_TOKENS]
+    if seen:
+        # The nearest of those with the fewest tokens left over.
+        prefix, grid = min(seen, key=lambda found: found[0])
+        return Layout(axes, grid, prefix)
+    if fitting and all(prefix != fitting[0][0] for prefix, _, _ in fitting[1:]):
+        return Layout(axes, fitting[0][2], fitting[0][0])
+    possible = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
+    raise LayerError(
+        f"layers: {name!r} gives {length} tokens {list(shape)}, whose grid is not clear from inputs"
+        f" {'of unknown size' if picture is None else 'x'.join(map(str, picture))}"
+        f" ({f'possible: {possible}' if possible else 'none fits'}); say it with layout={{{name!r}: 'NLC:1+14x14'}}"
+        " (one class token, 14 rows, 14 columns), or name a layer with a feature map"
+    )
+
+
+def _grids(picture: Sequence[int] | None, length: int) -> Iterator[tuple[int, bool, tuple[int, ...]]]:
+    """Yields (tokens left over, whether the stride divides the picture, grid) of all strides that could fit."""
+    if picture is None:
+        return
+    height, width = picture[-2:]
+    frames = [(1, True)] if len(picture) == 2 else [(picture[0] // s, picture[0] % s == 0) for s in (1, 2, 4, 8, 16)]
+    for stride, (depth, even) in product(range(1, min(height, width) + 1), frames):
+        h, w = height // stride, width // stride
+        left = length - depth * h * w
+        if depth and h * w > 1 and 0 <= left <= _MOST_PREFIX_TOKENS:
+            divides = even and height % stride == 0 and width % stride == 0
+            yield left, divides, (h, w) if len(picture) == 2 else (depth, h, w)
+
+
+def _as_given(
+    name: str,
+    shape: tuple[int, ...],
+    given: str,
+    samples: int,
+    picture: Sequence[int] | None,
+    grids: Sequence[tuple[int, ...]] | None,
+) -> Layout | None:
+    match = _SPEC.fullmatch(given)
+    assert match is not None
+    axes = match[1]
+    if len(axes) != len(shape) or shape[axes.index("N")] != samples:
+        raise LayerError(
+            f"layout: {given!r} does not fit {name!r}, whose output is {list(shape)} for {samples} samples; give"
+            f" {_CHOICES}"
+        )
+    if "L" not in axes:
+        return Layout(axes, tuple(size for size, letter in zip(shape, axes, strict=True) if letter not in "NC"))
+    if match[3] is None:
+        return _tokens(name, axes, shape, picture, grids)
+    prefix, grid = int(match[2] or 0), tuple(map(int, match[3].split("x")))
+    if prefix + prod(grid) != shape[axes.index("L")]:
+        raise LayerError(
+            f"layout: {given!r} means {prefix + prod(grid)} tokens, but {name!r} gives {shape[axes.index('L')]}"
+        )
+    return Layout(axes, grid, prefix)

@@ -1,0 +1,84 @@
+"""Methods that ask the model what it makes of changed inputs or activations; none of them needs a gradient.
+
+They run the model once for every channel of the layer, in batches of 32 samples, for all targets together: with 8
+probes and a layer of 512 channels, that is 128 forwards a logged step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_gradcam.rerun import Rerun
+
+
+def scorecam(rerun: Rerun) -> Tensor:
+    r"""Score-CAM: :math:`M_s = \sum_k \alpha_k A_{ks}`, :math:`\alpha = \mathrm{softmax}_k\, f(X \circ H_k)`.
+
+    :math:`H_k` is the channel's activation, resized (bilinear, corners not aligned) to the input :math:`X` and scaled
+    to 0…1, and :math:`f` the explained score. The paper subtracts the score of a baseline picture, which the softmax
+    cancels. A channel that is the same everywhere has :math:`H_k = 0`.
+
+    Wang et al., "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks", CVPR 2020 workshops.
+
+    Args:
+        rerun: The handle to the model.
+
+    Returns:
+        Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
+    """
+    activations, picture = rerun.activations, rerun.picture
+
+    def masked() -> Iterator[Tensor]:
+        for channel in activations.unbind(dim=1):
+            mask = _resized(channel, picture)
+            axes = tuple(range(1, mask.dim()))
+            low, high = mask.amin(axes, keepdim=True), mask.amax(axes, keepdim=True)
+            span = high - low
+            share = torch.where(span != 0, (mask - low) / torch.where(span != 0, span, 1), 0)
+            yield picture * share[:, None].to(picture.dtype)
+
+    weights = rerun.on_pictures(masked()).softmax(dim=0)
+    return torch.einsum("ktn,nk...->tn...", weights, activations)
+
+
+def ablationcam(rerun: Rerun) -> Tensor:
+    r"""Ablation-CAM: :math:`M_s = \sum_k w_k A_{ks}`, :math:`w_k = (y - y_k) / |y|`.
+
+    :math:`y_k` is the score when channel :math:`k` of the layer is set to 0. The paper divides by :math:`y`, which
+    turns every sign where the score is negative; the magnitude is taken here, so that a channel whose loss
+    lowers the score always counts for it. Where the score is 0, differences are taken as they are.
+
+    Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
+    Localization", WACV 2020, equation 4.
+
+    Args:
+        rerun: The handle to the model.
+
+    Returns:
+        Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
+    """
+    activations, scores = rerun.activations, rerun.scores
+
+    def ablated() -> Iterator[Tensor]:
+        for channel in range(activations.shape[1]):
+            without = activations.clone()
+            without[:, channel] = 0
+            yield without
+
+    drops = scores - rerun.on_activations(ablated())
+    weights = drops / torch.where(scores == 0, 1, scores.abs())
+    return torch.einsum("ktn,nk...->tn...", weights, activations)
+
+
+def _resized(maps: Tensor, picture: Tensor) -> Tensor:
+    size = picture.shape[2:]
+    if len(size) == maps.dim() - 1:
+        mode = "bilinear" if len(size) == 2 else "trilinear"
+        return F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]
+    # Maps [N, h, w] of a clip [N, C, T, H, W] are the same in every frame.
+    flat = F.interpolate(maps[:, None], size=size[-2:], mode="bilinear", align_corners=False)
+    return flat.expand(-1, size[0], -1, -1)

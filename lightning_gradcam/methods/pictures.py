@@ -1,0 +1,102 @@
+"""Methods whose maps have the input's resolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_gradcam.errors import MethodError
+from lightning_gradcam.rerun import Rerun
+
+
+def guided_backprop(rerun: Rerun) -> Tensor:
+    r"""Guided backpropagation: the input's gradient, where every ReLU passes back positive gradients only.
+
+    Summed over the colour channels. ReLUs are found as modules and as functions; other activations (GELU, SiLU) pass
+    their plain gradient, and a model without a ReLU is refused.
+
+    Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
+
+    Args:
+        rerun: The handle to the model.
+
+    Returns:
+        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward a target.
+
+    Raises:
+        MethodError: The model runs no ReLU.
+    """
+    return rerun.picture_gradients(guided=True).sum(dim=2)
+
+
+def guided_gradcam(rerun: Rerun) -> Tensor:
+    r"""Guided Grad-CAM: guided backpropagation times Grad-CAM after its ReLU, resized to the input (bilinear).
+
+    Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
+    section 3.2.
+
+    Args:
+        rerun: The handle to the model.
+
+    Returns:
+        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards a target.
+
+    Raises:
+        MethodError: The model runs no ReLU.
+    """
+    weights = rerun.gradients().flatten(3).mean(dim=3)
+    maps = torch.einsum("tnk,nk...->tn...", weights, rerun.activations).clamp(min=0)
+    guided = guided_backprop(rerun)
+    return guided * _resized(maps, guided.shape[2:])
+
+
+def fullgrad(rerun: Rerun) -> Tensor:
+    r"""FullGrad: :math:`\psi(\nabla_x f \circ x) + \sum_l \sum_c \psi(f^b_{lc})`, the input's share and every bias's.
+
+    :math:`f^b` is the gradient at the output of a convolution or batch norm times its bias; :math:`\psi` takes the
+    magnitude, scales each channel of each sample to 0…1 and resizes it (bilinear) to the input. Biases without places
+    (of linear layers) and those of other norms have no map and are left out.
+
+    Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS 2019, equation 8.
+
+    Args:
+        rerun: The handle to the model.
+
+    Returns:
+        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: two forwards and backwards a target.
+
+    Raises:
+        MethodError: The model has no convolution or batch norm with a bias.
+    """
+    picture = rerun.picture
+    total = _scaled((rerun.picture_gradients() * picture).abs()).sum(dim=2)
+    number = 0
+    for bias, gradients in rerun.bias_gradients():
+        if gradients.dim() != picture.dim() + 1:
+            continue
+        number += 1
+        shares = (gradients * bias.reshape(-1, *[1] * (gradients.dim() - 3))).abs()
+        # Resizing is linear: the sum is resized, and not each of many channels.
+        total = total + _resized(_scaled(shares).sum(dim=2), total.shape[2:])
+    if not number:
+        raise MethodError(
+            "methods: 'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has"
+            " none; use gradcam, hirescam or layercam"
+        )
+    return total
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    axes = tuple(range(3, maps.dim()))
+    low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
+    span = high - low
+    return torch.where(span != 0, (maps - low) / torch.where(span != 0, span, 1), 0)
+
+
+def _resized(maps: Tensor, size: torch.Size) -> Tensor:
+    """Resizes ``[T, N, *S]``; the maps of a single frame stand for all frames of a clip."""
+    places = size[-(maps.dim() - 2) :]
+    mode = "bilinear" if len(places) == 2 else "trilinear"
+    resized = F.interpolate(maps, size=tuple(places), mode=mode, align_corners=False)
+    return resized if len(places) == len(size) else resized[:, :, None].expand(-1, -1, *size)

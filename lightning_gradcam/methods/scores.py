@@ -1,0 +1,168 @@
+"""Methods that need other gradients than that of the target's score with respect to the layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.errors import MethodError
+from lightning_gradcam.rerun import Rerun
+
+_SIMILAR = 3
+
+
+def cam(rerun: Rerun) -> Tensor:
+    r"""CAM, where the head is global average pooling and one linear layer: :math:`M_s = \sum_k w_{k} A_{ks}`.
+
+    The weight of a linear head on pooled activations is the gradient, summed over places, so no module has to be found.
+    Whether the head is of that kind is asked of the model itself: the gradient has to be the same at all places, and
+    the scores of the activation turned negative and doubled have to be those of a linear function.
+
+    Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, equation 2.
+
+    Args:
+        rerun: The handle to the model.
+
+    Returns:
+        Signed maps ``[T, N, *S]``. Cost: a forward and a backward, and three forwards for the check.
+
+    Raises:
+        MethodError: What follows the layer is something else than pooling and one linear layer.
+    """
+    activations, gradients = rerun.activations, rerun.gradients()
+    flat = gradients.flatten(3)
+    weights = flat.sum(dim=3)
+    largest = flat.abs().amax(dim=(2, 3), keepdim=True)
+    precision = 1e-8 if activations.dtype == torch.float64 else 2e-3
+    same = bool(((flat - flat.mean(dim=3, keepdim=True)).abs() <= precision * largest).all())
+    none, minus, twice = rerun.on_activations([activations * 0, -activations, activations * 2])
+    change = torch.einsum("tnks,nks->tn", flat, activations.flatten(2))
+    size = change.abs() + torch.stack([rerun.scores, none, minus, twice]).abs().amax(dim=0)
+    linear = all(
+        bool(((other - none - factor * change).abs() <= 5 * precision * size).all())
+        for factor, other in ((1, rerun.scores), (-1, minus), (2, twice))
+    )
+    # Of activations that are not finite nothing can be told; the map comes out marked.
+    if bool(change.isfinite().all()) and not (same and linear):
+        raise MethodError(
+            f"methods: 'cam' needs global average pooling and one linear layer right after layer {rerun.layer!r}, and"
+            " the score as a logit; "
+            + (
+                "its gradient differs from place to place; name the last layer before the pooling"
+                if not same
+                else "what follows is not linear"
+            )
+            + ", or use gradcam or hirescam, which equal CAM up to a factor on such heads and work on any"
+        )
+    return torch.einsum("tnk,nk...->tn...", weights, activations)
+
+
+def finercam(rerun: Rerun) -> Tensor:
+    r"""Finer-CAM: Grad-CAM of what tells the class from the three most similar ones.
+
+    The explained score is :math:`\sum_d p_d (y_c - y_d) / \sum_d p_d` over the classes :math:`d` whose logits are
+    nearest to that of the explained class :math:`c`, with :math:`p` the softmax of the logits, as in pytorch-grad-cam's
+    implementation, written by the paper's authors (there :math:`\alpha = 1`). Under ``score="probability"`` too, logits
+    are compared.
+
+    Zhang et al., "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation", CVPR 2025.
+
+    Args:
+        rerun: The handle to the model.
+
+    Returns:
+        Signed maps ``[T, N, *S]``. Cost: a forward, and a backward a target.
+
+    Raises:
+        MethodError: A target has no classes.
+    """
+
+    def contrast(logits: Tensor, classes: Tensor) -> Tensor:
+        own = logits.gather(1, classes[:, None])
+        distance = (logits - own).detach().abs().scatter(1, classes[:, None], -1.0)
+        similar = distance.argsort(dim=1, stable=True)[:, 1 : 1 + _SIMILAR]
+        chances = logits.softmax(dim=1).gather(1, similar)
+        differences = own - logits.gather(1, similar)
+        return (chances * differences).sum(dim=1) / (chances.sum(dim=1) + 1e-9)
+
+    gradients = rerun.gradients(score=contrast)
+    return torch.einsum("tnk,nk...->tn...", gradients.flatten(3).mean(dim=3), rerun.activations)
+
+
+def shapleycam(rerun: Rerun) -> Tensor:
+    r"""ShapleyCAM: :math:`\alpha_k = \frac{1}{|S|} \sum_s (g - \tfrac{1}{2} H A)_{ks}`, with :math:`H` the Hessian.
+
+    The second-order expansion of the score between the activation and nothing, of which Grad-CAM keeps the first term.
+    Behind a ReLU and a linear head the Hessian of a logit is 0 and the map is Grad-CAM's; the paper explains
+    scores that curve, such as ``score="probability"``.
+
+    Cai, "CAMs as Shapley Value-based Explainers", The Visual Computer 2025.
+
+    Args:
+        rerun: The handle to the model.
+
+    Returns:
+        Signed maps ``[T, N, *S]``. Cost: a forward and two backwards a target.
+    """
+    gradients, products = rerun.curvature()
+    weights = (gradients - products / 2).flatten(3).mean(dim=3)
+    return torch.einsum("tnk,nk...->tn...", weights, rerun.activations)
+
+
+def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.15) -> Tensor:
+    r"""Smooth Grad-CAM++: Grad-CAM++ with derivatives averaged over noisy copies of the input.
+
+    :math:`\alpha_{ks} = \bar{D_2} / (2 \bar{D_2} + \bar{D_3} \sum_t A_{kt})` and weights
+    :math:`\sum_s \alpha_{ks} \max(\bar{D_1}, 0)_{ks}`, where :math:`D_1 = g`, :math:`D_2 = g^2`, :math:`D_3 = g^3` and
+    the bar is the mean over ``samples`` copies with normal noise. The noise is drawn from a seed of its own, the same
+    at every step, so that maps can be compared over epochs.
+
+    Omeiza et al., "Smooth Grad-CAM++: An Enhanced Inference Level Visualization Technique for Deep Convolutional
+    Neural Network Models", arXiv 1908.01224, equations 9 to 11.
+
+    Args:
+        rerun: The handle to the model.
+        samples: How many noisy copies; :func:`functools.partial` and ``register_method`` give another number a name.
+        noise: The noise's standard deviation, as a share of each picture's range from minimum to maximum.
+
+    Returns:
+        Signed maps ``[T, N, *S]``. Cost: ``samples`` forwards and, for each target, as many backwards.
+    """
+    picture, activations = rerun.picture, rerun.activations
+    generator = torch.Generator().manual_seed(0)
+    axes = tuple(range(1, picture.dim()))
+    spread = (picture.amax(axes, keepdim=True) - picture.amin(axes, keepdim=True)) * noise
+    first = second = third = torch.zeros(())
+    for _ in range(samples):
+        drawn = torch.randn(picture.shape, generator=generator).to(picture)
+        g = rerun.gradients(picture + drawn * spread) / samples
+        first, second, third = first.to(g) + g, second.to(g) + g**2 * samples, third.to(g) + g**3 * samples**2
+    total = activations.flatten(2).sum(dim=2)[None, :, :, None]
+    one, two, three = first.flatten(3), second.flatten(3), third.flatten(3)
+    denominator = 2 * two + three * total
+    share = torch.where(denominator != 0, two / torch.where(denominator != 0, denominator, 1), 0)
+    weights = (share * one.clamp(min=0)).sum(dim=3)
+    return torch.einsum("tnk,nk...->tn...", weights, activations)
+
+
+def legrad(rerun: Rerun) -> Tensor:
+    r"""LeGrad: how much the score would grow if a token were attended to more.
+
+    :math:`M_j = \frac{1}{hL} \sum_{h,i} \max(\partial y / \partial \mathcal{A}_{hij}, 0)`, with :math:`\mathcal{A}` the
+    attention of the layer after its softmax, over heads and queries :math:`i`. One layer's term, of the model's own
+    score: the paper sums the terms of several layers, each for the score that the head gives that layer's tokens.
+
+    Bousselham et al., "LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity",
+    ICCV 2025, equations 4 to 6.
+
+    Args:
+        rerun: The handle to the model; its layer is an attention, or a block that pays attention.
+
+    Returns:
+        Maps ``[T, N, *S]``, never negative. Cost: a forward, and a backward a target.
+
+    Raises:
+        MethodError: The layer pays no attention, or only within windows.
+    """
+    _, gradients = rerun.attention()
+    return rerun.tokens_to_map(gradients.clamp(min=0).mean(dim=(2, 3)))

@@ -1,0 +1,350 @@
+"""The handle by which methods run the model again, without knowing its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_gradcam.capture import Captured, capture, main_tensor, require_gradients
+from lightning_gradcam.errors import MethodError
+from lightning_gradcam.inputs import Forward, Inputs, with_gradient
+from lightning_gradcam.intercept import attention_maps, guided_relus
+from lightning_gradcam.layout import Layout
+from lightning_gradcam.targets import Explained, class_scores
+
+# Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
+_BATCH = 32
+ScoreOf = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What is run again: the model, how it is called, with what, and the choices that every target has made.
+
+    Attributes:
+        module: The model.
+        run: From inputs to the explained output.
+        inputs: The batch.
+        explained: Target name to its choices.
+    """
+
+    module: nn.Module
+    run: Forward
+    inputs: Inputs
+    explained: Mapping[str, Explained]
+
+
+class Rerun:
+    """Runs the model again, with each target's choices (class, region, box) held.
+
+    ``T`` counts targets, ``N`` samples, ``V`` variants; ``S`` stands for the layer's places.
+
+    Args:
+        model: What is run.
+        layer: The layer's name; ``"model"`` for methods without a layer of their own.
+        module: The layer.
+        activation: Its output as it came, detached.
+        layout: Its layout.
+        calls: How often one forward calls it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        layer: str = "model",
+        module: nn.Module | None = None,
+        activation: Tensor | None = None,
+        layout: Layout | None = None,
+        calls: int = 1,
+    ) -> None:
+        self._model = model
+        self._module = module
+        self._layout = layout
+        self._calls = calls
+        self._activation = activation
+        self.layer = layer
+
+    @property
+    def picture(self) -> Tensor:
+        """The model's input ``[N, C, …]``."""
+        return self._model.inputs.picture
+
+    @property
+    def activations(self) -> Tensor:
+        """The layer's feature map ``[N, C, *S]``, in float32 at least."""
+        assert self._activation is not None
+        return self._map(self._activation)
+
+    @property
+    def scores(self) -> Tensor:
+        """The explained scores ``[T, N]``."""
+        return torch.stack([full_precision(e.scores.detach()) for e in self._model.explained.values()])
+
+    @property
+    def classes(self) -> Tensor:
+        """The explained classes ``[T, N]``; -1 where there is none."""
+        return torch.stack([e.classes for e in self._model.explained.values()])
+
+    def on_pictures(self, pictures: Iterable[Tensor]) -> Tensor:
+        """Scores other pictures in the input's place.
+
+        Args:
+            pictures: Variants ``[N, C, …]`` of the input; taken as they are needed.
+
+        Returns:
+            ``[V, T, N]``.
+        """
+        return self._variants(pictures, lambda: nullcontext())
+
+    def on_activations(self, feature_maps: Iterable[Tensor]) -> Tensor:
+        """Scores what the model makes of other feature maps in the layer's place.
+
+        Args:
+            feature_maps: Variants ``[N, C, *S]``; taken as they are needed.
+
+        Returns:
+            ``[V, T, N]``.
+        """
+        pictures = ((self.picture, other) for other in feature_maps)
+        return self._variants(pictures, self._replacing)
+
+    def gradients(self, picture: Tensor | None = None, score: ScoreOf | None = None) -> Tensor:
+        """Differentiates at the layer, for another picture or another score.
+
+        Args:
+            picture: In the input's place, ``[N, C, …]``.
+            score: From the scores of all classes ``[N, K]`` and the explained classes ``[N]`` to what is
+                differentiated, ``[N]``; the targets' own where not given.
+
+        Returns:
+            ``[T, N, C, *S]``.
+
+        Raises:
+            MethodError: ``score`` is given, and a target has no classes.
+        """
+        captured: Captured
+        with self._captured() as captured:
+            output = self._run(self.picture if picture is None else picture)
+            found = []
+            for number, explained in enumerate(self._model.explained.values()):
+                scores = explained.again(output, 1) if score is None else score(*self._of_classes(output, explained))
+                last = number == len(self._model.explained) - 1
+                found.append(self._map(self._gradient(captured, scores, retain_graph=not last)))
+        return torch.stack(found)
+
+    def curvature(self) -> tuple[Tensor, Tensor]:
+        """Differentiates twice at the layer.
+
+        Returns:
+            The gradient ``g`` and the product ``H a`` of the Hessian with the activation, both ``[T, N, C, *S]``; the
+            product is 0 where the score is linear in the layer.
+        """
+        gradients, products = [], []
+        for explained in self._model.explained.values():
+            captured: Captured
+            # The fused attention kernels have no second derivative.
+            with _plain_attention(), self._captured() as captured:
+                scores = explained.again(self._run(self.picture), 1)
+                gradient = self._gradient(captured, scores, create_graph=True)
+                activation = captured.activations[self.layer]
+                product = None
+                if gradient.requires_grad:
+                    (product,) = torch.autograd.grad(
+                        gradient, activation, grad_outputs=activation.detach(), allow_unused=True
+                    )
+                gradients.append(self._map(gradient.detach()))
+                products.append(self._map(torch.zeros_like(activation) if product is None else product.detach()))
+        return torch.stack(gradients), torch.stack(products)
+
+    def picture_gradients(self, *, guided: bool = False) -> Tensor:
+        """Differentiates with respect to the input.
+
+        Args:
+            guided: Let ReLUs pass back only what is positive (guided backpropagation).
+
+        Returns:
+            ``[T, N, C, …]``.
+
+        Raises:
+            MethodError: ``guided`` is asked for, and the model has no ReLU.
+        """
+        found = []
+        for explained in self._model.explained.values():
+            picture = with_gradient(self.picture)
+            with torch.enable_grad(), guided_relus() if guided else nullcontext([1]) as met:
+                scores = explained.again(self._run(picture, clone=False), 1)
+                (gradient,) = torch.autograd.grad(scores.sum(), picture)
+            if not met:
+                raise MethodError(
+                    "methods: guided backpropagation changes how ReLUs pass gradients back, and this model runs none;"
+                    " use gradcam, hirescam or layercam"
+                )
+            found.append(full_precision(gradient))
+        return torch.stack(found)
+
+    def bias_gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Differentiates at every convolution and batch norm that adds a bias, all in one forward and backward.
+
+        Yields:
+            The bias ``[C]`` (of a batch norm, what it adds in evaluation mode) and the gradients ``[T, N, C, *S]`` at
+            the layer's output.
+        """
+        biases = {
+            name: bias for name, module in self._model.module.named_modules() if (bias := _bias(module)) is not None
+        }
+        outputs: list[tuple[str, Tensor]] = []
+
+        def keep(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+            def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+                outputs.append((name, output))
+                return output.clone()
+
+            return hook
+
+        picture = with_gradient(self.picture)
+        with ExitStack() as stack, torch.enable_grad():
+            handles: list[RemovableHandle] = []
+            for name in biases:
+                handles.append(self._model.module.get_submodule(name).register_forward_hook(keep(name)))
+                stack.callback(handles[-1].remove)
+            output = self._run(picture, clone=False)
+            for handle in handles:
+                handle.remove()
+            found: list[Sequence[Tensor | None]] = [
+                torch.autograd.grad(
+                    e.again(output, 1).sum(), [o for _, o in outputs], retain_graph=True, allow_unused=True
+                )
+                for e in self._model.explained.values()
+            ]
+        for place, (name, value) in enumerate(outputs):
+            gradients = [torch.zeros_like(value) if of[place] is None else of[place] for of in found]
+            yield full_precision(biases[name]), full_precision(torch.stack([g for g in gradients if g is not None]))
+
+    def attention(self) -> tuple[Tensor, Tensor]:
+        """Differentiates with respect to the attention that the layer, or a part of it, pays last.
+
+        Returns:
+            The attention ``[N, heads, queries, keys]``, and its gradients ``[T, N, heads, queries, keys]``.
+
+        Raises:
+            MethodError: Nothing in the layer pays attention.
+        """
+        assert self._module is not None
+        with torch.enable_grad(), attention_maps(self._module) as maps:
+            output = self._run(with_gradient(self.picture), clone=False)
+            if not maps:
+                raise MethodError(
+                    f"methods: 'legrad' needs attention, and layer {self.layer!r} pays none; name a transformer block"
+                    " or its attention, or use gradcam, hirescam or layercam here"
+                )
+            attention = maps[-1]
+            found = [
+                torch.autograd.grad(e.again(output, 1).sum(), attention, retain_graph=True, allow_unused=True)[0]
+                for e in self._model.explained.values()
+            ]
+        if any(gradient is None for gradient in found):
+            raise MethodError(f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}")
+        return full_precision(attention.detach()), full_precision(torch.stack([g for g in found if g is not None]))
+
+    def tokens_to_map(self, tokens: Tensor) -> Tensor:
+        """Arranges a value a token, ``[T, N, L]``, on the layer's grid: ``[T, N, *S]``.
+
+        Raises:
+            MethodError: The attention is not over the layer's own tokens.
+        """
+        layout = self._layout
+        length = 0 if layout is None else layout.prefix + torch.Size(layout.grid).numel()
+        if layout is None or tokens.shape[2] != length or tokens.shape[1] != self._model.inputs.samples:
+            raise MethodError(
+                f"methods: 'legrad' needs attention over the whole picture; layer {self.layer!r} attends to"
+                f" {tokens.shape[2]} tokens in {tokens.shape[1]} windows, its output has {length} a sample; use"
+                " gradcam, hirescam or layercam here"
+            )
+        return tokens[:, :, layout.prefix :].reshape(*tokens.shape[:2], *layout.grid)
+
+    def _variants(self, variants: Iterable[Any], context: Callable[..., AbstractContextManager[Any]]) -> Tensor:
+        samples = self._model.inputs.samples
+        together = max(1, _BATCH // samples) if all(e.repeats for e in self._model.explained.values()) else 1
+        waiting, found = iter(variants), []
+        with torch.no_grad():
+            while group := list(islice(waiting, together)):
+                if isinstance(group[0], tuple):
+                    pictures = torch.cat([picture for picture, _ in group])
+                    surroundings = context(torch.cat([other for _, other in group]))
+                else:
+                    pictures, surroundings = torch.cat(group), context()
+                with surroundings:
+                    output = self._run(pictures, copies=len(group))
+                scores = [
+                    e.again(output, len(group)).reshape(len(group), samples) for e in self._model.explained.values()
+                ]
+                found.append(full_precision(torch.stack(scores, dim=1)))
+        return torch.cat(found)
+
+    def _run(self, picture: Tensor, *, copies: int = 1, clone: bool = True) -> Any:
+        picture = picture.to(self.picture.dtype)
+        return self._model.run(self._model.inputs.fresh(picture.clone() if clone else picture, copies))
+
+    def _captured(self) -> AbstractContextManager[Captured]:
+        assert self._module is not None
+        return capture({self.layer: self._module})
+
+    def _gradient(self, captured: Captured, scores: Tensor, **options: bool) -> Tensor:
+        return require_gradients(captured.gradients(scores, **options))[self.layer]
+
+    def _map(self, values: Tensor) -> Tensor:
+        assert self._layout is not None
+        return full_precision(self._layout.feature_map(values))
+
+    def _of_classes(self, output: Any, explained: Explained) -> tuple[Tensor, Tensor]:
+        if bool((explained.classes < 0).any()):
+            raise MethodError("methods: this method compares classes, and a target has none; use gradcam for it")
+        return class_scores(output, "logit"), explained.classes
+
+    def _replacing(self, feature_maps: Tensor) -> AbstractContextManager[Any]:
+        assert self._module is not None
+        assert self._layout is not None
+        layout, stack, call = self._layout, ExitStack(), [0]
+
+        def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
+            call[0] += 1
+            found = main_tensor(output)
+            # Of a module that is called several times, the call whose activation is explained.
+            if call[0] != self._calls or found is None:
+                return None
+            return found[1](layout.restored(feature_maps.to(found[0].dtype), found[0]))
+
+        stack.callback(self._module.register_forward_hook(replace).remove)
+        return stack
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """Returns float64 as it is and everything else in float32."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _plain_attention() -> AbstractContextManager[Any]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    """What a convolution or batch norm in evaluation mode adds to every place of a channel."""
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        return None if module.bias is None else module.bias.detach()
+    if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)) and module.running_mean is not None:
+        assert module.running_var is not None
+        scale = (module.running_var + module.eps).rsqrt()
+        shift = -module.running_mean * scale
+        if module.affine:
+            shift = shift * module.weight.detach() + module.bias.detach()
+        return shift
+    return None

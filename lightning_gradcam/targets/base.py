@@ -1,0 +1,126 @@
+"""What every target has in common: what it is given, what it gives, and how outputs become scores of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.errors import TargetError
+
+ScoreKind = Literal["logit", "probability", "sigmoid"]
+TargetCallable = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a target may look at besides the output.
+
+    Attributes:
+        samples: How many there are.
+        labels: True classes ``[N]``, or 0 and 1 for every class ``[N, C]`` (several labels a sample), or ``None``.
+        masks: bool ``[N, H, W]``, or ``None``.
+        score: ``"logit"``, ``"probability"`` or ``"sigmoid"``; see :func:`class_scores`.
+    """
+
+    samples: int
+    labels: Tensor | None = None
+    masks: Tensor | None = None
+    score: ScoreKind = "logit"
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """What a target makes of one output.
+
+    Attributes:
+        scores: ``[N]``, attached to the graph.
+        classes: The explained classes ``[N]`` (int64; -1 where there is none).
+        again: The scores of the same choices (classes, regions, boxes) in another output, of ``m`` copies of the batch
+            one after the other: ``(output, m)`` to ``[m * N]``.
+        repeats: Whether ``again`` takes more than one copy at a time; a user's callable may count samples.
+    """
+
+    scores: Tensor
+    classes: Tensor
+    again: Callable[[Any, int], Tensor]
+    repeats: bool = True
+
+
+class Selector(Protocol):
+    """How one kind of target chooses what is explained."""
+
+    has_classes: bool
+    """Whether the model's output is one of classes, so that there is a most likely one."""
+
+    def explain(self, output: Any, given: Given, name: str) -> Explained:
+        """Chooses, and computes the scores; ``name`` is what errors call the target."""
+        ...
+
+
+def check_score(score: str) -> ScoreKind:
+    """Returns ``score`` where it is possible.
+
+    Raises:
+        TargetError: It is none of ``"logit"``, ``"probability"`` and ``"sigmoid"``.
+    """
+    if score in ("logit", "probability", "sigmoid"):
+        return score  # type: ignore[return-value]
+    raise TargetError(
+        f"score: got {score!r}; valid are 'logit' (the output as it is), 'probability' (its softmax) and 'sigmoid'"
+        " (each class on its own, for several labels a sample)"
+    )
+
+
+def class_scores(output: Any, score: ScoreKind) -> Tensor:
+    """Returns the score of every class.
+
+    Args:
+        output: Logits ``[N, C]`` with two classes or more; or one logit ``z`` a sample, ``[N]`` or ``[N, 1]``, whose
+            sign decides between class 0 and class 1.
+        score: ``"logit"``: the logits as they are; of a single one, ``-z`` and ``z``. ``"probability"``: their softmax;
+            of a single one, the sigmoid of ``-z`` and of ``z``. ``"sigmoid"``: the sigmoid of each.
+
+    Returns:
+        ``[N, C]``, attached to the graph; ``[N, 2]`` for a single logit.
+
+    Raises:
+        TargetError: The output is anything else; a callable target can take that.
+    """
+    if isinstance(output, Tensor) and output.is_floating_point():
+        if output.dim() == 2 and output.shape[1] >= 2:
+            if score == "logit":
+                return output
+            return output.softmax(dim=1) if score == "probability" else output.sigmoid()
+        if output.dim() == 1 or (output.dim() == 2 and output.shape[1] == 1):
+            both = torch.stack([-output.flatten(), output.flatten()], dim=1)
+            return both if score == "logit" else both.sigmoid()
+    raise TargetError(
+        f"targets: the model returned {described(output)}, expected logits [N, C], or a single logit [N] or [N, 1];"
+        " name the logits in it with output_key=, or give a target for this kind of output ({'segment': class},"
+        " {'detect': class}, {'output': index}, or a callable that turns it into scores [N])"
+    )
+
+
+def prediction(output: Any, score: ScoreKind) -> tuple[Tensor, Tensor] | None:
+    """Returns the most likely classes ``[N]`` and their probabilities; ``None`` where the output has no classes."""
+    try:
+        scores = class_scores(output, "sigmoid" if score == "sigmoid" else "probability")
+    except TargetError:
+        return None
+    likeliest = (scores if scores.dtype == torch.float64 else scores.float()).max(dim=1)
+    return likeliest.indices, likeliest.values
+
+
+def described(value: Any) -> str:
+    """Returns what an error says of an output: its shape, or its type and keys."""
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} of {value.dtype}"
+    if isinstance(value, dict):
+        return f"a {type(value).__name__} with {', '.join(map(repr, value))}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__

@@ -1,0 +1,151 @@
+"""From what the user writes to targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_gradcam.errors import TargetError
+from lightning_gradcam.targets.base import Explained, Given, Selector, TargetCallable
+from lightning_gradcam.targets.classes import Called, Class, Contrast, Output, Rank
+from lightning_gradcam.targets.dense import Detect, Segment, Similar
+
+TargetSpec = str | int | Mapping[str, Any] | TargetCallable
+_CHOICES = (
+    "'predicted', 'label', a class index, {'per_probe': [index, …]}, {'top': k}, {'contrast': [class, class]},"
+    " {'output': index}, {'segment': class}, {'segment_mask': class}, {'detect': class}, {'similar_to': probe}, a"
+    " callable, or a list of these"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One explained target: how it is named in keys, columns and files, and what it selects.
+
+    Attributes:
+        name: ``"predicted"``, ``"label"``, the class index as text (``"3"``), ``"per_probe"``, ``"top1"``,
+            ``"3_vs_5"``, ``"segment3"``, …, or the callable's own name.
+        select: What chooses the score.
+    """
+
+    name: str
+    select: Selector
+
+    def explain(self, output: Any, given: Given) -> Explained:
+        """Computes what is explained.
+
+        Args:
+            output: The model's output, of the kind that the target is for.
+            given: Labels, masks and the kind of score.
+
+        Returns:
+            The scores with their classes, and how to score another output with the same choices.
+
+        Raises:
+            TargetError: The output has another shape, labels or masks are missing, an index is out of range, or a
+                callable returns another shape.
+        """
+        return self.select.explain(output, given, self.name)
+
+
+def resolve_targets(targets: TargetSpec | Sequence[TargetSpec]) -> tuple[Target, ...]:
+    """Reads what the user asked to have explained.
+
+    Args:
+        targets: One of these, or a list:
+
+            - ``"predicted"``: each sample's most likely class; ``"label"``: its true one (of several, their sum);
+            - a class index; ``{"per_probe": [index, …]}``: one for each sample;
+            - ``{"top": k}``: each sample's k most likely classes, as ``top1`` to ``topk``;
+            - ``{"contrast": [a, b]}``: the score of a less that of b, each an index, ``"predicted"`` or ``"label"``;
+            - ``{"output": k}``: the k-th number of the output as it is (regression);
+            - ``{"segment": c}``: the logits of class c, summed where c is predicted (``"predicted"``: the class that
+              covers most); ``{"segment_mask": c}``: summed over the probes' masks;
+            - ``{"detect": c}``: the score of the best box of class c (``"predicted"``: of any);
+              ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: of the one that matches the given box, one a sample;
+            - ``{"similar_to": i}``: the cosine similarity of the embedding to that of probe i;
+            - a callable from the model's output to scores ``[N]``.
+
+    Returns:
+        The targets in the order asked for, names unique.
+
+    Raises:
+        TargetError: An entry is none of these, or two have the same name.
+
+    Example:
+        >>> [target.name for target in resolve_targets(["predicted", 3])]
+        ['predicted', '3']
+    """
+    listed = isinstance(targets, Sequence) and not isinstance(targets, str)
+    specs = list(targets) if listed else [targets]  # type: ignore[arg-type]
+    if not specs:
+        raise TargetError(f"targets: got an empty list; give {_CHOICES}")
+    resolved = tuple(target for spec in specs for target in _resolve(spec))
+    names = [target.name for target in resolved]
+    for name in names:
+        if names.count(name) > 1:
+            raise TargetError(
+                f"targets: {name!r} is asked for {names.count(name)} times; name each target once (a callable goes by"
+                " its __name__: define it with def)"
+            )
+    return resolved
+
+
+def _resolve(spec: Any) -> list[Target]:
+    if isinstance(spec, str) and spec in ("predicted", "label"):
+        return [Target(spec, Class(spec))]
+    if isinstance(spec, int) and not isinstance(spec, bool):
+        if spec < 0:
+            raise TargetError(f"targets: got class index {spec}; indices begin at 0")
+        return [Target(str(spec), Class(spec))]
+    if isinstance(spec, Mapping) and spec:
+        found = _resolve_kind(dict(spec))
+        if found:
+            return found
+    if callable(spec):
+        return [Target(getattr(spec, "__name__", type(spec).__name__), Called(spec))]
+    raise TargetError(f"targets: got {spec!r}; give {_CHOICES}")
+
+
+def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
+    kind, value = next(iter(spec.items()))
+    if kind == "detect" and set(spec) <= {"detect", "boxes"}:
+        return _resolve_detection(value, spec.get("boxes"))
+    if len(spec) != 1:
+        return []
+    listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    if kind == "per_probe" and listed and all(map(_is_index, listed)):
+        return [Target("per_probe", Class(tuple(listed)))]
+    if kind == "top" and _is_index(value) and value >= 1:
+        return [Target(f"top{place + 1}", Class(Rank(place))) for place in range(value)]
+    if kind == "contrast" and len(listed) == 2 and all(_is_index(v) or v in ("predicted", "label") for v in listed):
+        return [Target(f"{listed[0]}_vs_{listed[1]}", Contrast(*listed))]
+    if kind == "output" and _is_index(value):
+        return [Target(f"output{value}", Output(value))]
+    if kind in ("segment", "segment_mask") and (_is_index(value) or value == "predicted"):
+        shown = value if _is_index(value) else "_predicted"
+        return [Target(f"{kind}{shown}", Segment(value, masked=kind == "segment_mask"))]
+    if kind == "similar_to" and _is_index(value):
+        return [Target(f"similar_to{value}", Similar(value))]
+    return []
+
+
+def _resolve_detection(category: Any, boxes: Any) -> list[Target]:
+    if not (_is_index(category) or category == "predicted"):
+        return []
+    shown = category if _is_index(category) else "_predicted"
+    if boxes is None:
+        return [Target(f"detect{shown}", Detect(category))]
+    listed = boxes if isinstance(boxes, Sequence) and not isinstance(boxes, str) else []
+    given = tuple(tuple(map(float, box)) for box in listed if isinstance(box, Sequence) and len(box) == 4)
+    if not given or len(given) != len(listed) or any(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in given):
+        raise TargetError(
+            f"targets: got boxes {boxes!r}; give one [x1, y1, x2, y2] for each probe, in pixels, with x1 < x2 and"
+            " y1 < y2"
+        )
+    return [Target(f"detect{shown}_boxes", Detect(category, given))]
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and value >= 0
