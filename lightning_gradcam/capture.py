@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -73,12 +73,8 @@ class Captured:
             return dict.fromkeys(activations)
         scale = _HALF_SCALE if any(a.dtype == torch.float16 for a in activations.values()) else 1.0
         total = scores.float().sum() * scale if scale != 1.0 else scores.sum()
-        found = torch.autograd.grad(
-            total,
-            list(activations.values()),
-            retain_graph=retain_graph or create_graph,
-            create_graph=create_graph,
-            allow_unused=True,
+        found = differentiate(
+            total, list(activations.values()), retain_graph=retain_graph or create_graph, create_graph=create_graph
         )
         return {
             name: None if gradient is None else (gradient if scale == 1.0 else gradient.float() / scale)
@@ -138,6 +134,26 @@ def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> It
         for name, module in layers.items():
             captured._hooks.callback(module.register_forward_hook(partial(captured._store, name)).remove)
         yield captured
+
+
+def differentiate(score: Tensor, tensors: Sequence[Tensor], **options: Any) -> tuple[Tensor | None, ...]:
+    """Returns the gradients of one number; ``None`` where it does not depend on a tensor.
+
+    Raises:
+        CaptureError: The model checkpoints activations in the reentrant way, which only works with ``backward()``.
+    """
+    if not score.requires_grad:
+        return (None,) * len(tensors)
+    try:
+        return torch.autograd.grad(score, list(tensors), allow_unused=True, **options)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise CaptureError(
+            "layers: the model checkpoints activations with use_reentrant=True, through which no gradient can be taken"
+            " without touching the parameters' own; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
+            " there, or name a layer behind it"
+        ) from error
 
 
 def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:

@@ -83,10 +83,11 @@ class Explanation:
         except CheckpointError:
             first = None
         # A model that switches grad mode in its own forward, or checkpoints activations, drops the short graph.
+        whole_graph = first is None
         first = self._shared(modules, whole_graph=True) if first is None else first
         assert first is not None
         found = dict(first.maps)
-        again = Model(self.model, self.run, self.inputs, first.explained)
+        again = Model(self.model, self.run, self.inputs, first.explained, whole_graph)
         for name, method in self.methods.items():
             if method.needs == "model":
                 self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)

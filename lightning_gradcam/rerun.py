@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_gradcam.capture import Captured, capture, main_tensor, require_gradients
+from lightning_gradcam.capture import Captured, capture, differentiate, main_tensor, require_gradients
 from lightning_gradcam.errors import MethodError
 from lightning_gradcam.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.intercept import attention_maps, guided_relus
@@ -33,12 +33,14 @@ class Model:
         run: From inputs to the explained output.
         inputs: The batch.
         explained: Target name to its choices.
+        whole_graph: The model needs its graph from the input on; see :func:`lightning_gradcam.capture.capture`.
     """
 
     module: nn.Module
     run: Forward
     inputs: Inputs
     explained: Mapping[str, Explained]
+    whole_graph: bool = False
 
 
 class Rerun:
@@ -156,9 +158,7 @@ class Rerun:
                 activation = captured.activations[self.layer]
                 product = None
                 if gradient.requires_grad:
-                    (product,) = torch.autograd.grad(
-                        gradient, activation, grad_outputs=activation.detach(), allow_unused=True
-                    )
+                    (product,) = differentiate((gradient * activation.detach()).sum(), [activation])
                 gradients.append(self._map(gradient.detach()))
                 products.append(self._map(torch.zeros_like(activation) if product is None else product.detach()))
         return torch.stack(gradients), torch.stack(products)
@@ -179,12 +179,17 @@ class Rerun:
         for explained in self._model.explained.values():
             picture = with_gradient(self.picture)
             with torch.enable_grad(), guided_relus() if guided else nullcontext([1]) as met:
-                scores = explained.again(self._run(picture, clone=False), 1)
-                (gradient,) = torch.autograd.grad(scores.sum(), picture)
+                scores = explained.again(self._run(picture), 1)
+                (gradient,) = differentiate(scores.sum(), [picture])
             if not met:
                 raise MethodError(
                     "methods: guided backpropagation changes how ReLUs pass gradients back, and this model runs none;"
                     " use gradcam, hirescam or layercam"
+                )
+            if gradient is None:
+                raise MethodError(
+                    "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"
+                    " behind a detach(); use gradcam or layercam at a layer after it"
                 )
             found.append(full_precision(gradient))
         return torch.stack(found)
@@ -214,13 +219,11 @@ class Rerun:
             for name in biases:
                 handles.append(self._model.module.get_submodule(name).register_forward_hook(keep(name)))
                 stack.callback(handles[-1].remove)
-            output = self._run(picture, clone=False)
+            output = self._run(picture)
             for handle in handles:
                 handle.remove()
             found: list[Sequence[Tensor | None]] = [
-                torch.autograd.grad(
-                    e.again(output, 1).sum(), [o for _, o in outputs], retain_graph=True, allow_unused=True
-                )
+                differentiate(e.again(output, 1).sum(), [o for _, o in outputs], retain_graph=True)
                 for e in self._model.explained.values()
             ]
         for place, (name, value) in enumerate(outputs):
@@ -238,7 +241,7 @@ class Rerun:
         """
         assert self._module is not None
         with torch.enable_grad(), attention_maps(self._module) as maps:
-            output = self._run(with_gradient(self.picture), clone=False)
+            output = self._run(with_gradient(self.picture))
             if not maps:
                 raise MethodError(
                     f"methods: 'legrad' needs attention, and layer {self.layer!r} pays none; name a transformer block"
@@ -246,7 +249,7 @@ class Rerun:
                 )
             attention = maps[-1]
             found = [
-                torch.autograd.grad(e.again(output, 1).sum(), attention, retain_graph=True, allow_unused=True)[0]
+                differentiate(e.again(output, 1).sum(), [attention], retain_graph=True)[0]
                 for e in self._model.explained.values()
             ]
         if any(gradient is None for gradient in found):
@@ -288,13 +291,16 @@ class Rerun:
                 found.append(full_precision(torch.stack(scores, dim=1)))
         return torch.cat(found)
 
-    def _run(self, picture: Tensor, *, copies: int = 1, clone: bool = True) -> Any:
+    def _run(self, picture: Tensor, *, copies: int = 1) -> Any:
         picture = picture.to(self.picture.dtype)
-        return self._model.run(self._model.inputs.fresh(picture.clone() if clone else picture, copies))
+        if self._model.whole_graph and torch.is_grad_enabled() and not picture.requires_grad:
+            picture = with_gradient(picture)
+        # The model may change what it is given in place.
+        return self._model.run(self._model.inputs.fresh(picture.clone(), copies))
 
     def _captured(self) -> AbstractContextManager[Captured]:
         assert self._module is not None
-        return capture({self.layer: self._module})
+        return capture({self.layer: self._module}, whole_graph=self._model.whole_graph)
 
     def _gradient(self, captured: Captured, scores: Tensor, **options: bool) -> Tensor:
         return require_gradients(captured.gradients(scores, **options))[self.layer]

@@ -123,9 +123,9 @@ def draw_tiles(
             # Which class it is differs from row to row, and stands nowhere else.
             names = [probes.class_name(int(index)) for index in record.classes[key.target]]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
-        shown = f"class {probes.class_name(int(key.target))}" if key.target.isdigit() else key.target
-        columns.setdefault("overlay", []).append(Tiles(f"overlay: {shown}", _strip(mixed, factor, broken), captions))
-        columns.setdefault("heatmap", []).append(Tiles(f"map: {shown}", _strip(colors, factor, broken), captions))
+        overlay, heatmap = _headings(key.target, probes)
+        columns.setdefault("overlay", []).append(Tiles(overlay, _strip(mixed, factor, broken), captions))
+        columns.setdefault("heatmap", []).append(Tiles(heatmap, _strip(colors, factor, broken), captions))
     return [tile for name in drawing.columns for tile in columns.get(name, [])]
 
 
@@ -181,6 +181,16 @@ def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
 
 def _own_axes(maps: npt.NDArray[Any]) -> tuple[int, ...]:
     return tuple(range(1, maps.ndim))
+
+
+def _headings(target: str, probes: ProbeSet) -> tuple[str, str]:
+    """Returns what stands above a target's overlays and heatmaps."""
+    if "_vs_" in target:
+        # Both classes have to fit above a small tile.
+        shown = target.replace("_vs_", " vs ")
+        return shown, f"map: {shown}"
+    shown = f"class {probes.class_name(int(target))}" if target.isdigit() else target
+    return f"overlay: {shown}", f"map: {shown}"
 
 
 def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bool) -> tuple[str, ...]:
