@@ -207,11 +207,14 @@ class Explanation:
         if self.survey.alive(mixed, [layer]) or layer not in self.survey.spatial():
             return
         instead = self.survey.instead_of(layer, mixed, later=False)
-        tokens = f" of {layout.prefix} class or register tokens only" if layout.prefix else ""
+        why = (
+            "what follows reads its class or register tokens alone"
+            if layout.prefix
+            else "nothing that follows reads it"
+        )
         raise LayerError(
-            f"layers: the gradient at {layer!r} is zero everywhere by construction: the output is read off"
-            f"{tokens or ' other places than its feature map'}; name {repr(instead) if instead else 'an earlier layer'}"
-            " instead"
+            f"layers: the gradient at {layer!r} is zero everywhere by construction: {why}; name"
+            f" {repr(instead) if instead else 'an earlier layer'} instead"
         )
 
     def _required(self, gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
