@@ -142,7 +142,7 @@ def differentiate(score: Tensor, tensors: Sequence[Tensor], **options: Any) -> t
     Raises:
         CaptureError: The model checkpoints activations in the reentrant way, which only works with ``backward()``.
     """
-    if not score.requires_grad:
+    if not score.requires_grad or not tensors:
         return (None,) * len(tensors)
     try:
         return torch.autograd.grad(score, list(tensors), allow_unused=True, **options)

@@ -8,6 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
@@ -98,7 +99,8 @@ class Explanation:
                     )
                     self._put(found, layer, name, method.function(handle), targets=self.targets)
         order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
-        maps = {key: relu_step(found[key]) if relu else found[key] for key in order if key in found}
+        marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
+        maps = {key: relu_step(signed) if relu else signed for key, signed in marked.items()}
         classes = all(target.select.has_classes for target in self.targets)
         likeliest = prediction(detached(first.output), self.given.score) if classes else None
         predicted, confidence = likeliest or (None, None)
@@ -224,3 +226,9 @@ class Explanation:
             missing = next(name for name, gradient in gradients.items() if gradient is None)
             instead = self.survey.instead_of(missing, mixed, later=True)
             raise CaptureError(f"{error}, for instance {instead!r}" if instead else str(error)) from None
+
+
+def _marked(maps: Tensor, scores: Tensor) -> Tensor:
+    """Puts NaN into the maps of samples whose score is not finite: ReLUs pass no gradient there, which looks clean."""
+    finite = scores.isfinite().reshape(-1, *[1] * (maps.dim() - 1))
+    return torch.where(finite, maps, torch.nan)

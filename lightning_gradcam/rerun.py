@@ -90,6 +90,15 @@ class Rerun:
         return torch.stack([full_precision(e.scores.detach()) for e in self._model.explained.values()])
 
     @property
+    def precision(self) -> float:
+        """How exactly two ways to the same score agree, as a share of it: by the model's own precision."""
+        assert self._activation is not None
+        dtypes = {self._activation.dtype, *(e.scores.dtype for e in self._model.explained.values())}
+        if dtypes & {torch.float16, torch.bfloat16}:
+            return 5e-2
+        return 1e-8 if dtypes == {torch.float64} else 1e-3
+
+    @property
     def classes(self) -> Tensor:
         """The explained classes ``[T, N]``; -1 where there is none."""
         return torch.stack([e.classes for e in self._model.explained.values()])

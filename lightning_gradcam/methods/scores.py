@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_gradcam.errors import MethodError
 from lightning_gradcam.rerun import Rerun
 
-_SIMILAR = 3
+_SIMILAR, _FAR = 3, 16
 
 
 def cam(rerun: Rerun) -> Tensor:
@@ -16,7 +16,7 @@ def cam(rerun: Rerun) -> Tensor:
 
     The weight of a linear head on pooled activations is the gradient, summed over places, so no module has to be found.
     Whether the head is of that kind is asked of the model itself: the gradient has to be the same at all places, and
-    the scores of the activation turned negative and doubled have to be those of a linear function.
+    the scores of the activation at sixteen times its size, and of its negative, those of a linear function.
 
     Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, equation 2.
 
@@ -33,14 +33,15 @@ def cam(rerun: Rerun) -> Tensor:
     flat = gradients.flatten(3)
     weights = flat.sum(dim=3)
     largest = flat.abs().amax(dim=(2, 3), keepdim=True)
-    precision = 1e-8 if activations.dtype == torch.float64 else 2e-3
+    precision = rerun.precision
     same = bool(((flat - flat.mean(dim=3, keepdim=True)).abs() <= precision * largest).all())
-    none, minus, twice = rerun.on_activations([activations * 0, -activations, activations * 2])
+    # Far out, so that what bends is not hidden by biases.
+    none, minus, plus = rerun.on_activations([activations * 0, activations * -_FAR, activations * _FAR])
     change = torch.einsum("tnks,nks->tn", flat, activations.flatten(2))
-    size = change.abs() + torch.stack([rerun.scores, none, minus, twice]).abs().amax(dim=0)
+    size = torch.stack([rerun.scores, none, minus, plus]).abs().amax(dim=0)
     linear = all(
-        bool(((other - none - factor * change).abs() <= 5 * precision * size).all())
-        for factor, other in ((1, rerun.scores), (-1, minus), (2, twice))
+        bool(((other - none - factor * change).abs() <= precision * size).all())
+        for factor, other in ((1, rerun.scores), (-_FAR, minus), (_FAR, plus))
     )
     # Of activations that are not finite nothing can be told; the map comes out marked.
     if bool(change.isfinite().all()) and not (same and linear):
