@@ -185,7 +185,7 @@ def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
         return False
     if len(grid) == len(picture) == 3 and grid[0] > picture[0]:
         return False
-    return abs(h * width - w * height) <= 2 * max(height, width)
+    return abs(h * width - w * height) <= max(height, width)
 
 
 def _tokens(
@@ -196,7 +196,9 @@ def _tokens(
     grids: Sequence[tuple[int, ...]] | None,
 ) -> Layout | None:
     length = shape[axes.index("L")]
-    fitting = sorted(set(_grids(picture, length)), key=lambda found: (found[0], not found[1]))
+    possible = sorted(_grids(picture, length), key=lambda found: (found[0], not found[1]))
+    # Several strides give the same grid; one that divides the picture stands for them.
+    fitting = list({grid: (prefix, divides, grid) for prefix, divides, grid in reversed(possible)}.values())[::-1]
     exact = [(prefix, grid) for prefix, divides, grid in fitting if divides]
     if exact and exact[0][0] <= 1 and not any(p == exact[0][0] and g != exact[0][1] for p, _, g in fitting):
         return Layout(axes, exact[0][1], exact[0][0])
@@ -209,11 +211,11 @@ def _tokens(
         return Layout(axes, grid, prefix)
     if fitting and all(prefix != fitting[0][0] for prefix, _, _ in fitting[1:]):
         return Layout(axes, fitting[0][2], fitting[0][0])
-    possible = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
+    listed = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
     raise LayerError(
         f"layers: {name!r} gives {length} tokens {list(shape)}, whose grid is not clear from inputs"
         f" {'of unknown size' if picture is None else 'x'.join(map(str, picture))}"
-        f" ({f'possible: {possible}' if possible else 'none fits'}); say it with layout={{{name!r}: 'NLC:1+14x14'}}"
+        f" ({f'possible: {listed}' if listed else 'none fits'}); say it with layout={{{name!r}: 'NLC:1+14x14'}}"
         " (one class token, 14 rows, 14 columns), or name a layer with a feature map"
     )
 
