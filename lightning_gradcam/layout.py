@@ -185,7 +185,7 @@ def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
         return False
     if len(grid) == len(picture) == 3 and grid[0] > picture[0]:
         return False
-    return abs(h * width - w * height) <= max(height, width)
+    return abs(h * width - w * height) <= 2 * max(height, width)
 
 
 def _tokens(

@@ -160,7 +160,9 @@ class Survey:
             check_places(seen.name, seen.output.shape, layout)
         except LayerError:
             return None
-        return layout if self._picture is None or fits(layout.grid, self._picture) else None
+        # Convolutions without padding change the proportions, but show what their axes are.
+        known = self._picture is None or (layout.axes in ("NCHW", "NCDHW") and self._last(at) is False)
+        return layout if known or (self._picture is not None and fits(layout.grid, self._picture)) else None
 
     def _layout(self, at: int, *, say: bool = True) -> Layout:
         seen = self._seen[at]

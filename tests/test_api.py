@@ -27,6 +27,8 @@ ROWS: list[tuple[str, ...]] = [
     ("explanation",),
     ("compute",),
     ("record",),
+    ("stats", "imputation"),
+    ("faithfulness",),
     ("drawing", "typeset", "picture"),
     ("tiles",),
     ("render",),

@@ -65,8 +65,8 @@ def test_the_pictures_size(shape: tuple[int, ...], size: Any) -> None:
     [
         ((2, 64, 7, 7), (224, 224), "NCHW"),
         ((2, 7, 7, 64), (224, 224), "NHWC"),
-        ((2, 3, 10, 20), (80, 160), "NCHW"),
-        ((2, 10, 20, 3), (80, 160), "NHWC"),
+        ((2, 3, 20, 40), (80, 160), "NCHW"),
+        ((2, 20, 40, 3), (80, 160), "NHWC"),
         ((2, 64, 2, 7, 7), (16, 112, 112), "NCDHW"),
         ((2, 8, 7, 7, 64), (16, 224, 224), "NDHWC"),
         # Neither fits: kept as the framework lays it out.
