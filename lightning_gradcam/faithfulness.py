@@ -2,10 +2,9 @@ r"""Whether a model's confidence follows its maps: pixels are hidden by importan
 
 Throughout, :math:`f(x)` is the confidence in the explained class (its ``score``) and :math:`M` the map, resized
 bilinearly to the picture :math:`x`. The model is called under ``no_grad`` in the mode it is in: put it in ``eval()``.
-Every forward is one batch like ``inputs``; a sample's numbers do not depend on the others in its batch. Random numbers
-come from a seed of their own. Where a map is not finite, its numbers are NaN. No number is good or bad alone: changed
-pictures are unlike those the model has learned from, so compare methods on the same model and pictures, with
-``random`` among them.
+Every forward is one batch like ``inputs``; a sample's numbers do not depend on the others in its batch. Where a map is
+not finite, they are NaN. No number is good or bad alone: changed pictures are unlike those the model has learned from,
+so compare methods on the same model and pictures, with ``random`` among them.
 """
 
 from __future__ import annotations
@@ -164,10 +163,10 @@ def insertion_curve(
 
 
 def area_under(curve: Tensor) -> Tensor:
-    """Area under curves by the trapezoidal rule, over pixels from 0 to 1.
+    """Area under curves by the trapezoidal rule; all pixels together are 1.
 
     Args:
-        curve: ``[N, steps + 1]``, or one curve ``[steps + 1]``.
+        curve: ``[N, steps + 1]``.
 
     Returns:
         ``[N]``, between the curve's least and greatest value. Low is good for deletion, high for insertion.
@@ -179,9 +178,9 @@ def area_under(curve: Tensor) -> Tensor:
         >>> area_under(torch.tensor([[1.0, 0.5, 0.0]]))
         tensor([0.5000])
     """
-    if curve.dim() == 0 or curve.shape[-1] < 2:
+    if curve.dim() != 2 or curve.shape[1] < 2:
         raise ConfigurationError(f"curve: got shape {list(curve.shape)}; give [N, steps + 1], two points or more")
-    return (curve[..., 1:] + curve[..., :-1]).mean(dim=-1) / 2
+    return (curve[:, 1:] + curve[:, :-1]).mean(dim=1) / 2
 
 
 def road(
@@ -198,14 +197,13 @@ def road(
     r"""ROAD, combined: how much more it costs to lose the important pixels: :math:`\frac{1}{2}(f(x_L) - f(x_M))`.
 
     In :math:`x_M` the most important pixels are removed (MoRF), in :math:`x_L` as many of the least important (LeRF);
-    removed means filled in by :func:`impute`, which leaves no hole whose shape could tell the class. The result is
-    the mean over ``percentiles``.
+    removed means filled in by :func:`impute`, as a hole's shape could tell the class. The mean over ``percentiles``.
 
     Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022; combined as
     pytorch-grad-cam's ``ROADCombined``, whose percentiles say what stays (80 there is 20 here; 20, 40, 60, 80 agree).
 
     Args:
-        model: As for :func:`deletion_curve`, and so are ``inputs``, ``maps``, ``classes`` and ``score``.
+        model: As for :func:`deletion_curve`, and so are the next four.
         inputs: ``[N, C, H, W]``.
         maps: ``[N, h, w]``.
         classes: ``[N]``.
@@ -221,18 +219,15 @@ def road(
         ConfigurationError: A shape or option does not fit, or the model returns no logits.
     """
     if not percentiles or not all(0 < percent < 100 for percent in percentiles):
-        raise ConfigurationError(f"percentiles: got {percentiles!r}; give percents between 0 and 100, such as [20, 80]")
+        raise ConfigurationError(f"percentiles: got {percentiles!r}; give some between 0 and 100, such as [20, 80]")
     case = _Case.of(model, inputs, maps, classes, score)
     ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()
-    found = []
-    for percent in percentiles:
-        count = min(max(round(percent / 100 * pixels), 1), pixels - 1)
-        least, most = (
-            case.score(impute(case.inputs, removed, noise=noise, seed=seed))
-            for removed in (ranks >= pixels - count, ranks < count)
-        )
-        found.append((least - most) / 2)
-    return torch.stack(found).mean(dim=0)
+    counts = [min(max(round(percent / 100 * pixels), 1), pixels - 1) for percent in percentiles]
+
+    def without(removed: Tensor) -> Tensor:
+        return case.score(impute(case.inputs, removed, noise=noise, seed=seed))
+
+    return torch.stack([without(ranks >= pixels - n) - without(ranks < n) for n in counts]).mean(dim=0) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,5 +297,4 @@ def _curve(case: _Case, start: Tensor, end: Tensor, steps: int, seed: int) -> Te
         raise ConfigurationError(f"steps: got {steps}; give a whole number, 1 or more")
     ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()
     counts = [round(step / steps * pixels) for step in range(steps + 1)]
-    found = [case.score(torch.where((ranks < count)[:, None], end, start)) for count in counts]
-    return torch.stack(found, dim=1)
+    return torch.stack([case.score(torch.where((ranks < n)[:, None], end, start)) for n in counts], dim=1)

@@ -19,7 +19,7 @@ from lightning_gradcam.faithfulness import (
     insertion_curve,
     road,
 )
-from lightning_gradcam.imputation import baseline_of, impute
+from lightning_gradcam.imputation import baseline_of
 from tests.conftest import TinyNet
 
 NAN = float("nan")
@@ -39,212 +39,137 @@ def chance_of_one(probability: Callable[[Tensor], Tensor]) -> Callable[[Tensor],
 FIRST, SECOND = torch.tensor([0]), torch.tensor([1])
 WEIGHTS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 ONES = torch.ones(1, 1, 2, 2)
+MAPS = torch.tensor([[[0.9, 0.1], [0.5, 0.3]]])
 
 
-class TestMasking:
-    def test_average_drop_by_hand(self) -> None:
-        model = chance_of_one(lambda x: x.sum((1, 2, 3)) / 8)
-        # What is kept is 1, 0.5, 0 and 0 of the picture: 4/8 falls to 1.5/8.
-        found = average_drop(model, ONES, torch.tensor([[[4.0, 2.0], [0.0, -4.0]]]), classes=SECOND)
-        assert found.tolist() == pytest.approx([(0.5 - 1.5 / 8) / 0.5])
-        assert average_increase(model, ONES, torch.tensor([[[4.0, 2.0], [0.0, -4.0]]]), classes=SECOND).tolist() == [0]
-
-    def test_a_gain_is_no_drop(self) -> None:
-        model = chance_of_one(lambda x: 0.9 - x.sum((1, 2, 3)) / 8)
-        maps = torch.tensor([[[4.0, 2.0], [0.0, -4.0]]])
-        assert average_drop(model, ONES, maps, classes=SECOND).tolist() == [0]
-        assert average_increase(model, ONES, maps, classes=SECOND).tolist() == [1]
-
-    def test_a_map_that_keeps_everything_changes_nothing(self) -> None:
-        model = chance_of_one(lambda x: x.sum((1, 2, 3)) / 8)
-        for found in (average_drop, average_increase):
-            assert found(model, ONES, torch.full((1, 2, 2), 0.2), classes=SECOND).tolist() == [0]
-
-    @pytest.mark.parametrize("value", [0.0, -1.0])
-    def test_a_blank_map_hides_everything(self, value: float) -> None:
-        model = chance_of_one(lambda x: (1 + x.sum((1, 2, 3))) / 8)
-        found = average_drop(model, ONES, torch.full((1, 2, 2), value), classes=SECOND)
-        assert found.tolist() == pytest.approx([(5 / 8 - 1 / 8) / (5 / 8)])
-
-    def test_no_confidence_is_none_to_lose(self) -> None:
-        model = linear(torch.full((2, 2), -200.0))
-        found = average_drop(model, ONES, torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), classes=FIRST)
-        assert found.tolist() == [0]
-
-    def test_the_predicted_class_is_that_of_the_whole_picture(self) -> None:
-        # Masked, the picture's most likely class is 1; the confidence in class 0 is what falls.
-        def model(x: Tensor) -> Tensor:
-            return torch.stack([x.sum((1, 2, 3)), torch.full((len(x),), 2.0)], dim=1)
-
-        maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-        before, after = (torch.tensor([s, 2.0]).softmax(0)[0] for s in (4.0, 1.0))
-        assert average_drop(model, ONES, maps).tolist() == pytest.approx([float((before - after) / before)])
-
-    def test_a_sigmoid_leaves_the_other_classes_out(self) -> None:
-        maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-        before, after = torch.tensor(1.0).sigmoid(), torch.tensor(0.1).sigmoid()
-        found = average_drop(linear(WEIGHTS / 10), ONES, maps, classes=FIRST, score="sigmoid")
-        assert found.tolist() == pytest.approx([float((before - after) / before)])
+def test_average_drop_by_hand() -> None:
+    model = chance_of_one(lambda x: x.sum((1, 2, 3)) / 8)
+    # What is kept is 1, 0.5, 0 and 0 of the picture: 4/8 falls to 1.5/8.
+    found = average_drop(model, ONES, torch.tensor([[[4.0, 2.0], [0.0, -4.0]]]), classes=SECOND)
+    assert found.tolist() == pytest.approx([(0.5 - 1.5 / 8) / 0.5])
+    assert average_increase(model, ONES, torch.tensor([[[4.0, 2.0], [0.0, -4.0]]]), classes=SECOND).tolist() == [0]
 
 
-class TestCurves:
-    MAPS = torch.tensor([[[0.9, 0.1], [0.5, 0.3]]])
+def test_a_gain_is_no_drop() -> None:
+    model = chance_of_one(lambda x: 0.9 - x.sum((1, 2, 3)) / 8)
+    maps = torch.tensor([[[4.0, 2.0], [0.0, -4.0]]])
+    assert average_drop(model, ONES, maps, classes=SECOND).tolist() == [0]
+    assert average_increase(model, ONES, maps, classes=SECOND).tolist() == [1]
 
-    def test_deletion_by_hand(self) -> None:
-        found = deletion_curve(linear(WEIGHTS), ONES, self.MAPS, classes=FIRST, score="logit", steps=4)
-        assert found.tolist() == [[10, 9, 6, 2, 0]]
-        assert area_under(found).tolist() == [(10 / 2 + 9 + 6 + 2 + 0 / 2) / 4]
 
-    def test_insertion_by_hand(self) -> None:
-        found = insertion_curve(
-            linear(WEIGHTS), ONES, self.MAPS, classes=FIRST, score="logit", steps=4, baseline="zeros"
-        )
-        assert found.tolist() == [[0, 1, 4, 8, 10]]
+def test_a_map_that_keeps_everything_changes_nothing() -> None:
+    model = chance_of_one(lambda x: x.sum((1, 2, 3)) / 8)
+    for found in (average_drop, average_increase):
+        assert found(model, ONES, torch.full((1, 2, 2), 0.2), classes=SECOND).tolist() == [0]
 
-    def test_deletion_to_the_mean_by_hand(self) -> None:
-        # Two channels, each with a mean of its own: 2.5 and 0.
-        inputs = torch.stack([torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, -1.0], [1.0, -1.0]])])[None]
-        found = deletion_curve(
-            linear(torch.ones(2, 2)), inputs, self.MAPS, classes=FIRST, score="logit", steps=4, baseline="mean"
-        )
-        assert found.tolist() == [[10, 10 + 1.5 - 1, 10 + 1.5 - 1 - 0.5 - 1, 10 + 1.5 - 1 - 0.5 - 1 - 1.5 + 1, 10]]
 
-    def test_deletion_to_a_picture_of_ones_own(self) -> None:
-        found = deletion_curve(
-            linear(WEIGHTS), ONES, self.MAPS, classes=FIRST, score="logit", steps=1, baseline=torch.tensor(2.0)
-        )
-        assert found.tolist() == [[10, 20]]
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_blank_map_hides_everything(value: float) -> None:
+    model = chance_of_one(lambda x: (1 + x.sum((1, 2, 3))) / 8)
+    found = average_drop(model, ONES, torch.full((1, 2, 2), value), classes=SECOND)
+    assert found.tolist() == pytest.approx([(5 / 8 - 1 / 8) / (5 / 8)])
 
-    @pytest.mark.parametrize(
-        ("steps", "expected"), [(1, [10, 0]), (3, [10, 9, 2, 0]), (8, [10, 10, 9, 6, 6, 6, 2, 0, 0])]
+
+def test_no_confidence_is_none_to_lose() -> None:
+    model = linear(torch.full((2, 2), -200.0))
+    found = average_drop(model, ONES, torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), classes=FIRST)
+    assert found.tolist() == [0]
+
+
+def test_the_predicted_class_is_that_of_the_whole_picture() -> None:
+    # Masked, the picture's most likely class is 1; the confidence in class 0 is what falls.
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([x.sum((1, 2, 3)), torch.full((len(x),), 2.0)], dim=1)
+
+    maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    before, after = (torch.tensor([s, 2.0]).softmax(0)[0] for s in (4.0, 1.0))
+    assert average_drop(model, ONES, maps).tolist() == pytest.approx([float((before - after) / before)])
+
+
+def test_a_sigmoid_leaves_the_other_classes_out() -> None:
+    maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    before, after = torch.tensor(1.0).sigmoid(), torch.tensor(0.1).sigmoid()
+    found = average_drop(linear(WEIGHTS / 10), ONES, maps, classes=FIRST, score="sigmoid")
+    assert found.tolist() == pytest.approx([float((before - after) / before)])
+
+
+def test_deletion_by_hand() -> None:
+    found = deletion_curve(linear(WEIGHTS), ONES, MAPS, classes=FIRST, score="logit", steps=4)
+    assert found.tolist() == [[10, 9, 6, 2, 0]]
+    assert area_under(found).tolist() == [(10 / 2 + 9 + 6 + 2 + 0 / 2) / 4]
+
+
+def test_insertion_by_hand() -> None:
+    found = insertion_curve(linear(WEIGHTS), ONES, MAPS, classes=FIRST, score="logit", steps=4, baseline="zeros")
+    assert found.tolist() == [[0, 1, 4, 8, 10]]
+
+
+def test_deletion_to_the_mean_by_hand() -> None:
+    # Two channels, each with a mean of its own: 2.5 and 0.
+    inputs = torch.stack([torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, -1.0], [1.0, -1.0]])])[None]
+    found = deletion_curve(
+        linear(torch.ones(2, 2)), inputs, MAPS, classes=FIRST, score="logit", steps=4, baseline="mean"
     )
-    def test_steps_that_do_not_divide_the_pixels(self, steps: int, expected: list[float]) -> None:
-        found = deletion_curve(linear(WEIGHTS), ONES, self.MAPS, classes=FIRST, score="logit", steps=steps)
-        assert found.tolist() == [expected]
+    assert found.tolist() == [[10, 10 + 1.5 - 1, 10 + 1.5 - 1 - 0.5 - 1, 10 + 1.5 - 1 - 0.5 - 1 - 1.5 + 1, 10]]
 
-    def test_a_signed_map_deletes_what_speaks_against_last(self) -> None:
-        maps = torch.tensor([[[-3.0, 1.0], [-1.0, 0.0]]])
-        found = deletion_curve(linear(WEIGHTS), ONES, maps, classes=FIRST, score="logit", steps=4)
-        assert found.tolist() == [[10, 8, 4, 1, 0]]
 
-    def test_a_coarse_map_is_resized(self) -> None:
-        weights = torch.arange(4.0).expand(4, 4)
-        found = deletion_curve(
-            linear(weights), torch.ones(1, 1, 4, 4), torch.tensor([[[0.0, 1.0]]]), classes=FIRST, score="logit", steps=4
+def test_deletion_to_a_picture_of_ones_own() -> None:
+    found = deletion_curve(
+        linear(WEIGHTS), ONES, MAPS, classes=FIRST, score="logit", steps=1, baseline=torch.tensor(2.0)
+    )
+    assert found.tolist() == [[10, 20]]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, [10, 0]), (3, [10, 9, 2, 0]), (8, [10, 10, 9, 6, 6, 6, 2, 0, 0])])
+def test_steps_that_do_not_divide_the_pixels(steps: int, expected: list[float]) -> None:
+    found = deletion_curve(linear(WEIGHTS), ONES, MAPS, classes=FIRST, score="logit", steps=steps)
+    assert found.tolist() == [expected]
+
+
+def test_a_signed_map_deletes_what_speaks_against_last() -> None:
+    maps = torch.tensor([[[-3.0, 1.0], [-1.0, 0.0]]])
+    found = deletion_curve(linear(WEIGHTS), ONES, maps, classes=FIRST, score="logit", steps=4)
+    assert found.tolist() == [[10, 8, 4, 1, 0]]
+
+
+def test_a_coarse_map_is_resized() -> None:
+    weights = torch.arange(4.0).expand(4, 4)
+    found = deletion_curve(
+        linear(weights), torch.ones(1, 1, 4, 4), torch.tensor([[[0.0, 1.0]]]), classes=FIRST, score="logit", steps=4
+    )
+    assert found.tolist() == [[24, 12, 4, 0, 0]]
+
+
+def test_probabilities_are_the_default() -> None:
+    found = deletion_curve(linear(WEIGHTS), ONES, MAPS, steps=1)
+    assert found.tolist() == [pytest.approx([float(torch.tensor(10.0).sigmoid()), 0.5])]
+
+
+def test_equally_important_pixels_go_in_an_order_that_the_seed_decides() -> None:
+    weights = 2.0 ** torch.arange(16).view(4, 4)
+    inputs, maps = torch.ones(2, 1, 4, 4), torch.full((2, 4, 4), 0.5)
+
+    def curve(seed: int) -> Tensor:
+        return deletion_curve(
+            linear(weights), inputs, maps, classes=FIRST.expand(2), score="logit", steps=16, seed=seed
         )
-        assert found.tolist() == [[24, 12, 4, 0, 0]]
 
-    def test_probabilities_are_the_default(self) -> None:
-        found = deletion_curve(linear(WEIGHTS), ONES, self.MAPS, steps=1)
-        assert found.tolist() == [pytest.approx([float(torch.tensor(10.0).sigmoid()), 0.5])]
-
-    def test_equally_important_pixels_go_in_an_order_that_the_seed_decides(self) -> None:
-        weights = 2.0 ** torch.arange(16).view(4, 4)
-        inputs, maps = torch.ones(2, 1, 4, 4), torch.full((2, 4, 4), 0.5)
-
-        def curve(seed: int) -> Tensor:
-            return deletion_curve(
-                linear(weights), inputs, maps, classes=FIRST.expand(2), score="logit", steps=16, seed=seed
-            )
-
-        assert torch.equal(curve(0), curve(0))
-        assert torch.equal(curve(0)[0], curve(0)[1])
-        assert not torch.equal(curve(0), curve(1))
-        lost = -curve(0)[0].diff()
-        # Every pixel goes once, and not in reading order.
-        assert sorted(lost.tolist()) == [2.0**i for i in range(16)]
-        assert lost.tolist() != sorted(lost.tolist())
-
-    def test_blurred_is_rises_gaussian(self) -> None:
-        picture = torch.zeros(1, 1, 31, 31, dtype=torch.float64)
-        picture[0, 0, 15, 15] = 1
-        bell = np.exp(-0.5 * (np.arange(-5, 6) / 5) ** 2)
-        expected = np.outer(bell, bell) / bell.sum() ** 2
-        found = baseline_of(picture, "blurred")[0, 0].numpy()
-        np.testing.assert_allclose(found[10:21, 10:21], expected, atol=1e-8)
-        assert found.sum() == pytest.approx(1)
-        assert baseline_of(torch.ones(1, 2, 3, 4), "blurred").sub(1).abs().max() < 1e-6
-
-    def test_insertion_starts_from_the_blurred_picture(self) -> None:
-        inputs = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-        weights = torch.rand(6, 6, generator=torch.Generator().manual_seed(1))
-        found = insertion_curve(linear(weights), inputs, torch.rand(1, 3, 3), classes=FIRST, score="logit")
-        ends = [float((picture * weights).sum()) for picture in (baseline_of(inputs, "blurred"), inputs)]
-        assert found[0, [0, -1]].tolist() == pytest.approx(ends)
-        assert found.shape == (1, 26)
+    assert torch.equal(curve(0), curve(0))
+    assert torch.equal(curve(0)[0], curve(0)[1])
+    assert not torch.equal(curve(0), curve(1))
+    lost = -curve(0)[0].diff()
+    # Every pixel goes once, and not in reading order.
+    assert sorted(lost.tolist()) == [2.0**i for i in range(16)]
+    assert lost.tolist() != sorted(lost.tolist())
 
 
-class TestImputation:
-    @pytest.mark.parametrize(
-        ("row", "removed", "expected"),
-        [
-            # x1 = (0 + x2) / 2 and x2 = (x1 + 3) / 2.
-            ([0.0, 9.0, 9.0, 3.0], [1, 2], [0, 1, 2, 3]),
-            # The outermost has a single neighbour.
-            ([9.0, 9.0, 6.0], [0, 1], [6, 6, 6]),
-        ],
-    )
-    def test_rows_by_hand(self, row: list[float], removed: list[int], expected: list[float]) -> None:
-        gone = torch.zeros(1, 1, len(row), dtype=torch.bool)
-        gone[0, 0, removed] = True
-        assert impute(torch.tensor([[[row]]]), gone, noise=0).flatten().tolist() == pytest.approx(expected)
-
-    def test_direct_neighbours_weigh_twice_what_diagonal_ones_do(self) -> None:
-        pictures = torch.tensor([[[[100.0, 1.0], [2.0, 4.0]]]])
-        found = impute(pictures, torch.tensor([[[True, False], [False, False]]]), noise=0)
-        assert float(found[0, 0, 0, 0]) == pytest.approx((2 * 1 + 2 * 2 + 4) / 5)
-        assert torch.equal(found[0, 0, 1], pictures[0, 0, 1])
-
-    @pytest.mark.parametrize("size", [6, 48])
-    def test_a_linear_picture_is_reconstructed_inside_its_border(self, size: int) -> None:
-        down, across = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-        picture = torch.stack([2.0 * down - 3 * across, 0.5 * across + 7, torch.zeros(size, size)])[None].double()
-        removed = torch.zeros(1, size, size, dtype=torch.bool)
-        removed[:, 1:-1, 1:-1] = True
-        found = impute(picture, removed, noise=0)
-        np.testing.assert_allclose(found.numpy(), picture.numpy(), atol=1e-6)
-
-    def test_the_equations_hold_for_any_hole(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        pictures = torch.rand(3, 2, 9, 11, generator=generator, dtype=torch.float64)
-        removed = torch.rand(3, 9, 11, generator=generator) < torch.tensor([0.2, 0.6, 0.97])[:, None, None]
-        found = impute(pictures, removed, noise=0)
-        for n, y, x in removed.nonzero().tolist():
-            total, weights = torch.zeros(2, dtype=torch.float64), 0.0
-            for dy, dx in [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]:
-                if 0 <= y + dy < 9 and 0 <= x + dx < 11:
-                    weight = 1 / 6 if 0 in (dy, dx) else 1 / 12
-                    total, weights = total + weight * found[n, :, y + dy, x + dx], weights + weight
-            np.testing.assert_allclose(found[n, :, y, x], total / weights, atol=1e-6)
-
-    def test_noise_is_that_of_the_seed_and_only_where_something_was_removed(self) -> None:
-        pictures, removed = torch.zeros(2, 1, 64, 64), torch.zeros(2, 64, 64, dtype=torch.bool)
-        removed[:, :32] = True
-        found = impute(pictures, removed, noise=0.5, seed=3)
-        assert (found[:, :, 32:] == 0).all()
-        assert float(found[0, 0, :32].std()) == pytest.approx(0.5, rel=0.05)
-        assert torch.equal(found[0], found[1])
-        assert torch.equal(found, impute(pictures, removed, noise=0.5, seed=3))
-        assert not torch.equal(found, impute(pictures, removed, noise=0.5, seed=4))
-
-    def test_nothing_removed_is_the_picture(self) -> None:
-        pictures = torch.rand(1, 3, 4, 4)
-        assert torch.equal(impute(pictures, torch.zeros(1, 4, 4, dtype=torch.bool)), pictures)
-
-    @pytest.mark.parametrize(
-        ("pictures", "removed", "message"),
-        [
-            (torch.rand(1, 2, 2), torch.zeros(1, 2, 2).bool(), r"pictures: got a tensor \[1, 2, 2\].*\[N, C, H, W\]"),
-            (torch.ones(1, 1, 2, 2).byte(), torch.zeros(1, 2, 2).bool(), "pictures: got .*uint8"),
-            (ONES, torch.zeros(1, 2, 3).bool(), r"removed: got a tensor \[1, 2, 3\].*give bool \[1, 2, 2\]"),
-            (ONES, torch.zeros(1, 2, 2), "removed: got .*float32"),
-            (ONES, None, "removed: got NoneType"),
-            (ONES, torch.ones(1, 2, 2).bool(), "removed: got a picture of which nothing stays"),
-        ],
-    )
-    def test_what_does_not_fit_is_refused(self, pictures: Tensor, removed: Any, message: str) -> None:
-        with pytest.raises(ConfigurationError, match=message):
-            impute(pictures, removed)
+def test_insertion_starts_from_the_blurred_picture() -> None:
+    inputs = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(6, 6, generator=torch.Generator().manual_seed(1))
+    found = insertion_curve(linear(weights), inputs, torch.rand(1, 3, 3), classes=FIRST, score="logit")
+    ends = [float((picture * weights).sum()) for picture in (baseline_of(inputs, "blurred"), inputs)]
+    assert found[0, [0, -1]].tolist() == pytest.approx(ends)
+    assert found.shape == (1, 26)
 
 
 def quadrant() -> tuple[Tensor, Tensor]:
@@ -254,138 +179,139 @@ def quadrant() -> tuple[Tensor, Tensor]:
     return inside[None, None], inside
 
 
-class TestRoad:
-    def test_a_model_that_reads_one_quadrant(self) -> None:
-        picture, inside = quadrant()
-        model = linear(inside / 16)
-        options: dict[str, Any] = {"classes": FIRST, "score": "logit", "percentiles": [25], "noise": 0}
-        # Its quarter removed, nothing but zeros suggests what was there; as many others removed, it sees no difference.
-        assert road(model, picture, inside[None], **options).tolist() == pytest.approx([0.5], abs=1e-6)
-        assert road(model, picture, 1 - inside[None], **options).tolist() == pytest.approx([-0.5], abs=1e-6)
-
-    def test_the_mean_over_percentiles(self) -> None:
-        picture, inside = quadrant()
-        generator = torch.Generator().manual_seed(0)
-        maps = torch.rand(1, 8, 8, generator=generator)
-
-        def value(*percentiles: float) -> float:
-            return float(road(linear(inside / 16), picture, maps, classes=FIRST, percentiles=percentiles))
-
-        assert value(20, 50) == pytest.approx((value(20) + value(50)) / 2)
-        assert value(20) != value(50)
-
-    def test_least_and_most_part_the_picture_between_them(self) -> None:
-        # At 50 percent, LeRF removes exactly what MoRF leaves, of a map with many equal values too.
-        maps = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)).sub(0.6).relu()
-        changed: list[Tensor] = []
-
-        def model(x: Tensor) -> Tensor:
-            changed.append(x != 1)
-            return x.sum((1, 2, 3))
-
-        road(model, torch.ones(1, 1, 8, 8), maps, percentiles=[50])
-        whole, one, other = changed
-        assert not whole.any()
-        assert torch.equal(one, ~other)
-
-    def test_percents_are_exact_however_many_values_are_equal(self) -> None:
-        seen = []
-
-        def model(x: Tensor) -> Tensor:
-            seen.append(int((x != 1).sum()))
-            return x.sum((1, 2, 3))
-
-        maps = torch.rand(1, 10, 10, generator=torch.Generator().manual_seed(0)).sub(0.6).relu()
-        road(model, torch.ones(1, 1, 10, 10), maps, percentiles=[20, 0.001, 99.999])
-        assert seen == [0, 20, 20, 1, 1, 99, 99]
-
-    @pytest.mark.parametrize("percentiles", [[], [0], [50, 100], [NAN]])
-    def test_percents_that_leave_nothing_or_everything_are_refused(self, percentiles: list[float]) -> None:
-        with pytest.raises(ConfigurationError, match="percentiles: got .*; give some between 0 and 100"):
-            road(linear(WEIGHTS), ONES, torch.rand(1, 2, 2), percentiles=percentiles)
+def test_a_model_that_reads_one_quadrant() -> None:
+    picture, inside = quadrant()
+    model = linear(inside / 16)
+    options: dict[str, Any] = {"classes": FIRST, "score": "logit", "percentiles": [25], "noise": 0}
+    # Its quarter removed, nothing but zeros suggests what was there; as many others removed, it sees no difference.
+    assert road(model, picture, inside[None], **options).tolist() == pytest.approx([0.5], abs=1e-6)
+    assert road(model, picture, 1 - inside[None], **options).tolist() == pytest.approx([-0.5], abs=1e-6)
 
 
-class TestAllOfThem:
-    @pytest.mark.parametrize("number", EVERY)
-    def test_a_sample_does_not_depend_on_its_batch(self, number: Callable[..., Tensor]) -> None:
-        torch.manual_seed(0)
-        model, inputs, maps = TinyNet().eval().double(), torch.rand(5, 1, 8, 8).double(), torch.rand(5, 3, 3).double()
-        alone = torch.cat([number(model, inputs[i : i + 1], maps[i : i + 1]) for i in range(5)])
-        np.testing.assert_allclose(number(model, inputs, maps).numpy(), alone.numpy(), rtol=1e-6, atol=1e-9)
-        assert alone.dtype == torch.float64
+def test_the_mean_over_percentiles() -> None:
+    picture, inside = quadrant()
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(1, 8, 8, generator=generator)
 
-    @pytest.mark.parametrize("number", EVERY)
-    def test_no_gradient_no_global_number_and_no_other_mode(self, number: Callable[..., Tensor]) -> None:
-        model, grads = TinyNet().eval(), []
-        model.relu1.register_forward_hook(lambda *_: grads.append(torch.is_grad_enabled()))
-        inputs, maps = torch.rand(2, 1, 8, 8, requires_grad=True), torch.rand(2, 3, 3, requires_grad=True)
-        kept, state = inputs.detach().clone(), torch.get_rng_state()
-        found = number(model, inputs, maps)
-        assert torch.equal(torch.get_rng_state(), state)
-        assert torch.equal(inputs.detach(), kept)
-        assert not any(grads)
-        assert not found.requires_grad
-        assert not model.training
-        assert all(p.grad is None for p in model.parameters())
+    def value(*percentiles: float) -> float:
+        return float(road(linear(inside / 16), picture, maps, classes=FIRST, percentiles=percentiles))
+
+    assert value(20, 50) == pytest.approx((value(20) + value(50)) / 2)
+    assert value(20) != value(50)
+
+
+def test_least_and_most_part_the_picture_between_them() -> None:
+    # At 50 percent, LeRF removes exactly what MoRF leaves, of a map with many equal values too.
+    maps = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)).sub(0.6).relu()
+    changed: list[Tensor] = []
+
+    def model(x: Tensor) -> Tensor:
+        changed.append(x != 1)
+        return x.sum((1, 2, 3))
+
+    road(model, torch.ones(1, 1, 8, 8), maps, percentiles=[50])
+    whole, one, other = changed
+    assert not whole.any()
+    assert torch.equal(one, ~other)
+
+
+def test_percents_are_exact_however_many_values_are_equal() -> None:
+    seen = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(int((x != 1).sum()))
+        return x.sum((1, 2, 3))
+
+    maps = torch.rand(1, 10, 10, generator=torch.Generator().manual_seed(0)).sub(0.6).relu()
+    road(model, torch.ones(1, 1, 10, 10), maps, percentiles=[20, 0.001, 99.999])
+    assert seen == [0, 20, 20, 1, 1, 99, 99]
+
+
+@pytest.mark.parametrize("percentiles", [[], [0], [50, 100], [NAN]])
+def test_percents_that_leave_nothing_or_everything_are_refused(percentiles: list[float]) -> None:
+    with pytest.raises(ConfigurationError, match="percentiles: got .*; give some between 0 and 100"):
+        road(linear(WEIGHTS), ONES, torch.rand(1, 2, 2), percentiles=percentiles)
+
+
+@pytest.mark.parametrize("number", EVERY)
+def test_a_sample_does_not_depend_on_its_batch(number: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    model, inputs, maps = TinyNet().eval().double(), torch.rand(5, 1, 8, 8).double(), torch.rand(5, 3, 3).double()
+    alone = torch.cat([number(model, inputs[i : i + 1], maps[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(number(model, inputs, maps).numpy(), alone.numpy(), rtol=1e-6, atol=1e-9)
+    assert alone.dtype == torch.float64
+
+
+@pytest.mark.parametrize("number", EVERY)
+def test_no_gradient_no_global_number_and_no_other_mode(number: Callable[..., Tensor]) -> None:
+    model, grads = TinyNet().eval(), []
+    model.relu1.register_forward_hook(lambda *_: grads.append(torch.is_grad_enabled()))
+    inputs, maps = torch.rand(2, 1, 8, 8, requires_grad=True), torch.rand(2, 3, 3, requires_grad=True)
+    kept, state = inputs.detach().clone(), torch.get_rng_state()
+    found = number(model, inputs, maps)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(inputs.detach(), kept)
+    assert not any(grads)
+    assert not found.requires_grad
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(found, number(model, inputs, maps))
+    with torch.inference_mode():
         assert torch.equal(found, number(model, inputs, maps))
-        with torch.inference_mode():
-            assert torch.equal(found, number(model, inputs, maps))
 
-    @pytest.mark.parametrize("number", EVERY)
-    def test_a_model_that_changes_its_input_in_place(self, number: Callable[..., Tensor]) -> None:
-        generator = torch.Generator().manual_seed(0)
-        inputs, maps = torch.randn(2, 1, 4, 4, generator=generator), torch.rand(2, 4, 4, generator=generator)
-        head = linear(torch.rand(4, 4, generator=generator))
-        assert torch.equal(
-            number(lambda x: head(x.relu_()), inputs, maps), number(lambda x: head(x.relu()), inputs, maps)
-        )
 
-    @pytest.mark.parametrize("number", EVERY)
-    @pytest.mark.parametrize("value", [NAN, float("inf")])
-    def test_a_map_that_is_not_finite_is_nan_and_spoils_no_other(
-        self, number: Callable[..., Tensor], value: float
-    ) -> None:
-        inputs, maps = torch.rand(2, 1, 2, 2), torch.rand(2, 2, 2)
-        maps[0, 0, 0] = value
-        found = number(linear(WEIGHTS), inputs, maps)
-        assert found[0].isnan().all()
-        assert torch.equal(found[1:], number(linear(WEIGHTS), inputs[1:], maps[1:]))
+@pytest.mark.parametrize("number", EVERY)
+def test_a_model_that_changes_its_input_in_place(number: Callable[..., Tensor]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs, maps = torch.randn(2, 1, 4, 4, generator=generator), torch.rand(2, 4, 4, generator=generator)
+    head = linear(torch.rand(4, 4, generator=generator))
+    assert torch.equal(number(lambda x: head(x.relu_()), inputs, maps), number(lambda x: head(x.relu()), inputs, maps))
 
-    @pytest.mark.parametrize("number", EVERY)
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"inputs": ONES[0]}, r"inputs: got a tensor \[1, 2, 2\].*give floating-point pictures \[N, C, H, W\]"),
-            ({"inputs": ONES.byte()}, "inputs: got .*uint8"),
-            ({"maps": torch.rand(1, 1, 2, 2)}, r"maps: got a tensor \[1, 1, 2, 2\].*give floating-point maps"),
-            ({"maps": torch.rand(3, 2, 2)}, "maps: got 3 for 1 inputs; give one map for each input"),
-            ({"classes": torch.tensor(0)}, r"classes: got a tensor \[\].*give one class for each of 1"),
-            ({"classes": torch.tensor([0.5])}, "classes: got .*float32"),
-            ({"classes": torch.tensor([2])}, r"classes: got \[2\]; valid are 0 to 1"),
-            ({"classes": torch.tensor([-1])}, r"classes: got \[-1\]; valid are 0 to 1"),
-            ({"score": "loss"}, "score: got 'loss'; valid are"),
-            ({"model": lambda x: {"logits": x}}, r"model: returned a dict with 'logits'; give a callable"),
-        ],
-    )
-    def test_what_does_not_fit_is_refused(
-        self, number: Callable[..., Tensor], change: dict[str, Any], message: str
-    ) -> None:
-        arguments = {"model": linear(WEIGHTS), "inputs": ONES, "maps": torch.rand(1, 2, 2), **change}
-        with pytest.raises(ConfigurationError, match=message):
-            number(**arguments)
 
-    def test_options_of_one_of_them_are_refused(self) -> None:
-        given = (linear(WEIGHTS), ONES, torch.rand(1, 2, 2))
-        with pytest.raises(ConfigurationError, match="score: got 'logit', which has no share to lose"):
-            average_drop(*given, score="logit")
-        with pytest.raises(ConfigurationError, match="steps: got 0; give a whole number, 1 or more"):
-            deletion_curve(*given, steps=0)
-        with pytest.raises(ConfigurationError, match="baseline: got 'black'; valid are 'zeros', 'mean', 'blurred'"):
-            insertion_curve(*given, baseline="black")
-        with pytest.raises(ConfigurationError, match=r"baseline: got shape \[3, 3\] for pictures \[1, 1, 2, 2\]"):
-            deletion_curve(*given, baseline=torch.rand(3, 3))
-        with pytest.raises(ConfigurationError, match=r"curve: got shape \[4\]; give \[N, steps \+ 1\]"):
-            area_under(torch.rand(4))
+@pytest.mark.parametrize("number", EVERY)
+@pytest.mark.parametrize("value", [NAN, float("inf")])
+def test_a_map_that_is_not_finite_is_nan_and_spoils_no_other(number: Callable[..., Tensor], value: float) -> None:
+    inputs, maps = torch.rand(2, 1, 2, 2), torch.rand(2, 2, 2)
+    maps[0, 0, 0] = value
+    found = number(linear(WEIGHTS), inputs, maps)
+    assert found[0].isnan().all()
+    assert torch.equal(found[1:], number(linear(WEIGHTS), inputs[1:], maps[1:]))
+
+
+@pytest.mark.parametrize("number", EVERY)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": ONES[0]}, r"inputs: got a tensor \[1, 2, 2\].*give floating-point pictures \[N, C, H, W\]"),
+        ({"inputs": ONES.byte()}, "inputs: got .*uint8"),
+        ({"maps": torch.rand(1, 1, 2, 2)}, r"maps: got a tensor \[1, 1, 2, 2\].*give floating-point maps"),
+        ({"maps": torch.rand(3, 2, 2)}, "maps: got 3 for 1 inputs; give one map for each input"),
+        ({"classes": torch.tensor(0)}, r"classes: got a tensor \[\].*give one class for each of 1"),
+        ({"classes": torch.tensor([0.5])}, "classes: got .*float32"),
+        ({"classes": torch.tensor([2])}, r"classes: got \[2\]; valid are 0 to 1"),
+        ({"classes": torch.tensor([-1])}, r"classes: got \[-1\]; valid are 0 to 1"),
+        ({"score": "loss"}, "score: got 'loss'; valid are"),
+        ({"model": lambda x: {"logits": x}}, r"model: returned a dict with 'logits'; give a callable"),
+    ],
+)
+def test_what_does_not_fit_is_refused(number: Callable[..., Tensor], change: dict[str, Any], message: str) -> None:
+    arguments = {"model": linear(WEIGHTS), "inputs": ONES, "maps": torch.rand(1, 2, 2), **change}
+    with pytest.raises(ConfigurationError, match=message):
+        number(**arguments)
+
+
+def test_options_of_one_of_them_are_refused() -> None:
+    given = (linear(WEIGHTS), ONES, torch.rand(1, 2, 2))
+    with pytest.raises(ConfigurationError, match="score: got 'logit', which has no share to lose"):
+        average_drop(*given, score="logit")
+    with pytest.raises(ConfigurationError, match="steps: got 0; give a whole number, 1 or more"):
+        deletion_curve(*given, steps=0)
+    with pytest.raises(ConfigurationError, match="baseline: got 'black'; valid are 'zeros', 'mean', 'blurred'"):
+        insertion_curve(*given, baseline="black")
+    with pytest.raises(ConfigurationError, match=r"baseline: got shape \[3, 3\] for pictures \[1, 1, 2, 2\]"):
+        deletion_curve(*given, baseline=torch.rand(3, 3))
+    with pytest.raises(ConfigurationError, match=r"curve: got shape \[4\]; give \[N, steps \+ 1\]"):
+        area_under(torch.rand(4))
 
 
 @pytest.fixture(scope="module")
@@ -414,56 +340,47 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.rand(3, 3, 10, 10, generator=generator), ranks.view(3, 10, 10) / 99
 
 
-class TestParity:
-    @pytest.mark.parametrize("channels", [1, 3])
-    @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-    def test_imputation_is_pytorch_grad_cams(self, peer: Any, channels: int, share: float) -> None:
-        generator = torch.Generator().manual_seed(0)
-        picture = torch.rand(channels, 17, 13, generator=generator)
-        removed = torch.rand(17, 13, generator=generator) < share
-        expected = peer.NoisyLinearImputer(noise=0)(picture, (~removed).float())
-        found = impute(picture[None], removed[None], noise=0)[0]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+def test_road_is_pytorch_grad_cams(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In sign and value, once its noise, which it draws from the global generator, is silenced."""
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
-    def test_road_is_pytorch_grad_cams(self, peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In sign and value, once its noise, which it draws from the global generator, is silenced."""
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
+    inputs, maps = batch()
+    targets = [ClassifierOutputSoftmaxTarget(i) for i in (0, 2, 3)]
+    with monkeypatch.context() as silenced:
+        silenced.setattr(torch, "randn_like", torch.zeros_like)
+        expected = peer.ROADCombined([20, 40, 60, 80])(inputs, maps.numpy(), targets, Reader())
+    found = road(Reader(), inputs, maps, classes=torch.tensor([0, 2, 3]), noise=0)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
-        inputs, maps = batch()
-        targets = [ClassifierOutputSoftmaxTarget(i) for i in (0, 2, 3)]
-        with monkeypatch.context() as silenced:
-            silenced.setattr(torch, "randn_like", torch.zeros_like)
-            expected = peer.ROADCombined([20, 40, 60, 80])(inputs, maps.numpy(), targets, Reader())
-        found = road(Reader(), inputs, maps, classes=torch.tensor([0, 2, 3]), noise=0)
-        assert np.abs(expected).max() > 0.01
-        np.testing.assert_allclose(found, expected, atol=1e-5)
 
-    def test_pytorch_grad_cam_removes_all_equal_values_at_once(self, peer: Any) -> None:
-        """It removes all that reach a threshold: of a map that is 0 at 60 of 100 places, 60 percent and not 20."""
-        maps = torch.arange(100.0).view(1, 10, 10).sub(59).relu() / 40
-        kept = peer.RemoveLeastRelevantFirst(80, lambda _picture, mask: mask)(torch.rand(3, 10, 10), maps[0])
-        assert int((kept == 0).sum()) == 60
-        ours: list[int] = []
+def test_pytorch_grad_cam_removes_all_equal_values_at_once(peer: Any) -> None:
+    """It removes all that reach a threshold: of a map that is 0 at 60 of 100 places, 60 percent and not 20."""
+    maps = torch.arange(100.0).view(1, 10, 10).sub(59).relu() / 40
+    kept = peer.RemoveLeastRelevantFirst(80, lambda _picture, mask: mask)(torch.rand(3, 10, 10), maps[0])
+    assert int((kept == 0).sum()) == 60
+    ours: list[int] = []
 
-        def model(x: Tensor) -> Tensor:
-            ours.append(int((x != 1).sum()))
-            return x.sum((1, 2, 3))
+    def model(x: Tensor) -> Tensor:
+        ours.append(int((x != 1).sum()))
+        return x.sum((1, 2, 3))
 
-        road(model, torch.ones(1, 1, 10, 10), maps, percentiles=[20])
-        assert ours == [0, 20, 20]
+    road(model, torch.ones(1, 1, 10, 10), maps, percentiles=[20])
+    assert ours == [0, 20, 20]
 
-    def test_drop_and_increase_are_pytorch_grad_cams(self, peer: Any) -> None:
-        """Its drop is the difference of confidences; the paper, and so ours, divides it by the confidence before."""
-        from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
-        inputs, maps = batch()
-        classes = torch.tensor([0, 2, 3])
-        targets = [ClassifierOutputSoftmaxTarget(int(i)) for i in classes]
-        before = Reader()(inputs).softmax(1).gather(1, classes[:, None])[:, 0].detach().numpy()
-        drop = DropInConfidence()(inputs, maps.numpy(), targets, Reader())
-        increase = IncreaseInConfidence()(inputs, maps.numpy(), targets, Reader())
-        assert drop.max() > 0.01
-        assert increase.max() == 1
-        np.testing.assert_allclose(average_drop(Reader(), inputs, maps, classes=classes), drop / before, atol=1e-5)
-        np.testing.assert_allclose(average_increase(Reader(), inputs, maps, classes=classes), increase)
+def test_drop_and_increase_are_pytorch_grad_cams(peer: Any) -> None:
+    """Its drop is the difference of confidences; the paper, and so ours, divides it by the confidence before."""
+    from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
+
+    inputs, maps = batch()
+    classes = torch.tensor([0, 2, 3])
+    targets = [ClassifierOutputSoftmaxTarget(int(i)) for i in classes]
+    before = Reader()(inputs).softmax(1).gather(1, classes[:, None])[:, 0].detach().numpy()
+    drop = DropInConfidence()(inputs, maps.numpy(), targets, Reader())
+    increase = IncreaseInConfidence()(inputs, maps.numpy(), targets, Reader())
+    assert drop.max() > 0.01
+    assert increase.max() == 1
+    np.testing.assert_allclose(average_drop(Reader(), inputs, maps, classes=classes), drop / before, atol=1e-5)
+    np.testing.assert_allclose(average_increase(Reader(), inputs, maps, classes=classes), increase)
