@@ -99,10 +99,10 @@ def trained(garments: Garments, epochs: int, seed: int) -> nn.Module:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     shuffle = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        for index in torch.randperm(len(garments.labels), generator=shuffle).split(BATCH):
+        for index in torch.randperm(len(garments.labels), generator=shuffle).split(BATCH):  # type: ignore[no-untyped-call]
             batch = garments[index]
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(batch.images), batch.labels).backward()
+            nn.functional.cross_entropy(model(batch.images), batch.labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return model.eval()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
@@ -166,18 +168,35 @@ def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
         The first floating-point tensor of three axes or more (or else of any number), and a function that puts another
         tensor in its place; ``None`` where there is none.
     """
-    if isinstance(output, Tensor):
-        return (output, lambda tensor: tensor) if output.is_floating_point() else None
+    places = list(_places(output))
+    return next((place for place in places if place[0].dim() >= 3), places[0] if places else None)
+
+
+def floating_tensors(output: Any) -> list[Tensor]:
+    """Returns all floating-point tensors in a module's output, in order."""
+    return [tensor for tensor, _ in _places(output)]
+
+
+def _places(output: Any) -> Iterator[tuple[Tensor, Callable[[Tensor], Any]]]:
     leaves, structure = tree_flatten(output)
-    floating = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    if not floating:
-        return None
-    place = next((i for i in floating if leaves[i].dim() >= 3), floating[0])
 
-    def rebuilt(tensor: Tensor) -> Any:
-        return tree_unflatten([*leaves[:place], tensor, *leaves[place + 1 :]], structure)
+    def with_leaf(place: int, leaf: Any) -> Any:
+        return tree_unflatten([*leaves[:place], leaf, *leaves[place + 1 :]], structure)
 
-    return leaves[place], rebuilt
+    def with_field(place: int, name: str, rebuilt: Callable[[Tensor], Any], tensor: Tensor) -> Any:
+        changed = copy(leaves[place])
+        # Frozen ones refuse an assignment, and their constructor may do more than assign.
+        object.__setattr__(changed, name, rebuilt(tensor))
+        return with_leaf(place, changed)
+
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            if leaf.is_floating_point():
+                yield leaf, partial(with_leaf, place)
+        elif is_dataclass(leaf) and not isinstance(leaf, type):
+            for field in fields(leaf):
+                for tensor, rebuilt in _places(getattr(leaf, field.name, None)):
+                    yield tensor, partial(with_field, place, field.name, rebuilt)
 
 
 def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ ROWS: list[tuple[str, ...]] = [
     ("storage", "failures"),
     ("guard",),
     ("probes",),
-    ("layers", "layout", "inputs", "intercept"),
+    ("layers", "layout", "inputs", "intercept", "awaken"),
     ("capture", "targets", "cams"),
     ("survey", "rerun"),
     ("methods",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from lightning_gradcam import LayerError
+from lightning_gradcam import LayerError, compute_cams
+from lightning_gradcam.awaken import awakened
 from lightning_gradcam.layout import picture_size
 from lightning_gradcam.survey import Survey, mixed
 from tests.conftest import TinyNet
+from tests.methods.models import ChannelsLast, Tokens
 from tests.test_layers import Nested
 
 
@@ -33,23 +36,117 @@ def test_auto_names_the_container_of_the_last_feature_map() -> None:
     assert auto(Nested(), 1, 8, 8) == ["body.layer2"]
 
 
-@pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer4"), ("vgg11", "features.19")])
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer4"), ("mobilenet_v3_small", "features")])
 def test_auto_on_a_torchvision_model_is_its_last_feature_map(name: str, layer: str) -> None:
-    with torch.device("meta"):  # shapes alone: the weights would take seconds to draw
-        model = torchvision.models.get_model(name)
-        assert auto(model, 3, 64, 64) == [layer]
-    assert "Pool" not in type(model.get_submodule(layer)).__name__
+    model = torchvision.models.get_model(name)
+    assert auto(model, 3, 64, 64) == [layer]
 
 
 @pytest.mark.parametrize(
     "last",
-    [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(3), nn.Dropout(0.5), nn.Dropout2d(0.5), nn.Identity(),
-     nn.ZeroPad2d(1), nn.Upsample(scale_factor=2), nn.AdaptiveAvgPool2d(1)],
+    [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(3), nn.ZeroPad2d(1), nn.Upsample(scale_factor=2),
+     nn.AdaptiveAvgPool2d(1)],
     ids=lambda module: type(module).__name__,
 )  # fmt: skip
 def test_auto_passes_over_what_only_hands_on(last: nn.Module) -> None:
     features = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), last)
     assert auto(nn.Sequential(features, nn.Flatten(), nn.LazyLinear(2)), 1, 9, 9) == ["0.1"]
+
+
+@pytest.mark.parametrize("last", [nn.Dropout(0.5), nn.Dropout2d(0.5), nn.Identity()], ids=lambda m: type(m).__name__)
+def test_auto_names_the_container_where_its_last_part_does_nothing(last: nn.Module) -> None:
+    features = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), last)
+    assert auto(nn.Sequential(features, nn.Flatten(), nn.LazyLinear(2)), 1, 9, 9) == ["0"]
+
+
+class Vit(Tokens):
+    """A class token, `extra` registers after it, and an output that is read off the class token or off all tokens."""
+
+    def __init__(self, extra: int = 0, *, pooled: bool = False) -> None:
+        super().__init__()
+        self.extra, self.pooled, self.out = nn.Parameter(torch.randn(1, extra, 6)), pooled, nn.LayerNorm(6)
+        nn.init.zeros_(self.head.weight)
+
+    def body(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        before = torch.cat([self.token, self.extra], 1).expand(len(x), -1, -1)
+        return self.norm(torch.cat([before, x], 1))
+
+    def top(self, a: Tensor) -> Tensor:
+        assert isinstance(self.attention, nn.MultiheadAttention)
+        y = self.out(a + self.attention(a, a, a, need_weights=False)[0])
+        return self.head(y.mean(1) if self.pooled else y[:, 0])
+
+
+@pytest.mark.parametrize("extra", [0, 1, 4])
+def test_auto_on_tokens_with_a_class_token_is_the_last_that_counts_though_the_head_is_zero(extra: int) -> None:
+    assert auto(Vit(extra), 1, 6, 8) == ["norm"]
+
+
+def test_auto_on_tokens_that_are_pooled_is_the_last_norm() -> None:
+    assert auto(Vit(pooled=True), 1, 6, 8) == ["out"]
+
+
+@pytest.mark.parametrize(("extra", "layout"), [(0, "NLC:1+3x4"), (4, "NLC:5+3x4")])
+def test_registers_and_class_tokens_are_left_out(extra: int, layout: str) -> None:
+    model, x = Vit(extra), torch.rand(2, 1, 6, 8)
+    assert str(compute_cams(model, x, methods="eigencam").layouts["norm"]) == layout
+
+
+def test_a_residual_sum_in_place_is_more_than_the_dropout_before_it() -> None:
+    """As in torchvision's ConvNeXt: in evaluation mode the dropout hands on the tensor that is then added to."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.drop = nn.Conv2d(2, 2, 3, padding=1), nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.drop(self.conv(x))
+            y += x
+            return y
+
+    assert auto(nn.Sequential(nn.Conv2d(1, 2, 1), Block(), nn.Flatten(), nn.LazyLinear(2)), 1, 6, 6) == ["1"]
+
+
+def test_channels_last_blocks_and_their_permutation() -> None:
+    class Turn(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.permute(0, 3, 1, 2)
+
+    Turn.__name__ = "Permute"
+    model = nn.Sequential(ChannelsLast(), Turn(), nn.Flatten(), nn.LazyLinear(2))
+    model[0].forward = lambda x: model[0].body(x)  # type: ignore[method-assign]
+    assert auto(model, 1, 6, 8)[0] in ("0", "0.norm")
+
+
+def test_neighbours_tell_where_channels_stand_when_they_are_as_many_as_rows() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.first, self.norm, self.last = nn.Conv2d(1, 8, 1), nn.ReLU(), nn.LayerNorm(8), nn.GELU()
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.last(self.norm(self.first(self.conv(x)).permute(0, 2, 3, 1))).mean((1, 2)))
+
+    torch.manual_seed(0)
+    cams = compute_cams(Both(), torch.rand(2, 1, 8, 8), ["first", "last"])
+    assert {name: str(layout) for name, layout in cams.layouts.items()} == {"first": "NCHW", "last": "NHWC"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_other_weights_for_a_moment_leave_no_trace(fails: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    tensors = [*model.parameters(), *model.buffers()]
+    before = [(t.data_ptr(), t._version, t.detach().clone()) for t in tensors]
+    with pytest.raises(KeyError) if fails else nullcontext(), awakened(model):
+        assert not torch.equal(model[0].weight, before[0][2])
+        if fails:
+            raise KeyError
+    for tensor, (place, version, content) in zip(tensors, before, strict=True):
+        assert (tensor.data_ptr(), tensor._version) == (place, version)
+        assert torch.equal(tensor, content)
 
 
 def test_auto_goes_by_the_order_of_the_forward() -> None:

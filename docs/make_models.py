@@ -1,0 +1,66 @@
+"""Writes docs/models.md: what `"auto"` explains in the models of torchvision and timm. Takes some minutes.
+
+python docs/make_models.py
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.sweep import CLASSIFICATION, TIMM, VIDEO, Found, found, input_for, prepared, torchvision_model
+
+HEAD = """# What `"auto"` explains
+
+`layers="auto"` takes the last layer with a feature map that is more than passed on (pooled, dropped out, permuted), and
+where a class token stands before the grid, the last one whose places the output depends on. This page is made by
+`python docs/make_models.py`, with random weights: every map in it is finite, not constant, and has at least four places
+a side. `tests/test_sweep.py` compares it with what torchvision's models give.
+"""
+
+
+def row(result: Found) -> str:
+    """Returns one row of the table."""
+    grid = "x".join(map(str, result.grid))
+    return f"| {result.model} | {result.size} | `{result.layer}` | {result.layout} | {grid} |"
+
+
+def timm_model(name: str) -> nn.Module:
+    """The model with random weights."""
+    import timm
+
+    torch.manual_seed(0)
+    return prepared(timm.create_model(name, num_classes=10))
+
+
+def table(names: list[str], make: Callable[[str], nn.Module], *, video: bool = False) -> list[str]:
+    """Returns the rows of several models; one that fails says why."""
+    lines = ["| model | input | layer | layout | map |", "|---|---|---|---|---|"]
+    for name in names:
+        try:
+            lines.append(row(found(name, make(name), input_for(name, video=video))))
+        except Exception as error:
+            lines.append(f"| {name} | | not explained: {type(error).__name__}: {str(error)[:160]} | | |")
+        print(lines[-1], flush=True)
+        gc.collect()
+    return lines
+
+
+def main() -> None:
+    """Writes the page."""
+    parts = [HEAD, "## torchvision, classification\n", *table(CLASSIFICATION, torchvision_model)]
+    parts += ["\n## torchvision, video\n", *table(VIDEO, torchvision_model, video=True)]
+    parts += ["\n## timm, one of each family\n", *table(TIMM, timm_model)]
+    (ROOT / "docs" / "models.md").write_text("\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Other weights for a moment, to see what a model's score depends on whatever it has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+# A prime: rows of a weight that is filled with them over and over do not repeat.
+_DRAWN = 1_000_003
+
+
+@contextmanager
+def awakened(model: nn.Module) -> Iterator[None]:
+    """Gives the model other weights: a head that begins at zero, or a dead ReLU, hides what the score depends on.
+
+    The tensors' own storage is put aside and comes back, bit for bit, after an exception too.
+
+    Args:
+        model: The model; parameters that are no plain tensors (sharded, quantized) stay as they are.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> with awakened(model):
+        ...     bool(model.weight.any())
+        True
+        >>> bool(model.weight.any())
+        False
+    """
+    drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0))
+    # Statistics of other weights would push every place to one side of a ReLU.
+    statistics = [(name, b) for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    kept = [
+        (name, tensor, tensor.data)
+        for name, tensor in [*model.named_parameters(), *statistics]
+        if type(tensor.data) is Tensor and tensor.is_floating_point()
+    ]
+    try:
+        for name, tensor, data in kept:
+            tensor.data = _other(name, data, drawn)
+        yield
+    finally:
+        for _, tensor, data in kept:
+            tensor.data = data
+
+
+def _other(name: str, data: Tensor, drawn: Tensor) -> Tensor:
+    other = torch.empty_like(data)
+    if data.dim() < 2:
+        # Biases and means are small, scales are one.
+        return other.fill_(0.1 if name.endswith(("bias", "running_mean")) else 1.0)
+    if not data.numel():
+        return other
+    values = drawn[: data.numel()].repeat(-(-data.numel() // _DRAWN))[: data.numel()]
+    return other.copy_((values / data[0].numel() ** 0.5).reshape(data.shape))
