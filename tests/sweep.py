@@ -21,7 +21,7 @@ TIMM = [
     "maxvit_rmlp_pico_rw_256", "mixer_s32_224", "mobilenetv3_small_100", "mobilevit_xxs", "nfnet_l0", "poolformer_s12",
     "pvt_v2_b0", "regnety_002", "repvgg_a0", "resnet18", "resnetv2_50", "swin_tiny_patch4_window7_224",
     "swinv2_tiny_window8_256", "tiny_vit_5m_224", "twins_svt_small", "vit_base_patch16_siglip_224",
-    "vit_little_patch16_reg4_gap_256", "vit_medium_patch16_reg4_256", "vit_small_patch14_dinov2",
+    "vit_little_patch16_reg4_gap_256", "vit_betwixt_patch16_reg4_gap_256", "vit_small_patch14_dinov2",
     "vit_tiny_patch16_224", "volo_d1_224", "xception41", "xcit_nano_12_p16_224",
 ]  # fmt: skip
 _FIXED = ("vit", "swin", "maxvit", "mvit", "beit", "cait", "coat", "deit", "eva", "hiera", "levit", "mixer", "tiny_vit",
