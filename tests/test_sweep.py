@@ -15,7 +15,8 @@ QUICK = ("convnext_tiny", "densenet121", "mobilenet_v3_small", "resnet18", "sque
 def listed() -> dict[str, tuple[str, str]]:
     """Layer and layout of each model on the page."""
     rows = [[cell.strip(" `") for cell in line.split("|")] for line in PAGE.read_text().splitlines() if "|" in line]
-    return {cells[1]: (cells[3], cells[4]) for cells in rows}
+    # timm has models of the same names, further down.
+    return {cells[1]: (cells[3], cells[4]) for cells in reversed(rows)}
 
 
 @pytest.mark.parametrize("name", QUICK)
