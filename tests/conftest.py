@@ -27,6 +27,7 @@ def _nothing_left_behind() -> Iterator[None]:
     changed = {k for k in os.environ if os.environ.get(k) != environment.get(k)}
     # Lightning, torch and wandb set these themselves.
     changed -= {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "WANDB_SERVICE"}
+    changed -= {"_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"}
     assert not changed, f"environment changed: {changed}"
 
 
