@@ -20,12 +20,13 @@ from lightning_gradcam.errors import (
     MethodError,
     ProbeError,
     ProbeFileError,
+    StalledError,
     TargetError,
 )
 from lightning_gradcam.methods import available_methods, register_method
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord
-from lightning_gradcam.sinks import Entry, MemorySink, Sink
+from lightning_gradcam.sinks import Entry, MemorySink, Numbers, Sink
 
 if TYPE_CHECKING:
     from lightning_gradcam.callback import GradCAMCallback
@@ -46,10 +47,12 @@ __all__ = [
     "LightningGradCAMError",
     "MemorySink",
     "MethodError",
+    "Numbers",
     "ProbeError",
     "ProbeFileError",
     "ProbeSet",
     "Sink",
+    "StalledError",
     "TargetError",
     "available_methods",
     "compute_cams",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +31,7 @@ from lightning_gradcam.host import (
     stage_of,
     validates,
 )
-from lightning_gradcam.inputs import check_output_key
+from lightning_gradcam.inputs import Inputs, check_output_key, part_of
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.layout import parse_layouts
 from lightning_gradcam.methods import resolve_methods
@@ -39,19 +40,23 @@ from lightning_gradcam.options import (
     check_count,
     check_drawing,
     check_name,
+    check_overhead,
     check_probes,
     check_schedule,
     check_sinks,
 )
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.dataset import Drawn, input_of
 from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.record import UNTRAINED_EPOCH
-from lightning_gradcam.session import Plan, Session
+from lightning_gradcam.schedule import Schedule
+from lightning_gradcam.session import EXPLAINING, Session
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.storage import absolute
 from lightning_gradcam.targets import check_score, resolve_targets
+from lightning_gradcam.worker import Worker
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -100,6 +105,12 @@ class GradCAMCallback(Callback):
             layer names to these.
         output_key: Where the explained output stands in what the model returns: a place in a tuple, a key, an
             attribute, or a callable.
+        batch_size: How many probes go through the model at once, at most; bounds the memory. A callable target is
+            called once for each such part. Where memory does not suffice, half as many are tried.
+        background: Draw and write in one background thread (default), while training goes on; ``False`` does all of
+            it before training goes on.
+        max_overhead: The largest share of the time that explaining may take, for instance 0.02; where it takes more,
+            it is done at fewer validations from then on, and that is said once. Default: no limit.
         forward_fn: ``forward_fn(module, batch)`` returns the output to explain, from a whole batch on the device: for
             modules without a ``forward(x)`` and for models with several inputs.
 
@@ -113,7 +124,8 @@ class GradCAMCallback(Callback):
 
     Logged:
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
-        at the step at which Lightning logs the validation metrics.
+        at the step at which Lightning logs the validation metrics; ``<name>_stats/seconds``, how long training waited
+        for it, and ``<name>_stats/background_seconds``, how long drawing and writing went on beside it.
 
     Example::
 
@@ -148,6 +160,9 @@ class GradCAMCallback(Callback):
         layout: str | dict[str, str] | None = None,
         output_key: int | Callable[..., Any] | str | None = None,
         forward_fn: Callable[..., Any] | None = None,
+        batch_size: int = 32,
+        background: bool = True,
+        max_overhead: float | None = None,
     ) -> None:
         super().__init__()
         check_layers(layers)
@@ -156,8 +171,10 @@ class GradCAMCallback(Callback):
         normalization(mean, std)
         check_probes(probes)
         check_count("num_probes", num_probes)
+        check_count("batch_size", batch_size)
         check_count("seed", seed, least=0)
         check_schedule(every_n_epochs, every_n_validations)
+        check_overhead(max_overhead)
         parse_layouts(layout)
         check_output_key(output_key)
         check_forward_fn(forward_fn)
@@ -171,11 +188,12 @@ class GradCAMCallback(Callback):
             check_drawing(drawing),
             layout,
             output_key,
+            batch_size,
         )
         self._forward_fn = forward_fn
         self._options = ProbeOptions(probes, num_probes, seed, input_key, label_key, class_names, mean, std)
-        self._every_n_epochs = every_n_epochs
-        self._every_n_validations = every_n_validations
+        self._every = every_n_epochs, every_n_validations, max_overhead
+        self._background = background
         self._log_untrained = log_untrained
         self._on_error = on_error
         self._extra_sinks = check_sinks(sinks)
@@ -236,6 +254,13 @@ class GradCAMCallback(Callback):
         if trainer.is_global_zero and not trainer.sanity_checking and self._due(trainer):
             self._log(trainer, pl_module, logging_step(trainer))
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Hands finished pictures to the loggers that can't be served in the background."""
+        if self._session is not None:
+            self._session.settle()
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains under ``trainer.test``."""
         if trainer.is_global_zero:
@@ -245,6 +270,11 @@ class GradCAMCallback(Callback):
         """Explains where there is no validation whose end could be used."""
         if trainer.is_global_zero and not validates(trainer) and self._due(trainer):
             self._log(trainer, pl_module, logging_step(trainer) - 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Waits until the last pictures are finished."""
+        if self._session is not None:
+            self._session.finish()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Stores which probes are in use and where the archive stands, in plain types."""
@@ -256,7 +286,8 @@ class GradCAMCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over probes and archive of the run that the checkpoint belongs to."""
         self._resumed = dict(state_dict)
-        self._validations = int(state_dict.get("validations", 0))
+        self._schedule.validations = int(state_dict.get("validations", 0))
+        self._schedule.every = int(state_dict.get("every", self._schedule.every))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Closes the sinks: Lightning calls no ``teardown`` after an exception."""
@@ -272,13 +303,12 @@ class GradCAMCallback(Callback):
         else:
             rank_zero_warn(
                 "lightning-gradcam: nothing was logged: no validation was due (every_n_epochs="
-                f"{self._every_n_epochs}, every_n_validations={self._every_n_validations}); lower these"
+                f"{self._every[0]}, every_n_validations={self._every[1]}); lower these"
             )
 
     def _close(self) -> None:
-        for error in self._session.close() if self._session is not None else ():
-            # Never raised: it would stand in for the user's own exception, or stop a training that has ended well.
-            rank_zero_warn(f"lightning-gradcam: a sink could not be closed ({type(error).__name__}: {error})")
+        if self._session is not None:
+            self._session.close()
 
     def _begin_run(self, trainer: Trainer | None) -> None:
         self._trainer = trainer
@@ -287,17 +317,12 @@ class GradCAMCallback(Callback):
         self._resumed = {}
         self._run = uuid.uuid4().hex
         self._log_dir: str | None = None
-        self._validations = 0
+        self._schedule = Schedule(*self._every)
         self._failures = Failures(self._on_error, rank_zero_warn)
         self._fitted = False
 
     def _due(self, trainer: Trainer) -> bool:
-        if stage_of(trainer) != "fit":
-            return True
-        self._validations += 1
-        if self._every_n_validations is not None:
-            return self._validations % self._every_n_validations == 0
-        return (trainer.current_epoch + 1) % self._every_n_epochs == 0
+        return stage_of(trainer) != "fit" or self._schedule.due(trainer.current_epoch, time.monotonic())
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         resumed, self._resumed = self._resumed, {}
@@ -337,12 +362,16 @@ class GradCAMCallback(Callback):
             sinks=self._extra_sinks,
             resumed=resumed,
             copy_steps=fitting,
+            worker=Worker(background=self._background),
+            failures=self._failures,
         )
         for remark in (other_probes, no_copy):
             if remark is not None:
                 rank_zero_warn(f"lightning-gradcam: {remark}")
         if self._log_untrained and fitting and trainer.global_step == 0:
-            self._session.log(cams, epoch=UNTRAINED_EPOCH, step=logging_step(trainer), stage="fit")
+            began = time.perf_counter()
+            self._session.log(cams, epoch=UNTRAINED_EPOCH, step=logging_step(trainer), stage="fit", began=began)
+            self._session.settle()
 
     def _try(self, trainer: Trainer, pl_module: LightningModule, drawn: Drawn) -> Cams:
         try:
@@ -357,15 +386,16 @@ class GradCAMCallback(Callback):
             ) from error
 
     def _explain(self, trainer: Trainer, pl_module: LightningModule, drawn: Drawn, plan: Plan) -> Cams:
-        with explaining(trainer, pl_module):
-            batch = prepared_batch(trainer, pl_module, drawn.batch)
+        def load(start: int, stop: int) -> Inputs:
+            batch = prepared_batch(trainer, pl_module, part_of(drawn.batch, start, stop, len(drawn.probes)))
             picture = input_of(batch, self._options.input_key)
-            inputs = picture if self._forward_fn is None else batch
-            forward = forward_of(trainer, pl_module, self._forward_fn)
-            return plan.explain(pl_module, inputs, drawn.probes, forward, picture=picture)
+            return Inputs(picture if self._forward_fn is None else batch, picture)
+
+        with explaining(trainer, pl_module):
+            return plan.explain(pl_module, load, drawn.probes, forward_of(trainer, pl_module, self._forward_fn))
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        if self._session is None or self._drawn is None or self._failures.given_up:
+        if self._session is None or self._drawn is None or self._failures.given_up(EXPLAINING):
             return
         stage = stage_of(trainer)
         if stage != "fit" and self._fitted:
@@ -373,9 +403,13 @@ class GradCAMCallback(Callback):
         if stage != "fit" and self._session.last_step == step:
             rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
             return
-        with self._failures.contained(f"explaining at step {step}"):
+        with self._failures.contained(EXPLAINING, step=step):
+            began = time.perf_counter()
             cams = self._explain(trainer, pl_module, self._drawn, self._session.plan)
-            self._session.log(cams, epoch=trainer.current_epoch, step=step, stage=stage)
+            blocked = self._session.log(cams, epoch=trainer.current_epoch, step=step, stage=stage, began=began)
+            if remark := self._schedule.spent(blocked):
+                rank_zero_info(f"lightning-gradcam: {remark}")
+        self._session.settle()
 
     def _state(self, session: Session) -> dict[str, Any]:
         archive = session.archive
@@ -387,5 +421,6 @@ class GradCAMCallback(Callback):
             "archive": "" if archive is None else absolute(archive.path),
             "run": self._run if archive is None else archive.manifest.run,
             "step": session.last_step,
-            "validations": self._validations,
+            "validations": self._schedule.validations,
+            "every": self._schedule.every,
         }

@@ -16,7 +16,7 @@ from lightning_gradcam.errors import DrawingError, did_you_mean
 Scale = Literal["image", "layer", "run", "minmax"]
 Column = Literal["input", "overlay", "heatmap"]
 Interpolation = Literal["bilinear", "nearest", "bicubic"]
-Format = Literal["png", "jpeg", "webp"]
+Format = Literal["auto", "png", "jpeg", "webp"]
 
 BUILT_IN = (
     "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
@@ -24,7 +24,7 @@ BUILT_IN = (
 _CHOICES: dict[str, tuple[str, ...]] = {
     "scale": ("image", "layer", "run", "minmax"),
     "interpolation": ("bilinear", "nearest", "bicubic"),
-    "format": ("png", "jpeg", "webp"),
+    "format": ("auto", "png", "jpeg", "webp"),
 }
 _COLUMNS = ("input", "overlay", "heatmap")
 
@@ -44,10 +44,14 @@ class Drawing:
         scale: What the brightest colour stands for. ``"image"`` (default): each map's own maximum. ``"layer"``: the
             largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
             layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
-        format: Of the picture files: ``"png"`` (default), ``"jpeg"`` or ``"webp"``.
+        format: Of the pictures, in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG
+            for enlarged pictures and sheets of up to a million pixels, and JPEG for larger ones. Loggers that can't
+            show WebP get PNG.
         magnification: How many screen pixels a picture's pixel takes, in whole numbers, without smearing; 0
             (default) takes the smallest that makes the shorter side 112 or more.
         max_tile: Pictures whose longer side exceeds this are scaled down to it, in pixels.
+        max_sheet_pixels: A sheet of more pixels shows fewer probes, evenly chosen and the same in every step, and says
+            so; all of them are in the archive.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -62,9 +66,10 @@ class Drawing:
     interpolation: Interpolation = "bilinear"
     columns: tuple[Column, ...] = ("input", "overlay")
     scale: Scale = "image"
-    format: Format = "png"
+    format: Format = "auto"
     magnification: int = 0
     max_tile: int = 256
+    max_sheet_pixels: int = 16_000_000
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -82,6 +87,10 @@ class Drawing:
             raise DrawingError(f"drawing.magnification: got {self.magnification!r}; give 0 (automatic) or more")
         if not isinstance(self.max_tile, int) or self.max_tile < 16:
             raise DrawingError(f"drawing.max_tile: got {self.max_tile!r}; give at least 16 pixels")
+        if not isinstance(self.max_sheet_pixels, int) or self.max_sheet_pixels < 100_000:
+            raise DrawingError(
+                f"drawing.max_sheet_pixels: got {self.max_sheet_pixels!r}; give at least 100000 (one or two probes)"
+            )
         lookup_table(self.colormap)
 
 

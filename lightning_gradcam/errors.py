@@ -11,6 +11,7 @@
     │   └── DrawingError: a colour map, scale or size that can't be drawn
     ├── ProbeFileError: a saved probe set that can't be read
     ├── ArchiveError: an archive that can't be read, or belongs to another run
+    ├── StalledError: work in the background that does not come to an end
     └── CaptureError (also a RuntimeError): no gradient or no activation came back
 """
 
@@ -54,6 +55,10 @@ class ProbeFileError(LightningGradCAMError):
 
 class ArchiveError(LightningGradCAMError):
     """An archive can't be read, or a folder belongs to another run."""
+
+
+class StalledError(LightningGradCAMError):
+    """Work in the background has taken so long that nobody should wait for it any more."""
 
 
 class CaptureError(LightningGradCAMError, RuntimeError):

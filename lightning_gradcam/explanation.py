@@ -61,7 +61,7 @@ class Explanation:
     @cached_property
     def survey(self) -> Survey:
         """A look at the model with two of the samples; only where it is needed."""
-        few = self.inputs.first(2)
+        few = self.inputs.part(0, 2)
         return Survey(
             self.model,
             lambda: self.run(few.fresh()),
@@ -70,6 +70,10 @@ class Explanation:
             given=self.given_layouts,
         )
 
+    def auto(self) -> str:
+        """Returns the layer that ``"auto"`` means."""
+        return self.survey.auto(mixed)
+
     def possible(self) -> str:
         """Returns which layers could be named, for errors."""
         try:
@@ -77,8 +81,14 @@ class Explanation:
         except Exception as error:  # the model itself fails; what was wrong before is what counts
             return f"unknown ({type(error).__name__}: {error})"
 
-    def at(self, modules: Mapping[str, nn.Module], *, relu: bool) -> Cams:
-        """Computes the maps of these layers, by name; see :func:`lightning_gradcam.compute_cams`."""
+    def at(self, modules: Mapping[str, nn.Module], *, relu: bool, check: bool = True) -> Cams:
+        """Computes the maps of these layers, by name; see :func:`lightning_gradcam.compute_cams`.
+
+        Args:
+            modules: Layer name to module.
+            relu: Keep only what speaks for the target.
+            check: Make sure that gradients which are zero everywhere are not so by construction.
+        """
         try:
             first = self._shared(modules, whole_graph=False)
         except CheckpointError:
@@ -87,6 +97,8 @@ class Explanation:
         whole_graph = first is None
         first = self._shared(modules, whole_graph=True) if first is None else first
         assert first is not None
+        if check:
+            self._check_dependence(first)
         found = dict(first.maps)
         again = Model(self.model, self.run, self.inputs, first.explained, whole_graph)
         for name, method in self.methods.items():
@@ -126,8 +138,9 @@ class Explanation:
             maps = self._pure(captured, layouts, explained, strict=whole_graph)
             if maps is None:
                 return None
+            again = any(method.needs == "rerun" for method in self.methods.values())
             return Shared(
-                {name: activation.detach() for name, activation in activations.items()},
+                {name: activation.detach() for name, activation in activations.items()} if again else {},
                 captured.calls,
                 layouts,
                 {name: replace(e, scores=e.scores.detach()) for name, e in explained.items()},
@@ -163,7 +176,6 @@ class Explanation:
         found: dict[CamKey, Tensor] = {}
         features = {n: full_precision(layouts[n].feature_map(a.detach())) for n, a in captured.activations.items()}
         needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
-        reached = dict.fromkeys(layouts, False)
         for target in self.targets:
             if not needed:
                 break
@@ -171,9 +183,10 @@ class Explanation:
             gradients = captured.gradients(explained[target.name].scores, retain_graph=not last)
             if not strict and any(gradient is None for gradient in gradients.values()):
                 return None
-            for layer, gradient in self._required(gradients).items():
-                slopes = full_precision(layouts[layer].feature_map(gradient))
-                reached[layer] = reached[layer] or bool((slopes != 0).any())
+            required = self._required(gradients)
+            gradients.clear()
+            for layer in layouts:
+                slopes = full_precision(layouts[layer].feature_map(required.pop(layer)))
                 for name in needed:
                     signed = self.methods[name].function(features[layer], slopes)
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
@@ -182,8 +195,6 @@ class Explanation:
                 signed = method.function(features[layer])
                 for target in self.targets:
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
-        for layer in [name for name, is_reached in reached.items() if needed and not is_reached]:
-            self._check_dependence(layer, layouts[layer])
         return found
 
     def _put(
@@ -204,20 +215,29 @@ class Explanation:
             raise MethodError(f"methods: {method!r} returned {came} at layer {layer!r}, expected {wanted}")
         found.update({CamKey(layer, method, target.name): maps[place] for place, target in enumerate(targets)})
 
-    def _check_dependence(self, layer: str, layout: Layout) -> None:
+    def _check_dependence(self, first: Shared) -> None:
         """Refuses a layer on whose places no score can depend, whatever the weights."""
-        if self.survey.alive(mixed, [layer]) or layer not in self.survey.spatial():
+        needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
+        if not needed:
             return
-        instead = self.survey.instead_of(layer, mixed, later=False)
-        why = (
-            "what follows reads its class or register tokens alone"
-            if layout.prefix
-            else "nothing that follows reads it"
-        )
-        raise LayerError(
-            f"layers: the gradient at {layer!r} is zero everywhere by construction: {why}; name"
-            f" {repr(instead) if instead else 'an earlier layer'} instead"
-        )
+        # Where a map is not zero, neither is its gradient. One look at all of them: each would wait for the device.
+        alive = []
+        for layer in first.layouts:
+            keys = [CamKey(layer, name, target.name) for name in needed for target in self.targets]
+            alive.append(torch.stack([(first.maps[key] != 0).any() for key in keys]).any())
+        for layer, reached in zip(first.layouts, torch.stack(alive).tolist(), strict=True):
+            if reached or self.survey.alive(mixed, [layer]) or layer not in self.survey.spatial():
+                continue
+            instead = self.survey.instead_of(layer, mixed, later=False)
+            why = (
+                "what follows reads its class or register tokens alone"
+                if first.layouts[layer].prefix
+                else "nothing that follows reads it"
+            )
+            raise LayerError(
+                f"layers: the gradient at {layer!r} is zero everywhere by construction: {why}; name"
+                f" {repr(instead) if instead else 'an earlier layer'} instead"
+            )
 
     def _required(self, gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         try:

@@ -66,10 +66,12 @@ class Inputs:
             leaves[self._place] = picture
         return tree_unflatten(leaves, self._structure)
 
-    def first(self, count: int) -> Inputs:
-        """Returns the first few samples."""
+    def part(self, start: int, stop: int) -> Inputs:
+        """Returns some of the samples."""
         samples = self.samples
-        leaves = [x[:count] if isinstance(x, Tensor) and x.dim() and len(x) == samples else x for x in self._leaves]
+        if start == 0 and stop >= samples:
+            return self
+        leaves = [x[start:stop] if isinstance(x, Tensor) and x.dim() and len(x) == samples else x for x in self._leaves]
         return Inputs(tree_unflatten(leaves, self._structure), picture=leaves[self._place])
 
     def _repeated(self, leaf: Any, copies: int) -> Any:
@@ -78,6 +80,35 @@ class Inputs:
         if copies == 1 or not leaf.dim() or len(leaf) != self.samples:
             return leaf.clone()
         return leaf.repeat(copies, *[1] * (leaf.dim() - 1))
+
+
+def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
+    """Returns some samples of a collated batch.
+
+    Args:
+        batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists and dicts; all else belongs to every
+            sample.
+        start: The first sample.
+        stop: The one after the last.
+        samples: ``N``.
+
+    Example:
+        >>> part_of({"x": torch.arange(3), "names": ["a", "b", "c"], "scale": 2}, 1, 3, 3)
+        {'x': tensor([1, 2]), 'names': ['b', 'c'], 'scale': 2}
+    """
+    if isinstance(batch, Tensor):
+        return batch[start:stop] if batch.dim() and len(batch) == samples else batch
+    if isinstance(batch, Mapping):
+        parts = {key: part_of(value, start, stop, samples) for key, value in batch.items()}
+        return parts if type(batch) is dict else type(batch)(parts)  # type: ignore[call-arg]
+    if isinstance(batch, (tuple, list)):
+        # (x, y) of two samples has as many entries as samples, too.
+        whole = all(isinstance(entry, Tensor) and entry.dim() and len(entry) == samples for entry in batch)
+        if len(batch) == samples and not whole:
+            return batch[start:stop]
+        entries = [part_of(entry, start, stop, samples) for entry in batch]
+        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
+    return batch
 
 
 def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forward:

@@ -41,6 +41,22 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
         )
 
 
+def check_overhead(max_overhead: object) -> None:
+    """Refuses anything but a share of the time, or ``None``.
+
+    Raises:
+        ConfigurationError: With the value and what is valid.
+    """
+    if max_overhead is None:
+        return
+    number = isinstance(max_overhead, (int, float)) and not isinstance(max_overhead, bool)
+    if not number or not 0 < max_overhead < 1:  # type: ignore[operator]
+        raise ConfigurationError(
+            f"max_overhead: got {max_overhead!r}; give the largest share of the time that explaining may take, between"
+            " 0 and 1, such as 0.02, or None for no limit"
+        )
+
+
 def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuses anything but one of ``choices``.
 

@@ -12,7 +12,7 @@ from lightning_gradcam.drawing import Drawing, lookup_table
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
-from lightning_gradcam.tiles import BROKEN, SEAM, Slices, draw_tiles
+from lightning_gradcam.tiles import BROKEN, SEAM, Slices, draw_tiles, tile_size
 from lightning_gradcam.typeset import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
 
 _MARGIN, _GAP, _LABELS = 12, 8, 190
@@ -74,21 +74,24 @@ def sheet(
     """
     keys = [key for key in record.maps if key.layer == layer and key.method == method]
     slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
-    tiles = draw_tiles(record, probes, keys, drawing, limits, slices)
-    tile_h, tile_w = tiles[0].pixels.shape[1:3]
-    lines = max(len(caption) for tile in tiles for caption in tile.captions)
-    row_h = max(tile_h + 2 + 14 * max(lines, 2), 84) + _GAP
+    tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
+    across = sum(1 if column == "input" else len(keys) for column in drawing.columns)
+    width = max(_MARGIN + _LABELS + across * (tile_w + _GAP) + _MARGIN - _GAP, 480)
+    rows = _shown(len(probes), drawing.max_sheet_pixels // width // _row_height(tile_h, lines=3))
+    tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
+    row_h = _row_height(tile_h, max(len(caption) for tile in tiles for caption in tile.captions))
     header = _header(record, layer, method, drawing, title, probes, slices)
-    width = max(_MARGIN + _LABELS + len(tiles) * (tile_w + _GAP) + _MARGIN - _GAP, 480)
+    if len(rows) < len(probes):
+        header.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
     pitch = (tile_w + SEAM) // len(slices.chosen)
     names = _slice_names(slices, pitch)
     top = _MARGIN + 18 * len(header) + 50 + (16 if names else 0)
-    canvas = np.full((top + row_h * len(probes), width, 3), 255, np.uint8)
+    canvas = np.full((top + row_h * len(rows), width, 3), 255, np.uint8)
     for number, (text, color) in enumerate(header):
         write(canvas, (_MARGIN, _MARGIN + 18 * number), text, width - 2 * _MARGIN, 15 if number == 0 else 13, color)
     _color_bar(canvas, (_MARGIN, _MARGIN + 18 * len(header) + 4), drawing)
-    for row in range(len(probes)):
-        y = top + row * row_h
+    for place, row in enumerate(rows):
+        y = top + place * row_h
         canvas[y - 4, _MARGIN : width - _MARGIN] = LINE
         _row_label(canvas, y, record, probes, row)
     for column, tile in enumerate(tiles):
@@ -102,7 +105,17 @@ def sheet(
             for number, caption in enumerate(tile.captions[row]):
                 color = WRONG if caption == BROKEN else PALE
                 write(canvas, (x, y + tile_h + 1 + 14 * number), caption, tile_w + _GAP - 2, 12, color)
-    return Picture(canvas, enlarged=tile_h > probes.pixels.shape[-3])
+    return Picture(canvas, tile_h > probes.pixels.shape[-3], drawing.format)
+
+
+def _shown(count: int, room: int) -> list[int]:
+    """Returns the places of the probes that there is room for, evenly chosen; at least one."""
+    shown = min(count, max(1, room))
+    return [place * count // shown for place in range(shown)]
+
+
+def _row_height(tile: int, lines: int) -> int:
+    return max(tile + 2 + 14 * max(lines, 2), 84) + _GAP
 
 
 def _header(

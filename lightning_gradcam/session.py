@@ -1,97 +1,82 @@
-"""One run: from the fixed probes to the record, the archive and the sinks."""
+"""One run: from the maps of a step to the record, the archive and the sinks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
 
 from lightning_gradcam.archive import ArchiveWriter, Manifest
 from lightning_gradcam.cams import CamKey, Cams
-from lightning_gradcam.compute import compute_cams
-from lightning_gradcam.drawing import Drawing
-from lightning_gradcam.inputs import Forward
-from lightning_gradcam.layers import LayerSpec
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.errors import StalledError
+from lightning_gradcam.failures import Failures
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.render import sheet
-from lightning_gradcam.sinks import Entry, FileSink, Sink, sinks_for
+from lightning_gradcam.sinks import Entry, FileSink, Numbers, Sink, sinks_for
 from lightning_gradcam.storage import join
-from lightning_gradcam.targets import ScoreKind, TargetSpec
 from lightning_gradcam.tiles import maxima
+from lightning_gradcam.worker import Worker
+
+EXPLAINING = "explaining"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is explained, and how it is drawn: the callback's options that do not concern the Trainer."""
+class Outcome:
+    """What became of one part of a step's work; ``error`` is ``None`` where it went well."""
 
-    name: str
-    layers: LayerSpec
-    methods: str | Sequence[str]
-    targets: TargetSpec | Sequence[TargetSpec]
-    score: ScoreKind
-    drawing: Drawing
-    layout: str | Mapping[str, str] | None = None
-    output_key: Any = None
-
-    def explain(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        probes: ProbeSet,
-        forward: Forward | None = None,
-        picture: Tensor | None = None,
-    ) -> Cams:
-        """Computes signed maps of all probes at once; ``inputs`` are what the model takes, on its device."""
-        return compute_cams(
-            model,
-            inputs,
-            self.layers,
-            targets=self.targets,
-            methods=self.methods,
-            labels=probes.labels,
-            masks=probes.masks,
-            score=self.score,
-            relu=False,
-            layout=self.layout,
-            output_key=self.output_key,
-            picture=picture,
-            forward=forward,
-        )
-
-    def pinned(self, cams: Cams) -> Plan:
-        """Returns the plan with the layers and layouts that were found, so that they are looked for once a run."""
-        layouts = {layer: str(layout) for layer, layout in cams.layouts.items()}
-        return replace(self, layers=list(layouts), layout=layouts)
-
-    def tag(self, layer: str, method: str) -> str:
-        """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
-        return f"{self.name}/{layer}" if method == "gradcam" else f"{self.name}/{layer}/{method}"
+    kind: str
+    step: int
+    error: Exception | None
 
 
 class Session:
     """Logs step after step of one run.
+
+    The training thread computes maps, copies them to the CPU and gives them to the worker; that writes the archive,
+    draws, encodes, and serves the sinks that can be called from it. The others are served by :meth:`settle`, on the
+    training thread.
 
     Args:
         plan: What is explained.
         probes: The run's fixed inputs.
         archive: Where records go; ``None`` writes none (``fast_dev_run``).
         sinks: Where pictures go.
+        worker: Draws and writes.
+        failures: Says what happens where that fails, and what is given up.
     """
 
-    def __init__(self, plan: Plan, probes: ProbeSet, archive: ArchiveWriter | None, sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        probes: ProbeSet,
+        archive: ArchiveWriter | None,
+        sinks: Sequence[Sink],
+        worker: Worker,
+        failures: Failures,
+    ) -> None:
         self.plan = plan
         self.probes = probes
-        self.archive = archive
         self.last_step = -1
-        self._sinks = list(sinks)
+        self._archive = archive
+        self._worker = worker
+        self._failures = failures
+        self._sinks = _named(sinks)
         self._unclosed: list[Sink] = []
         self._peaks: dict[CamKey, FloatArray] = {}
+        self._archived = threading.Event()
+        self._archived.set()
+        self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._blocked = 0.0
         if archive is not None:
             self._recall(archive)
 
@@ -108,6 +93,8 @@ class Session:
         sinks: Sequence[Sink],
         resumed: Mapping[str, Any],
         copy_steps: bool,
+        worker: Worker,
+        failures: Failures,
     ) -> tuple[Session, str | None]:
         """Opens the archive and the sinks of a run.
 
@@ -121,6 +108,8 @@ class Session:
             sinks: The user's own.
             resumed: The state in the checkpoint, empty without one.
             copy_steps: Take over the earlier run's steps.
+            worker: Draws and writes.
+            failures: Says what happens where that fails.
 
         Returns:
             The session, and a remark for the user where earlier steps could not be taken over.
@@ -128,38 +117,76 @@ class Session:
         Raises:
             ArchiveError: The folder belongs to another run.
         """
-        if log_dir is None:
-            return cls(plan.pinned(cams), probes, None, sinks), None
-        root = join(log_dir, plan.name)
-        manifest = _manifest(plan, probes, cams, run)
-        parent = {key: resumed[key] for key in ("archive", "run", "step")} if resumed.get("archive") else None
-        archive, remark = ArchiveWriter.start(root, manifest, probes, parent=parent, copy_steps=copy_steps)
-        files = partial(FileSink, join(root, "sheets"), prefix=plan.name, format=plan.drawing.format)
-        return cls(plan.pinned(cams), probes, archive, [*sinks_for(loggers, files), *sinks]), remark
+        archive, remark, served = None, None, list(sinks)
+        if log_dir is not None:
+            root = join(log_dir, plan.name)
+            manifest = _manifest(plan, probes, cams, run)
+            parent = {key: resumed[key] for key in ("archive", "run", "step")} if resumed.get("archive") else None
+            archive, remark = ArchiveWriter.start(root, manifest, probes, parent=parent, copy_steps=copy_steps)
+            served = [*sinks_for(loggers, partial(FileSink, join(root, "sheets"), prefix=plan.name)), *served]
+        for sink in served:
+            sink.prepare()
+        return cls(plan.pinned(cams), probes, archive, served, worker, failures), remark
 
-    def log(self, cams: Cams, *, epoch: int, step: int, stage: str) -> CamRecord:
-        """Records one step, draws its sheets and hands them to every sink."""
+    @property
+    def archive(self) -> ArchiveWriter | None:
+        """The archive, with every step that was logged."""
+        self._archived.wait(timeout=60)
+        return self._archive
+
+    @contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Counts the body's time as what training has waited for."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._blocked += time.perf_counter() - begin
+
+    def log(self, cams: Cams, *, epoch: int, step: int, stage: str, began: float) -> float:
+        """Copies one step's maps to the CPU, and has it recorded, drawn and logged.
+
+        Args:
+            cams: The maps.
+            epoch: Counted from 0.
+            step: The x value.
+            stage: ``"fit"``, ``"validate"`` or ``"test"``.
+            began: When explaining began, by ``time.perf_counter()``.
+
+        Returns:
+            The seconds that training has waited for this step so far.
+        """
         record = CamRecord.from_cams(
             cams, probe_ids=self.probes.ids, epoch=epoch, step=step, stage=stage, score=self.plan.score
         )
-        if self.archive is not None:
-            self.archive.append(record)
         self.last_step = step
-        self._remember(record)
-        pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
-        entry = Entry(
-            step=step, epoch=epoch, pictures={self.plan.tag(*pair): self._sheet(record, *pair) for pair in pairs}
-        )
-        self._unclosed = list(self._sinks)
-        failures = []
-        for sink in self._sinks:
-            try:
-                sink.log(entry)
-            except Exception as error:  # the other sinks are served first
-                failures.append(error)
-        if failures:
-            raise failures[0]
-        return record
+        self._unclosed = list(self._sinks.values())
+        blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
+        archived = self._archived = threading.Event()
+        try:
+            with self.blocking():
+                self._worker.submit(f"step {step}", partial(self._write, record, blocked, archived))
+        except StalledError as error:
+            archived.set()
+            self._outcomes.append(Outcome("the background worker", step, error))
+        return blocked
+
+    def settle(self, *, final: bool = False) -> None:
+        """Serves, on this thread, the sinks that ask for it, and reports what has failed since the last call.
+
+        Args:
+            final: The run is over: failures are only reported.
+        """
+        with self.blocking():
+            while self._handed:
+                kind, step, call = self._handed.popleft()
+                self._attempt(kind, step, call)
+        while self._outcomes:
+            outcome = self._outcomes.popleft()
+            if outcome.error is None:
+                self._failures.succeeded(outcome.kind)
+            else:
+                self._failures.failed(outcome.kind, outcome.step, outcome.error, final=final)
 
     def check(self, cams: Cams) -> None:
         """Refuses maps that do not fit those recorded so far: training goes on with another model.
@@ -167,43 +194,97 @@ class Session:
         Raises:
             ArchiveError: Layers or their sizes changed.
         """
-        if self.archive is not None:
-            self.archive.check(_manifest(self.plan, self.probes, cams, self.archive.manifest.run))
+        if self._archive is not None:
+            self._archive.check(_manifest(self.plan, self.probes, cams, self._archive.manifest.run))
 
     def discard(self) -> None:
         """Deletes the archive's steps and manifest, to begin again in its folder."""
-        if self.archive is not None:
-            self.archive.discard()
+        if self._archive is not None:
+            self._archive.discard()
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after ``step``: training goes on from an earlier checkpoint of this run."""
+        self._worker.finish()
         self.last_step = min(self.last_step, step)
         self._peaks.clear()
-        if self.archive is not None:
-            self.archive.rewind(step)
-            self._recall(self.archive)
+        if self._archive is not None:
+            self._archive.rewind(step)
+            self._recall(self._archive)
 
-    def close(self) -> list[Exception]:
-        """Closes the sinks, once; what they raise is returned, so that each of them gets its turn."""
+    def finish(self) -> None:
+        """Waits until everything is written; what has failed is raised or reported."""
+        try:
+            self._worker.finish()
+        except StalledError as error:
+            self._outcomes.append(Outcome("the background worker", self.last_step, error))
+        self.settle()
+
+    def close(self) -> None:
+        """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
+        try:
+            self._worker.close()
+        except StalledError as error:
+            self._outcomes.append(Outcome("the background worker", self.last_step, error))
         sinks, self._unclosed = self._unclosed, []
-        failures: list[Exception] = []
-        for sink in sinks:
-            try:
-                sink.close()
-            except Exception as error:
-                failures.append(error)
-        return failures
+        self.settle(final=True)
+        for name, sink in _named(sinks).items():
+            self._attempt(f"closing {name}", self.last_step, sink.close)
+        self.settle(final=True)
 
-    def _sheet(self, record: CamRecord, layer: str, method: str) -> Picture:
-        return sheet(
-            record,
-            self.probes,
-            layer=layer,
-            method=method,
-            drawing=self.plan.drawing,
-            title=self.plan.name,
-            limits=self._peaks,
-        )
+    def _write(self, record: CamRecord, blocked: float, archived: threading.Event) -> None:
+        """The worker's part of one step."""
+        begin = time.perf_counter()
+        step, epoch = record.step, record.epoch
+        try:
+            if self._archive is not None:
+                self._attempt("the archive", step, partial(self._archive.append, record))
+        finally:
+            archived.set()
+        drawn: list[Entry] = []
+        self._attempt("drawing", step, lambda: drawn.append(self._draw(record)))
+        if drawn:
+            self._serve(step, "", lambda sink: partial(sink.log, drawn[0]))
+        spent = {"seconds": blocked, "background_seconds": time.perf_counter() - begin}
+        numbers = Numbers(step, epoch, {f"{self.plan.name}_stats/{key}": value for key, value in spent.items()})
+        self._serve(step, " (numbers)", lambda sink: partial(sink.log_numbers, numbers))
+
+    def _serve(self, step: int, what: str, call: Callable[[Sink], Callable[[], None]]) -> None:
+        for name, sink in self._sinks.items():
+            if sink.thread_safe:
+                self._attempt(f"{name}{what}", step, call(sink))
+            else:
+                self._handed.append((f"{name}{what}", step, call(sink)))
+
+    def _attempt(self, kind: str, step: int, call: Callable[[], object]) -> None:
+        if self._failures.given_up(kind):
+            return
+        try:
+            call()
+        except Exception as error:
+            self._outcomes.append(Outcome(kind, step, error))
+        else:
+            self._outcomes.append(Outcome(kind, step, None))
+
+    def _draw(self, record: CamRecord) -> Entry:
+        self._remember(record)
+        pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
+        pictures = {
+            self.plan.tag(layer, method): sheet(
+                record,
+                self.probes,
+                layer=layer,
+                method=method,
+                drawing=self.plan.drawing,
+                title=self.plan.name,
+                limits=self._peaks,
+            )
+            for layer, method in pairs
+        }
+        # Sinks that are served on the training thread find finished files.
+        for formats in {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}:
+            for picture in pictures.values():
+                picture.file(formats)
+        return Entry(step=record.step, epoch=record.epoch, pictures=pictures)
 
     def _recall(self, archive: ArchiveWriter) -> None:
         if self.plan.drawing.scale == "run":
@@ -216,6 +297,15 @@ class Session:
             for key, maps in record.maps.items():
                 peak = maxima(maps)
                 self._peaks[key] = np.maximum(self._peaks[key], peak) if key in self._peaks else peak
+
+
+def _named(sinks: Sequence[Sink]) -> dict[str, Sink]:
+    """Returns the sinks by what a report calls them."""
+    found: dict[str, Sink] = {}
+    for sink in sinks:
+        name = f"the sink {type(sink).__name__}"
+        found[name if name not in found else f"{name} {len(found) + 1}"] = sink
+    return found
 
 
 def _manifest(plan: Plan, probes: ProbeSet, cams: Cams, run: str) -> Manifest:

@@ -83,6 +83,7 @@ def draw_tiles(
     drawing: Drawing,
     limits: Mapping[CamKey, FloatArray] | None,
     slices: Slices,
+    rows: Sequence[int],
 ) -> list[Tiles]:
     """Colours maps and lays them over the probes.
 
@@ -93,19 +94,22 @@ def draw_tiles(
         drawing: Colour map, opacity, columns, scale.
         limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own where not given.
         slices: What is shown of maps and displays with a third axis.
+        rows: The places of the probes that are drawn.
 
     Returns:
         The columns in ``drawing``'s order; overlay and heatmap once for each of ``keys``.
     """
-    base = _fitted(slices.of_display(probes.pixels), drawing.max_tile)
+    chosen = list(rows)
+    base = _fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
     factor = _factor(base.shape, drawing)
-    own = {key: maxima(record.maps[key]) for key in keys}
-    layer_top = np.full(len(base), max((float(top.max()) for top in own.values()), default=0.0), np.float32)
-    run_top = np.max([(limits or own).get(key, own[key]) for key in keys], axis=0)
+    of_all = {key: maxima(record.maps[key]) for key in keys}
+    own = {key: top[chosen] for key, top in of_all.items()}
+    layer_top = np.full(len(base), max((float(top.max()) for top in of_all.values()), default=0.0), np.float32)
+    run_top = np.max([(limits or of_all).get(key, of_all[key])[chosen] for key in keys], axis=0)
     table = lookup_table(drawing.colormap)
     columns: dict[str, list[Tiles]] = {"input": [Tiles("input", _strip(base, factor), [()] * len(base))]}
     for key in keys:
-        maps = record.maps[key]
+        maps = record.maps[key][chosen]
         top = {"layer": layer_top, "run": run_top}.get(drawing.scale, own[key])
         # Scaled before slices are taken, so that a slice that is not shown counts for the common scale, too.
         values = heat(slices.of_maps(scaled(maps, drawing, top)), base.shape[2:4], drawing.interpolation)
@@ -118,15 +122,23 @@ def draw_tiles(
         broken = np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
         mixed[broken], colors[broken] = _faded(base[broken]), 224
         raw = maxima(maps, relu=False) if drawing.scale == "minmax" else own[key]
-        captions = [_map_caption(record, key, row, raw[row], bool(blank[row])) for row in range(len(base))]
+        captions = [_map_caption(record, key, row, raw[i], bool(blank[i])) for i, row in enumerate(chosen)]
         if key.target not in ("predicted", "label") and not key.target.isdigit() and record.classes[key.target][0] >= 0:
             # Which class it is differs from row to row, and stands nowhere else.
-            names = [probes.class_name(int(index)) for index in record.classes[key.target]]
+            names = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
         overlay, heatmap = _headings(key.target, probes)
         columns.setdefault("overlay", []).append(Tiles(overlay, _strip(mixed, factor, broken), captions))
         columns.setdefault("heatmap", []).append(Tiles(heatmap, _strip(colors, factor, broken), captions))
     return [tile for name in drawing.columns for tile in columns.get(name, [])]
+
+
+def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tuple[int, int]:
+    """Returns height and width of every tile, for display pixels of this shape, ``[N, H, W, 3]`` or with frames."""
+    shown = len(slices.chosen)
+    height, width = _fitted_size(shown, display[-3], display[-2], drawing.max_tile)
+    factor = _factor((1, shown, height, width), drawing)
+    return height * factor, shown * (width * factor + SEAM) - SEAM
 
 
 def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) -> FloatArray:
@@ -205,13 +217,18 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
 def _fitted(frames: Pixels, longest: int) -> Pixels:
     """Scales pictures ``[N, s, H, W, 3]`` down to the longest side allowed, and to the widest strip."""
     count, shown, height, width = frames.shape[:4]
-    share = min(1.0, longest / max(height, width), _room(shown, longest) / width)
-    if share == 1:
+    smaller_h, smaller_w = _fitted_size(shown, height, width, longest)
+    if (smaller_h, smaller_w) == (height, width):
         return frames
-    size = (max(1, round(width * share)), max(1, round(height * share)))
     pictures = frames.reshape(-1, height, width, 3)
-    smaller = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in pictures]
-    return np.stack(smaller).reshape(count, shown, size[1], size[0], 3)
+    box = Image.Resampling.BOX
+    smaller = [np.asarray(Image.fromarray(picture).resize((smaller_w, smaller_h), box)) for picture in pictures]
+    return np.stack(smaller).reshape(count, shown, smaller_h, smaller_w, 3)
+
+
+def _fitted_size(shown: int, height: int, width: int, longest: int) -> tuple[int, int]:
+    share = min(1.0, longest / max(height, width), _room(shown, longest) / width)
+    return max(1, round(height * share)), max(1, round(width * share))
 
 
 def _room(shown: int, longest: int) -> int:

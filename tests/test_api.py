@@ -17,7 +17,7 @@ PACKAGE = Path(lightning_gradcam.__file__).parent
 # From the first to the last room; a module may import from those above it, and from its own row.
 ROWS: list[tuple[str, ...]] = [
     ("errors",),
-    ("storage", "failures"),
+    ("storage", "failures", "worker", "schedule"),
     ("guard",),
     ("probes",),
     ("layers", "layout", "inputs", "intercept", "awaken"),
@@ -34,7 +34,8 @@ ROWS: list[tuple[str, ...]] = [
     ("render",),
     ("archive",),
     ("sinks",),
-    ("session", "options"),
+    ("plan", "options"),
+    ("session",),
     ("host",),
     ("callback",),
 ]

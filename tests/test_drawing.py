@@ -17,8 +17,8 @@ from lightning_gradcam.drawing import BUILT_IN, lookup_table
 def test_defaults_are_the_contracts() -> None:
     drawing = Drawing()
     assert (drawing.colormap, drawing.opacity, drawing.interpolation) == ("turbo", 0.5, "bilinear")
-    assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "image", "png")
-    assert (drawing.magnification, drawing.max_tile) == (0, 256)
+    assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "image", "auto")
+    assert (drawing.magnification, drawing.max_tile, drawing.max_sheet_pixels) == (0, 256, 16_000_000)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_defaults_are_the_contracts() -> None:
         ),
         ("scale", None, r"drawing.scale: got None; available: image, layer, run, minmax"),
         ("interpolation", "linear", "drawing.interpolation: got 'linear'; did you mean 'bilinear'"),
-        ("format", "jpg", r"drawing.format: got 'jpg'; did you mean 'jpeg'\? available: png, jpeg, webp"),
+        ("format", "jpg", r"drawing.format: got 'jpg'; did you mean 'jpeg'\? available: auto, png, jpeg, webp"),
         ("columns", (), r"drawing.columns: got \[\]; give each of input, overlay, heatmap once at most"),
         ("columns", ("input", "cam"), r"drawing.columns: got \['input', 'cam'\]; give each of input, overlay, heatmap"),
         ("columns", ("input", "input"), r"drawing.columns: got \['input', 'input'\]"),

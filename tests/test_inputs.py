@@ -75,7 +75,7 @@ def test_what_goes_into_a_forward_is_a_copy_that_repeats_with_the_samples() -> N
     assert repeated[1].tolist() == [1, 2, 1, 2, 1, 2]
     assert torch.equal(repeated[2], fixed)
     assert repeated[3] == "text"
-    few = inputs.first(1)
+    few = inputs.part(0, 1)
     assert (few.samples, few.fresh()[1].tolist()) == (1, [1.0])
 
 

@@ -678,7 +678,10 @@ def test_drawing_changes_neither_record_nor_probes() -> None:
 # ---- files
 
 
-@pytest.mark.parametrize("format", get_args(Format))
+FORMATS = [format for format in get_args(Format) if format != "auto"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_encoded_picture_decodes_to_the_same(format: str) -> None:
     y, x = np.mgrid[0:40, 0:60]
     pixels = np.stack([y * 5, x * 4, np.full_like(x, 90)], 2).astype(np.uint8)
@@ -692,7 +695,7 @@ def test_encoded_picture_decodes_to_the_same(format: str) -> None:
 
 def test_tall_sheet_is_encoded_in_every_format() -> None:
     pixels = np.zeros((17000, 8, 3), np.uint8)
-    for format in get_args(Format):
+    for format in FORMATS:
         Picture(pixels).encoded(format)
 
 

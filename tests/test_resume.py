@@ -90,6 +90,7 @@ def test_the_state_is_small_and_survives_weights_only_loading(tmp_path: Path) ->
         "run": first.archive.manifest.run,
         "step": 4,
         "validations": 1,
+        "every": 1,
     }
 
 

@@ -78,7 +78,7 @@ def test_tiles_of_a_volume_are_strips_with_seams() -> None:
     probes = probe_set(2, display=np.zeros((2, 3, 2, 2, 3), np.uint8))
     drawing = Drawing(**{**PLAIN, "columns": ("heatmap",)}, magnification=1)
     slices = Slices.of((2, 3, 1, 2), probes.pixels.shape)
-    (tiles,) = draw_tiles(record(volume()), probes, [KEY], drawing, None, slices)
+    (tiles,) = draw_tiles(record(volume()), probes, [KEY], drawing, None, slices, [0, 1])
     assert tiles.heading == "map: predicted"
     assert tiles.pixels.shape == (2, 2, 3 * 2 + 2 * SEAM, 3)
     table = lookup_table("viridis")

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_gradcam.sinks.base import Entry, Sink
+from lightning_gradcam.sinks.base import Entry, Numbers, Sink
 from lightning_gradcam.sinks.files import FileSink
 from lightning_gradcam.sinks.memory import MemorySink
+from lightning_gradcam.sinks.scalars import ScalarSink
 from lightning_gradcam.sinks.tensorboard import TensorBoardSink
 from lightning_gradcam.sinks.wandb import WandbSink
 
-__all__ = ["Entry", "FileSink", "MemorySink", "Sink", "TensorBoardSink", "WandbSink", "sinks_for"]
+__all__ = [
+    "Entry",
+    "FileSink",
+    "MemorySink",
+    "Numbers",
+    "ScalarSink",
+    "Sink",
+    "TensorBoardSink",
+    "WandbSink",
+    "sinks_for",
+]
 
 # Matched by name: the two Lightning packages have logger classes of their own, and neither need be imported here.
 _BY_LOGGER: dict[str, Callable[[Any], Sink]] = {"TensorBoardLogger": TensorBoardSink, "WandbLogger": WandbSink}
@@ -26,7 +37,7 @@ def sinks_for(loggers: Sequence[object], files: Callable[[], Sink]) -> list[Sink
         files: Makes the sink for loggers that take no pictures, and for runs without a logger; used once at most.
 
     Returns:
-        One sink for each logger that takes pictures, and one file sink where some logger does not, or there is none.
+        One sink for each logger, and one file sink where some logger takes no pictures, or there is none.
     """
     found: list[Sink] = []
     plain = not loggers
@@ -36,5 +47,6 @@ def sinks_for(loggers: Sequence[object], files: Callable[[], Sink]) -> list[Sink
         if make is not None:
             found.append(make(logger))
         elif not any(name in _SILENT for name in names):
+            found.append(ScalarSink(logger))
             plain = True
     return [*found, files()] if plain else found

@@ -14,13 +14,13 @@ class FileSink(Sink):
     Args:
         root: The folder, local or a URL that fsspec knows.
         prefix: The first part of every tag, left out of the path.
-        format: ``"png"``, ``"jpeg"`` or ``"webp"``.
     """
 
-    def __init__(self, root: str, *, prefix: str, format: str = "png") -> None:
+    thread_safe = True
+
+    def __init__(self, root: str, *, prefix: str) -> None:
         self._storage = Storage(root)
         self._prefix = prefix
-        self._format = format
 
     def log(self, entry: Entry) -> None:
         """Writes one file a picture; each appears whole or not at all."""
@@ -28,9 +28,10 @@ class FileSink(Sink):
         for tag, picture in entry.pictures.items():
             folder = "/".join(safe_name(part) for part in tag.removeprefix(f"{self._prefix}/").split("/"))
             stem, name = f"{folder}/step-{entry.step:010d}-epoch-{epoch}", ""
+            format, content = picture.file(self.formats)
             # Under accumulation two validations can share a step.
             for repeat in count():
-                name = f"{stem}{f'-{repeat}' if repeat else ''}.{self._format}"
+                name = f"{stem}{f'-{repeat}' if repeat else ''}.{format}"
                 if not self._storage.exists(name):
                     break
-            self._storage.write(name, picture.encoded(self._format))
+            self._storage.write(name, content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_gradcam.sinks.base import Entry, Sink
+from lightning_gradcam.sinks.base import Entry, Numbers, Sink
 
 
 class MemorySink(Sink):
@@ -10,6 +10,7 @@ class MemorySink(Sink):
 
     Attributes:
         entries: What was logged, in order.
+        numbers: Likewise.
         closed: Whether the run has ended.
 
     Example:
@@ -19,13 +20,20 @@ class MemorySink(Sink):
         [10]
     """
 
+    thread_safe = True
+
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.numbers: list[Numbers] = []
         self.closed = False
 
     def log(self, entry: Entry) -> None:
         """Appends the entry."""
         self.entries.append(entry)
+
+    def log_numbers(self, numbers: Numbers) -> None:
+        """Appends the numbers."""
+        self.numbers.append(numbers)
 
     def close(self) -> None:
         """Remembers that the run has ended; the entries stay."""

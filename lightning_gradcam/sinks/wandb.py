@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_gradcam.sinks.base import Entry, Sink
+from lightning_gradcam.sinks.base import Entry, Numbers, Sink
 
 
 class WandbSink(Sink):
     """Logs all pictures of a step as one row.
 
+    A run's rows are built up by its ``log`` calls, so that one from another thread could end up in the middle of the
+    training's own: this sink is called on the training thread, with finished files.
+
     Args:
         logger: Lightning's ``WandbLogger``.
     """
+
+    formats = ("png", "jpeg")
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -22,7 +29,17 @@ class WandbSink(Sink):
         import wandb
 
         caption = "untrained" if entry.epoch < 0 else f"epoch {entry.epoch}"
-        # uint8: float pictures are truncated to black by some versions of wandb.
-        images = {tag: [wandb.Image(picture.pixels, caption=caption)] for tag, picture in entry.pictures.items()}
-        # One call for all tags: `log_image` would make a row of each.
-        self._logger.log_metrics(images, entry.step)
+        # wandb copies the files into its run's folder while they are logged.
+        with TemporaryDirectory(prefix="lightning-gradcam-") as folder:
+            images = {}
+            for place, (tag, picture) in enumerate(entry.pictures.items()):
+                format, content = picture.file(self.formats)
+                file = Path(folder, f"{place}.{format}")
+                file.write_bytes(content)
+                images[tag] = [wandb.Image(str(file), caption=caption)]
+            # One call for all tags: `log_image` would make a row of each.
+            self._logger.log_metrics(images, entry.step)
+
+    def log_numbers(self, numbers: Numbers) -> None:
+        """Logs the numbers as one row."""
+        self._logger.log_metrics(dict(numbers.values), numbers.step)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,23 +13,57 @@ from lightning_gradcam.errors import TargetError
 
 ScoreKind = Literal["logit", "probability", "sigmoid"]
 TargetCallable = Callable[[Any], Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What a target may look at besides the output.
+    """What a target may look at besides the output. Many samples are explained in parts.
 
     Attributes:
-        samples: How many there are.
+        samples: How many there are in this part.
         labels: True classes ``[N]``, or 0 and 1 for every class ``[N, C]`` (several labels a sample), or ``None``.
         masks: bool ``[N, H, W]``, or ``None``.
         score: ``"logit"``, ``"probability"`` or ``"sigmoid"``; see :func:`class_scores`.
+        first: The place of this part's first sample among all.
+        total: How many samples there are in all parts; ``None``: this part is all.
+        output_of: The model's output for the one sample at a place among all.
     """
 
     samples: int
     labels: Tensor | None = None
     masks: Tensor | None = None
     score: ScoreKind = "logit"
+    first: int = 0
+    total: int | None = None
+    output_of: Callable[[int], Any] | None = None
+
+    @property
+    def all(self) -> int:
+        """How many samples there are in all parts."""
+        return self.samples if self.total is None else self.total
+
+    def part(self, start: int, stop: int, output_of: Callable[[int], Any]) -> Given:
+        """Returns what belongs to some of the samples."""
+        labels, masks = (None if v is None else v[start:stop] for v in (self.labels, self.masks))
+        return Given(stop - start, labels, masks, self.score, start, self.samples, output_of)
+
+    def own(self, values: Sequence[T], name: str, what: str) -> Sequence[T]:
+        """Returns this part's of the values that a target has for each sample.
+
+        Args:
+            values: One for each sample of all parts.
+            name: The target's.
+            what: What they are, for the error.
+
+        Raises:
+            TargetError: They are not as many as the samples.
+        """
+        if len(values) != self.all:
+            raise TargetError(
+                f"targets: {name!r} has {len(values)} {what} for {self.all} probes; give one for each probe"
+            )
+        return values[self.first : self.first + self.samples]
 
 
 @dataclass(frozen=True, eq=False)

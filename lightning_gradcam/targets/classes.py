@@ -144,11 +144,7 @@ def _index(which: Any, values: Tensor, given: Given, name: str) -> Tensor:
     if which == "label":
         index = _labels(given.labels, count).to(device=values.device, dtype=torch.int64)
     elif isinstance(which, tuple):
-        if len(which) != count:
-            raise TargetError(
-                f"targets: 'per_probe' has {len(which)} indices for {count} probes; give one for each probe"
-            )
-        index = torch.tensor(which, device=values.device)
+        index = torch.tensor(given.own(which, "per_probe", "indices"), device=values.device)
     else:
         index = torch.full((count,), int(which), device=values.device)
     wrong = index[(index < 0) | (index >= classes)]

@@ -96,14 +96,11 @@ class Detect:
     def explain(self, output: Any, given: Given, name: str) -> Explained:
         """Explains the matched boxes' scores; a picture without a match has the score 0."""
         found = self._checked(output, given.samples, name)
-        if self.boxes is not None and len(self.boxes) != given.samples:
-            raise TargetError(
-                f"targets: {name!r} has {len(self.boxes)} boxes for {given.samples} probes; give one for each probe"
-            )
+        boxes = None if self.boxes is None else given.own(self.boxes, name, "boxes")
         chosen: list[tuple[int, Tensor] | None] = []
         scores = []
         for row, detections in enumerate(found):
-            box = None if self.boxes is None else torch.tensor(self.boxes[row], device=detections["boxes"].device)
+            box = None if boxes is None else torch.tensor(boxes[row], device=detections["boxes"].device)
             category = None if self.category == "predicted" else int(self.category)
             place = _matched(detections, category, box, self.min_iou)
             scores.append(_zero(detections) if place is None else detections["scores"][place])
@@ -150,12 +147,15 @@ class Similar:
 
     def explain(self, output: Any, given: Given, name: str) -> Explained:
         """Explains what makes each picture similar to the reference, whose embedding is held."""
-        if self.reference >= given.samples:
+        if self.reference >= given.all:
             raise TargetError(
-                f"targets: {name!r} asks for probe {self.reference} of {given.samples}; valid are 0 to"
-                f" {given.samples - 1}"
+                f"targets: {name!r} asks for probe {self.reference} of {given.all}; valid are 0 to {given.all - 1}"
             )
-        anchor = _embedding(output, name)[self.reference].detach()
+        place = self.reference - given.first
+        if 0 <= place < given.samples or given.output_of is None:
+            anchor = _embedding(output, name)[place].detach()
+        else:
+            anchor = _embedding(given.output_of(self.reference), name)[0].detach()
 
         def again(other: Any, _copies: int) -> Tensor:
             return cosine_similarity(_embedding(other, name), anchor[None], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 
 from lightning_gradcam import MemorySink, Sink
 from lightning_gradcam.picture import Picture
-from lightning_gradcam.sinks import Entry, FileSink, TensorBoardSink, WandbSink, sinks_for
+from lightning_gradcam.sinks import Entry, FileSink, Numbers, ScalarSink, TensorBoardSink, WandbSink, sinks_for
 
 
 def picture(seed: int = 0, height: int = 12, width: int = 20) -> Picture:
@@ -68,6 +69,31 @@ def test_tensorboard_scalars_and_pictures_share_a_file(tmp_path: Path) -> None:
     assert len(list(Path(logger.log_dir).glob("events*"))) == 1
 
 
+def test_tensorboard_gets_no_webp(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(str(tmp_path))
+    pictures = {f"gradcam/{format}": replace(picture(), format=format) for format in ("png", "jpeg", "webp")}
+    TensorBoardSink(logger).log(Entry(1, 0, pictures))
+    logger.finalize("success")
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    starts = {tag: events.Images(f"gradcam/{tag}")[0].encoded_image_string[:4] for tag in ("png", "jpeg", "webp")}
+    assert starts["png"] == starts["webp"] == b"\x89PNG"
+    assert starts["jpeg"][:3] == b"\xff\xd8\xff"
+
+
+def test_numbers_go_to_every_logger_that_takes_them(tmp_path: Path) -> None:
+    numbers = Numbers(469, 3, {"gradcam_stats/seconds": 0.25})
+    tensorboard, csv = TensorBoardLogger(str(tmp_path / "t")), CSVLogger(str(tmp_path / "c"))
+    for sink in (TensorBoardSink(tensorboard), ScalarSink(csv)):
+        sink.log_numbers(numbers)
+    for logger in (tensorboard, csv):
+        logger.finalize("success")
+    events = EventAccumulator(tensorboard.log_dir)
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("gradcam_stats/seconds")] == [(469, 0.25)]
+    assert (Path(csv.log_dir) / "metrics.csv").read_text().split() == ["gradcam_stats/seconds,step", "0.25,469"]
+
+
 def test_writer_of_another_package_gets_the_pixels(tmp_path: Path) -> None:
     class Writer:
         """What tensorboardX's SummaryWriter takes."""
@@ -77,6 +103,9 @@ def test_writer_of_another_package_gets_the_pixels(tmp_path: Path) -> None:
 
         def add_image(self, tag: str, pixels: Any, step: int, dataformats: str) -> None:
             self.images.append((tag, pixels, step, dataformats))
+
+        def flush(self) -> None:
+            pass
 
     class Named:
         experiment = Writer()
@@ -137,8 +166,8 @@ def test_wandb_offline_run_holds_the_pictures_and_one_row_a_step(wandb_logger: W
 
 @pytest.mark.parametrize(("format", "exact"), [("png", True), ("jpeg", False), ("webp", False)])
 def test_file_sink_writes_one_file_a_picture(tmp_path: Path, format: str, exact: bool) -> None:
-    sink = FileSink(str(tmp_path / "sheets"), prefix="gradcam", format=format)
-    sink.log(entry(469, 3))
+    sink = FileSink(str(tmp_path / "sheets"), prefix="gradcam")
+    sink.log(Entry(469, 3, {tag: replace(p, format=format) for tag, p in entry(469, 3).pictures.items()}))
     sink.close()
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     name = f"step-0000000469-epoch-0003.{format}"
@@ -240,12 +269,12 @@ def loggers(tmp_path: Path) -> dict[str, Logger]:
         (["own"], [TensorBoardSink]),
         (["owner"], [TensorBoardSink]),
         (["wandb"], [WandbSink]),
-        (["csv"], [FileSink]),
+        (["csv"], [ScalarSink, FileSink]),
         (["dummy"], []),
         (["own dummy"], []),
         (["tensorboard", "wandb"], [TensorBoardSink, WandbSink]),
-        (["csv", "tensorboard"], [TensorBoardSink, FileSink]),
-        (["csv", "csv"], [FileSink]),
+        (["csv", "tensorboard"], [ScalarSink, TensorBoardSink, FileSink]),
+        (["csv", "csv"], [ScalarSink, ScalarSink, FileSink]),
         (["tensorboard", "own"], [TensorBoardSink, TensorBoardSink]),
     ],
     ids=str,

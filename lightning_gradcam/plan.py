@@ -1,0 +1,85 @@
+"""What is explained, and how it is drawn: the callback's options that do not concern the Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from lightning_gradcam.cams import Cams
+from lightning_gradcam.compute import Request, explain
+from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.inputs import Forward, Inputs, pick_output
+from lightning_gradcam.layers import LayerSpec
+from lightning_gradcam.layout import parse_layouts
+from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.targets import Given, ScoreKind, TargetSpec, resolve_targets
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is explained, and how it is drawn.
+
+    Attributes:
+        name: The root of tags and the archive's folder.
+        layers: As the user gives them, or the names that were found.
+        methods: Likewise.
+        targets: Likewise.
+        score: What the targets' scores are.
+        drawing: How sheets are drawn.
+        layout: What the user says of layouts.
+        output_key: Where the output stands in what the model returns.
+        batch_size: How many probes go through the model at once, at most.
+        tried: The plan has been carried out once on this model: what can't change with its weights is known.
+    """
+
+    name: str
+    layers: LayerSpec
+    methods: str | Sequence[str]
+    targets: TargetSpec | Sequence[TargetSpec]
+    score: ScoreKind
+    drawing: Drawing
+    layout: str | Mapping[str, str] | None = None
+    output_key: Any = None
+    batch_size: int = 32
+    tried: bool = False
+
+    def explain(self, model: nn.Module, load: Callable[[int, int], Inputs], probes: ProbeSet, forward: Forward) -> Cams:
+        """Computes signed maps of all probes.
+
+        Args:
+            model: In evaluation mode, guarded by the caller.
+            load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
+            probes: The probes.
+            forward: From inputs to the model's output.
+        """
+        targets, methods, layouts = self._resolved
+        asked = Request(
+            targets,
+            methods,
+            layouts,
+            lambda inputs: pick_output(forward(inputs), self.output_key),
+            relu=False,
+            batch_size=self.batch_size,
+            check=not self.tried,
+            keep_output=False,
+        )
+        given = Given(len(probes), probes.labels, probes.masks, self.score)
+        return explain(model, self.layers, load, given, asked)
+
+    @cached_property
+    def _resolved(self) -> tuple[Any, Any, Any]:
+        return resolve_targets(self.targets), resolve_methods(self.methods), parse_layouts(self.layout)
+
+    def pinned(self, cams: Cams) -> Plan:
+        """Returns the plan with the layers and layouts that were found, so that they are looked for once a run."""
+        layouts = {layer: str(layout) for layer, layout in cams.layouts.items()}
+        return replace(self, layers=list(layouts), layout=layouts, tried=True)
+
+    def tag(self, layer: str, method: str) -> str:
+        """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
+        return f"{self.name}/{layer}" if method == "gradcam" else f"{self.name}/{layer}/{method}"

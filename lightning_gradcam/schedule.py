@@ -1,0 +1,67 @@
+"""When to explain: the user's schedule, widened where explaining would take too large a share of the time."""
+
+from __future__ import annotations
+
+import math
+
+
+class Schedule:
+    """Says which validations are due.
+
+    Args:
+        every_n_epochs: All validations of every n-th epoch.
+        every_n_validations: Every n-th validation instead.
+        max_overhead: The largest share of the time that explaining may take; more widens the schedule. ``None``: any.
+
+    Example:
+        >>> schedule = Schedule(2, None, None)
+        >>> [epoch for epoch in range(6) if schedule.due(epoch, now=0.0)]
+        [1, 3, 5]
+    """
+
+    def __init__(self, every_n_epochs: int, every_n_validations: int | None, max_overhead: float | None) -> None:
+        self.every = every_n_validations or every_n_epochs
+        self.validations = 0
+        self._by_epoch = every_n_validations is None
+        self._max_overhead = max_overhead
+        self._place: int | None = None
+        self._began = self._period = self._cost = 0.0
+        self._measured = 0
+        self._said = False
+
+    def due(self, epoch: int, now: float) -> bool:
+        """Counts one more validation, at ``now`` in seconds, and says whether it is to be explained."""
+        self.validations += 1
+        # The validation at an epoch's end is counted when that epoch is over.
+        place = epoch + 1 if self._by_epoch else self.validations
+        if self._place is None or place > self._place:
+            if self._place is not None:
+                self._period = (now - self._began) / (place - self._place)
+            self._place, self._began, self._cost = place, now, 0.0
+        return place % self.every == 0
+
+    def spent(self, seconds: float) -> str | None:
+        """Takes how long an explanation has blocked training, and widens the schedule where that is too long.
+
+        Returns:
+            What to tell the user, the first time.
+        """
+        self._measured += 1
+        # An epoch may have several validations.
+        self._cost += seconds
+        # The first one warms caches up and is slower than all others.
+        if self._max_overhead is None or self._measured < 2 or self._period <= 0:
+            return None
+        needed = math.ceil(self._cost / (self._max_overhead * self._period))
+        if needed <= self.every:
+            return None
+        self.every = needed
+        if self._said:
+            return None
+        self._said = True
+        unit = "epochs" if self._by_epoch else "validations"
+        return (
+            f"explaining takes {self._cost:.2g} s, and {unit} {self._period:.2g} s each: it is done every {needed}"
+            f" {unit} from here on, to stay within max_overhead={self._max_overhead:g} (wider still, if that is not"
+            " enough)"
+        )
