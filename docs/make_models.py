@@ -24,6 +24,12 @@ HEAD = """# What `"auto"` explains
 where a class token stands before the grid, the last one whose places the output depends on. This page is made by
 `python docs/make_models.py`, with random weights: every map in it is finite, not constant, and has at least four places
 a side. `tests/test_sweep.py` compares it with what torchvision's models give.
+
+The grid of tokens is that of the patches, of any shape, where the forward forms it (a convolution, a pooling), and
+else the one of square patches. That the tokens stand in its order, row by row, is taken for granted: Hiera (timm's
+`hiera_*`) keeps them in the order of its mask units until its last stage, so that only maps of the last stage show the
+right places. Behind a 1-D convolution (`[N, C, L]`) there is a map where `L` is such a grid, or where `layout` says
+what it is: a signal of 128 places, drawn as one row, is `layout={"layer": "NCL:1x128"}`.
 """
 
 

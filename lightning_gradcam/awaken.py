@@ -16,7 +16,8 @@ _DRAWN = 1_000_003
 def awakened(model: nn.Module) -> Iterator[None]:
     """Gives the model other weights: a head that begins at zero, or a dead ReLU, hides what the score depends on.
 
-    The tensors' own storage is put aside and comes back, bit for bit, after an exception too.
+    The tensors' own storage is put aside and comes back, bit for bit, after an exception too. So that autocast goes by
+    these weights and not by those that it has cast before, its cache is emptied.
 
     Args:
         model: The model; parameters that are no plain tensors (sharded, quantized) stay as they are.
@@ -41,10 +42,12 @@ def awakened(model: nn.Module) -> Iterator[None]:
     try:
         for name, tensor, data in kept:
             tensor.data = _other(name, data, drawn)
+        torch.clear_autocast_cache()
         yield
     finally:
         for _, tensor, data in kept:
             tensor.data = data
+        torch.clear_autocast_cache()
 
 
 def _other(name: str, data: Tensor, drawn: Tensor) -> Tensor:

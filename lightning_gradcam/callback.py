@@ -15,6 +15,7 @@ from lightning_gradcam.cams import Cams
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
 from lightning_gradcam.failures import Failures, OnError
+from lightning_gradcam.guard import uninitialized
 from lightning_gradcam.host import (
     Callback,
     check_forward,
@@ -237,17 +238,17 @@ class GradCAMCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
         if trainer.is_global_zero:
-            self._start(trainer, pl_module)
+            self._start_or_wait(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Under ``trainer.validate``: draws the probes and tries the configuration."""
         if trainer.is_global_zero and stage_of(trainer) == "validate":
-            self._start(trainer, pl_module)
+            self._start_or_wait(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Under ``trainer.test``: draws the probes and tries the configuration."""
         if trainer.is_global_zero:
-            self._start(trainer, pl_module)
+            self._start_or_wait(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains, if this validation is due."""
@@ -258,8 +259,20 @@ class GradCAMCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Hands finished pictures to the loggers that can't be served in the background."""
+        if self._waiting:
+            self._start_or_wait(trainer, pl_module)
         if self._session is not None:
             self._session.settle()
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Under ``trainer.validate``: starts where the first batch has made a lazy module's parameters."""
+        if self._waiting and stage_of(trainer) == "validate":
+            self._start_or_wait(trainer, pl_module)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Under ``trainer.test``: likewise."""
+        if self._waiting:
+            self._start_or_wait(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains under ``trainer.test``."""
@@ -296,6 +309,11 @@ class GradCAMCallback(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Closes the sinks and says where the archive is."""
         self._close()
+        if self._waiting:
+            rank_zero_warn(
+                f"lightning-gradcam: nothing was logged: {', '.join(uninitialized(pl_module))} never ran, so that the"
+                " model is not whole; remove them, or call them in its forward()"
+            )
         if stage != "fit" or self.archive is None:
             return
         if self.archive.steps:
@@ -320,11 +338,31 @@ class GradCAMCallback(Callback):
         self._schedule = Schedule(*self._every)
         self._failures = Failures(self._on_error, rank_zero_warn)
         self._fitted = False
+        self._waiting = False
 
     def _due(self, trainer: Trainer) -> bool:
         return stage_of(trainer) != "fit" or self._schedule.due(trainer.current_epoch, time.monotonic())
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _start_or_wait(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts as soon as the model is whole: its first forward has to be the training's own."""
+        lazy, waited = uninitialized(pl_module), self._waiting
+        self._waiting = bool(lazy)
+        if not lazy:
+            self._start(trainer, pl_module, untrained=not waited)
+        elif not waited:
+            fitting = stage_of(trainer) == "fit"
+            rank_zero_info(
+                f"lightning-gradcam: {', '.join(lazy)} get their parameters in the first forward; the configuration is"
+                " tried after the first batch instead of before it"
+            )
+            if fitting and self._log_untrained and trainer.global_step == 0:
+                rank_zero_warn(
+                    "lightning-gradcam: log_untrained=True: there is no baseline, because the weights are there only"
+                    " after the first training batch; run one batch through the model before trainer.fit, or let"
+                    " Lightning's sanity check do it (num_sanity_val_steps)"
+                )
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule, *, untrained: bool) -> None:
         resumed, self._resumed = self._resumed, {}
         fitting = stage_of(trainer) == "fit"
         if self._session is not None and fitting and not self._fitted:
@@ -334,13 +372,21 @@ class GradCAMCallback(Callback):
             self._session = None
         self._fitted = self._fitted or fitting
         if self._session is None or self._drawn is None:
-            self._open(trainer, pl_module, resumed, fitting=fitting)
+            self._open(trainer, pl_module, resumed, fitting=fitting, untrained=untrained)
         elif fitting:
             self._session.check(self._try(trainer, pl_module, self._drawn))
             if resumed and resumed["run"] == self._state(self._session)["run"]:
                 self._session.rewind(resumed["step"])
 
-    def _open(self, trainer: Trainer, pl_module: LightningModule, resumed: dict[str, Any], *, fitting: bool) -> None:
+    def _open(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        resumed: dict[str, Any],
+        *,
+        fitting: bool,
+        untrained: bool,
+    ) -> None:
         self._drawn, other_probes = obtain_probes(
             self._options,
             lambda: probe_loader(trainer),
@@ -368,7 +414,7 @@ class GradCAMCallback(Callback):
         for remark in (other_probes, no_copy):
             if remark is not None:
                 rank_zero_warn(f"lightning-gradcam: {remark}")
-        if self._log_untrained and fitting and trainer.global_step == 0:
+        if self._log_untrained and fitting and untrained and trainer.global_step == 0:
             began = time.perf_counter()
             self._session.log(cams, epoch=UNTRAINED_EPOCH, step=logging_step(trainer), stage="fit", began=began)
             self._session.settle()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -58,6 +59,7 @@ class Cams(Mapping[CamKey, Tensor]):
         predicted: The most likely classes ``[N]``; ``None`` where the output has no classes.
         confidence: Their probabilities ``[N]``, the softmax (of ``score="sigmoid"``, the sigmoid); ``None`` likewise.
         layouts: Layer name to the meaning of its activation's axes.
+        overwritten: Whether the model changes a layer's output in place, so that it had to be copied.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -67,6 +69,16 @@ class Cams(Mapping[CamKey, Tensor]):
     predicted: Tensor | None = None
     confidence: Tensor | None = None
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    overwritten: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("maps", "scores", "classes", "layouts"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Read-only views can be neither pickled nor copied.
+        values = (getattr(self, field.name) for field in fields(self))
+        return type(self), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
 
     def __getitem__(self, key: CamKey | tuple[str, str, str | int] | str) -> Tensor:
         return self.maps[find_key(list(self.maps), key)]

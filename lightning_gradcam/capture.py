@@ -22,8 +22,10 @@ _HALF_SCALE = 1024.0
 class Captured:
     """What the hooks have stored, keyed by layer name; filled by the forward inside :func:`capture`."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], *, copies: bool = True) -> None:
         self._names = names
+        self._copies = copies
+        self._versions: dict[str, int] = {}
         self._activations: dict[str, Tensor] = {}
         self._calls: dict[str, int] = {}
         self._hooks = ExitStack()
@@ -49,6 +51,11 @@ class Captured:
         """How often each layer was called; the last call's activation is kept."""
         return dict(self._calls)
 
+    @property
+    def overwritten(self) -> bool:
+        """Whether the forward has changed a stored activation in place; never so with copies."""
+        return any(self._activations[name]._version != version for name, version in self._versions.items())
+
     def unhook(self) -> None:
         """Ends the capture: what runs from here on, a second forward for instance, is not stored."""
         self._hooks.close()
@@ -73,15 +80,10 @@ class Captured:
         self.unhook()
         if not scores.requires_grad:
             return dict.fromkeys(activations)
-        scale = _HALF_SCALE if any(a.dtype == torch.float16 for a in activations.values()) else 1.0
-        total = scores.float().sum() * scale if scale != 1.0 else scores.sum()
         found = differentiate(
-            total, list(activations.values()), retain_graph=retain_graph or create_graph, create_graph=create_graph
+            scores, list(activations.values()), retain_graph=retain_graph or create_graph, create_graph=create_graph
         )
-        return {
-            name: None if gradient is None else (gradient if scale == 1.0 else gradient.float() / scale)
-            for name, gradient in zip(activations, found, strict=True)
-        }
+        return dict(zip(activations, found, strict=True))
 
     def _store(self, name: str, module: nn.Module, _args: Any, output: Any) -> Any:
         found = main_tensor(output)
@@ -99,12 +101,15 @@ class Captured:
         # A module that is called several times keeps its last activation.
         self._activations[name] = activation
         self._calls[name] = self._calls.get(name, 0) + 1
+        if not self._copies:
+            self._versions[name] = activation._version
+            return rebuilt(activation)
         # The clone keeps a following in-place operation from overwriting what was stored.
         return rebuilt(activation.clone())
 
 
 @contextmanager
-def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> Iterator[Captured]:
+def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False, copies: bool = True) -> Iterator[Captured]:
     """Hooks ``layers`` for one forward; on leaving, hooks, stored tensors and grad mode are as before.
 
     Args:
@@ -112,6 +117,8 @@ def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> It
             it (see :func:`main_tensor`); one that is called several times with its last call.
         whole_graph: Record the graph from the input on. By default it begins at the earliest layer, which saves
             most of its time and memory; a model that switches grad mode in its own forward may need the whole.
+        copies: The model goes on with copies of what is stored. Without them it is faster, but where an operation in
+            place follows one of the layers, the forward raises, or :attr:`Captured.overwritten` becomes true.
 
     Yields:
         The :class:`Captured` store; run the forward, then ask it for activations and gradients, inside the
@@ -128,7 +135,7 @@ def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> It
         >>> tuple(gradient.shape)
         (4, 2, 3, 3)
     """
-    captured = Captured(tuple(layers))
+    captured = Captured(tuple(layers), copies=copies)
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(whole_graph))
         stack.callback(captured._activations.clear)
@@ -138,16 +145,54 @@ def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False) -> It
         yield captured
 
 
-def differentiate(score: Tensor, tensors: Sequence[Tensor], **options: Any) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of one number; ``None`` where it does not depend on a tensor.
+def differentiate(
+    scores: Tensor, tensors: Sequence[Tensor], *, retain_graph: bool = False, create_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """Differentiates the sum of ``scores``.
+
+    Args:
+        scores: Any shape.
+        tensors: With respect to what.
+        retain_graph: Keep the graph for another call.
+        create_graph: Make the gradients differentiable themselves.
+
+    Returns:
+        The gradients, in float32 where a tensor is of float16; ``None`` where the scores do not depend on a tensor.
 
     Raises:
         CaptureError: The model checkpoints activations in the reentrant way, which only works with ``backward()``.
     """
-    if not score.requires_grad or not tensors:
+    reached = [tensor for tensor in tensors if tensor.requires_grad]
+    if not scores.requires_grad or not reached:
         return (None,) * len(tensors)
+    half = any(tensor.dtype == torch.float16 for tensor in reached)
+    take = partial(_gradients, scores, reached, create_graph=create_graph)
+    if not half:
+        found = take(1.0, retain_graph=retain_graph)
+    else:
+        found = take(_HALF_SCALE, retain_graph=True)
+        # Where that is too large for float16, a smaller factor is not, and what it flushes does not count beside it.
+        scale = _HALF_SCALE
+        while scale > 1 / _HALF_SCALE and not all(g is None or bool(g.isfinite().all()) for g in found):
+            scale /= _HALF_SCALE
+            lower = take(scale, retain_graph=True)
+            found = [
+                a if a is None or b is None else torch.where(a.isfinite(), a, b)
+                for a, b in zip(found, lower, strict=True)
+            ]
+    place = iter(found)
+    return tuple(next(place) if tensor.requires_grad else None for tensor in tensors)
+
+
+def _gradients(
+    scores: Tensor, tensors: Sequence[Tensor], scale: float, *, retain_graph: bool, create_graph: bool
+) -> Sequence[Tensor | None]:
+    total = scores.sum() if scale == 1.0 else scores.float().sum() * scale
     try:
-        return torch.autograd.grad(score, list(tensors), allow_unused=True, **options)
+        kept = retain_graph or create_graph
+        found = torch.autograd.grad(
+            total, list(tensors), allow_unused=True, retain_graph=kept, create_graph=create_graph
+        )
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
@@ -156,6 +201,9 @@ def differentiate(score: Tensor, tensors: Sequence[Tensor], **options: Any) -> t
             " without touching the parameters' own; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
             " there, or name a layer behind it"
         ) from error
+    if scale == 1.0:
+        return found
+    return [None if g is None else (g.float() if g.dtype == torch.float16 else g) / scale for g in found]
 
 
 def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
@@ -210,7 +258,7 @@ def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tenso
             raise CaptureError(
                 f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a"
                 " layer inside the model's own torch.no_grad(), behind a detach(), inside a reentrant activation"
-                " checkpoint, or on a branch that the explained output does not use); name a layer between there"
-                " and the output"
+                " checkpoint, or on a branch that the explained output does not use); name a layer that the score"
+                " depends on"
             )
     return {name: gradient for name, gradient in gradients.items() if gradient is not None}

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_gradcam.cams import CamKey, Cams, find_key
-from lightning_gradcam.errors import ConfigurationError, LayerError
-from lightning_gradcam.explanation import Explanation
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard import preserved
 from lightning_gradcam.inputs import Forward, Inputs, caller, check_output_key
-from lightning_gradcam.layers import LayerSpec, resolve_layers
+from lightning_gradcam.layers import LayerSpec
 from lightning_gradcam.layout import parse_layouts
-from lightning_gradcam.methods import Method, resolve_methods
-from lightning_gradcam.targets import Given, Target, TargetSpec, check_score, resolve_targets
+from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.parts import Request, explain, is_out_of_memory
+from lightning_gradcam.targets import Given, TargetSpec, check_score, resolve_targets
 
 __all__ = ["CamKey", "Cams", "compute_cams", "find_key"]
 
@@ -101,147 +96,38 @@ def compute_cams(
     )
     kind = check_score(score)
     check_output_key(output_key)
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"model: got {model!r:.80}; give a torch.nn.Module, whose layers are explained, and forward= for another"
+            " way to call it"
+        )
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more, or None for all")
     if forward is None and getattr(model.forward, "__func__", None) is nn.Module.forward:
         raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or give forward=")
     with preserved(model):
         whole = Inputs(inputs, picture)
-        given = Given(whole.samples, _tensor(labels), _tensor(masks), kind)
-        return explain(model, layers, whole.part, given, asked)
+        given = Given(whole.samples, _tensor("labels", labels), _tensor("masks", masks), kind)
+        try:
+            return explain(model, layers, whole.part, given, asked)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            shape = list(whole.picture.shape)
+            single = len(shape) == 3 and shape[0] in (1, 3, 4)
+            if not single or isinstance(error, LightningGradCAMError) or is_out_of_memory(error):
+                raise
+            raise ConfigurationError(
+                f"inputs: the model fails on {shape} ({type(error).__name__}: {error}); where that is a single image"
+                " [C, H, W], give a batch of one: image[None]"
+            ) from error
 
 
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What is asked of a model, besides the layers.
-
-    Attributes:
-        targets: What is explained.
-        methods: How, by name.
-        layouts: What the user says of layouts, by layer name; ``""`` stands for all.
-        run: From inputs to the explained output.
-        relu: Keep only what speaks for the target.
-        batch_size: How many samples go through the model at once; ``None``: all.
-        check: Make sure that a zero gradient is none by construction; once is enough for a model.
-        keep_output: Keep the model's output; it can be larger than all maps.
-    """
-
-    targets: Sequence[Target]
-    methods: Mapping[str, Method]
-    layouts: Mapping[str, str]
-    run: Forward
-    relu: bool = True
-    batch_size: int | None = None
-    check: bool = True
-    keep_output: bool = True
-
-
-def explain(
-    model: nn.Module, layers: LayerSpec, load: Callable[[int, int], Inputs], given: Given, asked: Request
-) -> Cams:
-    """Explains samples part by part; the model is in evaluation mode, and guarded by the caller.
-
-    Args:
-        model: The model.
-        layers: As in :func:`compute_cams`.
-        load: Returns the inputs of the samples from one place to before another.
-        given: What targets may look at, of all samples.
-        asked: What is asked.
-
-    Returns:
-        The maps of all samples, in their order.
-    """
-
-    def output_of(place: int) -> Any:
-        with torch.no_grad():
-            return asked.run(load(place, place + 1).fresh())
-
-    modules: Mapping[str, nn.Module] | None = None
-    layouts = asked.layouts
-    parts: list[Cams] = []
-    start, size = 0, _even(given.samples, asked.batch_size)
-    with _eager():
-        while start < given.samples or not parts:
-            stop = min(start + size, given.samples)
-            part = given if stop - start == given.samples else given.part(start, stop, output_of)
-            batch = Explanation(model, asked.run, load(start, stop), asked.targets, asked.methods, part, layouts)
-            try:
-                if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto)
-                found = batch.at(modules, relu=asked.relu, check=asked.check)
-            except LayerError as error:
-                raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
-            except (RuntimeError, MemoryError) as error:
-                if stop - start == 1 or not _out_of_memory(error):
-                    raise
-                found = None
-            if found is None:
-                # Outside the `except`: its traceback would hold the tensors of the attempt.
-                size = (stop - start + 1) // 2
-                continue
-            # What one part has shown holds for all: a last part of a single sample may not show it again.
-            layouts = {**layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
-            parts.append(found if asked.keep_output else replace(found, output=None))
-            start = stop
-    return _joined(parts)
-
-
-def _even(samples: int, most: int | None) -> int:
-    """Returns the size of parts that are as even as they can be."""
-    parts = -(-samples // most) if most else 1
-    return -(-samples // max(parts, 1))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    known = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
-    return known or "can't allocate memory" in str(error)
-
-
-def _joined(parts: Sequence[Cams]) -> Cams:
-    if len(parts) == 1:
-        return parts[0]
-    first = parts[0]
-
-    def whole(of: Callable[[Cams], Mapping[Any, Tensor]]) -> Mapping[Any, Tensor]:
-        return MappingProxyType({key: torch.cat([of(part)[key] for part in parts]) for key in of(first)})
-
-    likeliest = first.predicted is not None
-    return replace(
-        first,
-        maps=whole(lambda part: part.maps),
-        scores=whole(lambda part: part.scores),
-        classes=whole(lambda part: part.classes),
-        output=_joined_output([part.output for part in parts], [len(next(iter(p.scores.values()))) for p in parts]),
-        predicted=torch.cat([part.predicted for part in parts if part.predicted is not None]) if likeliest else None,
-        confidence=torch.cat([part.confidence for part in parts if part.confidence is not None]) if likeliest else None,
-    )
-
-
-def _joined_output(outputs: Sequence[Any], samples: Sequence[int]) -> Any:
-    """Puts outputs together along the samples; a list of them where they are anything but tensors of all samples."""
-    flat = [tree_flatten(output) for output in outputs]
-    fits = all(structure == flat[0][1] for _, structure in flat) and all(
-        isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count
-        for (leaves, _), count in zip(flat, samples, strict=True)
-        for leaf in leaves
-    )
-    if not fits:
-        return list(outputs)
-    whole = [torch.cat(leaves) for leaves in zip(*(leaves for leaves, _ in flat), strict=True)]
-    return tree_unflatten(whole, flat[0][1])
-
-
-def _tensor(values: Any) -> Tensor | None:
+def _tensor(name: str, values: Any) -> Tensor | None:
     if values is None:
         return None
-    tensor = torch.as_tensor(values)
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TargetError(
+            f"{name}: got {values!r:.80} ({error}); give a tensor, or a list of numbers, with an entry for each input"
+        ) from None
     return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _eager() -> AbstractContextManager[Any]:
-    # Hooks added after compilation do not fire, silently. Where dynamo was never imported nothing is compiled, and
-    # importing it would cost a second.
-    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-        return stance
-    return nullcontext()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -14,14 +15,19 @@ from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.cams import CamKey, Cams
 from lightning_gradcam.capture import Captured, capture, require_gradients
-from lightning_gradcam.errors import CaptureError, LayerError, MethodError
+from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.inputs import Forward, Inputs, detached, with_gradient
+from lightning_gradcam.layers import has_square_strides
 from lightning_gradcam.layout import Layout, check_places, find_layout, picture_size
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.rerun import Model, Rerun, full_precision
 from lightning_gradcam.survey import Survey, mixed
 from lightning_gradcam.targets import Explained, Given, Target, prediction
+
+
+class _OverwrittenError(Exception):
+    """The forward has changed an activation that was stored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,7 @@ class Explanation:
         methods: How, by name.
         given: What targets may look at besides the output.
         given_layouts: What the user says of layouts, by layer name; ``""`` stands for all.
+        copies: The model changes a layer's output in place, and goes on with copies; becomes true where that is found.
     """
 
     model: nn.Module
@@ -57,22 +64,38 @@ class Explanation:
     methods: Mapping[str, Method]
     given: Given
     given_layouts: Mapping[str, str]
+    copies: bool = False
 
     @cached_property
     def survey(self) -> Survey:
         """A look at the model with two of the samples; only where it is needed."""
-        few = self.inputs.part(0, 2)
+        try:
+            return self._surveyed(self.inputs.part(0, 2))
+        except RuntimeError:
+            # An input that all samples share can happen to have as many entries as there are samples.
+            return self._surveyed(self.inputs)
+
+    def _surveyed(self, inputs: Inputs) -> Survey:
         return Survey(
             self.model,
-            lambda: self.run(few.fresh()),
-            samples=few.samples,
-            picture=picture_size(few.picture),
+            lambda: self.run(inputs.fresh()),
+            samples=inputs.samples,
+            picture=picture_size(inputs.picture),
             given=self.given_layouts,
         )
 
     def auto(self) -> str:
         """Returns the layer that ``"auto"`` means."""
-        return self.survey.auto(mixed)
+        return self.survey.auto(self._meant)
+
+    def _meant(self, output: Any) -> Tensor:
+        """One number that depends on all that the targets may look at, of the survey's samples."""
+        few = self.given.part(0, min(2, self.given.samples))
+        try:
+            own = [t.select.explain(output, few, t.name).scores for t in self.targets if t.select.is_particular]
+        except Exception:  # a callable may count on all samples
+            own = []
+        return mixed(own if len(own) == len(self.targets) else output)
 
     def possible(self) -> str:
         """Returns which layers could be named, for errors."""
@@ -90,12 +113,12 @@ class Explanation:
             check: Make sure that gradients which are zero everywhere are not so by construction.
         """
         try:
-            first = self._shared(modules, whole_graph=False)
+            first = self._first(modules, whole_graph=False)
         except CheckpointError:
             first = None
         # A model that switches grad mode in its own forward, or checkpoints activations, drops the short graph.
         whole_graph = first is None
-        first = self._shared(modules, whole_graph=True) if first is None else first
+        first = self._first(modules, whole_graph=True) if first is None else first
         assert first is not None
         if check:
             self._check_dependence(first)
@@ -106,13 +129,26 @@ class Explanation:
                 self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)
             elif method.needs == "rerun":
                 for layer, module in modules.items():
-                    handle = Rerun(
-                        again, layer, module, first.activations[layer], first.layouts[layer], first.calls[layer]
+                    rerun = partial(
+                        Rerun,
+                        layer=layer,
+                        module=module,
+                        activation=first.activations[layer],
+                        layout=first.layouts[layer],
+                        calls=first.calls[layer],
                     )
-                    self._put(found, layer, name, method.function(handle), targets=self.targets)
+                    try:
+                        signed = method.function(rerun(again))
+                    except (CaptureError, CheckpointError):
+                        if again.whole_graph:
+                            raise
+                        # A method that needs no gradient of the first forward has not shown that it drops the graph.
+                        again = replace(again, whole_graph=True)
+                        signed = method.function(rerun(again))
+                    self._put(found, layer, name, signed, targets=self.targets)
         order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
         marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
-        maps = {key: relu_step(signed) if relu else signed for key, signed in marked.items()}
+        maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
         classes = all(target.select.has_classes for target in self.targets)
         likeliest = prediction(detached(first.output), self.given.score) if classes else None
         predicted, confidence = likeliest or (None, None)
@@ -124,14 +160,29 @@ class Explanation:
             predicted,
             confidence,
             MappingProxyType(dict(first.layouts)),
+            self.copies,
         )
+
+    def _first(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:
+        """The forward that all share, without copies of activations where nothing overwrites them."""
+        try:
+            return self._shared(modules, whole_graph=whole_graph)
+        except _OverwrittenError:
+            pass
+        except RuntimeError as error:
+            if self.copies or isinstance(error, CheckpointError) or not re.search("in-?place", str(error)):
+                raise
+        self.copies = True
+        return self._shared(modules, whole_graph=whole_graph)
 
     def _shared(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:
         """``None`` where a gradient is missing and the whole graph has not been tried."""
-        with capture(modules, whole_graph=whole_graph) as captured:
+        with capture(modules, whole_graph=whole_graph, copies=self.copies) as captured:
             picture = with_gradient(self.inputs.picture) if whole_graph else None
             output = self.run(self.inputs.fresh(picture))
             activations = captured.activations
+            if captured.overwritten:
+                raise _OverwrittenError
             captured.unhook()
             layouts = {name: self._layout(name, activation) for name, activation in activations.items()}
             explained = {target.name: target.explain(output, self.given) for target in self.targets}
@@ -155,6 +206,7 @@ class Explanation:
             samples=self.inputs.samples,
             picture=picture_size(self.inputs.picture),
             given=self.given_layouts.get(name, self.given_layouts.get("")),
+            square=activation.dim() == 3 and has_square_strides(self.model),
         )
         if layout is None:
             # Nothing but the order of calls tells: its axes hold for any number of samples.
@@ -183,6 +235,11 @@ class Explanation:
             gradients = captured.gradients(explained[target.name].scores, retain_graph=not last)
             if not strict and any(gradient is None for gradient in gradients.values()):
                 return None
+            if explained[target.name].is_cut_off:
+                raise TargetError(
+                    f"targets: the scores of the callable {target.name!r} have no gradient: it leaves the graph, by a"
+                    " detach(), torch.no_grad() or NumPy; compute them from the output by torch functions alone"
+                )
             required = self._required(gradients)
             gradients.clear()
             for layer in layouts:
@@ -226,9 +283,9 @@ class Explanation:
             keys = [CamKey(layer, name, target.name) for name in needed for target in self.targets]
             alive.append(torch.stack([(first.maps[key] != 0).any() for key in keys]).any())
         for layer, reached in zip(first.layouts, torch.stack(alive).tolist(), strict=True):
-            if reached or self.survey.alive(mixed, [layer]) or layer not in self.survey.spatial():
+            if reached or self.survey.alive(self._meant, [layer]) or layer not in self.survey.spatial():
                 continue
-            instead = self.survey.instead_of(layer, mixed, later=False)
+            instead = self.survey.instead_of(layer, self._meant, later=False)
             why = (
                 "what follows reads its class or register tokens alone"
                 if first.layouts[layer].prefix
@@ -244,11 +301,16 @@ class Explanation:
             return require_gradients(gradients)
         except CaptureError as error:
             missing = next(name for name, gradient in gradients.items() if gradient is None)
-            instead = self.survey.instead_of(missing, mixed, later=True)
+            # Behind it, where a part of the model runs without a graph; or before it, where it does not lead there.
+            later = self.survey.instead_of(missing, self._meant, later=True)
+            instead = later or self.survey.instead_of(missing, self._meant, later=False)
             raise CaptureError(f"{error}, for instance {instead!r}" if instead else str(error)) from None
 
 
 def _marked(maps: Tensor, scores: Tensor) -> Tensor:
-    """Puts NaN into the maps of samples whose score is not finite: ReLUs pass no gradient there, which looks clean."""
+    """Puts NaN into the maps of samples whose score is not finite: ReLUs pass no gradient there, which looks clean.
+
+    And where a map itself is infinite: the ReLU that follows would make a clean zero of what is below.
+    """
     finite = scores.isfinite().reshape(-1, *[1] * (maps.dim() - 1))
-    return torch.where(finite, maps, torch.nan)
+    return torch.where(finite & maps.isfinite(), maps, torch.nan)

@@ -7,7 +7,7 @@ exception inside it leaves the training with other random numbers than it would 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,10 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_gradcam.errors import ConfigurationError
+
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _CONTAINERS = (dict, list, set, deque)
 # What can hold neither a generator nor anything that a data set would change by being indexed.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
+# The commonest of these, by exact type.
+_PLAIN = {bool, int, float, str, bytes, type(None), tuple}
+_DICTS = {dict, OrderedDict}
 _LARGE, _HUGE, _ENOUGH = 256, 100_000, 5000
 
 
@@ -86,13 +91,17 @@ def preserved(model: nn.Module) -> Iterator[None]:
     parameter, the content of buffers and of tensors kept as attributes, every other attribute (counters,
     caches, lists, hooks), the random number generators (global ones and those that a module holds) and
     the grad mode. Inference mode is left inside: Lightning's ``validate`` and ``test`` run under it, and no
-    gradient can be had there.
+    gradient can be had there. Autocast keeps no casts of the weights inside: one that is made without a graph, or
+    while the weights are other ones, would be used again outside.
 
     Parameters are not copied (that would double the model's memory), so a ``forward`` that overwrites its
     own weights in evaluation mode is not undone.
 
     Args:
         model: The model that is about to be explained.
+
+    Raises:
+        ConfigurationError: A lazy module of it has not been run yet (see :func:`uninitialized`).
 
     Example:
         >>> model = nn.Sequential(nn.Dropout())
@@ -103,16 +112,25 @@ def preserved(model: nn.Module) -> Iterator[None]:
         True
     """
     modules = list(model.modules())
-    modes = [(module, module.training) for module in modules]
-    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    held = _parameters(modules)
+    if any("_initialize_hook" in vars(module) for module in modules) or any(map(is_lazy, held)):
+        raise ConfigurationError(
+            f"model: {', '.join(uninitialized(model))} of {type(model).__name__} get their parameters in the first"
+            " forward, which draws them from the global random numbers and has to be your own; run one batch through"
+            " the model first"
+        )
+    parameters = [(p, p.requires_grad, p.grad) for p in held]
     attributes = [_Attributes(vars(module)) for module in modules]
-    generators = [(generator, _state(generator)) for generator in _generators(modules)]
-    grad_enabled = torch.is_grad_enabled()
+    found = {id(generator): generator for attribute in attributes for generator in attribute.generators}
+    generators = [(generator, _state(generator)) for generator in found.values()]
+    grad_enabled, caching = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
     with torch.inference_mode(False), isolated_rng():
         try:
-            # Assigned and not `.eval()`: modules with an overridden `train()` would do more than set the flag.
+            torch.set_autocast_cache_enabled(False)
+            # Assigned and not `.eval()`: modules with an overridden `train()` would do more than set the flag. It is
+            # among the attributes that are restored.
             for module in modules:
-                module.training = False
+                vars(module)["training"] = False
             yield
         finally:
             for attribute in attributes:
@@ -122,67 +140,124 @@ def preserved(model: nn.Module) -> Iterator[None]:
                     parameter.requires_grad_(requires_grad)
                 if parameter.grad is not grad:
                     parameter.grad = grad
-            for module, training in modes:
-                module.training = training
             for generator, state in generators:
                 _restore(generator, state)
             torch.set_grad_enabled(grad_enabled)
+            torch.set_autocast_cache_enabled(caching)
+
+
+def uninitialized(model: nn.Module) -> list[str]:
+    """Returns the names of the modules whose first forward is still to come and will make their parameters.
+
+    Such a forward also changes the module's class and hooks, for good: what has begun can't be taken back.
+
+    Example:
+        >>> uninitialized(nn.Sequential(nn.LazyLinear(2), nn.ReLU()))
+        ["'0' (LazyLinear)"]
+    """
+    return [
+        f"{name!r} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        # Loading a state dict fills the parameters, but leaves the hook, which the first forward removes.
+        if "_initialize_hook" in vars(module)
+        or any(is_lazy(held) for held in (*module._parameters.values(), *module._buffers.values()))
+    ]
+
+
+def _parameters(modules: Iterable[nn.Module]) -> Iterable[nn.Parameter]:
+    # `Module.parameters()` walks through all modules once more.
+    found = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
+    return found.values()
 
 
 class _Attributes:
-    """What one object's ``__dict__`` holds: references, copies of its containers and of its tensors."""
+    """What one object's ``__dict__`` holds: references, copies of its containers and of its tensors.
+
+    A model has thousands of these, nearly all empty or unchanged: what is compared is compared by identity, in bulk.
+    """
 
     def __init__(self, values: dict[str, Any], *, tensors: bool = True) -> None:
         self._values = values
         self._references = dict(values)
-        containers = [v for v in values.values() if isinstance(v, _CONTAINERS) and len(v) <= _HUGE]
-        # One level more, for caches such as {"layer": {"calls": 3}}.
-        small = [container for container in containers if len(container) <= _LARGE]
-        containers += [v for outer in small for v in _entries(outer) if isinstance(v, _CONTAINERS) and len(v) <= _HUGE]
-        self._containers = [(container, _items(container)) for container in containers]
-        held = [*self._references.values(), *values.get("_buffers", {}).values()] if tensors else []
-        self._tensors = [
-            # Inference tensors have no version and can't be written to outside inference mode.
-            (value, value._version, value.detach().clone())
-            for value in held
-            if isinstance(value, Tensor) and not value.is_inference() and not is_lazy(value)
-        ]
+        self._ids = [*map(id, values.values())]
+        self._contents: list[_Contents] = []
+        self._empty: list[Any] = []
+        self.generators: list[Any] = []
+        held: list[Tensor] = []
+        for name, value in values.items():
+            kind = type(value)
+            if kind in _PLAIN:
+                continue
+            if kind in _DICTS and not value:
+                self._empty.append(value)
+            elif isinstance(value, _CONTAINERS):
+                # One level more, for caches such as {"layer": {"calls": 3}}.
+                small = len(value) <= _LARGE and name not in ("_modules", "_parameters", "_buffers")
+                self._keep(value)
+                for entry in _entries(value) if small else ():
+                    if type(entry) in _PLAIN:
+                        continue
+                    if isinstance(entry, _CONTAINERS):
+                        self._keep(entry)
+                    elif isinstance(entry, _GENERATORS):
+                        self.generators.append(entry)
+            elif isinstance(value, Tensor):
+                held.append(value)
+            elif isinstance(value, _GENERATORS):
+                self.generators.append(value)
+        held += [value for value in values.get("_buffers", {}).values() if value is not None]
+        # Inference tensors have no version and can't be written to outside inference mode.
+        kept = [value for value in (held if tensors else ()) if not value.is_inference() and not is_lazy(value)]
+        self._tensors = [(value, value._version, value.detach().clone()) for value in kept]
 
     def restore(self) -> None:
-        for container, items in self._containers:
-            if not _same(_items(container), items):
+        for contents in self._contents:
+            contents.restore()
+        if any(self._empty):
+            for container in self._empty:
                 container.clear()
-                if isinstance(container, (dict, set)):
-                    container.update(items)
-                else:
-                    container.extend(items)
-        for name in self._values.keys() - self._references.keys():
-            del self._values[name]
-        for name, value in self._references.items():
-            if self._values.get(name) is not value:
-                self._values[name] = value
-        with torch.no_grad():
-            for tensor, version, content in self._tensors:
-                if tensor._version != version:
+        if [*map(id, self._values.values())] != self._ids or self._values.keys() != self._references.keys():
+            for name in self._values.keys() - self._references.keys():
+                del self._values[name]
+            for name, value in self._references.items():
+                if self._values.get(name) is not value:
+                    self._values[name] = value
+        for tensor, version, content in self._tensors:
+            if tensor._version != version:
+                with torch.no_grad():
                     tensor.copy_(content)
 
+    def _keep(self, container: Any) -> None:
+        if not container:
+            self._empty.append(container)
+        elif len(container) <= _HUGE:
+            self._contents.append(_Contents(container))
 
-def _items(container: Any) -> list[Any]:
-    return list(container.items()) if isinstance(container, dict) else list(container)
 
+class _Contents:
+    """What a container holds, in order."""
 
-def _same(now: list[Any], before: list[Any]) -> bool:
-    if len(now) != len(before):
-        return False
-    for a, b in zip(now, before, strict=True):
-        if a is b:
-            continue
-        # The pairs of a dict are new tuples each time; what they hold is what counts.
-        if not (type(a) is tuple and type(b) is tuple and len(a) == len(b) == 2):
-            return False
-        if a[0] is not b[0] or a[1] is not b[1]:
-            return False
-    return True
+    def __init__(self, container: Any) -> None:
+        self._container = container
+        self._entries = self._now()
+        self._ids = [*map(id, self._entries)]
+
+    def restore(self) -> None:
+        if [*map(id, self._now())] == self._ids:
+            return
+        container, entries = self._container, self._entries
+        container.clear()
+        if isinstance(container, dict):
+            half = len(entries) // 2
+            container.update(zip(entries[:half], entries[half:], strict=True))
+        elif isinstance(container, set):
+            container.update(entries)
+        else:
+            container.extend(entries)
+
+    def _now(self) -> list[Any]:
+        container = self._container
+        return [*container, *container.values()] if isinstance(container, dict) else [*container]
 
 
 def _entries(container: Any) -> list[Any]:

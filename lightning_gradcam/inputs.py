@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -24,12 +26,17 @@ class Inputs:
         picture: The tensor among them that is the picture.
 
     Raises:
-        ConfigurationError: There is no floating-point tensor among them.
+        ConfigurationError: There is no floating-point tensor among them, or ``picture`` is none of them.
     """
 
     def __init__(self, values: Any, picture: Tensor | None = None) -> None:
         leaves, self._structure = tree_flatten(values)
         known = next((i for i, leaf in enumerate(leaves) if leaf is picture), None)
+        if picture is not None and known is None:
+            shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
+            raise ConfigurationError(
+                f"picture: got {shape}, which is none of the inputs; give the very tensor that stands in them, no copy"
+            )
         # What was captured under inference mode can't enter a graph; its clone, made outside, can.
         self._leaves = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in leaves]
         floating = [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.is_floating_point()]
@@ -153,17 +160,24 @@ def pick_output(output: Any, key: Any) -> Any:
         return output
     if callable(key):
         return key(output)
-    try:
-        return output[key]
-    except (KeyError, IndexError, TypeError):
-        if isinstance(key, str) and hasattr(output, key):
-            return getattr(output, key)
+    # A tensor takes a number too, which is one sample and not an output of all.
+    if not isinstance(output, Tensor):
+        try:
+            return output[key]
+        except (KeyError, IndexError, TypeError):
+            if isinstance(key, str) and hasattr(output, key):
+                return getattr(output, key)
     if isinstance(output, Mapping):
         possible = ", ".join(map(repr, output))
     elif isinstance(output, (tuple, list)):
         possible = f"0 to {len(output) - 1}"
+    elif isinstance(output, Tensor):
+        raise ConfigurationError(
+            f"output_key: got {key!r}, but the model returned a plain tensor {list(output.shape)}; leave it out,"
+            " or give a callable"
+        )
     else:
-        possible = ", ".join(map(repr, getattr(output, "__dict__", {}))) or "none: it is a plain tensor"
+        possible = ", ".join(map(repr, getattr(output, "__dict__", {}))) or "nothing in it"
     raise ConfigurationError(
         f"output_key: got {key!r}, but the model returned a {type(output).__name__} with {possible}; give one of these,"
         " or a callable"
@@ -184,8 +198,21 @@ def check_output_key(key: Any) -> None:
 
 
 def detached(output: Any) -> Any:
-    """Returns an output without its graph, in plain containers."""
-    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, output)
+    """Returns an output without its graph; dataclasses in it are copied."""
+
+    def plain(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.detach()
+        if not is_dataclass(leaf) or isinstance(leaf, type):
+            return leaf
+        changed = copy(leaf)
+        for field in fields(leaf):
+            if hasattr(leaf, field.name):
+                # Frozen ones refuse an assignment.
+                object.__setattr__(changed, field.name, detached(getattr(leaf, field.name)))
+        return changed
+
+    return tree_map(plain, output)
 
 
 def with_gradient(picture: Tensor) -> Tensor:

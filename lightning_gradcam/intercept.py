@@ -17,20 +17,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+_RELUS_IN_PLACE = (F.relu_, torch.relu_, Tensor.relu_)
+_RELUS = (F.relu, torch.relu, Tensor.relu, *_RELUS_IN_PLACE)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 
 
 class _GuidedReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        ctx.save_for_backward(values)
-        return values.clamp(min=0)
+        result = values.clamp(min=0)
+        # As a plain ReLU does, which activation checkpointing runs in this one's place in the backward. And what is
+        # written back in place changes the values.
+        ctx.save_for_backward(result)
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (values,) = ctx.saved_tensors
-        positive: Tensor = gradient.clamp(min=0) * (values > 0)
+        (result,) = ctx.saved_tensors
+        positive: Tensor = gradient.clamp(min=0) * (result > 0)
         return positive
 
 
@@ -55,11 +59,15 @@ def guided_relus() -> Iterator[list[int]]:
     """
     met: list[int] = []
 
-    def rule(func: Any, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
-        if func in _RELUS:
-            met.append(1)
-            return _GuidedReLU.apply(args[0])
-        return None
+    def rule(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func not in _RELUS:
+            return None
+        met.append(1)
+        values: Tensor = args[0] if args else kwargs["input"]
+        guided = _GuidedReLU.apply(values)
+        in_place = func in _RELUS_IN_PLACE or kwargs.get("inplace", len(args) > 1 and args[1])
+        # The model may go on with the tensor itself and not with what came back.
+        return values.copy_(guided) if in_place else guided
 
     with _Watch(rule):
         yield met

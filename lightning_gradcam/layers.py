@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_gradcam.errors import LayerError, did_you_mean
 
@@ -26,6 +28,13 @@ def public_name(name: str) -> str:
     return _WRAPPERS.sub("", name).strip(".")
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Returns what ``torch.compile``, FSDP or a checkpoint wrapper stands around, or else the module itself."""
+    while inner := next((m for name, m in module.named_children() if _WRAPPERS.fullmatch(name)), None):
+        module = inner
+    return module
+
+
 def resolve_layers(
     model: nn.Module, layers: LayerSpec, *, auto: Callable[[], str] | None = None
 ) -> dict[str, nn.Module]:
@@ -42,7 +51,8 @@ def resolve_layers(
         Name to module, in the order asked for and, within a pattern, in the model's order; without duplicates.
 
     Raises:
-        LayerError: Nothing was given, a name or pattern matches nothing, or a module is not part of ``model``.
+        LayerError: Nothing was given, a name or pattern matches nothing, a module is not part of ``model``, or none
+            that hooks work on.
 
     Example:
         >>> list(resolve_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "*"))
@@ -61,6 +71,7 @@ def resolve_layers(
         elif spec == AUTO:
             if auto is None:
                 raise LayerError("layers: 'auto' needs a forward to look at; name the layer instead")
+            _check_any_hook(available)
             names = [auto()]
         elif any(character in spec for character in "*?["):
             names = _matching(available, spec)
@@ -71,7 +82,67 @@ def resolve_layers(
         else:
             raise LayerError(f"layers: layer {spec!r} not found{did_you_mean(spec, available)}")
         found.update((name, available[name]) for name in names)
+    for name, module in found.items():
+        if reason := no_hooks(module):
+            raise LayerError(f"layers: {name!r} {reason}")
     return found
+
+
+def no_hooks(module: nn.Module) -> str | None:
+    """Returns why a module's output can't be had by a hook, with what to do; ``None`` where it can."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return (
+            f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; give the model as it was before"
+            " torch.jit.script or torch.jit.trace"
+        )
+    # Compared exactly: classes derived from it have a forward, or are containers that are never asked for.
+    if type(module) is nn.Module:
+        return (
+            "has no forward of its own; name a module in it, or, where this is an exported program, give the model as"
+            " it was before torch.export, or torch.export.unflatten(program)"
+        )
+    return None
+
+
+def _check_any_hook(available: Mapping[str, nn.Module]) -> None:
+    own = {name: module for name, module in available.items() if any(True for _ in module.parameters(recurse=False))}
+    reasons = {name: no_hooks(module) for name, module in own.items()}
+    if reasons and all(reasons.values()):
+        name, reason = next(iter(reasons.items()))
+        raise LayerError(f"layers: 'auto' finds no layer that can be hooked: {name!r} {reason}")
+
+
+def has_square_strides(model: nn.Module) -> bool:
+    """Whether no module looks further along one side of a picture than along the other; 1-D layers do.
+
+    Example:
+        >>> has_square_strides(nn.Conv2d(3, 8, 16, stride=16)), has_square_strides(nn.Conv2d(3, 8, (16, 4)))
+        (True, False)
+    """
+    for module in model.modules():
+        for size in (getattr(module, "kernel_size", None), getattr(module, "stride", None)):
+            if isinstance(size, tuple) and (len(size) < 2 or len(set(size[-2:])) > 1):
+                return False
+    return True
+
+
+def mixing_layers(layers: Mapping[str, nn.Module]) -> list[str]:
+    """Returns the batch norms that take the batch's own statistics in evaluation mode too.
+
+    Example:
+        >>> mixing_layers({"a": nn.BatchNorm2d(2), "b": nn.BatchNorm2d(2, track_running_stats=False)})
+        ['b']
+    """
+    return [n for n, m in layers.items() if isinstance(m, _BatchNorm) and m.running_mean is None]
+
+
+def compiled_layers(model: nn.Module) -> list[str]:
+    """Returns what ``torch.compile`` has compiled, by name; ``""`` is the model itself."""
+    return [
+        public_name(name)
+        for name, module in model.named_modules()
+        if "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+    ]
 
 
 def check_layers(layers: LayerSpec) -> list[str | nn.Module]:

@@ -113,6 +113,7 @@ def find_layout(
     given: str | None = None,
     last: bool | None = None,
     grids: Sequence[tuple[int, ...]] | None = None,
+    square: bool = False,
 ) -> Layout | None:
     """Reads the layout off an activation's shape.
 
@@ -122,9 +123,12 @@ def find_layout(
         samples: How many samples the model was given.
         picture: The input's spatial shape, where it is a picture.
         given: What the user says, such as ``"NHWC"``.
-        last: Whether what the layer does shows that channels stand last; ``None`` where nothing is known.
+        last: Whether what the layer does shows that channels stand last (of three axes: ``False`` where they stand
+            before a single axis of places); ``None`` where nothing is known.
         grids: Spatial shapes that the forward went through before, the nearest first; ``None`` where that has not been
             looked at.
+        square: All strides of the model are square, so that a grid of the picture's proportions can be believed
+            without a look at ``grids``.
 
     Returns:
         The layout; ``None`` where the shape alone does not tell and ``last`` or ``grids`` are not known yet.
@@ -139,7 +143,9 @@ def find_layout(
         return _image(shape, picture, last)
     if len(shape) == 3 and samples in shape[:2]:
         axes = "NLC" if shape[0] == samples else "LNC"
-        return _tokens(name, axes, shape, picture, grids)
+        if axes == "NLC" and last is False:
+            return _signal(name, shape, grids or ())
+        return _tokens(name, axes, shape, picture, grids, square)
     if len(shape) >= 3 and shape[0] != samples:
         raise LayerError(
             f"layers: {name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops or"
@@ -194,17 +200,23 @@ def _tokens(
     shape: tuple[int, ...],
     picture: Sequence[int] | None,
     grids: Sequence[tuple[int, ...]] | None,
+    square: bool = False,
 ) -> Layout | None:
+    if grids is None and not square:
+        # A patch may be higher than wide, of which the number of tokens shows nothing.
+        return None
     length = shape[axes.index("L")]
     possible = sorted(_grids(picture, length), key=lambda found: (found[0], not found[1]))
     # Several strides give the same grid; one that divides the picture stands for them.
     fitting = list({grid: (prefix, divides, grid) for prefix, divides, grid in reversed(possible)}.values())[::-1]
     exact = [(prefix, grid) for prefix, divides, grid in fitting if divides]
-    if exact and exact[0][0] <= 1 and not any(p == exact[0][0] and g != exact[0][1] for p, _, g in fitting):
-        return Layout(axes, exact[0][1], exact[0][0])
+    clear = exact and exact[0][0] <= 1 and not any(p == exact[0][0] and g != exact[0][1] for p, _, g in fitting)
     if grids is None:
-        return None
+        return Layout(axes, exact[0][1], exact[0][0]) if clear else None
     seen = [(length - prod(grid), grid) for grid in grids if 0 <= length - prod(grid) <= _MOST_PREFIX_TOKENS]
+    fewest = min((prefix for prefix, _ in seen), default=_MOST_PREFIX_TOKENS)
+    if clear and (exact[0] in seen or not seen or exact[0][0] < fewest):
+        return Layout(axes, exact[0][1], exact[0][0])
     if seen:
         # The nearest of those with the fewest tokens left over.
         prefix, grid = min(seen, key=lambda found: found[0])
@@ -217,6 +229,19 @@ def _tokens(
         f" {'of unknown size' if picture is None else 'x'.join(map(str, picture))}"
         f" ({f'possible: {listed}' if listed else 'none fits'}); say it with layout={{{name!r}: 'NLC:1+14x14'}}"
         " (one class token, 14 rows, 14 columns), or name a layer with a feature map"
+    )
+
+
+def _signal(name: str, shape: tuple[int, ...], grids: Sequence[tuple[int, ...]]) -> Layout:
+    """Channels before a single axis of places: the tokens of a grid that the forward went through, or a 1-D signal."""
+    length = shape[2]
+    for grid in grids:
+        if prod(grid) == length:
+            return Layout("NCL", grid)
+    raise LayerError(
+        f"layers: {name!r} has the output {list(shape)} of a 1-D layer, [N, C, L], and nothing tells how its {length}"
+        f" places form a map; say it with layout={{{name!r}: 'NCL:1x{length}'}} (a signal, drawn as one row), or name a"
+        " layer with a feature map"
     )
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.cams import Cams
-from lightning_gradcam.compute import Request, explain
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.inputs import Forward, Inputs, pick_output
 from lightning_gradcam.layers import LayerSpec
 from lightning_gradcam.layout import parse_layouts
 from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.parts import Request, explain
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.targets import Given, ScoreKind, TargetSpec, resolve_targets
 
@@ -34,6 +34,7 @@ class Plan:
         layout: What the user says of layouts.
         output_key: Where the output stands in what the model returns.
         batch_size: How many probes go through the model at once, at most.
+        copies: The model is known to change a layer's output in place.
         tried: The plan has been carried out once on this model: what can't change with its weights is known.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     layout: str | Mapping[str, str] | None = None
     output_key: Any = None
     batch_size: int = 32
+    copies: bool = False
     tried: bool = False
 
     def explain(self, model: nn.Module, load: Callable[[int, int], Inputs], probes: ProbeSet, forward: Forward) -> Cams:
@@ -66,6 +68,7 @@ class Plan:
             relu=False,
             batch_size=self.batch_size,
             check=not self.tried,
+            copies=self.copies,
             keep_output=False,
         )
         given = Given(len(probes), probes.labels, probes.masks, self.score)
@@ -78,7 +81,7 @@ class Plan:
     def pinned(self, cams: Cams) -> Plan:
         """Returns the plan with the layers and layouts that were found, so that they are looked for once a run."""
         layouts = {layer: str(layout) for layer, layout in cams.layouts.items()}
-        return replace(self, layers=list(layouts), layout=layouts, tried=True)
+        return replace(self, layers=list(layouts), layout=layouts, copies=cams.overwritten, tried=True)
 
     def tag(self, layer: str, method: str) -> str:
         """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""

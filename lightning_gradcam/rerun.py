@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 from torch.utils.hooks import RemovableHandle
 
 from lightning_gradcam.capture import Captured, capture, differentiate, main_tensor, require_gradients
 from lightning_gradcam.errors import MethodError
+from lightning_gradcam.input_form import InputForm
 from lightning_gradcam.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.intercept import attention_maps, guided_relus
+from lightning_gradcam.layers import mixing_layers, named_layers
 from lightning_gradcam.layout import Layout
 from lightning_gradcam.targets import Explained, class_scores
 
@@ -71,18 +74,29 @@ class Rerun:
         self._layout = layout
         self._calls = calls
         self._activation = activation
+        self._form = InputForm(model.inputs.picture)
         self.layer = layer
 
     @property
     def picture(self) -> Tensor:
-        """The model's input ``[N, C, …]``."""
-        return self._model.inputs.picture
+        """The model's input as floating-point ``[N, C, …]``, however the model takes it; to do with as one likes."""
+        return self._form.seen(self._form.own).clone()
+
+    @property
+    def places(self) -> torch.Size:
+        """The input's spatial shape.
+
+        Raises:
+            MethodError: The input is no picture.
+        """
+        self._form.require(gradient=False)
+        return self._form.seen(self._form.own).shape[2:]
 
     @property
     def activations(self) -> Tensor:
-        """The layer's feature map ``[N, C, *S]``, in float32 at least."""
+        """The layer's feature map ``[N, C, *S]``, in float32 at least; to do with as one likes."""
         assert self._activation is not None
-        return self._map(self._activation)
+        return self._map(self._activation).clone()
 
     @property
     def scores(self) -> Tensor:
@@ -107,12 +121,13 @@ class Rerun:
         """Scores other pictures in the input's place.
 
         Args:
-            pictures: Variants ``[N, C, …]`` of the input; taken as they are needed.
+            pictures: Variants ``[N, C, …]`` of the input; taken as they are needed. For a model that takes whole
+                numbers they are rounded, and kept in the range of their type.
 
         Returns:
             ``[V, T, N]``.
         """
-        return self._variants(pictures, lambda: nullcontext())
+        return self._variants(map(self._form.restored, pictures), lambda: nullcontext())
 
     def on_activations(self, feature_maps: Iterable[Tensor]) -> Tensor:
         """Scores what the model makes of other feature maps in the layer's place.
@@ -123,7 +138,7 @@ class Rerun:
         Returns:
             ``[V, T, N]``.
         """
-        pictures = ((self.picture, other) for other in feature_maps)
+        pictures = ((self._form.own, other) for other in feature_maps)
         return self._variants(pictures, self._replacing)
 
     def gradients(self, picture: Tensor | None = None, score: ScoreOf | None = None) -> Tensor:
@@ -142,7 +157,7 @@ class Rerun:
         """
         captured: Captured
         with self._captured() as captured:
-            output = self._run(self.picture if picture is None else picture)
+            output = self._run(self._form.own if picture is None else self._form.restored(picture))
             found = []
             for number, explained in enumerate(self._model.explained.values()):
                 scores = explained.again(output, 1) if score is None else score(*self._of_classes(output, explained))
@@ -162,12 +177,12 @@ class Rerun:
             captured: Captured
             # The fused attention kernels have no second derivative.
             with _plain_attention(), self._captured() as captured:
-                scores = explained.again(self._run(self.picture), 1)
+                scores = explained.again(self._run(self._form.own), 1)
                 gradient = self._gradient(captured, scores, create_graph=True)
                 activation = captured.activations[self.layer]
                 product = None
                 if gradient.requires_grad:
-                    (product,) = differentiate((gradient * activation.detach()).sum(), [activation])
+                    (product,) = differentiate(gradient * activation.detach(), [activation])
                 gradients.append(self._map(gradient.detach()))
                 products.append(self._map(torch.zeros_like(activation) if product is None else product.detach()))
         return torch.stack(gradients), torch.stack(products)
@@ -182,14 +197,16 @@ class Rerun:
             ``[T, N, C, …]``.
 
         Raises:
-            MethodError: ``guided`` is asked for, and the model has no ReLU.
+            MethodError: ``guided`` is asked for, and the model has no ReLU; or the input is no picture, or one of whole
+                numbers.
         """
+        self._form.require(gradient=True)
         found = []
         for explained in self._model.explained.values():
-            picture = with_gradient(self.picture)
+            picture = with_gradient(self._form.own)
             with torch.enable_grad(), guided_relus() if guided else nullcontext([1]) as met:
                 scores = explained.again(self._run(picture), 1)
-                (gradient,) = differentiate(scores.sum(), [picture])
+                (gradient,) = differentiate(scores, [picture])
             if not met:
                 raise MethodError(
                     "methods: guided backpropagation changes how ReLUs pass gradients back, and this model runs none;"
@@ -200,7 +217,7 @@ class Rerun:
                     "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"
                     " behind a detach(); use gradcam or layercam at a layer after it"
                 )
-            found.append(full_precision(gradient))
+            found.append(full_precision(self._form.seen(gradient)))
         return torch.stack(found)
 
     def bias_gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -222,7 +239,7 @@ class Rerun:
 
             return hook
 
-        picture = with_gradient(self.picture)
+        picture = with_gradient(self._form.own)
         with ExitStack() as stack, torch.enable_grad():
             handles: list[RemovableHandle] = []
             for name in biases:
@@ -232,7 +249,7 @@ class Rerun:
             for handle in handles:
                 handle.remove()
             found: list[Sequence[Tensor | None]] = [
-                differentiate(e.again(output, 1).sum(), [o for _, o in outputs], retain_graph=True)
+                differentiate(e.again(output, 1), [o for _, o in outputs], retain_graph=True)
                 for e in self._model.explained.values()
             ]
         for place, (name, value) in enumerate(outputs):
@@ -250,17 +267,24 @@ class Rerun:
         """
         assert self._module is not None
         with torch.enable_grad(), attention_maps(self._module) as maps:
-            output = self._run(with_gradient(self.picture))
+            output = self._run(with_gradient(self._form.own))
             if not maps:
                 raise MethodError(
                     f"methods: 'legrad' needs attention, and layer {self.layer!r} pays none; name a transformer block"
                     " or its attention, or use gradcam, hirescam or layercam here"
                 )
             attention = maps[-1]
-            found = [
-                differentiate(e.again(output, 1).sum(), [attention], retain_graph=True)[0]
-                for e in self._model.explained.values()
-            ]
+            try:
+                found = [
+                    differentiate(e.again(output, 1), [attention], retain_graph=True)[0]
+                    for e in self._model.explained.values()
+                ]
+            except CheckpointError:
+                raise MethodError(
+                    f"methods: 'legrad' can't follow the attention of layer {self.layer!r}, which the model computes"
+                    " again in the backward (activation checkpointing); switch that off, or use gradcam, hirescam or"
+                    " layercam here"
+                ) from None
         if any(gradient is None for gradient in found):
             raise MethodError(f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}")
         return full_precision(attention.detach()), full_precision(torch.stack([g for g in found if g is not None]))
@@ -283,25 +307,36 @@ class Rerun:
 
     def _variants(self, variants: Iterable[Any], context: Callable[..., AbstractContextManager[Any]]) -> Tensor:
         samples = self._model.inputs.samples
-        together = max(1, _BATCH // samples) if all(e.repeats for e in self._model.explained.values()) else 1
+        # Copies that are run together would lend each other their statistics.
+        mixing = mixing_layers(named_layers(self._model.module))
+        repeats = not mixing and all(explained.repeats for explained in self._model.explained.values())
+        together = max(1, _BATCH // samples) if repeats else 1
         waiting, found = iter(variants), []
         with torch.no_grad():
             while group := list(islice(waiting, together)):
-                if isinstance(group[0], tuple):
-                    pictures = torch.cat([picture for picture, _ in group])
-                    surroundings = context(torch.cat([other for _, other in group]))
-                else:
-                    pictures, surroundings = torch.cat(group), context()
-                with surroundings:
-                    output = self._run(pictures, copies=len(group))
-                scores = [
-                    e.again(output, len(group)).reshape(len(group), samples) for e in self._model.explained.values()
-                ]
-                found.append(full_precision(torch.stack(scores, dim=1)))
+                try:
+                    found.append(self._scored(group, context))
+                except RuntimeError:
+                    if len(group) == 1:
+                        raise
+                    # An input that all samples share can happen to have as many entries as there are samples.
+                    together = 1
+                    found += [self._scored([variant], context) for variant in group]
         return torch.cat(found)
 
+    def _scored(self, group: Sequence[Any], context: Callable[..., AbstractContextManager[Any]]) -> Tensor:
+        if isinstance(group[0], tuple):
+            pictures = torch.cat([picture for picture, _ in group])
+            surroundings = context(torch.cat([other for _, other in group]))
+        else:
+            pictures, surroundings = torch.cat(list(group)), context()
+        with surroundings:
+            output = self._run(pictures, copies=len(group))
+        shape = len(group), self._model.inputs.samples
+        scores = [e.again(output, len(group)).reshape(shape) for e in self._model.explained.values()]
+        return full_precision(torch.stack(scores, dim=1))
+
     def _run(self, picture: Tensor, *, copies: int = 1) -> Any:
-        picture = picture.to(self.picture.dtype)
         if self._model.whole_graph and torch.is_grad_enabled() and not picture.requires_grad:
             picture = with_gradient(picture)
         # The model may change what it is given in place.
@@ -319,8 +354,11 @@ class Rerun:
         return full_precision(self._layout.feature_map(values))
 
     def _of_classes(self, output: Any, explained: Explained) -> tuple[Tensor, Tensor]:
-        if bool((explained.classes < 0).any()):
-            raise MethodError("methods: this method compares classes, and a target has none; use gradcam for it")
+        if not explained.of_classes:
+            raise MethodError(
+                "methods: this method compares a class with others, and a target is none, or more than one (a contrast,"
+                " several labels a sample, a callable, a number); use gradcam for it"
+            )
         return class_scores(output, "logit"), explained.classes
 
     def _replacing(self, feature_maps: Tensor) -> AbstractContextManager[Any]:

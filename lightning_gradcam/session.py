@@ -27,6 +27,8 @@ from lightning_gradcam.tiles import maxima
 from lightning_gradcam.worker import Worker
 
 EXPLAINING = "explaining"
+# Seconds that the training thread waits while the worker writes to the archive.
+_ARCHIVE_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Session:
         self._sinks = _named(sinks)
         self._unclosed: list[Sink] = []
         self._peaks: dict[CamKey, FloatArray] = {}
-        self._archived = threading.Event()
-        self._archived.set()
+        self._lock = threading.Lock()
+        self._unarchived: list[CamRecord] = []
         self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
         self._outcomes: deque[Outcome] = deque()
         self._blocked = 0.0
@@ -130,8 +132,8 @@ class Session:
 
     @property
     def archive(self) -> ArchiveWriter | None:
-        """The archive, with every step that was logged."""
-        self._archived.wait(timeout=60)
+        """The archive, with every step that was logged: what still waits to be written is written now."""
+        self._catch_up()
         return self._archive
 
     @contextmanager
@@ -162,13 +164,10 @@ class Session:
         self.last_step = step
         self._unclosed = list(self._sinks.values())
         blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
-        archived = self._archived = threading.Event()
-        try:
-            with self.blocking():
-                self._worker.submit(f"step {step}", partial(self._write, record, blocked, archived))
-        except StalledError as error:
-            archived.set()
-            self._outcomes.append(Outcome("the background worker", step, error))
+        if self._archive is not None:
+            self._unarchived.append(record)
+        with self.blocking():
+            self._waiting_for(partial(self._worker.submit, f"step {step}", partial(self._write, record, blocked)))
         return blocked
 
     def settle(self, *, final: bool = False) -> None:
@@ -213,33 +212,46 @@ class Session:
 
     def finish(self) -> None:
         """Waits until everything is written; what has failed is raised or reported."""
-        try:
-            self._worker.finish()
-        except StalledError as error:
-            self._outcomes.append(Outcome("the background worker", self.last_step, error))
+        self._waiting_for(self._worker.finish)
         self.settle()
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
-        try:
-            self._worker.close()
-        except StalledError as error:
-            self._outcomes.append(Outcome("the background worker", self.last_step, error))
+        self._waiting_for(self._worker.close)
         sinks, self._unclosed = self._unclosed, []
         self.settle(final=True)
         for name, sink in _named(sinks).items():
             self._attempt(f"closing {name}", self.last_step, sink.close)
         self.settle(final=True)
 
-    def _write(self, record: CamRecord, blocked: float, archived: threading.Event) -> None:
+    def _waiting_for(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except StalledError as error:
+            self._outcomes.append(Outcome("the background worker", self.last_step, error))
+            # A logger that hangs costs pictures, but no maps.
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        for record in list(self._unarchived):
+            self._record(record)
+
+    def _record(self, record: CamRecord) -> None:
+        """Writes a record to the archive, where that has not been done."""
+        if not self._lock.acquire(timeout=_ARCHIVE_PATIENCE):
+            return
+        try:
+            if self._archive is not None and record in self._unarchived:
+                self._attempt("the archive", record.step, partial(self._archive.append, record))
+                self._unarchived.remove(record)
+        finally:
+            self._lock.release()
+
+    def _write(self, record: CamRecord, blocked: float) -> None:
         """The worker's part of one step."""
         begin = time.perf_counter()
         step, epoch = record.step, record.epoch
-        try:
-            if self._archive is not None:
-                self._attempt("the archive", step, partial(self._archive.append, record))
-        finally:
-            archived.set()
+        self._record(record)
         drawn: list[Entry] = []
         self._attempt("drawing", step, lambda: drawn.append(self._draw(record)))
         if drawn:

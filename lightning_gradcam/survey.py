@@ -19,7 +19,7 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.awaken import awakened
 from lightning_gradcam.capture import capture, floating_tensors, main_tensor
 from lightning_gradcam.errors import CaptureError, LayerError
-from lightning_gradcam.layers import named_layers
+from lightning_gradcam.layers import named_layers, no_hooks, unwrapped
 from lightning_gradcam.layout import Layout, check_places, find_layout, fits
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.
@@ -32,6 +32,7 @@ _PROJECTIONS = re.compile(
     r"(to_?|w_?|in_|conv_proj_)?(q|k|v|qk|kv|qkv|query|key|value)(_?(proj|projection|norm|conv|linear|layer))?"
 )
 _CHANNELS_FIRST = ("Conv", "BatchNorm", "GroupNorm", "InstanceNorm", "Pool", "PixelShuffle")
+_CHANNELS_LAST = (nn.LayerNorm, nn.Linear, nn.RMSNorm)
 _MOST_CANDIDATES = 48
 
 
@@ -41,7 +42,7 @@ class Seen:
 
     Attributes:
         name: The module's.
-        module: The module.
+        module: The module, without what ``torch.compile`` and others wrap around it.
         shape: The shape of the feature map in its output.
         value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
         made: It was none of the module's own inputs.
@@ -79,7 +80,7 @@ class Survey:
         self._samples = samples
         self._picture = picture
         self._given = given
-        self._layers = named_layers(model)
+        self._layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
         self._seen, self._widths = _executed(self._layers, forward)
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
 
@@ -122,17 +123,27 @@ class Survey:
         gradient = self._gradient(score, names[-1])
         if gradient is not None and bool((gradient != 0).any()):
             return names[-1]
+        if self._is_empty():
+            raise LayerError(
+                "layers: 'auto' can't tell what the score depends on: the output of the first samples is empty (a"
+                f" detector that finds nothing yet?); name the layer, one of: {', '.join(names)}"
+            )
         alive = self.alive(score, self._alike(names))
         return alive[-1] if alive else names[-1]
 
     def alive(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` on whose places the score depends, whatever the weights are now.
 
-        Of very many, only the last are looked at.
+        Of very many, only the last are looked at. Where the output holds no numbers, as a detector's that finds
+        nothing, there is no telling: all of them are returned.
         """
         chosen = [name for name in names if name in self._spatial][-_MOST_CANDIDATES:]
         with awakened(self._model):
-            return self._with_gradient(score, chosen)
+            return chosen if self._is_empty() else self._with_gradient(score, chosen)
+
+    def _is_empty(self) -> bool:
+        with torch.no_grad():
+            return not any(tensor.numel() for tensor in floating_tensors(self._forward()))
 
     def instead_of(self, name: str, score: Callable[[Any], Tensor], *, later: bool) -> str | None:
         """Returns the nearest layer with a gradient, before ``name`` or ``later`` in the forward; ``None``: no such."""
@@ -218,8 +229,9 @@ class Survey:
             check_places(seen.name, seen.shape, layout)
         except LayerError:
             return None
-        # Convolutions without padding change the proportions, but show what their axes are.
-        known = self._picture is None or (layout.axes in ("NCHW", "NCDHW") and self._last(at) is False)
+        # Convolutions without padding and patches that are no squares change the proportions, but show what they give.
+        shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
+        known = self._picture is None or shown or ("L" in layout.axes and layout.grid in self._grids(at))
         return layout if known or (self._picture is not None and fits(layout.grid, self._picture)) else None
 
     def _layout(self, at: int, *, say: bool = True) -> Layout:
@@ -244,19 +256,29 @@ class Survey:
     def _last(self, at: int) -> bool | None:
         """Whether channels stand last, by the nearest module up to there with such an output that shows it."""
         shape = self._seen[at].shape
+        if len(shape) == 3:
+            return self._last_of_tokens(at)
         for seen in reversed(self._seen[: at + 1]):
             if seen.shape != shape:
                 continue
-            if type(seen.module) in (nn.LayerNorm, nn.Linear, nn.RMSNorm):
+            if type(seen.module) in _CHANNELS_LAST:
                 return True
             if _is_channels_first(seen.module):
                 return False
         inputs = () if self._picture is None else self._picture
         return False if shape[2:] == tuple(inputs) else None
 
+    def _last_of_tokens(self, at: int) -> bool | None:
+        shape, before = self._seen[at].shape, self._seen[: at + 1]
+        # An MLP-Mixer runs 1-D convolutions over the places of tokens; its norms tell.
+        if any(seen.shape == shape and type(seen.module) in _CHANNELS_LAST for seen in before):
+            return True
+        same = (seen for seen in before if len(seen.shape) == 3 and seen.shape[:2] == shape[:2])
+        return False if any(_is_channels_first(seen.module) for seen in same) else None
+
     def _grids(self, at: int) -> list[tuple[int, ...]]:
-        before = reversed(self._seen[:at])
-        return [seen.shape[2:] for seen in before if len(seen.shape) in (4, 5) and _is_channels_first(seen.module)]
+        before = (seen for seen in reversed(self._seen[:at]) if len(seen.shape) in (4, 5))
+        return [seen.shape[2:] for seen in before if _is_channels_first(seen.module) and _has_rows(seen)]
 
 
 def mixed(output: Any) -> Tensor:
@@ -269,6 +291,14 @@ def mixed(output: Any) -> Tensor:
 
 def _is_passive(module: nn.Module) -> bool:
     return isinstance(module, _PASSIVE) or _PASSIVE_TYPES.search(type(module).__name__) is not None
+
+
+def _has_rows(seen: Seen) -> bool:
+    """Whether rows and columns are what they seem: lists of tokens are given to 2-D layers as ``[N, C, L, 1]``."""
+    kernel = getattr(seen.module, "kernel_size", 1)
+    sides = kernel[-2:] if isinstance(kernel, tuple) else (kernel, kernel)
+    # A patch as high as the picture makes a single row of many.
+    return all(size > 1 or side > 1 for size, side in zip(seen.shape[-2:], sides, strict=True))
 
 
 def _is_channels_first(module: nn.Module) -> bool:
@@ -297,7 +327,7 @@ def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tu
             if known is None or known[0]() is not tensor:
                 numbers[id(tensor)] = known = ref(tensor), len(order)
             made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
-            order.append(Seen(name, module, tuple(tensor.shape), (known[1], tensor._version), made))
+            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], tensor._version), made))
 
         return hook
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from lightning_gradcam.cams import CamKey
@@ -16,6 +15,7 @@ from lightning_gradcam.drawing import Drawing, Interpolation, lookup_table
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.resize import resized
 from lightning_gradcam.typeset import cross_out
 
 SEAM = 2
@@ -156,11 +156,8 @@ def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) 
     height, width = maps.shape[-2:]
     if (height, width) == size:
         return maps
-    finer = height > size[0] or width > size[1]
-    smooth: dict[str, Any] = {} if finer or interpolation == "nearest" else {"align_corners": False}
-    values = torch.from_numpy(maps.reshape(-1, 1, height, width).copy())
-    resized = torch.nn.functional.interpolate(values, size=size, mode="area" if finer else interpolation, **smooth)
-    return np.asarray(resized.numpy().reshape(*maps.shape[:-2], *size))
+    flat = resized(maps.reshape(-1, height, width), (size[0], size[1]), interpolation)
+    return flat.reshape(*maps.shape[:-2], *size)
 
 
 def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:

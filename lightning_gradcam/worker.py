@@ -95,7 +95,7 @@ class Worker:
         while not ready():
             if self._current is not None and time.monotonic() - self._since > self._patience:
                 raise StalledError(
-                    f"background: {self._current} has not come to an end in {self._patience:.0f} seconds; {otherwise}"
+                    f"background: {self._current} has not come to an end in {self._patience:g} seconds; {otherwise}"
                 )
             self._changed.wait(timeout=min(1.0, self._patience))
 

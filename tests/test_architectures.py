@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_gradcam import CaptureError, LayerError, compute_cams
+from lightning_gradcam import CaptureError, ConfigurationError, LayerError, compute_cams
 from tests.methods.models import Tokens
 from tests.reference import plain_gradcam
 
@@ -69,11 +69,13 @@ def test_activations_checkpointed_without_reentry(layer: str, frozen: bool) -> N
     same(compute_cams(model, pictures(), layer, methods=AGAIN, targets=["predicted", 1], relu=False), expected)
 
 
-@pytest.mark.parametrize("layer", LAYERS[:-1])
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS[:-1] if layer != "block"])
 def test_reentrant_checkpoints_are_refused_with_what_to_do(layer: str) -> None:
     with pytest.raises(CaptureError, match=r"use_reentrant=False|reentrant activation.*for instance 'tail'"):
         compute_cams(net("reentrant"), pictures(), layer)
-    same(compute_cams(net("reentrant"), pictures(), "tail"), compute_cams(net(), pictures(), "tail"))
+    # What is checkpointed, and what follows, are not inside.
+    for after in ("block", "tail"):
+        same(compute_cams(net("reentrant"), pictures(), after), compute_cams(net(), pictures(), after))
 
 
 def test_a_layer_before_a_no_grad_part_is_refused_with_one_that_works() -> None:
@@ -133,6 +135,25 @@ def test_compiled_models_and_parts_of_models(backend: str, part: bool) -> None:
     assert set(found) == set(expected)
     for key, maps in expected.items():
         torch.testing.assert_close(found[key], maps, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("part", ["model", "block", "method"])
+def test_a_torch_that_cannot_leave_compilation_out_refuses_compiled_models(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = net()
+    model: Any = plain
+    if part == "model":
+        model = torch.compile(plain, backend="eager")
+    elif part == "block":
+        model.block = torch.compile(model.block, backend="eager")
+    else:
+        model.block.compile(backend="eager")
+    expected = compute_cams(model, pictures(), "tail")["tail"]
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    with pytest.raises(ConfigurationError, match=r"model: \w+ went through torch.compile, .*take torch 2.6 or newer"):
+        compute_cams(model, pictures(), "tail")
+    assert torch.equal(compute_cams(net(), pictures(), "tail")["tail"], expected)
 
 
 def test_channels_last_memory_and_frozen_weights() -> None:
@@ -277,3 +298,117 @@ def test_what_could_be_laid_out_in_two_ways_is_said_and_layout_settles_it() -> N
         cams = compute_cams(model, x, "layer", layout={"layer": "NHWC"}, targets=1, relu=False)
     weights = model.head.weight.detach()[1]
     torch.testing.assert_close(cams["layer"], (x.reshape(2, 4, 4, 4) ** 2 * weights / 16).sum(3))
+
+
+class Branches(nn.Module):
+    """Two heads; one of them has a convolution of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.side = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+        self.head, self.aside = nn.Linear(6, 4), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.body(x).relu()
+        return {"main": self.head(features.mean((2, 3))), "aside": self.aside(self.side(features).mean((2, 3)))}
+
+
+def test_auto_follows_what_a_callable_looks_at() -> None:
+    model, x = Branches(), torch.rand(3, 1, 8, 8)
+
+    def main(output: dict[str, Tensor]) -> Tensor:
+        return output["main"][:, 0]
+
+    def aside(output: dict[str, Tensor]) -> Tensor:
+        return output["aside"][:, 0]
+
+    assert [key.layer for key in compute_cams(model, x, targets=main)] == ["body"]
+    assert [key.layer for key in compute_cams(model, x, targets=aside)] == ["side"]
+    with pytest.raises(CaptureError, match=r"no gradient reaches 'side'.*for instance 'body'"):
+        compute_cams(model, x, "side", targets=main)
+
+
+class Inside(nn.Module):
+    """A body that runs in its own `no_grad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = self.conv(x).relu()
+        return self.head(features.mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["finercam", "smoothgradcam++", "shapleycam"])
+def test_a_method_finds_the_same_alone_and_beside_others(method: str) -> None:
+    model, x = Inside().double(), torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    beside = compute_cams(model, x, "conv", methods=["gradcam", method], relu=False)
+    alone = compute_cams(model, x, "conv", methods=method, relu=False)
+    assert torch.equal(alone["conv"], beside["conv", method, "predicted"])
+
+
+@pytest.mark.parametrize("gain", [1e-4, 1.0, 1500.0])
+@pytest.mark.parametrize("methods", ["hirescam", "guided_backprop"])
+def test_float16_neither_flushes_nor_overflows(gain: float, methods: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
+    with torch.no_grad():
+        model[3].weight.mul_(gain)
+    x = torch.rand(2, 3, 8, 8)
+    (expected,) = compute_cams(model, x, "1", targets=1, methods=methods, relu=False).values()
+    (found,) = compute_cams(model.half(), x.half(), "1", targets=1, methods=methods, relu=False).values()
+    assert float((found - expected).abs().max()) < 1e-2 * float(expected.abs().max())
+
+
+def test_an_infinite_map_is_marked_where_its_score_is_finite() -> None:
+    class Saturating(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 1, 1, bias=False), nn.Linear(16, 2)
+            nn.init.ones_(self.conv.weight)
+            nn.init.constant_(self.head.weight, -0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(x).tanh().flatten(1))
+
+    x = torch.rand(2, 1, 4, 4)
+    x[0, 0, 2, 2] = torch.inf
+    cams = compute_cams(Saturating(), x, "conv", targets=0, methods=["gradcam", "ablationcam"])
+    assert cams.scores["0"].isfinite().all()
+    for maps in cams.values():
+        assert maps[0].isnan().any()
+        assert maps[1].isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["ablationcam", "scorecam"])
+def test_batch_norm_without_running_statistics_sees_the_samples_and_nothing_else(method: str) -> None:
+    """Its statistics are the batch's, in evaluation mode too: variants of the batch must not stand in it together."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), nn.Flatten(), nn.Linear(252, 3)
+    ).double()
+    x = pictures()
+    with pytest.warns(UserWarning, match="model: '1' keep no running statistics, so that samples influence each other"):
+        found = compute_cams(model, x, "0", methods=method, targets=1, relu=False)["0"]
+    features, weights = model[0](x).detach(), []
+    for channel in range(4):
+        if method == "ablationcam":
+            other = features.clone()
+            other[:, channel] = 0
+            weights.append((model(x)[:, 1] - model[1:](other)[:, 1]).detach())
+        else:
+            mask = nn.functional.interpolate(features[:, channel : channel + 1], x.shape[2:], mode="bilinear")
+            low, high = mask.amin((1, 2, 3), keepdim=True), mask.amax((1, 2, 3), keepdim=True)
+            weights.append(model(x * (mask - low) / (high - low))[:, 1].detach())
+    stacked = torch.stack(weights, 1)
+    stacked = stacked.softmax(1) if method == "scorecam" else stacked / model(x)[:, 1:2].detach().abs()
+    torch.testing.assert_close(found, (features * stacked[:, :, None, None]).sum(1))
+
+
+def test_a_single_sample_has_nobody_to_be_influenced_by() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compute_cams(model, torch.rand(1, 1, 5, 5), "0")

@@ -19,6 +19,7 @@ from lightning_gradcam import (
     ArchiveError,
     ConfigurationError,
     GradCAMCallback,
+    LayerError,
     MemorySink,
     ProbeSet,
     available_methods,
@@ -342,3 +343,55 @@ def test_layout_is_taken_where_the_shape_does_not_tell(tmp_path: Path) -> None:
     module.net = Turned()
     fit(tmp_path, module, GradCAMCallback("net.last", layout="NHWC", on_error="raise"))
     assert read(tmp_path).maps("net.last").shape == (2, 8, 6, 6)
+
+
+class Lazy(TinyModule):
+    """Its parameters are drawn in the first forward; `unused` never runs."""
+
+    def __init__(self, *, unused: bool = False) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))  # type: ignore[assignment]
+        if unused:
+            self.unused = nn.LazyLinear(2)
+
+
+def test_lazy_modules_are_waited_for_and_that_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    callback = GradCAMCallback("net.1", log_untrained=True, on_error="raise")
+    with pytest.warns(UserWarning, match="log_untrained=True: there is no baseline"):
+        trainer(tmp_path, callbacks=callback, num_sanity_val_steps=0).fit(Lazy(), *loaders())
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1)
+    said = "'net.0' (LazyConv2d), 'net.3' (LazyLinear) get their parameters in the first forward"
+    assert sum(said in message for message in caplog.messages) == 1
+
+
+def test_after_the_sanity_check_lazy_modules_are_like_others(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.1", log_untrained=True, on_error="raise")
+    trainer(tmp_path, callbacks=callback).fit(Lazy(), *loaders())
+    assert callback.archive is not None
+    assert callback.archive.epochs == (-1, 0, 1)
+
+
+def test_a_wrong_layer_of_a_lazy_module_is_refused_after_the_first_batch(tmp_path: Path) -> None:
+    running = trainer(tmp_path, callbacks=GradCAMCallback("net.7"), num_sanity_val_steps=0)
+    with pytest.raises(LayerError, match=r"'net.7' not found"):
+        running.fit(Lazy(), *loaders())
+    assert running.global_step == 1
+
+
+def test_a_lazy_module_that_never_runs_is_named_at_the_end(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.1", on_error="raise")
+    with pytest.warns(UserWarning, match=r"nothing was logged: 'unused' \(LazyLinear\) never ran"):
+        trainer(tmp_path, callbacks=callback).fit(Lazy(unused=True), *loaders())
+    assert callback.archive is None
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_validate_and_test_wait_for_lazy_modules_too(tmp_path: Path, stage: str) -> None:
+    sink, model = MemorySink(), Lazy()
+    trained = Lazy()
+    trained(torch.rand(2, 1, 8, 8))
+    model.load_state_dict(trained.state_dict())
+    running = trainer(tmp_path, callbacks=GradCAMCallback("net.1", sinks=[sink], on_error="raise"))
+    getattr(running, stage)(model, loaders()[1], verbose=False)
+    assert [entry.step for entry in sink.entries] == [0]

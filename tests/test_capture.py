@@ -166,5 +166,5 @@ def test_a_layer_without_a_feature_map_is_named(output: Any, came: str) -> None:
 
 
 def test_a_detached_layer_is_named_with_what_to_do() -> None:
-    with pytest.raises(CaptureError, match="no gradient reaches 'stem'.*name a layer between there and the output"):
+    with pytest.raises(CaptureError, match="no gradient reaches 'stem'.*name a layer that the score depends on"):
         require_gradients({"stem": None})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from lightning_gradcam import (
@@ -259,3 +261,74 @@ def test_an_output_without_classes_is_recorded_without_a_prediction() -> None:
     record = CamRecord.from_cams(cams, probe_ids=("a", "b"), epoch=0, step=0, stage="fit", score="logit")
     assert record.predicted.tolist() == [-1, -1]
     assert np.isnan(record.confidence).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"labels": ["a", "b"]}, TargetError, r"labels: got \['a', 'b'\] \(.*\); give a tensor, or a list of numbers"),
+        ({"masks": [[1], [1, 2]]}, TargetError, r"masks: got \[\[1\], \[1, 2\]\] \(.*\); give a tensor"),
+        ({"layout": {"relu3": "NHWC"}}, LayerError, r"layout: layer 'relu3' not found; did you mean 'relu2'\?"),
+        (
+            {"layout": "NHWC", "layers": "conv2"},
+            ConfigurationError,
+            r"layout: 'NHWC\' can't be that of 'conv2', a Conv2d, whose",
+        ),
+        ({"output_key": 0}, ConfigurationError, r"output_key: got 0, but the model returned a plain"),
+    ],
+    ids=["labels", "masks", "unknown layer", "impossible layout", "output key"],
+)
+def test_options_that_can_not_be_meant_are_named(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        compute_cams(TinyNet(), torch.rand(2, 1, 8, 8), **{"layers": "relu2", **options})
+
+
+def test_a_layout_named_for_one_layer_leaves_the_others_alone() -> None:
+    class Moving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv2d(1, 5, 3), nn.LayerNorm(5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.norm(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+    cams = compute_cams(Moving(), torch.rand(2, 1, 7, 9), ["conv", "norm"], layout={"norm": "NHWC"})
+    assert {name: (layout.axes, layout.grid) for name, layout in cams.layouts.items()} == {
+        "conv": ("NCHW", (5, 7)),
+        "norm": ("NHWC", (5, 7)),
+    }
+
+
+def test_what_is_no_model_no_batch_and_no_sample_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"model: got <function .*; give a torch\.nn\.Module, whose layers"):
+        compute_cams(lambda x: x, torch.rand(1, 1, 8, 8), "0")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="inputs: got an empty batch; give at least one sample"):
+        compute_cams(TinyNet(), torch.rand(0, 1, 8, 8), "relu2")
+    for layers in ("relu2", "auto"):
+        with pytest.raises(ConfigurationError, match=r"inputs: the model fails on \[1, 8, 8\] \(.*; .* image\[None\]"):
+            compute_cams(TinyNet(), torch.rand(1, 8, 8), layers)
+
+
+def test_an_error_of_the_model_itself_is_its_own() -> None:
+    class Failing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="^mine$"):
+        compute_cams(Failing(), torch.rand(2, 3, 8, 8), "auto")
+
+
+def test_shapleycam_names_what_has_no_second_derivative() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(1, 3, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            boxes = [torch.tensor([[0.0, 0.0, 3.0, 3.0]])] * len(x)
+            return self.fc(torchvision.ops.roi_align(self.conv(x), boxes, 2).mean((2, 3))).square()
+
+    with pytest.raises(
+        MethodError, match=r"'shapleycam' differentiates twice, which .* behind layer 'conv' can't .*; use"
+    ):
+        compute_cams(Net(), torch.rand(2, 1, 6, 6), "conv", methods="shapleycam")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
+from lightning_gradcam import ConfigurationError, compute_cams
 from lightning_gradcam.guard import _held, isolated, isolated_rng, preserved
 from tests.conftest import TinyNet
 
@@ -128,6 +129,63 @@ def test_inference_mode_is_left_inside_and_back_afterwards() -> None:
         with preserved(model):
             assert not torch.is_inference_mode_enabled()
         assert torch.is_inference_mode_enabled()
+
+
+def lazy() -> nn.Sequential:
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(3))
+
+
+def test_a_lazy_module_is_refused_before_its_first_forward_and_left_as_it_is() -> None:
+    model, x = lazy().train(), torch.rand(3, 1, 6, 6)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"model: '0' \(LazyConv2d\), .*'3' \(LazyLinear\) of Sequential.*run one batch through",
+    ):
+        compute_cams(model, x, "0")
+    assert all(module.training for module in model.modules())
+    random_numbers = torch.get_rng_state()
+    model(x)
+    torch.set_rng_state(random_numbers)
+    untouched = lazy()
+    untouched(x)
+    for ours, other in zip(model.state_dict().values(), untouched.state_dict().values(), strict=True):
+        assert torch.equal(ours, other)
+    assert compute_cams(model, x, "0")["0"].shape == (3, 4, 4)
+    assert model(x).shape == (3, 3)
+
+
+@pytest.mark.parametrize("kind", ["no parameters", "loaded"])
+def test_lazy_modules_whose_parameters_are_there_wait_for_their_first_forward_too(kind: str) -> None:
+    """Their class changes in it, and the hook that does it is gone afterwards."""
+    last = (
+        nn.LazyBatchNorm2d(affine=False, track_running_stats=False) if kind == "no parameters" else nn.LazyConv2d(2, 1)
+    )
+    if kind == "loaded":
+        last.load_state_dict(nn.Conv2d(2, 2, 1).state_dict())
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), last, nn.Flatten(), nn.Linear(32, 2))
+    x = torch.rand(2, 1, 6, 6)
+    with pytest.raises(ConfigurationError, match=r"'1' \(Lazy.*run one batch through the model first"):
+        compute_cams(model, x, "0")
+    model(x)
+    compute_cams(model, x, "0")
+    model(x)
+
+
+def test_autocast_goes_on_with_casts_of_the_models_own_weights() -> None:
+    """A head at zero is looked at with other weights; a forward of its own autocast keeps casts of them."""
+
+    class Casting(TinyNet):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, cache_enabled=True):
+                return super().forward(x)
+
+    model, x = Casting().eval(), torch.rand(2, 1, 8, 8)
+    nn.init.zeros_(model.head.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = model(x)
+        compute_cams(model, x)
+        assert torch.is_autocast_cache_enabled()
+        assert torch.equal(model(x), before)
 
 
 def test_weights_are_not_copied() -> None:

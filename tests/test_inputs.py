@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import ConfigurationError, compute_cams
-from lightning_gradcam.inputs import Inputs, check_output_key, pick_output
+from lightning_gradcam.inputs import Inputs, check_output_key, detached, pick_output
 
 
 class TwoInputs(nn.Module):
@@ -143,7 +143,8 @@ def test_output_key_names_the_logits(wrap: Any, key: Any) -> None:
         ({"logits": 1}, "logit", r"output_key: got 'logit', but the model returned a dict with 'logits'; give one"),
         ((1, 2), 2, "output_key: got 2, but the model returned a tuple with 0 to 1"),
         (Output(None, torch.zeros(1)), "x", "a Output with 'loss', 'logits'"),
-        (torch.zeros(2, 3), "logits", "returned a Tensor with none: it is a plain tensor"),
+        (torch.zeros(2, 3), "logits", r"the model returned a plain tensor \[2, 3\]; leave it out"),
+        (torch.zeros(2, 3), 0, r"output_key: got 0, but the model returned a plain tensor \[2, 3\]; leave"),
     ],
 )
 def test_an_output_key_that_is_not_there_is_refused_with_what_is(output: Any, key: Any, text: str) -> None:
@@ -155,3 +156,49 @@ def test_an_output_key_that_is_not_there_is_refused_with_what_is(output: Any, ke
 def test_an_impossible_output_key_is_refused(key: Any) -> None:
     with pytest.raises(ConfigurationError, match="output_key: got .*; give a place in a tuple, a key of a dict"):
         check_output_key(key)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    inner: Output
+    kept: str = "text"
+
+
+def test_an_output_is_detached_in_dataclasses_too() -> None:
+    logits = torch.rand(2, 3, requires_grad=True) * 2
+    given = {"whole": [Frozen(Output((logits, None), logits))]}
+    found = detached(given)["whole"][0]
+    assert (found.kept, found.inner.loss[1]) == ("text", None)
+    assert torch.equal(found.inner.logits, logits)
+    assert not found.inner.logits.requires_grad
+    assert not found.inner.loss[0].requires_grad
+    # The model's own is left as it is.
+    assert given["whole"][0].inner.logits is logits
+
+
+def test_a_picture_that_is_none_of_the_inputs_is_refused() -> None:
+    x = torch.rand(2, 1, 4, 4)
+    for other in (torch.rand(2, 1, 4, 4), x.clone(), x[:]):
+        with pytest.raises(ConfigurationError, match=r"picture: got \[2, 1, 4, 4\], which is none of the inputs; give"):
+            Inputs((x, x * 2), picture=other)
+    with pytest.raises(ConfigurationError, match="picture: got str, which is none of the inputs"):
+        Inputs({"x": x}, picture="x")  # type: ignore[arg-type]
+
+
+def test_an_input_that_all_samples_share_may_have_as_many_entries_as_there_are() -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(1, 3, 3), nn.Linear(3, 4)
+
+        def forward(self, image: Tensor, scale: Tensor) -> Tensor:
+            return self.head(self.body(image).relu().mean((2, 3))) * scale
+
+    torch.manual_seed(0)
+    model, image, scale = Weighted(), torch.rand(4, 1, 6, 6), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    options: dict[str, Any] = {"targets": 2, "methods": ["gradcam", "scorecam", "ablationcam"]}
+    found = compute_cams(model, {"image": image, "scale": scale}, "auto", **options)
+    expected = compute_cams(model, image, "auto", forward=lambda x: model(x, scale), **options)
+    assert [key.layer for key in found] == ["body"] * 3
+    for key, signed in expected.items():
+        torch.testing.assert_close(found[key], signed)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam import LayerError
-from lightning_gradcam.layers import check_layers, public_name, resolve_layers
+from lightning_gradcam import LayerError, compute_cams
+from lightning_gradcam.layers import check_layers, public_name, resolve_layers, unwrapped
 from tests.conftest import TinyModule, TinyNet
 
 
@@ -180,3 +180,44 @@ def test_auto_within_a_list_stands_for_the_layer_it_names() -> None:
 def test_auto_without_a_forward_is_refused() -> None:
     with pytest.raises(LayerError, match="layers: 'auto' needs a forward to look at; name the layer instead"):
         resolve_layers(TinyNet(), "auto")
+
+
+class Wrapping(nn.Module):
+    """A convolution before a part that takes no hooks."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(1, 1, 1), inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.stem(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["script", "trace"])
+def test_what_takes_no_hooks_is_refused_with_what_to_give_instead(kind: str) -> None:
+    model, x = TinyNet().eval(), torch.rand(2, 1, 8, 8)
+    closed = torch.jit.script(model) if kind == "script" else torch.jit.trace(model, x)
+    for layer in ("conv2", "auto"):
+        with pytest.raises(LayerError, match=r"is compiled by torch.jit .*give the model as it was before torch.jit"):
+            compute_cams(closed, x, layer)
+    around = Wrapping(closed)
+    assert [key.layer for key in compute_cams(around, x)] == ["stem"]
+    with pytest.raises(LayerError, match="'inner.conv2' is compiled by torch.jit"):
+        compute_cams(around, x, "inner.conv2")
+
+
+def test_an_exported_program_is_refused_and_works_unflattened() -> None:
+    model, x = TinyNet().eval(), torch.rand(2, 1, 8, 8)
+    program = torch.export.export(model, (x,))
+    for layer in ("conv2", "auto"):
+        with pytest.raises(LayerError, match=r"has no forward of its own; .*torch.export.unflatten\(program\)"):
+            compute_cams(program.module(), x, layer)
+    expected = compute_cams(model, x, "conv2")["conv2"]
+    torch.testing.assert_close(compute_cams(torch.export.unflatten(program), x, "conv2")["conv2"], expected)
+
+
+def test_wrappers_are_taken_off() -> None:
+    conv = nn.Conv2d(1, 1, 1)
+    assert unwrapped(torch.compile(conv, backend="eager")) is conv
+    assert unwrapped(conv) is conv

@@ -99,8 +99,11 @@ def test_as_many_channels_as_rows_and_columns_need_more_than_the_shape() -> None
     ],
 )
 def test_tokens_become_a_grid_of_the_pictures_proportions(length: int, picture: Any, expected: str) -> None:
-    assert str(find_layout("x", (3, length, 8), samples=3, picture=picture)) == expected
-    turned = find_layout("x", (length, 3, 8), samples=3, picture=picture)
+    assert find_layout("x", (3, length, 8), samples=3, picture=picture) is None, "the forward may have shown another"
+    assert str(find_layout("x", (3, length, 8), samples=3, picture=picture, grids=[])) == expected
+    believed = find_layout("x", (3, length, 8), samples=3, picture=picture, square=True)
+    assert str(believed) == expected
+    turned = find_layout("x", (length, 3, 8), samples=3, picture=picture, grids=[])
     assert str(turned) == expected.replace("NLC", "LNC")
 
 
@@ -113,6 +116,14 @@ def test_tokens_become_a_grid_of_the_pictures_proportions(length: int, picture: 
         (201, (224, 224), [], "NLC:5+14x14"),
         # Patches of 8 by 16: no stride fits, what the patch embedding gave does.
         (32, (64, 64), [(8, 4)], "NLC:8x4"),
+        # Of 16 by 4, and of 8 by 32: a stride that divides the picture fits by chance.
+        (16, (32, 32), [(2, 8)], "NLC:2x8"),
+        (17, (32, 32), [(2, 8)], "NLC:1+2x8"),
+        (8, (32, 64), [(4, 2)], "NLC:4x2"),
+        # A grid that leaves more tokens over is another stage's.
+        (16, (32, 32), [(3, 5)], "NLC:4x4"),
+        # What the stride says was seen too.
+        (196, (224, 224), [(7, 28), (14, 14)], "NLC:14x14"),
         # 2x14x14 has as many places as 8x7x7; the nearest that the forward went through counts.
         (393, (16, 224, 224), [(8, 7, 7), (8, 14, 14), (8, 56, 56)], "NLC:1+8x7x7"),
     ],
@@ -121,6 +132,14 @@ def test_what_the_forward_went_through_tells_the_rest(length: int, picture: Any,
     shape = (2, length, 8)
     assert find_layout("x", shape, samples=2, picture=picture) is None
     assert str(find_layout("x", shape, samples=2, picture=picture, grids=grids)) == expected
+
+
+def test_channels_before_a_single_axis_are_a_grids_tokens_or_a_signal() -> None:
+    shape = (2, 16, 12)
+    assert str(find_layout("x", shape, samples=2, picture=(12, 16), last=False, grids=[(5, 5), (3, 4)])) == "NCL:3x4"
+    for grids in (None, [], [(3, 3)]):
+        with pytest.raises(LayerError, match=r"'x' has the output \[2, 16, 12\] of a 1-D layer.*\{'x': 'NCL:1x12'\}"):
+            find_layout("x", shape, samples=2, picture=(12, 16), last=False, grids=grids)
 
 
 def test_tokens_whose_grid_is_not_clear_are_refused_with_what_to_say() -> None:

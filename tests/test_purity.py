@@ -168,6 +168,17 @@ def split_loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
     return DataLoader(training, 8, shuffle=True), DataLoader(validation, 8)
 
 
+class LazyModule(TinyModule):
+    """Its parameters are drawn in the first forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential()  # type: ignore[assignment]
+        self.net.conv1, self.net.norm = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()
+        self.net.relu2, self.net.drop = nn.ReLU(), nn.Dropout(0.3)
+        self.net.flat, self.net.head = nn.Flatten(), nn.LazyLinear(5)
+
+
 SETUPS: dict[str, tuple[type[TinyModule], Any, dict[str, Any]]] = {
     "dropout, batch norm, shuffling": (TinyModule, loaders, {}),
     "augmentation": (TinyModule, augmented_loaders, {}),
@@ -208,6 +219,14 @@ SETUPS: dict[str, tuple[type[TinyModule], Any, dict[str, Any]]] = {
         },
     ),
     "bf16-mixed": (TinyModule, loaders, {"precision": "bf16-mixed"}),
+    "lazy modules": (LazyModule, loaders, {}),
+    "lazy modules, no sanity check": (LazyModule, loaders, {"num_sanity_val_steps": 0}),
+    "lazy modules, no sanity check, augmentation, accumulation": (
+        LazyModule,
+        augmented_loaders,
+        {"num_sanity_val_steps": 0, "accumulate_grad_batches": 3, "val_check_interval": 2},
+    ),
+    "lazy modules, no validation": (LazyModule, lambda: loaders()[:1], {"num_sanity_val_steps": 0}),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -93,6 +94,115 @@ def test_registers_and_class_tokens_are_left_out(extra: int, layout: str) -> Non
     assert str(compute_cams(model, x, methods="eigencam").layouts["norm"]) == layout
 
 
+class Patches(nn.Module):
+    """Tokens of patches of any shape, with or without a class token before them."""
+
+    def __init__(self, patch: tuple[int, int], before: int) -> None:
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Conv2d(1, 6, patch, patch), nn.LayerNorm(6), nn.Linear(6, 3)
+        self.token = nn.Parameter(torch.randn(1, before, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x).flatten(2).transpose(1, 2)
+        return self.head((self.norm(torch.cat([self.token.expand(len(x), -1, -1), tokens], 1)) ** 2).mean(1))
+
+
+@pytest.mark.parametrize("layer", ["auto", "norm"])
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize(
+    ("patch", "size", "grid"),
+    [
+        ((16, 4), (32, 32), (2, 8)),
+        ((8, 32), (32, 64), (4, 2)),
+        ((32, 2), (32, 32), (1, 16)),
+        ((8, 8), (32, 32), (4, 4)),
+    ],
+)
+def test_patches_that_are_no_squares(patch: Any, size: Any, grid: Any, before: int, layer: str) -> None:
+    """The norm's Grad-CAM equals that of the grid itself, where every place is its own."""
+    torch.manual_seed(0)
+    model, x = Patches(patch, before).double(), torch.randn(2, 1, *size, dtype=torch.float64)
+    cams = compute_cams(model, x, layer, methods="hirescam", targets=1, relu=False)
+    ((key, maps),) = cams.items()
+    assert (key.layer, cams.layouts[key.layer].grid, cams.layouts[key.layer].prefix) == ("norm", grid, before)
+    tokens = model.norm(model.embed(x).permute(0, 2, 3, 1)).detach()
+    weights = model.head.weight[1].detach() * 2 / (grid[0] * grid[1] + before)
+    torch.testing.assert_close(maps, (tokens**2 * weights).sum(3))
+
+
+def test_a_list_of_tokens_that_a_2d_layer_takes_is_no_grid() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.mix, self.norm = nn.Linear(16, 6), nn.Conv2d(6, 6, 1), nn.LayerNorm(6)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.embed(nn.functional.unfold(x, 4, stride=4).transpose(1, 2))
+            tokens = self.mix(tokens.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
+            return self.head(self.norm(tokens).mean(1))
+
+    assert str(compute_cams(Listed(), torch.rand(2, 1, 16, 16), "norm").layouts["norm"]) == "NLC:4x4"
+
+
+def test_what_a_1d_convolution_gives_is_not_read_as_tokens() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv1d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+    x = torch.rand(2, 2, 32)
+    for layer in ("2", "3"):
+        with pytest.raises(LayerError, match=rf"'{layer}' has the output \[2, 16, 16\] of a 1-D layer.*'NCL:1x16'"):
+            compute_cams(model, x, layer)
+    with pytest.raises(LayerError, match="'auto' found no layer"):
+        compute_cams(model, x)
+    cams = compute_cams(model, x, "3", layout={"3": "NCL:1x16"}, targets=1, methods="hirescam", relu=False)
+    activations = model[:4](x).detach()
+    expected = (activations * model[6].weight.detach()[1][:, None] / 16).sum(1, keepdim=True)
+    torch.testing.assert_close(cams["3"], expected)
+
+
+def test_1d_convolutions_over_a_grids_tokens_find_the_grid() -> None:
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.mix, self.act = nn.Conv2d(1, 6, (4, 2), (4, 2)), nn.Conv1d(6, 5, 1), nn.ReLU()
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.act(self.mix(self.embed(x).flatten(2))).mean(2))
+
+    cams = compute_cams(Mixing(), torch.rand(2, 1, 16, 16), ["mix", "act"])
+    assert {str(layout) for layout in cams.layouts.values()} == {"NCL:4x8"}
+
+
+def test_1d_convolutions_over_the_places_of_tokens_leave_them_tokens() -> None:
+    """As in MLP-Mixers that mix places by a convolution with the places as its channels."""
+
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.norm = nn.Conv2d(1, 6, 4, 4), nn.LayerNorm(6)
+            self.mix, self.act, self.head = nn.Conv1d(16, 16, 1), nn.GELU(), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.norm(self.embed(x).flatten(2).transpose(1, 2))
+            return self.head((tokens + self.act(self.mix(tokens))).mean(1))
+
+    assert str(compute_cams(Mixer(), torch.rand(2, 1, 16, 16), "act").layouts["act"]) == "NLC:4x4"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_compiled_convolution_tells_where_channels_stand(compiled: bool) -> None:
+    model: Any = nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(512, 2))
+    if compiled:
+        model[0] = torch.compile(model[0], backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert str(compute_cams(model, torch.rand(2, 1, 16, 16), "1").layouts["1"]) == "NCHW"
+
+
 def test_a_residual_sum_in_place_is_more_than_the_dropout_before_it() -> None:
     """As in torchvision's ConvNeXt: in evaluation mode the dropout hands on the tensor that is then added to."""
 
@@ -147,6 +257,16 @@ def test_other_weights_for_a_moment_leave_no_trace(fails: bool) -> None:
     for tensor, (place, version, content) in zip(tensors, before, strict=True):
         assert (tensor.data_ptr(), tensor._version) == (place, version)
         assert torch.equal(tensor, content)
+
+
+@pytest.mark.parametrize("layer", ["auto", "conv2"])
+def test_a_head_at_zero_under_autocast_is_no_reason_to_refuse_a_layer(layer: str) -> None:
+    model, x = TinyNet(), torch.rand(2, 1, 8, 8)
+    nn.init.zeros_(model.head.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x)
+        (key,) = compute_cams(model, x, layer)
+    assert key.layer == ("relu2" if layer == "auto" else layer)
 
 
 def test_auto_goes_by_the_order_of_the_forward() -> None:

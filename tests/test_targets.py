@@ -6,11 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_gradcam import TargetError
+from lightning_gradcam import TargetError, compute_cams
 from lightning_gradcam.targets import Given, Target, check_score, class_scores, resolve_targets
 from lightning_gradcam.targets.classes import Class
 
@@ -170,7 +171,7 @@ def test_label_without_labels_is_refused_with_what_to_give() -> None:
         scored("label")
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(3), torch.zeros(2, 1), torch.tensor(1)])
+@pytest.mark.parametrize("labels", [torch.zeros(3), torch.zeros(2, 2), torch.tensor(1)])
 def test_labels_of_another_shape_are_refused_with_it(labels: Tensor) -> None:
     with pytest.raises(TargetError) as caught:
         scored("label", labels=labels)
@@ -289,3 +290,117 @@ def test_score_is_one_of_two() -> None:
         TargetError, match=r"score: got 'logits'; valid are 'logit' \(.*\), 'probability' \(its softmax\) and 'sigmoid'"
     ):
         check_score("logits")
+
+
+# ---- outputs of another number of samples, labels and callables of other kinds
+
+
+@pytest.mark.parametrize("spec", ["predicted", 0, {"top": 1}, {"per_probe": [0]}, {"contrast": [0, 1]}, {"output": 0}])
+@pytest.mark.parametrize("shape", [(5,), (5, 3), ()], ids=str)
+def test_an_output_without_a_row_for_each_sample_is_refused(spec: Any, shape: tuple[int, ...]) -> None:
+    (target,) = resolve_targets(spec)
+    with pytest.raises(TargetError) as caught:
+        target.explain(torch.zeros(shape), Given(1))
+    text = f"the model returned a tensor {list(shape)} of torch.float32 for 1 sample, expected one row for each; where"
+    assert text in str(caught.value)
+
+
+class Squeezing(nn.Module):
+    """Drops the batch axis of a single sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).mean((2, 3))).squeeze()
+
+
+def test_a_model_that_squeezes_a_single_sample_is_refused_and_explains_several() -> None:
+    model, x = Squeezing(), torch.rand(3, 1, 6, 6)
+    assert compute_cams(model, x, "conv")["conv"].shape == (3, 4, 4)
+    with pytest.raises(TargetError, match=r"returned a tensor \[5\] of torch.float32 for 1 sample, expected one row"):
+        compute_cams(model, x[:1], "conv")
+    # Three samples in parts of two leave one alone.
+    with pytest.raises(TargetError, match=r"returned a tensor \[5\] of torch.float32 for 1 sample, expected one row"):
+        compute_cams(model, x, "conv", batch_size=2)
+
+
+def test_labels_of_a_binary_cross_entropy_are_classes() -> None:
+    z = torch.tensor([[2.0], [-3.0]])
+    for labels in (torch.tensor([[1.0], [0.0]]), torch.tensor([1, 0]), torch.tensor([[True], [False]])):
+        assert scored("label", output=z, labels=labels) == ([2.0, 3.0], [1, 0])
+        assert scored({"contrast": ["label", 0]}, output=z, labels=labels)[0] == [4.0, 0.0]
+
+
+def test_labels_that_are_no_classes_are_refused() -> None:
+    with pytest.raises(TargetError, match=r"labels: got 0\.7, which is no class; give whole numbers"):
+        scored("label", labels=torch.tensor([0.7, 1.9]))
+    assert scored("label", labels=torch.tensor([0.0, 2.0]))[1] == [0, 2]
+    with pytest.raises(TargetError, match="labels: got other numbers than 0 and 1 for several classes a sample"):
+        scored("label", labels=torch.tensor([[0, 2, 0], [1, 0, 0]]))
+
+
+def test_labels_and_masks_of_another_length_are_refused_before_they_are_cut_to_parts() -> None:
+    model, x = Squeezing(), torch.rand(4, 1, 6, 6)
+    with pytest.raises(TargetError, match=r"labels: got shape \[5\] for 4 inputs; give one class for each"):
+        compute_cams(model, x, "conv", targets="label", labels=torch.zeros(5).long(), batch_size=2)
+    with pytest.raises(TargetError, match=r"masks: got shape \[1, 6, 6\] for 4 inputs; give one for each, bool"):
+        compute_cams(model, x, "conv", masks=torch.ones(1, 6, 6).bool(), batch_size=2)
+
+
+def test_a_callables_whole_numbers_are_refused() -> None:
+    def best(output: Tensor) -> Tensor:
+        return output.argmax(1)
+
+    with pytest.raises(TargetError, match=r"the callable 'best' returned a tensor \[2\] of torch.int64; scores are"):
+        scored(best)
+
+
+def test_a_callable_that_leaves_the_graph_is_blamed_where_a_gradient_is_needed() -> None:
+    def cut(output: Tensor) -> Tensor:
+        return torch.from_numpy(output.detach().numpy()[:, 0])
+
+    model, x = Squeezing(), torch.rand(2, 1, 6, 6)
+    with pytest.raises(TargetError, match=r"the scores of the callable 'cut' have no gradient: it leaves the graph"):
+        compute_cams(model, x, "conv", targets=cut)
+    found = compute_cams(model, x, "conv", targets=cut, methods="ablationcam")
+    torch.testing.assert_close(found["conv"], compute_cams(model, x, "conv", targets=0, methods="ablationcam")["conv"])
+
+
+# ---- numbers of other libraries, and names
+
+
+@pytest.mark.parametrize(
+    "index", [np.int64(1), np.uint8(1), torch.tensor(1), np.array(1)], ids=lambda v: type(v).__name__
+)
+def test_whole_numbers_of_other_libraries_are_indices(index: Any) -> None:
+    assert resolve_targets(index) == resolve_targets(1)
+    assert resolve_targets([index, "label"]) == resolve_targets([1, "label"])
+    assert resolve_targets({"contrast": [index, "predicted"]}) == resolve_targets({"contrast": [1, "predicted"]})
+    assert resolve_targets({"similar_to": index}) == resolve_targets({"similar_to": 1})
+
+
+@pytest.mark.parametrize("make", [torch.tensor, np.array, tuple], ids=["tensor", "array", "tuple"])
+def test_arrays_and_tensors_are_lists(make: Any) -> None:
+    assert resolve_targets({"per_probe": make([2, 1])}) == resolve_targets({"per_probe": [2, 1]})
+    boxes = [[0.0, 0.0, 2.0, 2.0], [1.0, 1.0, 3.0, 4.0]]
+    assert resolve_targets({"detect": 1, "boxes": make(boxes)}) == resolve_targets({"detect": 1, "boxes": boxes})
+
+
+@pytest.mark.parametrize("spec", [torch.tensor(True), np.bool_(True), torch.tensor(1.0), np.float32(1)], ids=repr)
+def test_other_numbers_are_no_indices(spec: Any) -> None:
+    with pytest.raises(TargetError, match="targets: got .*; give 'predicted', 'label', a class index"):
+        resolve_targets(spec)
+
+
+def test_a_partial_goes_by_its_function_or_by_the_name_it_is_given() -> None:
+    def difference(output: Tensor, a: int) -> Tensor:
+        return output[:, a]
+
+    first, second = functools.partial(difference, a=0), functools.partial(difference, a=1)
+    assert [target.name for target in resolve_targets([first])] == ["difference"]
+    with pytest.raises(TargetError, match=r"'difference' is asked for 2 times; .*part.__name__ = 'mine'"):
+        resolve_targets([first, second])
+    second.__name__ = "other"  # type: ignore[attr-defined]
+    assert [target.name for target in resolve_targets([first, second])] == ["difference", "other"]

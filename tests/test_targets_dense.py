@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam import TargetError, compute_cams
 from lightning_gradcam.targets import Explained, Given, prediction, resolve_targets
-from lightning_gradcam.targets.dense import overlaps
+from lightning_gradcam.targets.detection import overlaps
 
 
 def explained(spec: Any, output: Any, samples: int = 2, **given: Any) -> Explained:
@@ -143,6 +144,103 @@ def test_torchvisions_segmentation_models_are_explained() -> None:
     )
     assert cams["backbone.16"].shape == (2, 4, 6)
     assert cams["backbone.16"].flatten(1).std(1).min() > 0
+
+
+class Seg(nn.Module):
+    """Logits of `classes` channels at every place."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).relu())
+
+
+def gradcam_of(model: Seg, x: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    activation = model.body(x).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(total(model.head(activation.relu())), activation)
+    return (gradient.mean((2, 3), keepdim=True) * activation.detach()).sum(1)
+
+
+@pytest.mark.parametrize("score", ["logit", "probability", "sigmoid"])
+@pytest.mark.parametrize("category", [0, 1, "predicted"])
+def test_one_channel_tells_two_classes_apart_by_its_sign(category: int | str, score: str) -> None:
+    torch.manual_seed(0)
+    model, x = Seg(1).double(), torch.randn(3, 3, 6, 7, dtype=torch.float64)
+    model.head.bias.data += 0.1
+    inside = model(x)[:, 0] > 0
+    assert 0.1 < inside.double().mean() < 0.9
+    ones = torch.full((3,), category) if category != "predicted" else (inside.double().mean((1, 2)) > 0.5).long()
+
+    def total(z: Tensor) -> Tensor:
+        signed = torch.where(ones[:, None, None] == 1, z[:, 0], -z[:, 0])
+        values = signed if score == "logit" else signed.sigmoid()
+        return (values * (inside == (ones[:, None, None] == 1))).sum()
+
+    cams = compute_cams(model, x, "body", targets={"segment": category}, score=score, relu=False)
+    assert cams.classes[next(iter(cams.classes))].tolist() == ones.tolist()
+    expected = gradcam_of(model, x, total)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(cams["body"], expected, rtol=0, atol=1e-10)
+    with pytest.raises(TargetError, match="asks for class 2, but the output has 2 classes; valid are 0 to 1"):
+        compute_cams(model, x, "body", targets={"segment": 2}, score=score)
+
+
+@pytest.mark.parametrize("category", [1, "predicted"])
+def test_a_segmentation_of_several_classes_a_place_is_scored_by_sigmoids(category: int | str) -> None:
+    torch.manual_seed(0)
+    model, x = Seg(3).double(), torch.randn(3, 3, 6, 7, dtype=torch.float64)
+    inside = model(x) > 0
+    chosen = torch.full((3,), 1) if category == 1 else inside.flatten(2).sum(2).argmax(1)
+    rows = torch.arange(3)
+    # The region is where the class is more likely than not, whichever else is.
+    assert not torch.equal(inside[rows, chosen], model(x).argmax(1) == chosen[:, None, None])
+    cams = compute_cams(model, x, "body", targets={"segment": category}, score="sigmoid", relu=False)
+    expected = gradcam_of(model, x, lambda z: (z.sigmoid() * inside)[rows, chosen].sum())
+    torch.testing.assert_close(cams["body"], expected, rtol=0, atol=1e-10)
+    assert cams.classes[next(iter(cams.classes))].tolist() == chosen.tolist()
+
+
+def test_a_probability_of_a_segmentation_is_the_softmax() -> None:
+    torch.manual_seed(0)
+    model, x = Seg(3).double(), torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    region = model(x).argmax(1) == 1
+    cams = compute_cams(model, x, "body", targets={"segment": 1}, score="probability", relu=False)
+    expected = gradcam_of(model, x, lambda z: (z.softmax(1)[:, 1] * region).sum())
+    torch.testing.assert_close(cams["body"], expected, rtol=0, atol=1e-10)
+
+
+def test_a_sum_over_a_picture_does_not_overflow_half_precision() -> None:
+    logits = torch.full((1, 2, 100, 100), 40.0, dtype=torch.float16)
+    logits[:, 0] = 0
+    found = explained({"segment": 1}, logits, samples=1)
+    assert found.scores.tolist() == [400000.0]
+    assert found.again(logits, 1).tolist() == [400000.0]
+    assert explained({"segment": 1}, logits.double(), samples=1).scores.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("masks", "came"),
+    [
+        (torch.ones(2, 1, 8, 8, dtype=torch.bool), r"a tensor \[2, 1, 8, 8\] of torch.bool"),
+        (torch.full((2, 8, 8), 2), r"a tensor \[2, 8, 8\] of torch.int64"),
+        (torch.ones(2, 8, 8), r"a tensor \[2, 8, 8\] of torch.float32"),
+    ],
+    ids=["channel", "classes", "floats"],
+)
+def test_masks_of_another_kind_are_refused(masks: Tensor, came: str) -> None:
+    with pytest.raises(TargetError, match=rf"masks: got {came}, expected bool \[N, H, W\], true inside; .*== class"):
+        compute_cams(Seg(2), torch.rand(2, 3, 8, 8), "body", targets={"segment_mask": 1}, masks=masks)
+
+
+def test_an_output_of_another_number_of_pictures_is_refused() -> None:
+    with pytest.raises(TargetError, match=r"returned a tensor \[4, 3, 5, 5\] of torch.float32 for 2 samples, expected"):
+        explained({"segment": 1}, torch.rand(4, 3, 5, 5))
+    with pytest.raises(TargetError, match=r"'segment1' needs logits \[N, C, H, W\], got a tensor \[2, 3, 5, 5\] of"):
+        explained({"segment": 1}, torch.ones(2, 3, 5, 5).long())
+    with pytest.raises(TargetError, match=r"returned a tensor \[4, 3\] of torch.float32 for 2 samples, expected"):
+        explained({"similar_to": 1}, torch.rand(4, 3))
 
 
 # ---- detection

@@ -66,7 +66,7 @@ def test_a_job_that_hangs_is_named_and_nobody_waits_for_ever() -> None:
     worker, go = Worker(size=1, patience=0.2), threading.Event()
     worker.submit("step 4", go.wait)
     worker.submit("step 8", lambda: pytest.fail("was dropped"))
-    with pytest.raises(StalledError, match="step 4 has not come to an end in 0 seconds; step 12 is left out"):
+    with pytest.raises(StalledError, match="step 4 has not come to an end in 0.2 seconds; step 12 is left out"):
         worker.submit("step 12", lambda: None)
     with pytest.raises(StalledError, match="step 4 has not come to an end"):
         worker.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from lightning_gradcam.storage import Storage
 
 class ArchiveWriter(Archive):
     """Appends steps to an archive that this run owns."""
+
+    # How many files each step and epoch have; the folder is listed once and not at every step.
+    _written: Counter[tuple[int, int]] | None = None
 
     @classmethod
     def start(
@@ -82,8 +86,11 @@ class ArchiveWriter(Archive):
 
     def append(self, record: CamRecord) -> None:
         """Writes one step's maps; never over another's: under accumulation two validations can share a step."""
-        repeat = sum((step, epoch) == (record.step, record.epoch) for step, epoch, _, _ in self._files())
-        self._storage.write(f"{STEPS}/{step_file_name(record.step, record.epoch, repeat)}", packed(record))
+        if self._written is None:
+            self._written = Counter((step, epoch) for step, epoch, _, _ in self._files())
+        place = record.step, record.epoch
+        self._storage.write(f"{STEPS}/{step_file_name(*place, self._written[place])}", packed(record))
+        self._written[place] += 1
 
     def discard(self) -> None:
         """Deletes the steps and the manifest; the folder is then nobody's."""
@@ -92,6 +99,7 @@ class ArchiveWriter(Archive):
 
     def rewind(self, step: int) -> None:
         """Deletes the steps after ``step``: a run resumed from there will make them again."""
+        self._written = None
         for later, _, _, file in self._files():
             if later > step:
                 self._storage.remove(f"{STEPS}/{file}")

@@ -29,12 +29,15 @@ def scorecam(rerun: Rerun) -> Tensor:
 
     Returns:
         Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
+
+    Raises:
+        MethodError: The input is no picture.
     """
-    activations, picture = rerun.activations, rerun.picture
+    activations, picture, places = rerun.activations, rerun.picture, rerun.places
 
     def masked() -> Iterator[Tensor]:
         for channel in activations.unbind(dim=1):
-            mask = _resized(channel, picture)
+            mask = _resized(channel, places)
             axes = tuple(range(1, mask.dim()))
             low, high = mask.amin(axes, keepdim=True), mask.amax(axes, keepdim=True)
             span = high - low
@@ -74,8 +77,7 @@ def ablationcam(rerun: Rerun) -> Tensor:
     return torch.einsum("ktn,nk...->tn...", weights, activations)
 
 
-def _resized(maps: Tensor, picture: Tensor) -> Tensor:
-    size = picture.shape[2:]
+def _resized(maps: Tensor, size: torch.Size) -> Tensor:
     if len(size) == maps.dim() - 1:
         mode = "bilinear" if len(size) == 2 else "trilinear"
         return F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Literal
 
 from torch import Tensor
@@ -107,7 +108,21 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients")
     choices: tuple[Any, ...] = ("gradients", "activations", "rerun", "model")
     if needs not in choices:
         raise MethodError(f"needs: got {needs!r}; valid are {', '.join(map(repr, choices))}")
-    _REGISTRY[name] = Method(method, needs)
+    _REGISTRY[name] = Method(_checked(name, method), needs)
+
+
+def _checked(name: str, method: CamMethod) -> CamMethod:
+    @wraps(method)
+    def call(*given: Any) -> Tensor:
+        # The methods after this one are given the same tensors, and it may work in place.
+        maps = method(*(value.clone() if isinstance(value, Tensor) else value for value in given))
+        if not isinstance(maps, Tensor):
+            raise MethodError(
+                f"methods: {name!r} returned a {type(maps).__name__}; it needs to return its maps as one tensor"
+            )
+        return maps
+
+    return call
 
 
 def available_methods() -> tuple[str, ...]:

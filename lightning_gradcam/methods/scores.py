@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from lightning_gradcam.errors import MethodError
 from lightning_gradcam.rerun import Rerun
 
 _SIMILAR, _FAR = 3, 16
+# As torch, torchvision and once_differentiable put it.
+_NO_SECOND_DERIVATIVE = re.compile(r"double backward|differentiate twice|derivative for .* is not implemented", re.I)
 
 
 def cam(rerun: Rerun) -> Tensor:
@@ -75,7 +79,7 @@ def finercam(rerun: Rerun) -> Tensor:
         Signed maps ``[T, N, *S]``. Cost: a forward, and a backward a target.
 
     Raises:
-        MethodError: A target has no classes.
+        MethodError: A target is no class, or more than one.
     """
 
     def contrast(logits: Tensor, classes: Tensor) -> Tensor:
@@ -104,8 +108,19 @@ def shapleycam(rerun: Rerun) -> Tensor:
 
     Returns:
         Signed maps ``[T, N, *S]``. Cost: a forward and two backwards a target.
+
+    Raises:
+        MethodError: A part of the model has no second derivative.
     """
-    gradients, products = rerun.curvature()
+    try:
+        gradients, products = rerun.curvature()
+    except RuntimeError as error:
+        if not _NO_SECOND_DERIVATIVE.search(str(error)):
+            raise
+        raise MethodError(
+            f"methods: 'shapleycam' differentiates twice, which a part of the model behind layer {rerun.layer!r} can't"
+            f" ({error}); use gradcam, which is its first term, or hirescam or layercam"
+        ) from error
     weights = (gradients - products / 2).flatten(3).mean(dim=3)
     return torch.einsum("tnk,nk...->tn...", weights, rerun.activations)
 
@@ -133,14 +148,20 @@ def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.
     generator = torch.Generator().manual_seed(0)
     axes = tuple(range(1, picture.dim()))
     spread = (picture.amax(axes, keepdim=True) - picture.amin(axes, keepdim=True)) * noise
-    first = second = third = torch.zeros(())
-    for _ in range(samples):
-        drawn = torch.randn(picture.shape, generator=generator).to(picture)
-        g = rerun.gradients(picture + drawn * spread) / samples
+    first = second = third = size = torch.zeros(())
+    for number in range(samples):
+        # The same for every sample, so that a map does not depend on which samples are explained together.
+        drawn = torch.randn(picture.shape[1:], generator=generator).to(picture)
+        g = rerun.gradients(picture + drawn * spread)
+        if not number:
+            # Powers of small gradients underflow; in units of the first copy's largest they do not.
+            size = g.abs().amax(dim=tuple(range(2, g.dim())), keepdim=True)
+            size = torch.where((size > 0) & size.isfinite(), size, 1)
+        g = g / size / samples
         first, second, third = first.to(g) + g, second.to(g) + g**2 * samples, third.to(g) + g**3 * samples**2
     total = activations.flatten(2).sum(dim=2)[None, :, :, None]
-    one, two, three = first.flatten(3), second.flatten(3), third.flatten(3)
-    denominator = 2 * two + three * total
+    one, two, three = (first * size).flatten(3), second.flatten(3), third.flatten(3)
+    denominator = 2 * two + three * size.flatten(3) * total
     share = torch.where(denominator != 0, two / torch.where(denominator != 0, denominator, 1), 0)
     weights = (share * one.clamp(min=0)).sum(dim=3)
     return torch.einsum("tnk,nk...->tn...", weights, activations)

@@ -43,10 +43,23 @@ class Given:
         """How many samples there are in all parts."""
         return self.samples if self.total is None else self.total
 
-    def part(self, start: int, stop: int, output_of: Callable[[int], Any]) -> Given:
-        """Returns what belongs to some of the samples."""
+    def check(self) -> None:
+        """Refuses labels and masks that are not as many as the samples; a part of too many would look right.
+
+        Raises:
+            TargetError: They are not.
+        """
+        for name, values, wanted in (
+            ("labels", self.labels, "one class for each, or a 0 or 1 for each of its classes"),
+            ("masks", self.masks, "one for each, bool [N, H, W]"),
+        ):
+            if values is not None and (not values.dim() or len(values) != self.samples):
+                raise TargetError(f"{name}: got shape {list(values.shape)} for {self.samples} inputs; give {wanted}")
+
+    def part(self, start: int, stop: int, output_of: Callable[[int], Any] | None = None) -> Given:
+        """Returns what belongs to some of this part's samples."""
         labels, masks = (None if v is None else v[start:stop] for v in (self.labels, self.masks))
-        return Given(stop - start, labels, masks, self.score, start, self.samples, output_of)
+        return Given(stop - start, labels, masks, self.score, self.first + start, self.all, output_of)
 
     def own(self, values: Sequence[T], name: str, what: str) -> Sequence[T]:
         """Returns this part's of the values that a target has for each sample.
@@ -76,12 +89,16 @@ class Explained:
         again: The scores of the same choices (classes, regions, boxes) in another output, of ``m`` copies of the batch
             one after the other: ``(output, m)`` to ``[m * N]``.
         repeats: Whether ``again`` takes more than one copy at a time; a user's callable may count samples.
+        of_classes: Whether the scores are those of ``classes`` and of nothing else.
+        is_cut_off: Whether a callable left the output's graph, by a ``detach()`` or through NumPy.
     """
 
     scores: Tensor
     classes: Tensor
     again: Callable[[Any, int], Tensor]
     repeats: bool = True
+    of_classes: bool = False
+    is_cut_off: bool = False
 
 
 class Selector(Protocol):
@@ -89,6 +106,9 @@ class Selector(Protocol):
 
     has_classes: bool
     """Whether the model's output is one of classes, so that there is a most likely one."""
+
+    is_particular: bool
+    """Whether it may look at a part of the output alone, whatever the weights."""
 
     def explain(self, output: Any, given: Given, name: str) -> Explained:
         """Chooses, and computes the scores; ``name`` is what errors call the target."""
@@ -107,6 +127,21 @@ def check_score(score: str) -> ScoreKind:
         f"score: got {score!r}; valid are 'logit' (the output as it is), 'probability' (its softmax) and 'sigmoid'"
         " (each class on its own, for several labels a sample)"
     )
+
+
+def check_samples(output: Any, samples: int) -> None:
+    """Refuses an output that has not one row for each sample.
+
+    Raises:
+        TargetError: It has more or fewer; a single sample's classes would pass for many samples' single logits.
+    """
+    if isinstance(output, Tensor) and (not output.dim() or len(output) != samples):
+        raise TargetError(
+            f"targets: the model returned {described(output)} for {samples} sample{'s' if samples != 1 else ''},"
+            " expected one row for each; where forward() squeezes the batch axis away, name the axis it means"
+            " (squeeze(1)); where output_key= takes one row, name the whole output; or give a callable that turns it"
+            " into scores [N]"
+        )
 
 
 def class_scores(output: Any, score: ScoreKind) -> Tensor:
@@ -128,15 +163,24 @@ def class_scores(output: Any, score: ScoreKind) -> Tensor:
         if output.dim() == 2 and output.shape[1] >= 2:
             if score == "logit":
                 return output
-            return output.softmax(dim=1) if score == "probability" else output.sigmoid()
+            return scored_axis(output, score)
         if output.dim() == 1 or (output.dim() == 2 and output.shape[1] == 1):
-            both = torch.stack([-output.flatten(), output.flatten()], dim=1)
-            return both if score == "logit" else both.sigmoid()
+            return scored_axis(output.reshape(-1, 1), score)
     raise TargetError(
         f"targets: the model returned {described(output)}, expected logits [N, C], or a single logit [N] or [N, 1];"
         " name the logits in it with output_key=, or give a target for this kind of output ({'segment': class},"
         " {'detect': class}, {'output': index}, or a callable that turns it into scores [N])"
     )
+
+
+def scored_axis(logits: Tensor, score: ScoreKind) -> Tensor:
+    """Returns the scores of logits ``[N, C, …]``; of a single channel ``z``, those of ``-z`` and ``z``."""
+    if logits.shape[1] == 1:
+        both = torch.cat([-logits, logits], dim=1)
+        return both if score == "logit" else both.sigmoid()
+    if score == "logit":
+        return logits
+    return logits.softmax(dim=1) if score == "probability" else logits.sigmoid()
 
 
 def prediction(output: Any, score: ScoreKind) -> tuple[Tensor, Tensor] | None:

@@ -1,16 +1,25 @@
-"""Targets of models that tell classes apart, and plain numbers of the output."""
+"""Targets of models that give classes, plain numbers or an embedding for each picture."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.errors import TargetError
-from lightning_gradcam.targets.base import Explained, Given, TargetCallable, class_scores, described
+from lightning_gradcam.targets.base import (
+    Explained,
+    Given,
+    TargetCallable,
+    check_samples,
+    class_scores,
+    described,
+)
 
 
 @dataclass(frozen=True)
@@ -23,14 +32,18 @@ class Class:
 
     which: str | int | tuple[int, ...] | Rank
     has_classes = True
+    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Explained:
         """Explains the score of that class; of several true labels, the sum of their scores."""
+        check_samples(output, given.samples)
         values = class_scores(output, given.score)
-        if self.which == "label" and given.labels is not None and given.labels.dim() == 2:
+        # [N, 1] is what a binary cross entropy on a single logit takes: one class a sample.
+        if self.which == "label" and given.labels is not None and given.labels.shape[1:] not in ((), (1,)):
             return _several(output, given)
         index = _index(self.which, values, given, name)
-        return _scored(output, given, index, lambda scores, m: _at(scores, index.repeat(m)))
+        explained = _scored(output, given, index, lambda scores, m: _at(scores, index.repeat(m)))
+        return replace(explained, of_classes=True)
 
 
 @dataclass(frozen=True)
@@ -47,9 +60,11 @@ class Contrast:
     first: int | str
     second: int | str
     has_classes = True
+    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Explained:
         """Explains the difference; the explained class is the first."""
+        check_samples(output, given.samples)
         values = class_scores(output, given.score)
         first, second = (_index(which, values, given, name) for which in (self.first, self.second))
         return _scored(
@@ -63,6 +78,7 @@ class Output:
 
     index: int
     has_classes = False
+    is_particular = True
 
     def explain(self, output: Any, given: Given, name: str) -> Explained:
         """Explains that number."""
@@ -81,6 +97,7 @@ class Output:
                 )
             return columns[:, self.index]
 
+        check_samples(output, given.samples)
         scores = again(output, 1)
         return Explained(scores, torch.full((len(scores),), -1, device=scores.device), again)
 
@@ -91,15 +108,18 @@ class Called:
 
     function: TargetCallable
     has_classes = True
+    is_particular = True
 
     def explain(self, output: Any, given: Given, name: str) -> Explained:
         """Explains its scores, which have to be ``[N]``."""
         scores = self._scores(output, given.samples, name)
+        attached = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output))
         return Explained(
             scores,
             torch.full((len(scores),), -1, device=scores.device),
             lambda values, _copies: self._scores(values, given.samples, name),
             repeats=False,
+            is_cut_off=attached and not scores.requires_grad,
         )
 
     def _scores(self, output: Any, samples: int, name: str) -> Tensor:
@@ -110,7 +130,44 @@ class Called:
                 f"targets: the callable {name!r} returned {came}; it needs to return a tensor [{samples}]: one score"
                 " for each sample"
             )
+        if not scores.is_floating_point():
+            raise TargetError(
+                f"targets: the callable {name!r} returned {described(scores)}; scores are floating-point numbers of the"
+                " output itself, and not, for instance, its argmax"
+            )
         return scores
+
+
+@dataclass(frozen=True)
+class Similar:
+    """The cosine similarity of each sample's embedding to that of a reference among the probes.
+
+    Attributes:
+        reference: The reference's place among the probes, counted from 0.
+    """
+
+    reference: int
+    has_classes = False
+    is_particular = False
+
+    def explain(self, output: Any, given: Given, name: str) -> Explained:
+        """Explains what makes each picture similar to the reference, whose embedding is held."""
+        check_samples(output, given.samples)
+        if self.reference >= given.all:
+            raise TargetError(
+                f"targets: {name!r} asks for probe {self.reference} of {given.all}; valid are 0 to {given.all - 1}"
+            )
+        place = self.reference - given.first
+        if 0 <= place < given.samples or given.output_of is None:
+            anchor = _embedding(output, name)[place].detach()
+        else:
+            anchor = _embedding(given.output_of(self.reference), name)[0].detach()
+
+        def again(other: Any, _copies: int) -> Tensor:
+            return cosine_similarity(_embedding(other, name), anchor[None], dim=1)
+
+        scores = again(output, 1)
+        return Explained(scores, torch.full((len(scores),), -1, device=scores.device), again)
 
 
 def _scored(output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor]) -> Explained:
@@ -127,6 +184,11 @@ def _several(output: Any, given: Given) -> Explained:
         raise TargetError(
             f"labels: got shape {list(labels.shape)} for an output {list(values.shape)}; give one class for each input,"
             " or a 0 or 1 for each of its classes"
+        )
+    if not bool(((labels == 0) | (labels == 1)).all()):
+        raise TargetError(
+            "labels: got other numbers than 0 and 1 for several classes a sample; give a 0 or 1 for each class, or one"
+            " class for each input"
         )
     chosen = labels.to(values)
     classes = torch.where(chosen.any(dim=1), chosen.argmax(dim=1), -1)
@@ -156,15 +218,30 @@ def _index(which: Any, values: Tensor, given: Given, name: str) -> Tensor:
     return index
 
 
+def _embedding(output: Any, name: str) -> Tensor:
+    if not isinstance(output, Tensor) or output.dim() < 2:
+        raise TargetError(
+            f"targets: {name!r} needs embeddings [N, D], got {described(output)}; name them with output_key="
+        )
+    return output.flatten(1)
+
+
 def _labels(labels: Tensor | None, count: int) -> Tensor:
     if labels is None:
         raise TargetError(
             "targets: 'label' needs the true classes, but there are none; give probes with integer labels (label_key"
             " names them in a batch), or use 'predicted' or a class index"
         )
-    if labels.shape != (count,):
+    if labels.shape not in ((count,), (count, 1)):
         raise TargetError(f"labels: got shape {list(labels.shape)} for {count} inputs; give one class for each")
-    return labels
+    flat = labels.flatten()
+    broken = flat[flat != flat.round()] if flat.is_floating_point() else flat[:0]
+    if len(broken):
+        raise TargetError(
+            f"labels: got {broken[0].item():g}, which is no class; give whole numbers, or a callable target for labels"
+            " of another kind"
+        )
+    return flat
 
 
 def _at(values: Tensor, index: Tensor) -> Tensor:

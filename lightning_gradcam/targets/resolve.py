@@ -8,8 +8,9 @@ from typing import Any
 
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.targets.base import Explained, Given, Selector, TargetCallable
-from lightning_gradcam.targets.classes import Called, Class, Contrast, Output, Rank
-from lightning_gradcam.targets.dense import Detect, Segment, Similar
+from lightning_gradcam.targets.classes import Called, Class, Contrast, Output, Rank, Similar
+from lightning_gradcam.targets.detection import Detect
+from lightning_gradcam.targets.segmentation import Segment
 
 TargetSpec = str | int | Mapping[str, Any] | TargetCallable
 _CHOICES = (
@@ -87,12 +88,13 @@ def resolve_targets(targets: TargetSpec | Sequence[TargetSpec]) -> tuple[Target,
         if names.count(name) > 1:
             raise TargetError(
                 f"targets: {name!r} is asked for {names.count(name)} times; name each target once (a callable goes by"
-                " its __name__: define it with def)"
+                " its __name__: define it with def, or give a functools.partial its own: part.__name__ = 'mine')"
             )
     return resolved
 
 
-def _resolve(spec: Any) -> list[Target]:
+def _resolve(given: Any) -> list[Target]:
+    spec = _plain(given) if getattr(given, "ndim", None) == 0 else given
     if isinstance(spec, str) and spec in ("predicted", "label"):
         return [Target(spec, Class(spec))]
     if isinstance(spec, int) and not isinstance(spec, bool):
@@ -104,11 +106,14 @@ def _resolve(spec: Any) -> list[Target]:
         if found:
             return found
     if callable(spec):
-        return [Target(getattr(spec, "__name__", type(spec).__name__), Called(spec))]
+        # A functools.partial goes by the name of its function, unless it has been given one.
+        name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
+        return [Target(name or type(spec).__name__, Called(spec))]
     raise TargetError(f"targets: got {spec!r}; give {_CHOICES}")
 
 
 def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
+    spec = {kind: _plain(value) for kind, value in spec.items()}
     kind, value = next(iter(spec.items()))
     if kind == "detect" and set(spec) <= {"detect", "boxes"}:
         return _resolve_detection(value, spec.get("boxes"))
@@ -145,6 +150,13 @@ def _resolve_detection(category: Any, boxes: Any) -> list[Target]:
             " y1 < y2"
         )
     return [Target(f"detect{shown}_boxes", Detect(category, given))]
+
+
+def _plain(value: Any) -> Any:
+    """Turns numbers, arrays and tensors of other libraries into Python's own."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _is_index(value: Any) -> bool:

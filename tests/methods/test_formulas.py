@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gradcam import compute_cams
 from lightning_gradcam.methods import available_methods, resolve_methods
@@ -157,3 +157,24 @@ def test_all_methods_layers_and_targets_share_one_forward() -> None:
     )
     assert calls == ["forward"]
     assert len(cams) == 4 * 3 * len(PLAIN)
+
+
+def test_gradcam_plus_plus_of_tiny_gradients_does_not_underflow() -> None:
+    torch.manual_seed(0)
+    activations, gradients = torch.rand(2, 3, 4, 4), torch.randn(2, 3, 4, 4) * 1e-25
+    found = apply("gradcam++", activations, gradients)
+    expected = apply("gradcam++", activations.double(), gradients.double())
+    assert expected.abs().max() > 1e-26
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+
+
+def test_smooth_gradcam_plus_plus_of_tiny_gradients_does_not_underflow() -> None:
+    def scaled(factor: float) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(27, 2))
+        inputs, options = torch.rand(2, 1, 5, 5), {"methods": "smoothgradcam++", "relu": False}
+        return compute_cams(model, inputs, "1", targets=lambda o: o[:, 0] * factor, **options)["1"]
+
+    # Where gradients are small against the activations, both are Grad-CAM++'s limit, in proportion to them.
+    torch.testing.assert_close(scaled(1e-25) * 1e20, scaled(1e-5), rtol=1e-3, atol=0)
+    assert (scaled(1e-25) != 0).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -260,10 +261,45 @@ def test_fullgrad_without_biases_is_refused() -> None:
 
 def test_methods_that_compare_classes_are_refused_without_any() -> None:
     made = case("cnn")
-    wanted: list[Any] = [lambda output: output[:, 0], {"output": 1}]
+    wanted: list[Any] = [lambda output: output[:, 0], {"output": 1}, {"contrast": [0, 1]}]
     for target in wanted:
-        with pytest.raises(MethodError, match="this method compares classes, and a target has none; use gradcam"):
+        with pytest.raises(MethodError, match="this method compares a class with others, .*; use gradcam"):
             compute_cams(made.model, made.inputs, "last", methods="finercam", targets=target)
+    several = torch.tensor([[1, 1, 0, 0, 0]] * len(made.inputs))
+    with pytest.raises(MethodError, match="this method compares a class with others, .*several labels a sample"):
+        compute_cams(made.model, made.inputs, "last", methods="finercam", targets="label", labels=several)
+
+
+@pytest.mark.parametrize("kind", ["relu_", "F.relu_", "inplace", "positional", "module"])
+def test_a_relu_in_place_whose_result_is_thrown_away_is_guided_too(kind: str) -> None:
+    """Two convolutions of one channel and weight 1 by 1, by hand: the gradient 2 · (-3) is cut, 2 · 1 is not."""
+    module = nn.ReLU(inplace=True)
+    relus: dict[str, Callable[[Tensor], object]] = {
+        "relu_": lambda a: a.relu_(),
+        "F.relu_": lambda a: F.relu_(a),
+        "inplace": lambda a: F.relu(input=a, inplace=True),
+        "positional": lambda a: F.relu(a, True),
+        "module": lambda a: module(a),
+    }
+
+    class Discarding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 1, 1, bias=False), nn.Conv2d(1, 2, 1, bias=False)
+            with torch.no_grad():
+                self.first.weight.fill_(2.0)
+                self.second.weight.copy_(torch.tensor([-3.0, 1.0]).reshape(2, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.first(x)
+            relus[kind](a)
+            return self.second(a).sum((2, 3))
+
+    x = torch.tensor([[[[1.0, -1.0], [3.0, 0.0]]]], dtype=torch.float64)
+    model = Discarding().double()
+    found = [compute_cams(model, x, "first", methods="guided_backprop", targets=k, relu=False)["model"] for k in (0, 1)]
+    assert found[0].tolist() == [[[0, 0], [0, 0]]]
+    assert found[1].tolist() == [[[2, 0], [2, 0]]]
 
 
 def test_functional_relus_are_guided_too() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_gradcam import MethodError, available_methods, register_method
+from lightning_gradcam import MethodError, available_methods, compute_cams, register_method
 from lightning_gradcam.methods import Method, relu, resolve_methods
 from lightning_gradcam.methods import registry as module
 from lightning_gradcam.methods.gradients import gradcam
+from lightning_gradcam.rerun import Rerun
 
 
 @pytest.fixture
@@ -84,7 +85,8 @@ def test_gradcam_is_the_first_method() -> None:
 def test_registered_method_is_available_and_found() -> None:
     register_method("mean_act+2", mean_activation)
     assert available_methods() == ("gradcam", "mean_act+2")
-    assert resolve_methods("mean_act+2") == {"mean_act+2": Method(mean_activation)}
+    found = resolve_methods("mean_act+2")["mean_act+2"]
+    assert (found.function.__wrapped__, found.needs) == (mean_activation, "gradients")  # type: ignore[attr-defined]
     assert list(resolve_methods(["mean_act+2", "gradcam"])) == ["mean_act+2", "gradcam"]
 
 
@@ -135,3 +137,34 @@ def test_unknown_method_is_refused_with_the_available(methods: object, text: str
 
 def test_method_named_twice_is_computed_once() -> None:
     assert list(resolve_methods(["gradcam", "gradcam"])) == ["gradcam"]
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_method_that_works_in_place_leaves_the_others_their_tensors() -> None:
+    def destroying(activations: Tensor, gradients: Tensor) -> Tensor:
+        return activations.mul_(0).sum(1) + gradients.mul_(0).sum(1)
+
+    def destroying_again(rerun: Rerun) -> Tensor:
+        rerun.picture.mul_(0)
+        return rerun.activations.mul_(0).sum(1).expand(len(rerun.classes), -1, -1, -1)
+
+    register_method("destroying", destroying)
+    register_method("destroying_again", destroying_again, needs="rerun")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(27, 2))
+    inputs = torch.rand(2, 1, 5, 5)
+    before = inputs.clone()
+    alone = compute_cams(model, inputs, "0", relu=False)["0"]
+    assert alone.abs().max() > 0
+    methods = ["destroying", "destroying_again", "gradcam"]
+    cams = compute_cams(model, inputs, "0", methods=methods, targets=["predicted", 0], relu=False)
+    assert torch.equal(cams["0", "gradcam", "predicted"], alone)
+    assert torch.equal(inputs, before)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_method_that_returns_no_tensor_is_named() -> None:
+    register_method("nothing", lambda activations, gradients: None)  # type: ignore[arg-type, return-value]
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(27, 2))
+    with pytest.raises(MethodError, match="methods: 'nothing' returned a NoneType; it needs to return its maps as one"):
+        compute_cams(model, torch.rand(2, 1, 5, 5), "0", methods="nothing")

@@ -63,7 +63,7 @@ def smoothgradcam(case: Case, place: int, score: Score) -> Tensor:
     feature_map = case.to_map(raw)
     first, second, third = [], [], []
     for _ in range(8):
-        noise = torch.randn(case.inputs.shape, generator=generator).double()[place]
+        noise = torch.randn(case.inputs.shape[1:], generator=generator).double()
         noisy = case.model.body((x + noise * 0.15 * (x.max() - x.min()))[None])[0]
         g = gradient(case, noisy, score)
         first.append(g)

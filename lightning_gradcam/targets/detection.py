@@ -1,4 +1,4 @@
-"""Targets of models that do not answer with classes a picture: segmentation, detection, embeddings."""
+"""Targets of detectors."""
 
 from __future__ import annotations
 
@@ -8,70 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, interpolate
 
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.targets.base import Explained, Given, described
 
 _SAME_OBJECT = 0.5
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A class of a segmentation: the sum of its logits over a region.
-
-    Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation Mapping",
-    AAAI 2020 (Seg-Grad-CAM).
-
-    Attributes:
-        category: A class index, or ``"predicted"``: the class that covers most of each picture.
-        masked: The region is the probes' masks, and not where the class is predicted.
-    """
-
-    category: int | str
-    masked: bool
-    has_classes = False
-
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
-        """Explains the class over its region in this output; a sample without a region has the score 0."""
-        values = self._values(output, given, name)
-        found = values.argmax(dim=1)
-        if self.category == "predicted":
-            category = found.flatten(1).mode(dim=1).values
-        else:
-            category = torch.full((len(values),), int(self.category), device=values.device)
-        places = [1] * (values.dim() - 2)
-        region = found == category.reshape(-1, *places)
-        if self.masked:
-            if given.masks is None:
-                raise TargetError(
-                    f"targets: {name!r} needs the probes' masks, but there are none; give probes with masks, or use"
-                    " {'segment': class}, which takes where the class is predicted"
-                )
-            masks = given.masks.to(device=values.device, dtype=torch.float32)[:, None]
-            region = interpolate(masks, size=values.shape[2:], mode="nearest")[:, 0] > 0.5
-
-        def again(other: Any, copies: int) -> Tensor:
-            logits = self._values(other, given, name)
-            index = category.repeat(copies).reshape(-1, 1, *places).expand(-1, 1, *logits.shape[2:])
-            inside = logits.gather(1, index)[:, 0] * region.repeat(copies, *places)
-            return inside.flatten(1).sum(dim=1)
-
-        return Explained(again(output, 1), category, again)
-
-    def _values(self, output: Any, given: Given, name: str) -> Tensor:
-        if not isinstance(output, Tensor) or output.dim() not in (4, 5):
-            hint = " (torchvision's segmentation models: output_key='out')" if isinstance(output, Mapping) else ""
-            raise TargetError(
-                f"targets: {name!r} needs logits [N, C, H, W], got {described(output)}; name them with output_key="
-                f"{hint}"
-            )
-        if isinstance(self.category, int) and self.category >= output.shape[1]:
-            raise TargetError(
-                f"targets: {name!r} asks for class {self.category}, but the output has {output.shape[1]} classes; valid"
-                f" are 0 to {output.shape[1] - 1}"
-            )
-        return output if given.score == "logit" else output.softmax(dim=1)
 
 
 @dataclass(frozen=True)
@@ -92,6 +33,7 @@ class Detect:
     boxes: tuple[tuple[float, ...], ...] | None = None
     min_iou: float = _SAME_OBJECT
     has_classes = False
+    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Explained:
         """Explains the matched boxes' scores; a picture without a match has the score 0."""
@@ -132,44 +74,6 @@ class Detect:
                 f" 'scores', got {described(output)}; give a callable for another kind of output"
             )
         return list(output)
-
-
-@dataclass(frozen=True)
-class Similar:
-    """The cosine similarity of each sample's embedding to that of a reference among the probes.
-
-    Attributes:
-        reference: The reference's place among the probes, counted from 0.
-    """
-
-    reference: int
-    has_classes = False
-
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
-        """Explains what makes each picture similar to the reference, whose embedding is held."""
-        if self.reference >= given.all:
-            raise TargetError(
-                f"targets: {name!r} asks for probe {self.reference} of {given.all}; valid are 0 to {given.all - 1}"
-            )
-        place = self.reference - given.first
-        if 0 <= place < given.samples or given.output_of is None:
-            anchor = _embedding(output, name)[place].detach()
-        else:
-            anchor = _embedding(given.output_of(self.reference), name)[0].detach()
-
-        def again(other: Any, _copies: int) -> Tensor:
-            return cosine_similarity(_embedding(other, name), anchor[None], dim=1)
-
-        scores = again(output, 1)
-        return Explained(scores, torch.full((len(scores),), -1, device=scores.device), again)
-
-
-def _embedding(output: Any, name: str) -> Tensor:
-    if not isinstance(output, Tensor) or output.dim() < 2:
-        raise TargetError(
-            f"targets: {name!r} needs embeddings [N, D], got {described(output)}; name them with output_key="
-        )
-    return output.flatten(1)
 
 
 def _matched(detections: Mapping[str, Tensor], category: int | None, box: Tensor | None, min_iou: float) -> int | None:

@@ -1,0 +1,200 @@
+"""Many samples, part by part: what is asked of a model, carried out in bounded memory."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from lightning_gradcam.cams import Cams
+from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
+from lightning_gradcam.explanation import Explanation
+from lightning_gradcam.inputs import Forward, Inputs
+from lightning_gradcam.layers import LayerSpec, compiled_layers, mixing_layers, named_layers, resolve_layers
+from lightning_gradcam.methods import Method
+from lightning_gradcam.targets import Given, Target
+
+_CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked of a model, besides the layers.
+
+    Attributes:
+        targets: What is explained.
+        methods: How, by name.
+        layouts: What the user says of layouts, by layer name; ``""`` stands for all.
+        run: From inputs to the explained output.
+        relu: Keep only what speaks for the target.
+        batch_size: How many samples go through the model at once; ``None``: all.
+        check: Make sure that a zero gradient is none by construction; once is enough for a model.
+        copies: The model is known to change a layer's output in place; it is found out where not given.
+        keep_output: Keep the model's output; it can be larger than all maps.
+    """
+
+    targets: Sequence[Target]
+    methods: Mapping[str, Method]
+    layouts: Mapping[str, str]
+    run: Forward
+    relu: bool = True
+    batch_size: int | None = None
+    check: bool = True
+    copies: bool = False
+    keep_output: bool = True
+
+
+def explain(
+    model: nn.Module, layers: LayerSpec, load: Callable[[int, int], Inputs], given: Given, asked: Request
+) -> Cams:
+    """Explains samples part by part; the model is in evaluation mode, and guarded by the caller.
+
+    Args:
+        model: The model.
+        layers: As in :func:`compute_cams`.
+        load: Returns the inputs of the samples from one place to before another.
+        given: What targets may look at, of all samples.
+        asked: What is asked.
+
+    Returns:
+        The maps of all samples, in their order.
+    """
+    if not given.samples:
+        raise ConfigurationError("inputs: got an empty batch; give at least one sample")
+    given.check()
+
+    def output_of(place: int) -> Any:
+        with torch.no_grad():
+            return asked.run(load(place, place + 1).fresh())
+
+    modules: Mapping[str, nn.Module] | None = None
+    layouts, copies = asked.layouts, asked.copies
+    parts: list[Cams] = []
+    start, size = 0, _even(given.samples, asked.batch_size)
+    if asked.check:
+        _check_model(model, given.samples, asked.layouts)
+    with _eager(model):
+        while start < given.samples or not parts:
+            stop = min(start + size, given.samples)
+            part = given if stop - start == given.samples else given.part(start, stop, output_of)
+            batch = Explanation(
+                model, asked.run, load(start, stop), asked.targets, asked.methods, part, layouts, copies
+            )
+            try:
+                if modules is None:
+                    modules = resolve_layers(model, layers, auto=batch.auto)
+                    if asked.check:
+                        _check_layouts(modules, layouts)
+                found = batch.at(modules, relu=asked.relu, check=asked.check)
+            except LayerError as error:
+                raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
+            except (RuntimeError, MemoryError) as error:
+                if stop - start == 1 or not is_out_of_memory(error):
+                    raise
+                found = None
+            if found is None:
+                # Outside the `except`: its traceback would hold the tensors of the attempt.
+                size = (stop - start + 1) // 2
+                continue
+            # What one part has shown holds for all: a last part of a single sample may not show it again.
+            copies = found.overwritten
+            layouts = {**layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
+            parts.append(found if asked.keep_output else replace(found, output=None))
+            start = stop
+    return _joined(parts)
+
+
+def _check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> None:
+    available = named_layers(model)
+    for name in layouts:
+        if name and name not in available:
+            raise LayerError(f"layout: layer {name!r} not found{did_you_mean(name, available)}")
+    if samples > 1 and (mixing := mixing_layers(available)):
+        warnings.warn(
+            f"model: {', '.join(map(repr, mixing))} keep no running statistics, so that samples influence each other in"
+            " evaluation mode too: a sample's map depends on those beside it, and on batch_size; give"
+            " track_running_stats=True, or explain one sample at a time",
+            stacklevel=3,
+        )
+
+
+def _check_layouts(modules: Mapping[str, nn.Module], layouts: Mapping[str, str]) -> None:
+    """Refuses what the user says of a layout where the module's own kind says something else."""
+    for name, module in modules.items():
+        spec, kind = layouts.get(name, layouts.get("")), type(module)
+        if spec and kind in _CHANNELS_FIRST and not spec.startswith("NC"):
+            raise ConfigurationError(
+                f"layout: {spec!r} can't be that of {name!r}, a {kind.__name__}, whose channels come first; leave it"
+                f" out, or name the layers that it is meant for: layout={{'layer': {spec!r}}}"
+            )
+
+
+def _even(samples: int, most: int | None) -> int:
+    """Returns the size of parts that are as even as they can be."""
+    parts = -(-samples // most) if most else 1
+    return -(-samples // max(parts, 1))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory, of a device or of the host, does not suffice."""
+    known = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
+    return known or "can't allocate memory" in str(error)
+
+
+def _joined(parts: Sequence[Cams]) -> Cams:
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+
+    def whole(of: Callable[[Cams], Mapping[Any, Tensor]]) -> Mapping[Any, Tensor]:
+        return MappingProxyType({key: torch.cat([of(part)[key] for part in parts]) for key in of(first)})
+
+    likeliest = first.predicted is not None
+    return replace(
+        first,
+        maps=whole(lambda part: part.maps),
+        scores=whole(lambda part: part.scores),
+        classes=whole(lambda part: part.classes),
+        output=_joined_output([part.output for part in parts], [len(next(iter(p.scores.values()))) for p in parts]),
+        predicted=torch.cat([part.predicted for part in parts if part.predicted is not None]) if likeliest else None,
+        confidence=torch.cat([part.confidence for part in parts if part.confidence is not None]) if likeliest else None,
+    )
+
+
+def _joined_output(outputs: Sequence[Any], samples: Sequence[int]) -> Any:
+    """Puts outputs together along the samples; a list of them where they are anything but tensors of all samples."""
+    flat = [tree_flatten(output) for output in outputs]
+    fits = all(structure == flat[0][1] for _, structure in flat) and all(
+        isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count
+        for (leaves, _), count in zip(flat, samples, strict=True)
+        for leaf in leaves
+    )
+    if not fits:
+        return list(outputs)
+    whole = [torch.cat(leaves) for leaves in zip(*(leaves for leaves, _ in flat), strict=True)]
+    return tree_unflatten(whole, flat[0][1])
+
+
+def _eager(model: nn.Module) -> AbstractContextManager[Any]:
+    # Hooks added after compilation do not fire, silently. Where dynamo was never imported nothing is compiled, and
+    # importing it would cost a second.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    if hasattr(torch.compiler, "set_stance"):
+        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+    if compiled := compiled_layers(model):
+        raise ConfigurationError(
+            f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
+            f" calls no hooks, and torch {torch.__version__} can't leave that out for a while; give the model that was"
+            " compiled (its _orig_mod), or take torch 2.6 or newer"
+        )
+    return nullcontext()

@@ -1,0 +1,100 @@
+"""Targets of models that tell classes apart at every place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from lightning_gradcam.errors import TargetError
+from lightning_gradcam.targets.base import Explained, Given, check_samples, described, scored_axis
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A class of a segmentation: the sum of its scores over a region.
+
+    One channel alone stands for two classes, as a single logit does: its sign decides.
+
+    Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation Mapping",
+    AAAI 2020 (Seg-Grad-CAM).
+
+    Attributes:
+        category: A class index, or ``"predicted"``: the class that covers most of each picture.
+        masked: The region is the probes' masks, and not where the class is predicted: where it is the most likely one
+            or, under ``score="sigmoid"``, more likely than not.
+    """
+
+    category: int | str
+    masked: bool
+    has_classes = False
+    is_particular = False
+
+    def explain(self, output: Any, given: Given, name: str) -> Explained:
+        """Explains the class over its region in this output; a sample without a region has the score 0."""
+        logits = scored_axis(self._checked(output, name), "logit")
+        check_samples(logits, given.samples)
+        several = given.score == "sigmoid"
+        # On a CPU, argmax over any axis but the last takes four times as long.
+        found = logits > 0 if several else logits.max(dim=1).indices
+        if self.category != "predicted":
+            category = torch.full((len(logits),), int(self.category), device=logits.device)
+        elif several:
+            category = found.flatten(2).sum(dim=2).argmax(dim=1)
+        else:
+            category = found.flatten(1).mode(dim=1).values
+        places = [1] * (logits.dim() - 2)
+        if self.masked:
+            region = _resized(given.masks, logits, name)
+        elif several:
+            region = _at(found, category)
+        else:
+            region = found == category.reshape(-1, *places)
+
+        def again(other: Any, copies: int) -> Tensor:
+            scores = _at(scored_axis(self._checked(other, name), given.score), category.repeat(copies))
+            inside = scores.where(region.repeat(copies, *places), 0)
+            # Sums over pictures leave the range of half precision.
+            return inside.flatten(1).sum(dim=1, dtype=torch.promote_types(inside.dtype, torch.float32))
+
+        return Explained(again(output, 1), category, again)
+
+    def _checked(self, output: Any, name: str) -> Tensor:
+        if not isinstance(output, Tensor) or output.dim() not in (4, 5) or not output.is_floating_point():
+            hint = " (torchvision's segmentation models: output_key='out')" if isinstance(output, Mapping) else ""
+            raise TargetError(
+                f"targets: {name!r} needs logits [N, C, H, W], got {described(output)}; name them with output_key="
+                f"{hint}"
+            )
+        classes = max(output.shape[1], 2)
+        if isinstance(self.category, int) and self.category >= classes:
+            raise TargetError(
+                f"targets: {name!r} asks for class {self.category}, but the output has {classes} classes; valid are 0"
+                f" to {classes - 1}"
+            )
+        return output
+
+
+def _at(values: Tensor, category: Tensor) -> Tensor:
+    """Returns each sample's channel of its class: from ``[N, C, …]`` to ``[N, …]``."""
+    index = category.reshape(-1, *[1] * (values.dim() - 1)).expand(-1, 1, *values.shape[2:])
+    return values.gather(1, index)[:, 0]
+
+
+def _resized(masks: Tensor | None, logits: Tensor, name: str) -> Tensor:
+    if masks is None:
+        raise TargetError(
+            f"targets: {name!r} needs the probes' masks, but there are none; give probes with masks, or use"
+            " {'segment': class}, which takes where the class is predicted"
+        )
+    if masks.dtype != torch.bool or masks.dim() != logits.dim() - 1:
+        raise TargetError(
+            f"masks: got {described(masks)}, expected bool {'[N, H, W]' if logits.dim() == 4 else '[N, D, H, W]'}, true"
+            " inside; of masks of class numbers, give masks == class"
+        )
+    as_numbers = masks.to(device=logits.device, dtype=torch.float32)[:, None]
+    return interpolate(as_numbers, size=logits.shape[2:], mode="nearest")[:, 0] > 0.5

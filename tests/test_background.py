@@ -1,0 +1,199 @@
+"""What runs beside the training: on which thread, in which order, and that nothing is lost or hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import lightning_gradcam.callback
+from lightning_gradcam import Entry, GradCAMCallback, MemorySink, Numbers, Sink
+from lightning_gradcam.worker import THREAD_NAME, Worker
+from tests.conftest import TinyModule, loaders, trainer
+
+LAYERS = ["net.relu1", "net.relu2"]
+
+
+class Noting(MemorySink):
+    """Notes the thread of every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[str] = set()
+
+    def log(self, entry: Entry) -> None:
+        self.threads.add(threading.current_thread().name)
+        super().log(entry)
+
+    def log_numbers(self, numbers: Numbers) -> None:
+        self.threads.add(threading.current_thread().name)
+        super().log_numbers(numbers)
+
+
+class OnMain(Noting):
+    """Has to be called on the training thread; notes whether the pictures were finished by then."""
+
+    thread_safe = False
+    formats = ("jpeg",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finished: list[bool] = []
+
+    def log(self, entry: Entry) -> None:
+        self.finished += [bool(picture._files) for picture in entry.pictures.values()]
+        super().log(entry)
+
+
+class Slow(MemorySink):
+    """Takes longer than an epoch."""
+
+    def log(self, entry: Entry) -> None:
+        time.sleep(0.3)
+        super().log(entry)
+
+
+def fit(path: Path, sinks: list[Sink], *others: pl.Callback, epochs: int = 4, **options: Any) -> GradCAMCallback:
+    callback = GradCAMCallback(LAYERS, sinks=sinks, on_error="raise", **options)
+    trainer(path, callbacks=[callback, *others], max_epochs=epochs).fit(TinyModule(), *loaders())
+    return callback
+
+
+def test_sinks_are_called_on_the_threads_they_ask_for_in_the_order_of_the_steps(tmp_path: Path) -> None:
+    beside, on_main = Noting(), OnMain()
+    fit(tmp_path, [beside, on_main])
+    assert beside.threads == {THREAD_NAME}
+    assert on_main.threads == {"MainThread"}
+    assert on_main.finished == [True] * 8
+    for sink in (beside, on_main):
+        assert [entry.epoch for entry in sink.entries] == [0, 1, 2, 3]
+        assert [numbers.step for numbers in sink.numbers] == [entry.step for entry in sink.entries]
+
+
+def test_without_a_background_everything_is_done_when_training_goes_on(tmp_path: Path) -> None:
+    sink, seen = Noting(), []
+
+    class Looking(pl.Callback):
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            if not trainer.sanity_checking:
+                seen.append((len(sink.entries), sink.threads))
+
+    fit(tmp_path, [sink], Looking(), background=False)
+    assert seen == [(count, {"MainThread"}) for count in (1, 2, 3, 4)]
+
+
+def test_the_maps_and_pictures_are_the_same_either_way(tmp_path: Path) -> None:
+    sinks = MemorySink(), MemorySink()
+    archives = []
+    for sink, background in zip(sinks, (False, True), strict=True):
+        pl.seed_everything(3)
+        archives.append(fit(tmp_path / str(background), [sink], background=background).archive)
+    for layer in LAYERS:
+        assert (archives[0].maps(layer, relu=False) == archives[1].maps(layer, relu=False)).all()
+    for one, other in zip(sinks[0].entries, sinks[1].entries, strict=True):
+        for tag, picture in one.pictures.items():
+            assert (picture.pixels == other.pictures[tag].pixels).all()
+
+
+@pytest.mark.parametrize("end", [None, ValueError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_lost_however_the_run_ends(tmp_path: Path, end: type[BaseException] | None) -> None:
+    class Ending(pl.Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            if end is not None and trainer.current_epoch == 1:
+                raise end("the user's own")
+
+    slow, on_main = Slow(), OnMain()
+    callback = GradCAMCallback(LAYERS, sinks=[slow, on_main])
+    running = trainer(tmp_path, callbacks=[callback, Ending()], max_epochs=2)
+    if end is None:
+        running.fit(TinyModule(), *loaders())
+    else:
+        # Lightning turns Ctrl+C into an exit.
+        with pytest.raises(SystemExit if end is KeyboardInterrupt else end):
+            running.fit(TinyModule(), *loaders())
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1)
+    for sink in (slow, on_main):
+        assert [entry.epoch for entry in sink.entries] == [0, 1]
+        assert sink.closed
+    assert THREAD_NAME not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_checkpoint_names_no_step_that_is_not_in_the_archive(tmp_path: Path) -> None:
+    steps: list[tuple[int, tuple[int, ...]]] = []
+
+    class Looking(pl.Callback):
+        def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+            state = next(v for k, v in checkpoint["callbacks"].items() if k.startswith("GradCAMCallback"))
+            folder = Path(state["archive"], "steps")
+            steps.append((state["step"], tuple(int(file.name[5:15]) for file in sorted(folder.iterdir()))))
+
+    callback = GradCAMCallback(LAYERS, sinks=[Slow()])
+    callbacks = [callback, Looking(), pl.callbacks.ModelCheckpoint(tmp_path)]
+    trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True, max_epochs=3).fit(TinyModule(), *loaders())
+    assert [written[-1] for _, written in steps] == [step for step, _ in steps] == [4, 9, 14]
+
+
+def test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Blocking(MemorySink):
+        def log(self, entry: Entry) -> None:
+            go.wait()
+
+    go = threading.Event()
+    monkeypatch.setattr(lightning_gradcam.callback, "Worker", partial(Worker, patience=0.3))
+    callback = GradCAMCallback(LAYERS, sinks=[Blocking()])
+    running = trainer(tmp_path, callbacks=callback, max_epochs=6)
+    with pytest.warns(UserWarning, match="background worker failed") as caught:
+        running.fit(TinyModule(), *loaders())
+    assert running.current_epoch == 6
+    texts = [str(w.message) for w in caught if "background worker failed" in str(w.message)]
+    assert "background: step 4 has not come to an end in 0.3 seconds" in texts[0]
+    # No map is lost for a logger.
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1, 2, 3, 4, 5)
+    go.set()
+    while THREAD_NAME in {thread.name for thread in threading.enumerate()}:
+        time.sleep(0.01)
+
+
+def test_a_failure_in_the_background_is_raised_at_the_next_hook_where_asked_for(tmp_path: Path) -> None:
+    class Full(MemorySink):
+        def log(self, entry: Entry) -> None:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fit(tmp_path, [Full()])
+
+
+def test_the_callback_measures_itself(tmp_path: Path) -> None:
+    loggers = [TensorBoardLogger(tmp_path / "tensorboard"), CSVLogger(tmp_path / "csv")]
+    callback = GradCAMCallback(LAYERS)
+    options = {"callbacks": [callback], "logger": loggers, "max_epochs": 3, "log_every_n_steps": 1}
+    trainer(tmp_path, **options).fit(TinyModule(), *loaders())
+    events = EventAccumulator(loggers[0].log_dir)
+    events.Reload()
+    lines = (Path(loggers[1].log_dir) / "metrics.csv").read_text().splitlines()
+    for name in ("gradcam_stats/seconds", "gradcam_stats/background_seconds"):
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == [scalar.step for scalar in events.Scalars("val_loss")]
+        assert all(0 < scalar.value < 5 for scalar in scalars)
+        column = lines[0].split(",").index(name)
+        assert sum(line.split(",")[column] != "" for line in lines[1:]) == 3
+
+
+def test_max_overhead_makes_it_rarer_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sink = MemorySink()
+    with caplog.at_level("INFO"):
+        fit(tmp_path, [sink], epochs=12, max_overhead=1e-3)
+    assert 2 <= len(sink.entries) < 6
+    assert [entry.epoch for entry in sink.entries][:2] == [0, 1]
+    assert sum("to stay within max_overhead=0.001" in record.getMessage() for record in caplog.records) == 1
