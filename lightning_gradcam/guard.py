@@ -10,10 +10,10 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from inspect import isfunction
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 _CONTAINERS = (dict, list, set, deque)
 # What can hold neither a generator nor anything that a data set would change by being indexed.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
-# The commonest of these, by exact type.
+# The commonest types, of which nothing else need be asked.
 _PLAIN = {bool, int, float, str, bytes, type(None), tuple}
 _DICTS = {dict, OrderedDict}
 _LARGE, _HUGE, _ENOUGH = 256, 100_000, 5000
@@ -170,6 +170,16 @@ def _parameters(modules: Iterable[nn.Module]) -> Iterable[nn.Parameter]:
     return found.values()
 
 
+@lru_cache(maxsize=4096)
+def _kind(kind: type) -> Literal["container", "tensor", "generator"] | None:
+    """What has to be done about values of a type; remembered, because asking costs more than all else here."""
+    if issubclass(kind, _CONTAINERS):
+        return "container"
+    if issubclass(kind, Tensor):
+        return "tensor"
+    return "generator" if issubclass(kind, _GENERATORS) else None
+
+
 class _Attributes:
     """What one object's ``__dict__`` holds: references, copies of its containers and of its tensors.
 
@@ -185,25 +195,27 @@ class _Attributes:
         self.generators: list[Any] = []
         held: list[Tensor] = []
         for name, value in values.items():
-            kind = type(value)
-            if kind in _PLAIN:
+            exact: Any = type(value)
+            if exact in _PLAIN:
                 continue
-            if kind in _DICTS and not value:
+            if exact in _DICTS and not value:
                 self._empty.append(value)
-            elif isinstance(value, _CONTAINERS):
-                # One level more, for caches such as {"layer": {"calls": 3}}.
-                small = len(value) <= _LARGE and name not in ("_modules", "_parameters", "_buffers")
+                continue
+            kind = _kind(exact)
+            if kind == "container":
                 self._keep(value)
+                # One level more, for caches such as {"layer": {"calls": 3}}.
+                small = value and len(value) <= _LARGE and name not in ("_modules", "_parameters", "_buffers")
                 for entry in _entries(value) if small else ():
-                    if type(entry) in _PLAIN:
-                        continue
-                    if isinstance(entry, _CONTAINERS):
+                    exact = type(entry)
+                    inner = None if exact in _PLAIN else _kind(exact)
+                    if inner == "container":
                         self._keep(entry)
-                    elif isinstance(entry, _GENERATORS):
+                    elif inner == "generator":
                         self.generators.append(entry)
-            elif isinstance(value, Tensor):
+            elif kind == "tensor":
                 held.append(value)
-            elif isinstance(value, _GENERATORS):
+            elif kind == "generator":
                 self.generators.append(value)
         held += [value for value in values.get("_buffers", {}).values() if value is not None]
         # Inference tensors have no version and can't be written to outside inference mode.

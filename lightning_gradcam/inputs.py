@@ -212,7 +212,7 @@ def detached(output: Any) -> Any:
                 object.__setattr__(changed, field.name, detached(getattr(leaf, field.name)))
         return changed
 
-    return tree_map(plain, output)
+    return plain(output) if isinstance(output, Tensor) else tree_map(plain, output)
 
 
 def with_gradient(picture: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ def public_name(name: str) -> str:
         >>> public_name("backbone._orig_mod.layer4")
         'backbone.layer4'
     """
-    return _WRAPPERS.sub("", name).strip(".")
+    # Nearly all names have none of them, and a model has thousands.
+    return _WRAPPERS.sub("", name).strip(".") if "_" in name else name
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -167,8 +168,8 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     # Aliases of shared modules are names too: a user may know only one of them.
     names: dict[str, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if public_name(name):
-            names.setdefault(public_name(name), module)
+        if public := public_name(name):
+            names.setdefault(public, module)
     return names
 
 
