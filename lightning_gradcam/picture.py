@@ -76,11 +76,11 @@ class Picture:
 
 def _plain_png(pixels: Pixels) -> bytes:
     # Pillow tries five filters on every row and lets nobody choose; without a filter, repeated rows compress as well
-    # in a third of the time.
+    # in half the time. Bytes saved here are bytes less for TensorBoard, whose checksum runs at 5 MB a second.
     height, width = pixels.shape[:2]
     rows = np.zeros((height, 1 + 3 * width), np.uint8)
     rows[:, 1:] = pixels.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 2)), (b"IEND", b"")]
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b"")]
     parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -57,7 +57,7 @@ def cross_out(picture: npt.NDArray[np.uint8]) -> None:
     picture[:] = np.asarray(image)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _ink(text: str, width: int, size: int, color: Color) -> npt.NDArray[np.uint8]:
     """Returns the text on white, uint8 ``[H, W, 3]``; the darker of it and the canvas is what is seen on paper."""
     font = _font(size)
