@@ -134,7 +134,7 @@ class Watch(Callback):
     # After `on_validation_epoch_end` of all callbacks, whatever their order.
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Waits, and reads."""
-        session = self.callback._session
+        session = self.callback._run.session
         assert session is not None
         session.finish()
         step = trainer.current_epoch + 1

@@ -248,7 +248,7 @@ class TimedGradCAM(GradCAMCallback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Times each rival once, in an order that turns round."""
-        logger, session = trainer.logger, self._session
+        logger, session = trainer.logger, self._run.session
         assert isinstance(logger, TensorBoardLogger)
         assert session is not None
         explain = super().on_validation_epoch_end

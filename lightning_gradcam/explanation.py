@@ -21,9 +21,10 @@ from lightning_gradcam.layers import has_square_strides
 from lightning_gradcam.layout import Layout, check_places, find_layout, picture_size
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
-from lightning_gradcam.rerun import Model, Rerun, full_precision
+from lightning_gradcam.rerun import Rerun
 from lightning_gradcam.survey import Survey, mixed
 from lightning_gradcam.targets import Explained, Given, Target, prediction
+from lightning_gradcam.variants import Model, full_precision
 
 
 class _OverwrittenError(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,121 +70,142 @@ def check_forward_fn(function: object) -> None:
         )
 
 
-def logging_step(trainer: Trainer) -> int:
-    """Returns the x value at which Lightning logs this validation's metrics (not ``global_step``)."""
-    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
-
-
-def stage_of(trainer: Trainer) -> str:
-    """Returns ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``."""
-    return str(trainer.state.fn.value) if trainer.state.fn is not None else ""
-
-
-def validates(trainer: Trainer) -> bool:
-    """Whether validation hooks fire during ``fit``."""
-    # Before the loaders are set up, the numbers of batches are not known and a defined loader counts.
-    batches = trainer.num_val_batches if trainer.val_dataloaders is not None else [1]
-    return bool(trainer.enable_validation) and sum(batches) > 0
-
-
-def probe_loader(trainer: Trainer) -> Any:
-    """Returns the dataloader whose data set the probes are drawn from; nothing is iterated.
-
-    In ``fit`` the first validation loader, or the training loader where there is no validation; else the loader of
-    the running stage.
-
-    Raises:
-        ProbeError: There is no dataloader with a data set.
-    """
-    if stage_of(trainer) == "test":
-        loaders = trainer.test_dataloaders
-    elif stage_of(trainer) == "validate" or validates(trainer):
-        loaders = trainer.val_dataloaders
-        if loaders is None:
-            # Lightning asks for it only when the first validation is due. What is asked for here is thrown away, so
-            # that Lightning's own call comes when, and meets the state, it would have met without us.
-            with isolated(trainer.lightning_module, trainer.datamodule, deep=False):  # type: ignore[attr-defined]
-                loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
-    else:
-        loaders = trainer.train_dataloader
-    loader = _first(loaders)
-    if loader is None:
-        raise ProbeError(
-            f"probes: found no dataloader with a data set to draw from, but {type(loaders).__name__}; give"
-            " probes=ProbeSet(...), a saved probe set, or a folder of pictures"
-        )
-    return loader
-
-
 def siblings(trainer: Trainer, kind: type[C]) -> list[C]:
     """Returns the trainer's callbacks of one class."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
-def log_dir(trainer: Trainer) -> str | None:
-    """Returns the folder that a new run's archives stand in, ``None`` under ``fast_dev_run``. Only for rank zero."""
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return None
-    logger = trainer.logger
-    if logger is not None:
-        directory = getattr(logger, "log_dir", None)
-        if directory:
-            return str(directory)
-        return join(str(logger.save_dir or trainer.default_root_dir), str(logger.version or logger.name or "run"))
-    root = join(str(trainer.default_root_dir), RUNS_FOLDER)
-    numbers = [int(name) for name in Storage(root).names("") if name.isdigit()]
-    return join(root, str(max(numbers, default=-1) + 1))
+@dataclass(frozen=True, eq=False)
+class Host:
+    """A running trainer and its module, as far as explaining needs them.
 
+    Attributes:
+        trainer: The running trainer.
+        module: Its module.
+    """
 
-@contextmanager
-def explaining(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Everything the host must not notice: model, random numbers, stage and logging are as before on leaving."""
-    training = trainer.training
-    with preserved(module):
-        # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard takes
-        # this attribute away again.
-        vars(module)["log"] = lambda *args, **kwargs: None
-        if training:
-            # Transfer hooks augment `if self.trainer.training`; probes are treated as validation data.
-            trainer.validating = True
-        try:
-            yield
-        finally:
+    trainer: Trainer
+    module: LightningModule
+
+    @property
+    def stage(self) -> str:
+        """``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``."""
+        function = self.trainer.state.fn
+        return str(function.value) if function is not None else ""
+
+    @property
+    def fitting(self) -> bool:
+        """Whether this is ``trainer.fit``, its validations included."""
+        return self.stage == "fit"
+
+    @property
+    def untrained(self) -> bool:
+        """Whether no optimizer has stepped yet."""
+        return self.trainer.global_step == 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, counted from 0."""
+        return self.trainer.current_epoch
+
+    @property
+    def step(self) -> int:
+        """The x value at which Lightning logs this validation's metrics (not ``global_step``)."""
+        return int(self.trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    @property
+    def validates(self) -> bool:
+        """Whether validation hooks fire during ``fit``."""
+        # Before the loaders are set up, the numbers of batches are not known and a defined loader counts.
+        batches = self.trainer.num_val_batches if self.trainer.val_dataloaders is not None else [1]
+        return bool(self.trainer.enable_validation) and sum(batches) > 0
+
+    @property
+    def loggers(self) -> list[Any]:
+        """The trainer's loggers."""
+        return list(self.trainer.loggers)
+
+    def probe_loader(self) -> Any:
+        """Returns the dataloader whose data set the probes are drawn from; nothing is iterated.
+
+        In ``fit`` the first validation loader, or the training loader where there is no validation; else the loader of
+        the running stage.
+
+        Raises:
+            ProbeError: There is no dataloader with a data set.
+        """
+        trainer = self.trainer
+        if self.stage == "test":
+            loaders = trainer.test_dataloaders
+        elif self.stage == "validate" or self.validates:
+            loaders = trainer.val_dataloaders
+            if loaders is None:
+                # Lightning asks for it only when the first validation is due. What is asked for here is thrown away,
+                # so that Lightning's own call comes when, and meets the state, it would have met without us.
+                with isolated(trainer.lightning_module, trainer.datamodule, deep=False):  # type: ignore[attr-defined]
+                    loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
+        else:
+            loaders = trainer.train_dataloader
+        loader = _first(loaders)
+        if loader is None:
+            raise ProbeError(
+                f"probes: found no dataloader with a data set to draw from, but {type(loaders).__name__}; give"
+                " probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+            )
+        return loader
+
+    def log_dir(self) -> str | None:
+        """Returns the folder that a new run's archives stand in, ``None`` under ``fast_dev_run``; for rank zero."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return None
+        logger, root = self.trainer.logger, str(self.trainer.default_root_dir)
+        if logger is not None:
+            directory = getattr(logger, "log_dir", None)
+            if directory:
+                return str(directory)
+            return join(str(logger.save_dir or root), str(logger.version or logger.name or "run"))
+        runs = join(root, RUNS_FOLDER)
+        numbers = [int(name) for name in Storage(runs).names("") if name.isdigit()]
+        return join(runs, str(max(numbers, default=-1) + 1))
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Everything the host must not notice: model, random numbers, stage and logging are as before on leaving."""
+        training = self.trainer.training
+        with preserved(self.module):
+            # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
+            # takes this attribute away again.
+            vars(self.module)["log"] = lambda *args, **kwargs: None
             if training:
-                trainer.training = True
+                # Transfer hooks augment `if self.trainer.training`; probes are treated as validation data.
+                self.trainer.validating = True
+            try:
+                yield
+            finally:
+                if training:
+                    self.trainer.training = True
 
+    def prepared(self, batch: Any) -> Any:
+        """Moves a batch, as collated, to the device as Lightning's loops do, with the user's transfer hooks."""
+        # A hook may change the batch in place.
+        copy = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
+        copy = self.trainer.precision_plugin.convert_input(copy)
+        copy = self.module._on_before_batch_transfer(copy, dataloader_idx=0)
+        return self.trainer.strategy.batch_to_device(copy, dataloader_idx=0)
 
-def prepared_batch(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
-    """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks.
+    def forward_of(self, forward_fn: Callable[..., Any] | None = None) -> Callable[[Any], Any]:
+        """Returns the module's forward under the trainer's precision (autocast is off outside the step hooks).
 
-    Args:
-        trainer: The running trainer.
-        module: Its module.
-        batch: As collated; it is copied, since a hook may change it in place.
-    """
-    copy = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
-    copy = trainer.precision_plugin.convert_input(copy)
-    copy = module._on_before_batch_transfer(copy, dataloader_idx=0)
-    return trainer.strategy.batch_to_device(copy, dataloader_idx=0)
+        Args:
+            forward_fn: Called with the module and the inputs, instead of the module itself.
+        """
 
+        def forward(inputs: Any) -> Any:
+            with self.trainer.precision_plugin.forward_context():
+                return self.module(inputs) if forward_fn is None else forward_fn(self.module, inputs)
 
-def forward_of(
-    trainer: Trainer, module: LightningModule, forward_fn: Callable[..., Any] | None = None
-) -> Callable[[Any], Any]:
-    """Returns the module's forward under the trainer's precision (autocast is off outside the step hooks).
-
-    Args:
-        trainer: The running trainer.
-        module: Its module.
-        forward_fn: Called with the module and the inputs, instead of the module itself.
-    """
-
-    def forward(inputs: Any) -> Any:
-        with trainer.precision_plugin.forward_context():
-            return module(inputs) if forward_fn is None else forward_fn(module, inputs)
-
-    return forward
+        return forward
 
 
 def _first(loaders: Any) -> Any:

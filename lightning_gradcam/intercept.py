@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -157,3 +157,41 @@ def _attend(
     if attention.dim() == 4:
         found.append(attention)
     return attention @ value
+
+
+@contextmanager
+def biased_outputs(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Watches the convolutions and batch norms that add a bias.
+
+    Args:
+        model: In evaluation mode.
+
+    Yields:
+        A list that grows with every call of one: the bias ``[C]`` (of a batch norm, all that it adds), and the output.
+    """
+    outputs: list[tuple[Tensor, Tensor]] = []
+
+    def keep(bias: Tensor, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        outputs.append((bias, output))
+        # An in-place operation that follows must not change what is kept.
+        return output.clone()
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if (bias := _bias(module)) is not None:
+                stack.callback(module.register_forward_hook(partial(keep, bias)).remove)
+        yield outputs
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    """What a convolution or batch norm in evaluation mode adds to every place of a channel."""
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        return None if module.bias is None else module.bias.detach()
+    if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)) and module.running_mean is not None:
+        assert module.running_var is not None
+        scale = (module.running_var + module.eps).rsqrt()
+        shift = -module.running_mean * scale
+        if module.affine:
+            shift = shift * module.weight.detach() + module.bias.detach()
+        return shift
+    return None

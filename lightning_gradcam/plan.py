@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_gradcam.archive import Manifest
 from lightning_gradcam.cams import Cams
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.inputs import Forward, Inputs, pick_output
@@ -86,3 +87,33 @@ class Plan:
     def tag(self, layer: str, method: str) -> str:
         """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
         return f"{self.name}/{layer}" if method == "gradcam" else f"{self.name}/{layer}/{method}"
+
+    def manifest(self, probes: ProbeSet, cams: Cams, run: str) -> Manifest:
+        """Returns what an archive of such maps says of itself.
+
+        Args:
+            probes: The run's fixed inputs.
+            cams: Maps of them, for the layers' names and shapes.
+            run: The run's own id.
+        """
+        keys = list(cams)
+        return Manifest(
+            run=run,
+            name=self.name,
+            layers=tuple(dict.fromkeys(key.layer for key in keys)),
+            methods=tuple(dict.fromkeys(key.method for key in keys)),
+            targets=tuple(dict.fromkeys(key.target for key in keys)),
+            score=self.score,
+            map_shapes=_shapes(cams),
+            fingerprint=probes.fingerprint,
+        )
+
+
+def _shapes(cams: Cams) -> dict[str, list[int]]:
+    """Layer to the shape of its maps, and ``layer/method`` to that of a method whose maps have one of their own."""
+    layers = dict.fromkeys(key.layer for key in cams if key.layer in cams.layouts)
+    shapes = {layer: list(cams.layouts[layer].grid) for layer in layers}
+    for key, maps in cams.items():
+        if shapes.get(key.layer) != list(maps.shape[1:]):
+            shapes[f"{key.layer}/{key.method}"] = list(maps.shape[1:])
+    return shapes

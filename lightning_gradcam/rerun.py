@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
-from torch.utils.hooks import RemovableHandle
 
 from lightning_gradcam.capture import Captured, capture, differentiate, main_tensor, require_gradients
 from lightning_gradcam.errors import MethodError
 from lightning_gradcam.input_form import InputForm
-from lightning_gradcam.inputs import Forward, Inputs, with_gradient
-from lightning_gradcam.intercept import attention_maps, guided_relus
-from lightning_gradcam.layers import mixing_layers, named_layers
+from lightning_gradcam.inputs import with_gradient
+from lightning_gradcam.intercept import attention_maps, biased_outputs, guided_relus
 from lightning_gradcam.layout import Layout
 from lightning_gradcam.targets import Explained, class_scores
+from lightning_gradcam.variants import Model, full_precision
 
-# Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
-_BATCH = 32
 ScoreOf = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """What is run again: the model, how it is called, with what, and the choices that every target has made.
-
-    Attributes:
-        module: The model.
-        run: From inputs to the explained output.
-        inputs: The batch.
-        explained: Target name to its choices.
-        whole_graph: The model needs its graph from the input on; see :func:`lightning_gradcam.capture.capture`.
-    """
-
-    module: nn.Module
-    run: Forward
-    inputs: Inputs
-    explained: Mapping[str, Explained]
-    whole_graph: bool = False
 
 
 class Rerun:
@@ -127,7 +103,7 @@ class Rerun:
         Returns:
             ``[V, T, N]``.
         """
-        return self._variants(map(self._form.restored, pictures), lambda: nullcontext())
+        return self._model.scores_of((self._form.restored(picture), None) for picture in pictures)
 
     def on_activations(self, feature_maps: Iterable[Tensor]) -> Tensor:
         """Scores what the model makes of other feature maps in the layer's place.
@@ -138,8 +114,7 @@ class Rerun:
         Returns:
             ``[V, T, N]``.
         """
-        pictures = ((self._form.own, other) for other in feature_maps)
-        return self._variants(pictures, self._replacing)
+        return self._model.scores_of(((self._form.own, other) for other in feature_maps), self._replaced)
 
     def gradients(self, picture: Tensor | None = None, score: ScoreOf | None = None) -> Tensor:
         """Differentiates at the layer, for another picture or another score.
@@ -157,7 +132,7 @@ class Rerun:
         """
         captured: Captured
         with self._captured() as captured:
-            output = self._run(self._form.own if picture is None else self._form.restored(picture))
+            output = self._model.forward(self._form.own if picture is None else self._form.restored(picture))
             found = []
             for number, explained in enumerate(self._model.explained.values()):
                 scores = explained.again(output, 1) if score is None else score(*self._of_classes(output, explained))
@@ -177,7 +152,7 @@ class Rerun:
             captured: Captured
             # The fused attention kernels have no second derivative.
             with _plain_attention(), self._captured() as captured:
-                scores = explained.again(self._run(self._form.own), 1)
+                scores = explained.again(self._model.forward(self._form.own), 1)
                 gradient = self._gradient(captured, scores, create_graph=True)
                 activation = captured.activations[self.layer]
                 product = None
@@ -205,7 +180,7 @@ class Rerun:
         for explained in self._model.explained.values():
             picture = with_gradient(self._form.own)
             with torch.enable_grad(), guided_relus() if guided else nullcontext([1]) as met:
-                scores = explained.again(self._run(picture), 1)
+                scores = explained.again(self._model.forward(picture), 1)
                 (gradient,) = differentiate(scores, [picture])
             if not met:
                 raise MethodError(
@@ -227,34 +202,17 @@ class Rerun:
             The bias ``[C]`` (of a batch norm, what it adds in evaluation mode) and the gradients ``[T, N, C, *S]`` at
             the layer's output.
         """
-        biases = {
-            name: bias for name, module in self._model.module.named_modules() if (bias := _bias(module)) is not None
-        }
-        outputs: list[tuple[str, Tensor]] = []
-
-        def keep(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-            def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-                outputs.append((name, output))
-                return output.clone()
-
-            return hook
-
         picture = with_gradient(self._form.own)
-        with ExitStack() as stack, torch.enable_grad():
-            handles: list[RemovableHandle] = []
-            for name in biases:
-                handles.append(self._model.module.get_submodule(name).register_forward_hook(keep(name)))
-                stack.callback(handles[-1].remove)
-            output = self._run(picture)
-            for handle in handles:
-                handle.remove()
+        with torch.enable_grad():
+            with biased_outputs(self._model.module) as outputs:
+                output = self._model.forward(picture)
             found: list[Sequence[Tensor | None]] = [
                 differentiate(e.again(output, 1), [o for _, o in outputs], retain_graph=True)
                 for e in self._model.explained.values()
             ]
-        for place, (name, value) in enumerate(outputs):
+        for place, (bias, value) in enumerate(outputs):
             gradients = [torch.zeros_like(value) if of[place] is None else of[place] for of in found]
-            yield full_precision(biases[name]), full_precision(torch.stack([g for g in gradients if g is not None]))
+            yield full_precision(bias), full_precision(torch.stack([g for g in gradients if g is not None]))
 
     def attention(self) -> tuple[Tensor, Tensor]:
         """Differentiates with respect to the attention that the layer, or a part of it, pays last.
@@ -267,7 +225,7 @@ class Rerun:
         """
         assert self._module is not None
         with torch.enable_grad(), attention_maps(self._module) as maps:
-            output = self._run(with_gradient(self._form.own))
+            output = self._model.forward(with_gradient(self._form.own))
             if not maps:
                 raise MethodError(
                     f"methods: 'legrad' needs attention, and layer {self.layer!r} pays none; name a transformer block"
@@ -305,43 +263,6 @@ class Rerun:
             )
         return tokens[:, :, layout.prefix :].reshape(*tokens.shape[:2], *layout.grid)
 
-    def _variants(self, variants: Iterable[Any], context: Callable[..., AbstractContextManager[Any]]) -> Tensor:
-        samples = self._model.inputs.samples
-        # Copies that are run together would lend each other their statistics.
-        mixing = mixing_layers(named_layers(self._model.module))
-        repeats = not mixing and all(explained.repeats for explained in self._model.explained.values())
-        together = max(1, _BATCH // samples) if repeats else 1
-        waiting, found = iter(variants), []
-        with torch.no_grad():
-            while group := list(islice(waiting, together)):
-                try:
-                    found.append(self._scored(group, context))
-                except RuntimeError:
-                    if len(group) == 1:
-                        raise
-                    # An input that all samples share can happen to have as many entries as there are samples.
-                    together = 1
-                    found += [self._scored([variant], context) for variant in group]
-        return torch.cat(found)
-
-    def _scored(self, group: Sequence[Any], context: Callable[..., AbstractContextManager[Any]]) -> Tensor:
-        if isinstance(group[0], tuple):
-            pictures = torch.cat([picture for picture, _ in group])
-            surroundings = context(torch.cat([other for _, other in group]))
-        else:
-            pictures, surroundings = torch.cat(list(group)), context()
-        with surroundings:
-            output = self._run(pictures, copies=len(group))
-        shape = len(group), self._model.inputs.samples
-        scores = [e.again(output, len(group)).reshape(shape) for e in self._model.explained.values()]
-        return full_precision(torch.stack(scores, dim=1))
-
-    def _run(self, picture: Tensor, *, copies: int = 1) -> Any:
-        if self._model.whole_graph and torch.is_grad_enabled() and not picture.requires_grad:
-            picture = with_gradient(picture)
-        # The model may change what it is given in place.
-        return self._model.run(self._model.inputs.fresh(picture.clone(), copies))
-
     def _captured(self) -> AbstractContextManager[Captured]:
         assert self._module is not None
         return capture({self.layer: self._module}, whole_graph=self._model.whole_graph)
@@ -361,7 +282,7 @@ class Rerun:
             )
         return class_scores(output, "logit"), explained.classes
 
-    def _replacing(self, feature_maps: Tensor) -> AbstractContextManager[Any]:
+    def _replaced(self, feature_maps: Tensor) -> AbstractContextManager[Any]:
         assert self._module is not None
         assert self._layout is not None
         layout, stack, call = self._layout, ExitStack(), [0]
@@ -378,26 +299,7 @@ class Rerun:
         return stack
 
 
-def full_precision(values: Tensor) -> Tensor:
-    """Returns float64 as it is and everything else in float32."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
 def _plain_attention() -> AbstractContextManager[Any]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel(SDPBackend.MATH)
-
-
-def _bias(module: nn.Module) -> Tensor | None:
-    """What a convolution or batch norm in evaluation mode adds to every place of a channel."""
-    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-        return None if module.bias is None else module.bias.detach()
-    if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)) and module.running_mean is not None:
-        assert module.running_var is not None
-        scale = (module.running_var + module.eps).rsqrt()
-        shift = -module.running_mean * scale
-        if module.affine:
-            shift = shift * module.weight.detach() + module.bias.detach()
-        return shift
-    return None

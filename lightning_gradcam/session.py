@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_gradcam.archive import ArchiveWriter, Manifest
+from lightning_gradcam.archive import ArchiveWriter
 from lightning_gradcam.cams import CamKey, Cams
 from lightning_gradcam.errors import StalledError
 from lightning_gradcam.failures import Failures
@@ -122,7 +122,7 @@ class Session:
         archive, remark, served = None, None, list(sinks)
         if log_dir is not None:
             root = join(log_dir, plan.name)
-            manifest = _manifest(plan, probes, cams, run)
+            manifest = plan.manifest(probes, cams, run)
             parent = {key: resumed[key] for key in ("archive", "run", "step")} if resumed.get("archive") else None
             archive, remark = ArchiveWriter.start(root, manifest, probes, parent=parent, copy_steps=copy_steps)
             served = [*sinks_for(loggers, partial(FileSink, join(root, "sheets"), prefix=plan.name)), *served]
@@ -194,7 +194,7 @@ class Session:
             ArchiveError: Layers or their sizes changed.
         """
         if self._archive is not None:
-            self._archive.check(_manifest(self.plan, self.probes, cams, self._archive.manifest.run))
+            self._archive.check(self.plan.manifest(self.probes, cams, self._archive.manifest.run))
 
     def discard(self) -> None:
         """Deletes the archive's steps and manifest, to begin again in its folder."""
@@ -318,27 +318,3 @@ def _named(sinks: Sequence[Sink]) -> dict[str, Sink]:
         name = f"the sink {type(sink).__name__}"
         found[name if name not in found else f"{name} {len(found) + 1}"] = sink
     return found
-
-
-def _manifest(plan: Plan, probes: ProbeSet, cams: Cams, run: str) -> Manifest:
-    keys = list(cams)
-    return Manifest(
-        run=run,
-        name=plan.name,
-        layers=tuple(dict.fromkeys(key.layer for key in keys)),
-        methods=tuple(dict.fromkeys(key.method for key in keys)),
-        targets=tuple(dict.fromkeys(key.target for key in keys)),
-        score=plan.score,
-        map_shapes=_shapes(cams),
-        fingerprint=probes.fingerprint,
-    )
-
-
-def _shapes(cams: Cams) -> dict[str, list[int]]:
-    """Layer to the shape of its maps, and ``layer/method`` to that of a method whose maps have one of their own."""
-    layers = dict.fromkeys(key.layer for key in cams if key.layer in cams.layouts)
-    shapes = {layer: list(cams.layouts[layer].grid) for layer in layers}
-    for key, maps in cams.items():
-        if shapes.get(key.layer) != list(maps.shape[1:]):
-            shapes[f"{key.layer}/{key.method}"] = list(maps.shape[1:])
-    return shapes

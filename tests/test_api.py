@@ -17,12 +17,13 @@ PACKAGE = Path(lightning_gradcam.__file__).parent
 # From the first to the last room; a module may import from those above it, and from its own row.
 ROWS: list[tuple[str, ...]] = [
     ("errors",),
-    ("storage", "failures", "worker", "schedule"),
+    ("storage", "failures", "worker", "schedule", "snapshot"),
     ("guard",),
     ("probes",),
     ("layers", "layout", "inputs", "intercept", "awaken"),
     ("capture", "targets", "cams", "input_form"),
-    ("survey", "rerun"),
+    ("survey", "variants"),
+    ("rerun",),
     ("methods",),
     ("explanation",),
     ("parts",),
@@ -39,6 +40,7 @@ ROWS: list[tuple[str, ...]] = [
     ("plan", "options"),
     ("session",),
     ("host",),
+    ("run",),
     ("callback",),
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}

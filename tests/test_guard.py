@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from lightning_gradcam import ConfigurationError, compute_cams
-from lightning_gradcam.guard import _held, isolated, isolated_rng, preserved
+from lightning_gradcam.guard import isolated, isolated_rng, preserved
+from lightning_gradcam.snapshot import held_by
 from tests.conftest import TinyNet
 
 
@@ -257,7 +258,7 @@ def test_large_containers_are_taken_for_data() -> None:
             super().__init__("object")
             self.samples = [object() for _ in range(100_000)]
 
-    begin = len(list(_held([Large()])))
+    begin = len(list(held_by([Large()])))
     assert begin < 100
 
 

@@ -1,0 +1,93 @@
+"""Runs a model again, on variants of its input or of a layer's output, several in one forward where that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.inputs import Forward, Inputs, with_gradient
+from lightning_gradcam.layers import mixing_layers, named_layers
+from lightning_gradcam.targets import Explained
+
+# Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
+_BATCH = 32
+
+# A picture, and what stands in a layer's output instead.
+Variant = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What is run again: the model, how it is called, with what, and the choices that every target has made.
+
+    Attributes:
+        module: The model.
+        run: From inputs to the explained output.
+        inputs: The batch.
+        explained: Target name to its choices.
+        whole_graph: The model needs its graph from the input on; see :func:`lightning_gradcam.capture.capture`.
+    """
+
+    module: nn.Module
+    run: Forward
+    inputs: Inputs
+    explained: Mapping[str, Explained]
+    whole_graph: bool = False
+
+    def forward(self, picture: Tensor, *, copies: int = 1) -> Any:
+        """Returns what the model makes of another picture, or of ``copies`` of them, one after the other."""
+        if self.whole_graph and torch.is_grad_enabled() and not picture.requires_grad:
+            picture = with_gradient(picture)
+        # The model may change what it is given in place.
+        return self.run(self.inputs.fresh(picture.clone(), copies))
+
+    def scores_of(
+        self, variants: Iterable[Variant], replaced: Callable[[Tensor], AbstractContextManager[object]] | None = None
+    ) -> Tensor:
+        """Scores variants of what the model is given.
+
+        Args:
+            variants: Taken as they are needed.
+            replaced: Puts the second of a variant's two in its place, inside its ``with``.
+
+        Returns:
+            ``[V, T, N]``.
+        """
+        # Copies that are run together would lend each other their statistics.
+        mixing = mixing_layers(named_layers(self.module))
+        repeats = not mixing and all(explained.repeats for explained in self.explained.values())
+        together = max(1, _BATCH // self.inputs.samples) if repeats else 1
+        waiting, found = iter(variants), []
+        with torch.no_grad():
+            while group := list(islice(waiting, together)):
+                try:
+                    found.append(self._scored(group, replaced))
+                except RuntimeError:
+                    if len(group) == 1:
+                        raise
+                    # An input that all samples share can happen to have as many entries as there are samples.
+                    together = 1
+                    found += [self._scored([variant], replaced) for variant in group]
+        return torch.cat(found)
+
+    def _scored(
+        self, group: Sequence[Variant], replaced: Callable[[Tensor], AbstractContextManager[object]] | None
+    ) -> Tensor:
+        pictures = torch.cat([picture for picture, _ in group])
+        others = [other for _, other in group if other is not None]
+        with replaced(torch.cat(others)) if replaced is not None else nullcontext():
+            output = self.forward(pictures, copies=len(group))
+        shape = len(group), self.inputs.samples
+        scores = [explained.again(output, len(group)).reshape(shape) for explained in self.explained.values()]
+        return full_precision(torch.stack(scores, dim=1))
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """Returns float64 as it is and everything else in float32."""
+    return values if values.dtype == torch.float64 else values.float()
