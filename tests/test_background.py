@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import lightning_gradcam.callback
+import lightning_gradcam.run
 from lightning_gradcam import Entry, GradCAMCallback, MemorySink, Numbers, Sink
 from lightning_gradcam.worker import THREAD_NAME, Worker
 from tests.conftest import TinyModule, loaders, trainer
@@ -149,7 +149,7 @@ def test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end(
             go.wait()
 
     go = threading.Event()
-    monkeypatch.setattr(lightning_gradcam.callback, "Worker", partial(Worker, patience=0.3))
+    monkeypatch.setattr(lightning_gradcam.run, "Worker", partial(Worker, patience=0.3))
     callback = GradCAMCallback(LAYERS, sinks=[Blocking()])
     running = trainer(tmp_path, callbacks=callback, max_epochs=6)
     with pytest.warns(UserWarning, match="background worker failed") as caught:

@@ -325,7 +325,7 @@ trainer:
     plan = callback._options.plan
     assert plan.layout == {"net.conv1": "NCHW", "net.relu2": "NLC:1+14x14"}
     assert (plan.output_key, plan.score) == ("logits", "sigmoid")
-    assert callback._forward_fn is of_batch
+    assert callback._options.forward_fn is of_batch
     assert plan.targets[2] == {"detect": 1, "boxes": [[0, 0, 4, 4.5]]}  # type: ignore[index]
     assert plan.targets[3] == {"segment": "predicted"}  # type: ignore[index]
 
