@@ -7,7 +7,8 @@ exception inside it leaves the training with other random numbers than it would 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -59,13 +60,12 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
     generators = Generators(generators_of(held))
     used = [owner for owner in held if not deep or changes_by_use(owner)]
-    attributes = [Attributes(vars(owner), tensors=False) for owner in used]
+    attributes = Attributes(map(vars, used), tensors=False)
     with isolated_rng():
         try:
             yield
         finally:
-            for attribute in attributes:
-                attribute.restore()
+            attributes.restore()
             generators.restore()
 
 
@@ -97,8 +97,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
         >>> model.training
         True
     """
-    modules = list(model.modules())
-    held = _parameters(modules)
+    modules = _modules(model)
+    held = {id(p): p for module in modules for p in module._parameters.values() if p is not None}.values()
     if any("_initialize_hook" in vars(module) for module in modules) or any(map(is_lazy, held)):
         raise ConfigurationError(
             f"model: {', '.join(uninitialized(model))} of {type(model).__name__} get their parameters in the first"
@@ -106,20 +106,21 @@ def preserved(model: nn.Module) -> Iterator[None]:
             " the model first"
         )
     parameters = [(p, p.requires_grad, p.grad) for p in held]
-    attributes = [Attributes(vars(module)) for module in modules]
-    generators = Generators(generator for attribute in attributes for generator in attribute.generators)
+    attributes = Attributes(map(vars, modules))
+    generators = Generators(attributes.generators)
+    # Assigned and not `.eval()`: modules with an overridden `train()` would do more than set the flag.
+    modes = [(vars(module), module.training) for module in modules if module.training]
     grad_enabled, caching = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
     with torch.inference_mode(False), isolated_rng():
         try:
             torch.set_autocast_cache_enabled(False)
-            # Assigned and not `.eval()`: modules with an overridden `train()` would do more than set the flag. It is
-            # among the attributes that are restored.
-            for module in modules:
-                vars(module)["training"] = False
+            for owner, _ in modes:
+                owner["training"] = False
             yield
         finally:
-            for attribute in attributes:
-                attribute.restore()
+            for owner, mode in modes:
+                owner["training"] = mode
+            attributes.restore()
             for parameter, requires_grad, grad in parameters:
                 if parameter.requires_grad != requires_grad:
                     parameter.requires_grad_(requires_grad)
@@ -148,7 +149,12 @@ def uninitialized(model: nn.Module) -> list[str]:
     ]
 
 
-def _parameters(modules: Iterable[nn.Module]) -> Iterable[nn.Parameter]:
-    # `Module.parameters()` walks through all modules once more.
-    found = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
-    return found.values()
+def _modules(model: nn.Module) -> list[nn.Module]:
+    # `Module.modules()` asks each for its hash, which metrics compute from all that they hold.
+    found, waiting = {id(model): model}, deque([model])
+    while waiting:
+        for child in waiting.popleft()._modules.values():
+            if child is not None and id(child) not in found:
+                found[id(child)] = child
+                waiting.append(child)
+    return [*found.values()]

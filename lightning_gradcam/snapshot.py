@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from inspect import isfunction
+from itertools import chain, islice
 from types import ModuleType
 from typing import Any, Literal
 
@@ -19,9 +20,6 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 _CONTAINERS = (dict, list, set, deque)
 # What can hold neither a generator nor anything that a data set would change by being indexed.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
-# The commonest types, of which nothing else need be asked.
-_PLAIN = {bool, int, float, str, bytes, type(None), tuple}
-_DICTS = {dict, OrderedDict}
 _LARGE, _HUGE, _ENOUGH = 256, 100_000, 5000
 
 
@@ -36,43 +34,47 @@ def _kind(kind: type) -> Literal["container", "tensor", "generator"] | None:
 
 
 class Attributes:
-    """What one object's ``__dict__`` holds: references, copies of its containers and of its tensors.
+    """What the ``__dict__``s of objects hold: references, copies of their containers and of their tensors.
 
-    A model has thousands of these, nearly all empty or unchanged: what is compared is compared by identity, in bulk.
+    A model has thousands of these, nearly all empty or unchanged: all modules are looked at together, and what is
+    compared is compared by identity.
+
+    Args:
+        owners: The ``__dict__``s.
+        tensors: Copy the content of tensors.
     """
 
-    def __init__(self, values: dict[str, Any], *, tensors: bool = True) -> None:
-        self._values = values
-        self._references = dict(values)
-        self._ids = [*map(id, values.values())]
+    def __init__(self, owners: Iterable[dict[str, Any]], *, tensors: bool = True) -> None:
+        self._owners = [*owners]
+        self._sizes = [*map(len, self._owners)]
+        self._names = [*chain.from_iterable(self._owners)]
+        self._values = [*chain.from_iterable(map(dict.values, self._owners))]
+        self._ids = [*map(id, self._values)]
         self._contents: list[_Contents] = []
         self._empty: list[Any] = []
         self.generators: list[Any] = []
         held: list[Tensor] = []
-        for name, value in values.items():
-            exact: Any = type(value)
-            if exact in _PLAIN:
-                continue
-            if exact in _DICTS and not value:
-                self._empty.append(value)
-                continue
-            kind = _kind(exact)
+        kinds = map(_kind, map(type, self._values))
+        for name, value, kind in [each for each in zip(self._names, self._values, kinds, strict=True) if each[2]]:
             if kind == "container":
+                if not value:
+                    self._empty.append(value)
+                    continue
                 self._keep(value)
+                if name == "_buffers":
+                    held += [buffer for buffer in value.values() if buffer is not None]
                 # One level more, for caches such as {"layer": {"calls": 3}}.
-                small = value and len(value) <= _LARGE and name not in ("_modules", "_parameters", "_buffers")
-                for entry in _entries(value) if small else ():
-                    exact = type(entry)
-                    inner = None if exact in _PLAIN else _kind(exact)
-                    if inner == "container":
-                        self._keep(entry)
-                    elif inner == "generator":
-                        self.generators.append(entry)
+                elif name not in ("_modules", "_parameters") and len(value) <= _LARGE:
+                    for entry in _entries(value):
+                        inner = _kind(type(entry))
+                        if inner == "container":
+                            self._keep(entry)
+                        elif inner == "generator":
+                            self.generators.append(entry)
             elif kind == "tensor":
                 held.append(value)
-            elif kind == "generator":
+            else:
                 self.generators.append(value)
-        held += [value for value in values.get("_buffers", {}).values() if value is not None]
         # Inference tensors have no version and can't be written to outside inference mode.
         kept = [value for value in (held if tensors else ()) if not value.is_inference() and not is_lazy(value)]
         self._tensors = [(value, value._version, value.detach().clone()) for value in kept]
@@ -84,16 +86,23 @@ class Attributes:
         if any(self._empty):
             for container in self._empty:
                 container.clear()
-        if [*map(id, self._values.values())] != self._ids or self._values.keys() != self._references.keys():
-            for name in self._values.keys() - self._references.keys():
-                del self._values[name]
-            for name, value in self._references.items():
-                if self._values.get(name) is not value:
-                    self._values[name] = value
+        values = chain.from_iterable(map(dict.values, self._owners))
+        if [*map(id, values)] != self._ids or [*chain.from_iterable(self._owners)] != self._names:
+            self._restore_references()
         for tensor, version, content in self._tensors:
             if tensor._version != version:
                 with torch.no_grad():
                     tensor.copy_(content)
+
+    def _restore_references(self) -> None:
+        pairs = zip(self._names, self._values, strict=True)
+        for owner, size in zip(self._owners, self._sizes, strict=True):
+            before = dict(islice(pairs, size))
+            for name in owner.keys() - before.keys():
+                del owner[name]
+            for name, value in before.items():
+                if name not in owner or owner[name] is not value:
+                    owner[name] = value
 
     def _keep(self, container: Any) -> None:
         if not container:
