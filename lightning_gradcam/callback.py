@@ -12,7 +12,7 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.failures import OnError
-from lightning_gradcam.host import Callback, Host, check_forward, check_forward_fn, siblings
+from lightning_gradcam.host import Callback, Host, averages_before, check_forward, check_forward_fn, siblings
 from lightning_gradcam.inputs import check_output_key
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.layout import parse_layouts
@@ -230,11 +230,21 @@ class GradCAMCallback(Callback):
         if trainer.is_global_zero:
             self._run.start_or_wait(Host(trainer, pl_module))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Explains, if this validation is due."""
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
+        """Takes probes from data that can't be indexed."""
+        if trainer.is_global_zero:
+            self._run.meet(Host(trainer, pl_module), batch)
+
+    def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
+        """Likewise under ``trainer.test``."""
+        if trainer.is_global_zero:
+            self._run.meet(Host(trainer, pl_module), batch)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Likewise where there is no validation."""
         host = Host(trainer, pl_module)
-        if trainer.is_global_zero and not trainer.sanity_checking and self._run.due(host):
-            self._run.log(host, host.step)
+        if self._run.waiting and not host.validates:
+            self._run.meet(host, batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -245,13 +255,21 @@ class GradCAMCallback(Callback):
         self._run.settle()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Under ``trainer.validate``: starts where the first batch has made a lazy module's parameters."""
+        """Explains already here, where another callback takes averaged weights away before this one's turn."""
         host = Host(trainer, pl_module)
         if self._run.waiting and host.stage == "validate":
             self._run.start_or_wait(host)
+        if trainer.is_global_zero and not host.checking and host.ends_validation and averages_before(trainer, self):
+            self._run.ended(host, host.step)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Explains, if this validation is due."""
+        host = Host(trainer, pl_module)
+        if trainer.is_global_zero and not host.checking and not averages_before(trainer, self):
+            self._run.ended(host, host.step)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Under ``trainer.test``: likewise."""
+        """Under ``trainer.test``: starts where the first batch has made a lazy module's parameters."""
         if self._run.waiting:
             self._run.start_or_wait(Host(trainer, pl_module))
 
@@ -259,13 +277,13 @@ class GradCAMCallback(Callback):
         """Explains under ``trainer.test``."""
         if trainer.is_global_zero:
             host = Host(trainer, pl_module)
-            self._run.log(host, host.step)
+            self._run.ended(host, host.step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains where there is no validation whose end could be used."""
         host = Host(trainer, pl_module)
-        if trainer.is_global_zero and not host.validates and self._run.due(host):
-            self._run.log(host, host.step - 1)
+        if trainer.is_global_zero and not host.validates:
+            self._run.ended(host, host.step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Waits until the last pictures are finished."""

@@ -76,6 +76,16 @@ def siblings(trainer: Trainer, kind: type[C]) -> list[C]:
     return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
+def averages_before(trainer: Trainer, callback: Callback) -> bool:
+    """Whether a callback listed earlier validates averaged weights, and takes them away when validation ends.
+
+    Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` do, at ``on_validation_epoch_end``.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    earlier = callbacks[: callbacks.index(callback)] if callback in callbacks else []
+    return any(kind.__name__ == "WeightAveraging" for other in earlier for kind in type(other).__mro__)
+
+
 @dataclass(frozen=True, eq=False)
 class Host:
     """A running trainer and its module, as far as explaining needs them.
@@ -98,6 +108,18 @@ class Host:
     def fitting(self) -> bool:
         """Whether this is ``trainer.fit``, its validations included."""
         return self.stage == "fit"
+
+    @property
+    def checking(self) -> bool:
+        """Whether this is the sanity check."""
+        return bool(self.trainer.sanity_checking)
+
+    @property
+    def ends_validation(self) -> bool:
+        """Whether the validation batch that has just been seen was the last."""
+        trainer = self.trainer
+        loop = trainer.fit_loop.epoch_loop.val_loop if self.fitting else trainer.validate_loop
+        return bool(loop.batch_progress.is_last_batch)
 
     @property
     def untrained(self) -> bool:
@@ -186,11 +208,19 @@ class Host:
                 if training:
                     self.trainer.training = True
 
-    def prepared(self, batch: Any) -> Any:
-        """Moves a batch, as collated, to the device as Lightning's loops do, with the user's transfer hooks."""
+    def prepared(self, batch: Any, *, transferred: bool = False) -> Any:
+        """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks.
+
+        Args:
+            batch: On the CPU.
+            transferred: The hooks have been applied to it already.
+        """
         # A hook may change the batch in place.
         copy = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
         copy = self.trainer.precision_plugin.convert_input(copy)
+        if transferred:
+            device = self.module.device
+            return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, copy)
         copy = self.module._on_before_batch_transfer(copy, dataloader_idx=0)
         return self.trainer.strategy.batch_to_device(copy, dataloader_idx=0)
 

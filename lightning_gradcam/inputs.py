@@ -89,35 +89,6 @@ class Inputs:
         return leaf.repeat(copies, *[1] * (leaf.dim() - 1))
 
 
-def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
-    """Returns some samples of a collated batch.
-
-    Args:
-        batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists and dicts; all else belongs to every
-            sample.
-        start: The first sample.
-        stop: The one after the last.
-        samples: ``N``.
-
-    Example:
-        >>> part_of({"x": torch.arange(3), "names": ["a", "b", "c"], "scale": 2}, 1, 3, 3)
-        {'x': tensor([1, 2]), 'names': ['b', 'c'], 'scale': 2}
-    """
-    if isinstance(batch, Tensor):
-        return batch[start:stop] if batch.dim() and len(batch) == samples else batch
-    if isinstance(batch, Mapping):
-        parts = {key: part_of(value, start, stop, samples) for key, value in batch.items()}
-        return parts if type(batch) is dict else type(batch)(parts)  # type: ignore[call-arg]
-    if isinstance(batch, (tuple, list)):
-        # (x, y) of two samples has as many entries as samples, too.
-        whole = all(isinstance(entry, Tensor) and entry.dim() and len(entry) == samples for entry in batch)
-        if len(batch) == samples and not whole:
-            return batch[start:stop]
-        entries = [part_of(entry, start, stop, samples) for entry in batch]
-        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
-    return batch
-
-
 def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forward:
     """Returns the function from inputs to the output that is explained.
 

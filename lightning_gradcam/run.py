@@ -5,25 +5,30 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.batch import part_of
 from lightning_gradcam.cams import Cams
-from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, ProbeError
 from lightning_gradcam.failures import Failures, OnError
 from lightning_gradcam.guard import uninitialized
 from lightning_gradcam.host import Host, rank_zero_info, rank_zero_warn
-from lightning_gradcam.inputs import Inputs, part_of
+from lightning_gradcam.inputs import Inputs
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes.dataset import Drawn, input_of
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
+from lightning_gradcam.probes.wrapped import has_indices
 from lightning_gradcam.record import UNTRAINED_EPOCH
 from lightning_gradcam.schedule import Schedule
 from lightning_gradcam.session import EXPLAINING, Session
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.storage import absolute
 from lightning_gradcam.worker import Worker
+
+TAKING = "taking probes"
 
 
 @dataclass(frozen=True)
@@ -72,52 +77,51 @@ class Run:
         self._options = options
         self._find_log_dir = find_log_dir
         self._drawn: Drawn | None = None
+        self._passing = options.probes.passing()
+        self._streams = False
+        self._lazy: list[str] = []
         self._id = uuid.uuid4().hex
         self._failures = Failures(options.on_error, rank_zero_warn)
         self._fitted = False
 
     def start_or_wait(self, host: Host) -> None:
-        """Starts as soon as the model is whole: a lazy module's first forward has to be the training's own.
+        """Starts as soon as the model is whole and there are inputs: both may have to be the training's own.
+
+        A lazy module's first forward, and data that can't be indexed.
 
         Raises:
             ConfigurationError: What is asked for does not fit the model or the data.
         """
-        lazy, waited = uninitialized(host.module), self.waiting
-        self.waiting = bool(lazy)
-        if not lazy:
+        waited = self.waiting
+        if waited and self._streams and host.fitting and host.validates:
+            # The end of the validation that the probes come from is soon enough.
+            return
+        if not waited:
+            self._streams = self._needs_stream(host)
+        if not waited or self._lazy:
+            self._lazy = uninitialized(host.module)
+        self.waiting = bool(self._lazy) or (self._streams and not self._passing.complete)
+        if not self.waiting:
             self._start(host, untrained=not waited)
         elif not waited:
-            rank_zero_info(
-                f"lightning-gradcam: {', '.join(lazy)} get their parameters in the first forward; the configuration is"
-                " tried after the first batch instead of before it"
-            )
-            if host.fitting and self._options.log_untrained and host.untrained:
-                rank_zero_warn(
-                    "lightning-gradcam: log_untrained=True: there is no baseline, because the weights are there only"
-                    " after the first training batch; run one batch through the model before trainer.fit, or let"
-                    " Lightning's sanity check do it (num_sanity_val_steps)"
-                )
+            # The sanity check takes its batches from the beginning, as the first validation does.
+            self._passing = self._options.probes.passing()
+            self._say_that_it_waits(host)
 
-    def due(self, host: Host) -> bool:
-        """Counts a validation, and says whether it is to be explained."""
-        return not host.fitting or self.schedule.due(host.epoch, time.monotonic())
+    def meet(self, host: Host, batch: Any) -> None:
+        """Takes samples of a batch that passes by, where probes are needed and can't be had by index."""
+        if self.session is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
+            return
+        if self._streams if self.waiting else self._needs_stream(host):
+            with self._failures.contained(TAKING, step=host.step) if self.waiting else nullcontext():
+                self._passing.take(batch)
 
-    def log(self, host: Host, step: int) -> None:
-        """Explains, and has the maps recorded, drawn and logged at ``step``."""
-        if self.session is None or self._drawn is None or self._failures.given_up(EXPLAINING):
-            return
-        if not host.fitting and self._fitted:
-            return
-        if not host.fitting and self.session.last_step == step:
-            rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
-            return
-        with self._failures.contained(EXPLAINING, step=step):
-            began = time.perf_counter()
-            cams = self._explain(host, self._drawn, self.session.plan)
-            blocked = self.session.log(cams, epoch=host.epoch, step=step, stage=host.stage, began=began)
-            if remark := self.schedule.spent(blocked):
-                rank_zero_info(f"lightning-gradcam: {remark}")
-        self.session.settle()
+    def ended(self, host: Host, step: int) -> None:
+        """A validation, or what stands for it, has ended: explains if it is due, at ``step``."""
+        if self.waiting and len(self._passing) and not uninitialized(host.module):
+            self._start_late(host, step)
+        if not host.fitting or self.schedule.due(host.epoch, time.monotonic()):
+            self._log(host, step)
 
     def settle(self) -> None:
         """Hands finished pictures to the loggers that can't be served in the background."""
@@ -137,10 +141,13 @@ class Run:
     def report(self, host: Host) -> None:
         """Says where the archive is, or why there is none."""
         if self.waiting:
-            rank_zero_warn(
-                f"lightning-gradcam: nothing was logged: {', '.join(uninitialized(host.module))} never ran, so that the"
-                " model is not whole; remove them, or call them in its forward()"
-            )
+            why = "no validation batch came by to take probes from"
+            if lazy := uninitialized(host.module):
+                why = (
+                    f"{', '.join(lazy)} never ran, so that the model is not whole; remove them, or call them in its"
+                    " forward()"
+                )
+            rank_zero_warn(f"lightning-gradcam: nothing was logged: {why}")
         archive = self.session.archive if self.session is not None else None
         if archive is None or not host.fitting:
             return
@@ -166,6 +173,7 @@ class Run:
             "step": session.last_step,
             "validations": self.schedule.validations,
             "every": self.schedule.every,
+            "transferred": self._drawn is not None and self._drawn.transferred,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -173,6 +181,53 @@ class Run:
         self.resumed = dict(state)
         self.schedule.validations = int(state.get("validations", 0))
         self.schedule.every = int(state.get("every", self.schedule.every))
+
+    def _needs_stream(self, host: Host) -> bool:
+        """Whether probes can only be had from batches that pass by."""
+        if self.session is not None or self._options.probes.given is not None:
+            return False
+        if self.resumed.get("transferred"):
+            try:
+                _ = Archive.open(self.resumed["archive"]).probes
+                return False
+            except LightningGradCAMError as error:
+                self.resumed = {}
+                rank_zero_warn(
+                    f"lightning-gradcam: the probes are in an archive that can't be read ({error}); new ones are taken,"
+                    " maps can't be compared"
+                )
+        elif self.resumed:
+            return False
+        try:
+            return not has_indices(getattr(host.probe_loader(), "dataset", None))
+        except ProbeError:
+            return True
+
+    def _say_that_it_waits(self, host: Host) -> None:
+        lazy = self._lazy
+        if lazy:
+            what = f"{', '.join(lazy)} get their parameters in the first forward"
+        else:
+            what = "the data can't be indexed, and the probes are its first samples (give probes= for chosen ones)"
+        rank_zero_info(
+            f"lightning-gradcam: {what}; the configuration is tried after that and not before training begins"
+        )
+        if host.fitting and self._options.log_untrained and host.untrained:
+            instead = (
+                "the weights are there only after the first training batch; run one batch through the model before"
+                " trainer.fit, or let Lightning's sanity check do it (num_sanity_val_steps)"
+                if lazy
+                else "there are no probes yet; give probes=, or let Lightning's sanity check see as many samples"
+                " (num_sanity_val_steps)"
+            )
+            rank_zero_warn(f"lightning-gradcam: log_untrained=True: there is no baseline, because {instead}")
+
+    def _start_late(self, host: Host, step: int) -> None:
+        """Starts while training is under way: what does not fit now is reported, and does not stop it."""
+        if not self._failures.given_up(EXPLAINING):
+            with self._failures.contained(EXPLAINING, step=step):
+                self._start(host, untrained=False)
+                self.waiting = False
 
     def _start(self, host: Host, *, untrained: bool) -> None:
         resumed, self.resumed = self.resumed, {}
@@ -196,6 +251,7 @@ class Run:
             resumed=resumed,
             archived=lambda path: Archive.open(path).probes,
             redraw=host.stage != "test",
+            passing=self._passing if len(self._passing) else None,
         )
         cams = self._try(host, self._drawn)
         self.log_dir = self._find_log_dir(host)
@@ -236,9 +292,26 @@ class Run:
         function = self._options.forward_fn
 
         def load(start: int, stop: int) -> Inputs:
-            batch = host.prepared(part_of(drawn.batch, start, stop, len(drawn.probes)))
+            batch = part_of(drawn.batch, start, stop, len(drawn.probes))
+            batch = host.prepared(batch, transferred=drawn.transferred)
             picture = input_of(batch, self._options.probes.input_key)
             return Inputs(picture if function is None else batch, picture)
 
         with host.explaining():
             return plan.explain(host.module, load, drawn.probes, host.forward_of(function))
+
+    def _log(self, host: Host, step: int) -> None:
+        if self.session is None or self._drawn is None or self._failures.given_up(EXPLAINING):
+            return
+        if not host.fitting and self._fitted:
+            return
+        if not host.fitting and self.session.last_step == step:
+            rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
+            return
+        with self._failures.contained(EXPLAINING, step=step):
+            began = time.perf_counter()
+            cams = self._explain(host, self._drawn, self.session.plan)
+            blocked = self.session.log(cams, epoch=host.epoch, step=step, stage=host.stage, began=began)
+            if remark := self.schedule.spent(blocked):
+                rank_zero_info(f"lightning-gradcam: {remark}")
+        self.session.settle()

@@ -54,8 +54,9 @@ class Attributes:
         self._empty: list[Any] = []
         self.generators: list[Any] = []
         held: list[Tensor] = []
-        kinds = map(_kind, map(type, self._values))
-        for name, value, kind in [each for each in zip(self._names, self._values, kinds, strict=True) if each[2]]:
+        types: list[Any] = [*map(type, self._values)]
+        marked = zip(self._names, self._values, map(_kind, types), strict=True)
+        for name, value, kind in [each for each in marked if each[2]]:
             if kind == "container":
                 if not value:
                     self._empty.append(value)
@@ -66,7 +67,8 @@ class Attributes:
                 # One level more, for caches such as {"layer": {"calls": 3}}.
                 elif name not in ("_modules", "_parameters") and len(value) <= _LARGE:
                     for entry in _entries(value):
-                        inner = _kind(type(entry))
+                        exact: Any = type(entry)
+                        inner = _kind(exact)
                         if inner == "container":
                             self._keep(entry)
                         elif inner == "generator":

@@ -416,7 +416,16 @@ class NoSteps(TinyModule):
             ConfigurationError,
             r"its forward failed on the probes \[2, 3, 8",
         ),
-        ({"data": lambda: [loaders()[0], DataLoader(Stream(), 4)]}, ProbeError, r"Stream has no indices to draw from"),
+        (
+            {"data": lambda: [loaders()[0], DataLoader(Stream(), 4)], "layers": "net.conv9"},
+            LayerError,
+            r"layer 'net.conv9' not found",
+        ),
+        (
+            {"data": lambda: [loaders()[0], DataLoader(Stream(), 4)], "input_key": 7},
+            ProbeError,
+            r"input_key: '7' is no",
+        ),
     ],
 )
 def test_a_wrong_configuration_fails_before_the_first_training_step(

@@ -1,8 +1,10 @@
-"""Training with and without the callback ends in the same bits."""
+"""Training with and without the callback ends in the same bits, in every set-up of `tests/setups.py`."""
 
 from __future__ import annotations
 
+import hashlib
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,71 +12,47 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, random_split
 
-from lightning_gradcam import GradCAMCallback, MemorySink
-from tests.conftest import TinyModule, loaders, tiny_data, trainer
+from lightning_gradcam import GradCAMCallback, MemorySink, compute_cams
+from tests.conftest import TinyModule, loaders, trainer
+from tests.setups import LAYERS, SETUPS, Case, Setup, averaging, one_callback
 from tests.test_guard import assert_same
 
 
-class Augmented(Dataset[tuple[Tensor, int]]):
-    """Augments at random from every global generator, on each access."""
-
-    def __init__(self, seed: int = 1) -> None:
-        self.inner = tiny_data(seed=seed)
-        self.targets = self.inner.tensors[1]
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.inner[index]
-        noise = torch.rand(1) + float(np.random.rand()) + random.random()
-        return image * (0.5 + noise / 3), int(label)
-
-
-class Accumulating(TinyModule):
-    """Logs in its forward, counts its calls, and keeps what it saw."""
+class Recorder(Logger):
+    """Keeps what is logged, without our own numbers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = 0
-        self.register_buffer("seen", torch.zeros(()))
+        self.rows: list[Any] = []
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        self.seen += 1
-        self.log("forward_mean", x.mean())
-        return super().forward(x)
+    @property
+    def name(self) -> str:
+        return "recorder"
 
+    @property
+    def version(self) -> str:
+        return "0"
 
-class ManualModule(TinyModule):
-    """Two optimizers, stepped by hand."""
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        kept = {key: value for key, value in metrics.items() if "_stats/" not in key}
+        if kept:
+            self.rows.append({"step": step, **kept})
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        for optimizer in self.optimizers():  # type: ignore[union-attr]
-            optimizer.zero_grad()
-            self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
-            optimizer.step()
-
-    def configure_optimizers(self) -> Any:
-        return [torch.optim.SGD(self.net.conv1.parameters(), 0.1), torch.optim.Adam(self.net.head.parameters(), 0.01)]
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        pass
 
 
-class FrozenNorm(TinyModule):
-    """Keeps its batch norm in evaluation mode while training."""
-
-    def on_train_epoch_start(self) -> None:
-        self.net.norm1.eval()
+def random_states() -> str:
+    """All global random numbers, as one word."""
+    states = [torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes()]  # type: ignore[index,union-attr]
+    return hashlib.sha256(b"".join([*states, repr(random.getstate()).encode()])).hexdigest()
 
 
 class Watch(pl.Callback):
-    """Notes gradients, modes and hooks at the start of every training batch, where accumulation is under way."""
+    """Notes what a training batch begins with, where accumulation is under way, and what validation leaves."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -85,32 +63,61 @@ class Watch(pl.Callback):
                 "batch": batch[0].clone(),
                 "grads": {n: None if p.grad is None else p.grad.clone() for n, p in pl_module.named_parameters()},
                 "requires_grad": [p.requires_grad for p in pl_module.parameters()],
-                "modes": [module.training for module in pl_module.modules()],
-                "hooks": [len(module._forward_hooks) for module in pl_module.modules()],
+                "random": random_states(),
+                **look(pl_module),
             }
         )
 
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: Any) -> None:
+        self.seen.append({"batch": batch[0].clone(), "random": random_states()})
 
-def fit(root: Path, module: type[TinyModule], ours: list[Any], data: Any, **options: Any) -> dict[str, Any]:
-    """Trains from a fixed seed, and returns everything that training leaves."""
-    pl.seed_everything(7, verbose=False)
-    model, watch = module(), Watch()
-    running = trainer(root, callbacks=[watch, *ours], **{"max_epochs": 3, **options})
-    running.fit(model, *data())
+    def on_test_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: Any) -> None:
+        self.seen.append({"batch": batch[0].clone(), "random": random_states()})
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self.seen.append({"random": random_states(), "grad mode": torch.is_grad_enabled(), **look(pl_module)})
+
+
+def look(module: nn.Module) -> dict[str, Any]:
+    """Modes and hooks."""
+    return {
+        "modes": [part.training for part in module.modules()],
+        "hooks": [len(part._forward_hooks) + len(part._backward_hooks) for part in module.modules()],
+    }
+
+
+def run(setup: Setup, root: Path, ours: list[Any]) -> dict[str, Any]:
+    """Does what the set-up says, and returns everything that it leaves."""
+    watch, recorder = Watch(), Recorder()
+
+    def make(**options: Any) -> pl.Trainer:
+        callbacks = [watch, *options.pop("callbacks", []), *setup.others(), *ours, *setup.after()]
+        settings = {"max_epochs": 3, "log_every_n_steps": 1, **setup.options, **options}
+        return trainer(root, callbacks=callbacks, logger=recorder, **settings)
+
+    root.mkdir(exist_ok=True)
+    threads = thread_names()
+    running, model = setup.run(Case(make, setup, root))
     return {
         "weights": model.state_dict(),
+        "grads": {name: p.grad for name, p in model.named_parameters()},
         "optimizers": [flat(optimizer.state_dict()) for optimizer in running.optimizers],
+        "schedulers": [flat(config.scheduler.state_dict()) for config in running.lr_scheduler_configs],
         "watched": [flat(seen) for seen in watch.seen],
-        "metrics": {name: value.clone() for name, value in running.logged_metrics.items()},
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state()[1].tolist(),  # type: ignore[index,union-attr]
-        "python": random.getstate(),
-        "threads": torch.get_num_threads(),
-        "calls": getattr(model, "calls", None),
-        "asked": getattr(model, "asked", None),
-        "private": model.generator.get_state() if isinstance(model, Stateful) else None,
-        "numbers": model.numbers.bit_generator.state if isinstance(model, Stateful) else None,
+        "metrics": {name: torch.as_tensor(value).clone() for name, value in running.callback_metrics.items()},
+        "logged": recorder.rows,
+        "random": random_states(),
+        "threads": [torch.get_num_threads(), *thread_names() - threads],
+        "look": look(model),
+        "own": {name: getattr(model, name, None) for name in ("calls", "asked", "batch_size", "lr")},
+        "private": model.generator.get_state() if hasattr(model, "generator") else None,
+        "numbers": model.numbers.bit_generator.state if hasattr(model, "numbers") else None,
     }
+
+
+def thread_names() -> set[str]:
+    # Of tqdm, for the process's life.
+    return {thread.name for thread in threading.enumerate()} - {"tqdm_monitor"}
 
 
 def flat(value: Any, where: str = "") -> dict[str, Any]:
@@ -122,126 +129,27 @@ def flat(value: Any, where: str = "") -> dict[str, Any]:
     return {where: value}
 
 
-def augmented_loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
-    return DataLoader(Augmented(), 8, shuffle=True), DataLoader(Augmented(2), 8)
+def listed(value: Any) -> Any:
+    """Lists of dicts as a dict, for the comparison."""
+    return dict(enumerate(value)) if isinstance(value, list) else value
 
 
-class Stateful(TinyModule):
-    """Its loaders, its augmentation and its forward draw from generators of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator = torch.Generator().manual_seed(5)
-        self.numbers = np.random.default_rng(5)
-        self.asked = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + torch.rand(1, generator=self.generator)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(Hidden(3), 8, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        self.asked += 1
-        return DataLoader(Hidden(int(self.numbers.integers(100))), 8)
-
-
-class Hidden(Dataset[tuple[Tensor, int]]):
-    """Augments from a generator inside a closure inside a dict."""
-
-    def __init__(self, seed: int) -> None:
-        self.inner = tiny_data(seed=seed)
-        generator = np.random.default_rng(seed)
-        self.tools = {"noise": lambda: float(generator.random())}
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.inner[index]
-        return image * self.tools["noise"](), int(label)
-
-
-def split_loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Training and validation are two parts of one data set, with one generator."""
-    training, validation = random_split(Hidden(1), [24, 16], torch.Generator().manual_seed(0))
-    return DataLoader(training, 8, shuffle=True), DataLoader(validation, 8)
-
-
-class LazyModule(TinyModule):
-    """Its parameters are drawn in the first forward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential()  # type: ignore[assignment]
-        self.net.conv1, self.net.norm = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()
-        self.net.relu2, self.net.drop = nn.ReLU(), nn.Dropout(0.3)
-        self.net.flat, self.net.head = nn.Flatten(), nn.LazyLinear(5)
-
-
-SETUPS: dict[str, tuple[type[TinyModule], Any, dict[str, Any]]] = {
-    "dropout, batch norm, shuffling": (TinyModule, loaders, {}),
-    "augmentation": (TinyModule, augmented_loaders, {}),
-    "accumulation with validation inside it": (
-        TinyModule,
-        loaders,
-        {"accumulate_grad_batches": 4, "val_check_interval": 2},
-    ),
-    "augmentation, accumulation with validation inside it": (
-        TinyModule,
-        augmented_loaders,
-        {"accumulate_grad_batches": 4, "val_check_interval": 2},
-    ),
-    "several validations an epoch": (TinyModule, loaders, {"val_check_interval": 0.5}),
-    "validation every second epoch, no sanity check": (
-        TinyModule,
-        loaders,
-        {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0},
-    ),
-    "a forward that logs and counts": (Accumulating, loaders, {}),
-    "manual optimization": (ManualModule, loaders, {}),
-    "frozen batch norm": (FrozenNorm, loaders, {}),
-    "no validation": (TinyModule, lambda: loaders()[:1], {}),
-    "a data set with hidden generators, split in two": (TinyModule, split_loaders, {}),
-    "a module with generators, loaders asked for late": (
-        Stateful,
-        lambda: (),
-        {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 2, "max_epochs": 4},
-    ),
-    "a module with generators, loaders asked for again and again": (
-        Stateful,
-        lambda: (),
-        {
-            "reload_dataloaders_every_n_epochs": 1,
-            "num_sanity_val_steps": 0,
-            "check_val_every_n_epoch": 2,
-            "max_epochs": 4,
-        },
-    ),
-    "bf16-mixed": (TinyModule, loaders, {"precision": "bf16-mixed"}),
-    "lazy modules": (LazyModule, loaders, {}),
-    "lazy modules, no sanity check": (LazyModule, loaders, {"num_sanity_val_steps": 0}),
-    "lazy modules, no sanity check, augmentation, accumulation": (
-        LazyModule,
-        augmented_loaders,
-        {"num_sanity_val_steps": 0, "accumulate_grad_batches": 3, "val_check_interval": 2},
-    ),
-    "lazy modules, no validation": (LazyModule, lambda: loaders()[:1], {"num_sanity_val_steps": 0}),
-}
-
-
-@pytest.mark.parametrize("setup", SETUPS)
-def test_training_ends_in_the_same_bits(tmp_path: Path, setup: str) -> None:
-    module, data, options = SETUPS[setup]
-    sink = MemorySink()
-    callback = GradCAMCallback(
-        ["net.conv1", "net.relu2"], targets=["predicted", "label"], log_untrained=True, sinks=[sink], on_error="raise"
-    )
-    without = fit(tmp_path / "without", module, [], data, **options)
-    with_ours = fit(tmp_path / "with", module, [callback], data, **options)
-    assert len(sink.entries) > 1
+def assert_all_same(without: dict[str, Any], with_ours: dict[str, Any]) -> None:
     for part in without:
         assert_same(listed(without[part]), listed(with_ours[part]), part)
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_training_ends_in_the_same_bits(tmp_path: Path, name: str) -> None:
+    setup = SETUPS[name]
+    if setup.needs and not hasattr(pl.callbacks, setup.needs):
+        pytest.skip(f"this Lightning has no {setup.needs}")
+    sink = MemorySink()
+    with_ours = run(setup, tmp_path / "with", setup.ours(log_untrained=True, sinks=[sink], on_error="raise"))
+    without = run(setup, tmp_path / "without", [])
+    assert len({entry.step for entry in sink.entries}) >= setup.logged
+    assert len(without["watched"]) > 1
+    assert_all_same(without, with_ours)
 
 
 @pytest.mark.parametrize("place", ["forward", "target", "sink"])
@@ -271,14 +179,37 @@ def test_training_ends_in_the_same_bits_when_explaining_fails(tmp_path: Path, pl
             broken["now"] = True
 
     ours = [GradCAMCallback("net.conv1", targets=target, sinks=[FailingSink()]), Breaker()]
-    without = fit(tmp_path / "without", TinyModule, [], loaders)
+    without = run(Setup(), tmp_path / "without", [])
     what = "the sink FailingSink" if place == "sink" else "explaining"
     with pytest.warns(UserWarning, match=f"(?s){what} failed at step 4 and is tried again.*{place} fails"):
-        with_ours = fit(tmp_path / "with", Failing, ours, loaders)
-    for part in without:
-        assert_same(listed(without[part]), listed(with_ours[part]), part)
+        with_ours = run(Setup(Failing), tmp_path / "with", ours)
+    assert_all_same(without, with_ours)
 
 
-def listed(value: Any) -> Any:
-    """Lists of dicts as a dict, for the comparison."""
-    return dict(enumerate(value)) if isinstance(value, list) else value
+@pytest.mark.parametrize("before", [True, False], ids=["listed before", "listed after"])
+def test_averaged_weights_are_explained_where_these_are_validated(tmp_path: Path, before: bool) -> None:
+    if not hasattr(pl.callbacks, "EMAWeightAveraging"):
+        pytest.skip("this Lightning has no EMAWeightAveraging")
+    (callback,) = one_callback(on_error="raise")
+    weights: list[Any] = []
+
+    class Validated(TinyModule):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            super().validation_step(batch, batch_idx)
+            if batch_idx == 0 and not self.trainer.sanity_checking:
+                weights.append({name: value.clone() for name, value in self.state_dict().items()})
+
+    others = [*averaging(), callback] if before else [callback, *averaging()]
+    pl.seed_everything(0, verbose=False)
+    trainer(tmp_path, callbacks=others, max_epochs=2).fit(Validated(), *loaders())
+    archive, probes = callback.archive, callback.probes
+    assert archive is not None
+    assert probes is not None
+    assert archive.steps == (4, 9)
+    module = TinyModule()
+    for index, validated in enumerate(weights):
+        module.load_state_dict(validated)
+        cams = compute_cams(module, probes.inputs, LAYERS, relu=False)
+        for layer in LAYERS:
+            found = torch.from_numpy(np.array(archive.record(index).maps[layer, "gradcam", "predicted"]))
+            torch.testing.assert_close(found, cams[layer, "gradcam", "predicted"], atol=1e-6, rtol=1e-5)

@@ -91,6 +91,7 @@ def test_the_state_is_small_and_survives_weights_only_loading(tmp_path: Path) ->
         "step": 4,
         "validations": 1,
         "every": 1,
+        "transferred": False,
     }
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset, default_collate
+from torch.utils.data import default_collate
 
 from lightning_gradcam.errors import ProbeError, did_you_mean
 from lightning_gradcam.guard import isolated
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.probe_set import ProbeSet
+from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, inside, locate
 
 Key = str | int
 _INPUT_KEYS = ("image", "images", "pixel_values", "input", "inputs", "x", "img", "data")
@@ -26,10 +26,17 @@ _POOL = 8
 
 @dataclass(frozen=True)
 class Drawn:
-    """Probes, and the collated batch they stand in, for the transfer hooks of a data module."""
+    """Probes, and the collated batch they stand in, for the transfer hooks of a data module.
+
+    Attributes:
+        probes: The probes.
+        batch: As collated.
+        transferred: The transfer hooks have been applied to it.
+    """
 
     probes: ProbeSet
     batch: Any
+    transferred: bool = False
 
 
 def draw_probes(
@@ -70,7 +77,7 @@ def draw_probes(
         ProbeError: ``num_probes`` is below 1 or above the data set's length, the data set has no indices, or a
             batch has no tensor where the input is expected.
     """
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+    if not has_indices(dataset):
         raise ProbeError(
             f"probes: {type(dataset).__name__} has no indices to draw from; give probes=ProbeSet(...), a saved probe"
             " set, or a folder of pictures"
@@ -83,22 +90,60 @@ def draw_probes(
         indices = [int(index) for index in indices]
         batch = (collate_fn or default_collate)([dataset[index] for index in indices])
         masks = _masks(dataset, indices)
+    return drawn_from(
+        dataset,
+        batch,
+        indices=indices,
+        masks=masks,
+        input_key=input_key,
+        label_key=label_key,
+        mean=mean,
+        std=std,
+    )
+
+
+def drawn_from(
+    dataset: Any,
+    batch: Any,
+    *,
+    indices: Sequence[int] | None,
+    masks: Tensor | None = None,
+    input_key: Key | None = None,
+    label_key: Key | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+) -> Drawn:
+    """Makes probes of a batch, with what the data set tells: class names, normalisation, a note.
+
+    Args:
+        dataset: Where the batch comes from.
+        batch: As collated.
+        indices: Where its samples stand in the data set.
+        masks: Where their telling parts are.
+        input_key: See :func:`draw_probes`, as all that follow.
+        label_key: Likewise.
+        mean: Likewise.
+        std: Likewise.
+
+    Raises:
+        ProbeError: The batch has no tensor where the input is expected.
+    """
     inputs, labels = split_batch(batch, input_key, label_key)
     if labels is not None and not _are_classes(labels):
         labels = None
     display, how = to_pixels(inputs.detach().cpu(), shown_normalization(dataset, mean, std))
-    names = find_class_names(dataset)
+    note = next((owner.probe_note for owner in inside(dataset) if hasattr(owner, "probe_note")), "")
     return Drawn(
         ProbeSet(
             inputs.clone(),
-            ids=tuple(map(str, indices)),
+            ids=() if indices is None else tuple(map(str, indices)),
             labels=labels,
             masks=masks,
-            class_names=names,
+            class_names=find_class_names(dataset),
             display=display,
             display_source=how,
-            indices=tuple(indices),
-            note=str(next((owner.probe_note for owner in inside(dataset) if hasattr(owner, "probe_note")), "")),
+            indices=None if indices is None else tuple(indices),
+            note=str(note),
         ),
         batch,
     )
@@ -145,66 +190,6 @@ def shown_normalization(
     """Returns what to undo for display: a ``Normalize`` in the data set's transform, else the user's numbers."""
     transforms = [getattr(owner, name, None) for owner in inside(dataset) for name in ("transform", "transforms")]
     return choose([find_normalization(transform) for transform in transforms], normalization(mean, std))
-
-
-def find_class_names(dataset: Any) -> tuple[str, ...] | None:
-    """Returns the names that the data set (or one inside it) gives its classes, as ``classes`` or ``class_names``."""
-    for owner in inside(dataset):
-        for name in ("classes", "class_names"):
-            value = getattr(owner, name, None)
-            if isinstance(value, (list, tuple)) and value and all(isinstance(entry, str) for entry in value):
-                return tuple(value)
-    return None
-
-
-def find_labels(dataset: Any) -> npt.NDArray[np.int64] | None:
-    """Returns the true class of every sample without decoding any, or ``None`` where nothing tells them."""
-    if isinstance(dataset, Subset):
-        inner = find_labels(dataset.dataset)
-        return None if inner is None else inner[np.asarray(dataset.indices, dtype=np.int64)]
-    if isinstance(dataset, ConcatDataset):
-        parts = [find_labels(part) for part in dataset.datasets]
-        return np.concatenate([p for p in parts if p is not None]) if all(p is not None for p in parts) else None
-    candidates = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels")]
-    samples = getattr(dataset, "samples", None)
-    if isinstance(samples, list) and samples and isinstance(samples[0], tuple) and len(samples[0]) == 2:
-        candidates.append([label for _, label in samples])
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
-        candidates.append(dataset.tensors[1])
-    for candidate in candidates:
-        labels = _integers(candidate)
-        if labels is not None and len(labels) == len(dataset):
-            return labels
-    wrapped = _wrapped(dataset)
-    return find_labels(wrapped) if wrapped is not None and len(wrapped) == len(dataset) else None
-
-
-def inside(dataset: Any) -> Iterator[Any]:
-    """Yields the data set and those it wraps, from the outside in."""
-    yield dataset
-    if isinstance(dataset, ConcatDataset):
-        for part in dataset.datasets:
-            yield from inside(part)
-    elif (wrapped := _wrapped(dataset)) is not None:
-        yield from inside(wrapped)
-
-
-def _wrapped(dataset: Any) -> Any:
-    for name in ("dataset", "subset"):
-        value = getattr(dataset, name, None)
-        if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (str, list, dict)):
-            return value
-    return None
-
-
-def _integers(candidate: Any) -> npt.NDArray[np.int64] | None:
-    if not isinstance(candidate, (Tensor, np.ndarray, list, tuple)):
-        return None
-    try:
-        values = np.asarray(candidate)
-    except (ValueError, TypeError, RuntimeError):
-        return None  # ragged lists of annotations are not class labels
-    return values.astype(np.int64) if values.ndim == 1 and values.dtype.kind in "iu" else None
 
 
 def _check_indices(indices: Sequence[int], total: int) -> None:
@@ -274,20 +259,7 @@ def _item(batch: Any, key: Key | None, usual: tuple[str, ...], place: int, argum
 
 
 def _masks(dataset: Any, indices: Sequence[int]) -> Tensor | None:
-    located = [_locate(dataset, index) for index in indices]
+    located = [locate(dataset, index) for index in indices]
     if not all(hasattr(base, "probe_mask") for base, _ in located):
         return None
     return torch.stack([torch.as_tensor(base.probe_mask(index)).bool() for base, index in located])
-
-
-def _locate(dataset: Any, index: int) -> tuple[Any, int]:
-    """Follows one index through the wrappers to the data set that holds the sample."""
-    if isinstance(dataset, Subset):
-        return _locate(dataset.dataset, int(dataset.indices[index]))
-    if isinstance(dataset, ConcatDataset):
-        part = int(np.searchsorted(dataset.cumulative_sizes, index, side="right"))
-        return _locate(dataset.datasets[part], index - (dataset.cumulative_sizes[part - 1] if part else 0))
-    wrapped = _wrapped(dataset)
-    if wrapped is not None and len(wrapped) == len(dataset) and not hasattr(dataset, "probe_mask"):
-        return _locate(wrapped, index)
-    return dataset, index

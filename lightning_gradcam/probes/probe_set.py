@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,6 +27,12 @@ SCHEMA = 1
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 _DTYPES = {str(dtype): dtype for dtype in (*_FLOATS, *_INTEGERS)}
+# What a file may expand to: this much, and beyond it so many times its own size.
+_ROOM, _TIMES = 256 * 2**20, 100
+_META_ROOM = 4 * 2**20
+# Deflate can't do better: a member that claims more is none.
+_DEFLATE = 1032
+_PART = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +100,7 @@ class ProbeSet:
             if value is not None and len(value) != count:
                 raise ProbeError(f"probes: got {len(value)} {name} for {count} inputs; give one for each")
         if len(set(self.ids)) != count:
-            twice = next(name for name in self.ids if self.ids.count(name) > 1)
+            twice = Counter(self.ids).most_common(1)[0][0]
             raise ProbeError(f"probes: the id {twice!r} stands more than once; give each probe an id of its own")
 
     def __len__(self) -> int:
@@ -196,6 +206,10 @@ class ProbeSet:
         buffer = io.BytesIO()
         encoded = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         np.savez_compressed(buffer, meta=encoded, **arrays)
+        if _room(buffer.tell(), _ROOM) < sum(array.nbytes for array in arrays.values()) + 2**16:
+            # So flat that a reader would have to take it for a zip bomb.
+            buffer = io.BytesIO()
+            np.savez(buffer, meta=encoded, **arrays)
         return buffer.getvalue()
 
     @classmethod
@@ -206,34 +220,34 @@ class ProbeSet:
             ProbeFileError: As :meth:`load`.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                meta = json.loads(bytes(file["meta"]))
-                if meta["schema"] != SCHEMA:
-                    raise ProbeFileError(
-                        f"probes: {name!r} has schema {meta['schema']!r}, this version reads {SCHEMA}; save the probes"
-                        " again with this version, or install the version that wrote them"
-                    )
-                inputs = torch.from_numpy(file["inputs"])
-                if meta["dtype"] not in _DTYPES:
-                    raise KeyError(meta["dtype"])
-                probes = cls(
-                    inputs=inputs.view(_DTYPES[meta["dtype"]]),
-                    ids=tuple(meta["ids"]),
-                    labels=torch.from_numpy(file["labels"]) if "labels" in file else None,
-                    masks=torch.from_numpy(file["masks"]) if "masks" in file else None,
-                    class_names=meta["class_names"] and tuple(meta["class_names"]),
-                    display=file["display"],
-                    display_source=meta["display_source"],
-                    indices=tuple(file["indices"].tolist()) if "indices" in file else None,
-                    note=meta["note"],
+            file, meta = read_npz(data)
+            if not is_whole(meta["schema"]) or meta["schema"] != SCHEMA:
+                raise ProbeFileError(
+                    f"probes: {name!r} has schema {meta['schema']!r:.40}, this version reads {SCHEMA}; save the probes"
+                    " again with this version, or install the version that wrote them"
                 )
-                intact = probes.fingerprint == meta["fingerprint"]
+            labels = checked(file["labels"], "labels", "int64", (1, 2)) if "labels" in file else None
+            masks = checked(file["masks"], "masks", "bool", (2, 3, 4)) if "masks" in file else None
+            indices = checked(file["indices"], "indices", "int64", (1,)) if "indices" in file else None
+            inputs = torch.from_numpy(file["inputs"])
+            probes = cls(
+                inputs=inputs.view(_DTYPES[text(meta, "dtype")]),
+                ids=texts(meta, "ids"),
+                labels=None if labels is None else torch.from_numpy(labels),
+                masks=None if masks is None else torch.from_numpy(masks),
+                class_names=None if meta["class_names"] is None else texts(meta, "class_names"),
+                display=file["display"],
+                display_source=text(meta, "display_source"),
+                indices=None if indices is None else tuple(indices.tolist()),
+                note=text(meta, "note"),
+            )
+            intact = probes.fingerprint == text(meta, "fingerprint")
         except ProbeFileError:
             raise
         except Exception as error:  # broken bytes raise from many depths of zip, zlib, NumPy and JSON
             raise ProbeFileError(
-                f"probes: {name!r} is truncated or no probe set ({type(error).__name__}: {error}); save the probes"
-                " again, or leave probes= out to have them drawn"
+                f"probes: {name!r} is truncated or no probe set ({type(error).__name__}: {error!s:.200}); save the"
+                " probes again, or leave probes= out to have them drawn"
             ) from error
         if not intact:
             raise ProbeFileError(f"probes: {name!r} is damaged: its inputs do not have the fingerprint it states")
@@ -244,3 +258,85 @@ def _raw(inputs: Tensor) -> Any:
     # NumPy has no bfloat16: its bits travel as int16, and the true type's name beside them.
     plain = inputs.contiguous()
     return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def read_npz(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Reads a ``.npz`` file of plain numbers that may come from anyone.
+
+    Nothing is allocated before the zip's directory, the array's header and the file's own size have agreed on how much
+    it is; ``np.load`` trusts each of them, and reads members that are no arrays.
+
+    Args:
+        data: The whole file.
+
+    Returns:
+        The arrays by name, and what stands as JSON in the one called ``meta``.
+
+    Raises:
+        Exception: Of many kinds, where the bytes are broken.
+    """
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        members = file.infolist()
+        if sum(member.file_size for member in members) > _room(len(data), _ROOM):
+            raise ValueError(f"expands to far more than the {len(data)} bytes that it has")
+        if sum(member.compress_size for member in members) > len(data):
+            raise ValueError("its parts lie upon each other")
+        for member in members:
+            if member.file_size > _DEFLATE * member.compress_size:
+                raise ValueError(f"{member.filename[:40]!r} claims more bytes than it can have")
+            with file.open(member) as stream:
+                arrays[member.filename.removesuffix(".npy")] = _array(stream, member.file_size)
+    meta = arrays.pop("meta")
+    if meta.dtype != np.uint8 or meta.size > _room(len(data), _META_ROOM):
+        raise ValueError(f"'meta' is {meta.dtype} {list(meta.shape)}, expected bytes")
+    stated = json.loads(meta.tobytes())
+    if not isinstance(stated, dict):
+        raise TypeError(f"'meta' is a {type(stated).__name__}, expected an object")
+    return arrays, stated
+
+
+def _room(size: int, floor: int) -> int:
+    return floor + _TIMES * size
+
+
+def _array(stream: Any, size: int) -> npt.NDArray[Any]:
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("an array has a header of another version")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    left = size - stream.tell()
+    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
+        raise ValueError(f"an array of {str(dtype):.40} {str(shape):.80} does not take the {left} bytes that it has")
+    content = np.empty(left, np.uint8)
+    for start in range(0, left, _PART):
+        content[start : start + _PART] = np.frombuffer(stream.read(min(_PART, left - start)), np.uint8)
+    stream.read()  # the checksum is compared at the end
+    return content.view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def checked(array: npt.NDArray[Any], name: str, dtype: str, axes: Sequence[int]) -> npt.NDArray[Any]:
+    """Returns an array of the type and the number of axes that it has to have, or raises a TypeError."""
+    if array.dtype != dtype or array.ndim not in axes:
+        raise TypeError(f"{name!r} is {array.dtype} {list(array.shape)}, expected {dtype} of {axes[0]} axes")
+    return array
+
+
+def is_whole(value: object) -> bool:
+    """Whether JSON has a whole number here that fits into 64 bits; ``true`` and ``1.0`` are none."""
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def text(stated: Any, name: str) -> str:
+    """Returns an entry that has to be a string, or raises a KeyError or TypeError."""
+    value = stated[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name!r} is a {type(value).__name__}, expected text")
+    return value
+
+
+def texts(stated: Any, name: str) -> tuple[str, ...]:
+    """Returns an entry that has to be a list of strings, or raises a KeyError or TypeError."""
+    value = stated[name]
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise TypeError(f"{name!r} is no list of texts")
+    return tuple(value)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard import isolated
-from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes, find_class_names, inside
+from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes
 from lightning_gradcam.probes.folder import read_folder
+from lightning_gradcam.probes.passing import Passing
 from lightning_gradcam.probes.probe_set import ProbeSet
+from lightning_gradcam.probes.wrapped import find_class_names, inside
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class ProbeOptions:
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
 
+    def passing(self) -> Passing:
+        """Returns an empty collection of samples that pass by."""
+        return Passing(self.num_probes, self.input_key)
+
 
 def obtain_probes(
     options: ProbeOptions,
@@ -50,6 +56,7 @@ def obtain_probes(
     resumed: Mapping[str, Any],
     archived: Callable[[str], ProbeSet],
     redraw: bool = True,
+    passing: Passing | None = None,
 ) -> tuple[Drawn, str | None]:
     """Returns the run's probes and the batch that they are fed in.
 
@@ -60,6 +67,7 @@ def obtain_probes(
         archived: Reads the probes of the archive in a folder.
         redraw: The loader's data set is the one that a resumed run's indices belong to. ``False``: the archived inputs
             are used as they are.
+        passing: Samples that have passed by, of data that can't be indexed.
 
     Returns:
         The probes with their batch, and a remark for the user where they are not what the checkpoint names.
@@ -75,6 +83,10 @@ def obtain_probes(
             drawn = _given(options, find_loader)
             if resumed and resumed["fingerprint"] != drawn.probes.fingerprint:
                 remark = "the given probes are others than the checkpoint's, so its earlier maps can't be compared"
+        elif passing is not None:
+            drawn, remark = _passed(options, find_loader, passing)
+        elif resumed.get("transferred"):
+            drawn = replace(_batched(archived(resumed["archive"]), options), transferred=True)
         elif resumed:
             drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw=redraw)
         else:
@@ -109,6 +121,18 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
             class_names=options.class_names or find_class_names(dataset),
         )
     return _batched(probes, options)
+
+
+def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Passing) -> tuple[Drawn, str | None]:
+    try:
+        dataset = getattr(find_loader(), "dataset", None)
+    except ProbeError:  # loaders of other libraries have none
+        dataset = None
+    drawn = passing.drawn(dataset, label_key=options.label_key, mean=options.mean, std=options.std)
+    few = None
+    if not passing.complete:
+        few = f"num_probes: got {options.num_probes}, and only {len(passing)} samples passed by; these are the probes"
+    return drawn, few
 
 
 def _drawn_again(

@@ -1,0 +1,70 @@
+"""Collated batches of whatever structure: some of their samples, and several of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
+    """Returns some samples of a collated batch.
+
+    Args:
+        batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists and dicts; all else belongs to every
+            sample.
+        start: The first sample.
+        stop: The one after the last.
+        samples: ``N``.
+
+    Example:
+        >>> part_of({"x": torch.arange(3), "names": ["a", "b", "c"], "scale": 2}, 1, 3, 3)
+        {'x': tensor([1, 2]), 'names': ['b', 'c'], 'scale': 2}
+    """
+    if isinstance(batch, Tensor):
+        return batch[start:stop] if batch.dim() and len(batch) == samples else batch
+    if isinstance(batch, Mapping):
+        parts = {key: part_of(value, start, stop, samples) for key, value in batch.items()}
+        return parts if type(batch) is dict else type(batch)(parts)  # type: ignore[call-arg]
+    if isinstance(batch, (tuple, list)):
+        # (x, y) of two samples has as many entries as samples, too.
+        whole = all(isinstance(entry, Tensor) and entry.dim() and len(entry) == samples for entry in batch)
+        if len(batch) == samples and not whole:
+            return batch[start:stop]
+        entries = [part_of(entry, start, stop, samples) for entry in batch]
+        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
+    return batch
+
+
+def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """Puts parts of batches together: the reverse of :func:`part_of`.
+
+    Args:
+        parts: Of one structure.
+        sizes: How many samples each has.
+
+    Example:
+        >>> join_parts([(torch.tensor([1]), ["a"]), (torch.tensor([2, 3]), ["b", "c"])], [1, 2])
+        (tensor([1, 2, 3]), ['a', 'b', 'c'])
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        fits = all(part.dim() and len(part) == size for part, size in zip(parts, sizes, strict=True))
+        return torch.cat(list(parts)) if fits else first
+    if isinstance(first, Mapping):
+        whole = {key: join_parts([part[key] for part in parts], sizes) for key in first}
+        return whole if type(first) is dict else type(first)(whole)  # type: ignore[call-arg]
+    if isinstance(first, (tuple, list)):
+        if all(len(part) == size and not _has_tensors(part) for part, size in zip(parts, sizes, strict=True)):
+            return [entry for part in parts for entry in part]
+        entries = [join_parts([part[place] for part in parts], sizes) for place in range(len(first))]
+        return type(first)(*entries) if hasattr(first, "_fields") else type(first)(entries)
+    return first
+
+
+def _has_tensors(part: Any) -> bool:
+    return any(isinstance(entry, Tensor) for entry in part)

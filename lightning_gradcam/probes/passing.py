@@ -1,0 +1,67 @@
+"""Probes from data that can't be indexed: the first samples that pass by, copied before the model gets them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from lightning_gradcam.batch import join_parts, part_of
+from lightning_gradcam.probes.dataset import Drawn, Key, drawn_from, input_of
+
+
+class Passing:
+    """Collects samples from batches that pass by, until there are enough.
+
+    Args:
+        count: How many are wanted.
+        input_key: Where a batch holds the input.
+
+    Example:
+        >>> passing = Passing(3, None)
+        >>> for batch in ([torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])], [torch.ones(2, 1, 4, 4), torch.zeros(2)]):
+        ...     passing.take(batch)
+        >>> len(passing), passing.complete
+        (3, True)
+    """
+
+    def __init__(self, count: int, input_key: Key | None) -> None:
+        self._count = count
+        self._input_key = input_key
+        self._batches: list[Any] = []
+        self._sizes: list[int] = []
+
+    def __len__(self) -> int:
+        return sum(self._sizes)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are as many as wanted."""
+        return len(self) >= self._count
+
+    def take(self, batch: Any) -> None:
+        """Copies the samples of a batch that are still wanted, to the CPU.
+
+        Raises:
+            ProbeError: The batch has no tensor where the input is expected.
+        """
+        found = len(input_of(batch, self._input_key))
+        wanted = min(self._count - len(self), found)
+        if wanted > 0:
+            # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
+            with torch.inference_mode(False):
+                self._batches.append(tree_map(_copied, part_of(batch, 0, wanted, found)))
+            self._sizes.append(wanted)
+
+    def drawn(self, dataset: Any, **options: Any) -> Drawn:
+        """Returns the probes, in the order in which they passed; see :func:`draw_probes` for the options."""
+        batch = join_parts(self._batches, self._sizes)
+        drawn = drawn_from(dataset, batch, indices=None, input_key=self._input_key, **options)
+        return replace(drawn, transferred=True)
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf
