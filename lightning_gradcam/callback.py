@@ -12,7 +12,15 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.failures import OnError
-from lightning_gradcam.host import Callback, Host, averages_before, check_forward, check_forward_fn, siblings
+from lightning_gradcam.host import (
+    Callback,
+    Host,
+    averages_before,
+    check_forward,
+    check_forward_fn,
+    rank_zero_warn,
+    siblings,
+)
 from lightning_gradcam.inputs import check_output_key
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.layout import parse_layouts
@@ -216,19 +224,23 @@ class GradCAMCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
-        if trainer.is_global_zero:
-            self._run.start_or_wait(Host(trainer, pl_module))
+        host = Host(trainer, pl_module)
+        if host.explains:
+            self._run.start_or_wait(host)
+        elif host.unsupported:
+            rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported} can be explained")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Under ``trainer.validate``: draws the probes and tries the configuration."""
         host = Host(trainer, pl_module)
-        if trainer.is_global_zero and host.stage == "validate":
+        if host.explains and host.stage == "validate":
             self._run.start_or_wait(host)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Under ``trainer.test``: draws the probes and tries the configuration."""
-        if trainer.is_global_zero:
-            self._run.start_or_wait(Host(trainer, pl_module))
+        host = Host(trainer, pl_module)
+        if host.explains:
+            self._run.start_or_wait(host)
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
         """Takes probes from data that can't be indexed."""
@@ -259,13 +271,13 @@ class GradCAMCallback(Callback):
         host = Host(trainer, pl_module)
         if self._run.waiting and host.stage == "validate":
             self._run.start_or_wait(host)
-        if trainer.is_global_zero and not host.checking and host.ends_validation and averages_before(trainer, self):
+        if host.explains and not host.checking and host.ends_validation and averages_before(trainer, self):
             self._run.ended(host, host.step)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains, if this validation is due."""
         host = Host(trainer, pl_module)
-        if trainer.is_global_zero and not host.checking and not averages_before(trainer, self):
+        if host.explains and not host.checking and not averages_before(trainer, self):
             self._run.ended(host, host.step)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
@@ -275,14 +287,14 @@ class GradCAMCallback(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains under ``trainer.test``."""
-        if trainer.is_global_zero:
-            host = Host(trainer, pl_module)
+        host = Host(trainer, pl_module)
+        if host.explains:
             self._run.ended(host, host.step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains where there is no validation whose end could be used."""
         host = Host(trainer, pl_module)
-        if trainer.is_global_zero and not host.validates:
+        if host.explains and not host.validates:
             self._run.ended(host, host.step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -293,7 +305,7 @@ class GradCAMCallback(Callback):
         """Stores which probes are in use and where the archive stands, in plain types."""
         # Not `state_dict`: Lightning refuses two stateful callbacks of one key in the Trainer's constructor, before
         # `setup` can say that they need different names.
-        if self._run.session is not None:
+        if self._run.session is not None and trainer.is_global_zero:
             checkpoint.setdefault("callbacks", {})[self.state_key] = self._run.state(self._run.session)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@
     ├── ProbeFileError: a saved probe set that can't be read
     ├── ArchiveError: an archive that can't be read, or belongs to another run
     ├── StalledError: work in the background that does not come to an end
+    ├── OtherRankError: what all ranks do together failed on another one
+    ├── LostRankError: ranks that wait for each other in different places
     └── CaptureError (also a RuntimeError): no gradient or no activation came back
 """
 
@@ -59,6 +61,14 @@ class ArchiveError(LightningGradCAMError):
 
 class StalledError(LightningGradCAMError):
     """Work in the background has taken so long that nobody should wait for it any more."""
+
+
+class OtherRankError(LightningGradCAMError):
+    """What all ranks do together has failed on another one."""
+
+
+class LostRankError(LightningGradCAMError):
+    """Ranks wait for each other in different places; only a new start helps."""
 
 
 class CaptureError(LightningGradCAMError, RuntimeError):

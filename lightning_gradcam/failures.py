@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from lightning_gradcam.errors import LightningGradCAMError, LostRankError
+
 _IN_A_ROW = 3
 
 OnError = Literal["warn", "raise"]
+
+# What a failure of each kind costs; sinks are named after their classes.
+_MEANS = {
+    "explaining": "no maps and no pictures of this step",
+    "taking probes": "these samples are no probes; the next batch is tried",
+    "reading an earlier step": "it does not count in the scale of the coming pictures",
+    "the archive": "this step's maps are not kept; those of other steps are as they were",
+    "drawing": "no pictures of this step; its maps are in the archive all the same",
+    "the background worker": "pictures may be missing; maps are still written to the archive",
+    "closing": "what was not written out by then may be missing there",
+    "the sink": "this step is missing there; other loggers and the archive are not concerned",
+}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Failures:
     """Keeps failures of ours from stopping anyone's training; each kind is given up after three in a row.
 
-    The first failure of a kind is reported with its traceback, the next ones in one line.
+    The first failure of a kind is reported with what it means, what to do and its traceback, the next ones in short.
 
     Args:
         on_error: ``"warn"`` reports a failure; ``"raise"`` lets it through.
@@ -64,9 +80,10 @@ class Failures:
             final: Nothing can be stopped or tried again any more: it is reported, whatever ``on_error`` says.
 
         Raises:
-            Exception: The failure itself, with ``on_error="raise"``.
+            Exception: The failure itself, with ``on_error="raise"``, and where ranks have lost each other: going on
+                would leave the others waiting for ever.
         """
-        if self._on_error == "raise" and not final:
+        if (self._on_error == "raise" and not final) or isinstance(error, LostRankError):
             raise error
         self._in_a_row[kind] += 1
         what = f"lightning-gradcam: {kind} failed at step {step}"
@@ -79,5 +96,25 @@ class Failures:
         details = f"{type(error).__name__}: {error}"
         if kind not in self._explained:
             self._explained.add(kind)
-            details = "".join(traceback.format_exception(error))
+            details = f"{_meaning(kind)}{_advice(error)}\n{''.join(traceback.format_exception(error))}"
         self._warn(f"{what} {then}\n{details}")
+
+
+def _meaning(kind: str) -> str:
+    means = next((means for name, means in _MEANS.items() if kind.startswith(name)), None)
+    return f"What it means: {means}.\n" if means is not None else ""
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, LightningGradCAMError):
+        return "What to do: see the last line."
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return "What to do: make room on that disk, or raise its quota."
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        return "What to do: let this process write there, or log to another folder."
+    if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
+        return "What to do: look whether a folder was moved, deleted or replaced by a file, and put it back."
+    return (
+        "What to do: the traceback's last lines name the place; where that is neither your own code nor your logger's,"
+        " please report it with this text."
+    )

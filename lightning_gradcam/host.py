@@ -99,6 +99,26 @@ class Host:
     module: LightningModule
 
     @property
+    def shards(self) -> bool:
+        """Whether each rank holds only a part of the weights, so that a forward needs all ranks."""
+        return bool(_kinds(self.trainer.strategy) & {"ModelParallelStrategy"})
+
+    @property
+    def explains(self) -> bool:
+        """Whether this rank takes part in explaining: rank zero, and all where the weights are sharded."""
+        return self.unsupported is None and (self.trainer.is_global_zero or self.shards)
+
+    @property
+    def unsupported(self) -> str | None:
+        """Which strategy keeps the weights in a form that can't be explained; ``None`` where that is possible."""
+        strategy: Any = self.trainer.strategy
+        if "FSDPStrategy" in _kinds(strategy):
+            return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
+        if "DeepSpeedStrategy" in _kinds(strategy) and getattr(strategy, "zero_stage_3", False):
+            return "DeepSpeed stage 3 has the weights only inside its own forward; stage 2, or ModelParallelStrategy,"
+        return None
+
+    @property
     def stage(self) -> str:
         """``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``."""
         function = self.trainer.state.fn
@@ -195,7 +215,9 @@ class Host:
     def explaining(self) -> Iterator[None]:
         """Everything the host must not notice: model, random numbers, stage and logging are as before on leaving."""
         training = self.trainer.training
-        with preserved(self.module):
+        # FSDP2 puts whole weights and a rank's own part in the same places by turns; the guard has to find, and to
+        # leave, the parts.
+        with _sharded_again(self.module), preserved(self.module):
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
             # takes this attribute away again.
             vars(self.module)["log"] = lambda *args, **kwargs: None
@@ -236,6 +258,38 @@ class Host:
                 return self.module(inputs) if forward_fn is None else forward_fn(self.module, inputs)
 
         return forward
+
+
+def _kinds(strategy: object) -> set[str]:
+    return {kind.__name__ for kind in type(strategy).__mro__}
+
+
+@contextmanager
+def _sharded_again(model: nn.Module) -> Iterator[None]:
+    wrapped: list[Any] = [part for part in model.modules() if "FSDPModule" in _kinds(part)]
+    for part in wrapped:
+        part.reshard()
+    try:
+        yield
+    except BaseException:
+        for part in wrapped:
+            _end_forward(part)
+        raise
+    finally:
+        for part in wrapped:
+            part.reshard()
+
+
+def _end_forward(part: Any) -> None:
+    """Tells FSDP2 that a forward which failed is over; it would keep the whole weights where their parts belong."""
+    # There is no public way, and these names may go.
+    state = part._get_fsdp_state()
+    groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
+    for holder in (state, *groups):
+        if hasattr(holder, "_training_state"):
+            holder._training_state = type(holder._training_state).IDLE
+    if hasattr(state, "_state_ctx"):
+        state._state_ctx.iter_forward_root = None
 
 
 def _first(loaders: Any) -> Any:

@@ -39,6 +39,7 @@ class Request:
         check: Make sure that a zero gradient is none by construction; once is enough for a model.
         copies: The model is known to change a layer's output in place; it is found out where not given.
         keep_output: Keep the model's output; it can be larger than all maps.
+        halve: Take half as many samples at once where memory does not suffice.
     """
 
     targets: Sequence[Target]
@@ -50,6 +51,7 @@ class Request:
     check: bool = True
     copies: bool = False
     keep_output: bool = True
+    halve: bool = True
 
 
 def explain(
@@ -97,7 +99,7 @@ def explain(
             except LayerError as error:
                 raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
             except (RuntimeError, MemoryError) as error:
-                if stop - start == 1 or not is_out_of_memory(error):
+                if stop - start == 1 or not asked.halve or not is_out_of_memory(error):
                     raise
                 found = None
             if found is None:

@@ -51,7 +51,15 @@ class Plan:
     copies: bool = False
     tried: bool = False
 
-    def explain(self, model: nn.Module, load: Callable[[int, int], Inputs], probes: ProbeSet, forward: Forward) -> Cams:
+    def explain(
+        self,
+        model: nn.Module,
+        load: Callable[[int, int], Inputs],
+        probes: ProbeSet,
+        forward: Forward,
+        *,
+        halve: bool = True,
+    ) -> Cams:
         """Computes signed maps of all probes.
 
         Args:
@@ -59,6 +67,7 @@ class Plan:
             load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
             probes: The probes.
             forward: From inputs to the model's output.
+            halve: Take half as many probes at once where memory does not suffice.
         """
         targets, methods, layouts = self._resolved
         asked = Request(
@@ -71,6 +80,7 @@ class Plan:
             check=not self.tried,
             copies=self.copies,
             keep_output=False,
+            halve=halve,
         )
         given = Given(len(probes), probes.labels, probes.masks, self.score)
         return explain(model, self.layers, load, given, asked)

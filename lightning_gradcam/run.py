@@ -21,6 +21,7 @@ from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes.dataset import Drawn, input_of
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.wrapped import has_indices
+from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.record import UNTRAINED_EPOCH
 from lightning_gradcam.schedule import Schedule
 from lightning_gradcam.session import EXPLAINING, Session
@@ -83,6 +84,7 @@ class Run:
         self._id = uuid.uuid4().hex
         self._failures = Failures(options.on_error, rank_zero_warn)
         self._fitted = False
+        self._ranks = Ranks(together=False)
 
     def start_or_wait(self, host: Host) -> None:
         """Starts as soon as the model is whole and there are inputs: both may have to be the training's own.
@@ -97,6 +99,7 @@ class Run:
             # The end of the validation that the probes come from is soon enough.
             return
         if not waited:
+            self._join(host)
             self._streams = self._needs_stream(host)
         if not waited or self._lazy:
             self._lazy = uninitialized(host.module)
@@ -120,7 +123,7 @@ class Run:
         """A validation, or what stands for it, has ended: explains if it is due, at ``step``."""
         if self.waiting and len(self._passing) and not uninitialized(host.module):
             self._start_late(host, step)
-        if not host.fitting or self.schedule.due(host.epoch, time.monotonic()):
+        if self._ranks.as_first(self._is_wanted(host, step)):
             self._log(host, step)
 
     def settle(self) -> None:
@@ -137,6 +140,7 @@ class Run:
         """Waits until everything is written, and closes the sinks."""
         if self.session is not None:
             self.session.close()
+        self._ranks.close()
 
     def report(self, host: Host) -> None:
         """Says where the archive is, or why there is none."""
@@ -182,6 +186,11 @@ class Run:
         self.schedule.validations = int(state.get("validations", 0))
         self.schedule.every = int(state.get("every", self.schedule.every))
 
+    def _join(self, host: Host) -> None:
+        """Where all ranks explain together, they agree on every step of it from here on."""
+        self._ranks.close()
+        self._ranks = Ranks(together=host.shards)
+
     def _needs_stream(self, host: Host) -> bool:
         """Whether probes can only be had from batches that pass by."""
         if self.session is not None or self._options.probes.given is not None:
@@ -199,9 +208,15 @@ class Run:
         elif self.resumed:
             return False
         try:
-            return not has_indices(getattr(host.probe_loader(), "dataset", None))
+            streams = not has_indices(getattr(host.probe_loader(), "dataset", None))
         except ProbeError:
-            return True
+            streams = True
+        if streams and host.shards:
+            raise ProbeError(
+                "probes: the data can't be indexed, and each rank sees other samples of it, while all have to explain"
+                " the same; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+            )
+        return streams
 
     def _say_that_it_waits(self, host: Host) -> None:
         lazy = self._lazy
@@ -240,34 +255,45 @@ class Run:
         if self.session is None or self._drawn is None:
             self._open(host, resumed, untrained=untrained)
         elif host.fitting:
-            self.session.check(self._try(host, self._drawn))
-            if resumed and resumed["run"] == self.state(self.session)["run"]:
-                self.session.rewind(resumed["step"])
+            cams = self._try(host, self._drawn)
+            with self._ranks.together("the archive"):
+                self.session.check(cams)
+                if resumed and resumed["run"] == self.state(self.session)["run"]:
+                    self.session.rewind(resumed["step"])
 
     def _open(self, host: Host, resumed: dict[str, Any], *, untrained: bool) -> None:
-        self._drawn, other_probes = obtain_probes(
-            self._options.probes,
-            host.probe_loader,
-            resumed=resumed,
-            archived=lambda path: Archive.open(path).probes,
-            redraw=host.stage != "test",
-            passing=self._passing if len(self._passing) else None,
-        )
+        with self._ranks.together("drawing probes"):
+            self._drawn, other_probes = obtain_probes(
+                self._options.probes,
+                host.probe_loader,
+                resumed=resumed,
+                archived=lambda path: Archive.open(path).probes,
+                redraw=host.stage != "test",
+                passing=self._passing if len(self._passing) else None,
+            )
+        if not self._ranks.same(self._drawn.probes.fingerprint):
+            raise ProbeError(
+                "probes: the ranks have drawn different ones, though their weights are shards of one model; make the"
+                " validation data set the same on all ranks, or give probes="
+            )
         cams = self._try(host, self._drawn)
-        self.log_dir = self._find_log_dir(host)
-        self.session, no_copy = Session.start(
-            self._options.plan,
-            self._drawn.probes,
-            cams,
-            run=self._id,
-            log_dir=self.log_dir,
-            loggers=host.loggers,
-            sinks=self._options.sinks,
-            resumed=resumed,
-            copy_steps=host.fitting,
-            worker=Worker(background=self._options.background),
-            failures=self._failures,
-        )
+        # The other ranks compute, and leave recording and drawing to the first.
+        first = host.trainer.is_global_zero
+        with self._ranks.together("the archive"):
+            self.log_dir = self._find_log_dir(host) if first else None
+            self.session, no_copy = Session.start(
+                self._options.plan,
+                self._drawn.probes,
+                cams,
+                run=self._id,
+                log_dir=self.log_dir,
+                loggers=host.loggers if first else [],
+                sinks=self._options.sinks if first else [],
+                resumed=resumed if first else {},
+                copy_steps=host.fitting,
+                worker=Worker(background=self._options.background),
+                failures=self._failures,
+            )
         for remark in (other_probes, no_copy):
             if remark is not None:
                 rank_zero_warn(f"lightning-gradcam: {remark}")
@@ -278,7 +304,8 @@ class Run:
 
     def _try(self, host: Host, drawn: Drawn) -> Cams:
         try:
-            return self._explain(host, drawn, self._options.plan)
+            with self._ranks.together("trying the configuration"):
+                return self._explain(host, drawn, self._options.plan)
         except LightningGradCAMError:
             raise
         except Exception as error:
@@ -293,24 +320,33 @@ class Run:
 
         def load(start: int, stop: int) -> Inputs:
             batch = part_of(drawn.batch, start, stop, len(drawn.probes))
-            batch = host.prepared(batch, transferred=drawn.transferred)
+            # What fails here on one rank must not leave the others alone in the forward.
+            with self._ranks.together("preparing the probes"):
+                batch = host.prepared(batch, transferred=drawn.transferred)
             picture = input_of(batch, self._options.probes.input_key)
             return Inputs(picture if function is None else batch, picture)
 
         with host.explaining():
-            return plan.explain(host.module, load, drawn.probes, host.forward_of(function))
+            # Ranks that explain together have to take the same parts.
+            return plan.explain(host.module, load, drawn.probes, host.forward_of(function), halve=not host.shards)
 
-    def _log(self, host: Host, step: int) -> None:
-        if self.session is None or self._drawn is None or self._failures.given_up(EXPLAINING):
-            return
-        if not host.fitting and self._fitted:
-            return
+    def _is_wanted(self, host: Host, step: int) -> bool:
+        if host.fitting and not self.schedule.due(host.epoch, time.monotonic()):
+            return False
+        if self.session is None or self._failures.given_up(EXPLAINING) or (self._fitted and not host.fitting):
+            return False
         if not host.fitting and self.session.last_step == step:
             rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
+            return False
+        return True
+
+    def _log(self, host: Host, step: int) -> None:
+        if self.session is None or self._drawn is None:
             return
         with self._failures.contained(EXPLAINING, step=step):
             began = time.perf_counter()
-            cams = self._explain(host, self._drawn, self.session.plan)
+            with self._ranks.together("explaining"):
+                cams = self._explain(host, self._drawn, self.session.plan)
             blocked = self.session.log(cams, epoch=host.epoch, step=step, stage=host.stage, began=began)
             if remark := self.schedule.spent(blocked):
                 rank_zero_info(f"lightning-gradcam: {remark}")

@@ -27,6 +27,7 @@ from lightning_gradcam.tiles import maxima
 from lightning_gradcam.worker import Worker
 
 EXPLAINING = "explaining"
+RECALLING = "reading an earlier step for the run's scale"
 # Seconds that the training thread waits while the worker writes to the archive.
 _ARCHIVE_PATIENCE = 60.0
 
@@ -218,6 +219,8 @@ class Session:
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
         self._waiting_for(self._worker.close)
+        # An interrupt can come while a step waits for room in the worker's queue, which it then never reaches.
+        self._catch_up()
         sinks, self._unclosed = self._unclosed, []
         self.settle(final=True)
         for name, sink in _named(sinks).items():
@@ -253,7 +256,8 @@ class Session:
         step, epoch = record.step, record.epoch
         self._record(record)
         drawn: list[Entry] = []
-        self._attempt("drawing", step, lambda: drawn.append(self._draw(record)))
+        if self._sinks:
+            self._attempt("drawing", step, lambda: drawn.append(self._draw(record)))
         if drawn:
             self._serve(step, "", lambda sink: partial(sink.log, drawn[0]))
         spent = {"seconds": blocked, "background_seconds": time.perf_counter() - begin}
@@ -300,8 +304,10 @@ class Session:
 
     def _recall(self, archive: ArchiveWriter) -> None:
         if self.plan.drawing.scale == "run":
-            for index in range(len(archive.steps)):
-                self._remember(archive.record(index))
+            for index, step in enumerate(archive.steps):
+                if not self._failures.given_up(RECALLING):
+                    with self._failures.contained(RECALLING, step=step):
+                        self._remember(archive.record(index))
         self.last_step = max(archive.steps, default=self.last_step)
 
     def _remember(self, record: CamRecord) -> None:

@@ -1,0 +1,110 @@
+"""The processes that have to explain together, because each holds only a part of the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+
+from lightning_gradcam.errors import LostRankError, OtherRankError
+
+# Seconds that a rank waits for the others to come to the same place: longer than any explanation takes.
+_PATIENCE = 300.0
+# What a message may take; all ranks send as much.
+_BYTES = 2048
+
+
+class Ranks:
+    """Keeps ranks in step: what one decides holds for all, and what fails on one fails on all.
+
+    Where every rank has all weights there is nothing to agree on: rank zero explains alone, and this does nothing.
+
+    Args:
+        together: All ranks have to run the same forward.
+        patience: Seconds that a rank waits for the others.
+
+    Example:
+        >>> ranks = Ranks(together=False)
+        >>> with ranks.together("explaining"):
+        ...     decided = ranks.as_first(True)
+        >>> decided
+        True
+    """
+
+    def __init__(self, *, together: bool, patience: float = _PATIENCE) -> None:
+        self._patience = patience
+        self._group: Any = None
+        if together and distributed.is_initialized() and distributed.get_world_size() > 1:
+            # A group of its own: a message of ours never meets one of the training's, and has its own time limit.
+            self._group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=patience))
+
+    def as_first(self, decision: bool) -> bool:
+        """Returns what rank zero has decided."""
+        return decision if self._group is None else bool(self._said(decision, "deciding")[0])
+
+    def same(self, text: str) -> bool:
+        """Whether all ranks have the same text."""
+        return self._group is None or len(set(self._said(text, "comparing"))) == 1
+
+    @contextmanager
+    def together(self, what: str) -> Iterator[None]:
+        """Runs the body on every rank, and fails on every rank where it fails on one.
+
+        Args:
+            what: Happens in the body, for the error.
+
+        Raises:
+            OtherRankError: It failed on another rank alone.
+            LostRankError: Another rank has not come to its end in time: it waits for this one in the middle of a
+                forward, and there is no way back.
+        """
+        failed: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            if self._group is None:
+                raise
+            failed = error
+        if self._group is None:
+            return
+        said = self._said(None if failed is None else f"{type(failed).__name__}: {failed}", what)
+        if failed is not None:
+            raise failed
+        for rank, text in enumerate(said):
+            if text is not None:
+                raise OtherRankError(f"{what} failed on rank {rank}: {text}")
+
+    def close(self) -> None:
+        """Ends the group."""
+        group, self._group = self._group, None
+        if group is not None and distributed.is_initialized():
+            distributed.destroy_process_group(group)
+
+    def _said(self, value: Any, what: str) -> list[Any]:
+        """Returns every rank's value, in the order of the ranks."""
+        # Not `all_gather_object`, which sends pickles.
+        text = json.dumps(value).encode()[: _BYTES - 1]
+        own = torch.zeros(_BYTES, dtype=torch.uint8)
+        own[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        found = [torch.empty_like(own) for _ in range(distributed.get_world_size(self._group))]
+        try:
+            distributed.all_gather(found, own, group=self._group)
+        except RuntimeError as error:
+            raise LostRankError(
+                f"{what}: another rank did not come to the same place within {self._patience:g} seconds, most likely"
+                " because this one failed in the middle of a forward that all share; the run can't go on and is"
+                " resumed from its last checkpoint"
+            ) from error
+        return [_read(bytes(each.tolist()).rstrip(b"\0")) for each in found]
+
+
+def _read(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # a long error, cut off
+        return text.decode(errors="replace")

@@ -1,0 +1,132 @@
+"""One of several processes that train together; run by `tests/test_distributed.py` as `python -m tests.ranks`.
+
+Leaves what a rank has at the end in `<out>/rank<r>.pt`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+import lightning_gradcam.run
+from lightning_gradcam import GradCAMCallback
+from lightning_gradcam.ranks import Ranks
+from tests.conftest import TinyModule, loaders, tiny_data, trainer
+from tests.setups import LAYERS, Stream
+from tests.test_purity import Recorder, Watch, flat, random_states
+
+DataLoader = torch.utils.data.DataLoader
+
+
+class Sharded(TinyModule):
+    """Each rank holds a part of its weights."""
+
+    def configure_model(self) -> None:
+        if not isinstance(self.net, FSDPModule):
+            mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
+            for part in (self.net.conv1, self.net.conv2, self.net):
+                fully_shard(part, mesh=mesh)
+
+
+class Preparing(Sharded):
+    """Can't prepare the five probes on rank one, once training has begun."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if len(batch[0]) == 5 and self.trainer.global_step and self.trainer.global_rank == 1:
+            raise RuntimeError("rank 1 fails")
+        return batch
+
+
+class Failing:
+    """Makes a module's forward raise where we explain, on some ranks."""
+
+    def __init__(self, ranks: list[int], after: int) -> None:
+        self.ranks, self.after, self.seen = ranks, after, 0
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        rank = torch.distributed.get_rank()
+        if torch.is_grad_enabled() and not module.training:
+            self.seen += 1
+            if rank in self.ranks and self.seen > self.after:
+                raise RuntimeError(f"rank {rank} fails")
+
+
+def main(options: dict[str, Any], out: Path) -> None:
+    warnings.filterwarnings("ignore", message=".*num_workers.*")
+    torch.set_num_threads(1)
+    if patience := options.get("patience"):
+        lightning_gradcam.run.Ranks = partial(Ranks, patience=patience)  # type: ignore[misc]
+    kind = options["strategy"]
+    strategy: Any = DDPStrategy(process_group_backend="gloo")
+    if kind != "ddp":
+        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    module = {"sharded": Sharded, "preparing": Preparing}.get(kind, TinyModule)
+    data = loaders()
+    if options.get("stream"):
+        data = DataLoader(tiny_data(), 8), DataLoader(Stream(2), 4)
+    callbacks: list[Any] = [watch := Watch()]
+    ours = GradCAMCallback(LAYERS, targets=["predicted", "label"], log_untrained=True, **options.get("ours", {}))
+    if options.get("with", True):
+        callbacks.append(ours)
+    recorder = Recorder()
+    running = trainer(
+        out,
+        strategy=strategy,
+        devices=2,
+        callbacks=callbacks,
+        logger=recorder,
+        log_every_n_steps=1,
+        max_epochs=3,
+        **options.get("trainer", {}),
+    )
+    pl.seed_everything(7, verbose=False)
+    model = module()
+    if failing := options.get("failing"):
+        model.net.get_submodule(failing.pop("at")).register_forward_pre_hook(Failing(**failing))
+    running.fit(model, *data)
+    whole = {name: _whole(value) for name, value in model.state_dict().items()}
+    rank = running.global_rank
+    if running.is_global_zero and ours.archive is not None:
+        last = ours.archive.record(-1)
+        maps = {tuple(map(str, key)): torch.from_numpy(np.array(values)) for key, values in last.maps.items()}
+    else:
+        maps = {}
+    left = {
+        "local": {name: _local(value).clone() for name, value in model.state_dict().items()},
+        "whole": whole,
+        "grads": {name: None if p.grad is None else _local(p.grad) for name, p in model.named_parameters()},
+        "optimizers": [{k: _local(v) for k, v in flat(o.state_dict()).items()} for o in running.optimizers],
+        "watched": [{k: _local(v) for k, v in flat(seen).items()} for seen in watch.seen],
+        "logged": recorder.rows,
+        "random": random_states(),
+        "python": random.random(),
+        "maps": maps,
+        "inputs": ours.probes.inputs if ours.probes is not None else None,
+        "steps": list(ours.archive.steps) if ours.archive is not None else [],
+        "groups": len(torch.distributed.distributed_c10d._world.pg_map),
+    }
+    torch.save(left, out / f"rank{rank}.pt")
+
+
+def _local(value: Any) -> Any:
+    return value.to_local().detach() if hasattr(value, "to_local") else value
+
+
+def _whole(value: Any) -> Any:
+    return value.full_tensor() if hasattr(value, "full_tensor") else value.clone()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,126 @@
+"""Two processes on Lightning's own strategies: no hang, the maps of one process, one set of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_gradcam import Archive, compute_cams
+from tests.conftest import TinyModule
+from tests.setups import LAYERS
+from tests.test_guard import assert_same
+from tests.test_purity import listed
+
+ROOT = Path(__file__).resolve().parents[1]
+# Training alone takes some ten seconds; whoever hangs is found here and not by CI's own limit.
+LIMIT = 150
+
+
+def run(out: Path, **options: Any) -> tuple[list[dict[str, Any]], str]:
+    """Trains in two processes; returns what each rank has left, and all that was printed."""
+    done = start(out, **options)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(out / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)], done.stderr
+
+
+def start(out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    out.mkdir(exist_ok=True)
+    hidden = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.ranks", json.dumps(options), str(out)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=LIMIT
+    )
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process(tmp_path: Path, strategy: str) -> None:
+    with_ours, _ = run(tmp_path / "with", strategy=strategy)
+    without, _ = run(tmp_path / "without", strategy=strategy, **{"with": False})
+    for rank in (0, 1):
+        for part in ("local", "whole", "grads", "optimizers", "watched", "logged", "random", "python", "groups"):
+            assert_same(listed(without[rank][part]), listed(with_ours[rank][part]), f"rank {rank} {part}")
+    if strategy == "sharded":
+        name = "net.conv1.weight"
+        assert with_ours[0]["local"][name].shape[0] == with_ours[1]["local"][name].shape[0] == 2
+    # One set of files, rank zero's.
+    assert [rank["steps"] for rank in with_ours] == [with_ours[0]["steps"], []]
+    folders = [path.parent for path in (tmp_path / "with").rglob("manifest.json")]
+    assert len(folders) == 1
+    archive = Archive.open(str(folders[0]))
+    assert archive.epochs == (-1, 0, 1, 2)
+    sheets = [path.name for path in (folders[0] / "sheets").rglob("*.png")]
+    assert len(sheets) == len(LAYERS) * 4, sheets
+    # The last validation saw the final weights.
+    module = TinyModule()
+    module.load_state_dict(
+        {name: value for name, value in with_ours[0]["whole"].items() if "num_batches" not in name}, strict=False
+    )
+    cams = compute_cams(module, with_ours[0]["inputs"], LAYERS, relu=False)
+    for layer in LAYERS:
+        found = with_ours[0]["maps"][layer, "gradcam", "predicted"]
+        torch.testing.assert_close(found, cams[layer, "gradcam", "predicted"], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_a_wrong_configuration_ends_all_ranks_before_the_first_step(tmp_path: Path, strategy: str) -> None:
+    done = start(tmp_path / "run", strategy=strategy, ours={"layout": {"net.conv9": "NCHW"}})
+    assert done.returncode != 0
+    assert "layout: layer 'net.conv9' not found" in done.stderr
+    assert not list(tmp_path.rglob("rank*.pt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["norm1", "head"])
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_what_fails_on_all_ranks_is_reported_and_training_goes_on(tmp_path: Path, strategy: str, at: str) -> None:
+    failing = {"ranks": [0, 1], "after": 1, "at": at}
+    broken, printed = run(tmp_path / "broken", strategy=strategy, failing=failing)
+    without, _ = run(tmp_path / "without", strategy=strategy, **{"with": False})
+    assert printed.count("explaining failed at step") == 3, printed
+    assert "the 3rd time in a row, and is given up" in printed
+    for rank in (0, 1):
+        assert_same(without[rank]["local"], broken[rank]["local"], f"rank {rank}")
+
+
+@pytest.mark.slow
+def test_what_fails_on_one_rank_before_the_shared_forward_is_reported_and_training_goes_on(tmp_path: Path) -> None:
+    broken, printed = run(tmp_path / "broken", strategy="preparing", ours={"num_probes": 5})
+    without, _ = run(tmp_path / "without", strategy="preparing", **{"with": False})
+    assert "preparing the probes failed on rank 1: RuntimeError: rank 1 fails" in printed
+    for rank in (0, 1):
+        assert_same(without[rank]["local"], broken[rank]["local"], f"rank {rank}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_in_the_middle_of_a_shared_forward_leaves_no_other_waiting_for_ever(
+    tmp_path: Path, rank: int
+) -> None:
+    failing = {"ranks": [rank], "after": 1, "at": "norm1"}
+    done = start(tmp_path / "run", strategy="sharded", failing=failing, patience=5)
+    assert done.returncode != 0
+    assert "another rank did not come to the same place within 5 seconds" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_stream_under_shards_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    done = start(tmp_path / "run", strategy="sharded", stream=True)
+    assert done.returncode != 0
+    assert "each rank sees other samples of it" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_stream_is_explained_on_replicated_ranks(tmp_path: Path) -> None:
+    ranks, _ = run(tmp_path / "run", strategy="ddp", stream=True)
+    assert ranks[0]["steps"] == sorted(ranks[0]["steps"])
+    assert len(ranks[0]["steps"]) >= 3
