@@ -24,7 +24,11 @@ from collections.abc import Iterable
 
 
 class LightningGradCAMError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of everything that this package raises on purpose; its text is one line that a terminal can show."""
+
+    def __str__(self) -> str:
+        # Names of layers, classes and files are quoted in it, and may be any text.
+        return printable(super().__str__())
 
 
 class ConfigurationError(LightningGradCAMError, ValueError):
@@ -73,6 +77,21 @@ class LostRankError(LightningGradCAMError):
 
 class CaptureError(LightningGradCAMError, RuntimeError):
     """A layer gave no activation or no gradient where one was needed."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Returns text as terminals and event files can hold it: signs that can't be printed become their escapes.
+
+    Args:
+        text: From anyone.
+        keep: Signs that stay as they are, such as the line breaks of a traceback.
+
+    Example:
+        >>> printable("new\nline")
+        'new\\nline'
+    """
+    signs = (s if s.isprintable() or s in keep else s.encode("unicode_escape").decode() for s in text)
+    return "".join(signs)
 
 
 def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40) -> str:

@@ -18,27 +18,38 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from lightning_gradcam.errors import ConfigurationError, ProbeError
+from lightning_gradcam.errors import ConfigurationError, ProbeError, printable
 from lightning_gradcam.guard import isolated, preserved
 from lightning_gradcam.storage import Storage, join
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
-    from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+    from pytorch_lightning.utilities import rank_zero_info as _info
+    from pytorch_lightning.utilities import rank_zero_warn as _warn
 else:
     _packages = ("pytorch_lightning", "lightning.pytorch")
     # In the order of import: a script's own Lightning comes before what its libraries bring along.
     _loaded = [name for name in sys.modules if name in _packages]
     _package = _loaded[0] if _loaded else _packages[0 if find_spec(_packages[0]) is not None else 1]
     Callback = import_module(_package).Callback
-    rank_zero_info = import_module(f"{_package}.utilities").rank_zero_info
-    rank_zero_warn = import_module(f"{_package}.utilities").rank_zero_warn
+    _info = import_module(f"{_package}.utilities").rank_zero_info
+    _warn = import_module(f"{_package}.utilities").rank_zero_warn
 
 __all__ = ["Callback", "rank_zero_info", "rank_zero_warn"]
 
 RUNS_FOLDER = "gradcam_runs"
 _ROOTS = ("pytorch_lightning", "lightning")
 C = TypeVar("C")
+
+
+def rank_zero_info(message: str) -> None:
+    """Says something on rank zero; names in it may be any text."""
+    _info(printable(message, keep="\n"))
+
+
+def rank_zero_warn(message: str) -> None:
+    """Warns on rank zero; names and tracebacks in it may be any text."""
+    _warn(printable(message, keep="\n"), stacklevel=5)
 
 
 def check_forward(module: nn.Module) -> None:

@@ -69,6 +69,9 @@ def resolve_layers(
                     f"layers: the given {type(spec).__name__} is not a submodule of {type(model).__name__}; pass a"
                     " module that belongs to it, or its dotted name"
                 )
+        elif public_name(spec) in available:
+            # Before patterns and "auto": a name that was found once must mean that layer for ever.
+            names = [public_name(spec)]
         elif spec == AUTO:
             if auto is None:
                 raise LayerError("layers: 'auto' needs a forward to look at; name the layer instead")
@@ -78,8 +81,6 @@ def resolve_layers(
             names = _matching(available, spec)
             if not names:
                 raise LayerError(f"layers: no layer matches the pattern {spec!r}{did_you_mean(spec, available)}")
-        elif public_name(spec) in available:
-            names = [public_name(spec)]
         else:
             raise LayerError(f"layers: layer {spec!r} not found{did_you_mean(spec, available)}")
         found.update((name, available[name]) for name in names)

@@ -73,9 +73,10 @@ def check_name(name: object) -> str:
     Raises:
         ConfigurationError: It is empty, or has other signs than letters, digits, ``_``, ``-`` and ``.``.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
         raise ConfigurationError(
-            f"name: got {name!r}; it becomes a folder and a tag: use letters, digits, '_', '-' and '.'"
+            f"name: got {name!r:.200}; it becomes a folder and a tag: use letters, digits, '_', '-' and '.', a"
+            " hundred at most"
         )
     return name
 

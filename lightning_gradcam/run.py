@@ -26,6 +26,7 @@ from lightning_gradcam.record import UNTRAINED_EPOCH
 from lightning_gradcam.schedule import Schedule
 from lightning_gradcam.session import EXPLAINING, Session
 from lightning_gradcam.sinks import Sink
+from lightning_gradcam.state import SCHEMA, flaw
 from lightning_gradcam.storage import absolute
 from lightning_gradcam.worker import Worker
 
@@ -155,8 +156,15 @@ class Run:
         archive = self.session.archive if self.session is not None else None
         if archive is None or not host.fitting:
             return
-        if archive.steps:
-            rank_zero_info(f"lightning-gradcam: maps of {len(archive.steps)} steps are in {archive.path}")
+        try:
+            steps = archive.steps
+        except OSError as error:
+            rank_zero_warn(f"lightning-gradcam: the archive {archive.path} can't be listed ({error})")
+            return
+        if steps:
+            rank_zero_info(f"lightning-gradcam: maps of {len(steps)} steps are in {archive.path}")
+        elif self.session is not None and self.session.last_step >= 0:
+            rank_zero_warn(f"lightning-gradcam: no maps are in {archive.path}; the warnings above say why")
         else:
             options = self._options
             rank_zero_warn(
@@ -169,7 +177,7 @@ class Run:
         archive = session.archive
         indices = session.probes.indices
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "indices": None if indices is None else list(indices),
             "fingerprint": session.probes.fingerprint,
             "archive": "" if archive is None else absolute(archive.path),
@@ -181,7 +189,14 @@ class Run:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Takes a checkpoint's state over when the run starts."""
+        """Takes a checkpoint's state over when the run starts; what can't be used is said, and stops nobody."""
+        if (why := flaw(state)) is not None:
+            rank_zero_warn(
+                f"lightning-gradcam: the checkpoint's state of this callback can't be used ({why}); training goes on"
+                " with new probes and a record that begins here; resume from another checkpoint to go on with the"
+                " earlier ones"
+            )
+            return
         self.resumed = dict(state)
         self.schedule.validations = int(state.get("validations", 0))
         self.schedule.every = int(state.get("every", self.schedule.every))

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# Seconds to wait for another process's lock.
+_LOCK_PATIENCE = 60.0
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]")
 
 
@@ -51,21 +62,63 @@ class Storage:
         try:
             temporary.write_bytes(data)
             os.replace(temporary, target)
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            # The system names no file where the disk is full.
+            raise OSError(error.errno, error.strerror, str(target)) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
         """Deletes one file."""
         self._files.rm_file(f"{self._path}/{name}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder, and keeps out whoever else locks it while the body runs.
+
+        Only on a local disk: on object stores, and on file systems and machines without locks, nobody is kept out. The
+        lock ends with the process, so that one that is killed leaves none behind, and no file.
+
+        Raises:
+            TimeoutError: Another process has held the lock for a minute.
+        """
+        if not self._local or fcntl is None:
+            yield
+            return
+        os.makedirs(self._path, exist_ok=True)
+        handle = os.open(self._path, os.O_RDONLY)
+        try:
+            until = time.monotonic() + _LOCK_PATIENCE
+            while not _lock(handle):
+                if time.monotonic() > until:
+                    raise TimeoutError(errno.ETIMEDOUT, "another process does not give the folder free", self._path)
+                time.sleep(0.02)
+            yield
+        finally:
+            os.close(handle)
 
     def names(self, folder: str) -> list[str]:
         """Returns the sorted names of what is in a sub-folder; none where it does not exist."""
         self._files.invalidate_cache()
         try:
             found = self._files.ls(f"{self._path}/{folder}", detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+
+def _lock(handle: int) -> bool:
+    """Tries to lock an open folder; where there are no locks it counts as locked."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def join(root: str, *parts: str) -> str:
@@ -88,4 +141,4 @@ def safe_name(text: str) -> str:
     cleaned = _UNSAFE.sub("_", text)[:120]
     if cleaned == text and text.strip("."):
         return text
-    return f"{cleaned.strip('.') or '_'}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return f"{cleaned.strip('.') or '_'}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -123,7 +123,11 @@ def draw_tiles(
         mixed[broken], colors[broken] = _faded(base[broken]), 224
         raw = maxima(maps, relu=False) if drawing.scale == "minmax" else own[key]
         captions = [_map_caption(record, key, row, raw[i], bool(blank[i])) for i, row in enumerate(chosen)]
-        if key.target not in ("predicted", "label") and not key.target.isdigit() and record.classes[key.target][0] >= 0:
+        if (
+            key.target not in ("predicted", "label")
+            and not _is_class(key.target)
+            and record.classes[key.target][0] >= 0
+        ):
             # Which class it is differs from row to row, and stands nowhere else.
             names = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
@@ -198,8 +202,13 @@ def _headings(target: str, probes: ProbeSet) -> tuple[str, str]:
         # Both classes have to fit above a small tile.
         shown = target.replace("_vs_", " vs ")
         return shown, f"map: {shown}"
-    shown = f"class {probes.class_name(int(target))}" if target.isdigit() else target
+    shown = f"class {probes.class_name(int(target))}" if _is_class(target) else target
     return f"overlay: {shown}", f"map: {shown}"
+
+
+def _is_class(target: str) -> bool:
+    """Whether a target's name is a class index; a function may be named with other digits than these."""
+    return target.isascii() and target.isdigit()
 
 
 def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bool) -> tuple[str, ...]:

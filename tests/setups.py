@@ -383,7 +383,7 @@ class Setup:
         run: What is done.
         ours: Makes our callbacks.
         logged: How many steps are logged, at least.
-        needs: A name in `pytorch_lightning.callbacks` that older ones lack.
+        needs: A name in `pytorch_lightning.callbacks` or `torch.compiler` that older versions lack.
     """
 
     module: Callable[[], pl.LightningModule] = TinyModule
@@ -432,8 +432,8 @@ SETUPS: dict[str, Setup] = {
     "bf16-mixed": Setup(options={"precision": "bf16-mixed"}),
     "bf16-true": Setup(options={"precision": "bf16-true"}),
     "64-true": Setup(options={"precision": "64-true"}),
-    "torch.compile of the module": Setup(run=fit_compiled),
-    "torch.compile of a part": Setup(PartCompiled),
+    "torch.compile of the module": Setup(run=fit_compiled, needs="set_stance"),
+    "torch.compile of a part": Setup(PartCompiled, needs="set_stance"),
     "activation checkpointing": Setup(Checkpointed),
     "activation checkpointing, reentrant": Setup(
         CheckpointedReentrant, ours=lambda **options: [GradCAMCallback(["net.relu1", "net.relu2"], **options)]

@@ -17,7 +17,7 @@ PACKAGE = Path(lightning_gradcam.__file__).parent
 # From the first to the last room; a module may import from those above it, and from its own row.
 ROWS: list[tuple[str, ...]] = [
     ("errors",),
-    ("storage", "failures", "worker", "schedule", "snapshot", "batch", "ranks"),
+    ("storage", "failures", "worker", "schedule", "snapshot", "batch", "ranks", "state", "npz"),
     ("guard",),
     ("probes",),
     ("layers", "layout", "inputs", "intercept", "awaken"),

@@ -120,6 +120,7 @@ def test_in_place_activations_do_not_reach_what_was_stored(layer: str) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 can't leave compilation out")
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("part", [False, True])
 def test_compiled_models_and_parts_of_models(backend: str, part: bool) -> None:
@@ -137,6 +138,7 @@ def test_compiled_models_and_parts_of_models(backend: str, part: bool) -> None:
         torch.testing.assert_close(found[key], maps, rtol=0, atol=1e-10)
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 can't leave compilation out")
 @pytest.mark.parametrize("part", ["model", "block", "method"])
 def test_a_torch_that_cannot_leave_compilation_out_refuses_compiled_models(
     part: str, monkeypatch: pytest.MonkeyPatch

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -500,3 +503,29 @@ def test_the_constructor_touches_no_files(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     GradCAMCallback(["a"], probes="nowhere.npz", drawing=Drawing(colormap="Reds"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_archive_can_lie_on_a_remote_file_system(tmp_path: Path) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    trainer(url, callbacks=callback).fit(TinyModule(), *loaders())
+    assert callback.archive is not None
+    assert callback.archive.path == f"{url}/gradcam_runs/0/gradcam"
+    archive = Archive.open(f"{url}/gradcam_runs/0/gradcam")
+    assert archive.epochs == (0, 1)
+    assert archive.maps("net.relu2").shape == (2, 8, 6, 6)
+    files = fsspec.filesystem("memory").find(url.removeprefix("memory:/") + "/gradcam_runs/0/gradcam/sheets")
+    assert len([name for name in files if name.endswith(".png")]) == 2
+
+
+class FSDPStrategy(SingleDeviceStrategy):
+    """Named as Lightning's, which needs a GPU."""
+
+
+def test_a_strategy_whose_weights_cannot_be_explained_is_said_and_left_alone(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    running = trainer(tmp_path, callbacks=callback, strategy=FSDPStrategy("cpu"))
+    with pytest.warns(UserWarning, match=r"nothing is logged: FSDPStrategy \(FSDP1\).*ModelParallelStrategy"):
+        running.fit(TinyModule(), *loaders())
+    assert running.current_epoch == 2
+    assert callback.archive is None

@@ -18,6 +18,11 @@ from tests.setups import LAYERS
 from tests.test_guard import assert_same
 from tests.test_purity import listed
 
+try:
+    from torch.distributed.fsdp import FSDPModule  # noqa: F401
+except ImportError:
+    pytest.skip("this torch has no fully_shard in torch.distributed.fsdp", allow_module_level=True)
+
 ROOT = Path(__file__).resolve().parents[1]
 # Training alone takes some ten seconds; whoever hangs is found here and not by CI's own limit.
 LIMIT = 150

@@ -155,6 +155,10 @@ def test_the_run_scale_remembers_earlier_steps(tmp_path: Path) -> None:
     assert straight.archive.epochs == (-1, 0)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, pl.__version__.split(".")[:2])) < (2, 5),
+    reason="before 2.5, Lightning gives callbacks no state under validate and test",
+)
 def test_validate_with_a_checkpoint_uses_its_probes(tmp_path: Path) -> None:
     first = run(tmp_path, 1, seed=5)
     callback = GradCAMCallback("net.relu2", on_error="raise")
@@ -166,6 +170,10 @@ def test_validate_with_a_checkpoint_uses_its_probes(tmp_path: Path) -> None:
     assert len(callback.archive.steps) == 1
 
 
+@pytest.mark.skipif(
+    tuple(map(int, pl.__version__.split(".")[:2])) < (2, 5),
+    reason="before 2.5, Lightning gives callbacks no state under validate and test",
+)
 def test_test_with_a_checkpoint_uses_its_probes_without_complaint(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

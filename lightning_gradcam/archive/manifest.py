@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,8 +15,10 @@ import torch
 
 from lightning_gradcam.archive.step_file import SCHEMA
 from lightning_gradcam.errors import ArchiveError
+from lightning_gradcam.npz import is_whole, text, texts
 
 MANIFEST, PROBES, STEPS = "manifest.json", "probes.npz", "steps"
+_LARGEST_MAP = 2**31
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,24 @@ class Manifest:
         """
         try:
             values = json.loads(raw)
-            if values["schema"] != SCHEMA:
+            if not is_whole(values["schema"]) or values["schema"] != SCHEMA:
                 raise ArchiveError(
-                    f"archive: {place!r} has schema {values['schema']!r}, this version reads {SCHEMA}; install the"
+                    f"archive: {place!r} has schema {values['schema']!r:.40}, this version reads {SCHEMA}; install the"
                     " version that wrote it"
                 )
-            values.update({key: tuple(values[key]) for key in ("layers", "methods", "targets")})
-            return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArchiveError(f"archive: the manifest in {place!r} is damaged ({error})") from error
+            if strange := set(values) - {field.name for field in fields(cls)}:
+                raise ValueError(f"it has the entry {min(strange)!r:.80}, which this version does not know")
+            texts_of = {name: text(values, name) for name in ("run", "name", "score", "fingerprint")}
+            created = text(values, "created") if "created" in values else ""
+            lists = {name: texts(values, name) for name in ("layers", "methods", "targets")}
+            for name in ("parent", "versions"):
+                _check_entries(values.get(name), name)
+            shapes = values["map_shapes"]
+            if not isinstance(shapes, dict) or not all(map(_is_shape, shapes.values())):
+                raise TypeError("'map_shapes' is no object of lists of sizes")
+            return cls(**{**values, **texts_of, **lists, "created": created})
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ArchiveError(f"archive: the manifest in {place!r} is damaged ({error!s:.200})") from error
 
     def to_bytes(self) -> bytes:
         """Returns the content of the file."""
@@ -89,3 +101,21 @@ class Manifest:
         """Returns what keeps the maps of two archives from standing in one: differing fields, by name."""
         names = ("layers", "methods", "targets", "score", "map_shapes", "fingerprint")
         return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+def _is_shape(value: object) -> bool:
+    """Whether it can be a map's shape: what is made of it is allocated."""
+    if (
+        not isinstance(value, list)
+        or not 1 <= len(value) <= 4
+        or not all(is_whole(size) and size > 0 for size in value)
+    ):
+        return False
+    return math.prod(value) <= _LARGEST_MAP
+
+
+def _check_entries(value: object, name: str) -> None:
+    if value is not None and not (
+        isinstance(value, dict) and all(isinstance(entry, str) or is_whole(entry) for entry in value.values())
+    ):
+        raise TypeError(f"{name!r} is no object of texts and numbers")

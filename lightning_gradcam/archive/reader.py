@@ -30,6 +30,7 @@ class Archive:
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self._storage = storage
+        self._listed: list[tuple[int, int, int, str]] = []
         self.manifest = manifest
 
     @classmethod
@@ -40,15 +41,20 @@ class Archive:
             path: The folder, local or a URL that fsspec knows.
 
         Raises:
-            ArchiveError: There is no manifest, or it is damaged or of another schema.
+            ArchiveError: There is no manifest, or it can't be read, is damaged or of another schema.
         """
-        storage = Storage(path)
         try:
+            storage = Storage(path)
             raw = storage.read(MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             raise ArchiveError(
-                f"archive: no {MANIFEST} in {storage.root!r}; give the folder <log dir>/<name> of a run"
+                f"archive: no {MANIFEST} in {os.fspath(path)!r}; give the folder <log dir>/<name> of a run"
             ) from None
+        except Exception as error:  # object stores have exceptions of their own
+            raise ArchiveError(
+                f"archive: {os.fspath(path)!r} can't be read ({type(error).__name__}: {error!s:.200}); check the path,"
+                " the rights of this process and, for a URL, that its fsspec package is installed"
+            ) from error
         return cls(storage, Manifest.parse(raw, storage.root))
 
     def __repr__(self) -> str:
@@ -92,6 +98,11 @@ class Archive:
             return ProbeSet.from_bytes(self._storage.read(PROBES), name=name)
         except FileNotFoundError as error:
             raise ArchiveError(f"archive: {name} is missing; its maps can't be told apart without it") from error
+        except OSError as error:
+            raise ArchiveError(
+                f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check the rights of this"
+                " process, and the disk"
+            ) from error
 
     def maps(
         self, layer: str, method: str | None = None, target: str | int | None = None, relu: bool = True
@@ -123,14 +134,16 @@ class Archive:
                 )
         key = CamKey(*(str(value) for value, _ in chosen.values()))
         files = self._files()
-        stacked = np.zeros((len(files), len(self.probes), *(self._shape(layer, key.method) or ())), np.float32)
+        shape = (len(self.probes), *(self._shape(layer, key.method) or ()))
+        # Not before the first file has turned out to be as large as the manifest says.
+        stacked = np.zeros((0, *shape), np.float32)
         for row, (*_, file) in enumerate(files):
             maps = self._read(file).maps.get(key)
-            if maps is None or maps.shape != stacked[row].shape:
+            if maps is None or maps.shape != shape:
                 came = "nothing" if maps is None else list(maps.shape)
-                raise ArchiveError(
-                    f"archive: {file} holds {came} for {tuple(key)}, expected {list(stacked[row].shape)}"
-                )
+                raise ArchiveError(f"archive: {file} holds {came} for {tuple(key)}, expected {list(shape)}")
+            if row == 0:
+                stacked = np.zeros((len(files), *shape), np.float32)
             stacked[row] = maps
         return np.maximum(stacked, 0, out=stacked) if relu else stacked
 
@@ -138,11 +151,14 @@ class Archive:
         """Returns everything of one logged step.
 
         Args:
-            index: Its place in :attr:`steps`; negative counts from the end.
+            index: Its place in :attr:`steps`, as they were last asked for; negative counts from the end.
 
         Raises:
             ArchiveError: There is no such step, or its file is damaged.
         """
+        # Listed anew for each, the folder would be read as many times as it has files by whoever goes through them.
+        if 0 <= index < len(self._listed) and self._storage.exists(f"{STEPS}/{self._listed[index][-1]}"):
+            return self._read(self._listed[index][-1])
         files = self._files()
         if not -len(files) <= index < len(files):
             raise ArchiveError(f"index: got {index}; the archive has {len(files)} steps")
@@ -156,13 +172,14 @@ class Archive:
 
     def _files(self) -> list[tuple[int, int, int, str]]:
         names = [(name, parse_step_file_name(name)) for name in self._storage.names(STEPS)]
-        return sorted((*place, name) for name, place in names if place is not None)
+        self._listed = sorted((*place, name) for name, place in names if place is not None)
+        return self._listed
 
     def _read(self, file: str) -> CamRecord:
         try:
             return unpacked(self._storage.read(f"{STEPS}/{file}"))
         except Exception as error:
             raise ArchiveError(
-                f"archive: {self.path}/{STEPS}/{file} is damaged ({type(error).__name__}: {error}); delete that file to"
-                " read the rest"
+                f"archive: {self.path}/{STEPS}/{file} is damaged ({type(error).__name__}: {error!s:.200}); delete that"
+                " file to read the rest"
             ) from error

@@ -6,15 +6,17 @@ import io
 import json
 import re
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from lightning_gradcam.cams import CamKey
+from lightning_gradcam.npz import checked, is_whole, read_npz, text, texts
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord
+from lightning_gradcam.targets import ScoreKind
 
 SCHEMA = 1
-_NAME = re.compile(r"step-(\d+)-epoch-(untrained|\d+)(?:-(\d+))?\.npz")
+_NAME = re.compile(r"step-([0-9]{1,19})-epoch-(untrained|[0-9]{1,19})(?:-([0-9]{1,19}))?\.npz")
 _REMAINS = re.compile(rf"\.?{_NAME.pattern}(\.\d+\.tmp)?")
 
 
@@ -59,22 +61,37 @@ def packed(record: CamRecord) -> bytes:
 
 def unpacked(data: bytes) -> CamRecord:
     """Reads what :func:`packed` gave; broken bytes raise whatever they make zip, NumPy and JSON raise."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        meta = json.loads(bytes(file["meta"]))
-        maps = {}
-        for place, key in enumerate(meta["keys"]):
-            shares = file[f"map{place}"].astype(np.float32)
-            maps[CamKey(*key)] = shares * file[f"scale{place}"].reshape(-1, *[1] * (shares.ndim - 1))
-        targets = list(enumerate(meta["targets"]))
-        return CamRecord(
-            epoch=meta["epoch"],
-            step=meta["step"],
-            stage=meta["stage"],
-            score=meta["score"],
-            probe_ids=tuple(meta["probe_ids"]),
-            maps=MappingProxyType(maps),
-            scores=MappingProxyType({name: file[f"scores{place}"] for place, name in targets}),
-            classes=MappingProxyType({name: file[f"classes{place}"] for place, name in targets}),
-            predicted=file["predicted"],
-            confidence=file["confidence"],
-        )
+    file, meta = read_npz(data)
+    if meta["schema"] != SCHEMA:
+        raise ValueError(f"it has schema {meta['schema']!r:.40}, this version reads {SCHEMA}")
+    if not (is_whole(meta["epoch"]) and is_whole(meta["step"])):
+        raise TypeError("its epoch and step are no whole numbers")
+    ids, names = texts(meta, "probe_ids"), texts(meta, "targets")
+
+    def numbers(name: str, dtype: str) -> Any:
+        values = checked(file[name], name, dtype, (1,))
+        if len(values) != len(ids):
+            raise ValueError(f"{name!r} has {len(values)} entries for {len(ids)} probes")
+        return values
+
+    maps = {}
+    for place, key in enumerate(meta["keys"]):
+        layer, method, target = texts({"key": key}, "key")
+        shares = checked(file[f"map{place}"], f"map{place}", "float16", range(2, 6)).astype(np.float32)
+        if len(shares) != len(ids):
+            raise ValueError(f"'map{place}' has {len(shares)} entries for {len(ids)} probes")
+        scale = numbers(f"scale{place}", "float32").reshape(-1, *[1] * (shares.ndim - 1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            maps[CamKey(layer, method, target)] = np.multiply(shares, scale, out=shares)
+    return CamRecord(
+        epoch=meta["epoch"],
+        step=meta["step"],
+        stage=text(meta, "stage"),
+        score=cast(ScoreKind, text(meta, "score")),
+        probe_ids=ids,
+        maps=MappingProxyType(maps),
+        scores=MappingProxyType({name: numbers(f"scores{place}", "float32") for place, name in enumerate(names)}),
+        classes=MappingProxyType({name: numbers(f"classes{place}", "int64") for place, name in enumerate(names)}),
+        predicted=numbers("predicted", "int64"),
+        confidence=numbers("confidence", "float32"),
+    )

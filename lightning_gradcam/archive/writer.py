@@ -45,9 +45,30 @@ class ArchiveWriter(Archive):
             The writer, and a remark for the user where the parent's steps could not be taken over.
 
         Raises:
-            ArchiveError: The folder belongs to another run, or to this one with another configuration.
+            ArchiveError: The folder belongs to another run, or to this one with another configuration, or can't be
+                written.
         """
         storage = Storage(path)
+        try:
+            # Of two processes that begin at the same moment, the second is to find the manifest of the first.
+            with storage.locked():
+                return cls._begin(storage, manifest, probes, parent, copy_steps)
+        except OSError as error:
+            raise ArchiveError(
+                f"archive: {path!r} can't be written ({type(error).__name__}: {error}); give this process a folder that"
+                " it can write to, with room in it: another save_dir of the logger, or Trainer(default_root_dir=...)"
+            ) from error
+
+    @classmethod
+    def _begin(
+        cls,
+        storage: Storage,
+        manifest: Manifest,
+        probes: ProbeSet,
+        parent: Mapping[str, Any] | None,
+        copy_steps: bool,
+    ) -> tuple[ArchiveWriter, str | None]:
+        path = storage.root
         if storage.exists(MANIFEST):
             existing = Archive.open(path).manifest
             # A checkpoint that is only looked at (`validate`, `test`) does not make its run's archive ours to write to.
@@ -85,12 +106,32 @@ class ArchiveWriter(Archive):
             )
 
     def append(self, record: CamRecord) -> None:
-        """Writes one step's maps; never over another's: under accumulation two validations can share a step."""
+        """Writes one step's maps; never over another's: under accumulation two validations can share a step.
+
+        Raises:
+            ArchiveError: The folder is this run's no more.
+        """
+        self._check_owner()
         if self._written is None:
             self._written = Counter((step, epoch) for step, epoch, _, _ in self._files())
         place = record.step, record.epoch
         self._storage.write(f"{STEPS}/{step_file_name(*place, self._written[place])}", packed(record))
         self._written[place] += 1
+
+    def _check_owner(self) -> None:
+        # Steps without a manifest could not be opened, and beside another run's manifest they would pass for its own.
+        try:
+            owner = Archive.open(self.path).manifest.run
+        except ArchiveError as error:
+            raise ArchiveError(
+                f"archive: {self.path!r} was moved, deleted or damaged while the run went on ({error}); put it back, or"
+                " resume from a checkpoint to begin another one"
+            ) from error
+        if owner != self.manifest.run:
+            raise ArchiveError(
+                f"archive: {self.path!r} was taken over by another run ({owner}) that began at the same moment, and is"
+                " not written to; give each run a log directory or version of its own"
+            )
 
     def discard(self) -> None:
         """Deletes the steps and the manifest; the folder is then nobody's."""
@@ -103,16 +144,22 @@ class ArchiveWriter(Archive):
         for later, _, _, file in self._files():
             if later > step:
                 self._storage.remove(f"{STEPS}/{file}")
+        self._listed = []
 
 
 def _copy_steps(storage: Storage, manifest: Manifest, parent: Mapping[str, Any]) -> str | None:
     try:
         source = Archive.open(parent["archive"])
-    except (ArchiveError, OSError, ValueError) as error:
+        files = source._files()
+    except (ArchiveError, OSError) as error:
         return f"the earlier steps could not be copied, the record begins here ({error})"
     if changed := source.manifest.differences(manifest):
         return f"the earlier steps stay in {source.path!r} alone: {', '.join(changed)} changed since"
-    for step, _, _, file in source._files():
+    for step, _, _, file in files:
         if step <= int(parent["step"]):
-            storage.write(f"{STEPS}/{file}", source._storage.read(f"{STEPS}/{file}"))
+            try:
+                data = source._storage.read(f"{STEPS}/{file}")
+            except OSError as error:
+                return f"not all of the earlier steps could be copied: {file} can't be read ({error})"
+            storage.write(f"{STEPS}/{file}", data)
     return None

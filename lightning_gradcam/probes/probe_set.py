@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +13,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import ProbeError, ProbeFileError
+from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
 from lightning_gradcam.probes.display import Pixels, to_pixels
 from lightning_gradcam.storage import Storage
 
@@ -27,12 +25,6 @@ SCHEMA = 1
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 _DTYPES = {str(dtype): dtype for dtype in (*_FLOATS, *_INTEGERS)}
-# What a file may expand to: this much, and beyond it so many times its own size.
-_ROOM, _TIMES = 256 * 2**20, 100
-_META_ROOM = 4 * 2**20
-# Deflate can't do better: a member that claims more is none.
-_DEFLATE = 1032
-_PART = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +198,7 @@ class ProbeSet:
         buffer = io.BytesIO()
         encoded = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         np.savez_compressed(buffer, meta=encoded, **arrays)
-        if _room(buffer.tell(), _ROOM) < sum(array.nbytes for array in arrays.values()) + 2**16:
+        if room(buffer.tell()) < sum(array.nbytes for array in arrays.values()) + 2**16:
             # So flat that a reader would have to take it for a zip bomb.
             buffer = io.BytesIO()
             np.savez(buffer, meta=encoded, **arrays)
@@ -229,9 +221,11 @@ class ProbeSet:
             labels = checked(file["labels"], "labels", "int64", (1, 2)) if "labels" in file else None
             masks = checked(file["masks"], "masks", "bool", (2, 3, 4)) if "masks" in file else None
             indices = checked(file["indices"], "indices", "int64", (1,)) if "indices" in file else None
-            inputs = torch.from_numpy(file["inputs"])
+            inputs, dtype = torch.from_numpy(file["inputs"]), _DTYPES[text(meta, "dtype")]
+            if inputs.dtype != (torch.int16 if dtype == torch.bfloat16 else dtype):
+                raise TypeError(f"its inputs are {inputs.dtype}, and stated to be {dtype}")
             probes = cls(
-                inputs=inputs.view(_DTYPES[text(meta, "dtype")]),
+                inputs=inputs.view(dtype),
                 ids=texts(meta, "ids"),
                 labels=None if labels is None else torch.from_numpy(labels),
                 masks=None if masks is None else torch.from_numpy(masks),
@@ -258,85 +252,3 @@ def _raw(inputs: Tensor) -> Any:
     # NumPy has no bfloat16: its bits travel as int16, and the true type's name beside them.
     plain = inputs.contiguous()
     return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
-
-
-def read_npz(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Reads a ``.npz`` file of plain numbers that may come from anyone.
-
-    Nothing is allocated before the zip's directory, the array's header and the file's own size have agreed on how much
-    it is; ``np.load`` trusts each of them, and reads members that are no arrays.
-
-    Args:
-        data: The whole file.
-
-    Returns:
-        The arrays by name, and what stands as JSON in the one called ``meta``.
-
-    Raises:
-        Exception: Of many kinds, where the bytes are broken.
-    """
-    arrays = {}
-    with zipfile.ZipFile(io.BytesIO(data)) as file:
-        members = file.infolist()
-        if sum(member.file_size for member in members) > _room(len(data), _ROOM):
-            raise ValueError(f"expands to far more than the {len(data)} bytes that it has")
-        if sum(member.compress_size for member in members) > len(data):
-            raise ValueError("its parts lie upon each other")
-        for member in members:
-            if member.file_size > _DEFLATE * member.compress_size:
-                raise ValueError(f"{member.filename[:40]!r} claims more bytes than it can have")
-            with file.open(member) as stream:
-                arrays[member.filename.removesuffix(".npy")] = _array(stream, member.file_size)
-    meta = arrays.pop("meta")
-    if meta.dtype != np.uint8 or meta.size > _room(len(data), _META_ROOM):
-        raise ValueError(f"'meta' is {meta.dtype} {list(meta.shape)}, expected bytes")
-    stated = json.loads(meta.tobytes())
-    if not isinstance(stated, dict):
-        raise TypeError(f"'meta' is a {type(stated).__name__}, expected an object")
-    return arrays, stated
-
-
-def _room(size: int, floor: int) -> int:
-    return floor + _TIMES * size
-
-
-def _array(stream: Any, size: int) -> npt.NDArray[Any]:
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("an array has a header of another version")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    left = size - stream.tell()
-    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
-        raise ValueError(f"an array of {str(dtype):.40} {str(shape):.80} does not take the {left} bytes that it has")
-    content = np.empty(left, np.uint8)
-    for start in range(0, left, _PART):
-        content[start : start + _PART] = np.frombuffer(stream.read(min(_PART, left - start)), np.uint8)
-    stream.read()  # the checksum is compared at the end
-    return content.view(dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def checked(array: npt.NDArray[Any], name: str, dtype: str, axes: Sequence[int]) -> npt.NDArray[Any]:
-    """Returns an array of the type and the number of axes that it has to have, or raises a TypeError."""
-    if array.dtype != dtype or array.ndim not in axes:
-        raise TypeError(f"{name!r} is {array.dtype} {list(array.shape)}, expected {dtype} of {axes[0]} axes")
-    return array
-
-
-def is_whole(value: object) -> bool:
-    """Whether JSON has a whole number here that fits into 64 bits; ``true`` and ``1.0`` are none."""
-    return type(value) is int and -(2**63) <= value < 2**63
-
-
-def text(stated: Any, name: str) -> str:
-    """Returns an entry that has to be a string, or raises a KeyError or TypeError."""
-    value = stated[name]
-    if not isinstance(value, str):
-        raise TypeError(f"{name!r} is a {type(value).__name__}, expected text")
-    return value
-
-
-def texts(stated: Any, name: str) -> tuple[str, ...]:
-    """Returns an entry that has to be a list of strings, or raises a KeyError or TypeError."""
-    value = stated[name]
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise TypeError(f"{name!r} is no list of texts")
-    return tuple(value)

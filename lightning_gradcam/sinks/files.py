@@ -7,6 +7,9 @@ from itertools import count
 from lightning_gradcam.sinks.base import Entry, Sink
 from lightning_gradcam.storage import Storage, safe_name
 
+# A path of more has no room on some systems.
+_LONGEST = 180
+
 
 class FileSink(Sink):
     """Writes ``<root>/<layer>/step-0000000469-epoch-0003.png``.
@@ -26,7 +29,10 @@ class FileSink(Sink):
         """Writes one file a picture; each appears whole or not at all."""
         epoch = "untrained" if entry.epoch < 0 else f"{entry.epoch:04d}"
         for tag, picture in entry.pictures.items():
-            folder = "/".join(safe_name(part) for part in tag.removeprefix(f"{self._prefix}/").split("/"))
+            place = tag.removeprefix(f"{self._prefix}/")
+            folder = "/".join(safe_name(part) for part in place.split("/"))
+            if len(folder) > _LONGEST:
+                folder = safe_name(place)
             stem, name = f"{folder}/step-{entry.step:010d}-epoch-{epoch}", ""
             format, content = picture.file(self.formats)
             # Under accumulation two validations can share a step.

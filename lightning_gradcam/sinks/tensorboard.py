@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_gradcam.errors import printable
 from lightning_gradcam.picture import Picture
 from lightning_gradcam.sinks.base import Entry, Numbers, Sink
 
@@ -34,9 +35,9 @@ class TensorBoardSink(Sink):
         ready = type(writer).__module__.startswith("torch.utils.tensorboard")
         for tag, picture in entry.pictures.items():
             if ready:
-                _add_encoded(writer, tag, picture, entry.step)
+                _add_encoded(writer, printable(tag), picture, entry.step)
             else:
-                writer.add_image(tag, picture.pixels, entry.step, dataformats="HWC")
+                writer.add_image(printable(tag), picture.pixels, entry.step, dataformats="HWC")
         # TensorBoard's own thread would keep them for up to two minutes.
         writer.flush()
 

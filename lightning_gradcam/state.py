@@ -1,0 +1,58 @@
+"""Whether what a checkpoint keeps of a run can be used: it may come from another version, or be damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+SCHEMA = 1
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object, least: int = 0) -> bool:
+    return type(value) is int and value >= least
+
+
+def _are_indices(value: object) -> bool:
+    return value is None or (isinstance(value, list) and bool(value) and all(map(_is_count, value)))
+
+
+_NEEDED: dict[str, tuple[Callable[[object], bool], str]] = {
+    "indices": (_are_indices, "a list of whole numbers from 0 on, or None"),
+    "fingerprint": (_is_text, "text"),
+    "archive": (_is_text, "text"),
+    "run": (_is_text, "text"),
+    "step": (lambda value: _is_count(value, -1), "a whole number"),
+}
+_OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
+    "validations": (_is_count, "a whole number from 0 on"),
+    "every": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
+    "transferred": (lambda value: isinstance(value, bool), "True or False"),
+}
+
+
+def flaw(state: object) -> str | None:
+    """Returns why a checkpoint's state can't be used, or ``None`` where it can.
+
+    Args:
+        state: What stands in the checkpoint under the callback's key.
+
+    Example:
+        >>> flaw({"schema": 2})
+        'it has schema 2, this version reads 1'
+    """
+    if not isinstance(state, dict):
+        return f"it is a {type(state).__name__}"
+    if "schema" not in state:
+        return "'schema' is missing"
+    if type(state["schema"]) is not int or state["schema"] != SCHEMA:
+        return f"it has schema {state['schema']!r:.40}, this version reads {SCHEMA}"
+    for name, (fits, expected) in {**_NEEDED, **_OPTIONAL}.items():
+        if name not in state:
+            if name in _NEEDED:
+                return f"{name!r} is missing"
+        elif not fits(state[name]):
+            return f"{name!r} is {state[name]!r:.60}, expected {expected}"
+    return None
