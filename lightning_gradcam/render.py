@@ -15,6 +15,8 @@ from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.tiles import BROKEN, SEAM, Slices, draw_tiles, tile_size
 from lightning_gradcam.typeset import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
 
+# Header not counted; WebP ends at 16,383 pixels a side.
+_TALLEST = 15_000
 _MARGIN, _GAP, _LABELS = 12, 8, 190
 _SCALES = {
     "image": "each map by its own maximum",
@@ -77,7 +79,8 @@ def sheet(
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
     across = sum(1 if column == "input" else len(keys) for column in drawing.columns)
     width = max(_MARGIN + _LABELS + across * (tile_w + _GAP) + _MARGIN - _GAP, 480)
-    rows = _shown(len(probes), drawing.max_sheet_pixels // width // _row_height(tile_h, lines=3))
+    height = min(drawing.max_sheet_pixels // width, _TALLEST)
+    rows = _shown(len(probes), height // _row_height(tile_h, lines=3))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
     row_h = _row_height(tile_h, max(len(caption) for tile in tiles for caption in tile.captions))
     header = _header(record, layer, method, drawing, title, probes, slices)

@@ -1,0 +1,27 @@
+"""docs/setups.md lists every set-up, and says nothing but what its tests have given."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.setups import NOT_RUN, PROCESSES, SETUPS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "setups.md"
+
+
+def test_every_set_up_is_on_the_page_and_has_passed() -> None:
+    lines = PAGE.read_text().splitlines()
+    rows = dict(line.strip("| ").rsplit(" | ", 1) for line in lines if line.startswith("| ") and line.count("|") == 3)
+    titles = [*SETUPS, *(title for tests in PROCESSES.values() for title, _ in tests)]
+    assert {title: rows.get(title) for title in titles} == dict.fromkeys(titles, "passed")
+    assert set(rows) - {*PROCESSES} == {*titles, *NOT_RUN}
+
+
+@pytest.mark.parametrize("test", sorted({test.split("[")[0] for tests in PROCESSES.values() for _, test in tests}))
+def test_every_row_has_a_test(test: str) -> None:
+    file, name = test.split("::")
+    assert any(getattr(node, "name", "") == name for node in ast.walk(ast.parse((ROOT / file).read_text())))
