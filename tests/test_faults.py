@@ -409,6 +409,8 @@ class Held(MemorySink):
 
 def _train_until(root: Path, number: int) -> None:
     torch.set_num_threads(1)
+    # A process that a shell has started in the background ignores Ctrl+C, and its children do.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sink = Held(root)
     callback = GradCAMCallback(LAYERS, sinks=[sink])
 
