@@ -15,10 +15,12 @@ PAGE = ROOT / "docs" / "setups.md"
 
 def test_every_set_up_is_on_the_page_and_has_passed() -> None:
     lines = PAGE.read_text().splitlines()
-    rows = dict(line.strip("| ").rsplit(" | ", 1) for line in lines if line.startswith("| ") and line.count("|") == 3)
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    # A table's heading has an empty second cell.
+    rows = {title: outcome for title, outcome in split if outcome}
     titles = [*SETUPS, *(title for tests in PROCESSES.values() for title, _ in tests)]
     assert {title: rows.get(title) for title in titles} == dict.fromkeys(titles, "passed")
-    assert set(rows) - {*PROCESSES} == {*titles, *NOT_RUN}
+    assert set(rows) == {*titles, *NOT_RUN}
 
 
 @pytest.mark.parametrize("test", sorted({test.split("[")[0] for tests in PROCESSES.values() for _, test in tests}))
