@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
         return batch[start:stop] if batch.dim() and len(batch) == samples else batch
     if isinstance(batch, Mapping):
         parts = {key: part_of(value, start, stop, samples) for key, value in batch.items()}
-        return parts if type(batch) is dict else type(batch)(parts)  # type: ignore[call-arg]
+        return _like(batch, parts)
     if isinstance(batch, (tuple, list)):
         # (x, y) of two samples has as many entries as samples, too.
         whole = all(isinstance(entry, Tensor) and entry.dim() and len(entry) == samples for entry in batch)
@@ -57,7 +58,7 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
         return torch.cat(list(parts)) if fits else first
     if isinstance(first, Mapping):
         whole = {key: join_parts([part[key] for part in parts], sizes) for key in first}
-        return whole if type(first) is dict else type(first)(whole)  # type: ignore[call-arg]
+        return _like(first, whole)
     if isinstance(first, (tuple, list)):
         if all(len(part) == size and not _has_tensors(part) for part, size in zip(parts, sizes, strict=True)):
             return [entry for part in parts for entry in part]
@@ -68,3 +69,17 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
 
 def _has_tensors(part: Any) -> bool:
     return any(isinstance(entry, Tensor) for entry in part)
+
+
+def _like(mapping: Mapping[Any, Any], entries: dict[Any, Any]) -> Any:
+    """Returns the entries in a mapping of the same kind, where it can be filled."""
+    if type(mapping) is dict:
+        return entries
+    try:
+        # A constructor may take something else first, as that of `defaultdict`.
+        made: Any = copy(mapping)
+        for key, value in entries.items():
+            made[key] = value
+    except Exception:  # whatever a mapping raises that can't be changed
+        return entries
+    return made

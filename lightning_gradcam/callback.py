@@ -189,6 +189,15 @@ class GradCAMCallback(Callback):
         self._trainer: Trainer | None = None
         self._run = Run(self._options, self._find_log_dir)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles (of a tuner, of spawned ranks) have the options and no run: threads can't be copied."""
+        return {**vars(self), "_trainer": None, "_run": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begins anew."""
+        vars(self).update(state)
+        self._run = Run(self._options, self._find_log_dir)
+
     @property
     def name(self) -> str:
         """The root of tags and the archive's folder."""
@@ -242,14 +251,18 @@ class GradCAMCallback(Callback):
         if host.explains:
             self._run.start_or_wait(host)
 
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Takes probes from data that can't be indexed."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and dataloader_idx == 0:
             self._run.meet(Host(trainer, pl_module), batch)
 
-    def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Likewise under ``trainer.test``."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and dataloader_idx == 0:
             self._run.meet(Host(trainer, pl_module), batch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -73,15 +73,15 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
 def preserved(model: nn.Module) -> Iterator[None]:
     """Puts ``model`` into evaluation mode and gives it back exactly as it was.
 
-    Restored, after an exception too: each submodule's mode, ``requires_grad`` and ``.grad`` of each
-    parameter, the content of buffers and of tensors kept as attributes, every other attribute (counters,
-    caches, lists, hooks), the random number generators (global ones and those that a module holds) and
-    the grad mode. Inference mode is left inside: Lightning's ``validate`` and ``test`` run under it, and no
-    gradient can be had there. Autocast keeps no casts of the weights inside: one that is made without a graph, or
-    while the weights are other ones, would be used again outside.
+    Restored, after an exception too: each submodule's mode, ``requires_grad`` and ``.grad`` of each parameter, the
+    content of buffers, and of tensors and arrays kept as attributes or in a list or dict of them, every other attribute
+    (counters, caches, lists, hooks), the random number generators (global ones and those that a module holds) and the
+    grad mode. Inference mode is left inside: Lightning's ``validate`` and ``test`` run under it, and no gradient can be
+    had there. Autocast keeps no casts of the weights inside: one that is made without a graph, or while the weights are
+    other ones, would be used again outside.
 
     Parameters are not copied (that would double the model's memory), so a ``forward`` that overwrites its
-    own weights in evaluation mode is not undone.
+    own weights in evaluation mode is not undone; nor is what it does to objects of other kinds that a module holds.
 
     Args:
         model: The model that is about to be explained.
@@ -108,27 +108,41 @@ def preserved(model: nn.Module) -> Iterator[None]:
     parameters = [(p, p.requires_grad, p.grad) for p in held]
     attributes = Attributes(map(vars, modules))
     generators = Generators(attributes.generators)
-    # Assigned and not `.eval()`: modules with an overridden `train()` would do more than set the flag.
-    modes = [(vars(module), module.training) for module in modules if module.training]
     grad_enabled, caching = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
-    with torch.inference_mode(False), isolated_rng():
-        try:
-            torch.set_autocast_cache_enabled(False)
-            for owner, _ in modes:
-                owner["training"] = False
-            yield
-        finally:
-            for owner, mode in modes:
-                owner["training"] = mode
-            attributes.restore()
-            for parameter, requires_grad, grad in parameters:
-                if parameter.requires_grad != requires_grad:
-                    parameter.requires_grad_(requires_grad)
-                if parameter.grad is not grad:
-                    parameter.grad = grad
-            generators.restore()
-            torch.set_grad_enabled(grad_enabled)
-            torch.set_autocast_cache_enabled(caching)
+    # What fails to be given back must not keep the rest from it.
+    with torch.inference_mode(False), isolated_rng(), ExitStack() as stack:
+        stack.callback(torch.set_autocast_cache_enabled, caching)
+        stack.callback(torch.set_grad_enabled, grad_enabled)
+        stack.callback(generators.restore)
+        stack.callback(_restore_parameters, parameters)
+        stack.callback(attributes.restore)
+        torch.set_autocast_cache_enabled(False)
+        for module in modules:
+            if isinstance(module, torch.jit.ScriptModule):
+                _evaluate_script(module, stack)
+            elif module.training:
+                # Assigned and not `.eval()`: modules with an overridden `train()` would do more than set the flag.
+                stack.callback(vars(module).__setitem__, "training", module.training)
+                vars(module)["training"] = False
+        yield
+
+
+def _restore_parameters(parameters: Iterable[tuple[nn.Parameter, bool, torch.Tensor | None]]) -> None:
+    for parameter, requires_grad, grad in parameters:
+        if parameter.requires_grad != requires_grad:
+            parameter.requires_grad_(requires_grad)
+        if parameter.grad is not grad:
+            parameter.grad = grad
+
+
+def _evaluate_script(module: torch.jit.ScriptModule, stack: ExitStack) -> None:
+    """Puts a scripted module into evaluation mode: its flag and its buffers are not in its ``__dict__``."""
+    for buffer in module._buffers.values():
+        if buffer is not None:
+            stack.callback(buffer.data.copy_, buffer.detach().clone())
+    if module.training:
+        stack.callback(setattr, module, "training", module.training)
+        module.training = False
 
 
 def uninitialized(model: nn.Module) -> list[str]:

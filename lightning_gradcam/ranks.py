@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_gradcam.errors import LostRankError, OtherRankError
+from lightning_gradcam.errors import ConfigurationError, LostRankError, OtherRankError
 
 # Seconds that a rank waits for the others to come to the same place: longer than any explanation takes.
 _PATIENCE = 300.0
@@ -108,3 +109,28 @@ def _read(text: bytes) -> Any:
         return json.loads(text)
     except ValueError:  # a long error, cut off
         return text.decode(errors="replace")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Refuses to send anything to other ranks, which are not where this one is.
+
+    Raises:
+        ConfigurationError: From the body, where it calls them. Without this, their next message would be taken for the
+            answer, and the ranks would wait for each other or go on with each other's values.
+    """
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        with _Alone():  # type: ignore[no-untyped-call]
+            yield
+    else:
+        yield
+
+
+class _Alone(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace in ("c10d", "_c10d_functional"):
+            raise ConfigurationError(
+                f"model: its forward() sends to all ranks ({func}), while rank zero explains alone; give forward_fn= a"
+                " function that leaves this out, for instance the network before it"
+            )
+        return func(*args, **(kwargs or {}))

@@ -21,7 +21,7 @@ from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes.dataset import Drawn, input_of
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.wrapped import has_indices
-from lightning_gradcam.ranks import Ranks
+from lightning_gradcam.ranks import Ranks, alone
 from lightning_gradcam.record import UNTRAINED_EPOCH
 from lightning_gradcam.schedule import Schedule
 from lightning_gradcam.session import EXPLAINING, Session
@@ -96,6 +96,11 @@ class Run:
             ConfigurationError: What is asked for does not fit the model or the data.
         """
         waited = self.waiting
+        if self.session is not None and host.fitting and not self._fitted:
+            # What `validate` or `test` has left is no part of a training's record: its probes may be other ones.
+            self.session.close()
+            self.session.discard()
+            self.session, self._passing = None, self._options.probes.passing()
         if waited and self._streams and host.fitting and host.validates:
             # The end of the validation that the probes come from is soon enough.
             return
@@ -105,7 +110,10 @@ class Run:
         if not waited or self._lazy:
             self._lazy = uninitialized(host.module)
         self.waiting = bool(self._lazy) or (self._streams and not self._passing.complete)
-        if not self.waiting:
+        if not self.waiting and waited and self._streams and host.fitting:
+            self.waiting = True
+            self._start_late(host, host.step)
+        elif not self.waiting:
             self._start(host, untrained=not waited)
         elif not waited:
             # The sanity check takes its batches from the beginning, as the first validation does.
@@ -117,8 +125,14 @@ class Run:
         if self.session is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
             return
         if self._streams if self.waiting else self._needs_stream(host):
-            with self._failures.contained(TAKING, step=host.step) if self.waiting else nullcontext():
+            try:
                 self._passing.take(batch)
+            except LightningGradCAMError as error:
+                if not self.waiting:
+                    raise
+                self._failures.failed(TAKING, host.step, error)
+            except Exception as error:  # whatever a batch of an unknown kind raises
+                self._failures.failed(TAKING, host.step, error)
 
     def ended(self, host: Host, step: int) -> None:
         """A validation, or what stands for it, has ended: explains if it is due, at ``step``."""
@@ -261,11 +275,6 @@ class Run:
 
     def _start(self, host: Host, *, untrained: bool) -> None:
         resumed, self.resumed = self.resumed, {}
-        if self.session is not None and host.fitting and not self._fitted:
-            # What `validate` or `test` has left is no part of a training's record: its probes may be other ones.
-            self.close()
-            self.session.discard()
-            self.session = None
         self._fitted = self._fitted or host.fitting
         if self.session is None or self._drawn is None:
             self._open(host, resumed, untrained=untrained)
@@ -284,7 +293,7 @@ class Run:
                 resumed=resumed,
                 archived=lambda path: Archive.open(path).probes,
                 redraw=host.stage != "test",
-                passing=self._passing if len(self._passing) else None,
+                passing=self._passing if self._streams and len(self._passing) else None,
             )
         if not self._ranks.same(self._drawn.probes.fingerprint):
             raise ProbeError(
@@ -341,7 +350,7 @@ class Run:
             picture = input_of(batch, self._options.probes.input_key)
             return Inputs(picture if function is None else batch, picture)
 
-        with host.explaining():
+        with host.explaining(), nullcontext() if host.shards else alone():
             # Ranks that explain together have to take the same parts.
             return plan.explain(host.module, load, drawn.probes, host.forward_of(function), halve=not host.shards)
 

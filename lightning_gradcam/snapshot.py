@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -24,24 +24,26 @@ _LARGE, _HUGE, _ENOUGH = 256, 100_000, 5000
 
 
 @lru_cache(maxsize=4096)
-def _kind(kind: type) -> Literal["container", "tensor", "generator"] | None:
+def _kind(kind: type) -> Literal["container", "tensor", "array", "generator"] | None:
     """What has to be done about values of a type; remembered, because asking costs more than all else here."""
     if issubclass(kind, _CONTAINERS):
         return "container"
     if issubclass(kind, Tensor):
         return "tensor"
+    if issubclass(kind, np.ndarray):
+        return "array"
     return "generator" if issubclass(kind, _GENERATORS) else None
 
 
 class Attributes:
-    """What the ``__dict__``s of objects hold: references, copies of their containers and of their tensors.
+    """What the ``__dict__``s of objects hold: references, copies of their containers, tensors and arrays.
 
     A model has thousands of these, nearly all empty or unchanged: all modules are looked at together, and what is
     compared is compared by identity.
 
     Args:
         owners: The ``__dict__``s.
-        tensors: Copy the content of tensors.
+        tensors: Copy the content of tensors and arrays.
     """
 
     def __init__(self, owners: Iterable[dict[str, Any]], *, tensors: bool = True) -> None:
@@ -54,6 +56,7 @@ class Attributes:
         self._empty: list[Any] = []
         self.generators: list[Any] = []
         held: list[Tensor] = []
+        arrays: list[Any] = []
         types: list[Any] = [*map(type, self._values)]
         marked = zip(self._names, self._values, map(_kind, types), strict=True)
         for name, value, kind in [each for each in marked if each[2]]:
@@ -73,13 +76,20 @@ class Attributes:
                             self._keep(entry)
                         elif inner == "generator":
                             self.generators.append(entry)
+                        elif inner == "tensor" and not isinstance(entry, nn.Parameter):
+                            held.append(entry)
+                        elif inner == "array":
+                            arrays.append(entry)
             elif kind == "tensor":
                 held.append(value)
+            elif kind == "array":
+                arrays.append(value)
             else:
                 self.generators.append(value)
-        # Inference tensors have no version and can't be written to outside inference mode.
+        # Inference tensors can't be written to outside inference mode.
         kept = [value for value in (held if tensors else ()) if not value.is_inference() and not is_lazy(value)]
-        self._tensors = [(value, value._version, value.detach().clone()) for value in kept]
+        self._tensors = [(value, value.detach().clone()) for value in {id(value): value for value in kept}.values()]
+        self._arrays = [(value, value.copy()) for value in (arrays if tensors else ())]
 
     def restore(self) -> None:
         """Puts everything back that is no longer as it was."""
@@ -91,10 +101,16 @@ class Attributes:
         values = chain.from_iterable(map(dict.values, self._owners))
         if [*map(id, values)] != self._ids or [*chain.from_iterable(self._owners)] != self._names:
             self._restore_references()
-        for tensor, version, content in self._tensors:
-            if tensor._version != version:
-                with torch.no_grad():
-                    tensor.copy_(content)
+        for tensor, content in self._tensors:
+            # Not only where its version says so: `.data` changes a tensor without counting. For the same reason it is
+            # written through `.data`: training's own graph must not find a later version.
+            if tensor.shape != content.shape or tensor.dtype != content.dtype:
+                tensor.data = content
+            else:
+                tensor.data.copy_(content)
+        for array, before in self._arrays:
+            if array.flags.writeable and array.shape == before.shape:
+                array[...] = before
 
     def _restore_references(self) -> None:
         pairs = zip(self._names, self._values, strict=True)

@@ -40,6 +40,15 @@ class Sharded(TinyModule):
                 fully_shard(part, mesh=mesh)
 
 
+class Gathering(TinyModule):
+    """Sends to all ranks in its forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        torch.distributed.all_reduce(logits.detach().mean())
+        return logits
+
+
 class Preparing(Sharded):
     """Can't prepare the five probes on rank one, once training has begun."""
 
@@ -70,9 +79,9 @@ def main(options: dict[str, Any], out: Path) -> None:
         lightning_gradcam.run.Ranks = partial(Ranks, patience=patience)  # type: ignore[misc]
     kind = options["strategy"]
     strategy: Any = DDPStrategy(process_group_backend="gloo")
-    if kind != "ddp":
+    if kind not in ("ddp", "gathering"):
         strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
-    module = {"sharded": Sharded, "preparing": Preparing}.get(kind, TinyModule)
+    module = {"sharded": Sharded, "preparing": Preparing, "gathering": Gathering}.get(kind, TinyModule)
     data = loaders()
     if options.get("stream"):
         data = DataLoader(tiny_data(), 8), DataLoader(Stream(2), 4)

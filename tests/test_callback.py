@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import uuid
 from pathlib import Path
 from typing import Any
@@ -529,3 +531,14 @@ def test_a_strategy_whose_weights_cannot_be_explained_is_said_and_left_alone(tmp
         running.fit(TinyModule(), *loaders())
     assert running.current_epoch == 2
     assert callback.archive is None
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda callback: pickle.loads(pickle.dumps(callback))])
+def test_a_copy_of_a_used_callback_has_its_options_and_no_run(tmp_path: Path, copy_of: Any) -> None:
+    callback = GradCAMCallback("net.relu2", on_error="raise", num_probes=3)
+    trainer(tmp_path / "first", callbacks=callback).fit(TinyModule(), *loaders())
+    other = copy_of(callback)
+    assert other.archive is None
+    trainer(tmp_path / "second", callbacks=other).fit(TinyModule(), *loaders())
+    assert other.archive.path != callback.archive.path  # type: ignore[union-attr]
+    assert len(other.probes) == 3

@@ -129,3 +129,11 @@ def test_a_stream_is_explained_on_replicated_ranks(tmp_path: Path) -> None:
     ranks, _ = run(tmp_path / "run", strategy="ddp", stream=True)
     assert ranks[0]["steps"] == sorted(ranks[0]["steps"])
     assert len(ranks[0]["steps"]) >= 3
+
+
+@pytest.mark.slow
+def test_a_forward_that_sends_to_all_ranks_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    done = start(tmp_path / "run", strategy="gathering")
+    assert done.returncode != 0
+    assert "its forward() sends to all ranks" in done.stderr
+    assert not list(tmp_path.rglob("rank*.pt"))

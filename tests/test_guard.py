@@ -314,3 +314,75 @@ def test_rng_is_restored_after_an_exception() -> None:
         torch.rand(5)
         raise ValueError("ours")
     assert torch.equal(torch.rand(2), expected)
+
+
+class Hidden(nn.Module):
+    """Changes what it holds where no version counts it, or where only a container leads to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("cluster", torch.zeros(3))
+        self.register_buffer("grown", torch.zeros(0))
+        self.register_buffer("replaced", torch.zeros(2))
+        self.state = {"n": torch.zeros(2)}
+        self.numbers = np.zeros(2)
+        self.lists = [np.zeros(2), torch.zeros(2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.cluster.data.add_(1)
+        self.grown.resize_(4).fill_(1)
+        self.replaced.data = torch.ones(2)
+        self.state["n"] += 1
+        self.numbers += 1
+        for entry in self.lists:
+            entry += 1
+        return x
+
+
+def test_changes_that_no_version_counts_are_undone() -> None:
+    module = Hidden()
+    held = [id(value) for value in (*module._buffers.values(), module.state["n"], module.numbers, *module.lists)]
+    with preserved(module):
+        module(torch.rand(1))
+    assert module.cluster.tolist() == [0, 0, 0]
+    assert module.grown.shape == (0,)
+    assert module.replaced.tolist() == [0, 0]
+    assert module.state["n"].tolist() == [0, 0]
+    assert module.numbers.tolist() == [0, 0]
+    assert [entry.tolist() for entry in module.lists] == [[0, 0], [0, 0]]
+    after = [id(value) for value in (*module._buffers.values(), module.state["n"], module.numbers, *module.lists)]
+    assert after == held
+
+
+def test_scripted_modules_are_evaluated_and_given_back() -> None:
+    inner = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))
+    module = nn.Sequential(torch.jit.script(inner), nn.Linear(3, 2)).train()
+    before = everything(module)
+    inputs = torch.rand(8, 3)
+    with preserved(module):
+        assert torch.equal(module(inputs), module(inputs))
+        assert not module[0].training
+    assert module[0].training
+    assert_same(before["state"], everything(module)["state"], "state")
+
+
+def test_what_can_not_be_given_back_keeps_nothing_else_from_it() -> None:
+    class Stubborn(list[int]):
+        def clear(self) -> None:
+            raise RuntimeError("stays")
+
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    module.stubborn = Stubborn()  # type: ignore[assignment]
+    state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="stays"), preserved(module):
+        module.stubborn.append(1)  # type: ignore[operator]
+        module[0].weight.requires_grad_(False)
+        module[0].weight.grad = torch.ones(2, 2)
+        torch.rand(3)
+        torch.set_grad_enabled(False)
+    assert module.training
+    assert module[1].training
+    assert module[0].weight.requires_grad
+    assert module[0].weight.grad is None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.is_grad_enabled()

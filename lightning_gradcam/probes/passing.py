@@ -33,6 +33,7 @@ class Passing:
         self._input_key = input_key
         self._batches: list[Any] = []
         self._sizes: list[int] = []
+        self._shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return sum(self._sizes)
@@ -43,14 +44,20 @@ class Passing:
         return len(self) >= self._count
 
     def take(self, batch: Any) -> None:
-        """Copies the samples of a batch that are still wanted, to the CPU.
+        """Copies the samples of a batch that are still wanted, to the CPU; none where their size is another.
 
         Raises:
             ProbeError: The batch has no tensor where the input is expected.
         """
-        found = len(input_of(batch, self._input_key))
+        if batch is None:  # the validation step takes its batches itself
+            return
+        picture = input_of(batch, self._input_key)
+        found = len(picture)
         wanted = min(self._count - len(self), found)
-        if wanted > 0:
+        shape = tuple(picture.shape[1:])
+        # What has another size than the first can't stand in one batch with it.
+        if wanted > 0 and shape == (self._shape or shape):
+            self._shape = shape
             # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
             with torch.inference_mode(False):
                 self._batches.append(tree_map(_copied, part_of(batch, 0, wanted, found)))

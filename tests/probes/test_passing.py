@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +73,23 @@ def test_batches_of_any_structure_are_joined(batch: Any) -> None:
         assert joined[1] == {"names": ["0", "1", "2", "0", "1"], "scale": 2.0}
     picture = joined if isinstance(first, Tensor) else joined["image"] if isinstance(first, dict) else joined[0]
     assert picture.shape == (5, 1, 4, 4)
+
+
+def test_batches_in_mappings_that_are_built_otherwise_are_cut_and_joined() -> None:
+    passing = Passing(3, None)
+    for _ in range(2):
+        passing.take(defaultdict(list, image=torch.rand(2, 1, 4, 4), label=torch.arange(2)))
+    batch = passing.drawn(None).batch
+    assert type(batch) is defaultdict
+    assert batch["image"].shape == (3, 1, 4, 4)
+    assert batch["label"].tolist() == [0, 1, 0]
+
+
+def test_pictures_of_another_size_and_missing_batches_are_passed_over() -> None:
+    passing = Passing(4, None)
+    for batch in (None, torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 5, 5), None, torch.ones(2, 1, 4, 4)):
+        passing.take(batch)
+    assert passing.drawn(None).probes.inputs.flatten(1).mean(1).tolist() == [0, 0, 1, 1]
 
 
 def test_a_batch_without_a_picture_is_refused() -> None:
@@ -204,3 +222,51 @@ def test_streams_are_explained_under_validate_and_test(tmp_path: Path, stage: st
     getattr(running, stage)(TinyModule(), DataLoader(Stream(2), 4), verbose=False)
     assert callback.archive is not None
     assert len(callback.archive.steps) == 1
+
+
+class Sizes(Stream):
+    """Pictures of two sizes."""
+
+    def __iter__(self) -> Any:
+        for number, (image, label) in enumerate(super().__iter__()):
+            yield (image if number // 4 % 2 == 0 else image[:, :7]), label
+
+
+class AnySize(TinyModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential()  # type: ignore[assignment]
+        self.net.relu2, self.net.pool = torch.nn.Conv2d(1, 4, 3), torch.nn.AdaptiveAvgPool2d(1)
+        self.net.flat, self.net.head = torch.nn.Flatten(), torch.nn.Linear(4, 5)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_a_stream_of_two_sizes_stops_nobody(tmp_path: Path, validation: bool) -> None:
+    callback = GradCAMCallback("net.relu2", on_error="raise", num_probes=6)
+    data = [DataLoader(Sizes(2), 4), DataLoader(Sizes(3), 4)][: 1 + validation]
+    trainer(tmp_path, callbacks=callback).fit(AnySize(), *data)
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1)
+
+
+def test_what_validate_took_from_another_stream_are_no_probes_of_the_fit(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.relu2", on_error="raise", num_probes=4)
+    running, model = trainer(tmp_path, callbacks=callback), TinyModule()
+    running.validate(model, DataLoader(Stream(9), 4), verbose=False)
+    first = callback.probes
+    running.fit(model, loaders()[0], loaders()[1])
+    assert first is not None
+    assert callback.probes is not None
+    assert callback.probes.indices is not None
+    assert callback.probes.fingerprint != first.fingerprint
+
+
+def test_a_stream_can_follow_indexed_data_in_one_trainer(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.relu2", on_error="raise", num_probes=4)
+    running, model = trainer(tmp_path, callbacks=callback), TinyModule()
+    running.validate(model, loaders()[1], verbose=False)
+    running.fit(model, loaders()[0], DataLoader(Stream(9), 4))
+    assert callback.probes is not None
+    assert callback.probes.indices is None
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1)
