@@ -88,7 +88,8 @@ def layer(name: str) -> str:
 
 def sane(root: Path) -> list[Path]:
     """All files below a folder, none of whose names could do harm in a terminal, a shell's listing or an archive."""
-    found = [path for path in root.rglob("*") if path.is_file()]
+    # W&B links its own log from its cache.
+    found = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
     for path in found:
         assert path.resolve().is_relative_to(root.resolve())
         for part in path.relative_to(root).parts:

@@ -116,8 +116,9 @@ def run(setup: Setup, root: Path, ours: list[Any]) -> dict[str, Any]:
 
 
 def thread_names() -> set[str]:
-    # Of tqdm, for the process's life.
-    return {thread.name for thread in threading.enumerate()} - {"tqdm_monitor"}
+    # tqdm's is there for the process's life, and a data loader's ends some time after its workers.
+    others = ("tqdm_monitor", "QueueFeederThread", "Thread-")
+    return {thread.name for thread in threading.enumerate() if not thread.name.startswith(others)}
 
 
 def flat(value: Any, where: str = "") -> dict[str, Any]:
