@@ -104,6 +104,15 @@ def _check_sheets(root: Path, finished: list[int], seen: set[str]) -> None:
 def test_a_writer_that_is_killed_at_any_moment_leaves_every_finished_step_and_no_half_one(tmp_path: Path) -> None:
     generator = random.Random(20)
     cut_off = steps_in_all = 0
+    # How long the loop takes for a few steps on this machine, as busy as it is.
+    pace = Killed(_write, tmp_path / "pace")
+    pace.wait_for("ready")
+    begin = time.monotonic()
+    for _ in range(3):
+        pace.wait_for("sheets")
+        pace.told.append(("counted", None))
+    span = time.monotonic() - begin
+    pace.kill()
     for folder in range(FOLDERS):
         root, begun, seen, sheets = tmp_path / str(folder), False, set[int](), set[str]()
         finished: list[int] = []
@@ -111,7 +120,7 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_every_finished_step_and_no
             process = Killed(_write, root)
             process.wait_for("ready")
             # Now and then while the archive is begun, mostly while steps are written.
-            time.sleep(generator.choice([0.002, 0.02, 0.05]) * generator.random())
+            time.sleep(generator.choice([0.05, 0.5, 1.5]) * span * generator.random())
             process.kill()
             begun = begun or bool(process.all("begun"))
             finished += process.all("step")
