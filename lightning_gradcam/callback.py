@@ -66,7 +66,7 @@ class GradCAMCallback(Callback):
             :func:`~lightning_gradcam.targets.resolve_targets`.
         score: ``"logit"`` (default), ``"probability"`` (its softmax) or ``"sigmoid"`` (several labels a sample).
         probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn from the
-            validation data set, class-balanced.
+            validation data set, class-balanced; of data that can't be indexed, the first samples that pass by.
         num_probes: How many to draw.
         seed: Of the draw.
         every_n_epochs: Log at every validation of every n-th epoch, counted as Lightning's ``ModelCheckpoint`` counts:
@@ -233,37 +233,33 @@ class GradCAMCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
-        host = Host(trainer, pl_module)
-        if host.explains:
-            self._run.start_or_wait(host)
-        elif host.unsupported:
-            rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported} can be explained")
+        self._start(Host(trainer, pl_module))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Under ``trainer.validate``: draws the probes and tries the configuration."""
         host = Host(trainer, pl_module)
-        if host.explains and host.stage == "validate":
-            self._run.start_or_wait(host)
+        if host.stage == "validate":
+            self._start(host)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Under ``trainer.test``: draws the probes and tries the configuration."""
-        host = Host(trainer, pl_module)
-        if host.explains:
-            self._run.start_or_wait(host)
+        self._start(Host(trainer, pl_module))
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Takes probes from data that can't be indexed."""
-        if trainer.is_global_zero and dataloader_idx == 0:
-            self._run.meet(Host(trainer, pl_module), batch)
+        host = Host(trainer, pl_module)
+        if host.explains and dataloader_idx == 0:
+            self._run.meet(host, batch)
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Likewise under ``trainer.test``."""
-        if trainer.is_global_zero and dataloader_idx == 0:
-            self._run.meet(Host(trainer, pl_module), batch)
+        host = Host(trainer, pl_module)
+        if host.explains and dataloader_idx == 0:
+            self._run.meet(host, batch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Likewise where there is no validation."""
@@ -285,13 +281,13 @@ class GradCAMCallback(Callback):
         if self._run.waiting and host.stage == "validate":
             self._run.start_or_wait(host)
         if host.explains and not host.checking and host.ends_validation and averages_before(trainer, self):
-            self._run.ended(host, host.step)
+            self._run.ending(host)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains, if this validation is due."""
         host = Host(trainer, pl_module)
-        if host.explains and not host.checking and not averages_before(trainer, self):
-            self._run.ended(host, host.step)
+        if host.explains and not host.checking:
+            self._run.validated(host, averaged=averages_before(trainer, self))
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Under ``trainer.test``: starts where the first batch has made a lazy module's parameters."""
@@ -333,6 +329,12 @@ class GradCAMCallback(Callback):
         """Closes the sinks and says where the archive is."""
         self._run.close()
         self._run.report(Host(trainer, pl_module))
+
+    def _start(self, host: Host) -> None:
+        if host.explains:
+            self._run.start_or_wait(host)
+        elif host.unsupported:
+            rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported} can be explained")
 
     def _find_log_dir(self, host: Host) -> str | None:
         """Callbacks side by side share the folder that the first of them has found."""

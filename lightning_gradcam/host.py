@@ -294,7 +294,7 @@ def _sharded_again(model: nn.Module) -> Iterator[None]:
 def _end_forward(part: Any) -> None:
     """Tells FSDP2 that a forward which failed is over; it would keep the whole weights where their parts belong."""
     # There is no public way, and these names may go.
-    state = part._get_fsdp_state()
+    state: Any = getattr(part, "_get_fsdp_state", lambda: None)()
     groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
     for holder in (state, *groups):
         if hasattr(holder, "_training_state"):

@@ -73,18 +73,19 @@ class Run:
     def __init__(self, options: RunOptions, find_log_dir: Callable[[Host], str | None]) -> None:
         self.session: Session | None = None
         self.log_dir: str | None = None
-        self.resumed: dict[str, Any] = {}
-        self.schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
         self.waiting = False
+        self._resumed: dict[str, Any] = {}
+        self._schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
         self._options = options
         self._find_log_dir = find_log_dir
         self._drawn: Drawn | None = None
         self._passing = options.probes.passing()
-        self._streams = False
+        self._streams: bool | None = None
         self._lazy: list[str] = []
         self._id = uuid.uuid4().hex
         self._failures = Failures(options.on_error, rank_zero_warn)
         self._fitted = False
+        self._early = self._told = False
         self._ranks = Ranks(together=False)
 
     def start_or_wait(self, host: Host) -> None:
@@ -109,7 +110,7 @@ class Run:
             self._streams = self._needs_stream(host)
         if not waited or self._lazy:
             self._lazy = uninitialized(host.module)
-        self.waiting = bool(self._lazy) or (self._streams and not self._passing.complete)
+        self.waiting = bool(self._lazy) or (bool(self._streams) and not self._passing.complete)
         if not self.waiting and waited and self._streams and host.fitting:
             self.waiting = True
             self._start_late(host, host.step)
@@ -124,7 +125,9 @@ class Run:
         """Takes samples of a batch that passes by, where probes are needed and can't be had by index."""
         if self.session is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
             return
-        if self._streams if self.waiting else self._needs_stream(host):
+        if self._streams is None:
+            self._streams = self._needs_stream(host)
+        if self._streams:
             try:
                 self._passing.take(batch)
             except LightningGradCAMError as error:
@@ -133,6 +136,30 @@ class Run:
                 self._failures.failed(TAKING, host.step, error)
             except Exception as error:  # whatever a batch of an unknown kind raises
                 self._failures.failed(TAKING, host.step, error)
+
+    def ending(self, host: Host) -> None:
+        """The last batch of a validation has been seen, and its weights are still there."""
+        self._early = True
+        self.ended(host, host.step)
+
+    def validated(self, host: Host, *, averaged: bool) -> None:
+        """A validation has ended.
+
+        Args:
+            host: The trainer.
+            averaged: It was that of averaged weights, which have been taken away again.
+        """
+        early, self._early = self._early, False
+        if averaged and early:
+            return
+        if averaged and not self._told:
+            self._told = True
+            rank_zero_warn(
+                "lightning-gradcam: the weights of the last training step are explained, not the averaged ones that"
+                " were validated: a validation_step(dataloader_iter) does not show which batch is the last; list"
+                " GradCAMCallback before WeightAveraging"
+            )
+        self.ended(host, host.step)
 
     def ended(self, host: Host, step: int) -> None:
         """A validation, or what stands for it, has ended: explains if it is due, at ``step``."""
@@ -197,8 +224,8 @@ class Run:
             "archive": "" if archive is None else absolute(archive.path),
             "run": self._id if archive is None else archive.manifest.run,
             "step": session.last_step,
-            "validations": self.schedule.validations,
-            "every": self.schedule.every,
+            "validations": self._schedule.validations,
+            "every": self._schedule.every,
             "transferred": self._drawn is not None and self._drawn.transferred,
         }
 
@@ -211,9 +238,9 @@ class Run:
                 " earlier ones"
             )
             return
-        self.resumed = dict(state)
-        self.schedule.validations = int(state.get("validations", 0))
-        self.schedule.every = int(state.get("every", self.schedule.every))
+        self._resumed = dict(state)
+        self._schedule.validations = int(state.get("validations", 0))
+        self._schedule.every = int(state.get("every", self._schedule.every))
 
     def _join(self, host: Host) -> None:
         """Where all ranks explain together, they agree on every step of it from here on."""
@@ -224,17 +251,17 @@ class Run:
         """Whether probes can only be had from batches that pass by."""
         if self.session is not None or self._options.probes.given is not None:
             return False
-        if self.resumed.get("transferred"):
+        if self._resumed.get("transferred"):
             try:
-                _ = Archive.open(self.resumed["archive"]).probes
+                _ = Archive.open(self._resumed["archive"]).probes
                 return False
             except LightningGradCAMError as error:
-                self.resumed = {}
+                self._resumed = {}
                 rank_zero_warn(
                     f"lightning-gradcam: the probes are in an archive that can't be read ({error}); new ones are taken,"
                     " maps can't be compared"
                 )
-        elif self.resumed:
+        elif self._resumed:
             return False
         try:
             streams = not has_indices(getattr(host.probe_loader(), "dataset", None))
@@ -274,7 +301,7 @@ class Run:
                 self.waiting = False
 
     def _start(self, host: Host, *, untrained: bool) -> None:
-        resumed, self.resumed = self.resumed, {}
+        resumed, self._resumed = self._resumed, {}
         self._fitted = self._fitted or host.fitting
         if self.session is None or self._drawn is None:
             self._open(host, resumed, untrained=untrained)
@@ -355,7 +382,7 @@ class Run:
             return plan.explain(host.module, load, drawn.probes, host.forward_of(function), halve=not host.shards)
 
     def _is_wanted(self, host: Host, step: int) -> bool:
-        if host.fitting and not self.schedule.due(host.epoch, time.monotonic()):
+        if host.fitting and not self._schedule.due(host.epoch, time.monotonic()):
             return False
         if self.session is None or self._failures.given_up(EXPLAINING) or (self._fitted and not host.fitting):
             return False
@@ -372,6 +399,6 @@ class Run:
             with self._ranks.together("explaining"):
                 cams = self._explain(host, self._drawn, self.session.plan)
             blocked = self.session.log(cams, epoch=host.epoch, step=step, stage=host.stage, began=began)
-            if remark := self.schedule.spent(blocked):
+            if remark := self._schedule.spent(blocked):
                 rank_zero_info(f"lightning-gradcam: {remark}")
         self.session.settle()

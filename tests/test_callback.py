@@ -524,6 +524,15 @@ class FSDPStrategy(SingleDeviceStrategy):
     """Named as Lightning's, which needs a GPU."""
 
 
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_strategy_whose_weights_cannot_be_explained_is_said_under_validate_and_test(
+    tmp_path: Path, stage: str
+) -> None:
+    running = trainer(tmp_path, callbacks=GradCAMCallback("net.relu2"), strategy=FSDPStrategy("cpu"))
+    with pytest.warns(UserWarning, match=r"nothing is logged: FSDPStrategy \(FSDP1\)"):
+        getattr(running, stage)(TinyModule(), loaders()[1], verbose=False)
+
+
 def test_a_strategy_whose_weights_cannot_be_explained_is_said_and_left_alone(tmp_path: Path) -> None:
     callback = GradCAMCallback("net.relu2", on_error="raise")
     running = trainer(tmp_path, callbacks=callback, strategy=FSDPStrategy("cpu"))

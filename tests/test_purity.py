@@ -214,3 +214,21 @@ def test_averaged_weights_are_explained_where_these_are_validated(tmp_path: Path
         for layer in LAYERS:
             found = torch.from_numpy(np.array(archive.record(index).maps[layer, "gradcam", "predicted"]))
             torch.testing.assert_close(found, cams[layer, "gradcam", "predicted"], atol=1e-6, rtol=1e-5)
+
+
+def test_averaged_weights_that_cannot_be_explained_are_said(tmp_path: Path) -> None:
+    """A validation step that takes the batches itself does not show which one is the last."""
+    if not hasattr(pl.callbacks, "EMAWeightAveraging"):
+        pytest.skip("this Lightning has no EMAWeightAveraging")
+
+    class Taking(TinyModule):
+        def validation_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]
+            super().validation_step(next(dataloader_iter)[0], 0)
+
+    callback = GradCAMCallback(LAYERS, on_error="raise")
+    running = trainer(tmp_path, callbacks=[*averaging(), callback], max_epochs=2)
+    with pytest.warns(UserWarning, match="not the averaged ones that were validated.*before WeightAveraging") as caught:
+        running.fit(Taking(), *loaders())
+    assert len([w for w in caught if "not the averaged ones" in str(w.message)]) == 1
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1)
