@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -60,6 +61,11 @@ class Cams(Mapping[CamKey, Tensor]):
         confidence: Their probabilities ``[N]``, the softmax (of ``score="sigmoid"``, the sigmoid); ``None`` likewise.
         layouts: Layer name to the meaning of its activation's axes.
         overwritten: Whether the model changes a layer's output in place, so that it had to be copied.
+        confidences: Target name to the probabilities of the explained classes ``[N]``, as in ``confidence``; NaN where
+            a sample has none. Empty where the output has no classes.
+        inputs: What :func:`~lightning_gradcam.compute_cams` got, for showing the maps on; the same memory. ``None``
+            where it is no tensor.
+        score: What ``scores`` are: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -70,9 +76,12 @@ class Cams(Mapping[CamKey, Tensor]):
     confidence: Tensor | None = None
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     overwritten: bool = False
+    confidences: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs: Tensor | None = None
+    score: Literal["logit", "probability", "sigmoid"] = "logit"
 
     def __post_init__(self) -> None:
-        for name in ("maps", "scores", "classes", "layouts"):
+        for name in ("maps", "scores", "classes", "layouts", "confidences"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,6 +104,11 @@ class Cams(Mapping[CamKey, Tensor]):
 
     def __len__(self) -> int:
         return len(self.maps)
+
+    def _repr_html_(self) -> str:
+        # Drawing is a later room; only a notebook goes there.
+        shown: str = import_module("lightning_gradcam.notebook").cams_html(self)
+        return shown
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{tuple(key)}: {list(value.shape)}" for key, value in self.maps.items())

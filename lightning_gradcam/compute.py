@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -109,7 +110,8 @@ def compute_cams(
         whole = Inputs(inputs, picture)
         given = Given(whole.samples, _tensor("labels", labels), _tensor("masks", masks), kind)
         try:
-            return explain(model, layers, whole.part, given, asked)
+            found = explain(model, layers, whole.part, given, asked)
+            return replace(found, inputs=whole.picture.detach(), score=kind)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             shape = list(whole.picture.shape)
             single = len(shape) == 3 and shape[0] in (1, 3, 4)

@@ -23,7 +23,7 @@ from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.rerun import Rerun
 from lightning_gradcam.survey import Survey, mixed
-from lightning_gradcam.targets import Explained, Given, Target, prediction
+from lightning_gradcam.targets import Explained, Given, Target, class_probabilities, probability_of
 from lightning_gradcam.variants import Model, full_precision
 
 
@@ -151,17 +151,18 @@ class Explanation:
         marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
         classes = all(target.select.has_classes for target in self.targets)
-        likeliest = prediction(detached(first.output), self.given.score) if classes else None
-        predicted, confidence = likeliest or (None, None)
+        shares = class_probabilities(detached(first.output), self.given.score) if classes else None
+        likeliest = None if shares is None else shares.max(dim=1)
         return Cams(
             MappingProxyType(maps),
             MappingProxyType({name: full_precision(e.scores.detach()) for name, e in first.explained.items()}),
             MappingProxyType({name: e.classes for name, e in first.explained.items()}),
             detached(first.output),
-            predicted,
-            confidence,
+            None if likeliest is None else likeliest.indices,
+            None if likeliest is None else likeliest.values,
             MappingProxyType(dict(first.layouts)),
             self.copies,
+            {} if shares is None else {n: probability_of(shares, e.classes) for n, e in first.explained.items()},
         )
 
     def _first(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:

@@ -168,6 +168,7 @@ def _joined(parts: Sequence[Cams]) -> Cams:
         output=_joined_output([part.output for part in parts], [len(next(iter(p.scores.values()))) for p in parts]),
         predicted=torch.cat([part.predicted for part in parts if part.predicted is not None]) if likeliest else None,
         confidence=torch.cat([part.confidence for part in parts if part.confidence is not None]) if likeliest else None,
+        confidences=whole(lambda part: part.confidences),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +37,9 @@ class CamRecord:
         classes: Target name to explained classes, int64 ``[N]``; -1 where there is none.
         predicted: The model's most likely classes, int64 ``[N]``; -1 where its output has no classes.
         confidence: Their probabilities, float32 ``[N]``; NaN there.
+        confidences: Target name to the probabilities of the explained classes, float32 ``[N]``; NaN where not known.
+        numbers: Key to the numbers of its maps (:data:`~lightning_gradcam.stats.STATS`), each float32 ``[N]``; empty
+            before they are measured.
     """
 
     epoch: int
@@ -49,6 +52,8 @@ class CamRecord:
     classes: Mapping[str, IntArray]
     predicted: IntArray
     confidence: FloatArray
+    confidences: Mapping[str, FloatArray] = field(default_factory=dict)
+    numbers: Mapping[CamKey, Mapping[str, FloatArray]] = field(default_factory=dict)
 
     @classmethod
     def from_cams(
@@ -70,6 +75,33 @@ class CamRecord:
             classes=MappingProxyType({name: _array(value, np.int64) for name, value in cams.classes.items()}),
             predicted=_frozen(predicted),
             confidence=_frozen(confidence),
+            confidences=MappingProxyType(
+                {
+                    name: _array(cams.confidences[name], np.float32)
+                    if name in cams.confidences
+                    else _frozen(np.full(count, np.nan, np.float32))
+                    for name in cams.scores
+                }
+            ),
+        )
+
+    def part(self, rows: Sequence[int]) -> CamRecord:
+        """Returns the record of some of the probes, at these places."""
+        chosen = list(rows)
+
+        def of(values: Mapping[Any, Any]) -> Mapping[Any, Any]:
+            return MappingProxyType({name: found[chosen] for name, found in values.items()})
+
+        return replace(
+            self,
+            probe_ids=tuple(self.probe_ids[row] for row in chosen),
+            maps=of(self.maps),
+            scores=of(self.scores),
+            classes=of(self.classes),
+            predicted=self.predicted[chosen],
+            confidence=self.confidence[chosen],
+            confidences=of(self.confidences),
+            numbers=MappingProxyType({key: of(stats) for key, stats in self.numbers.items()}),
         )
 
 

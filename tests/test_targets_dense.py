@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_gradcam import TargetError, compute_cams
-from lightning_gradcam.targets import Explained, Given, prediction, resolve_targets
+from lightning_gradcam.targets import Explained, Given, class_probabilities, probability_of, resolve_targets
 from lightning_gradcam.targets.detection import overlaps
 
 
@@ -38,9 +38,11 @@ def test_label_of_several_classes_is_the_sum_of_their_scores() -> None:
 def test_sigmoid_scores_each_class_on_its_own() -> None:
     logits = torch.tensor([[1.0, 4.0, 2.0], [5.0, 3.0, 7.0]])
     torch.testing.assert_close(explained(1, logits, score="sigmoid").scores, logits[:, 1].sigmoid())
-    classes, confidence = prediction(logits, "sigmoid") or (None, None)
-    assert classes is not None and classes.tolist() == [1, 2]  # noqa: PT018
-    torch.testing.assert_close(confidence, torch.tensor([4.0, 7.0]).sigmoid())
+    shares = class_probabilities(logits, "sigmoid")
+    assert shares is not None
+    torch.testing.assert_close(shares, logits.sigmoid())
+    found = probability_of(shares, torch.tensor([1, -1]))
+    torch.testing.assert_close(found, torch.tensor([torch.tensor(4.0).sigmoid(), torch.nan]), equal_nan=True)
 
 
 # ---- regression

@@ -11,8 +11,9 @@ probabilities survive. No pickle is read or written. Each file appears whole or 
 last, so a run killed at any moment leaves a readable archive.
 """
 
+from lightning_gradcam.archive.find import find_archives
 from lightning_gradcam.archive.manifest import Manifest
 from lightning_gradcam.archive.reader import Archive
 from lightning_gradcam.archive.writer import ArchiveWriter
 
-__all__ = ["Archive", "ArchiveWriter", "Manifest"]
+__all__ = ["Archive", "ArchiveWriter", "Manifest", "find_archives"]

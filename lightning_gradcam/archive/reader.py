@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +61,11 @@ class Archive:
 
     def __repr__(self) -> str:
         return f"Archive({self.path!r}, {len(self.steps)} steps, layers {list(self.layers)})"
+
+    def _repr_html_(self) -> str:
+        # The page is a later room; only a notebook goes there.
+        shown: str = import_module("lightning_gradcam.notebook").archive_html(self)
+        return shown
 
     @property
     def path(self) -> str:
@@ -120,19 +127,7 @@ class Archive:
         Raises:
             ArchiveError: The layer, method or target is not in the archive, or a step's file is damaged.
         """
-        possible = [name for name in self.methods if self._shape(layer, name) is not None]
-        chosen = {
-            "layer": (layer, self.layers),
-            "method": (method if method is not None or not possible else possible[0], possible),
-            "target": (self.targets[0] if target is None else str(target), self.targets),
-        }
-        for argument, (value, choices) in chosen.items():
-            if value not in choices:
-                where = f" at layer {layer!r}" if argument == "method" and value in self.methods else ""
-                raise ArchiveError(
-                    f"{argument}: {value!r} is not in this archive{where}{did_you_mean(str(value), choices)}"
-                )
-        key = CamKey(*(str(value) for value, _ in chosen.values()))
+        key = self._key(layer, method, target)
         files = self._files()
         shape = (len(self.probes), *(self._shape(layer, key.method) or ()))
         # Not before the first file has turned out to be as large as the manifest says.
@@ -146,6 +141,50 @@ class Archive:
                 stacked = np.zeros((len(files), *shape), np.float32)
             stacked[row] = maps
         return np.maximum(stacked, 0, out=stacked) if relu else stacked
+
+    def numbers(self, layer: str, method: str | None = None, target: str | int | None = None) -> dict[str, FloatArray]:
+        """Returns the numbers of one map in every step, each ``[steps, N]``.
+
+        Those that :data:`lightning_gradcam.stats.STATS` describes: measured when the step was logged, and
+        ``drift_to_last`` and ``rank_correlation_to_last``, which compare with the last step there is now. NaN where
+        there is none, such as the drift of the first step.
+
+        Args:
+            layer: One of :attr:`layers`.
+            method: As :meth:`maps` takes it.
+            target: Likewise.
+
+        Raises:
+            ArchiveError: There is no such map, or a step's file is damaged.
+
+        Example::
+
+            archive.numbers("network.relu3")["drift"].mean(axis=1)
+        """
+        from lightning_gradcam.archive.labelled import numbers_of
+
+        return numbers_of(self, self._key(layer, method, target))
+
+    def to_xarray(self) -> Any:
+        """Returns everything as an ``xarray.Dataset`` with named axes, for one's own statistics.
+
+        A variable for each layer, ``[step, probe, cam_method, target, y, x]`` of signed maps (NaN where there is no
+        such map; maps of a shape of their own are named ``layer/method``), one for each number of
+        :data:`lightning_gradcam.stats.STATS` by layer, and ``predicted``, ``confidence``, ``score`` and
+        ``explained_class``. Needs the extra ``xarray``. (``cam_method``, because ``sel`` has a ``method=`` of its own.)
+
+        Raises:
+            ConfigurationError: xarray is not installed.
+            ArchiveError: A step's file is damaged.
+
+        Example::
+
+            data = archive.to_xarray()
+            data["drift"].sel(layer="network.relu3").mean("probe").plot(x="epoch")
+        """
+        from lightning_gradcam.archive.labelled import to_dataset
+
+        return to_dataset(self)
 
     def record(self, index: int) -> CamRecord:
         """Returns everything of one logged step.
@@ -163,6 +202,21 @@ class Archive:
         if not -len(files) <= index < len(files):
             raise ArchiveError(f"index: got {index}; the archive has {len(files)} steps")
         return self._read(files[index][-1])
+
+    def _key(self, layer: str, method: str | None, target: str | int | None) -> CamKey:
+        possible = [name for name in self.methods if self._shape(layer, name) is not None]
+        chosen = {
+            "layer": (layer, self.layers),
+            "method": (method if method is not None or not possible else possible[0], possible),
+            "target": (self.targets[0] if target is None else str(target), self.targets),
+        }
+        for argument, (value, choices) in chosen.items():
+            if value not in choices:
+                where = f" at layer {layer!r}" if argument == "method" and value in self.methods else ""
+                raise ArchiveError(
+                    f"{argument}: {value!r} is not in this archive{where}{did_you_mean(str(value), choices)}"
+                )
+        return CamKey(*(str(value) for value, _ in chosen.values()))
 
     def _shape(self, layer: str, method: str) -> Sequence[int] | None:
         shapes = self.manifest.map_shapes

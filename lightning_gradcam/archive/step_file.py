@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -44,6 +45,7 @@ def packed(record: CamRecord) -> bytes:
     names = ("epoch", "step", "stage", "score", "probe_ids")
     meta: dict[str, Any] = {name: getattr(record, name) for name in names}
     meta.update(schema=SCHEMA, keys=list(record.maps), targets=list(record.scores))
+    meta["numbers"] = [list(record.numbers.get(key, ())) for key in record.maps]
     arrays: dict[str, Any] = {"predicted": record.predicted, "confidence": record.confidence}
     for place, maps in enumerate(record.maps.values()):
         finite = np.where(np.isfinite(maps), maps, 0)
@@ -52,8 +54,13 @@ def packed(record: CamRecord) -> bytes:
         scale = np.where(largest > 0, largest, 1).astype(np.float32)
         shares = maps / scale.reshape(-1, *[1] * (maps.ndim - 1))
         arrays[f"scale{place}"], arrays[f"map{place}"] = scale, shares.astype(np.float16)
+    for place, key in enumerate(record.maps):
+        if key in record.numbers:
+            arrays[f"numbers{place}"] = np.stack(list(record.numbers[key].values())).astype(np.float32)
     for place, name in enumerate(record.scores):
         arrays[f"scores{place}"], arrays[f"classes{place}"] = record.scores[name], record.classes[name]
+        if name in record.confidences:
+            arrays[f"confidences{place}"] = record.confidences[name]
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
     return buffer.getvalue()
@@ -74,7 +81,8 @@ def unpacked(data: bytes) -> CamRecord:
             raise ValueError(f"{name!r} has {len(values)} entries for {len(ids)} probes")
         return values
 
-    maps = {}
+    maps: dict[CamKey, Any] = {}
+    measured: dict[CamKey, Mapping[str, Any]] = {}
     for place, key in enumerate(meta["keys"]):
         layer, method, target = texts({"key": key}, "key")
         shares = checked(file[f"map{place}"], f"map{place}", "float16", range(2, 6)).astype(np.float32)
@@ -83,6 +91,14 @@ def unpacked(data: bytes) -> CamRecord:
         scale = numbers(f"scale{place}", "float32").reshape(-1, *[1] * (shares.ndim - 1))
         with np.errstate(over="ignore", invalid="ignore"):
             maps[CamKey(layer, method, target)] = np.multiply(shares, scale, out=shares)
+        if f"numbers{place}" in file:
+            stats = texts({"numbers": meta["numbers"][place]}, "numbers")
+            values = checked(file[f"numbers{place}"], f"numbers{place}", "float32", (2,))
+            if values.shape != (len(stats), len(ids)):
+                raise ValueError(
+                    f"'numbers{place}' is {list(values.shape)} for {len(stats)} names and {len(ids)} probes"
+                )
+            measured[CamKey(layer, method, target)] = MappingProxyType(dict(zip(stats, values, strict=True)))
     return CamRecord(
         epoch=meta["epoch"],
         step=meta["step"],
@@ -94,4 +110,12 @@ def unpacked(data: bytes) -> CamRecord:
         classes=MappingProxyType({name: numbers(f"classes{place}", "int64") for place, name in enumerate(names)}),
         predicted=numbers("predicted", "int64"),
         confidence=numbers("confidence", "float32"),
+        confidences=MappingProxyType(
+            {
+                name: numbers(f"confidences{place}", "float32")
+                for place, name in enumerate(names)
+                if f"confidences{place}" in file
+            }
+        ),
+        numbers=MappingProxyType(measured),
     )

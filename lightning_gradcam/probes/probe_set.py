@@ -8,16 +8,18 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
+from lightning_gradcam.probes.boxes import check_boxes, filled
 from lightning_gradcam.probes.display import Pixels, to_pixels
 from lightning_gradcam.storage import Storage
 
@@ -36,6 +38,8 @@ class ProbeSet:
         ids: One unique name for each probe; counted from 0 where not given.
         labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``.
         masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
+        boxes: Likewise as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture (where
+            there are no masks, of the input); NaN for a probe without one. ``None``: none is known.
         class_names: Names of the classes by index, or ``None``.
         display: Pictures to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
             ``[N, T, H, W, 3]``; each input min-max stretched where not given.
@@ -61,6 +65,7 @@ class ProbeSet:
     display_source: str = ""
     indices: tuple[int, ...] | None = None
     note: str = ""
+    boxes: Tensor | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -75,6 +80,9 @@ class ProbeSet:
             put(self, "labels", torch.as_tensor(self.labels).detach().cpu().long())
         if self.masks is not None:
             put(self, "masks", torch.as_tensor(self.masks).detach().cpu().bool())
+        if self.boxes is not None:
+            put(self, "boxes", torch.as_tensor(self.boxes).detach().cpu().float())
+            check_boxes(self.boxes)
         if self.indices is not None:
             put(self, "indices", tuple(int(index) for index in self.indices))
         if self.display is None:
@@ -87,7 +95,7 @@ class ProbeSet:
                 f"probes: got display pixels {self.pixels.dtype} {list(shape)}; give uint8 [N, H, W, 3], or for clips"
                 " and volumes [N, T, H, W, 3]"
             )
-        for name in ("ids", "labels", "masks", "display", "indices"):
+        for name in ("ids", "labels", "masks", "boxes", "display", "indices"):
             value = getattr(self, name)
             if value is not None and len(value) != count:
                 raise ProbeError(f"probes: got {len(value)} {name} for {count} inputs; give one for each")
@@ -108,6 +116,16 @@ class ProbeSet:
         return self.display
 
     @cached_property
+    def regions(self) -> npt.NDArray[np.bool_] | None:
+        """Where the telling parts are, bool ``[N, H, W]``: the masks, or else the boxes filled; ``None``: not known."""
+        if self.masks is not None:
+            return self.masks.numpy() if self.masks.dim() == 3 else None
+        if self.boxes is None:
+            return None
+        size = self.inputs.shape[-2:] if self.inputs.dim() >= 4 else self.pixels.shape[-3:-1]
+        return filled(self.boxes, (int(size[0]), int(size[1])))
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the inputs' type, shape and bytes, in hexadecimal: equal only where the inputs are equal."""
         head = f"{self.inputs.dtype} {list(self.inputs.shape)} ".encode()
@@ -117,6 +135,24 @@ class ProbeSet:
         """Returns the class's name, or its index as text where it has none."""
         names = self.class_names or ()
         return names[index] if 0 <= index < len(names) else str(index)
+
+    def part(self, rows: Sequence[int]) -> ProbeSet:
+        """Returns some of the probes, at these places."""
+        chosen = list(rows)
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[chosen]
+
+        return replace(
+            self,
+            inputs=self.inputs[chosen],
+            ids=tuple(self.ids[row] for row in chosen),
+            labels=of(self.labels),
+            masks=of(self.masks),
+            boxes=of(self.boxes),
+            display=of(self.display),
+            indices=None if self.indices is None else tuple(self.indices[row] for row in chosen),
+        )
 
     @classmethod
     def from_dataset(cls, dataset: Any, num_probes: int = 8, **options: Any) -> ProbeSet:
@@ -193,6 +229,8 @@ class ProbeSet:
             arrays["labels"] = self.labels.numpy()
         if self.masks is not None:
             arrays["masks"] = self.masks.numpy()
+        if self.boxes is not None:
+            arrays["boxes"] = self.boxes.numpy()
         if self.indices is not None:
             arrays["indices"] = np.array(self.indices, np.int64)
         buffer = io.BytesIO()
@@ -220,6 +258,7 @@ class ProbeSet:
                 )
             labels = checked(file["labels"], "labels", "int64", (1, 2)) if "labels" in file else None
             masks = checked(file["masks"], "masks", "bool", (2, 3, 4)) if "masks" in file else None
+            boxes = checked(file["boxes"], "boxes", "float32", (2,)) if "boxes" in file else None
             indices = checked(file["indices"], "indices", "int64", (1,)) if "indices" in file else None
             inputs, dtype = torch.from_numpy(file["inputs"]), _DTYPES[text(meta, "dtype")]
             if inputs.dtype != (torch.int16 if dtype == torch.bfloat16 else dtype):
@@ -229,6 +268,7 @@ class ProbeSet:
                 ids=texts(meta, "ids"),
                 labels=None if labels is None else torch.from_numpy(labels),
                 masks=None if masks is None else torch.from_numpy(masks),
+                boxes=None if boxes is None else torch.from_numpy(boxes),
                 class_names=None if meta["class_names"] is None else texts(meta, "class_names"),
                 display=file["display"],
                 display_source=text(meta, "display_source"),

@@ -1,6 +1,14 @@
 """From a model's output to the scores that are explained."""
 
-from lightning_gradcam.targets.base import Explained, Given, ScoreKind, check_score, class_scores, prediction
+from lightning_gradcam.targets.base import (
+    Explained,
+    Given,
+    ScoreKind,
+    check_score,
+    class_probabilities,
+    class_scores,
+    probability_of,
+)
 from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
 
 __all__ = [
@@ -10,7 +18,8 @@ __all__ = [
     "Target",
     "TargetSpec",
     "check_score",
+    "class_probabilities",
     "class_scores",
-    "prediction",
+    "probability_of",
     "resolve_targets",
 ]

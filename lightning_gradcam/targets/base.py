@@ -183,14 +183,25 @@ def scored_axis(logits: Tensor, score: ScoreKind) -> Tensor:
     return logits.softmax(dim=1) if score == "probability" else logits.sigmoid()
 
 
-def prediction(output: Any, score: ScoreKind) -> tuple[Tensor, Tensor] | None:
-    """Returns the most likely classes ``[N]`` and their probabilities; ``None`` where the output has no classes."""
+def class_probabilities(output: Any, score: ScoreKind) -> Tensor | None:
+    """Returns the probability of every class, ``[N, C]``, float32 or float64; ``None`` where there are no classes.
+
+    Args:
+        output: As :func:`class_scores` takes it.
+        score: ``"sigmoid"``: each class on its own; else the softmax.
+    """
     try:
         scores = class_scores(output, "sigmoid" if score == "sigmoid" else "probability")
     except TargetError:
         return None
-    likeliest = (scores if scores.dtype == torch.float64 else scores.float()).max(dim=1)
-    return likeliest.indices, likeliest.values
+    return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def probability_of(probabilities: Tensor, classes: Tensor) -> Tensor:
+    """Returns the probabilities ``[N]`` of one class each; NaN where the class is -1, or not among them."""
+    known = (classes >= 0) & (classes < probabilities.shape[1])
+    found = probabilities.gather(1, classes.where(known, torch.zeros_like(classes))[:, None])[:, 0]
+    return found.where(known, torch.full_like(found, torch.nan))
 
 
 def described(value: Any) -> str:

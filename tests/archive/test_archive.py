@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -597,3 +598,45 @@ def test_manifest_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Storage, "write", watched)
     started(tmp_path / "b", run="second", parent={"archive": str(tmp_path / "a"), "run": "first", "step": 10})
     assert written == ["steps/step-0000000010-epoch-0000.npz", "probes.npz", "manifest.json"]
+
+
+# ---- numbers
+
+
+def numbered(step: int) -> CamRecord:
+    found = record(step)
+    key = next(iter(found.maps))
+    stats = {"drift": np.array([0.1, np.nan, 0.3, 0.4], np.float32), "entropy": np.arange(4, dtype=np.float32)}
+    shares = {"predicted": np.array([0.25, 1.0, 0.5, np.nan], np.float32)}
+    return dataclasses.replace(found, numbers={key: stats}, confidences=shares)
+
+
+def test_numbers_are_kept_with_the_maps(tmp_path: Path) -> None:
+    writer = started(tmp_path / "a")
+    writer.append(numbered(10))
+    back = Archive.open(tmp_path / "a").record(0)
+    key = next(iter(back.maps))
+    assert list(back.numbers) == [key]
+    assert list(back.numbers[key]) == ["drift", "entropy"]
+    for name, values in numbered(10).numbers[key].items():
+        np.testing.assert_array_equal(back.numbers[key][name], values)
+    np.testing.assert_array_equal(back.confidences["predicted"], [0.25, 1.0, 0.5, np.nan])
+    assert "3" not in back.confidences
+
+
+def test_a_record_without_numbers_comes_back_without(tmp_path: Path) -> None:
+    started(tmp_path / "a", 10)
+    back = Archive.open(tmp_path / "a").record(0)
+    assert (dict(back.numbers), dict(back.confidences)) == ({}, {})
+
+
+def test_part_of_a_record(tmp_path: Path) -> None:
+    whole = numbered(10)
+    part = whole.part([3, 1])
+    assert part.probe_ids == ("ü", "1")
+    for key, maps in whole.maps.items():
+        np.testing.assert_array_equal(part.maps[key], maps[[3, 1]])
+    key = next(iter(whole.maps))
+    np.testing.assert_array_equal(part.numbers[key]["entropy"], [3.0, 1.0])
+    np.testing.assert_array_equal(part.confidences["predicted"], [np.nan, 1.0])
+    assert part.predicted.tolist() == [-1, 1]

@@ -1,0 +1,43 @@
+"""Finding archives below a folder."""
+
+from __future__ import annotations
+
+import os
+
+from lightning_gradcam.archive.manifest import MANIFEST, STEPS
+from lightning_gradcam.errors import ArchiveError
+from lightning_gradcam.storage import Storage
+
+_DEEPEST = 6
+
+
+def find_archives(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the folders of the archives at or below a folder, sorted.
+
+    Args:
+        path: An archive's folder, or one that holds some, such as a run's or a logger's; local, or a URL that fsspec
+            knows (then the archive's own).
+
+    Raises:
+        ArchiveError: There is none.
+
+    Example::
+
+        find_archives("lightning_logs")    # ["lightning_logs/version_0/gradcam", …]
+    """
+    root = os.fspath(path)
+    if Storage(root).exists(MANIFEST):
+        return [root]
+    found = []
+    for folder, folders, files in os.walk(root) if "://" not in root else ():
+        if MANIFEST in files and STEPS in folders:
+            found.append(folder)
+        # What lies in an archive is no archive.
+        deep = MANIFEST in files or folder[len(root) :].count(os.sep) >= _DEEPEST
+        folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
+    if not found:
+        raise ArchiveError(
+            f"run: no archive at or below {root!r}; give the folder <log dir>/<name> of a run (it holds {MANIFEST}), or"
+            " one above it"
+        )
+    return sorted(found)

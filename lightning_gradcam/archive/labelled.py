@@ -1,0 +1,128 @@
+"""An archive as labelled arrays, for one's own statistics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_gradcam.cams import CamKey
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.stats import to_last
+
+if TYPE_CHECKING:
+    from lightning_gradcam.archive.reader import Archive
+
+
+def numbers_of(archive: Archive, key: CamKey) -> dict[str, FloatArray]:
+    """Returns the numbers of one map in all steps; see :meth:`Archive.numbers`.
+
+    Args:
+        archive: A run's.
+        key: Which map.
+
+    Raises:
+        ArchiveError: A step can't be read.
+    """
+    count = len(archive.steps)
+    found: dict[str, FloatArray] = {}
+    last = archive.record(count - 1) if count else None
+    for row in range(count):
+        record = archive.record(row)
+        stats = {
+            **record.numbers.get(key, {}),
+            "score": record.scores[key.target],
+            "confidence": record.confidences.get(key.target, np.full(len(record.probe_ids), np.nan)),
+            **(to_last(record.maps[key], last.maps[key]) if last is not None else {}),
+        }
+        for name, values in stats.items():
+            missing = np.full((count, len(record.probe_ids)), np.nan, np.float32)
+            found.setdefault(name, missing)[row] = values
+    return found
+
+
+def to_dataset(archive: Archive) -> Any:
+    """Returns the archive as an ``xarray.Dataset``; see :meth:`Archive.to_xarray`.
+
+    Args:
+        archive: A run's.
+
+    Raises:
+        ConfigurationError: xarray is not installed.
+        ArchiveError: A step can't be read.
+    """
+    try:
+        import xarray
+    except ImportError:
+        raise ConfigurationError(
+            "to_xarray: xarray is not installed; pip install 'lightning-gradcam[xarray]', or use Archive.maps and"
+            " Archive.numbers, which give NumPy arrays"
+        ) from None
+    records = [archive.record(row) for row in range(len(archive.steps))]
+    probes, keys = archive.probes, list(records[0].maps) if records else []
+    data: dict[str, Any] = {
+        "predicted": (("step", "probe"), _stacked([record.predicted for record in records], len(probes), np.int64)),
+        "confidence": (("step", "probe"), _stacked([record.confidence for record in records], len(probes))),
+    }
+    coords: dict[str, Any] = {
+        "step": list(archive.steps),
+        "epoch": ("step", list(archive.epochs)),
+        "probe": list(probes.ids),
+        "layer": list(dict.fromkeys(key.layer for key in keys)),
+        "cam_method": list(archive.methods),
+        "target": list(archive.targets),
+    }
+    if probes.labels is not None and probes.labels.dim() == 1:
+        coords["label"] = ("probe", probes.labels.numpy())
+    for variable, name in (("score", "scores"), ("explained_class", "classes")):
+        of_targets = [
+            _stacked([getattr(record, name)[target] for record in records], len(probes)) for target in archive.targets
+        ]
+        data[variable] = (("step", "probe", "target"), np.stack(of_targets, axis=-1))
+    for variable, of in _groups(archive, keys).items():
+        dims, values, own = _map_array(archive, records, of)
+        names = [f"{variable}_{axis}" for axis in dims]
+        data[variable] = (("step", "probe", "cam_method", "target", *names), values)
+        for name, size in zip(names, own, strict=True):
+            coords[name] = (np.arange(size) + 0.5) / size
+    for stat in dict.fromkeys(name for record in records for stats in record.numbers.values() for name in stats):
+        data[stat] = (("step", "probe", "layer", "cam_method", "target"), _stat_array(records, coords, stat))
+    attributes = {"run": archive.manifest.run, "score": archive.manifest.score, "fingerprint": probes.fingerprint}
+    return xarray.Dataset(data, coords, {**attributes, "created": archive.manifest.created})
+
+
+def _groups(archive: Archive, keys: list[CamKey]) -> dict[str, list[CamKey]]:
+    """Returns which maps can stand in one array: those of a layer, and by themselves those of another shape."""
+    found: dict[str, list[CamKey]] = {}
+    for key in keys:
+        own = f"{key.layer}/{key.method}" in archive.manifest.map_shapes
+        found.setdefault(f"{key.layer}/{key.method}" if own else key.layer, []).append(key)
+    return found
+
+
+def _map_array(archive: Archive, records: list[CamRecord], keys: list[CamKey]) -> tuple[str, FloatArray, list[int]]:
+    shape = records[0].maps[keys[0]].shape
+    counts = (len(records), shape[0], len(archive.methods), len(archive.targets))
+    values = np.full((*counts, *shape[1:]), np.nan, np.float32)
+    for row, record in enumerate(records):
+        for key in keys:
+            values[row, :, archive.methods.index(key.method), archive.targets.index(key.target)] = record.maps[key]
+    return "zyx"[-(len(shape) - 1) :], values, list(shape[1:])
+
+
+def _stat_array(records: list[CamRecord], coords: dict[str, Any], stat: str) -> FloatArray:
+    sizes = [len(records), *(len(coords[name]) for name in ("probe", "layer", "cam_method", "target"))]
+    values = np.full(sizes, np.nan, np.float32)
+    for row, record in enumerate(records):
+        for key, stats in record.numbers.items():
+            place = [
+                coords[name].index(part) for name, part in zip(("layer", "cam_method", "target"), key, strict=True)
+            ]
+            if stat in stats:
+                values[row, :, place[0], place[1], place[2]] = stats[stat]
+    return values
+
+
+def _stacked(values: list[Any], probes: int, dtype: Any = np.float32) -> Any:
+    return np.stack(values) if values else np.zeros((0, probes), dtype)

@@ -1,0 +1,38 @@
+"""Finding archives below a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightning_gradcam import ArchiveError
+from lightning_gradcam.archive import find_archives
+
+
+def archive(path: Path) -> str:
+    (path / "steps").mkdir(parents=True)
+    (path / "manifest.json").write_text("{}")
+    return str(path)
+
+
+def test_archives_are_found_at_and_below_a_folder(tmp_path: Path) -> None:
+    first = archive(tmp_path / "version_0" / "gradcam")
+    second = archive(tmp_path / "version_1" / "gradcam")
+    other = archive(tmp_path / "version_1" / "other")
+    archive(tmp_path / "version_1" / "gradcam" / "inside")
+    archive(tmp_path / ".hidden" / "gradcam")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "manifest.json").write_text("{}")
+    assert find_archives(tmp_path) == [first, second, other]
+    assert find_archives(tmp_path / "version_1") == [second, other]
+    assert find_archives(first) == [first]
+
+
+def test_a_folder_without_one_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        ArchiveError, match=r"run: no archive at or below .*; give the folder <log dir>/<name> of a run"
+    ):
+        find_archives(tmp_path)
+    with pytest.raises(ArchiveError, match="run: no archive"):
+        find_archives(tmp_path / "missing")
