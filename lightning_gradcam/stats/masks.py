@@ -8,11 +8,15 @@ the picture.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.stats.inside import inside, points_inside
+from lightning_gradcam.stats.numbers import Numbers
 from lightning_gradcam.targets.base import described
 
 
@@ -39,11 +43,8 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
         >>> energy_inside(torch.tensor([[[3.0, 1.0], [0.0, -5.0]]]), mask)
         tensor([0.7500])
     """
-    maps, masks = _positive(maps, masks)
-    # Relative to the maximum, so that neither tiny nor huge values are lost in the sums.
-    maps = maps / maps.amax(dim=(1, 2), keepdim=True)
-    share = (maps * masks).sum(dim=(1, 2)) / maps.sum(dim=(1, 2))
-    return share.clamp(max=1).where(masks.flatten(1).any(dim=1), torch.nan)
+    maps, masks = _checked(maps, masks)
+    return _like(inside(_array(maps), _array(masks)), maps)
 
 
 def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tensor:
@@ -70,16 +71,8 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tenso
         >>> pointing_game(torch.tensor([[[3.0, 1.0], [0.0, 0.0]], [[1.0, 3.0], [0.0, 0.0]]]), mask)
         tensor([ True, False])
     """
-    if not tolerance >= 0:
-        raise ConfigurationError(f"tolerance: got {tolerance!r}; give a distance in pixels, 0 or more")
-    maps, masks = _positive(maps, masks)
-    rows, columns = (torch.arange(size, device=maps.device) for size in maps.shape[1:])
-    place = maps.flatten(1).argmax(dim=1)
-    down = rows[:, None] - (place // len(columns))[:, None, None]
-    across = columns - (place % len(columns))[:, None, None]
-    near = (down**2 + across**2) <= tolerance**2
-    points = (maps.amax(dim=(1, 2)) > 0) & maps.isfinite().all(dim=2).all(dim=1)
-    return (near & masks).flatten(1).any(dim=1) & points
+    maps, masks = _checked(maps, masks)
+    return _like(points_inside(_array(maps), _array(masks), tolerance=tolerance), maps) == 1
 
 
 def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -112,11 +105,15 @@ def _floating(maps: Tensor) -> Tensor:
     return maps.detach() if maps.dtype == torch.float64 else maps.detach().float()
 
 
-def _positive(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def _checked(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(masks, Tensor) or masks.dim() != 3 or masks.dtype != torch.bool:
         raise ConfigurationError(f"masks: got {described(masks)}; give a bool tensor [N, H, W], such as mask > 0.5")
-    # The ReLU comes first, so that signed maps give the numbers of those that compute_cams returns by default.
-    found = upsampled(_floating(maps).clamp(min=0), (masks.shape[1], masks.shape[2]))
-    if len(found) != len(masks):
-        raise ConfigurationError(f"masks: got {len(masks)} for {len(found)} maps; give one mask for each map")
-    return found, masks.to(found.device)
+    return _floating(maps), masks
+
+
+def _array(values: Tensor) -> Any:
+    return values.cpu().numpy()
+
+
+def _like(numbers: Numbers, maps: Tensor) -> Tensor:
+    return torch.from_numpy(numbers).to(maps)

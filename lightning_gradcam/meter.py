@@ -1,0 +1,126 @@
+"""Numbers of every logged step: measured once, kept with its record, and averaged for the loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+
+from lightning_gradcam.cams import CamKey
+from lightning_gradcam.errors import ProbeError
+from lightning_gradcam.plan import Plan
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
+from lightning_gradcam.stats import measure, to_last
+from lightning_gradcam.tiles import maxima
+
+
+class Meter:
+    """Measures steps in their order; each is compared with the one before.
+
+    Args:
+        plan: Its ``min_energy_inside`` is the alarm.
+        probes: Their masks or boxes are what maps are held against.
+
+    Raises:
+        ProbeError: There is an alarm, and no probe has a mask or box.
+    """
+
+    def __init__(self, plan: Plan, probes: ProbeSet) -> None:
+        self.peaks: dict[CamKey, FloatArray] = {}
+        self._plan = plan
+        self._regions = probes.regions
+        self._before: CamRecord | None = None
+        self._latest: tuple[CamRecord, CamRecord] | None = None
+        self._alarmed = False
+        if plan.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
+            raise ProbeError(
+                f"min_energy_inside: got {plan.min_energy_inside}, but no probe has a mask or a box to hold the maps"
+                " against; give probes=ProbeSet(..., masks=...) or boxes=, let the data set have probe_mask(index), or"
+                " leave min_energy_inside out"
+            )
+
+    def measured(self, record: CamRecord) -> CamRecord:
+        """Returns the record with its numbers; asked again for the latest one, it returns the same.
+
+        Args:
+            record: The next step's, or the latest one again.
+        """
+        if self._latest is not None and self._latest[0] is record:
+            return self._latest[1]
+        before = None if self._before is None else self._before.maps
+        numbers = measure(record.maps, before, self._regions)
+        found = replace(
+            record, numbers=MappingProxyType({key: MappingProxyType(stats) for key, stats in numbers.items()})
+        )
+        self.remember(record)
+        self._latest = (record, found)
+        return found
+
+    def remember(self, record: CamRecord) -> None:
+        """Takes a step into account that was measured earlier."""
+        self._before = record
+        for key, maps in record.maps.items():
+            peak = maxima(maps)
+            self.peaks[key] = np.maximum(self.peaks[key], peak) if key in self.peaks else peak
+
+    def forget(self) -> None:
+        """Begins anew: training goes on from an earlier step."""
+        self.peaks.clear()
+        self._before = self._latest = None
+
+    def means(self, record: CamRecord) -> dict[str, float]:
+        """Returns a measured step's numbers by tag: means over the probes; those that no probe has are left out.
+
+        Args:
+            record: As :meth:`measured` returned it.
+        """
+        found = {}
+        for place, target in enumerate(record.scores):
+            middle = "" if place == 0 else f"/{target}"
+            found[f"{self._plan.name}_stats{middle}/score"] = record.scores[target]
+            found[f"{self._plan.name}_stats{middle}/confidence"] = record.confidences.get(
+                target, np.zeros(0, np.float32)
+            )
+        for key, stats in record.numbers.items():
+            for name, values in stats.items():
+                found[f"{self._plan.stats_tag(key)}/{name}"] = values
+        return _means(found)
+
+    def means_to_last(self, record: CamRecord, last: CamRecord) -> dict[str, float]:
+        """Returns how far a step still is from the run's last one, by tag."""
+        found = {}
+        for key, maps in record.maps.items():
+            for name, values in to_last(maps, last.maps[key]).items():
+                found[f"{self._plan.stats_tag(key)}/{name}"] = values
+        return _means(found)
+
+    def alarm(self, record: CamRecord) -> str | None:
+        """Returns a warning, once a run, where a trained step's maps lie outside the probes' masks or boxes.
+
+        Args:
+            record: As :meth:`measured` returned it.
+        """
+        least = self._plan.min_energy_inside
+        if least is None or self._alarmed or record.epoch == UNTRAINED_EPOCH:
+            return None
+        tags = {self._plan.stats_tag(key).split("/", 1)[1]: stats for key, stats in record.numbers.items()}
+        inside = _means({tag: stats["energy_inside"] for tag, stats in tags.items() if "energy_inside" in stats})
+        low = {tag: share for tag, share in inside.items() if share < least}
+        if not low:
+            return None
+        self._alarmed = True
+        listed = ", ".join(f"{tag}: {share:.0%}" for tag, share in low.items())
+        return (
+            f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, less of the maps than that lies"
+            f" inside the probes' masks or boxes ({listed}): the model may decide by something else, such as the"
+            " background or a mark; look at its sheets, and follow energy_inside over the next steps (this is said once"
+            " a run)"
+        )
+
+
+def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
+    known = {tag: found[np.isfinite(found)] for tag, found in values.items()}
+    return {tag: float(found.mean(dtype=np.float64)) for tag, found in known.items() if len(found)}

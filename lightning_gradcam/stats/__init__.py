@@ -1,0 +1,41 @@
+"""Numbers of maps: how they change from step to step, how focused they are, and whether they lie where they should.
+
+:func:`measure` gives all of one logged step, and :data:`STATS` says how each is read. Those of maps that stand in torch
+(:func:`energy_inside`, :func:`pointing_game`) are for one's own evaluations; all others take NumPy arrays, because they
+are measured beside the training.
+"""
+
+from lightning_gradcam.stats.inside import inside, points_inside
+from lightning_gradcam.stats.masks import energy_inside, pointing_game, upsampled
+from lightning_gradcam.stats.measure import measure, to_last
+from lightning_gradcam.stats.numbers import (
+    agreement,
+    blank,
+    center,
+    drift,
+    entropy,
+    half_area,
+    maximum,
+    rank_correlation,
+)
+from lightning_gradcam.stats.table import STATS, Stat
+
+__all__ = [
+    "STATS",
+    "Stat",
+    "agreement",
+    "blank",
+    "center",
+    "drift",
+    "energy_inside",
+    "entropy",
+    "half_area",
+    "inside",
+    "maximum",
+    "measure",
+    "pointing_game",
+    "points_inside",
+    "rank_correlation",
+    "to_last",
+    "upsampled",
+]

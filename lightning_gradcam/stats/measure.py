@@ -1,0 +1,113 @@
+"""All numbers of one logged step, for every probe and map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lightning_gradcam.cams import CamKey
+from lightning_gradcam.record import FloatArray
+from lightning_gradcam.stats.inside import Masks, inside, points_inside
+from lightning_gradcam.stats.numbers import (
+    agreement,
+    blank,
+    center,
+    check_maps,
+    check_pair,
+    drift,
+    entropy,
+    half_area,
+    maximum,
+    rank_correlation,
+)
+
+# Of maps that are measured at once: in float64 and with their ranks they take some ten times their own memory.
+_PLACES = 1 << 16
+_OTHER_TARGET = {"label": "predicted", "predicted": "label"}
+
+
+def measure(
+    maps: Mapping[CamKey, FloatArray],
+    previous: Mapping[CamKey, FloatArray] | None = None,
+    masks: Masks | None = None,
+) -> dict[CamKey, dict[str, FloatArray]]:
+    """Measures the maps of one step.
+
+    Args:
+        maps: The step's: key to signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
+        previous: Those of the logged step before, of the same probes; ``None`` at the first.
+        masks: Where the probes' telling parts are, bool ``[N, H, W]``; a probe whose mask is empty has none. In maps
+            with time or depth a mask holds for all slices.
+
+    Returns:
+        For each key the numbers by name, each float32 ``[N]``, in the order of
+        :data:`~lightning_gradcam.stats.STATS`. ``drift`` and ``rank_correlation`` are there where ``previous`` has the
+        key in the same shape; ``agreement`` for the targets ``"label"`` and ``"predicted"`` where the layer and method
+        have both; ``energy_inside`` and ``pointing_game`` with masks. NaN where a probe has no such number.
+
+    Raises:
+        ConfigurationError: There are not as many masks as maps, or these are no maps.
+
+    Example:
+        >>> found = measure({CamKey("layer4", "gradcam", "label"): np.ones((1, 2, 2), np.float32)})
+        >>> {name: float(values[0]) for name, values in found["layer4", "gradcam", "label"].items()}
+        {'entropy': 1.0, 'half_area': 0.5, 'center_x': 0.5, 'center_y': 0.5, 'blank': 0.0, 'maximum': 1.0}
+    """
+    return {key: _measured(key, maps, previous or {}, masks) for key in maps}
+
+
+def to_last(maps: FloatArray, last: FloatArray) -> dict[str, FloatArray]:
+    """Compares one step's maps with those of the run's last step.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        last: Of the same shape.
+
+    Returns:
+        ``drift_to_last`` and ``rank_correlation_to_last``, each float32 ``[N]``.
+
+    Raises:
+        ConfigurationError: The shapes differ.
+
+    Example:
+        >>> maps = np.array([[[1.0, 2.0]]], np.float32)
+        >>> {name: float(values[0]) for name, values in to_last(maps, maps).items()}
+        {'drift_to_last': 0.0, 'rank_correlation_to_last': 1.0}
+    """
+    return {f"{name}_to_last": values for name, values in _compared(maps, last).items()}
+
+
+def _measured(
+    key: CamKey, maps: Mapping[CamKey, FloatArray], previous: Mapping[CamKey, FloatArray], masks: Masks | None
+) -> dict[str, FloatArray]:
+    own, before = maps[key], previous.get(key)
+    found = {} if before is None or before.shape != own.shape else _compared(own, before)
+    found |= {"entropy": _by_parts(entropy, own), "half_area": _by_parts(half_area, own)}
+    found["center_x"], found["center_y"] = _by_parts(center, own)
+    found |= {"blank": _by_parts(blank, own), "maximum": _by_parts(maximum, own)}
+    other = maps.get(key._replace(target=_OTHER_TARGET.get(key.target, "")))
+    if other is not None:
+        found["agreement"] = _by_parts(agreement, own, other)
+    if masks is not None:
+        found["energy_inside"] = inside(own, masks).astype(np.float32)
+        found["pointing_game"] = points_inside(own, masks).astype(np.float32)
+    return found
+
+
+def _compared(maps: FloatArray, others: FloatArray) -> dict[str, FloatArray]:
+    return {"drift": _by_parts(drift, maps, others), "rank_correlation": _by_parts(rank_correlation, maps, others)}
+
+
+def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray) -> FloatArray:
+    """Measures some probes at a time, so that the memory does not grow with their number."""
+    check_maps(maps)
+    for other in others:
+        check_pair(maps, other)
+    rows = max(1, _PLACES // math.prod(maps.shape[1:]))
+    # Once also where there are no probes at all.
+    starts = range(0, max(1, len(maps)), rows)
+    parts = [number(*(array[start : start + rows] for array in (maps, *others))) for start in starts]
+    return np.asarray(np.concatenate(parts, axis=-1), np.float32)

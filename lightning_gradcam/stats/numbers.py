@@ -1,0 +1,290 @@
+r"""Numbers of one map, and of a map beside another one, by NumPy alone.
+
+They are measured in the thread that draws, beside the training: no torch, and no matrix products, whose library has
+threads of its own.
+
+Throughout, maps are ``[N, h, w]`` or ``[N, d, h, w]``, signed and of any floating-point type; :math:`M` is a map after
+its ReLU, :math:`s` one of its places and :math:`S` how many there are, slices included. All is computed in float64, and
+no number but :func:`maximum` depends on a map's scale. A map that is not finite has NaN for every number. ``nanmean``
+leaves NaN out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.stats.ranks import ranks
+
+Maps = npt.NDArray[np.floating[Any]]
+Numbers = npt.NDArray[np.float64]
+
+
+def drift(maps: Maps, others: Maps) -> Numbers:
+    r"""How far a map is from another one: :math:`1 - \cos(M, M') = 1 - \sum_s M_s M'_s / (\|M\| \|M'\|)`.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        others: Of the same shape; the same places, such as an earlier step's.
+
+    Returns:
+        ``[N]``, 0 to 1; 0: the same up to scale, 1: no place is positive in both. Where exactly one of the two has no
+        positive value, 1; NaN where neither has one, for there is nothing to compare.
+
+    Raises:
+        ConfigurationError: The shapes differ, or they are no maps.
+
+    Example:
+        >>> drift(np.array([[[3.0, 0.0]], [[1.0, 0.0]]]), np.array([[[5.0, -1.0]], [[0.0, 1.0]]])).tolist()
+        [0.0, 1.0]
+    """
+    check_pair(maps, others)
+    one, other = _relative(maps), _relative(others)
+    for values in (one, other):
+        lengths = np.sqrt((values * values).sum(axis=1, keepdims=True))
+        np.divide(values, lengths, out=values, where=lengths > 0)
+    # Half the squared distance of unit vectors is 1 - cos, without the rounding of 1 - 0.999…
+    apart = np.minimum(((one - other) ** 2).sum(axis=1) / 2, 1)
+    blanks = (one == 0).all(axis=1).astype(int) + (other == 0).all(axis=1)
+    found = np.choose(blanks, [apart, 1.0, np.nan])
+    return np.asarray(np.where(_finite(maps) & _finite(others), found, np.nan))
+
+
+def agreement(maps: Maps, others: Maps) -> Numbers:
+    r"""How alike two maps are: :math:`\cos(M, M')`, which is 1 less their :func:`drift`.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``, such as those of the true class.
+        others: Of the same shape, such as those of the predicted class.
+
+    Returns:
+        ``[N]``, 0 to 1; 1: the same up to scale. 0 where exactly one has no positive value; NaN where neither has one.
+
+    Raises:
+        ConfigurationError: The shapes differ, or they are no maps.
+
+    Example:
+        >>> agreement(np.array([[[3.0, 4.0]]]), np.array([[[1.0, 0.0]]])).round(6).tolist()
+        [0.6]
+    """
+    return np.asarray(1 - drift(maps, others))
+
+
+def rank_correlation(maps: Maps, others: Maps) -> Numbers:
+    """Whether two maps put their places in the same order of importance: Spearman's rho.
+
+    Spearman, "The Proof and Measurement of Association between Two Things", American Journal of Psychology 1904: the
+    correlation of ranks. Places with equal values, such as all that the ReLU leaves 0, have the mean of their ranks.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        others: Of the same shape.
+
+    Returns:
+        ``[N]``, -1 to 1; 1: the same order, 0: unrelated, -1: the reverse. NaN where either map is, after its ReLU, the
+        same everywhere.
+
+    Raises:
+        ConfigurationError: The shapes differ, or they are no maps.
+
+    Example:
+        >>> rank_correlation(np.array([[[1.0, 2.0, 3.0]]]), np.array([[[1.0, 4.0, 9.0]]])).tolist()
+        [1.0]
+    """
+    check_pair(maps, others)
+    one, other = ranks(_positive(maps)), ranks(_positive(others))
+    lengths = np.sqrt((one * one).sum(axis=1) * (other * other).sum(axis=1))
+    usable = _finite(maps) & _finite(others) & (lengths > 0)
+    found = np.full(len(one), np.nan)
+    np.divide((one * other).sum(axis=1), lengths, out=found, where=usable)
+    return np.asarray(np.clip(found, -1, 1))
+
+
+def entropy(maps: Maps) -> Numbers:
+    r"""How spread out a map is: :math:`-\sum_s p_s \log p_s / \log S` with :math:`p_s = M_s / \sum_t M_t`.
+
+    Shannon, "A Mathematical Theory of Communication", Bell System Technical Journal 1948; divided by its largest
+    possible value, so that layers of different resolution can be compared.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+
+    Returns:
+        ``[N]``, 0 to 1; 0: a single place is positive, 1: the same everywhere. NaN without a positive value, and for
+        maps of a single place, which are both at once.
+
+    Raises:
+        ConfigurationError: They are no maps.
+
+    Example:
+        >>> entropy(np.array([[[1.0, 1.0, 0.0, 0.0]], [[2.0, 2.0, 2.0, 2.0]]])).tolist()
+        [0.5, 1.0]
+    """
+    values = _relative(maps)
+    if values.shape[1] == 1:
+        return np.full(len(values), np.nan)
+    logarithms = np.log(values, out=np.zeros_like(values), where=values > 0)
+    total = values.sum(axis=1)
+    usable = total > 0
+    bits = np.divide((values * logarithms).sum(axis=1), total, out=np.full(len(total), np.nan), where=usable)
+    spread = np.log(total, out=np.zeros_like(total), where=usable) - bits
+    return np.asarray(np.clip(spread / math.log(values.shape[1]), 0, 1))
+
+
+def half_area(maps: Maps) -> Numbers:
+    """The smallest share of the area that holds half of the map: the fewest places whose values make up half its sum.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+
+    Returns:
+        ``[N]``, in whole places of all: from one place up to 0.5, the value of a map that is the same everywhere (with
+        an odd number of places too, where half the places and one half of a place would be needed). NaN without a
+        positive value.
+
+    Raises:
+        ConfigurationError: They are no maps.
+
+    Example:
+        >>> half_area(np.array([[[9.0, 1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0, 1.0]]])).tolist()
+        [0.25, 0.5]
+    """
+    reached = np.sort(_relative(maps), axis=1)[:, ::-1].cumsum(axis=1)
+    total = reached[:, -1:]
+    # What is half by hand is not missed by rounding.
+    needed = 1 + (reached < total / 2 * (1 - 1e-12)).sum(axis=1)
+    return np.where(total[:, 0] > 0, np.minimum(needed / reached.shape[1], 0.5), np.nan)
+
+
+def center(maps: Maps) -> tuple[Numbers, Numbers]:
+    r"""Where a map's centre of mass is: :math:`\sum_s M_s x_s / \sum_s M_s`, and likewise :math:`y`.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``; slices count alike.
+
+    Returns:
+        ``x`` and ``y``, each ``[N]``: shares of width and height from the left and the top, 0 to 1. The centre of place
+        i of w is at (i + 0.5) / w, so a map that is the same everywhere has 0.5. NaN without a positive value.
+
+    Raises:
+        ConfigurationError: They are no maps.
+
+    Example:
+        >>> [place.tolist() for place in center(np.array([[[0.0, 0.0, 1.0, 1.0]]]))]
+        [[0.75], [0.5]]
+    """
+    values = _relative(maps).reshape(maps.shape)
+    slices = tuple(range(1, maps.ndim - 2))
+    found = []
+    for across in (maps.ndim - 2, maps.ndim - 1):
+        along = values.sum(axis=(*slices, across))
+        places = (np.arange(along.shape[1]) + 0.5) / along.shape[1]
+        total = along.sum(axis=1)
+        mass = (along * places).sum(axis=1)
+        found.append(np.divide(mass, total, out=np.full(len(total), np.nan), where=total > 0))
+    return found[0], found[1]
+
+
+def blank(maps: Maps) -> Numbers:
+    """Whether a map is all zero after its ReLU, and so shows nothing.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+
+    Returns:
+        ``[N]``: 1 without a positive value, else 0.
+
+    Raises:
+        ConfigurationError: They are no maps.
+
+    Example:
+        >>> blank(np.array([[[-1.0, 0.0]], [[-1.0, 2.0]], [[np.nan, 2.0]]])).tolist()
+        [1.0, 0.0, nan]
+    """
+    return np.where(_finite(maps), ~(_positive(maps) > 0).any(axis=1), np.nan)
+
+
+def maximum(maps: Maps) -> Numbers:
+    r"""Returns a map's largest value, :math:`\max_s M_s`, in the map's own units.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+
+    Returns:
+        ``[N]``, 0 and more; 0 without a positive value.
+
+    Raises:
+        ConfigurationError: They are no maps.
+
+    Example:
+        >>> maximum(np.array([[[-1.0, 0.5]], [[-1.0, -2.0]]])).tolist()
+        [0.5, 0.0]
+    """
+    return np.where(_finite(maps), _positive(maps).max(axis=1).astype(np.float64), np.nan)
+
+
+def check_maps(maps: Any, name: str = "maps") -> None:
+    """Checks that these are maps of NumPy.
+
+    Args:
+        maps: What came.
+        name: What the argument is called.
+
+    Raises:
+        ConfigurationError: They are none.
+    """
+    if (
+        not isinstance(maps, np.ndarray)
+        or maps.ndim not in (3, 4)
+        or not np.issubdtype(maps.dtype, np.floating)
+        or 0 in maps.shape[1:]
+    ):
+        came = f"{list(maps.shape)} of {maps.dtype}" if isinstance(maps, np.ndarray) else type(maps).__name__
+        raise ConfigurationError(
+            f"{name}: got {came}; give a floating-point NumPy array [N, h, w] or [N, d, h, w], such as those of"
+            " Archive.maps at one step"
+        )
+
+
+def check_pair(maps: Any, others: Any) -> None:
+    """Checks that these are maps of the same shape.
+
+    Args:
+        maps: What came.
+        others: Likewise.
+
+    Raises:
+        ConfigurationError: They are not.
+    """
+    check_maps(maps)
+    check_maps(others, "others")
+    if maps.shape != others.shape:
+        raise ConfigurationError(
+            f"others: got {list(others.shape)} for maps {list(maps.shape)}; give maps of the same probes and layer"
+        )
+
+
+def _flat(maps: Maps) -> Maps:
+    check_maps(maps)
+    return maps.reshape(len(maps), math.prod(maps.shape[1:]))
+
+
+def _finite(maps: Maps) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(_flat(maps)).all(axis=1))
+
+
+def _positive(maps: Maps) -> Maps:
+    """Returns the positive parts ``[N, S]``, in the maps' own type; a map that is not finite becomes all zero."""
+    return np.asarray(np.where(_finite(maps)[:, None], np.maximum(_flat(maps), 0), 0))
+
+
+def _relative(maps: Maps) -> Numbers:
+    """Returns the positive parts ``[N, S]`` as shares of their maximum; all zero without one."""
+    values = _positive(maps).astype(np.float64)
+    top = values.max(axis=1, keepdims=True)
+    # So that neither tiny nor huge values are lost in sums and squares.
+    return np.asarray(np.divide(values, top, out=np.zeros_like(values), where=top > 0))

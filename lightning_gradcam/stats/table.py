@@ -1,0 +1,129 @@
+"""What each number is called, how far it ranges and how it is read; pages and documentation show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Stat:
+    """One number of a map, measured for every probe.
+
+    Attributes:
+        title: A short name for people.
+        low: The smallest value; ``None``: open.
+        high: The largest value; ``None``: open.
+        reading: One sentence on how to read it.
+        better: ``"higher"`` or ``"lower"``; ``None``: neither is good by itself.
+    """
+
+    title: str
+    low: float | None
+    high: float | None
+    reading: str
+    better: Literal["higher", "lower"] | None = None
+
+
+STATS: Mapping[str, Stat] = MappingProxyType(
+    {
+        "drift": Stat(
+            "drift from the step before",
+            0,
+            1,
+            "How far the map is from that of the step before: 0 is the same up to scale, 1 has no place in common.",
+        ),
+        "rank_correlation": Stat(
+            "rank correlation with the step before",
+            -1,
+            1,
+            "Whether places have the same order of importance as at the step before: 1 is the same order, 0 an"
+            " unrelated one, -1 the reverse.",
+        ),
+        "entropy": Stat(
+            "spread (entropy)",
+            0,
+            1,
+            "How spread out the map is: 0 is a single place, 1 the same everywhere.",
+        ),
+        "half_area": Stat(
+            "area that holds half",
+            0,
+            0.5,
+            "The smallest share of the area that holds half of the map: the smaller, the more focused; 0.5 is the same"
+            " everywhere.",
+        ),
+        "center_x": Stat(
+            "centre, from the left",
+            0,
+            1,
+            "Where the map's centre of mass lies between the left edge, 0, and the right one, 1.",
+        ),
+        "center_y": Stat(
+            "centre, from the top",
+            0,
+            1,
+            "Where the map's centre of mass lies between the top edge, 0, and the bottom one, 1.",
+        ),
+        "blank": Stat(
+            "blank maps",
+            0,
+            1,
+            "1 where the map is all zero after its ReLU and shows nothing; the mean is the share of such probes.",
+            "lower",
+        ),
+        "maximum": Stat(
+            "largest value",
+            0,
+            None,
+            "The map's largest raw value, 0 where it is blank: compare it between steps of one layer and method only.",
+        ),
+        "agreement": Stat(
+            "agreement of label and predicted",
+            0,
+            1,
+            "How alike the maps of the true and the predicted class are: 1 is the same up to scale, as where the"
+            " prediction is right, and 0 has no place in common.",
+        ),
+        "energy_inside": Stat(
+            "energy inside the mask",
+            0,
+            1,
+            "The share of the map inside the probe's mask or box: chance gives the mask's share of the picture.",
+            "higher",
+        ),
+        "pointing_game": Stat(
+            "pointing game",
+            0,
+            1,
+            "1 where the map's maximum lies inside the probe's mask or box, else 0; the mean is the share of hits.",
+            "higher",
+        ),
+        "drift_to_last": Stat(
+            "drift from the last step",
+            0,
+            1,
+            "How far the map is from that of the run's last step: where it has come near 0, the map has settled.",
+        ),
+        "rank_correlation_to_last": Stat(
+            "rank correlation with the last step",
+            -1,
+            1,
+            "Whether places have the same order of importance as at the run's last step: near 1, the map has settled.",
+        ),
+        "score": Stat(
+            "score",
+            None,
+            None,
+            "The score that the map explains, such as the logit of the explained class.",
+        ),
+        "confidence": Stat(
+            "confidence",
+            0,
+            1,
+            "The probability that the model gives to the explained class.",
+        ),
+    }
+)

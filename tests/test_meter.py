@@ -1,0 +1,132 @@
+"""Numbers of every step: what is compared with what, tags, means and the alarm."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeError, ProbeSet
+from lightning_gradcam.meter import Meter
+from lightning_gradcam.plan import Plan
+
+NAN = float("nan")
+LEFT, RIGHT, BLANK = [[1.0, 0.0]], [[0.0, 1.0]], [[0.0, -1.0]]
+KEY = CamKey("conv", "gradcam", "predicted")
+
+
+def plan(**options: Any) -> Plan:
+    return Plan("cams", "conv", ["gradcam", "layercam"], ["predicted", "label"], "logit", Drawing(), **options)
+
+
+def probes(**fields: Any) -> ProbeSet:
+    return ProbeSet(torch.zeros(2, 1, 1, 2), **fields)
+
+
+def record(maps: dict[CamKey, Any], epoch: int = 0, **fields: Any) -> CamRecord:
+    return CamRecord(
+        **{
+            "epoch": epoch,
+            "step": 10 * (epoch + 1),
+            "stage": "fit",
+            "score": "logit",
+            "probe_ids": ("0", "1"),
+            "maps": MappingProxyType({key: np.array(values, np.float32) for key, values in maps.items()}),
+            "scores": {"predicted": np.array([1.0, 3.0], np.float32), "label": np.array([0.0, 1.0], np.float32)},
+            "classes": {name: np.array([0, 1]) for name in ("predicted", "label")},
+            "predicted": np.array([0, 1]),
+            "confidence": np.array([0.5, 0.7], np.float32),
+            "confidences": {
+                "predicted": np.array([0.5, 0.7], np.float32),
+                "label": np.array([0.5, NAN], np.float32),
+            },
+            **fields,
+        }
+    )
+
+
+def test_each_step_is_compared_with_the_one_before() -> None:
+    meter = Meter(plan(), probes())
+    first, second, third = (
+        record({KEY: maps}, epoch) for epoch, maps in enumerate([[LEFT, LEFT], [RIGHT, LEFT], [RIGHT, RIGHT]])
+    )
+    assert "drift" not in meter.measured(first).numbers[KEY]
+    np.testing.assert_allclose(meter.measured(second).numbers[KEY]["drift"], [1.0, 0.0], atol=1e-7)
+    again = meter.measured(second)
+    assert again is meter.measured(second)
+    np.testing.assert_allclose(meter.measured(third).numbers[KEY]["drift"], [0.0, 1.0], atol=1e-7)
+    meter.forget()
+    assert "drift" not in meter.measured(first).numbers[KEY]
+
+
+def test_steps_of_an_earlier_run_count_as_those_before() -> None:
+    meter = Meter(plan(), probes())
+    meter.remember(record({KEY: [[[4.0, 0.0]], LEFT]}, 0))
+    meter.remember(record({KEY: [LEFT, RIGHT]}, 1))
+    np.testing.assert_allclose(
+        meter.measured(record({KEY: [LEFT, LEFT]}, 2)).numbers[KEY]["drift"], [0.0, 1.0], atol=1e-7
+    )
+    np.testing.assert_array_equal(meter.peaks[KEY], [4.0, 1.0])
+
+
+def test_means_leave_out_what_no_map_has_and_have_their_tags() -> None:
+    meter = Meter(plan(), probes())
+    keys = [KEY, CamKey("conv", "layercam", "predicted"), CamKey("conv", "gradcam", "label")]
+    meter.measured(record({key: [LEFT, LEFT] for key in keys}))
+    means = meter.means(meter.measured(record({key: [RIGHT, BLANK] for key in keys}, 1)))
+    assert means["cams_stats/conv/blank"] == 0.5
+    assert means["cams_stats/conv/maximum"] == 0.5
+    # The centre of a blank map is nowhere.
+    assert means["cams_stats/conv/center_x"] == pytest.approx(0.75)
+    assert means["cams_stats/conv/layercam/maximum"] == 0.5
+    assert means["cams_stats/conv/label/maximum"] == 0.5
+    assert means["cams_stats/score"] == 2.0
+    assert means["cams_stats/confidence"] == pytest.approx(0.6)
+    assert (means["cams_stats/label/score"], means["cams_stats/label/confidence"]) == (0.5, 0.5)
+    assert not any(np.isnan(value) for value in means.values())
+    assert "cams_stats/conv/energy_inside" not in means
+
+
+def test_what_the_end_tells() -> None:
+    meter = Meter(plan(), probes())
+    found = meter.means_to_last(record({KEY: [LEFT, LEFT]}), record({KEY: [LEFT, RIGHT]}, 1))
+    assert found["cams_stats/conv/drift_to_last"] == pytest.approx(0.5)
+
+
+def test_the_alarm_rings_once_and_not_for_the_untrained_model() -> None:
+    masks = torch.tensor([[[True, False]], [[True, False]]])
+    meter = Meter(plan(min_energy_inside=0.5), probes(masks=masks))
+
+    def rung(epoch: int, *maps: Any) -> str | None:
+        return meter.alarm(meter.measured(record({KEY: list(maps)}, epoch)))
+
+    assert rung(-1, RIGHT, RIGHT) is None
+    assert rung(0, LEFT, RIGHT) is None
+    said = rung(1, RIGHT, RIGHT)
+    assert said is not None
+    assert "min_energy_inside=0.5: in epoch 1, step 20" in said
+    assert "conv: 0%" in said
+    assert rung(2, RIGHT, RIGHT) is None
+
+
+def test_there_is_no_alarm_unless_asked_for() -> None:
+    meter = Meter(plan(), probes(masks=torch.tensor([[[True, False]], [[True, False]]])))
+    measured = meter.measured(record({KEY: [RIGHT, RIGHT]}))
+    assert meter.alarm(measured) is None
+    np.testing.assert_array_equal(measured.numbers[KEY]["energy_inside"], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("masks", [None, torch.zeros(2, 1, 2, dtype=torch.bool)])
+def test_an_alarm_needs_masks(masks: Any) -> None:
+    with pytest.raises(ProbeError, match=r"min_energy_inside: got 0.5, but no probe has a mask or a box"):
+        Meter(plan(min_energy_inside=0.5), probes(masks=masks))
+
+
+def test_boxes_stand_for_masks() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [NAN] * 4])
+    meter = Meter(plan(), probes(boxes=boxes))
+    found = meter.measured(record({KEY: [LEFT, LEFT]})).numbers[KEY]["energy_inside"]
+    np.testing.assert_array_equal(found, [1.0, NAN])
