@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from torch import Tensor
 
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.drawing import Drawing, lookup_table
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
-from lightning_gradcam.tiles import BROKEN, SEAM, Slices, draw_tiles, tile_size
+from lightning_gradcam.tiles import BROKEN, SEAM, Slices, draw_tiles, evenly, tile_size, true_classes
 from lightning_gradcam.typeset import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
 
 # Header not counted; WebP ends at 16,383 pixels a side.
-_TALLEST = 15_000
-_MARGIN, _GAP, _LABELS = 12, 8, 190
+TALLEST = 15_000
+MARGIN, _GAP, LABELS = 12, 8, 190
 _SCALES = {
     "image": "each map by its own maximum",
     "layer": "one maximum for all maps of this layer and step",
@@ -78,9 +77,9 @@ def sheet(
     slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
     across = sum(1 if column == "input" else len(keys) for column in drawing.columns)
-    width = max(_MARGIN + _LABELS + across * (tile_w + _GAP) + _MARGIN - _GAP, 480)
-    height = min(drawing.max_sheet_pixels // width, _TALLEST)
-    rows = _shown(len(probes), height // _row_height(tile_h, lines=3))
+    width = max(MARGIN + LABELS + across * (tile_w + _GAP) + MARGIN - _GAP, 480)
+    height = min(drawing.max_sheet_pixels // width, TALLEST)
+    rows = evenly(len(probes), height // _row_height(tile_h, lines=3))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
     row_h = _row_height(tile_h, max(len(caption) for tile in tiles for caption in tile.captions))
     header = _header(record, layer, method, drawing, title, probes, slices)
@@ -88,17 +87,17 @@ def sheet(
         header.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
     pitch = (tile_w + SEAM) // len(slices.chosen)
     names = _slice_names(slices, pitch)
-    top = _MARGIN + 18 * len(header) + 50 + (16 if names else 0)
+    top = MARGIN + 18 * len(header) + 50 + (16 if names else 0)
     canvas = np.full((top + row_h * len(rows), width, 3), 255, np.uint8)
     for number, (text, color) in enumerate(header):
-        write(canvas, (_MARGIN, _MARGIN + 18 * number), text, width - 2 * _MARGIN, 15 if number == 0 else 13, color)
-    _color_bar(canvas, (_MARGIN, _MARGIN + 18 * len(header) + 4), drawing)
+        write(canvas, (MARGIN, MARGIN + 18 * number), text, width - 2 * MARGIN, 15 if number == 0 else 13, color)
+    color_bar(canvas, (MARGIN, MARGIN + 18 * len(header) + 4), drawing)
     for place, row in enumerate(rows):
         y = top + place * row_h
-        canvas[y - 4, _MARGIN : width - _MARGIN] = LINE
-        _row_label(canvas, y, record, probes, row)
+        canvas[y - 4, MARGIN : width - MARGIN] = LINE
+        row_label(canvas, y, record, probes, row)
     for column, tile in enumerate(tiles):
-        x = _MARGIN + _LABELS + column * (tile_w + _GAP)
+        x = MARGIN + LABELS + column * (tile_w + _GAP)
         write(canvas, (x, top - (37 if names else 21)), tile.heading, tile_w + _GAP, 13)
         for place, name in enumerate(names):
             write(canvas, (x + place * pitch, top - 20), name, pitch, 12, PALE)
@@ -111,10 +110,25 @@ def sheet(
     return Picture(canvas, tile_h > probes.pixels.shape[-3], drawing.format)
 
 
-def _shown(count: int, room: int) -> list[int]:
-    """Returns the places of the probes that there is room for, evenly chosen; at least one."""
-    shown = min(count, max(1, room))
-    return [place * count // shown for place in range(shown)]
+def method_title(method: str) -> str:
+    """Returns a method's name as papers write it; that of a registered one as it is."""
+    return _METHODS.get(method, method)
+
+
+def layer_title(layer: str, method: str) -> str:
+    """Returns what a header calls a layer."""
+    # A method without a layer of its own has this key; a module of the model may have the same name.
+    return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
+
+
+def score_title(score: str) -> str:
+    """Returns what a header calls an explained score."""
+    return {"probability": "softmax probability", "sigmoid": "sigmoid"}.get(score, "logit")
+
+
+def epoch_title(epoch: int) -> str:
+    """Returns an epoch as headers and headings name it."""
+    return "untrained" if epoch == UNTRAINED_EPOCH else f"epoch {epoch}"
 
 
 def _row_height(tile: int, lines: int) -> int:
@@ -124,13 +138,10 @@ def _row_height(tile: int, lines: int) -> int:
 def _header(
     record: CamRecord, layer: str, method: str, drawing: Drawing, title: str, probes: ProbeSet, slices: Slices
 ) -> list[tuple[str, Color]]:
-    epoch = "untrained" if record.epoch == UNTRAINED_EPOCH else f"epoch {record.epoch}"
-    explained = {"probability": "softmax probability", "sigmoid": "sigmoid"}.get(record.score, "logit")
-    # A method without a layer of its own has this key; a module of the model may have the same name.
-    place = "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
+    what = f"{method_title(method)} of the {score_title(record.score)}"
     lines = [
-        (f"{title}  {place}", INK),
-        (f"{epoch}, step {record.step}, {record.stage}; {_METHODS.get(method, method)} of the {explained}", INK),
+        (f"{title}  {layer_title(layer, method)}", INK),
+        (f"{epoch_title(record.epoch)}, step {record.step}, {record.stage}; {what}", INK),
     ]
     if probes.note:
         lines.append((probes.note, WRONG))
@@ -167,28 +178,37 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
     return [f"{word if pitch >= 60 else ''}{place + 1}" for place in places]
 
 
-def _row_label(canvas: Pixels, y: int, record: CamRecord, probes: ProbeSet, row: int) -> None:
-    true = [] if probes.labels is None else _true_classes(probes.labels[row])
+def row_label(
+    canvas: Pixels, y: int, record: CamRecord, probes: ProbeSet, row: int, predicted_head: str = "pred"
+) -> None:
+    """Writes a probe's id, true and predicted class at the left of its row, 76 pixels high.
+
+    Args:
+        canvas: uint8 ``[H, W, 3]``, written to.
+        y: The row's top.
+        record: Where the predicted class is from.
+        probes: Where names and true classes are from.
+        row: The probe's place.
+        predicted_head: What stands before the predicted class.
+    """
+    true = [] if probes.labels is None else true_classes(probes.labels[row])
     predicted, confidence = int(record.predicted[row]), float(record.confidence[row])
-    write(canvas, (_MARGIN, y), f"#{probes.ids[row]}", _LABELS - _GAP, 12, PALE)
+    write(canvas, (MARGIN, y), f"#{probes.ids[row]}", LABELS - _GAP, 12, PALE)
     lines = []
     if true:
         lines.append(("true", ", ".join(map(probes.class_name, true)), INK))
     if predicted >= 0:
         color = INK if not true else (RIGHT if predicted in true else WRONG)
-        lines.append(("pred", f"{probes.class_name(predicted)}  {confidence:.0%}", color))
+        lines.append((predicted_head, f"{probes.class_name(predicted)}  {confidence:.0%}", color))
     for number, (head, text, color) in enumerate(lines):
-        write(canvas, (_MARGIN, y + 19 + 17 * number), head, 30, 12, PALE)
-        write(canvas, (_MARGIN + 32, y + 18 + 17 * number), text, _LABELS - 32 - _GAP, 13, color)
+        write(canvas, (MARGIN, y + 19 + 17 * number), head, 30, 12, PALE)
+        write(canvas, (MARGIN + 32, y + 18 + 17 * number), text, LABELS - 32 - _GAP, 13, color)
     if true and predicted >= 0:
-        stamp(canvas, (_MARGIN, y + 56), right=predicted in true)
+        stamp(canvas, (MARGIN, y + 56), right=predicted in true)
 
 
-def _true_classes(label: Tensor) -> list[int]:
-    return [int(label)] if label.dim() == 0 else [int(index) for index in label.nonzero()]
-
-
-def _color_bar(canvas: Pixels, at: tuple[int, int], drawing: Drawing) -> None:
+def color_bar(canvas: Pixels, at: tuple[int, int], drawing: Drawing) -> None:
+    """Draws the colour map between what its ends stand for, 16 pixels high."""
     x, y = at
     low, high = ("minimum", "maximum") if drawing.scale == "minmax" else ("0", "maximum")
     start = x + (56 if drawing.scale == "minmax" else 14)

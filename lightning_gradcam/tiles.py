@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch import Tensor
 
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.drawing import Drawing, Interpolation, lookup_table
@@ -76,6 +77,23 @@ class Tiles:
     captions: Sequence[tuple[str, ...]]
 
 
+@dataclass(frozen=True, eq=False)
+class Overlays:
+    """Maps laid over pictures.
+
+    Attributes:
+        mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is all zero.
+        colors: The heatmap alone, likewise.
+        blank: Which maps are all zero (after the ReLU, unless the scale is ``"minmax"``), ``[N]``.
+        broken: Which are not finite; their pictures are faded, and are to be crossed out, ``[N]``.
+    """
+
+    mixed: Pixels
+    colors: Pixels
+    blank: npt.NDArray[np.bool_]
+    broken: npt.NDArray[np.bool_]
+
+
 def draw_tiles(
     record: CamRecord,
     probes: ProbeSet,
@@ -100,29 +118,20 @@ def draw_tiles(
         The columns in ``drawing``'s order; overlay and heatmap once for each of ``keys``.
     """
     chosen = list(rows)
-    base = _fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
+    base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
     factor = _factor(base.shape, drawing)
     of_all = {key: maxima(record.maps[key]) for key in keys}
     own = {key: top[chosen] for key, top in of_all.items()}
     layer_top = np.full(len(base), max((float(top.max()) for top in of_all.values()), default=0.0), np.float32)
     run_top = np.max([(limits or of_all).get(key, of_all[key])[chosen] for key in keys], axis=0)
-    table = lookup_table(drawing.colormap)
-    columns: dict[str, list[Tiles]] = {"input": [Tiles("input", _strip(base, factor), [()] * len(base))]}
+    columns: dict[str, list[Tiles]] = {"input": [Tiles("input", enlarged(base, factor), [()] * len(base))]}
     for key in keys:
         maps = record.maps[key][chosen]
         top = {"layer": layer_top, "run": run_top}.get(drawing.scale, own[key])
         # Scaled before slices are taken, so that a slice that is not shown counts for the common scale, too.
-        values = heat(slices.of_maps(scaled(maps, drawing, top)), base.shape[2:4], drawing.interpolation)
-        colors = table[(np.clip(values, 0, 1) * 255).round().astype(np.uint8)]
-        mixed = (base * (1 - drawing.opacity) + colors * drawing.opacity).round().astype(np.uint8)
-        # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
-        blank = own[key] <= 0 if drawing.scale != "minmax" else (maps == 0).all(axis=_own_axes(maps))
-        mixed[blank] = base[blank]
-        # What is left of a broken map is not shown: its finite part would look like a map.
-        broken = np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
-        mixed[broken], colors[broken] = _faded(base[broken]), 224
+        over = lay_over(base, maps, slices.of_maps(scaled(maps, drawing, top)), drawing)
         raw = maxima(maps, relu=False) if drawing.scale == "minmax" else own[key]
-        captions = [_map_caption(record, key, row, raw[i], bool(blank[i])) for i, row in enumerate(chosen)]
+        captions = [_map_caption(record, key, row, raw[i], bool(over.blank[i])) for i, row in enumerate(chosen)]
         if (
             key.target not in ("predicted", "label")
             and not _is_class(key.target)
@@ -132,15 +141,36 @@ def draw_tiles(
             names = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
         overlay, heatmap = _headings(key.target, probes)
-        columns.setdefault("overlay", []).append(Tiles(overlay, _strip(mixed, factor, broken), captions))
-        columns.setdefault("heatmap", []).append(Tiles(heatmap, _strip(colors, factor, broken), captions))
+        columns.setdefault("overlay", []).append(Tiles(overlay, enlarged(over.mixed, factor, over.broken), captions))
+        columns.setdefault("heatmap", []).append(Tiles(heatmap, enlarged(over.colors, factor, over.broken), captions))
     return [tile for name in drawing.columns for tile in columns.get(name, [])]
+
+
+def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawing) -> Overlays:
+    """Lays coloured maps over pictures.
+
+    Args:
+        base: The pictures, uint8 ``[N, s, H, W, 3]``.
+        maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``: they tell what is all zero or not finite.
+        shares: What is shown of them, in 0…1, ``[N, s, h, w]``.
+        drawing: Colour map, opacity, interpolation and scale.
+    """
+    values = heat(shares, base.shape[2:4], drawing.interpolation)
+    colors = lookup_table(drawing.colormap)[(np.clip(values, 0, 1) * 255).round().astype(np.uint8)]
+    mixed = (base * (1 - drawing.opacity) + colors * drawing.opacity).round().astype(np.uint8)
+    # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
+    blank = maxima(maps) <= 0 if drawing.scale != "minmax" else np.asarray((maps == 0).all(axis=_own_axes(maps)))
+    mixed[blank] = base[blank]
+    # What is left of a broken map is not shown: its finite part would look like a map.
+    broken = np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
+    mixed[broken], colors[broken] = _faded(base[broken]), 224
+    return Overlays(mixed, colors, blank, broken)
 
 
 def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tuple[int, int]:
     """Returns height and width of every tile, for display pixels of this shape, ``[N, H, W, 3]`` or with frames."""
     shown = len(slices.chosen)
-    height, width = _fitted_size(shown, display[-3], display[-2], drawing.max_tile)
+    height, width = fitted_size(shown, display[-3], display[-2], drawing.max_tile)
     factor = _factor((1, shown, height, width), drawing)
     return height * factor, shown * (width * factor + SEAM) - SEAM
 
@@ -192,6 +222,29 @@ def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
     return np.asarray(np.where(np.isfinite(largest), np.maximum(largest, floor), 0), np.float32)
 
 
+def true_classes(label: Tensor) -> list[int]:
+    """Returns the true classes of one probe: one, or those marked in a label with several."""
+    return [int(label)] if label.dim() == 0 else [int(index) for index in label.nonzero()]
+
+
+def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
+    """Returns at most ``most`` places of ``count``, evenly chosen; at least one.
+
+    Args:
+        count: How many there are.
+        most: How many there is room for.
+        ends: The last is to be among them, as the first always is.
+
+    Example:
+        >>> evenly(10, 4), evenly(10, 4, ends=True)
+        ([0, 2, 5, 7], [0, 3, 6, 9])
+    """
+    shown = min(count, max(1, most))
+    if ends and shown > 1:
+        return [(2 * place * (count - 1) + shown - 1) // (2 * (shown - 1)) for place in range(shown)]
+    return [place * count // shown for place in range(shown)]
+
+
 def _own_axes(maps: npt.NDArray[Any]) -> tuple[int, ...]:
     return tuple(range(1, maps.ndim))
 
@@ -220,10 +273,10 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
     return score, "map all zero" if blank else f"map max {top:.3g}"
 
 
-def _fitted(frames: Pixels, longest: int) -> Pixels:
+def fitted(frames: Pixels, longest: int) -> Pixels:
     """Scales pictures ``[N, s, H, W, 3]`` down to the longest side allowed, and to the widest strip."""
     count, shown, height, width = frames.shape[:4]
-    smaller_h, smaller_w = _fitted_size(shown, height, width, longest)
+    smaller_h, smaller_w = fitted_size(shown, height, width, longest)
     if (smaller_h, smaller_w) == (height, width):
         return frames
     pictures = frames.reshape(-1, height, width, 3)
@@ -232,7 +285,8 @@ def _fitted(frames: Pixels, longest: int) -> Pixels:
     return np.stack(smaller).reshape(count, shown, smaller_h, smaller_w, 3)
 
 
-def _fitted_size(shown: int, height: int, width: int, longest: int) -> tuple[int, int]:
+def fitted_size(shown: int, height: int, width: int, longest: int) -> tuple[int, int]:
+    """Returns height and width of pictures, so many side by side, scaled down to the longest side allowed."""
     share = min(1.0, longest / max(height, width), _room(shown, longest) / width)
     return max(1, round(height * share)), max(1, round(width * share))
 
@@ -255,7 +309,7 @@ def _faded(pictures: Pixels) -> Pixels:
     return np.asarray(grey.round().astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
-def _strip(pictures: Pixels, factor: int, crossed: npt.NDArray[np.bool_] | None = None) -> Pixels:
+def enlarged(pictures: Pixels, factor: int, crossed: npt.NDArray[np.bool_] | None = None) -> Pixels:
     """Enlarges pictures ``[N, s, H, W, 3]`` and puts those of a probe side by side; some probes' are crossed out."""
     large = pictures if factor == 1 else pictures.repeat(factor, axis=2).repeat(factor, axis=3)
     for row in np.flatnonzero(crossed) if crossed is not None else ():

@@ -1,0 +1,296 @@
+"""What film strips and animations share: the overlays of one map over a run's steps, its header and its marks."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from lightning_gradcam.cams import CamKey
+from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.errors import DrawingError
+from lightning_gradcam.picture import Pixels
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord, FloatArray, IntArray
+from lightning_gradcam.render import layer_title, method_title, score_title
+from lightning_gradcam.tiles import enlarged, fitted, fitted_size, lay_over, maxima, scaled, true_classes
+from lightning_gradcam.typeset import INK, PALE, PAPER, RIGHT, WRONG, Color, write
+
+# A mark for right and wrong is this many pixels high and wide.
+MARK = 13
+# A frame around a tile takes this many pixels on each side, outside of it.
+FRAME = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """One map of some probes over the steps of a run, ready to be drawn step by step.
+
+    Attributes:
+        records: The steps, in order.
+        probes: All of the run's.
+        key: Which map.
+        drawing: With a scale that is common to all steps.
+        rows: The places of the probes that are drawn, ``[n]``.
+        base: Their pictures, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
+        factor: How many screen pixels a picture's pixel takes.
+        top: What the brightest colour stands for, ``[n]``.
+        true: Each probe's true classes, ``[n]``; none where they are not known.
+        places: Which slice of each probe's maps is drawn, ``[n]``; all 0 where they have no time or depth.
+    """
+
+    records: tuple[CamRecord, ...]
+    probes: ProbeSet
+    key: CamKey
+    drawing: Drawing
+    rows: tuple[int, ...]
+    base: Pixels
+    factor: int
+    top: FloatArray
+    true: tuple[tuple[int, ...], ...]
+    places: IntArray
+
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[CamRecord],
+        probes: ProbeSet,
+        *,
+        key: CamKey,
+        drawing: Drawing,
+        limits: FloatArray,
+        rows: Sequence[int],
+        side: int,
+    ) -> Film:
+        """Prepares what is the same in all steps.
+
+        Args:
+            records: The steps to draw, in order; each has the map.
+            probes: Where pictures, true classes and names are from.
+            key: Which map.
+            drawing: Colour map, opacity, interpolation; the scales ``"image"`` and ``"run"`` both mean ``"run"``.
+            limits: Each probe's largest value in the whole run, ``[N]``.
+            rows: The places of the probes to draw.
+            side: As of :func:`tile_shape`.
+        """
+        chosen = list(rows)
+        tops = np.full_like(limits, limits.max()) if drawing.scale == "layer" else limits
+        top = np.asarray(tops, np.float32)[chosen]
+        shape, pixels = records[0].maps[key].shape, probes.pixels
+        depth = shape[1] if len(shape) == 4 else 0
+        places = _strongest(records, key)[chosen] if depth else np.zeros(len(chosen), np.int64)
+        if pixels.ndim == 5:
+            base = pixels[chosen, (2 * places + 1) * pixels.shape[1] // (2 * max(depth, 1))]
+        else:
+            base = pixels[chosen]
+        height, width, factor = tile_shape(pixels.shape, drawing, side)
+        base = fitted(base[:, None], max(height, width) // factor)
+        labels = probes.labels
+        true = tuple(() if labels is None else tuple(true_classes(labels[row])) for row in chosen)
+        return cls(tuple(records), probes, key, common_scale(drawing), tuple(chosen), base, factor, top, true, places)
+
+    @property
+    def inputs(self) -> Pixels:
+        """The pictures that the maps lie on, uint8 ``[n, H, W, 3]``, enlarged."""
+        return enlarged(self.base, self.factor)
+
+    def overlays(self, step: int) -> tuple[Pixels, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Returns one step's overlays ``[n, H, W, 3]``, which maps are all zero ``[n]``, and which not finite ``[n]``.
+
+        Args:
+            step: A place in ``records``.
+        """
+        maps = self.records[step].maps[self.key][list(self.rows)]
+        # Scaled as a whole, so that slices that are not shown count, too.
+        shares = scaled(maps, self.drawing, self.top)
+        shown = shares[np.arange(len(shares)), self.places] if shares.ndim == 4 else shares
+        over = lay_over(self.base, maps, shown[:, None], self.drawing)
+        return enlarged(over.mixed, self.factor, over.broken), over.blank, over.broken
+
+    def predicted(self, step: int, place: int) -> int:
+        """Returns the class that a probe was predicted to be at a step; -1 where there is none."""
+        return int(self.records[step].predicted[self.rows[place]])
+
+    def changed(self, step: int, place: int) -> bool:
+        """Returns whether the predicted class is another than at the step before."""
+        return step > 0 and self.predicted(step, place) != self.predicted(step - 1, place)
+
+    def right(self, step: int, place: int) -> bool | None:
+        """Returns whether the predicted class is the true one, or one of them; ``None`` where that can't be told."""
+        predicted = self.predicted(step, place)
+        return predicted in self.true[place] if self.true[place] and predicted >= 0 else None
+
+    def color(self, step: int, place: int) -> Color:
+        """Returns the colour in which a predicted class is written."""
+        right = self.right(step, place)
+        return INK if right is None else (RIGHT if right else WRONG)
+
+
+def with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...]:
+    """Returns the records that have a map.
+
+    Raises:
+        DrawingError: None has it.
+    """
+    having = tuple(record for record in records if key in record.maps)
+    if not having:
+        known = [tuple(other) for other in dict.fromkeys(other for record in records for other in record.maps)]
+        raise DrawingError(
+            f"key: got {tuple(key)}, which none of {len(records)} records has; give one of theirs: {known}"
+        )
+    return having
+
+
+def maxima_of(records: Sequence[CamRecord], key: CamKey) -> FloatArray:
+    """Returns each probe's largest value in any of the steps, ``[N]``."""
+    return np.asarray(np.max([maxima(record.maps[key]) for record in records], axis=0), np.float32)
+
+
+def common_scale(drawing: Drawing) -> Drawing:
+    """Returns the drawing with a scale that is common to all steps, as far as its own scale can be."""
+    return replace(drawing, scale="run") if drawing.scale == "image" else drawing
+
+
+def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[int, int, int]:
+    """Returns a tile's height and width, and how often its pixels are repeated.
+
+    Args:
+        display: The shape of the display pixels, ``[N, H, W, 3]`` or with frames.
+        drawing: Its ``magnification`` and ``max_tile`` are upper limits.
+        side: Pictures are scaled down to this, or enlarged in whole numbers to about three quarters of it.
+    """
+    height, width = fitted_size(1, display[-3], display[-2], min(side, drawing.max_tile))
+    shorter, longer = sorted((height, width))
+    # Three halves: an elongated picture may have a little more.
+    factor = max(1, min(round(0.7 * side / shorter), side * 3 // 2 // longer, drawing.magnification or side))
+    return height * factor, width * factor, factor
+
+
+def header(
+    records: Sequence[CamRecord],
+    probes: ProbeSet,
+    *,
+    key: CamKey,
+    drawing: Drawing,
+    title: str,
+    whole: bool,
+    total: int | None,
+    width: int,
+) -> list[tuple[str, Color]]:
+    """Returns the lines that say what is seen.
+
+    Args:
+        records: The steps that are shown; each has the map.
+        probes: Where class names and remarks are from.
+        key: Which map.
+        drawing: Names the scale.
+        title: The first words.
+        whole: The scale is that of the whole run, not only of ``records``.
+        total: How many steps were logged.
+        width: To which lines are wrapped, in pixels.
+    """
+    record, count = records[-1], len(records)
+    steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
+    which = f"all {count} {steps}" if total is None or total <= count else f"{count} of {total} {steps}, evenly chosen"
+    if count == 1 and (total or 1) == 1:
+        which = "one logged step"
+    lines = [
+        (f"{method_title(key.method)} of the {score_title(record.score)} of {_target_title(key.target, probes)}", INK),
+        (which, INK),
+    ]
+    if probes.note:
+        lines.append((probes.note, WRONG))
+    shape = record.maps[key].shape
+    known = "this run so far" if whole else "the steps shown"
+    scale = common_scale(drawing).scale
+    meaning = {
+        "run": f"each probe by its maximum in {known}, the same in all its pictures",
+        "layer": f"one maximum for all probes, the largest in {known}",
+        "minmax": "each signed map from its minimum to its maximum, no ReLU; not comparable between steps",
+    }[scale]
+    lines.append((f"colour scale '{scale}': {meaning}", PALE))
+    lines += [(line, PALE) for line in _slice_lines(shape, probes.pixels.shape)]
+    if probes.display_source:
+        lines.append((f"input pixels: {probes.display_source}", PALE))
+    wrapped = [(part, color) for line, color in lines for part in textwrap.wrap(line, max(20, int(width / 6.4)))]
+    return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *wrapped]
+
+
+def write_lines(canvas: Pixels, at: tuple[int, int], lines: Sequence[tuple[str, Color]], width: int) -> None:
+    """Writes a header's lines below each other, 18 pixels each; the first is larger."""
+    for number, (text, color) in enumerate(lines):
+        write(canvas, (at[0], at[1] + 18 * number), text, width, 13 if number else 15, color)
+
+
+def mark(canvas: Pixels, at: tuple[int, int], name: str) -> None:
+    """Draws a small mark: ``"right"`` (a tick on a disc), ``"wrong"`` (a cross on a square) or ``"arrow"``."""
+    x, y = at
+    canvas[y : y + MARK, x : x + MARK] = _mark(name)
+
+
+def put_frame(canvas: Pixels, at: tuple[int, int], size: tuple[int, int]) -> None:
+    """Draws a dark frame around a tile, in the gap between tiles: one pixel away, three wide.
+
+    Args:
+        canvas: uint8 ``[H, W, 3]``, written to.
+        at: The tile's left and top.
+        size: Its height and width.
+    """
+    (x, y), (height, width) = at, size
+    left, top, right, bottom = x - FRAME, y - FRAME, x + width + FRAME, y + height + FRAME
+    for rows, columns in (
+        (slice(top, top + 3), slice(left, right)),
+        (slice(bottom - 3, bottom), slice(left, right)),
+        (slice(top, bottom), slice(left, left + 3)),
+        (slice(top, bottom), slice(right - 3, right)),
+    ):
+        canvas[rows, columns] = INK
+
+
+def _strongest(records: Sequence[CamRecord], key: CamKey) -> IntArray:
+    """Returns the slice of each probe that holds most evidence, summed over all steps, ``[N]``."""
+    sums = np.zeros(records[0].maps[key].shape[:2], np.float64)
+    for record in records:
+        maps = np.nan_to_num(record.maps[key], nan=0.0, posinf=0.0, neginf=0.0)
+        sums += np.maximum(maps, 0).sum(axis=(-2, -1), dtype=np.float64)
+    return np.asarray(sums.argmax(axis=1), np.int64)
+
+
+def _target_title(target: str, probes: ProbeSet) -> str:
+    if target in ("predicted", "label"):
+        return {"predicted": "the predicted class", "label": "the true class"}[target]
+    if target.isascii() and target.isdigit():
+        return f"class {probes.class_name(int(target))}"
+    return f"target {target.replace('_vs_', ' vs ')}"
+
+
+def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:
+    depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
+    if depth < 2:
+        return [f"drawn on frame {length // 2 + 1} of {length}, the middle one"] if length else []
+    under = f"on the frame at its centre, of {length} frames" if length else "on the probe's picture"
+    return [f"of the maps' {depth} slices (time or depth) each probe's with most evidence, in all steps; {under}"]
+
+
+@cache
+def _mark(name: str) -> Pixels:
+    # Four times as large and scaled down, for smooth edges.
+    large = 4 * MARK
+    image = Image.new("RGB", (large, large), PAPER)
+    pen = ImageDraw.Draw(image)
+    if name == "right":
+        pen.ellipse((0, 0, large - 1, large - 1), fill=RIGHT)
+        pen.line([(13, 27), (22, 36), (39, 16)], fill=PAPER, width=7, joint="curve")
+    elif name == "wrong":
+        pen.rectangle((0, 0, large - 1, large - 1), fill=WRONG)
+        pen.line([(14, 14), (38, 38)], fill=PAPER, width=7)
+        pen.line([(38, 14), (14, 38)], fill=PAPER, width=7)
+    else:
+        pen.line([(2, 28), (44, 28)], fill=INK, width=6)
+        pen.line([(28, 12), (46, 28), (28, 44)], fill=INK, width=6, joint="curve")
+    return np.array(image.reduce(4))

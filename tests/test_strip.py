@@ -1,0 +1,467 @@
+"""Tests of film strips, down to single pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
+from lightning_gradcam.drawing import lookup_table
+from lightning_gradcam.errors import DrawingError
+from lightning_gradcam.film import FRAME, MARK, header, tile_shape
+from lightning_gradcam.strip import MOST_COLUMNS, film_strip, thinned
+from lightning_gradcam.typeset import INK, RIGHT, WRONG
+from tests.sheets import INF, LEFT, NAN, Array, probe_set, record
+
+KEY = CamKey("conv", "gradcam", "predicted")
+GAP, CAPTION = 10, 34
+NAMES = ("Coat", "Bag", "Boot")
+
+
+def step(maps: Any, number: int = 0, predicted: Any = 0, **fields: Any) -> CamRecord:
+    """One record whose epoch is `number`."""
+    count = len(maps)
+    classes = np.broadcast_to(np.asarray(predicted, np.int64), (count,))
+    return record(maps, **{"epoch": number, "step": 10 * number + 5, "predicted": classes, **fields})
+
+
+def strip(records: list[CamRecord], probes: ProbeSet, drawing: Drawing | None = None, **options: Any) -> Array:
+    drawing = drawing or Drawing(colormap="viridis", interpolation="nearest")
+    return film_strip(records, probes, key=KEY, drawing=drawing, title="gradcam", **options).pixels
+
+
+def corner(pixels: Array, count: int, row: int, column: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Where a tile begins; column -1 is the input. Rows are counted from below: the header's height varies."""
+    pitch, row_h = max(size[1], 62) + GAP, max(size[0] + CAPTION, 84) + GAP
+    x = LEFT if column < 0 else LEFT + pitch + GAP + column * pitch
+    return pixels.shape[0] - row_h * (count - row), x
+
+
+def tile(
+    pixels: Array, row: int = 0, column: int = 0, *, count: int = 1, size: tuple[int, int] = (84, 84), around: int = 0
+) -> Array:
+    y, x = corner(pixels, count, row, column, size)
+    return pixels[y - around : y + size[0] + around, x - around : x + size[1] + around]
+
+
+def below(pixels: Array, line: int, row: int = 0, column: int = 0, *, count: int = 1) -> Array:
+    """One line of text under a tile of 84 pixels."""
+    y, x = corner(pixels, count, row, column, (84, 84))
+    top = y + 84 + FRAME + 16 * line
+    return pixels[top : top + 15, x : x + 84 + GAP - 2]
+
+
+def constant(*values: float) -> Array:
+    return np.array(values, np.float32).reshape(-1, 1, 1).repeat(2, 1).repeat(2, 2)
+
+
+def mixed(picture: Array, share: float, opacity: float = 0.5, colormap: str = "viridis") -> Array:
+    """The overlay of one value, by the formula; where it lies between two whole numbers either may be drawn."""
+    color = lookup_table(colormap)[round(share * 255)].astype(float)
+    return np.asarray(picture.repeat(3, 0).repeat(3, 1) * (1 - opacity) + color * opacity)
+
+
+def shows(found: Array, expected: Array) -> bool:
+    return bool(found.shape == expected.shape and np.abs(found - expected).max() <= 0.5001)
+
+
+# ---- which steps
+
+
+@pytest.mark.parametrize("count", [1, 2, 23, 24, 25, 47, 48, 100, 1000])
+@pytest.mark.parametrize("most", [1, 2, 7, MOST_COLUMNS])
+def test_steps_are_evenly_chosen_with_the_first_and_the_last(count: int, most: int) -> None:
+    places = thinned(count, most)
+    apart = np.diff(places)
+    assert len(places) == min(count, most)
+    assert places[0] == 0
+    assert most == 1 or places[-1] == count - 1
+    assert apart.size == 0 or (apart.min() >= 1 and apart.max() - apart.min() <= 1)
+
+
+def test_at_most_24_columns_by_default() -> None:
+    assert len(thinned(500)) == 24
+    assert thinned(24) == list(range(24))
+
+
+# ---- colours and scales
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.3, 0.5, 1.0])
+def test_map_at_its_maximum_has_the_top_colour(opacity: float) -> None:
+    probes = probe_set(1)
+    drawing = Drawing(colormap="viridis", interpolation="nearest", opacity=opacity)
+    pixels = strip([step(constant(3.0))], probes, drawing)
+    assert shows(tile(pixels), mixed(probes.pixels[0], 1.0, opacity))
+
+
+def test_a_rows_columns_are_on_one_scale() -> None:
+    probes = probe_set(2)
+    records = [step(constant(2, 8)), step(constant(4, 2), 1), step(constant(1, 6), 2)]
+    pixels = strip(records, probes)
+    # Of 4 and of 8; 0.5 * 255 = 127.5 is rounded to 128.
+    for row, shares in enumerate(([0.5, 1, 0.25], [1, 0.25, 0.75])):
+        for column, share in enumerate(shares):
+            assert shows(tile(pixels, row, column, count=2), mixed(probes.pixels[row], share))
+
+
+def test_scale_is_that_of_the_whole_run_also_where_its_maximum_is_not_shown() -> None:
+    probes = probe_set(1)
+    pixels = strip([step(constant(2)), step(constant(4), 1)], probes, limits=np.array([8], np.float32))
+    assert shows(tile(pixels, column=0), mixed(probes.pixels[0], 0.25))
+    assert shows(tile(pixels, column=1), mixed(probes.pixels[0], 0.5))
+
+
+def test_layer_scale_is_one_for_all_probes_and_steps() -> None:
+    probes = probe_set(2)
+    drawing = Drawing(colormap="viridis", interpolation="nearest", scale="layer")
+    pixels = strip([step(constant(2, 8)), step(constant(4, 2), 1)], probes, drawing)
+    for row, shares in enumerate(([0.25, 0.5], [1, 0.25])):
+        for column, share in enumerate(shares):
+            assert shows(tile(pixels, row, column, count=2), mixed(probes.pixels[row], share))
+
+
+def test_minmax_is_each_maps_own() -> None:
+    probes = probe_set(1, display=np.full((1, 28, 28, 3), 90, np.uint8))
+    maps = np.array([[[-4.0, 0.0]]], np.float32)
+    drawing = Drawing(colormap="viridis", interpolation="nearest", scale="minmax")
+    pixels = strip([step(maps), step(maps * 5, 1)], probes, drawing)
+    for column in range(2):
+        left, right = tile(pixels, column=column)[0, [0, 83]]
+        assert shows(left[None], 45 + lookup_table("viridis")[[0]] * 0.5)
+        assert shows(right[None], 45 + lookup_table("viridis")[[255]] * 0.5)
+
+
+def test_scale_image_is_drawn_as_run() -> None:
+    probes, records = probe_set(2), [step(constant(2, 8)), step(constant(4, 2), 1)]
+    image, run, layer = (strip(records, probes, Drawing(scale=scale)) for scale in ("image", "run", "layer"))
+    assert np.array_equal(image, run)
+    assert image.shape == layer.shape
+    assert not np.array_equal(image, layer)
+
+
+# ---- what stands above
+
+
+def lines(records: list[CamRecord], probes: ProbeSet | None = None, key: CamKey = KEY, **options: Any) -> list[str]:
+    given = {"drawing": Drawing(), "title": "gradcam", "whole": True, "total": None, "width": 2000, **options}
+    return [text for text, _ in header(records, probes or probe_set(), key=key, **given)]
+
+
+def test_header_states_layer_method_target_steps_and_scale() -> None:
+    records = [step(constant(1, 1), number) for number in range(3)]
+    assert lines(records) == [
+        "gradcam  conv",
+        "Grad-CAM of the logit of the predicted class",
+        "all 3 logged epochs",
+        "colour scale 'run': each probe by its maximum in this run so far, the same in all its pictures",
+    ]
+    assert lines(records, total=100)[2] == "3 of 100 logged epochs, evenly chosen"
+    assert lines(records[:1])[2] == "one logged step"
+    assert "in the steps shown" in lines(records, whole=False)[3]
+    assert "one maximum for all probes" in lines(records, drawing=Drawing(scale="layer"))[3]
+    assert "no ReLU; not comparable between steps" in lines(records, drawing=Drawing(scale="minmax"))[3]
+    noted = lines(records, probe_set(note="drawn data", display_source="Normalize undone"))
+    assert (noted[3], noted[5]) == ("drawn data", "input pixels: Normalize undone")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("label", "the true class"), ("1", "class Bag"), ("1_vs_2", "target 1 vs 2"), ("margin", "target margin")],
+)
+def test_header_names_the_target(target: str, said: str) -> None:
+    records = [record(constant(1, 1), targets=(target,))]
+    key = CamKey("conv", "gradcam", target)
+    assert lines(records, probe_set(class_names=NAMES), key)[1] == f"Grad-CAM of the logit of {said}"
+
+
+def test_header_is_wrapped_to_the_width() -> None:
+    wide, narrow = (lines([step(constant(1, 1))], width=width) for width in (2000, 300))
+    assert max(map(len, narrow)) < 50 < max(map(len, wide))
+    assert " ".join(narrow) == " ".join(wide)
+
+
+def test_columns_state_their_step_only_where_epochs_repeat() -> None:
+    probes = probe_set(1)
+    once = strip([step(constant(1), number) for number in (0, 1)], probes)
+    twice = strip([step(constant(1), number, epoch=0) for number in (0, 1)], probes)
+    assert twice.shape[0] - once.shape[0] == 14
+    y, x = corner(twice, 1, 0, 0, (84, 84))
+    assert (twice[y - FRAME - 16 : y - FRAME - 4, x : x + 60] < 200).any()
+
+
+def test_the_baseline_is_called_untrained() -> None:
+    probes = probe_set(1)
+    heads = [
+        strip([step(constant(1), 7, epoch=epoch)], probes)[:, LEFT + 84 + 2 * GAP :][-(84 + CAPTION + GAP) - 24 :][:20]
+        for epoch in (-1, 0)
+    ]
+    widths = [np.flatnonzero((head < 200).any((0, 2))).max() for head in heads]
+    assert widths[0] > widths[1]
+
+
+# ---- marks
+
+
+def test_flip_is_framed_and_named() -> None:
+    probes = probe_set(1, labels=torch.tensor([0]), class_names=NAMES)
+    maps = [constant(2), constant(4), constant(3)]
+    same, flipped = (
+        strip([step(values, number, classes[number]) for number, values in enumerate(maps)], probes)
+        for classes in ([1, 1, 1], [1, 0, 0])
+    )
+    assert same.shape == flipped.shape
+    frame = tile(flipped, column=1, around=FRAME)
+    assert (frame[0] == INK).all()
+    assert (frame[:, 0] == INK).all()
+    assert (frame[FRAME - 1, FRAME:-FRAME] == 255).all()  # paper lies between frame and picture
+    for column in (0, 2):
+        assert (tile(flipped, column=column, around=FRAME)[0] == 255).all()
+    for column in range(3):
+        assert (tile(same, column=column, around=FRAME)[0] == 255).all()
+        assert np.array_equal(tile(same, column=column), tile(flipped, column=column))
+    named = [[(below(pixels, 1, column=column) < 250).any() for column in range(3)] for pixels in (same, flipped)]
+    assert named == [[True, False, False], [True, True, False]]
+
+
+def test_right_and_wrong_differ_in_shape_and_colour() -> None:
+    probes = probe_set(1, labels=torch.tensor([0]), class_names=NAMES)
+    pixels = strip([step(constant(1), 0, 1), step(constant(1), 1, 0)], probes)
+    wrong, right = (below(pixels, 0, column=column)[2 : 2 + MARK, :MARK] for column in range(2))
+    assert tuple(wrong[0, 0]) == WRONG
+    assert (right[0, 0] > 200).all()  # a disc: its corner is paper
+    assert tuple(right[2, 6]) == RIGHT
+    assert tuple(wrong[6, 6]) == (255, 255, 255)  # the arms of the cross meet here
+
+
+def marks(pixels: Array, columns: int) -> list[bool]:
+    """In which columns there is a mark: green or red at the left of the first line."""
+    found = [below(pixels, 0, column=column)[2 : 2 + MARK, :MARK].astype(int) for column in range(columns)]
+    return [bool((np.abs(area[..., 0] - area[..., 1]) > 60).any()) for area in found]
+
+
+def test_several_labels_are_right_with_any_of_them() -> None:
+    probes = probe_set(1, labels=torch.tensor([[1, 0, 1]]))
+    pixels = strip([step(constant(1), number, number) for number in range(3)], probes)
+    colors = [tuple(below(pixels, 0, column=column)[2 + 2, 6]) for column in range(3)]
+    assert colors == [RIGHT, WRONG, RIGHT]
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([[0, 0, 0]])], ids=["no labels", "no class marked"])
+def test_without_a_true_class_nothing_is_judged(labels: Any) -> None:
+    pixels = strip([step(constant(1), number, number) for number in range(2)], probe_set(1, labels=labels))
+    assert marks(pixels, 2) == [False, False]
+    assert (tile(pixels, column=1, around=FRAME)[0] == INK).all()
+
+
+def test_without_predictions_the_score_is_stated() -> None:
+    probes = probe_set(1, labels=torch.tensor([0]))
+    fields = {"predicted": np.array([-1]), "confidence": np.array([NAN], np.float32)}
+    scores = [np.array([value], np.float32) for value in (1.5, 200.0)]
+    pixels = strip(
+        [step(constant(1), n, scores={"predicted": score}, **fields) for n, score in enumerate(scores)], probes
+    )
+    assert marks(pixels, 2) == [False, False]
+    first, second = (below(pixels, 0, column=column) for column in range(2))
+    assert (first < 200).any()
+    assert not np.array_equal(first, second)
+    assert (below(pixels, 1) == 255).all()
+
+
+# ---- blank and broken maps
+
+
+def test_all_zero_map_leaves_the_picture_and_is_said_to_be() -> None:
+    probes = probe_set(1)
+    zero, weak = (strip([step(constant(4)), step(constant(value), 1)], probes) for value in (0.0, 1e-6))
+    picture = probes.pixels[0].repeat(3, 0).repeat(3, 1)
+    assert np.array_equal(tile(zero, column=1), picture)
+    assert np.array_equal(tile(zero, column=-1), picture)
+    assert shows(tile(weak, column=1), mixed(probes.pixels[0], 0.0))
+    assert not np.array_equal(below(zero, 0, column=1), below(weak, 0, column=1))
+    assert np.array_equal(below(zero, 0), below(weak, 0))
+
+
+def test_map_without_positive_values_is_all_zero() -> None:
+    probes = probe_set(1)
+    pixels = strip([step(constant(-3)), step(constant(-0.0), 1)], probes)
+    for column in range(2):
+        assert np.array_equal(tile(pixels, column=column), probes.pixels[0].repeat(3, 0).repeat(3, 1))
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_broken_map_is_crossed_out_and_does_not_touch_the_scale(value: float) -> None:
+    probes = probe_set(1)
+    broken = constant(9)
+    broken[0, 0, 0] = value
+    pixels = strip([step(constant(2)), step(broken, 1), step(constant(4), 2)], probes, limits=np.array([4], np.float32))
+    crossed = tile(pixels, column=1).astype(int)
+    assert all(tuple(crossed[y, x]) == WRONG for y in (0, 83) for x in (0, 83))
+    plain = (crossed != WRONG).any(-1)
+    assert plain.mean() > 0.5
+    assert (crossed[plain] == crossed[plain][:, :1]).all()  # grey
+    assert shows(tile(pixels, column=0), mixed(probes.pixels[0], 0.5))
+    assert shows(tile(pixels, column=2), mixed(probes.pixels[0], 1.0))
+
+
+def test_finite_part_of_a_broken_map_counts_where_no_limits_are_given() -> None:
+    broken = constant(8)
+    broken[0, 0, 0] = NAN
+    probes = probe_set(1)
+    pixels = strip([step(constant(4)), step(broken, 1)], probes)
+    assert shows(tile(pixels), mixed(probes.pixels[0], 0.5))
+
+
+# ---- clips and volumes
+
+
+def test_each_probe_shows_its_slice_with_most_evidence_on_that_frame() -> None:
+    display = np.random.default_rng(1).integers(0, 256, (2, 6, 28, 28, 3)).astype(np.uint8)
+    probes = probe_set(2, display=display)
+    volume = np.zeros((2, 3, 2, 2), np.float32)
+    volume[0, 2], volume[1, 0], volume[1, 1] = 4, 4, 6
+    weaker = volume / 2
+    weaker[0, 1, 0, 0] = 4  # a single high value is less evidence than a whole slice
+    pixels = strip([step(volume), step(weaker, 1)], probes)
+    for row, frame in enumerate((5, 3)):  # centres of slices 2 and 1 of 3, in 6 frames
+        picture = display[row, frame]
+        assert np.array_equal(tile(pixels, row, -1, count=2), picture.repeat(3, 0).repeat(3, 1))
+        assert shows(tile(pixels, row, 0, count=2), mixed(picture, 1.0))
+        assert shows(tile(pixels, row, 1, count=2), mixed(picture, 0.5))
+
+
+def test_flat_maps_of_a_clip_lie_on_its_middle_frame() -> None:
+    display = np.random.default_rng(1).integers(0, 256, (1, 5, 28, 28, 3)).astype(np.uint8)
+    probes = probe_set(1, display=display)
+    for maps in (constant(1), constant(1)[:, None]):
+        assert shows(tile(strip([step(maps)], probes)), mixed(display[0, 2], 1.0))
+    assert lines([step(constant(1))], probes)[-1] == "drawn on frame 3 of 5, the middle one"
+
+
+def test_volume_over_one_picture() -> None:
+    probes = probe_set(1)
+    volume = np.zeros((1, 3, 2, 2), np.float32)
+    volume[0, 1] = 1
+    assert shows(tile(strip([step(volume)], probes)), mixed(probes.pixels[0], 1.0))
+    assert lines([step(volume)], probes)[-1] == (
+        "of the maps' 3 slices (time or depth) each probe's with most evidence, in all steps; on the probe's picture"
+    )
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(
+    ("picture", "shape"),
+    [
+        ((28, 28), (84, 84, 3)),
+        ((32, 32), (64, 64, 2)),
+        ((8, 8), (80, 80, 10)),
+        ((64, 64), (64, 64, 1)),
+        ((112, 112), (112, 112, 1)),
+        ((224, 224), (112, 112, 1)),
+        ((480, 640), (84, 112, 1)),
+        ((28, 60), (56, 120, 2)),
+        ((10, 250), (4, 112, 1)),
+        ((1, 1), (78, 78, 78)),
+    ],
+)
+def test_tiles_are_small_and_enlarged_in_whole_numbers(picture: tuple[int, int], shape: tuple[int, ...]) -> None:
+    assert tile_shape((3, *picture, 3), Drawing(), 112) == shape
+    pixels = strip([step(constant(1))], probe_set(1, *picture))
+    y, x = corner(pixels, 1, 0, 0, shape[:2])
+    assert y > 100
+    assert x + shape[1] + 12 <= pixels.shape[1]
+
+
+def test_magnification_and_max_tile_are_upper_limits() -> None:
+    assert tile_shape((1, 28, 28, 3), Drawing(magnification=2), 112) == (56, 56, 2)
+    assert tile_shape((1, 28, 28, 3), Drawing(magnification=9), 112) == (84, 84, 3)
+    assert tile_shape((1, 224, 224, 3), Drawing(max_tile=64), 112) == (64, 64, 1)
+
+
+def test_picture_that_is_not_square_keeps_its_places() -> None:
+    probes = probe_set(1, 64, 96)
+    maps = np.zeros((1, 2, 3), np.float32)
+    maps[0, 1, 0] = 1
+    pixels = strip([step(maps)], probes, Drawing(colormap="viridis", interpolation="nearest", opacity=1.0))
+    expected = np.full((64, 96, 3), lookup_table("viridis")[0])
+    expected[32:, :32] = lookup_table("viridis")[255]
+    assert np.array_equal(tile(pixels, size=(64, 96)), expected)
+
+
+@pytest.mark.parametrize("room", [600_000, 2_000_000])
+def test_strip_of_many_probes_is_bounded_and_says_so(room: int) -> None:
+    count = 150
+    probes = probe_set(count)
+    maps = np.linspace(1, 2, count).reshape(-1, 1, 1).astype(np.float32)
+    pixels = strip([step(maps), step(maps, 1)], probes, Drawing(max_sheet_pixels=room))
+    assert pixels.shape[0] * pixels.shape[1] <= room
+    shown = sum(
+        bool((pixels[y, 12:200] != 255).all()) for y in range(pixels.shape[0])
+    )  # a line across the page above each row
+    chosen = [place * count // shown for place in range(shown)]
+    assert 1 < shown < count
+    for row, place in ((0, chosen[0]), (shown - 1, chosen[-1])):
+        picture = probes.pixels[place].repeat(3, 0).repeat(3, 1)
+        assert np.array_equal(tile(pixels, row, -1, count=shown), picture)
+
+
+def test_strip_is_never_higher_than_15000() -> None:
+    probes = probe_set(400, 8, 8)
+    pixels = strip([step(np.ones((400, 1, 1)))], probes, Drawing(max_sheet_pixels=10**9))
+    assert 14_000 < pixels.shape[0] <= 15_000
+
+
+def test_as_wide_as_its_columns() -> None:
+    probes = probe_set(1)
+    wide, wider = (strip([step(constant(1), n) for n in range(count)], probes).shape[1] for count in (20, 24))
+    assert wider - wide == 4 * (84 + GAP)
+
+
+# ---- what can be wrong, and what is left alone
+
+
+def test_records_without_the_map_are_left_out() -> None:
+    probes = probe_set(1)
+    other = record(constant(9), targets=("label",), epoch=5)
+    with_it = [step(constant(2)), step(constant(4), 1)]
+    assert np.array_equal(strip([with_it[0], other, with_it[1]], probes), strip(with_it, probes))
+
+
+@pytest.mark.parametrize("records", [[], [record(constant(1), targets=("label",))]], ids=["none", "another"])
+def test_map_that_no_record_has_is_an_error(records: list[CamRecord]) -> None:
+    with pytest.raises(DrawingError, match=r"key: got \('conv', 'gradcam', 'predicted'\), which none of [01] records"):
+        strip(records, probe_set(1))
+
+
+def test_drawing_changes_neither_records_nor_probes() -> None:
+    probes, maps = probe_set(2), constant(2, NAN)
+    before, limits = probes.pixels.copy(), np.array([4, 5], np.float32)
+    for array in (maps, limits):
+        array.setflags(write=False)
+    strip([step(maps)], probes, limits=limits)
+    assert np.array_equal(probes.pixels, before)
+
+
+@pytest.mark.parametrize(
+    "name", ["Ankle\nboot", "日本語" * 40, "", "\ud800", "a" * 10_000], ids=lambda name: ascii(name[:8])
+)
+def test_class_name_of_any_kind_keeps_the_layout(name: str) -> None:
+    records = [step(constant(1), 0, 0), step(constant(1), 1, 1), step(constant(1), 2, 1)]
+    plain, odd = (
+        strip(records, probe_set(1, labels=torch.tensor([1]), class_names=("Coat", other))) for other in ("Bag", name)
+    )
+    assert plain.shape == odd.shape
+    assert np.array_equal(tile(plain, column=2), tile(odd, column=2))
+
+
+def test_picture_is_a_plain_enlarged_png() -> None:
+    picture = film_strip([step(constant(1))], probe_set(1), key=KEY, drawing=Drawing(), title="gradcam")
+    assert picture.enlarged
+    assert picture.file()[0] == "png"
+    photo = film_strip([step(constant(1))], probe_set(1, 224, 224), key=KEY, drawing=Drawing(), title="gradcam")
+    assert not photo.enlarged
