@@ -33,6 +33,7 @@ from lightning_gradcam.options import (
     check_overhead,
     check_probes,
     check_schedule,
+    check_share,
     check_sinks,
 )
 from lightning_gradcam.plan import Plan
@@ -96,6 +97,10 @@ class GradCAMCallback(Callback):
             it before training goes on.
         max_overhead: The largest share of the time that explaining may take, for instance 0.02; where it takes more,
             it is done at fewer validations from then on, and that is said once. Default: no limit.
+        min_energy_inside: Warn once where, in a trained step, less than this share of a layer's maps (mean over the
+            probes) lies inside the probes' masks or boxes: the model looks elsewhere. Default: no alarm.
+        evolution: Draw film strips after 1, 2, 4, 8, … logged steps, and when training ends also animations and
+            ``report.html`` (default).
         forward_fn: ``forward_fn(module, batch)`` returns the output to explain, from a whole batch on the device: for
             modules without a ``forward(x)`` and for models with several inputs.
 
@@ -109,8 +114,10 @@ class GradCAMCallback(Callback):
 
     Logged:
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
-        at the step at which Lightning logs the validation metrics; ``<name>_stats/seconds``, how long training waited
-        for it, and ``<name>_stats/background_seconds``, how long drawing and writing went on beside it.
+        at the step at which Lightning logs the validation metrics; numbers of its maps under
+        ``<name>_stats/<layer>/<stat>`` (:data:`lightning_gradcam.stats.STATS`) and ``<name>_stats/seconds``, how long
+        training waited for it, and ``<name>_stats/background_seconds``, how long drawing and writing went on beside it;
+        film strips of the run so far under ``<name>_evolution/<layer>``.
 
     Example::
 
@@ -148,6 +155,8 @@ class GradCAMCallback(Callback):
         batch_size: int = 32,
         background: bool = True,
         max_overhead: float | None = None,
+        min_energy_inside: float | None = None,
+        evolution: bool = True,
     ) -> None:
         super().__init__()
         check_layers(layers)
@@ -160,6 +169,7 @@ class GradCAMCallback(Callback):
         check_count("seed", seed, least=0)
         check_schedule(every_n_epochs, every_n_validations)
         check_overhead(max_overhead)
+        check_share("min_energy_inside", min_energy_inside)
         parse_layouts(layout)
         check_output_key(output_key)
         check_forward_fn(forward_fn)
@@ -175,6 +185,8 @@ class GradCAMCallback(Callback):
                 layout,
                 output_key,
                 batch_size,
+                min_energy_inside=min_energy_inside,
+                evolution=evolution,
             ),
             ProbeOptions(probes, num_probes, seed, input_key, label_key, class_names, mean, std),
             forward_fn,

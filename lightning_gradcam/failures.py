@@ -20,6 +20,10 @@ _MEANS = {
     "explaining": "no maps and no pictures of this step",
     "taking probes": "these samples are no probes; the next batch is tried",
     "reading an earlier step": "it does not count in the scale of the coming pictures",
+    "measuring": "no numbers of this step; its maps are in the archive all the same",
+    "the evolution": "no film strips of the run so far; its maps are in the archive all the same",
+    "the animations": "the film strips, the report and the maps in the archive are not concerned",
+    "the report": "make it anew with: lightning-gradcam report ARCHIVE -o report.html",
     "the archive": "this step's maps are not kept; those of other steps are as they were",
     "drawing": "no pictures of this step; its maps are in the archive all the same",
     "the background worker": "pictures may be missing; maps are still written to the archive",
@@ -65,6 +69,10 @@ class Failures:
             self.failed(kind, step, error)
         else:
             self.succeeded(kind)
+
+    def say(self, remark: str) -> None:
+        """Warns of something that is no failure of ours."""
+        self._warn(f"lightning-gradcam: {remark}")
 
     def succeeded(self, kind: str) -> None:
         """Begins the count anew."""

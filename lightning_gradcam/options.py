@@ -57,6 +57,18 @@ def check_overhead(max_overhead: object) -> None:
         )
 
 
+def check_share(argument: str, value: object) -> None:
+    """Refuses anything but a number from 0 to 1, or ``None``.
+
+    Raises:
+        ConfigurationError: With the argument, the value and what is valid.
+    """
+    if value is None:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
+        raise ConfigurationError(f"{argument}: got {value!r}; give a share, more than 0 and at most 1, such as 0.5")
+
+
 def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuses anything but one of ``choices``.
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.archive import Manifest
-from lightning_gradcam.cams import Cams
+from lightning_gradcam.cams import CamKey, Cams
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.inputs import Forward, Inputs, pick_output
 from lightning_gradcam.layers import LayerSpec
@@ -36,6 +36,8 @@ class Plan:
         output_key: Where the output stands in what the model returns.
         batch_size: How many probes go through the model at once, at most.
         copies: The model is known to change a layer's output in place.
+        min_energy_inside: Warn where less of the maps lies inside the probes' masks or boxes.
+        evolution: Draw film strips on the way, and at the end also animations and the report.
         tried: The plan has been carried out once on this model: what can't change with its weights is known.
     """
 
@@ -50,6 +52,8 @@ class Plan:
     batch_size: int = 32
     copies: bool = False
     tried: bool = False
+    min_energy_inside: float | None = None
+    evolution: bool = True
 
     def explain(
         self,
@@ -97,6 +101,22 @@ class Plan:
     def tag(self, layer: str, method: str) -> str:
         """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
         return f"{self.name}/{layer}" if method == "gradcam" else f"{self.name}/{layer}/{method}"
+
+    def evolution_tag(self, layer: str, method: str) -> str:
+        """Returns the loggers' tag of one film strip: ``<name>_evolution/<layer>``, with ``/<method>`` likewise."""
+        return f"{self.name}_evolution/{layer}" if method == "gradcam" else f"{self.name}_evolution/{layer}/{method}"
+
+    def stats_tag(self, key: CamKey) -> str:
+        """Returns the loggers' tag of a map's numbers.
+
+        ``<name>_stats/<layer>``, with ``/<method>`` for all but Grad-CAM and ``/<target>`` for all but the first.
+        """
+        parts = [f"{self.name}_stats", key.layer]
+        if key.method != "gradcam":
+            parts.append(key.method)
+        if key.target != self._resolved[0][0].name:
+            parts.append(key.target)
+        return "/".join(parts)
 
     def manifest(self, probes: ProbeSet, cams: Cams, run: str) -> Manifest:
         """Returns what an archive of such maps says of itself.

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.cams import CamKey, Cams
+from lightning_gradcam.cams import Cams
 from lightning_gradcam.errors import StalledError
+from lightning_gradcam.evolution import evolution_of, late_numbers, save_evolution
 from lightning_gradcam.failures import Failures
+from lightning_gradcam.meter import Meter
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.record import CamRecord
 from lightning_gradcam.render import sheet
+from lightning_gradcam.report import REPORT, write_report
 from lightning_gradcam.sinks import Entry, FileSink, Numbers, Sink, sinks_for
 from lightning_gradcam.storage import join
-from lightning_gradcam.tiles import maxima
 from lightning_gradcam.worker import Worker
 
 EXPLAINING = "explaining"
@@ -74,7 +74,10 @@ class Session:
         self._failures = failures
         self._sinks = _named(sinks)
         self._unclosed: list[Sink] = []
-        self._peaks: dict[CamKey, FloatArray] = {}
+        self._meter = Meter(plan, probes)
+        self._remarks: deque[str] = deque()
+        self._stage = ""
+        self._concluded = -1
         self._lock = threading.Lock()
         self._unarchived: list[CamRecord] = []
         self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
@@ -162,7 +165,7 @@ class Session:
         record = CamRecord.from_cams(
             cams, probe_ids=self.probes.ids, epoch=epoch, step=step, stage=stage, score=self.plan.score
         )
-        self.last_step = step
+        self.last_step, self._stage = step, stage
         self._unclosed = list(self._sinks.values())
         blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
         if self._archive is not None:
@@ -181,6 +184,8 @@ class Session:
             while self._handed:
                 kind, step, call = self._handed.popleft()
                 self._attempt(kind, step, call)
+        while self._remarks:
+            self._failures.say(self._remarks.popleft())
         while self._outcomes:
             outcome = self._outcomes.popleft()
             if outcome.error is None:
@@ -206,18 +211,20 @@ class Session:
         """Forgets what was logged after ``step``: training goes on from an earlier checkpoint of this run."""
         self._worker.finish()
         self.last_step = min(self.last_step, step)
-        self._peaks.clear()
+        self._meter.forget()
         if self._archive is not None:
             self._archive.rewind(step)
             self._recall(self._archive)
 
     def finish(self) -> None:
         """Waits until everything is written; what has failed is raised or reported."""
+        self._conclude()
         self._waiting_for(self._worker.finish)
         self.settle()
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
+        self._conclude()
         self._waiting_for(self._worker.close)
         # An interrupt can come while a step waits for room in the worker's queue, which it then never reaches.
         self._catch_up()
@@ -245,7 +252,7 @@ class Session:
             return
         try:
             if self._archive is not None and record in self._unarchived:
-                self._attempt("the archive", record.step, partial(self._archive.append, record))
+                self._attempt("the archive", record.step, partial(self._archive.append, self._measured(record)))
                 self._unarchived.remove(record)
         finally:
             self._lock.release()
@@ -255,14 +262,59 @@ class Session:
         begin = time.perf_counter()
         step, epoch = record.step, record.epoch
         self._record(record)
+        measured = self._measured(record)
+        if (alarm := self._meter.alarm(measured)) is not None:
+            self._remarks.append(alarm)
         drawn: list[Entry] = []
         if self._sinks:
             self._attempt("drawing", step, lambda: drawn.append(self._draw(record)))
         if drawn:
             self._serve(step, "", lambda sink: partial(sink.log, drawn[0]))
         spent = {"seconds": blocked, "background_seconds": time.perf_counter() - begin}
-        numbers = Numbers(step, epoch, {f"{self.plan.name}_stats/{key}": value for key, value in spent.items()})
-        self._serve(step, " (numbers)", lambda sink: partial(sink.log_numbers, numbers))
+        values = {f"{self.plan.name}_stats/{key}": value for key, value in spent.items()}
+        numbers = Numbers(step, epoch, {**values, **self._meter.means(measured)})
+        self._serve_numbers(numbers)
+        if record.stage == "fit" and self._archive is not None and self.plan.evolution:
+            count = len(self._archive.steps)
+            if count & (count - 1) == 0:
+                self._attempt("the evolution", step, partial(self._evolve, self._archive, ended=False))
+
+    def _measured(self, record: CamRecord) -> CamRecord:
+        """Returns the record with its numbers, or as it is where measuring fails."""
+        found = [record]
+        self._attempt("measuring", record.step, lambda: found.append(self._meter.measured(record)))
+        return found[-1]
+
+    def _conclude(self) -> None:
+        """Has the whole run drawn, once, where it was a training."""
+        done = self._concluded == self.last_step
+        if self._archive is None or self._stage != "fit" or done or not self.plan.evolution:
+            return
+        self._concluded = self.last_step
+        job = partial(self._attempt, "the evolution", self.last_step, partial(self._end, self._archive))
+        self._waiting_for(partial(self._worker.submit, "the end of the run", job))
+
+    def _end(self, archive: ArchiveWriter) -> None:
+        """The worker's part of the end of a run."""
+        if not archive.steps:
+            return
+        self._evolve(archive, ended=True)
+        for numbers in late_numbers(archive, self._meter):
+            self._serve_numbers(numbers)
+        self._attempt("the report", self.last_step, partial(write_report, [archive], join(archive.path, REPORT)))
+
+    def _evolve(self, archive: ArchiveWriter, *, ended: bool) -> None:
+        rows = any(sink.takes_rows for sink in self._sinks.values())
+        evolution = evolution_of(archive, self.plan, self.probes, self._meter.peaks, ended=ended, rows=rows)
+        save_evolution(evolution, archive.path)
+        # Sinks that are served on the training thread find finished files.
+        for formats in {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}:
+            for picture in evolution.strips.values():
+                picture.file(formats)
+        self._serve(evolution.step, " (film strips)", lambda sink: partial(sink.log_evolution, evolution))
+
+    def _serve_numbers(self, numbers: Numbers) -> None:
+        self._serve(numbers.step, " (numbers)", lambda sink: partial(sink.log_numbers, numbers))
 
     def _serve(self, step: int, what: str, call: Callable[[Sink], Callable[[], None]]) -> None:
         for name, sink in self._sinks.items():
@@ -282,7 +334,6 @@ class Session:
             self._outcomes.append(Outcome(kind, step, None))
 
     def _draw(self, record: CamRecord) -> Entry:
-        self._remember(record)
         pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
         pictures = {
             self.plan.tag(layer, method): sheet(
@@ -292,7 +343,7 @@ class Session:
                 method=method,
                 drawing=self.plan.drawing,
                 title=self.plan.name,
-                limits=self._peaks,
+                limits=self._meter.peaks,
             )
             for layer, method in pairs
         }
@@ -303,18 +354,11 @@ class Session:
         return Entry(step=record.step, epoch=record.epoch, pictures=pictures)
 
     def _recall(self, archive: ArchiveWriter) -> None:
-        if self.plan.drawing.scale == "run":
-            for index, step in enumerate(archive.steps):
-                if not self._failures.given_up(RECALLING):
-                    with self._failures.contained(RECALLING, step=step):
-                        self._remember(archive.record(index))
+        for index, step in enumerate(archive.steps):
+            if not self._failures.given_up(RECALLING):
+                with self._failures.contained(RECALLING, step=step):
+                    self._meter.remember(archive.record(index))
         self.last_step = max(archive.steps, default=self.last_step)
-
-    def _remember(self, record: CamRecord) -> None:
-        if self.plan.drawing.scale == "run":
-            for key, maps in record.maps.items():
-                peak = maxima(maps)
-                self._peaks[key] = np.maximum(self._peaks[key], peak) if key in self._peaks else peak
 
 
 def _named(sinks: Sequence[Sink]) -> dict[str, Sink]:

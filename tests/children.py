@@ -100,6 +100,8 @@ def limit_files(size: int) -> None:
 def as_nobody() -> Iterator[None]:
     """Without root's rights, to whom every folder is open."""
     user, group = os.geteuid(), os.getegid()
+    # zipfile loads this codec with the first archive that it reads, from a folder that may be root's alone.
+    "".encode("cp437")
     if user == 0:
         os.setegid(NOBODY)
         os.seteuid(NOBODY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_gradcam.sinks.base import Entry, Numbers, Sink
+from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Row, Sink
 from lightning_gradcam.sinks.files import FileSink
 from lightning_gradcam.sinks.memory import MemorySink
 from lightning_gradcam.sinks.scalars import ScalarSink
@@ -14,9 +14,11 @@ from lightning_gradcam.sinks.wandb import WandbSink
 
 __all__ = [
     "Entry",
+    "Evolution",
     "FileSink",
     "MemorySink",
     "Numbers",
+    "Row",
     "ScalarSink",
     "Sink",
     "TensorBoardSink",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightning_gradcam.animation import Animation
 from lightning_gradcam.picture import Picture
 
 
@@ -40,6 +41,56 @@ class Numbers:
     values: Mapping[str, float]
 
 
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One probe at one step, for backends that have tables.
+
+    Attributes:
+        probe: Its id.
+        original: Its picture; the same object in all of its rows.
+        epoch: The epoch, counted from 0; -1 is the untrained baseline.
+        step: The x value.
+        true: Names of the true classes, with commas; empty where not known.
+        predicted: Name of the predicted class; empty where there are no classes.
+        confidence: Its probability; NaN there.
+        score: The explained score.
+        overlays: Tag (``gradcam/<layer>``) to the picture with its map, on one colour scale for all steps.
+    """
+
+    probe: str
+    original: Picture
+    epoch: int
+    step: int
+    true: str
+    predicted: str
+    confidence: float
+    score: float
+    overlays: Mapping[str, Picture]
+
+
+@dataclass(frozen=True, eq=False)
+class Evolution:
+    """The run so far: given after 1, 2, 4, 8, … logged steps, and once more when it ends.
+
+    Attributes:
+        name: The callback's name.
+        step: The latest step.
+        epoch: Its epoch.
+        ended: The run is over: there are animations and rows.
+        strips: Tag (``gradcam_evolution/<layer>``) to film strip.
+        animations: Likewise to animation; empty while the run goes on.
+        rows: For a table, where a sink takes them; empty while the run goes on.
+    """
+
+    name: str
+    step: int
+    epoch: int
+    ended: bool
+    strips: Mapping[str, Picture]
+    animations: Mapping[str, Animation]
+    rows: Sequence[Row]
+
+
 class Sink(ABC):
     """A backend for pictures. Give instances to ``GradCAMCallback(sinks=[…])`` to add your own.
 
@@ -47,6 +98,7 @@ class Sink(ABC):
         thread_safe: ``False`` (default): everything is called on the training thread, at the next hook after the
             pictures are finished. ``True``: in the background, one call at a time, while training goes on.
         formats: The files that it takes; these are encoded in the background. Others are given to it as PNG.
+        takes_rows: It has tables: an evolution at the end of the run comes with rows.
 
     Example::
 
@@ -61,6 +113,7 @@ class Sink(ABC):
 
     thread_safe: ClassVar[bool] = False
     formats: ClassVar[Sequence[str]] = ("png", "jpeg", "webp")
+    takes_rows: ClassVar[bool] = False
 
     def prepare(self) -> None:  # noqa: B027 - most backends have nothing to prepare
         """Called on the training thread when a run begins, before anything is logged."""
@@ -71,6 +124,9 @@ class Sink(ABC):
 
     def log_numbers(self, numbers: Numbers) -> None:  # noqa: B027 - a backend may take pictures alone
         """Takes numbers of one step, after its pictures; there may be several calls a step."""
+
+    def log_evolution(self, evolution: Evolution) -> None:  # noqa: B027 - a backend may take sheets alone
+        """Takes film strips of the run so far, and at its end animations; not taken by default."""
 
     def close(self) -> None:  # noqa: B027 - most backends have nothing to close
         """Called once when the run ends, after an exception too, on the training thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_gradcam.sinks.base import Entry, Numbers, Sink
+from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink
 
 
 class MemorySink(Sink):
@@ -11,6 +11,7 @@ class MemorySink(Sink):
     Attributes:
         entries: What was logged, in order.
         numbers: Likewise.
+        evolutions: Likewise.
         closed: Whether the run has ended.
 
     Example:
@@ -21,10 +22,12 @@ class MemorySink(Sink):
     """
 
     thread_safe = True
+    takes_rows = True
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.numbers: list[Numbers] = []
+        self.evolutions: list[Evolution] = []
         self.closed = False
 
     def log(self, entry: Entry) -> None:
@@ -34,6 +37,10 @@ class MemorySink(Sink):
     def log_numbers(self, numbers: Numbers) -> None:
         """Appends the numbers."""
         self.numbers.append(numbers)
+
+    def log_evolution(self, evolution: Evolution) -> None:
+        """Appends the evolution."""
+        self.evolutions.append(evolution)
 
     def close(self) -> None:
         """Remembers that the run has ended; the entries stay."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_gradcam.errors import printable
 from lightning_gradcam.picture import Picture
-from lightning_gradcam.sinks.base import Entry, Numbers, Sink
+from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink
 
 
 class TensorBoardSink(Sink):
@@ -44,14 +44,26 @@ class TensorBoardSink(Sink):
     def log_numbers(self, numbers: Numbers) -> None:
         """Writes one scalar summary a tag."""
         for tag, value in numbers.values.items():
-            self._logger.experiment.add_scalar(tag, value, numbers.step)
+            self._logger.experiment.add_scalar(printable(tag), value, numbers.step)
+
+    def log_evolution(self, evolution: Evolution) -> None:
+        """Writes the film strips, and at the end the animations, which the images tab plays."""
+        self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
+        writer = self._logger.experiment
+        if type(writer).__module__.startswith("torch.utils.tensorboard"):
+            for tag, animation in evolution.animations.items():
+                _add(writer, printable(f"{tag}/animation"), animation.size, animation.encoded("gif"), evolution.step)
+            writer.flush()
 
 
 def _add_encoded(writer: Any, tag: str, picture: Picture, step: int) -> None:
     # `add_image` encodes at a slow level (0.9 s for a large sheet) and draws nothing better; ready bytes pass through.
+    height, width = picture.pixels.shape[:2]
+    _add(writer, tag, (height, width), picture.file(TensorBoardSink.formats)[1], step)
+
+
+def _add(writer: Any, tag: str, size: tuple[int, int], content: bytes, step: int) -> None:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    height, width = picture.pixels.shape[:2]
-    _, content = picture.file(TensorBoardSink.formats)
-    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
+    image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=content)
     writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

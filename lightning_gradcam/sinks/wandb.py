@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_gradcam.sinks.base import Entry, Numbers, Sink
+from lightning_gradcam.picture import Picture
+from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Row, Sink
 from lightning_gradcam.storage import safe_name
 
 _LONGEST_PART, _LONGEST_PATH = 150, 500
@@ -24,6 +26,7 @@ class WandbSink(Sink):
     """
 
     formats = ("png", "jpeg")
+    takes_rows = True
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -44,9 +47,60 @@ class WandbSink(Sink):
             # One call for all tags: `log_image` would make a row of each.
             self._logger.log_metrics(images, entry.step)
 
+    def log_evolution(self, evolution: Evolution) -> None:
+        """Logs the film strips; at the end also the animations, as videos, and a table of all probes and steps."""
+        self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
+        if not evolution.ended:
+            return
+        import wandb
+
+        with TemporaryDirectory(prefix="lightning-gradcam-") as folder:
+            logged: dict[str, Any] = {}
+            for place, (tag, animation) in enumerate(evolution.animations.items()):
+                file = Path(folder, f"{place}.gif")
+                file.write_bytes(animation.encoded("gif"))
+                logged[_key(f"{tag}/animation")] = wandb.Video(str(file), format="gif")
+            if evolution.rows:
+                logged[f"{evolution.name}_table"] = _table(evolution.rows, Path(folder))
+            if logged:
+                self._logger.log_metrics(logged, evolution.step)
+
     def log_numbers(self, numbers: Numbers) -> None:
         """Logs the numbers as one row."""
         self._logger.log_metrics(dict(numbers.values), numbers.step)
+
+
+def _table(rows: Sequence[Row], folder: Path) -> Any:
+    import wandb
+
+    tags = list(dict.fromkeys(tag for row in rows for tag in row.overlays))
+    columns: list[str | int] = [
+        "probe",
+        "original",
+        "epoch",
+        "step",
+        "true",
+        "predicted",
+        "confidence",
+        "score",
+        *map(_key, tags),
+    ]
+    made: dict[int, Any] = {}
+
+    def image(picture: Picture) -> Any:
+        # A probe's original is one object in all of its rows, and goes up once.
+        if id(picture) not in made:
+            file = folder / f"table-{len(made)}.png"
+            file.write_bytes(picture.encoded("png"))
+            made[id(picture)] = wandb.Image(str(file))
+        return made[id(picture)]
+
+    table = wandb.Table(columns=columns)
+    for row in rows:
+        facts = [row.epoch, row.step, row.true, row.predicted, row.confidence, row.score]
+        pictures = [image(row.overlays[tag]) if tag in row.overlays else None for tag in tags]
+        table.add_data(row.probe, image(row.original), *facts, *pictures)
+    return table
 
 
 def _key(tag: str) -> str:
