@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
 from lightning_gradcam import MemorySink, Sink
+from lightning_gradcam.animation import Animation
 from lightning_gradcam.picture import Picture
-from lightning_gradcam.sinks import Entry, FileSink, Numbers, ScalarSink, TensorBoardSink, WandbSink, sinks_for
+from lightning_gradcam.sinks import (
+    Entry,
+    Evolution,
+    FileSink,
+    Numbers,
+    Row,
+    ScalarSink,
+    TensorBoardSink,
+    WandbSink,
+    sinks_for,
+)
 
 
 def picture(seed: int = 0, height: int = 12, width: int = 20) -> Picture:
@@ -116,6 +129,53 @@ def test_writer_of_another_package_gets_the_pixels(tmp_path: Path) -> None:
     assert np.array_equal(pixels, picture(7).pixels)
 
 
+def evolution(step: int = 469, *, ended: bool = True) -> Evolution:
+    strip, sheet = "gradcam_evolution/conv1", "gradcam/conv1"
+    original = picture(99)
+    rows = [
+        Row(name, original, epoch, step, "Coat", "Shirt", 0.5, 1.5, {sheet: picture(epoch)})
+        for name in ("a", "b")
+        for epoch in (0, 1)
+    ]
+    frames = [Image.fromarray(picture(seed).pixels) for seed in (1, 2)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=100, loop=0)
+    animation = Animation(buffer.getvalue(), (12, 20), (100, 100))
+    return Evolution(
+        "gradcam", step, 3, ended, {strip: picture(7)}, {strip: animation} if ended else {}, rows if ended else []
+    )
+
+
+def test_tensorboard_plays_animations_beside_the_film_strips(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(str(tmp_path))
+    sink = TensorBoardSink(logger)
+    sink.log_evolution(evolution(10, ended=False))
+    sink.log_evolution(evolution(20))
+    events = EventAccumulator(logger.log_dir, size_guidance={IMAGES: 0})
+    events.Reload()
+    tag = "gradcam_evolution/conv1"
+    assert [image.step for image in events.Images(tag)] == [10, 20]
+    (animated,) = events.Images(f"{tag}/animation")
+    assert (animated.step, animated.width, animated.height) == (20, 20, 12)
+    assert animated.encoded_image_string == evolution().animations[tag].encoded("gif")
+    logger.finalize("success")
+
+
+def test_own_sinks_and_those_without_pictures_take_no_evolution(tmp_path: Path) -> None:
+    class Counting(Sink):
+        calls = 0
+
+        def log(self, entry: Entry) -> None:
+            self.calls += 1
+
+    own = Counting()
+    files = FileSink(str(tmp_path), prefix="gradcam")
+    for sink in (own, files, ScalarSink(CSVLogger(str(tmp_path)))):
+        sink.log_evolution(evolution())
+    assert own.calls == 0
+    assert not list(tmp_path.rglob("*.png"))
+
+
 # ---- W&B
 
 
@@ -159,6 +219,47 @@ def test_wandb_offline_run_holds_the_pictures_and_one_row_a_step(wandb_logger: W
     assert all(set(row) == {"gradcam/conv1", "gradcam/conv2", "trainer/global_step"} for row in logged)
     captions = [[image._caption for image in row["gradcam/conv1"]] for row in logged]
     assert captions == [["untrained"], ["epoch 3"]]
+
+
+def test_wandb_gets_videos_and_a_table_whose_originals_go_up_once(wandb_logger: WandbLogger, tmp_path: Path) -> None:
+    state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
+    logged: list[dict[str, Any]] = []
+    log = wandb_logger.experiment.log
+
+    def watched(data: dict[str, Any], *args: Any, **options: Any) -> None:
+        logged.append(dict(data))
+        log(data, *args, **options)
+
+    wandb_logger.experiment.log = watched
+    sink = WandbSink(wandb_logger)
+    sink.log_evolution(evolution(10, ended=False))
+    sink.log_evolution(evolution(20))
+    tag = "gradcam_evolution/conv1"
+    assert [set(row) - {"trainer/global_step"} for row in logged] == [
+        {tag},
+        {tag},
+        {f"{tag}/animation", "gradcam_table"},
+    ]
+    assert [row["trainer/global_step"] for row in logged] == [10, 20, 20]
+    table = logged[-1]["gradcam_table"]
+    assert table.columns == [
+        *("probe", "original", "epoch", "step", "true", "predicted", "confidence", "score"),
+        "gradcam/conv1",
+    ]
+    assert [row[0] for row in table.data] == ["a", "a", "b", "b"]
+    assert [row[2] for row in table.data] == [0, 1, 0, 1]
+    assert len({id(row[1]) for row in table.data}) == 1
+    files = Path(wandb_logger.experiment.dir).parent / "files" / "media"
+    (video,) = (files / "videos").rglob("*.gif")
+    assert video.read_bytes() == evolution().animations[tag].encoded("gif")
+    # What a table holds waits for its upload there.
+    waiting = [file.read_bytes() for file in (tmp_path / "wandb-home" / "artifacts" / "staging").iterdir()]
+    shown = [decoded(content) for content in waiting if content.startswith(b"\x89PNG")]
+    assert len(shown) == 1 + 4
+    assert sum(np.array_equal(seen, picture(99).pixels) for seen in shown) == 1
+    assert random.getstate() == state[0]
+    assert np.random.get_state()[1].tolist() == state[1]  # type: ignore[index]
+    assert torch.equal(torch.get_rng_state(), state[2])
 
 
 # ---- files
