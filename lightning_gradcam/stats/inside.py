@@ -42,9 +42,9 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
         energy = resized(values.sum(axis=0), masks.shape[1:])
         total = energy.sum()
         if total > 0:
-            # As many terms in both sums, so that rounding can't tell a map that lies inside from its own sum.
+            # Terms in the same order as in the total: rounding can't bring the share above 1, nor all of it below.
             energy *= masks[row]
-            found[row] = min(energy.sum() / total, 1)
+            found[row] = energy.sum() / total
     return found
 
 

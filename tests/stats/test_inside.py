@@ -55,7 +55,8 @@ def test_the_functions_of_torch_have_the_same_numbers() -> None:
 def test_the_functions_of_torch_keep_the_type(dtype: torch.dtype) -> None:
     maps, masks = torch.tensor([[[3.0, 1.0]]], dtype=dtype), torch.tensor([[[True, False]]])
     expected = torch.float64 if dtype == torch.float64 else torch.float32
-    assert torch.equal(energy_inside(maps, masks), torch.tensor([0.75], dtype=expected))
+    energy = energy_inside(maps, masks)
+    assert (energy.dtype, energy.tolist()) == (expected, [0.75])
     assert torch.equal(pointing_game(maps, masks), torch.tensor([True]))
 
 
@@ -79,6 +80,14 @@ def test_a_mask_holds_for_all_slices() -> None:
     assert points_inside(maps, mask(".#")).tolist() == [1]
     # The ReLU comes before the sum.
     assert inside(np.array([[[[-9.0, 1.0]], [[1.0, 0.0]]]]), mask("#.")).tolist() == [0.5]
+
+
+def test_a_map_that_lies_inside_has_all_of_its_energy_there() -> None:
+    generator = np.random.default_rng(0)
+    maps, masks = np.zeros((50, 9, 9)), np.zeros((50, 40, 40), bool)
+    maps[:, 3:6, 2:7] = generator.random((50, 3, 5))
+    masks[:, 8:33, 4:37] = True
+    assert inside(maps, masks).tolist() == [1] * 50
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e38])

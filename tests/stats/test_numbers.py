@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -197,6 +197,7 @@ def test_tiny_and_huge_values_in_float64() -> None:
         assert drift(maps, of([2, 1], [1, 0])).tolist() == pytest.approx([0], abs=1e-6)
 
 
+@settings(deadline=None)
 @given(
     maps=arrays(np.float32, array_shapes(min_dims=3, max_dims=4, max_side=5), elements=st.floats(-9, 9, width=32)),
     seed=st.integers(0, 99),
