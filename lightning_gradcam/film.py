@@ -209,7 +209,7 @@ def header(
     known = "this run so far" if whole else "the steps shown"
     scale = common_scale(drawing).scale
     meaning = {
-        "run": f"each probe by its maximum in {known}, the same in all its pictures",
+        "run": f"each probe by its maximum in {known}, the same throughout",
         "layer": f"one maximum for all probes, the largest in {known}",
         "minmax": "each signed map from its minimum to its maximum, no ReLU; not comparable between steps",
     }[scale]

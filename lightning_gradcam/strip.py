@@ -178,11 +178,11 @@ def _legend(canvas: Pixels, at: tuple[int, int]) -> None:
     """Writes what the marks mean, in one line of 18 pixels."""
     x, y = at
     for name, text, width in (
-        ("right", "right", 54),
-        ("wrong", "wrong", 58),
-        ("frame", "predicted class changed, the new one below", 262),
-        ("blank", "no colours: map all zero", 154),
-        ("cross", "map not finite", 104),
+        ("right", "right", 46),
+        ("wrong", "wrong", 52),
+        ("frame", "predicted class changed, the new one below", 270),
+        ("blank", "no colours: map all zero", 160),
+        ("cross", "map not finite", 100),
     ):
         box = canvas[y + 1 : y + 1 + MARK, x : x + MARK]
         if name in ("right", "wrong"):
@@ -195,4 +195,4 @@ def _legend(canvas: Pixels, at: tuple[int, int]) -> None:
                 cross_out(box)
         write(canvas, (x + MARK + 4, y - 1), text, width, 12, PALE)
         x += MARK + width
-    write(canvas, (x, y - 1), "%: of the predicted class", 160, 12, PALE)
+    write(canvas, (x, y - 1), "%: probability of the predicted class", 230, 12, PALE)

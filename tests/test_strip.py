@@ -157,7 +157,7 @@ def test_header_states_layer_method_target_steps_and_scale() -> None:
         "gradcam  conv",
         "Grad-CAM of the logit of the predicted class",
         "all 3 logged epochs",
-        "colour scale 'run': each probe by its maximum in this run so far, the same in all its pictures",
+        "colour scale 'run': each probe by its maximum in this run so far, the same throughout",
     ]
     assert lines(records, total=100)[2] == "3 of 100 logged epochs, evenly chosen"
     assert lines(records[:1])[2] == "one logged step"
@@ -324,8 +324,8 @@ def test_each_probe_shows_its_slice_with_most_evidence_on_that_frame() -> None:
     volume = np.zeros((2, 3, 2, 2), np.float32)
     volume[0, 2], volume[1, 0], volume[1, 1] = 4, 4, 6
     weaker = volume / 2
-    weaker[0, 1, 0, 0] = 4  # a single high value is less evidence than a whole slice
-    pixels = strip([step(volume), step(weaker, 1)], probes)
+    weaker[0, 1, 0, 0] = 20  # a single high value is less evidence than a whole slice
+    pixels = strip([step(volume), step(weaker, 1)], probes, limits=np.array([4, 6], np.float32))
     for row, frame in enumerate((5, 3)):  # centres of slices 2 and 1 of 3, in 6 frames
         picture = display[row, frame]
         assert np.array_equal(tile(pixels, row, -1, count=2), picture.repeat(3, 0).repeat(3, 1))
