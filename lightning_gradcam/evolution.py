@@ -14,6 +14,7 @@ from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.sinks import Evolution, Numbers, Row
+from lightning_gradcam.stats import affordable
 from lightning_gradcam.storage import Storage, safe_name
 from lightning_gradcam.strip import film_strip, thinned
 from lightning_gradcam.tiles import evenly, true_classes
@@ -87,7 +88,7 @@ def save_evolution(evolution: Evolution, path: str) -> None:
 
 
 def late_numbers(archive: Archive, meter: Meter) -> Iterator[Numbers]:
-    """Yields what each step's maps have in common with the last one's.
+    """Yields what each step's maps have in common with the last one's; of very many or large ones, evenly chosen.
 
     Args:
         archive: With all steps.
@@ -95,7 +96,7 @@ def late_numbers(archive: Archive, meter: Meter) -> Iterator[Numbers]:
     """
     count = len(archive.steps)
     last = archive.record(count - 1)
-    for place in range(count):
+    for place in evenly(count, affordable(last.maps), ends=True):
         record = archive.record(place)
         if means := meter.means_to_last(record, last):
             yield Numbers(record.step, record.epoch, means)

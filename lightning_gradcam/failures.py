@@ -22,7 +22,7 @@ _MEANS = {
     "reading an earlier step": "it does not count in the scale of the coming pictures",
     "measuring": "no numbers of this step; its maps are in the archive all the same",
     "the evolution": "no film strips of the run so far; its maps are in the archive all the same",
-    "the animations": "the film strips, the report and the maps in the archive are not concerned",
+    "the last numbers": "no drift from the last step in the loggers; Archive.numbers has it",
     "the report": "make it anew with: lightning-gradcam report ARCHIVE -o report.html",
     "the archive": "this step's maps are not kept; those of other steps are as they were",
     "drawing": "no pictures of this step; its maps are in the archive all the same",

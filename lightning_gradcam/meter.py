@@ -20,6 +20,10 @@ from lightning_gradcam.tiles import maxima
 class Meter:
     """Measures steps in their order; each is compared with the one before.
 
+    Attributes:
+        peaks: Each map's largest value so far, ``[N]``.
+        count: How many steps there were.
+
     Args:
         plan: Its ``min_energy_inside`` is the alarm.
         probes: Their masks or boxes are what maps are held against.
@@ -30,6 +34,7 @@ class Meter:
 
     def __init__(self, plan: Plan, probes: ProbeSet) -> None:
         self.peaks: dict[CamKey, FloatArray] = {}
+        self.count = 0
         self._plan = plan
         self._regions = probes.regions
         self._before: CamRecord | None = None
@@ -62,6 +67,7 @@ class Meter:
     def remember(self, record: CamRecord) -> None:
         """Takes a step into account that was measured earlier."""
         self._before = record
+        self.count += 1
         for key, maps in record.maps.items():
             peak = maxima(maps)
             self.peaks[key] = np.maximum(self.peaks[key], peak) if key in self.peaks else peak
@@ -69,6 +75,7 @@ class Meter:
     def forget(self) -> None:
         """Begins anew: training goes on from an earlier step."""
         self.peaks.clear()
+        self.count = 0
         self._before = self._latest = None
 
     def means(self, record: CamRecord) -> dict[str, float]:

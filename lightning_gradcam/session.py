@@ -274,10 +274,9 @@ class Session:
         values = {f"{self.plan.name}_stats/{key}": value for key, value in spent.items()}
         numbers = Numbers(step, epoch, {**values, **self._meter.means(measured)})
         self._serve_numbers(numbers)
-        if record.stage == "fit" and self._archive is not None and self.plan.evolution:
-            count = len(self._archive.steps)
-            if count & (count - 1) == 0:
-                self._attempt("the evolution", step, partial(self._evolve, self._archive, ended=False))
+        due = self._meter.count & (self._meter.count - 1) == 0
+        if due and record.stage == "fit" and self._archive is not None and self.plan.evolution:
+            self._attempt("the evolution", step, partial(self._evolve, self._archive, ended=False))
 
     def _measured(self, record: CamRecord) -> CamRecord:
         """Returns the record with its numbers, or as it is where measuring fails."""
@@ -288,20 +287,24 @@ class Session:
     def _conclude(self) -> None:
         """Has the whole run drawn, once, where it was a training."""
         done = self._concluded == self.last_step
-        if self._archive is None or self._stage != "fit" or done or not self.plan.evolution:
+        if self._archive is None or self._stage != "fit" or done or not self.plan.evolution or not self._archive.steps:
             return
         self._concluded = self.last_step
-        job = partial(self._attempt, "the evolution", self.last_step, partial(self._end, self._archive))
-        self._waiting_for(partial(self._worker.submit, "the end of the run", job))
+        self._waiting_for(partial(self._worker.submit, "the end of the run", partial(self._end, self._archive)))
 
     def _end(self, archive: ArchiveWriter) -> None:
         """The worker's part of the end of a run."""
-        if not archive.steps:
-            return
-        self._evolve(archive, ended=True)
+        parts: dict[str, Callable[[], None]] = {
+            "the evolution": partial(self._evolve, archive, ended=True),
+            "the last numbers": partial(self._compare_with_last, archive),
+            "the report": partial(write_report, [archive], join(archive.path, REPORT)),
+        }
+        for kind, part in parts.items():
+            self._attempt(kind, self.last_step, part)
+
+    def _compare_with_last(self, archive: ArchiveWriter) -> None:
         for numbers in late_numbers(archive, self._meter):
             self._serve_numbers(numbers)
-        self._attempt("the report", self.last_step, partial(write_report, [archive], join(archive.path, REPORT)))
 
     def _evolve(self, archive: ArchiveWriter, *, ended: bool) -> None:
         rows = any(sink.takes_rows for sink in self._sinks.values())
@@ -311,6 +314,9 @@ class Session:
         for formats in {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}:
             for picture in evolution.strips.values():
                 picture.file(formats)
+            for row in evolution.rows:
+                for picture in (row.original, *row.overlays.values()):
+                    picture.encoded("png")
         self._serve(evolution.step, " (film strips)", lambda sink: partial(sink.log_evolution, evolution))
 
     def _serve_numbers(self, numbers: Numbers) -> None:

@@ -7,7 +7,7 @@ are measured beside the training.
 
 from lightning_gradcam.stats.inside import inside, points_inside
 from lightning_gradcam.stats.masks import energy_inside, pointing_game, upsampled
-from lightning_gradcam.stats.measure import measure, to_last
+from lightning_gradcam.stats.measure import affordable, measure, to_last
 from lightning_gradcam.stats.numbers import (
     agreement,
     blank,
@@ -23,6 +23,7 @@ from lightning_gradcam.stats.table import STATS, Stat
 __all__ = [
     "STATS",
     "Stat",
+    "affordable",
     "agreement",
     "blank",
     "center",

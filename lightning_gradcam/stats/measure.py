@@ -26,6 +26,8 @@ from lightning_gradcam.stats.numbers import (
 
 # Of maps that are measured at once: in float64 and with their ranks they take some ten times their own memory.
 _PLACES = 1 << 16
+# About six million places a second are ranked and compared.
+_AFFORDABLE = 60_000_000
 _OTHER_TARGET = {"label": "predicted", "predicted": "label"}
 
 
@@ -78,6 +80,19 @@ def to_last(maps: FloatArray, last: FloatArray) -> dict[str, FloatArray]:
         {'drift_to_last': 0.0, 'rank_correlation_to_last': 1.0}
     """
     return {f"{name}_to_last": values for name, values in _compared(maps, last).items()}
+
+
+def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
+    """Returns of how many steps such maps can be compared with others in some ten seconds; 24 at least.
+
+    Args:
+        maps: One step's.
+
+    Example:
+        >>> affordable({CamKey("layer4", "gradcam", "label"): np.ones((16, 56, 56), np.float32)})
+        1195
+    """
+    return max(24, _AFFORDABLE // max(1, sum(values.size for values in maps.values())))
 
 
 def _measured(
