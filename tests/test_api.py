@@ -35,13 +35,20 @@ ROWS: list[tuple[str, ...]] = [
     ("resize",),
     ("tiles",),
     ("render",),
+    ("film",),
+    ("strip", "animation"),
     ("archive",),
+    ("report",),
+    ("notebook", "tensorboard_plugin"),
     ("sinks",),
     ("plan", "options"),
+    ("meter",),
+    ("evolution",),
     ("session",),
     ("host",),
     ("run",),
     ("callback",),
+    ("cli",),
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 

@@ -1,0 +1,71 @@
+"""What maps and archives show of themselves in a notebook."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+
+import torch
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.cams import Cams
+from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.picture import Picture, Pixels
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord
+from lightning_gradcam.report import Payload, page
+from lightning_gradcam.tiles import Slices, draw_tiles, evenly
+
+# A notebook keeps what it shows in its file.
+_MOST_SAMPLES, _MOST_PROBES, _MOST_BYTES = 16, 16, 8_000_000
+
+
+def cams_html(cams: Cams) -> str:
+    """Returns a table of overlays: a row a sample, a column for each map.
+
+    Args:
+        cams: With the inputs that :func:`~lightning_gradcam.compute_cams` got; without them the maps alone are drawn.
+    """
+    count = len(next(iter(cams.maps.values())))
+    rows = evenly(count, _MOST_SAMPLES)
+    ids = tuple(map(str, range(count)))
+    blank = cams.inputs is None or len(cams.inputs) != count or cams.inputs.dim() < 4
+    shape = next(iter(cams.maps.values())).shape
+    probes = ProbeSet(torch.zeros(count, 1, *shape[-2:]) if blank or cams.inputs is None else cams.inputs, ids=ids)
+    record = CamRecord.from_cams(cams, probe_ids=ids, epoch=0, step=0, stage="", score=cams.score)
+    drawing = Drawing(columns=("heatmap",) if blank else ("input", "overlay"))
+    columns: list[tuple[str, list[tuple[Pixels, tuple[str, ...]]]]] = []
+    for layer, method in dict.fromkeys((key.layer, key.method) for key in record.maps):
+        keys = [key for key in record.maps if (key.layer, key.method) == (layer, method)]
+        slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
+        for tile in draw_tiles(record, probes, keys, drawing, None, slices, rows):
+            heading = tile.heading if tile.heading == "input" else f"{layer} · {method} · {tile.heading}"
+            if heading != "input" or not columns:
+                columns.append((heading, list(zip(tile.pixels, tile.captions, strict=True))))
+    head = "".join(f"<th>{escape(heading)}</th>" for heading, _ in columns)
+    body = ""
+    for place, row in enumerate(rows):
+        cells = "".join(_cell(f"sample {row}, {heading}", *tiles[place]) for heading, tiles in columns)
+        body += f"<tr><th>{row}</th>{cells}</tr>"
+    left_out = f"{len(rows)} of {count} samples, evenly chosen; " if len(rows) < count else ""
+    note = f"{left_out}each map by its own maximum, after its ReLU"
+    return f"<table><caption>{note}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def archive_html(archive: Archive) -> str:
+    """Returns the viewer of a run, in a frame of its own.
+
+    Args:
+        archive: A run's; of many probes and steps, as many as a notebook's file can bear are evenly chosen.
+    """
+    payload = Payload.of(archive, max_probes=_MOST_PROBES, max_bytes=_MOST_BYTES)
+    inner = escape(page([payload]), quote=True)
+    title = escape(f"Grad-CAM of {archive.path}", quote=True)
+    return f'<iframe srcdoc="{inner}" title="{title}" width="100%" height="760" style="border:1px solid #ccc"></iframe>'
+
+
+def _cell(name: str, pixels: Pixels, lines: tuple[str, ...]) -> str:
+    content = base64.b64encode(Picture(pixels).encoded("png")).decode()
+    said = "<br>".join(escape(line) for line in lines)
+    alt = escape(", ".join((name, *lines)), quote=True)
+    return f'<td><img alt="{alt}" src="data:image/png;base64,{content}"><br><small>{said}</small></td>'

@@ -1,0 +1,9 @@
+"""One self-contained page of a run, or of several: raw maps, coloured in the browser."""
+
+from lightning_gradcam.report.page import page, write_report
+from lightning_gradcam.report.payload import Payload
+
+# The page's name in a run's folder.
+REPORT = "report.html"
+
+__all__ = ["REPORT", "Payload", "page", "write_report"]

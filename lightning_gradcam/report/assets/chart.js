@@ -1,0 +1,174 @@
+// A line chart over the slider's positions: direct labels, dashes beside colours, the current position marked.
+import {draw, make} from './dom.js';
+import {largest, shortNumber} from './numbers.js';
+
+export const DASHES = ['', '7 3', '2 3', '9 3 2 3', '4 2', '12 4', '1 2', '6 2 1 2 1 2'];
+const TOP = 8;
+const BOTTOM = 20;
+const LEFT = 46;
+// Of one sign of a label or tick, about.
+const SIGN = 7.3;
+const LABEL_PITCH = 14;
+
+// series: [{label, values: [number or null], dash: index, second: whether it is of run B}]; info: {title, low, high,
+// reading}; ticks: text below each position. Returns {element, move(at)}.
+export function lineChart({series, info, ticks, width, height, name, onpick}) {
+  const count = ticks.length;
+  const [low, high] = range(series, info);
+  const longest = Math.max(0, ...series.map(({label}) => clipped(label).length));
+  const edge = {left: LEFT, right: Math.min(width * 0.4, (longest + 9) * SIGN), top: TOP, bottom: BOTTOM};
+  const x = (place) => edge.left + ((place + 0.5) / count) * (width - edge.left - edge.right);
+  const y = (value) => edge.top + (1 - (value - low) / (high - low)) * (height - edge.top - edge.bottom);
+  const svg = draw('svg', {viewBox: `0 0 ${width} ${height}`, width, height, class: 'chart', role: 'img'});
+  svg.append(...axis({low, high, x, y, ticks, width, height, right: edge.right}));
+  const marker = draw('line', {class: 'now', y1: edge.top, y2: height - edge.bottom});
+  svg.append(marker);
+  const lines = series.map((one) => line(one, x, y, count));
+  svg.append(...lines.map((found) => found.group));
+  svg.addEventListener('click', (event) => {
+    const box = svg.getBoundingClientRect();
+    const share = ((event.clientX - box.left) / box.width) * width - edge.left;
+    onpick(Math.min(count - 1, Math.max(0, Math.floor((share / (width - edge.left - edge.right)) * count))));
+  });
+  const move = (at) => {
+    marker.setAttribute('x1', x(at));
+    marker.setAttribute('x2', x(at));
+    const spread = spreadLabels(
+      series.map(({values}) => y(values[at] ?? lastKnown(values) ?? low)),
+      height,
+    );
+    series.forEach(({label, values}, i) => {
+      const value = values[at];
+      const {dot, text} = lines[i];
+      dot.setAttribute('visibility', value === null ? 'hidden' : 'visible');
+      if (value !== null) {
+        dot.setAttribute('cx', x(at));
+        dot.setAttribute('cy', y(value));
+      }
+      text.setAttribute('x', width - edge.right + 8);
+      text.setAttribute('y', spread[i] + 4);
+      text.textContent = `${clipped(label)} ${shortNumber(value)}`;
+    });
+    svg.setAttribute(
+      'aria-label',
+      `${name}: ${series.map(({label, values}) => `${label} ${shortNumber(values[at])}`).join(', ')}`,
+    );
+  };
+  return {element: svg, move};
+}
+
+function clipped(label) {
+  return label.length > 15 ? `…${label.slice(-14)}` : label;
+}
+
+function range(series, {low, high}) {
+  const values = series.flatMap((one) => one.values).filter((value) => value !== null && Number.isFinite(value));
+  const top = values.length ? largest(values) : 1;
+  const bottom = values.length ? -largest(values.map((value) => -value)) : 0;
+  const from = low === null || low === undefined || !Number.isFinite(low) ? Math.min(bottom, 0) : Math.min(low, bottom);
+  // A scale of its own, where little of the whole range is used.
+  const bounded = high !== null && high !== undefined && Number.isFinite(high);
+  let to = bounded && top > (from + high) / 3 ? Math.max(high, top) : top + (top - from) * 0.08;
+  if (!(to > from)) to = from + 1;
+  return [from, to];
+}
+
+function axis({low, high, x, y, ticks, width, height, right}) {
+  const found = [];
+  for (const share of [0, 0.5, 1]) {
+    const value = low + (high - low) * share;
+    found.push(draw('line', {class: 'grid', x1: LEFT, x2: width - right, y1: y(value), y2: y(value)}));
+    found.push(
+      draw('text', {
+        class: 'tick',
+        x: LEFT - 6,
+        y: y(value) + 4,
+        'text-anchor': 'end',
+        text: shortNumber(Number(value.toPrecision(2))),
+      }),
+    );
+  }
+  const every = Math.max(1, Math.ceil(ticks.length / Math.max(2, Math.floor((width - LEFT - right) / 34))));
+  ticks.forEach((text, place) => {
+    if (place % every === 0)
+      found.push(draw('text', {class: 'tick', x: x(place), y: height - 5, 'text-anchor': 'middle', text}));
+  });
+  return found;
+}
+
+function line({values, dash, second}, x, y, count) {
+  let path = '';
+  let open = false;
+  values.forEach((value, place) => {
+    if (value !== null) path += `${open ? 'L' : 'M'}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
+    open = value !== null;
+  });
+  const hue = `hue-${dash % 8}${second ? ' second' : ''}`;
+  const dot = draw('circle', {class: `dot ${hue}`, r: second ? 4 : 3.5});
+  const text = draw('text', {class: `direct ${hue}`});
+  const group = draw('g', {}, draw('path', {d: path, class: `line ${hue}`, 'stroke-dasharray': DASHES[dash % 8]}));
+  // Lone values have no line to be seen by.
+  values.forEach((value, place) => {
+    const alone = value !== null && (values[place - 1] ?? null) === null && (values[place + 1] ?? null) === null;
+    if (value !== null && (alone || (second && count <= 40)))
+      group.append(draw('circle', {class: `point ${hue}`, cx: x(place), cy: y(value), r: 2.5}));
+  });
+  group.append(dot, text);
+  return {group, dot, text};
+}
+
+function lastKnown(values) {
+  return values.filter((value) => value !== null).at(-1);
+}
+
+// Moves labels apart, in their order.
+function spreadLabels(wanted, height) {
+  const order = wanted.map((_, i) => i).sort((i, j) => wanted[i] - wanted[j]);
+  const found = [...wanted];
+  order.forEach((i, rank) => {
+    if (rank > 0) found[i] = Math.max(found[i], found[order[rank - 1]] + LABEL_PITCH);
+  });
+  const lowest = height - BOTTOM + 2;
+  if (order.length && found[order.at(-1)] > lowest) {
+    let limit = lowest;
+    for (const i of [...order].reverse()) {
+      found[i] = Math.min(found[i], limit);
+      limit = found[i] - LABEL_PITCH;
+    }
+  }
+  return found;
+}
+
+// A chart that is drawn anew where its place becomes wider or narrower.
+export class ChartPanel {
+  constructor(height = 150) {
+    this.height = height;
+    this.element = make('div', {class: 'chart-panel'});
+    this.watcher = new ResizeObserver(() => this.redraw());
+    this.watcher.observe(this.element);
+  }
+
+  show(content, at) {
+    Object.assign(this, {content, at});
+    this.width = 0;
+    this.redraw();
+  }
+
+  redraw() {
+    const width = Math.floor(this.element.clientWidth);
+    if (!this.content || width < 80 || width === this.width) return;
+    this.width = width;
+    this.chart = lineChart({...this.content, width, height: this.height});
+    this.element.replaceChildren(this.chart.element);
+    this.chart.move(this.at);
+  }
+
+  move(at) {
+    this.at = at;
+    if (this.chart) this.chart.move(at);
+  }
+
+  stop() {
+    this.watcher.disconnect();
+  }
+}

@@ -1,0 +1,105 @@
+// A film strip: one small picture for every position of the slider, of one probe and layer.
+import {regionOutline} from './cell.js';
+import {make} from './dom.js';
+import {paint} from './paint.js';
+import {described} from './words.js';
+
+const LONGEST = 64;
+const thumbs = new WeakMap();
+
+export class Film {
+  constructor(scene, r, probe, column, onpick) {
+    Object.assign(this, {r, probe, column, key: column.places[r]});
+    const picture = scene.pictures[r][probe];
+    const {slices} = scene.runs[r].keys[this.key];
+    const bordered = scene.state.region === 'on' && picture.region;
+    this.picture = thumbOf(picture);
+    this.frames = scene.positions.map((_, place) => {
+      const canvas = make('canvas', {
+        class: this.picture.width < 64 ? 'crisp' : 'smooth',
+        'aria-hidden': 'true',
+        width: 1,
+        height: 1,
+      });
+      const frame = make('span', {class: 'frame'}, canvas, bordered ? regionOutline(picture, slices) : null);
+      const label = make('span', {class: 'film-tick', text: scene.tick(place)});
+      const button = make(
+        'button',
+        {type: 'button', class: 'film-frame', tabindex: '-1', onclick: () => onpick(place)},
+        frame,
+        label,
+      );
+      return {canvas, button};
+    });
+    this.track = make('div', {class: 'film-track'}, ...this.frames.map(({button}) => button));
+    const name = make('span', {class: 'film-name', text: column.title, title: column.layer});
+    this.element = make(
+      'div',
+      {class: 'film', role: 'group', 'aria-label': `All epochs of layer ${column.layer}`},
+      name,
+      this.track,
+    );
+    this.track.style.setProperty('--slices', String(slices));
+    this.at = -1;
+    this.drawn = '';
+  }
+
+  update(scene) {
+    this.repaint(scene);
+    if (this.at === scene.at) return;
+    const old = this.frames[this.at];
+    if (old) {
+      old.button.removeAttribute('aria-current');
+      old.button.tabIndex = -1;
+    }
+    this.at = scene.at;
+    const {button} = this.frames[this.at];
+    button.setAttribute('aria-current', 'true');
+    button.tabIndex = 0;
+    const {track} = this;
+    if (
+      button.offsetLeft < track.scrollLeft ||
+      button.offsetLeft + button.offsetWidth > track.scrollLeft + track.clientWidth
+    ) {
+      track.scrollLeft = button.offsetLeft - track.clientWidth / 2;
+    }
+  }
+
+  repaint(scene) {
+    const look = JSON.stringify(scene.look) + scene.state.view;
+    if (this.drawn === look) return;
+    this.drawn = look;
+    const run = scene.runs[this.r];
+    const kind = {map: 'map', original: 'original'}[scene.state.view] || 'overlay';
+    this.frames.forEach(({canvas, button}, place) => {
+      const step = scene.stepAt(place, this.r);
+      const state = paint(canvas, this.picture, run, step, this.key, this.probe, scene.look, kind);
+      const right = run.right(step, this.probe);
+      button.classList.toggle('wrong', right === false);
+      button.classList.toggle('blank', state === 'blank');
+      const text = described(run, step, this.key, this.probe, kind, state);
+      button.setAttribute('aria-label', text);
+      button.title = text;
+    });
+  }
+}
+
+// The picture at most LONGEST pixels wide, so that a long strip of photographs is drawn at once.
+function thumbOf(picture) {
+  const share = LONGEST / Math.max(picture.width, picture.height);
+  if (share >= 1) return picture;
+  if (thumbs.has(picture)) return thumbs.get(picture);
+  const width = Math.max(1, Math.round(picture.width * share));
+  const height = Math.max(1, Math.round(picture.height * share));
+  const large = make('canvas', {width: picture.width * picture.slices, height: picture.height});
+  large
+    .getContext('2d')
+    .putImageData(new ImageData(picture.data, picture.width * picture.slices, picture.height), 0, 0);
+  const small = make('canvas', {width: width * picture.slices, height});
+  const context = small.getContext('2d', {willReadFrequently: true});
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(large, 0, 0, small.width, small.height);
+  const found = {...picture, width, height, data: context.getImageData(0, 0, small.width, height).data};
+  thumbs.set(picture, found);
+  return found;
+}

@@ -1,0 +1,41 @@
+// The runs of a source: their list, and those that have been read.
+import {picturesOf} from './pictures.js';
+import {Run} from './run.js';
+
+export class Library {
+  constructor(source) {
+    Object.assign(this, {source, entries: [], loaded: new Map()});
+  }
+
+  // Reads the list (again); runs that have other steps since are read again when they are asked for.
+  async renew() {
+    this.entries = await this.source.runs();
+    for (const entry of this.entries) {
+      const known = this.loaded.get(entry.run);
+      if (known && (known.id !== entry.id || known.steps !== entry.steps)) this.loaded.delete(entry.run);
+    }
+  }
+
+  // The entries of the run that is wished for, and of one beside it with the same probes.
+  chosen({run, compare}) {
+    const named = (name) => this.entries.find((entry) => entry.run === name);
+    const first = named(run) || this.entries.find((entry) => entry.steps > 0) || this.entries[0];
+    const second = named(compare);
+    const fits = first && second && second !== first && second.fingerprint === first.fingerprint;
+    return [first, fits ? second : undefined].filter(Boolean);
+  }
+
+  // Returns a promise of {run, pictures}.
+  load({run: name, id, steps}) {
+    if (!this.loaded.has(name)) {
+      const work = this.source.load(name).then(async (data) => {
+        const run = new Run(name, data);
+        return {run, pictures: await picturesOf(run)};
+      });
+      // What could not be read is tried again when it is asked for again.
+      work.catch(() => this.loaded.delete(name));
+      this.loaded.set(name, {id, steps, work});
+    }
+    return this.loaded.get(name).work;
+  }
+}

@@ -1,0 +1,77 @@
+// The numbers that curves and tables show: those of maps, and those of predictions.
+
+const OF_PREDICTIONS = {
+  accuracy: {title: 'probes right', low: 0, high: 1, reading: 'Share of the probes whose prediction is right.'},
+  confidence: {title: 'confidence', low: 0, high: 1, reading: 'Mean probability of the predicted class.'},
+};
+const SHAPES = {
+  maximum: {title: 'map maximum', low: 0, high: null, reading: 'Largest value of the raw map, in its own unit.'},
+};
+
+// {title, low, high, reading} of a number; names that the header does not explain stand for themselves.
+export function numberInfo(run, name) {
+  const known = {...SHAPES, ...OF_PREDICTIONS};
+  return run.header.stats[name] || known[name] || {title: name, low: null, high: null, reading: ''};
+}
+
+export function isOfPredictions(name) {
+  return name in OF_PREDICTIONS;
+}
+
+// Names of the map numbers that some step has, in the header's order; the maximum is always there.
+export function mapNumbers(run) {
+  const found = new Set();
+  for (const step of run.steps) {
+    for (const entry of step.maps) {
+      for (const [name, values] of Object.entries(entry.numbers)) if (values.some((v) => v !== null)) found.add(name);
+    }
+  }
+  const order = Object.keys(run.header.stats);
+  const known = order.filter((name) => found.has(name));
+  const names = [...known, ...[...found].filter((name) => !order.includes(name))];
+  return names.includes('maximum') ? names : [...names, 'maximum'];
+}
+
+// The number of the curves: the one chosen where this run has it; else whether the maps lie where they should.
+export function chosenNumber(run, wanted) {
+  const names = mapNumbers(run);
+  if (names.includes(wanted)) return wanted;
+  return ['energy_inside', 'drift'].find((name) => names.includes(name)) || names[0];
+}
+
+// One probe's number at one step; null where there is none.
+export function valueOf(run, name, step, key, probe) {
+  if (name === 'confidence') return run.confidence(step, probe);
+  if (name === 'accuracy') return asNumber(run.right(step, probe));
+  if (key < 0) return null;
+  return name === 'maximum' ? run.maximum(step, key, probe) : run.number(name, step, key, probe);
+}
+
+// Mean over some probes at each step, without those that have no value.
+export function means(run, name, key, probes) {
+  return run.steps.map((_, step) => mean(probes.map((probe) => valueOf(run, name, step, key, probe))));
+}
+
+export function mean(values) {
+  const known = values.filter((value) => value !== null && value !== undefined);
+  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+}
+
+export function largest(values) {
+  return values.reduce((best, value) => (value !== null && value > best ? value : best), -Infinity);
+}
+
+function asNumber(flag) {
+  return flag === null ? null : Number(flag);
+}
+
+// Three digits, as short as they can be.
+export function shortNumber(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return '–';
+  if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 100000)) return value.toExponential(1);
+  return String(Number(value.toPrecision(3)));
+}
+
+export function percent(value) {
+  return value === null || value === undefined ? '' : `${Math.round(value * 100)} %`;
+}

@@ -1,0 +1,113 @@
+// Pixels of one map on its picture, as lightning_gradcam/tiles.py colours them.
+import {colourTable} from './colour.js';
+import {resized} from './resize.js';
+
+// Between slices that stand side by side, in pixels of the picture.
+const SEAM = 1;
+const buffers = new WeakMap();
+
+// Draws 'original', 'overlay' or 'map' at the picture's resolution; the page enlarges it.
+// look: {colour, opacity: 0…1, threshold: 0…1, scale}. Returns 'blank', 'broken' or ''.
+export function paint(canvas, picture, run, step, key, probe, look, kind) {
+  if (kind === 'original') {
+    paintOriginal(canvas, picture);
+    return '';
+  }
+  const {width, height, slices} = run.keys[key];
+  const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
+  const own = run.maximum(step, key, probe);
+  const state = own === null ? 'broken' : own <= 0 ? 'blank' : '';
+  const limit = run.limit(look.scale, step, key, probe);
+  const map = run.map(step, key, probe);
+  for (let slice = 0; slice < slices; slice += 1) {
+    const frame = Math.floor(((2 * slice + 1) * picture.slices) / (2 * slices));
+    const place = {frame, left: slice * (picture.width + SEAM)};
+    if (state === 'broken') fade(image, picture, place, kind);
+    else if (state === 'blank' && kind === 'overlay') copy(image, picture, place);
+    else {
+      const heat = resized(map, slices * width, slice * width, width, height, picture.width, picture.height);
+      blend(image, picture, place, heat, limit > 0 ? (own || 0) / limit / 255 : 0, look, kind);
+    }
+  }
+  const context = canvas.getContext('2d');
+  context.putImageData(image, 0, 0);
+  if (state === 'broken') crossOut(context, picture, slices);
+  return state;
+}
+
+function paintOriginal(canvas, picture) {
+  const image = bufferOf(canvas, picture.slices * (picture.width + SEAM) - SEAM, picture.height);
+  for (let frame = 0; frame < picture.slices; frame += 1) {
+    copy(image, picture, {frame, left: frame * (picture.width + SEAM)});
+  }
+  canvas.getContext('2d').putImageData(image, 0, 0);
+}
+
+function bufferOf(canvas, width, height) {
+  let image = buffers.get(canvas);
+  if (!image || image.width !== width || image.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+    image = new ImageData(width, height);
+    buffers.set(canvas, image);
+  }
+  return image;
+}
+
+function copy(image, picture, {frame, left}) {
+  const stride = picture.slices * picture.width;
+  for (let y = 0; y < picture.height; y += 1) {
+    const from = (y * stride + frame * picture.width) * 4;
+    image.data.set(picture.data.subarray(from, from + picture.width * 4), (y * image.width + left) * 4);
+  }
+}
+
+function blend(image, picture, {frame, left}, heat, factor, {colour, opacity, threshold}, kind) {
+  const table = colourTable(colour);
+  const stride = picture.slices * picture.width;
+  const share = kind === 'map' ? 1 : opacity;
+  const {data: out, width: wide} = image;
+  const {data: base, width, height} = picture;
+  for (let y = 0; y < height; y += 1) {
+    let from = (y * stride + frame * width) * 4;
+    let to = (y * wide + left) * 4;
+    for (let x = 0; x < width; x += 1, from += 4, to += 4) {
+      const value = Math.min(heat[y * width + x] * factor, 1);
+      // Without a threshold nothing is below it, not even zero.
+      const hidden = value < threshold;
+      const weight = hidden ? 0 : share;
+      const entry = Math.round(value * 255) * 3;
+      out[to] = base[from] * (1 - weight) + table[entry] * weight;
+      out[to + 1] = base[from + 1] * (1 - weight) + table[entry + 1] * weight;
+      out[to + 2] = base[from + 2] * (1 - weight) + table[entry + 2] * weight;
+      out[to + 3] = hidden && kind === 'map' ? 0 : 255;
+    }
+  }
+}
+
+// What is left of a broken map is not shown: its finite part would look like a map.
+function fade(image, picture, {frame, left}, kind) {
+  const stride = picture.slices * picture.width;
+  for (let y = 0; y < picture.height; y += 1) {
+    for (let x = 0; x < picture.width; x += 1) {
+      const from = (y * stride + frame * picture.width + x) * 4;
+      const [red, green, blue] = picture.data.subarray(from, from + 3);
+      const grey = kind === 'map' ? 224 : (red * 0.299 + green * 0.587 + blue * 0.114) * 0.5 + 100;
+      image.data.set([grey, grey, grey, 255], (y * image.width + left + x) * 4);
+    }
+  }
+}
+
+function crossOut(context, {width, height}, slices) {
+  context.strokeStyle = '#c81e28';
+  context.lineWidth = Math.max(1, Math.floor(Math.min(width, height) / 28));
+  for (let slice = 0; slice < slices; slice += 1) {
+    const left = slice * (width + SEAM);
+    context.beginPath();
+    context.moveTo(left, 0);
+    context.lineTo(left + width, height);
+    context.moveTo(left, height);
+    context.lineTo(left + width, 0);
+    context.stroke();
+  }
+}

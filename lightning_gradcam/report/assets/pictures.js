@@ -1,0 +1,56 @@
+// The probes' pictures as pixels, and the borders of what is marked on them.
+
+const decoded = new Map();
+
+// Returns, for each probe: {width, height, slices, data: RGBA of all slices side by side, region: path or ''}.
+export function picturesOf(run) {
+  const {width, height} = run.header.display;
+  return Promise.all(
+    run.probes.map(async (probe) => {
+      const image = await pixelsOf(probe.image);
+      const slices = Math.max(1, Math.round(image.width / width));
+      return {width, height, slices, data: image.data, region: await regionOf(probe, width, height)};
+    }),
+  );
+}
+
+async function pixelsOf(url) {
+  if (!decoded.has(url)) decoded.set(url, readPixels(url));
+  return decoded.get(url);
+}
+
+async function readPixels(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  const canvas = document.createElement('canvas');
+  canvas.width = image.naturalWidth;
+  canvas.height = image.naturalHeight;
+  const context = canvas.getContext('2d', {willReadFrequently: true});
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+// The path of an SVG around the mask, along the borders of its pixels, and around the box.
+async function regionOf(probe, width, height) {
+  const parts = [];
+  if (probe.mask) {
+    const {data} = await pixelsOf(probe.mask);
+    const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && isMarked(data, (y * width + x) * 4);
+    for (let y = 0; y <= height; y += 1) {
+      for (let x = 0; x <= width; x += 1) {
+        if (inside(x, y) !== inside(x, y - 1)) parts.push(`M${x} ${y}h1`);
+        if (inside(x, y) !== inside(x - 1, y)) parts.push(`M${x} ${y}v1`);
+      }
+    }
+  }
+  if (probe.box) {
+    const [left, top, right, bottom] = probe.box;
+    parts.push(`M${left} ${top}H${right}V${bottom}H${left}Z`);
+  }
+  return parts.join('');
+}
+
+function isMarked(data, at) {
+  return data[at + 3] > 127 && data[at] > 127;
+}

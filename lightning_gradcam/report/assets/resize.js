@@ -1,0 +1,64 @@
+// Maps at the picture's resolution, with the numbers of lightning_gradcam/resize.py: bilinear with corners not aligned;
+// where a map is finer than the picture, what falls on one pixel is averaged.
+
+const axes = new Map();
+
+// Which source places make up each target place: `taps` each, as indices and weights.
+function axisWeights(source, target, area) {
+  const key = `${source}/${target}/${area}`;
+  if (axes.has(key)) return axes.get(key);
+  const taps = area ? Math.ceil(source / target) + 1 : 2;
+  const index = new Int32Array(target * taps);
+  const weight = new Float32Array(target * taps);
+  for (let place = 0; place < target; place += 1) {
+    if (area) {
+      const begin = Math.floor((place * source) / target);
+      const end = Math.ceil(((place + 1) * source) / target);
+      for (let k = begin; k < end; k += 1) {
+        index[place * taps + k - begin] = k;
+        weight[place * taps + k - begin] = 1 / (end - begin);
+      }
+    } else {
+      const at = Math.max(((place + 0.5) * source) / target - 0.5, 0);
+      const below = Math.floor(at);
+      index[place * 2] = below;
+      index[place * 2 + 1] = Math.min(below + 1, source - 1);
+      weight[place * 2] = 1 - (at - below);
+      weight[place * 2 + 1] = at - below;
+    }
+  }
+  const found = {taps, index, weight};
+  axes.set(key, found);
+  return found;
+}
+
+// map: bytes in rows of `stride`, of which `width` from `left` on are taken. Returns Float32Array [tall * wide] of
+// 0…255.
+export function resized(map, stride, left, width, height, wide, tall) {
+  const area = height > tall || width > wide;
+  const out = new Float32Array(wide * tall);
+  if (width === wide && height === tall) {
+    for (let y = 0; y < tall; y += 1) {
+      for (let x = 0; x < wide; x += 1) out[y * wide + x] = map[y * stride + left + x];
+    }
+    return out;
+  }
+  const rows = axisWeights(height, tall, area);
+  const columns = axisWeights(width, wide, area);
+  const line = new Float32Array(width);
+  for (let y = 0; y < tall; y += 1) {
+    line.fill(0);
+    for (let k = y * rows.taps; k < (y + 1) * rows.taps; k += 1) {
+      const weight = rows.weight[k];
+      if (weight === 0) continue;
+      const from = rows.index[k] * stride + left;
+      for (let x = 0; x < width; x += 1) line[x] += weight * map[from + x];
+    }
+    for (let x = 0, k = 0; x < wide; x += 1) {
+      let sum = 0;
+      for (const end = k + columns.taps; k < end; k += 1) sum += columns.weight[k] * line[columns.index[k]];
+      out[y * wide + x] = sum;
+    }
+  }
+  return out;
+}

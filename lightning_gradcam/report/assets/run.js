@@ -1,0 +1,151 @@
+// One run: its header and maps, and what follows from them.
+
+export const UNTRAINED = -1;
+
+export class Run {
+  // maps: Uint8Array with the blocks of all steps.
+  constructor(name, {header, maps}) {
+    Object.assign(this, {name, header, maps});
+    this.steps = header.steps;
+    this.probes = header.probes;
+    this.keys = header.keys;
+    this.offsets = [];
+    this.block = 0;
+    for (const key of this.keys) {
+      this.offsets.push(this.block);
+      this.block += this.probes.length * key.height * key.width * key.slices;
+    }
+    this.groups = this.keys.map((key) => this.keys.findIndex((k) => k.layer === key.layer && k.method === key.method));
+    this.limits = this.foundLimits();
+    this.places = new Map(this.probes.map((probe, place) => [probe.id, place]));
+    this.several = new Map();
+    for (const step of this.steps) this.several.set(step.epoch, (this.several.get(step.epoch) || 0) + 1);
+  }
+
+  // The largest map of each probe, and of all, in any step; targets of a layer and method share them.
+  foundLimits() {
+    const limits = this.keys.map(() => ({run: new Float64Array(this.probes.length), layer: 0}));
+    for (const step of this.steps) {
+      step.maps.forEach((entry, k) => {
+        const limit = limits[this.groups[k]];
+        entry.maxima.forEach((top, n) => {
+          limit.run[n] = Math.max(limit.run[n], top || 0);
+          limit.layer = Math.max(limit.layer, top || 0);
+        });
+      });
+    }
+    return limits;
+  }
+
+  map(step, key, probe) {
+    const {height, width, slices} = this.keys[key];
+    const size = height * width * slices;
+    const start = step * this.block + this.offsets[key] + probe * size;
+    return this.maps.subarray(start, start + size);
+  }
+
+  // 0: no positive value; null: not finite.
+  maximum(step, key, probe) {
+    return this.steps[step].maps[key].maxima[probe];
+  }
+
+  // What the brightest colour stands for.
+  limit(scale, step, key, probe) {
+    const limit = this.limits[this.groups[key]];
+    if (scale === 'run') return limit.run[probe];
+    return scale === 'layer' ? limit.layer : this.maximum(step, key, probe) || 0;
+  }
+
+  // Row and column of the largest value, as shares of one slice's height and width.
+  peak(step, key, probe) {
+    const {height, width, slices} = this.keys[key];
+    const map = this.map(step, key, probe);
+    let best = 0;
+    for (let i = 1; i < map.length; i += 1) if (map[i] > map[best]) best = i;
+    const across = best % (width * slices);
+    return {y: (Math.floor(best / (width * slices)) + 0.5) / height, x: ((across % width) + 0.5) / width};
+  }
+
+  className(index) {
+    const names = this.header.class_names;
+    return names && names[index] !== undefined ? names[index] : `class ${index}`;
+  }
+
+  trueNames(probe) {
+    return this.probes[probe].true_names.join(', ');
+  }
+
+  predicted(step, probe) {
+    return this.steps[step].predicted[probe];
+  }
+
+  confidence(step, probe) {
+    return this.steps[step].confidence[probe];
+  }
+
+  // Whether the prediction is (one of) the true classes; null where either is not known.
+  right(step, probe) {
+    const predicted = this.predicted(step, probe);
+    const known = this.probes[probe].true;
+    return predicted < 0 || known.length === 0 ? null : known.includes(predicted);
+  }
+
+  flipped(step, probe) {
+    if (step === 0 || this.predicted(step, probe) < 0 || this.predicted(step - 1, probe) < 0) return false;
+    return this.predicted(step, probe) !== this.predicted(step - 1, probe);
+  }
+
+  flips(probe) {
+    return this.steps.map((_, step) => step).filter((step) => this.flipped(step, probe));
+  }
+
+  score(step, key, probe) {
+    const target = this.steps[step].targets[this.keys[key].target];
+    return target ? target.scores[probe] : null;
+  }
+
+  // One of the numbers of a map; null where there is none.
+  number(name, step, key, probe) {
+    const values = this.steps[step].maps[key].numbers[name];
+    return values === undefined || values[probe] === undefined ? null : values[probe];
+  }
+
+  label(step) {
+    const {epoch, step: number} = this.steps[step];
+    const name = epoch === UNTRAINED ? 'untrained' : `epoch ${epoch}`;
+    return this.several.get(epoch) > 1 ? `${name}, step ${number}` : name;
+  }
+}
+
+// The positions of the slider: the steps of one run, or of two matched by epoch. Where a run has no step of an epoch,
+// its last one before (its first, where there is none) stands in, and `has` says so.
+export function positions(a, b) {
+  if (!b) return a.steps.map((_, step) => ({a: step, b: null, has: [true, false], run: a, step}));
+  const epochs = [...new Set([...a.steps, ...b.steps].map((step) => step.epoch))].sort((x, y) => x - y);
+  const found = [];
+  for (const epoch of epochs) {
+    const count = Math.max(a.several.get(epoch) || 0, b.several.get(epoch) || 0);
+    for (let place = 0; place < count; place += 1) {
+      const share = (place + 1) / count;
+      const [inA, inB] = [a, b].map((run) => stepAt(run, epoch, share));
+      const has = [a, b].map((run) => run.several.has(epoch));
+      found.push({a: inA, b: inB, has, run: has[0] ? a : b, step: has[0] ? inA : inB});
+    }
+  }
+  return found;
+}
+
+function stepAt(run, epoch, share) {
+  const first = run.steps.findIndex((step) => step.epoch === epoch);
+  if (first >= 0) return first + Math.ceil(share * run.several.get(epoch)) - 1;
+  const later = run.steps.findIndex((step) => step.epoch > epoch);
+  return later < 0 ? run.steps.length - 1 : Math.max(later - 1, 0);
+}
+
+// Layer names without the dotted beginning that all share.
+export function shortNames(layers) {
+  const parts = layers.map((layer) => layer.split('.'));
+  let shared = 0;
+  while (layers.length > 0 && parts.every((p) => p.length > shared + 1 && p[shared] === parts[0][shared])) shared += 1;
+  return new Map(layers.map((layer, i) => [layer, parts[i].slice(shared).join('.')]));
+}

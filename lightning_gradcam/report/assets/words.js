@@ -1,0 +1,74 @@
+// Sentences for those who hear the page, and short lines for those who see it.
+import {percent, shortNumber} from './numbers.js';
+
+const DOWN = ['upper', 'middle', 'lower'];
+const ACROSS = ['left', 'centre', 'right'];
+
+// '✓ Coat 93 %'; shape and words say what the colour says.
+export function verdict(run, step, probe) {
+  const predicted = run.predicted(step, probe);
+  if (predicted < 0) return {text: '', kind: 'none', spoken: 'no prediction'};
+  const right = run.right(step, probe);
+  const glyph = right === null ? '' : right ? '✓ ' : '✗ ';
+  const said = `${run.className(predicted)} ${percent(run.confidence(step, probe))}`.trim();
+  const kind = right === null ? 'open' : right ? 'right' : 'wrong';
+  return {text: glyph + said, kind, spoken: `predicted ${said}${right === null ? '' : right ? ', right' : ', wrong'}`};
+}
+
+export function noticeOf(state) {
+  return {blank: 'no positive evidence', broken: 'map not finite'}[state] || '';
+}
+
+// What is explained, where it is not the prediction.
+export function explained(run, step, key, probe) {
+  const name = run.keys[key].target;
+  const target = run.steps[step].targets[name];
+  const index = target ? target.classes[probe] : -1;
+  return index >= 0 && name !== 'predicted' ? run.className(index) : '';
+}
+
+export function described(run, step, key, probe, kind, state) {
+  const {layer} = run.keys[key];
+  const parts = [
+    `Probe ${run.probes[probe].id}, ${kind === 'map' ? 'map alone, ' : ''}layer ${layer}, ${run.label(step)}`,
+  ];
+  const about = [verdict(run, step, probe).spoken];
+  if (run.trueNames(probe)) about.push(`true ${run.trueNames(probe)}`);
+  parts.push(about.join(', '));
+  parts.push(
+    noticeOf(state) ||
+      `map maximum ${shortNumber(run.maximum(step, key, probe))} at the ${whereabouts(run.peak(step, key, probe))}`,
+  );
+  return `${parts[0]}: ${parts[1]}; ${parts[2]}`;
+}
+
+function whereabouts({x, y}) {
+  const [down, across] = [DOWN[Math.min(2, Math.floor(y * 3))], ACROSS[Math.min(2, Math.floor(x * 3))]];
+  return down === 'middle' && across === 'centre' ? 'centre' : `${down} ${across}`;
+}
+
+// 'Coat until epoch 2, Shirt from epoch 3 on'.
+export function history(run, probe) {
+  const flips = run.flips(probe);
+  const first = run.predicted(0, probe);
+  if (first < 0 && flips.length === 0) return 'no predictions';
+  const parts = [
+    run.className(first),
+    ...flips.map((step) => `${run.className(run.predicted(step, probe))} from ${run.label(step)}`),
+  ];
+  return parts.join(', ');
+}
+
+export const SCALE_WORDS = {
+  image: 'the maximum of each map',
+  run: 'the maximum of each probe in this run and layer',
+  layer: 'the maximum of all probes in this run and layer',
+};
+
+// What is said once the slider rests.
+export function summed(scene) {
+  const [run] = scene.runs;
+  const known = run.probes.map((_, probe) => run.right(scene.step(0), probe)).filter((right) => right !== null);
+  const rights = known.length ? `, ${known.filter(Boolean).length} of ${known.length} probes right` : '';
+  return scene.label() + rights;
+}

@@ -1,0 +1,134 @@
+"""``report.html``: one file that holds runs and the viewer, and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.report.payload import Payload
+from lightning_gradcam.storage import Storage
+
+ASSETS = Path(__file__).parent / "assets"
+_IMPORT = re.compile(r"^import \{[^}]*\} from '\./([a-z]+\.js)';\n", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:function|const|class) )", re.MULTILINE)
+
+
+def page(payloads: Sequence[Payload], *, title: str | None = None) -> str:
+    """Puts runs and the viewer into one HTML page.
+
+    The page needs no network and may not use one: its Content-Security-Policy allows its own script and style by their
+    hashes, pictures that lie in it, and nothing else.
+
+    Args:
+        payloads: The runs; the first is shown when the page opens. Runs of the same probes can be shown side by side.
+        title: Of the page; by default the run's name, or the number of runs.
+
+    Returns:
+        The page's text.
+
+    Raises:
+        ConfigurationError: There is no run.
+
+    Example::
+
+        archive = Archive.open("lightning_logs/version_0/gradcam")
+        Path("report.html").write_text(page([Payload.of(archive)]), encoding="utf-8")
+    """
+    if not payloads:
+        raise ConfigurationError("runs: got none; give the folder <log dir>/<name> of at least one run")
+    named = payloads[0].header["title"] if len(payloads) == 1 else f"{len(payloads)} runs"
+    parts = {
+        "title": html.escape(_encodable(title or f"Grad-CAM: {named}")),
+        "style": _style(),
+        "script": script("report.js"),
+        "data": "\n".join(_elements(place, payload) for place, payload in enumerate(payloads)),
+    }
+    parts["policy"] = (
+        f"default-src 'none'; script-src {_hashed(parts['script'])}; style-src {_hashed(parts['style'])};"
+        " img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    template = (ASSETS / "report.html").read_text(encoding="utf-8")
+    # In one pass, so that what a run is called can't stand for a part of the page.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+
+
+def write_report(archives: Sequence[Archive], path: str | os.PathLike[str], *, title: str | None = None) -> None:
+    """Reads runs and writes their page, whole or not at all.
+
+    Args:
+        archives: The runs, the first of which is shown when the page opens.
+        path: The page's file, such as ``report.html``; a path, or a URL that fsspec knows.
+        title: Of the page.
+
+    Raises:
+        ArchiveError: A run is damaged.
+        ConfigurationError: There is no run.
+        OSError: The file can't be written.
+    """
+    text = page([Payload.of(archive) for archive in archives], title=title)
+    where = os.fspath(path)
+    folder, name = where.rsplit("/", 1) if "://" in where else os.path.split(os.path.abspath(where))
+    Storage(folder).write(name, text.encode())
+
+
+def script(entry: str) -> str:
+    """Returns a module of ``assets`` and all that it imports as the text of one.
+
+    Args:
+        entry: Its file's name. Imports stand in one line each, of names from files beside it; names at the top level
+            are different in all files.
+    """
+    return "".join(
+        _EXPORT.sub("", _IMPORT.sub("", (ASSETS / name).read_text(encoding="utf-8"))) for name in modules(entry)
+    )
+
+
+def modules(entry: str) -> list[str]:
+    """Returns the names of the files that a module of ``assets`` needs, in the order they have to run; itself last."""
+    found: list[str] = []
+
+    def add(name: str) -> None:
+        if name not in found:
+            for needed in _IMPORT.findall((ASSETS / name).read_text(encoding="utf-8")):
+                add(needed)
+            found.append(name)
+
+    add(entry)
+    return found
+
+
+@cache
+def _style() -> str:
+    return (ASSETS / "viewer.css").read_text(encoding="utf-8")
+
+
+def _elements(place: int, payload: Payload) -> str:
+    packed = base64.b64encode(zlib.compress(payload.maps(), 6)).decode()
+    return (
+        f'<script type="application/json" id="gradcam-run-{place}">{_json(payload.header)}</script>\n'
+        f'<script type="application/octet-stream" id="gradcam-maps-{place}">{packed}</script>'
+    )
+
+
+def _json(header: dict[str, Any]) -> str:
+    # All of it ASCII: lone surrogates in a name can't be written otherwise. A "<" could end the element.
+    return json.dumps(header, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _hashed(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

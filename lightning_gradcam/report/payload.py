@@ -1,0 +1,258 @@
+"""What a page gets of an archive: a description, and 8-bit maps with a scale each."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.cams import CamKey
+from lightning_gradcam.picture import Pixels
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.render import method_title
+from lightning_gradcam.stats import STATS, affordable, to_last
+from lightning_gradcam.tiles import Slices, evenly, maxima, true_classes
+
+FORMAT = 1
+MAX_PROBES = 64
+# Bytes of maps in a page, before they are deflated.
+MAX_BYTES = 64_000_000
+_LONGEST_SIDE = 224
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """What is the same in all steps of a run.
+
+    Attributes:
+        header: Ready for JSON; without steps.
+        keys: Of the maps, in the order of a step's block.
+        rows: The places of the probes that are shown.
+        slices: Which slices of each key's maps are shown.
+    """
+
+    header: dict[str, Any]
+    keys: tuple[CamKey, ...]
+    rows: tuple[int, ...]
+    slices: Mapping[CamKey, Slices]
+
+    @classmethod
+    def of(cls, archive: Archive, *, title: str | None = None, max_probes: int = MAX_PROBES) -> Outline:
+        """Describes a run.
+
+        Args:
+            archive: Its archive; one without steps has no keys yet.
+            title: What the run is called; the last two parts of the archive's path by default.
+            max_probes: Of more, so many are evenly chosen.
+
+        Raises:
+            ArchiveError: The archive is damaged.
+        """
+        probes, manifest = archive.probes, archive.manifest
+        first = archive.record(0) if archive.steps else None
+        keys = () if first is None else tuple(first.maps)
+        slices = {key: Slices.of(first.maps[key].shape, probes.pixels.shape) for key in keys} if first else {}
+        rows = tuple(evenly(len(probes), max_probes))
+        wide = max((len(found.chosen) for found in slices.values()), default=1)
+        height, width, pictures = _pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
+        header = {
+            "format": FORMAT,
+            "id": manifest.run,
+            "title": title or "/".join(archive.path.rstrip("/").split("/")[-2:]),
+            "path": archive.path,
+            "created": manifest.created,
+            "score": manifest.score,
+            "fingerprint": manifest.fingerprint,
+            "note": probes.note,
+            "remark": "" if len(rows) == len(probes) else f"{len(rows)} of {len(probes)} probes, evenly chosen",
+            "display_source": probes.display_source,
+            "class_names": None if probes.class_names is None else list(probes.class_names),
+            "display": {"width": width, "height": height, "slices": wide},
+            "keys": [_key(key, first.maps[key], slices[key]) for key in keys] if first else [],
+            "layers": list(manifest.layers),
+            "methods": list(manifest.methods),
+            "targets": list(manifest.targets),
+            "probes": _probes(probes, rows, pictures, (height, width)),
+            "stats": {name: _stat(stat) for name, stat in STATS.items()},
+        }
+        return cls(header, keys, rows, slices)
+
+    def step(self, record: CamRecord, last: CamRecord | None = None) -> tuple[dict[str, Any], bytes]:
+        """Returns one step's description, ready for JSON, and its block.
+
+        Args:
+            record: Of this run.
+            last: The run's last step, where it has ended: its maps are compared with these, too.
+
+        Returns:
+            The block holds, for each key, uint8 ``[N, h, slices * w]``: shares of the map's maximum after ReLU, 255 for
+            all of it.
+        """
+        rows, blocks, entries = list(self.rows), [], []
+        for key in self.keys:
+            maps = record.maps[key][rows]
+            finite = np.isfinite(maps).all(axis=tuple(range(1, maps.ndim)))
+            top = np.where(finite, maxima(maps), np.nan)
+            blocks.append(_shares(self.slices[key].of_maps(maps), top).tobytes())
+            found = {name: values[rows] for name, values in record.numbers.get(key, {}).items()}
+            if last is not None:
+                found.update(to_last(maps, last.maps[key][rows]))
+            numbers = {name: _plain(values) for name, values in found.items()}
+            entries.append({"maxima": _plain(top), "numbers": numbers})
+        of_targets = {
+            name: {
+                "scores": _plain(scores[rows]),
+                "classes": record.classes[name][rows].tolist(),
+                "confidences": _plain(record.confidences.get(name, np.full_like(scores, np.nan))[rows]),
+            }
+            for name, scores in record.scores.items()
+        }
+        described = {
+            "step": record.step,
+            "epoch": record.epoch,
+            "stage": record.stage,
+            "predicted": record.predicted[rows].tolist(),
+            "confidence": _plain(record.confidence[rows]),
+            "targets": of_targets,
+            "maps": entries,
+        }
+        return described, b"".join(blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """Everything that a page shows of one run.
+
+    Attributes:
+        header: Ready for JSON.
+        blocks: A block of maps for each step.
+    """
+
+    header: dict[str, Any]
+    blocks: tuple[bytes, ...]
+
+    @classmethod
+    def of(
+        cls,
+        archive: Archive,
+        *,
+        title: str | None = None,
+        max_probes: int = MAX_PROBES,
+        max_bytes: int = MAX_BYTES,
+    ) -> Payload:
+        """Reads an archive once.
+
+        Args:
+            archive: A run's.
+            title: What the run is called.
+            max_probes: Of more, so many are evenly chosen.
+            max_bytes: Of maps; of more steps than fit, as many are evenly chosen, the first and the last among them.
+
+        Raises:
+            ArchiveError: The archive or one of its steps is damaged.
+        """
+        outline = Outline.of(archive, title=title, max_probes=max_probes)
+        count, entries, blocks = len(archive.steps), [], []
+        last = archive.record(count - 1) if count else None
+        compared = set() if last is None else set(evenly(count, affordable(last.maps), ends=True))
+        shown = range(count)
+        for index in range(count):
+            if index in shown:
+                described, block = outline.step(archive.record(index), last if index in compared else None)
+                entries.append(described)
+                blocks.append(block)
+            if index == 0 and count * len(block) > max_bytes:
+                shown = evenly(count, max(2, max_bytes // len(block)), ends=True)  # type: ignore[assignment]
+        remarks = [outline.header["remark"]]
+        if len(entries) < count:
+            remarks.append(f"{len(entries)} of {count} logged steps, evenly chosen")
+        remark = "; ".join(filter(None, remarks))
+        return cls({**outline.header, "remark": remark, "steps": entries}, tuple(blocks))
+
+    def maps(self, start: int = 0, stop: int | None = None) -> bytes:
+        """Returns the blocks of some of the steps, one after the other."""
+        return b"".join(self.blocks[start:stop])
+
+
+def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
+    height, width = maps.shape[-2:]
+    size = {"width": width, "height": height, "slices": len(slices.chosen)}
+    return {**key._asdict(), "method_title": method_title(key.method), **size}
+
+
+def _shares(maps: FloatArray, top: FloatArray) -> npt.NDArray[np.uint8]:
+    """Returns slices ``[N, s, h, w]`` as shares of their map's maximum, side by side, uint8 ``[N, h, s * w]``."""
+    limit = np.where(top > 0, top, np.inf).reshape(-1, 1, 1, 1)
+    shares = (np.clip(np.nan_to_num(maps) / limit, 0, 1) * 255).round().astype(np.uint8)
+    count, shown, height, width = shares.shape
+    return shares.transpose(0, 2, 1, 3).reshape(count, height, shown * width)
+
+
+def _probes(
+    probes: ProbeSet, rows: Sequence[int], pictures: Sequence[Pixels], size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    found = []
+    for place, row in enumerate(rows):
+        true = [] if probes.labels is None else true_classes(probes.labels[row])
+        mask, box = None, None
+        if probes.masks is not None and probes.masks.dim() == 3:
+            image = Image.fromarray(probes.masks[row].numpy().astype(np.uint8) * 255)
+            mask = _data_url(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
+        if probes.boxes is not None and not probes.boxes[row].isnan().any():
+            # In shares of the picture, whatever it was scaled to.
+            tall, wide = probes.regions.shape[1:] if probes.regions is not None else size
+            scale = (size[1] / wide, size[0] / tall)
+            box = [round(float(edge) * scale[i % 2], 2) for i, edge in enumerate(probes.boxes[row])]
+        found.append(
+            {
+                "id": probes.ids[row],
+                "true": true,
+                "true_names": [probes.class_name(index) for index in true],
+                "image": _data_url(Image.fromarray(pictures[place])),
+                "mask": mask,
+                "box": box,
+            }
+        )
+    return found
+
+
+def _pictures(probes: ProbeSet, rows: Sequence[int], slices: Slices | None) -> tuple[int, int, list[Pixels]]:
+    """Returns height and width of a slice's picture, and the pictures, slices side by side."""
+    chosen = slices if slices is not None else Slices.of((0, 1, 1), probes.pixels.shape)
+    frames = chosen.of_display(probes.pixels[list(rows)])
+    count, shown, height, width = frames.shape[:4]
+    share = min(1.0, _LONGEST_SIDE / max(height, width))
+    size = max(1, round(width * share)), max(1, round(height * share))
+    box = Image.Resampling.BOX
+    small = [np.asarray(Image.fromarray(frame).resize(size, box)) for frame in frames.reshape(-1, height, width, 3)]
+    stacked = np.stack(small).reshape(count, shown, size[1], size[0], 3)
+    return size[1], size[0], list(stacked.transpose(0, 2, 1, 3, 4).reshape(count, size[1], shown * size[0], 3))
+
+
+def _data_url(image: Image.Image) -> str:
+    files = {}
+    for format, options in (("png", {"optimize": True}), ("webp", {"quality": 90})):
+        buffer = io.BytesIO()
+        image.save(buffer, format.upper(), **options)
+        files[format] = buffer.getvalue()
+    # Exact where that is small; a photograph takes ten times as much.
+    format = "png" if len(files["png"]) <= 12_000 or image.mode == "L" else "webp"
+    return f"data:image/{format};base64,{base64.b64encode(files[format]).decode()}"
+
+
+def _stat(stat: Any) -> dict[str, Any]:
+    return {"title": stat.title, "low": stat.low, "high": stat.high, "reading": stat.reading}
+
+
+def _plain(values: npt.NDArray[Any]) -> list[float | None]:
+    """Returns numbers for JSON, with four digits; ``None`` for what is not finite."""
+    return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values.tolist()]

@@ -1,0 +1,151 @@
+"""Runs made by hand for the page: known maps, so that every pixel of the viewer can be computed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lightning_gradcam.report.payload import Payload
+
+STATS = {
+    "drift": {"title": "drift", "low": 0.0, "high": 1.0, "reading": "0: as the step before; 1: elsewhere."},
+    "entropy": {"title": "entropy", "low": 0.0, "high": 1.0, "reading": "0: one place; 1: everywhere."},
+}
+
+
+def data_url(pixels: np.ndarray[Any, Any]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def shares(maps: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float | None]]:
+    """Signed maps `[N, h, w]` as 8-bit shares of their maxima, and the maxima; `None` for a map that is not finite."""
+    finite = np.isfinite(maps).all(axis=(1, 2))
+    top = np.maximum(np.nan_to_num(maps).max(axis=(1, 2)), 0)
+    limit = np.where(finite & (top > 0), top, np.inf)[:, None, None]
+    bytes_ = (np.clip(np.nan_to_num(maps) / limit, 0, 1) * 255).round().astype(np.uint8)
+    return bytes_, [float(value) if ok else None for value, ok in zip(top, finite, strict=True)]
+
+
+def made(
+    maps: Mapping[tuple[str, str, str], np.ndarray[Any, Any]],
+    pictures: np.ndarray[Any, Any],
+    *,
+    epochs: Sequence[int] | None = None,
+    steps: Sequence[int] | None = None,
+    predicted: Sequence[Sequence[int]] | None = None,
+    true: Sequence[Sequence[int]] | None = None,
+    ids: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = ("Shirt", "Coat", "Bag"),
+    numbers: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    confidence: float = 0.75,
+    masks: Sequence[np.ndarray[Any, Any] | None] | None = None,
+    boxes: Sequence[Sequence[float] | None] | None = None,
+    slices: int = 1,
+    **header: Any,
+) -> Payload:
+    """A payload of maps `[steps, N, h, w]` (slices side by side) by (layer, method, target)."""
+    count, probes = next(iter(maps.values())).shape[:2]
+    height, width = pictures.shape[1], pictures.shape[2] // slices
+    epochs = range(count) if epochs is None else epochs
+    true = [[0]] * probes if true is None else true
+    entries, blocks = [], []
+    for place in range(count):
+        chosen = [0] * probes if predicted is None else list(predicted[place])
+        packed, described = [], []
+        for values in maps.values():
+            found, top = shares(values[place])
+            packed.append(found.tobytes())
+            given = {name: series[place].tolist() for name, series in (numbers or {}).items()}
+            described.append({"maxima": top, "numbers": given})
+        sure = [None if index < 0 else confidence for index in chosen]
+        targets = {
+            target: {"scores": [1.5 + n for n in range(probes)], "classes": chosen, "confidences": sure}
+            for target in dict.fromkeys(key[2] for key in maps)
+        }
+        entries.append(
+            {
+                "step": 10 * (place + 1) if steps is None else steps[place],
+                "epoch": epochs[place],
+                "stage": "fit",
+                "predicted": chosen,
+                "confidence": sure,
+                "targets": targets,
+                "maps": described,
+            }
+        )
+        blocks.append(b"".join(packed))
+    names = list(class_names or [])
+    described_probes = [
+        {
+            "id": str(n) if ids is None else ids[n],
+            "true": list(true[n]),
+            "true_names": [names[index] if index < len(names) else f"class {index}" for index in true[n]],
+            "image": data_url(pictures[n]),
+            "mask": None if masks is None or masks[n] is None else data_url(np.asarray(masks[n]) * 255),
+            "box": None if boxes is None else boxes[n],
+        }
+        for n in range(probes)
+    ]
+    keys = [
+        {
+            "layer": layer,
+            "method": method,
+            "target": target,
+            "method_title": {"gradcam": "Grad-CAM"}.get(method, method),
+            "width": values.shape[3] // slices,
+            "height": values.shape[2],
+            "slices": slices,
+        }
+        for (layer, method, target), values in maps.items()
+    ]
+    found = {
+        "format": 1,
+        "id": "run-1",
+        "title": "version_0/gradcam",
+        "path": "logs/version_0/gradcam",
+        "created": "2026-11-21T10:00:00+00:00",
+        "score": "logit",
+        "fingerprint": "f" * 64,
+        "note": "",
+        "remark": "",
+        "display_source": "",
+        "class_names": None if class_names is None else names,
+        "display": {"width": width, "height": height, "slices": slices},
+        "keys": keys,
+        "layers": list(dict.fromkeys(key[0] for key in maps)),
+        "methods": list(dict.fromkeys(key[1] for key in maps)),
+        "targets": list(dict.fromkeys(key[2] for key in maps)),
+        "probes": described_probes,
+        "stats": STATS,
+        "steps": entries,
+    }
+    return Payload({**found, **header}, tuple(blocks))
+
+
+def garments(epochs: int = 6, probes: int = 4, layers: int = 3, size: int = 28, **options: Any) -> Payload:
+    """Smooth moving blobs in the example's shapes: pictures of `size`, maps two pixels smaller at the first layer."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size] / (size - 1)
+    pictures = np.stack([np.repeat((255 * np.abs(np.sin(5 * x + n) * y))[..., None], 3, axis=2) for n in range(probes)])
+    maps = {}
+    for layer in range(layers):
+        blobs = np.zeros((epochs, probes, size, size))
+        for t in range(epochs):
+            for n in range(probes):
+                cx, cy = 0.2 + 0.6 * t / max(1, epochs - 1), 0.2 + 0.15 * (n % 4)
+                blobs[t, n] = (1 + t) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) * 12 * (layer + 1))
+        maps[(f"network.relu{layer + 1}", "gradcam", "predicted")] = blobs + 0.02 * rng.random(blobs.shape)
+    predicted = [[(n + (t < epochs // 2 and n % 2)) % 3 for n in range(probes)] for t in range(epochs)]
+    numbers = {
+        "drift": np.linspace(0.1, 0.9, epochs)[:, None] * np.linspace(0.5, 1, probes),
+        "entropy": np.linspace(0.9, 0.4, epochs)[:, None] * np.ones(probes),
+    }
+    settings = {"predicted": predicted, "true": [[n % 3] for n in range(probes)], "numbers": numbers}
+    return made(maps, pictures, **{**settings, **options})
