@@ -1,0 +1,9 @@
+"""The tab Grad-CAM of TensorBoard: the archives below its log directory, in the viewer of ``report.html``.
+
+TensorBoard finds :class:`GradCAMPlugin` by its entry point; nothing has to be configured. Loading this package and
+looking for archives loads neither torch nor Lightning; reading the first archive does.
+"""
+
+from lightning_gradcam.tensorboard_plugin.plugin import GradCAMPlugin
+
+__all__ = ["GradCAMPlugin"]

@@ -1,0 +1,123 @@
+// The tab Grad-CAM of TensorBoard: its list of runs beside the viewer.
+import {make} from './viewer/dom.js';
+import {mount} from './viewer/viewer.js';
+import {Choice} from './choice.js';
+import {Host} from './host.js';
+import {Picker} from './picker.js';
+import {Source} from './source.js';
+
+// Milliseconds between two looks at the list of runs, and at most after failures.
+const PAUSE = 4000;
+const LONGEST_PAUSE = 60000;
+const MEMORY = 'lightning-gradcam';
+const NARROW = '(max-width: 760px)';
+
+export async function render() {
+  // With TensorBoard's base address the viewer's '#…' would lead out of this page.
+  document.querySelector('base')?.remove();
+  document.documentElement.lang = 'en';
+  document.title = 'Grad-CAM';
+  await Promise.all(['viewer/viewer.css', 'tab.css'].map(styled));
+  await new Tab().start();
+}
+
+class Tab {
+  constructor() {
+    const {choice, hash, folded} = remembered();
+    this.choice = new Choice(choice);
+    this.source = new Source();
+    this.host = new Host({
+      reloaded: () => this.look(),
+      dressed: () => this.viewer?.theme(this.host.theme),
+      named: () => this.picker.rebuild(),
+    });
+    this.picker = new Picker(this.choice, {chosen: () => this.show()}, (run, place) => this.host.colours(run, place));
+    this.picker.fold(folded === undefined ? window.matchMedia(NARROW).matches : folded);
+    this.hash = hash || '';
+    this.root = make('div', {id: 'gradcam'});
+    this.away = make('p', {class: 'runs-away', role: 'alert', hidden: true, text: 'TensorBoard does not answer. Still trying.'});
+    document.body.classList.add('gradcam-page', 'gradcam-tab');
+    document.body.append(this.picker.element, make('div', {class: 'gradcam-side'}, this.away, this.root));
+    window.addEventListener('pagehide', () => this.remember());
+    document.addEventListener('visibilitychange', () => this.look());
+    Object.assign(this, {viewer: null, pause: PAUSE, timer: 0, busy: false});
+  }
+
+  async start() {
+    await this.look();
+  }
+
+  // Reads the list of runs, shows what is new, and does so again after a while.
+  async look() {
+    if (this.busy) return;
+    this.busy = true;
+    window.clearTimeout(this.timer);
+    try {
+      if (!this.host.hidden || !this.viewer) await this.renew();
+      this.pause = PAUSE;
+      this.away.hidden = true;
+    } catch {
+      this.pause = Math.min(2 * this.pause, LONGEST_PAUSE);
+      this.away.hidden = false;
+    } finally {
+      this.busy = false;
+      this.timer = window.setTimeout(() => this.look(), this.pause);
+    }
+  }
+
+  async renew() {
+    await this.source.refresh();
+    this.choice.take(this.source.entries);
+    this.picker.update(this.source.notes);
+    this.show();
+    this.remember();
+  }
+
+  // Shows the chosen runs, where they or their steps are others than before.
+  show() {
+    const {names} = this.choice.shown;
+    this.source.show(names);
+    const marks = names.map((name) => this.source.entries.find((entry) => entry.run === name).mark);
+    const [shown, state] = [JSON.stringify(names), JSON.stringify([names, marks])];
+    if (!this.viewer) this.mount(names);
+    else if (shown !== this.shown) this.viewer.show(names);
+    else if (state !== this.state || this.source.missed) this.source.tell();
+    Object.assign(this, {shown, state});
+    this.remember();
+  }
+
+  mount([run = '', compare = '']) {
+    const hash = new URLSearchParams(this.hash.replace(/^#/, ''));
+    for (const [name, value] of [['run', run], ['compare', compare]]) {
+      if (value) hash.set(name, value);
+      else hash.delete(name);
+    }
+    window.history.replaceState(window.history.state, '', `#${hash}`);
+    const empty = 'No run is chosen. Check one in the list of runs; a run appears there once its first epoch is logged.';
+    this.viewer = mount(this.root, this.source, {title: 'Grad-CAM', theme: this.host.theme, empty});
+  }
+
+  // TensorBoard makes the frame anew when its page is reloaded.
+  remember() {
+    const state = {choice: this.choice.kept(), hash: this.viewer ? window.location.hash : this.hash, folded: this.picker.folded};
+    try {
+      window.sessionStorage.setItem(MEMORY, JSON.stringify(state));
+    } catch {
+      // Without storage the page begins anew.
+    }
+  }
+}
+
+function remembered() {
+  try {
+    return JSON.parse(window.sessionStorage.getItem(MEMORY)) || {};
+  } catch {
+    return {};
+  }
+}
+
+function styled(name) {
+  return new Promise((done) => {
+    document.head.append(make('link', {rel: 'stylesheet', href: new URL(`./${name}`, import.meta.url).href, onload: done, onerror: done}));
+  });
+}

@@ -1,0 +1,140 @@
+"""The log directories of TensorBoard, and what lies in them: on the local disk, or in a store that fsspec knows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_URL = re.compile("[a-zA-Z][0-9a-zA-Z.+-]*://.*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder.
+
+    Attributes:
+        name: Its last part.
+        folder: Whether it is one; symbolic links are neither listed as folders nor as files.
+        state: Changes with its content: time and size where they are known. ``None``: not asked for, or not known.
+    """
+
+    name: str
+    folder: bool
+    state: str | None = None
+
+
+class Place:
+    """A log directory. Links are not followed, so nothing outside it is ever listed or read.
+
+    Args:
+        prefix: Of its runs' names; ``""`` under ``--logdir``.
+        root: A path, or a URL.
+    """
+
+    def __init__(self, prefix: str, root: str) -> None:
+        self.prefix = prefix
+        self.remote = _URL.match(root) is not None
+        self.root = root.rstrip("/") if self.remote else os.path.realpath(os.path.expanduser(root))
+
+    def run_name(self, folder: str) -> str:
+        """Returns what TensorBoard calls a folder below the root; ``"."`` is the root itself."""
+        return "/".join(filter(None, (self.prefix, folder))) or "."
+
+    def path(self, *parts: str) -> str:
+        """Returns the path or URL of something below the root."""
+        return "/".join((self.root, *filter(None, parts)))
+
+    def entries(self, folder: str, *, states: bool = False) -> Iterator[Entry]:
+        """Lists a folder; nothing where it does not exist (any more).
+
+        Args:
+            folder: Below the root, ``""`` for the root.
+            states: Find out each one's state.
+
+        Raises:
+            OSError: It can't be listed.
+        """
+        return self._of_store(folder) if self.remote else self._of_disk(folder, states)
+
+    def read(self, *parts: str) -> bytes:
+        """Returns a file's content.
+
+        Raises:
+            FileNotFoundError: There is none, or a link to somewhere else.
+        """
+        path = self.path(*parts)
+        if self.remote:
+            files, inner = self._store(path)
+            data: bytes = files.cat_file(inner)
+            return data
+        if os.path.realpath(path) != os.path.normpath(path):
+            raise FileNotFoundError(path)
+        with open(path, "rb") as file:
+            return file.read()
+
+    def holds(self, folder: str) -> bool:
+        """Whether a folder is below the root, and no link leads out of it."""
+        return self.remote or os.path.realpath(self.path(folder)) == os.path.normpath(self.path(folder))
+
+    def _of_disk(self, folder: str, states: bool) -> Iterator[Entry]:
+        if not self.holds(folder):
+            return
+        try:
+            with os.scandir(self.path(folder)) as found:
+                for entry in found:
+                    try:
+                        if entry.is_symlink():
+                            continue
+                        state = _state_of(entry.stat(follow_symlinks=False)) if states else None
+                        yield Entry(entry.name, entry.is_dir(follow_symlinks=False), state)
+                    except FileNotFoundError:  # deleted meanwhile
+                        continue
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
+    def _of_store(self, folder: str) -> Iterator[Entry]:
+        files, inner = self._store(self.path(folder))
+        files.invalidate_cache()
+        try:
+            found = files.ls(inner, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for info in found:
+            name = str(info["name"]).rstrip("/").rsplit("/", 1)[-1]
+            times = [str(info[key]) for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if key in info]
+            yield Entry(name, info["type"] == "directory", "-".join([*times[:1], str(info.get("size"))]))
+
+    @staticmethod
+    def _store(path: str) -> tuple[Any, str]:
+        import fsspec
+
+        files, inner = fsspec.core.url_to_fs(path)
+        return files, str(inner)
+
+
+def _state_of(found: os.stat_result) -> str:
+    return f"{found.st_mtime_ns:x}-{found.st_size:x}"
+
+
+def places_of(logdir: str | None, logdir_spec: str | None) -> tuple[Place, ...]:
+    """Returns the log directories that TensorBoard was started with.
+
+    Args:
+        logdir: Of ``--logdir``.
+        logdir_spec: Of ``--logdir_spec``, read as TensorBoard does: ``name:path,name:path``; used without the first.
+
+    Example:
+        >>> [(place.prefix, place.root) for place in places_of(None, "a:/x,/y:z,s3://bucket/runs")]
+        [('a', '/x'), ('', '/y:z'), ('', 's3://bucket/runs')]
+    """
+    if logdir:
+        return (Place("", logdir),)
+    found = []
+    for spec in filter(None, (logdir_spec or "").split(",")):
+        name, colon, path = spec.partition(":")
+        named = colon and not _URL.match(spec) and spec[0] != "/" and not os.path.splitdrive(spec)[0]
+        found.append(Place(name, path) if named else Place("", spec))
+    return tuple(found)

@@ -1,0 +1,163 @@
+"""What TensorBoard asks the plugin for: the page's files, the list of runs, and a run's header and maps."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from tensorboard.backend import http_util
+from tensorboard.plugins import base_plugin
+from werkzeug import wrappers
+
+from lightning_gradcam.errors import LightningGradCAMError, printable
+from lightning_gradcam.tensorboard_plugin.places import places_of
+from lightning_gradcam.tensorboard_plugin.runs import Finder, Run
+
+if TYPE_CHECKING:
+    from lightning_gradcam.tensorboard_plugin.shelf import Shelf
+
+_KINDS = {".js": "application/javascript", ".css": "text/css"}
+# Seconds for which TensorBoard's start and the page wait for a walk through the log directory.
+_START_PATIENCE, _PAGE_PATIENCE = 1.0, 30.0
+_SMALL = 1000
+
+
+class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
+    """The tab Grad-CAM.
+
+    It is shown as soon as there is an archive below the log directory, and serves nothing but the files of its own
+    page and of archives there, which the page asks for by the names in the list of runs.
+
+    Args:
+        context: TensorBoard's; the log directories are taken from it.
+    """
+
+    plugin_name = "gradcam"
+
+    def __init__(self, context: base_plugin.TBContext) -> None:
+        flags = context.flags
+        spec = getattr(flags, "logdir_spec", None)
+        self._finder = Finder(places_of(context.logdir or getattr(flags, "logdir", None), spec))
+        self._lock = threading.Lock()
+        self._shelf: Shelf | None = None
+
+    def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        """Names the tab, and the module that draws it."""
+        return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Grad-CAM")
+
+    def is_active(self) -> bool:
+        """Whether there is anything to show; never waits long, loads neither torch nor Lightning."""
+        return bool(self._finder.listing(patience=_START_PATIENCE).runs)
+
+    def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
+        """Returns the routes below ``data/plugin/gradcam``."""
+        routes: dict[str, Callable[..., Any]] = {
+            "/runs": _answered(self._runs),
+            "/run": _answered(self._run),
+            "/maps": _answered(self._maps),
+        }
+        for route, kind, content in _files():
+            routes[route] = _answered(partial(_file, kind=kind, content=content))
+        return routes
+
+    def _runs(self, request: wrappers.Request) -> wrappers.Response:
+        listing = self._finder.listing(patience=_PAGE_PATIENCE)
+        runs = [run.listed() for run in listing.runs.values()]
+        return _response(request, {"runs": runs, "notes": list(listing.notes)}, "application/json")
+
+    def _run(self, request: wrappers.Request) -> wrappers.Response:
+        view = self._shelved().view(self._asked(request))
+        return _response(request, view.header, "application/json")
+
+    def _maps(self, request: wrappers.Request) -> wrappers.Response:
+        run, mark = self._asked(request), request.args.get("mark")
+        view = self._shelved().view(run, mark)
+        if mark is not None and mark != view.mark:
+            raise _RefusedError(409, f"The run {run.name} has changed meanwhile; ask for it again.")
+        count = len(view.blocks)
+        start, stop = _place(request, "start", 0, count), _place(request, "stop", count, count)
+        maps = b"".join(view.blocks[start:stop])
+        if len(maps) < _SMALL:
+            return _response(request, maps, "application/octet-stream")
+        packed = gzip.compress(maps, compresslevel=1, mtime=0)
+        return _response(request, packed, "application/octet-stream", content_encoding="gzip")
+
+    def _asked(self, request: wrappers.Request) -> Run:
+        """Returns the run that a request names."""
+        name = request.args.get("run", "")
+        for fresh in (False, True):
+            run = self._finder.listing(patience=_PAGE_PATIENCE, fresh=fresh).runs.get(name)
+            if run is not None and run.place.holds(run.folder):
+                return run
+        raise _RefusedError(404, f"There is no run {name!r:.300} below the log directory; it may have been deleted.")
+
+    def _shelved(self) -> Shelf:
+        with self._lock:
+            if self._shelf is None:
+                # Loads torch, which TensorBoard's start must not wait for.
+                from lightning_gradcam.tensorboard_plugin.shelf import Shelf
+
+                self._shelf = Shelf()
+            return self._shelf
+
+
+class _RefusedError(Exception):
+    """A request that can't be fulfilled, with its status and a sentence for the page."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def _answered(answer: Callable[[wrappers.Request], wrappers.Response]) -> Callable[..., Any]:
+    """Returns a WSGI application; whatever fails is said in JSON and goes no further."""
+
+    @wrappers.Request.application
+    def app(request: wrappers.Request) -> wrappers.Response:
+        try:
+            if request.method not in ("GET", "HEAD"):
+                raise _RefusedError(405, f"{request.method} is not possible here, only GET is.")
+            return answer(request)
+        except _RefusedError as refusal:
+            status, sentence = refusal.status, str(refusal)
+        except FileNotFoundError:
+            status, sentence = 404, "The run is there no more; it may have been deleted or moved."
+        except LightningGradCAMError as error:
+            status, sentence = 500, str(error)
+        except Exception as error:
+            status, sentence = 500, f"The run can't be read ({type(error).__name__}: {error!s:.200})."
+        return _response(request, {"error": printable(sentence)}, "application/json", code=status)
+
+    return app
+
+
+def _response(request: wrappers.Request, content: Any, kind: str, **options: Any) -> wrappers.Response:
+    found: wrappers.Response = http_util.Respond(request, content, kind, **options)
+    return found
+
+
+def _file(request: wrappers.Request, *, kind: str, content: bytes) -> wrappers.Response:
+    return _response(request, content, kind)
+
+
+def _place(request: wrappers.Request, name: str, default: int, most: int) -> int:
+    text = request.args.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
+        raise _RefusedError(
+            400, f"{name}: got {text!r:.40}, expected a whole number from 0 to {most}, the number of steps."
+        )
+    return int(text)
+
+
+def _files() -> Iterator[tuple[str, str, bytes]]:
+    """Yields route, kind and content of the page's files: this package's own, and the viewer's."""
+    package = resources.files("lightning_gradcam")
+    for route, folder in (("/", "tensorboard_plugin"), ("/viewer/", "report")):
+        for file in package.joinpath(folder, "assets").iterdir():
+            kind = _KINDS.get("." + file.name.rpartition(".")[2])
+            if kind is not None:
+                yield route + file.name, kind, file.read_bytes()

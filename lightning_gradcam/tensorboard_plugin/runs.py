@@ -1,0 +1,203 @@
+"""Finds the archives below TensorBoard's log directories: a bounded walk, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_gradcam.errors import printable
+from lightning_gradcam.tensorboard_plugin.places import Entry, Place
+
+# Entries and folders that one walk looks at; folders of a store, which cost a request each.
+_MAX_ENTRIES, _MAX_FOLDERS, _MAX_REMOTE_FOLDERS, _MAX_DEPTH = 200_000, 20_000, 500, 16
+# Seconds for which a listing holds; and of the time at most this share goes into making it.
+_FRESH, _SHARE = 2.0, 0.05
+_SKIPPED = {"node_modules", "site-packages", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """An archive below a log directory.
+
+    Attributes:
+        name: TensorBoard's name of the run, and the archive's folder: ``fashion_mnist/version_0/gradcam``.
+        place: The log directory.
+        folder: Below it.
+        id: The run's own id.
+        fingerprint: Of its probes; runs with the same one can be compared.
+        created: Date and time in UTC, ISO 8601.
+        steps: How many steps are logged.
+        mark: Changes when a step is added, removed or made again.
+        problem: Why it can't be shown; ``""``: nothing is known against it.
+    """
+
+    name: str
+    place: Place = field(repr=False)
+    folder: str
+    id: str
+    fingerprint: str
+    created: str
+    steps: int
+    mark: str
+    problem: str = ""
+
+    def listed(self) -> dict[str, Any]:
+        """Returns what the page gets of it."""
+        names = ("id", "fingerprint", "created", "steps", "mark", "problem")
+        return {"run": self.name, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a walk has found: runs by name, and remarks for the user."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Finder:
+    """Keeps a listing of the archives that is never older than a few seconds; thread-safe.
+
+    The walk is done in a thread of its own: a store or a network disk that does not answer holds up nobody for longer
+    than he is willing to wait.
+
+    Args:
+        places: The log directories.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = tuple(places)
+        self._lock = threading.Lock()
+        self._listing = Listing()
+        self._walk: threading.Thread | None = None
+        self._stale_at = 0.0
+
+    def listing(self, *, patience: float, fresh: bool = False) -> Listing:
+        """Returns the archives.
+
+        Args:
+            patience: Seconds to wait for a walk that is due; then the listing of the last one is returned.
+            fresh: Walk in any case.
+        """
+        if not self._places:
+            return self._listing
+        with self._lock:
+            if self._walk is None and (fresh or time.monotonic() >= self._stale_at):
+                self._walk = threading.Thread(target=self._renew, name="gradcam-archives", daemon=True)
+                self._walk.start()
+            walk = self._walk
+        if walk is not None:
+            walk.join(patience)
+        return self._listing
+
+    def _renew(self) -> None:
+        began = time.monotonic()
+        try:
+            self._listing = found(self._places)
+        finally:
+            ended = time.monotonic()
+            with self._lock:
+                self._stale_at = ended + max(_FRESH, (ended - began) / _SHARE)
+                self._walk = None
+
+
+def found(places: Sequence[Place]) -> Listing:
+    """Walks through the log directories once.
+
+    Hidden folders and links are left out, and what lies in an archive's folder.
+    """
+    runs: dict[str, Run] = {}
+    notes: list[str] = []
+    for place in places:
+        try:
+            for folder, entries in _archives(place, notes):
+                run = _run(place, folder, entries)
+                if run is not None:
+                    runs.setdefault(run.name, run)
+        except Exception as error:  # stores have exceptions of their own
+            said = printable(f"{type(error).__name__}: {error!s:.200}")
+            notes.append(f"{place.root} can't be read ({said}).")
+    return Listing(dict(sorted(runs.items())), tuple(notes))
+
+
+def _archives(place: Place, notes: list[str]) -> Iterator[tuple[str, dict[str, Entry]]]:
+    """Yields the folders that look like an archive, breadth first, with what is in them."""
+    waiting = deque([("", 0)])
+    folders = seen = 0
+    most = _MAX_REMOTE_FOLDERS if place.remote else _MAX_FOLDERS
+    while waiting:
+        folder, depth = waiting.popleft()
+        if folders >= most or seen >= _MAX_ENTRIES:
+            notes.append(
+                f"{place.root} is too large to be searched as a whole: {folders} folders were looked at. Start"
+                " TensorBoard with a --logdir nearer to the runs."
+            )
+            return
+        folders += 1
+        inside = {}
+        try:
+            for entry in place.entries(folder):
+                seen += 1
+                if entry.folder or entry.name in ("manifest.json", "probes.npz"):
+                    inside[entry.name] = entry
+                if seen >= _MAX_ENTRIES:
+                    break
+        except OSError:
+            if not folder:
+                raise
+            continue
+        if "manifest.json" in inside and ("probes.npz" in inside or "steps" in inside):
+            yield folder, inside
+        elif depth < _MAX_DEPTH:
+            names = sorted(entry.name for entry in inside.values() if entry.folder)
+            waiting.extend(
+                (f"{folder}/{name}" if folder else name, depth + 1)
+                for name in names
+                if name not in _SKIPPED and not name.startswith(".")
+            )
+
+
+def _run(place: Place, folder: str, entries: dict[str, Entry]) -> Run | None:
+    """Reads the manifest; ``None`` where it is another tool's."""
+    said: dict[str, Any] = {}
+    problem = ""
+    try:
+        said = json.loads(place.read(folder, "manifest.json"))
+        if not isinstance(said, dict) or not isinstance(said.get("run"), str) or "fingerprint" not in said:
+            return None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        if "probes.npz" not in entries:
+            return None
+        said, problem = {}, printable(f"its manifest.json can't be read ({type(error).__name__}: {error!s:.120})")
+    files = step_files(place, folder) if "steps" in entries else []
+    return Run(
+        name=place.run_name(folder),
+        place=place,
+        folder=folder,
+        id=str(said.get("run", "")),
+        fingerprint=str(said.get("fingerprint", "")),
+        created=str(said.get("created", "")),
+        steps=len(files),
+        mark=mark_of([str(said.get("run", "")), *(f"{entry.name} {entry.state}" for entry in files)]),
+        problem=problem,
+    )
+
+
+def step_files(place: Place, folder: str) -> list[Entry]:
+    """Returns an archive's step files, with their states, by name."""
+    entries = place.entries(f"{folder}/steps" if folder else "steps", states=True)
+    files = (e for e in entries if not e.folder and e.name.startswith("step-") and e.name.endswith(".npz"))
+    return sorted(files, key=lambda entry: entry.name)
+
+
+def mark_of(parts: Sequence[str]) -> str:
+    """Returns a short name of some texts that changes with any of them."""
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,204 @@
+"""Archives as the page gets them, kept in memory step by step, so that a run that grows is read once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lightning_gradcam.archive import Archive, Manifest
+from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked
+from lightning_gradcam.record import CamRecord
+from lightning_gradcam.report.payload import MAX_BYTES, Outline
+from lightning_gradcam.storage import Storage
+from lightning_gradcam.tensorboard_plugin.places import Place
+from lightning_gradcam.tensorboard_plugin.runs import Run, mark_of, step_files
+
+# Bytes of all archives that are kept.
+_ROOM = 256_000_000
+# Comparing all steps with the last is done anew for each that is added: of so few, and of a run that has written
+# nothing for so many seconds.
+_FEW, _ENDED = 60, 600.0
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the page shows of a run at one moment.
+
+    Attributes:
+        mark: Of all its steps.
+        header: JSON of :class:`~lightning_gradcam.report.payload.Payload`'s header. Beside what that has: ``mark``;
+            ``marks``, one for each step, which changes when the step is made again; ``block``, bytes of a step's maps.
+        blocks: Of the steps' maps.
+    """
+
+    mark: str
+    header: bytes
+    blocks: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.header) + sum(map(len, self.blocks))
+
+
+class Shelf:
+    """Views of the runs that were asked for last; thread-safe.
+
+    Args:
+        room: Bytes to keep; the run asked for last is kept in any case.
+        max_bytes: Of maps in a view; of more steps, every second, fourth, eighth, … is shown, and the last.
+    """
+
+    def __init__(self, *, room: int = _ROOM, max_bytes: int = MAX_BYTES) -> None:
+        self._room, self._max_bytes = room, max_bytes
+        self._lock = threading.Lock()
+        self._readers: OrderedDict[tuple[str, str], _Reader] = OrderedDict()
+
+    def view(self, run: Run, mark: str | None = None) -> View:
+        """Returns a run as it is now, or as it was at ``mark`` where that is what was last shown.
+
+        Raises:
+            ArchiveError: The archive is damaged.
+            FileNotFoundError: It is there no more.
+        """
+        place = run.place.root, run.folder
+        with self._lock:
+            reader = self._readers.setdefault(place, _Reader(run, self._max_bytes))
+            self._readers.move_to_end(place)
+        try:
+            view = reader.view(mark)
+        except BaseException:
+            with self._lock:
+                self._readers.pop(place, None)
+            raise
+        with self._lock:
+            sizes = {key: each.size for key, each in self._readers.items()}
+            for key in list(sizes)[:-1]:
+                if sum(sizes.values()) > self._room:
+                    del sizes[key], self._readers[key]
+        return view
+
+
+class _Reader:
+    """Reads one archive, each step once."""
+
+    def __init__(self, run: Run, max_bytes: int) -> None:
+        self._run, self._max_bytes = run, max_bytes
+        self._storage = _Unlinked(run.place, run.folder)
+        self._lock = threading.Lock()
+        self._outline: tuple[str, Outline] | None = None
+        # By the step's mark and that of the step it is compared with.
+        self._steps: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+        self._damaged: set[str] = set()
+        self._view: View | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self._view) if self._view is not None else 0
+
+    def view(self, mark: str | None) -> View:
+        with self._lock:
+            if self._view is None or mark != self._view.mark:
+                self._view = self._renewed()
+            return self._view
+
+    def _renewed(self) -> View:
+        raw = self._storage.read("manifest.json")
+        files = self._files()
+        # What all steps share is told by the first.
+        origin = mark_of([raw.decode("utf-8", "replace"), *(f"{file} {state}" for file, state in files[:1])])
+        if self._outline is None or self._outline[0] != origin:
+            archive = Archive(self._storage, Manifest.parse(raw, self._storage.root))
+            self._outline = origin, Outline.of(archive, title=self._run.name)
+            self._steps, self._damaged = {}, set()
+        outline = self._outline[1]
+        block = sum(len(outline.rows) * k["height"] * k["width"] * k["slices"] for k in outline.header["keys"])
+        shown = [files[place] for place in _thinned(len(files), max(2, self._max_bytes // max(block, 1)))]
+        marks = {mark_of([origin, file, state]): file for file, state in shown}
+        self._damaged &= set(marks)
+        compared, last = self._last(outline, marks, block)
+        kept = {}
+        for mark, file in marks.items():
+            step = self._steps.get((mark, compared))
+            if step is None and mark not in self._damaged:
+                step = self._read(outline, file, block, last)
+            if step is None:
+                self._damaged.add(mark)
+            else:
+                kept[mark, compared] = step
+        # What is no longer shown is not kept.
+        self._steps = kept
+        remarks = [
+            outline.header["remark"],
+            f"{len(shown)} of {len(files)} logged steps" if len(shown) < len(files) else "",
+            f"{len(self._damaged)} of the step files can't be read and are left out" if self._damaged else "",
+        ]
+        whole = mark_of([origin, compared, *(mark for mark, _ in kept)])
+        own = {"block": block, "mark": whole, "marks": [mark for mark, _ in kept]}
+        described = json.dumps({**outline.header, "remark": "; ".join(filter(None, remarks)), **own}).encode()
+        steps = b",".join(text for text, _ in kept.values())
+        header = described[:-1] + b', "steps": [' + steps + b"]}"
+        return View(whole, header, tuple(maps for _, maps in kept.values()))
+
+    def _last(self, outline: Outline, marks: Mapping[str, str], block: int) -> tuple[str, CamRecord | None]:
+        """Returns the step that all are compared with, and its mark; none where that would be made anew too often."""
+        files = list(marks.items())
+        if files and (len(files) <= _FEW or self._quiet(files[-1][1])):
+            for mark, file in reversed(files):
+                if mark not in self._damaged and self._read(outline, file, block, None) is not None:
+                    return mark, unpacked(self._storage.read(f"steps/{file}"))
+        return "", None
+
+    def _quiet(self, file: str) -> bool:
+        place = self._run.place
+        return not place.remote and time.time() - os.stat(place.path(self._run.folder, "steps", file)).st_mtime > _ENDED
+
+    def _files(self) -> list[tuple[str, str]]:
+        """Returns names and states of the step files, in the order of the steps."""
+        places = [(parse_step_file_name(e.name), e) for e in step_files(self._run.place, self._run.folder)]
+        ordered = sorted((place, entry.name, str(entry.state)) for place, entry in places if place is not None)
+        return [(name, state) for _, name, state in ordered]
+
+    def _read(self, outline: Outline, file: str, block: int, last: CamRecord | None) -> tuple[bytes, bytes] | None:
+        """Returns a step's JSON and its block; ``None`` where the file is damaged, of another run, or gone."""
+        try:
+            described, maps = outline.step(unpacked(self._storage.read(f"steps/{file}")), last)
+            text = json.dumps(described, allow_nan=False).encode()
+        except Exception:  # broken bytes raise whatever they make zip, NumPy and JSON raise
+            return None
+        return (text, maps) if len(maps) == block else None
+
+
+class _Unlinked(Storage):
+    """An archive's files; links to files elsewhere are none of them."""
+
+    def __init__(self, place: Place, folder: str) -> None:
+        super().__init__(place.path(folder))
+        self._place, self._folder = place, folder
+
+    def read(self, name: str) -> bytes:
+        return self._place.read(self._folder, name)
+
+    def names(self, folder: str) -> list[str]:
+        inside = self._place.entries("/".join(filter(None, (self._folder, folder))))
+        return sorted(entry.name for entry in inside if not entry.folder)
+
+
+def _thinned(count: int, most: int) -> Sequence[int]:
+    """Returns at most ``most`` places: every second, fourth, eighth, … and the last.
+
+    While a run grows those already shown stay, unlike those of an even choice.
+
+    Example:
+        >>> _thinned(8, 5), _thinned(9, 5), _thinned(10, 5), _thinned(4, 5)
+        ([0, 2, 4, 6, 7], [0, 2, 4, 6, 8], [0, 4, 8, 9], [0, 1, 2, 3])
+    """
+    stride = 1
+    while count > 0 and math.ceil((count - 1) / stride) + 1 > most:
+        stride *= 2
+    places = list(range(0, count, stride))
+    return places if not count or places[-1] == count - 1 else [*places, count - 1]
