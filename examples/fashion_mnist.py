@@ -16,6 +16,7 @@ from pathlib import Path
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from lightning_gradcam import GradCAMCallback
+from lightning_gradcam.report import REPORT
 
 # The example's other files stand beside this one, also when it is imported from elsewhere and not run as a script.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -63,13 +64,16 @@ def _where_to_look(callbacks: Sequence[object], loggers: Sequence[object]) -> st
     lines = []
     for logger in loggers:
         if type(logger).__name__ == "TensorBoardLogger":
-            lines.append(f"  tensorboard --logdir {logger.save_dir}    (tab IMAGES, tags gradcam/…)")  # type: ignore[attr-defined]
+            lines.append(f"  tensorboard --logdir {logger.save_dir}    (tab GRAD-CAM)")  # type: ignore[attr-defined]
         elif type(logger).__name__ == "WandbLogger":
             offline = os.environ.get("WANDB_MODE") == "offline"
             folder = Path(logger.experiment.dir).parent  # type: ignore[attr-defined]
             lines.append(f"  {'offline run, upload with: wandb sync' if offline else 'W&B files:'} {folder}")
     for callback in callbacks:
         if isinstance(callback, GradCAMCallback) and callback.archive is not None:
+            page = Path(callback.archive.path, REPORT)
+            if page.exists():
+                lines.append(f"  {page}    (open it in a browser)")
             lines.append(f"  {callback.archive.path}    (raw maps: lightning_gradcam.Archive.open)")
     return "\n".join(["Where to look:", *lines])
 
