@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +20,7 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord
 from lightning_gradcam.render import sheet
 from lightning_gradcam.report import REPORT, write_report
+from lightning_gradcam.serving import Service
 from lightning_gradcam.sinks import Entry, FileSink, Numbers, Sink, sinks_for
 from lightning_gradcam.storage import join
 from lightning_gradcam.worker import Worker
@@ -30,15 +29,6 @@ EXPLAINING = "explaining"
 RECALLING = "reading an earlier step for the run's scale"
 # Seconds that the training thread waits while the worker writes to the archive.
 _ARCHIVE_PATIENCE = 60.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one part of a step's work; ``error`` is ``None`` where it went well."""
-
-    kind: str
-    step: int
-    error: Exception | None
 
 
 class Session:
@@ -72,16 +62,12 @@ class Session:
         self._archive = archive
         self._worker = worker
         self._failures = failures
-        self._sinks = _named(sinks)
-        self._unclosed: list[Sink] = []
+        self._service = Service(sinks, failures)
         self._meter = Meter(plan, probes)
-        self._remarks: deque[str] = deque()
         self._stage = ""
         self._concluded = -1
         self._lock = threading.Lock()
         self._unarchived: list[CamRecord] = []
-        self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
-        self._outcomes: deque[Outcome] = deque()
         self._blocked = 0.0
         if archive is not None:
             self._recall(archive)
@@ -166,7 +152,7 @@ class Session:
             cams, probe_ids=self.probes.ids, epoch=epoch, step=step, stage=stage, score=self.plan.score
         )
         self.last_step, self._stage = step, stage
-        self._unclosed = list(self._sinks.values())
+        self._service.begin()
         blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
         if self._archive is not None:
             self._unarchived.append(record)
@@ -181,17 +167,7 @@ class Session:
             final: The run is over: failures are only reported.
         """
         with self.blocking():
-            while self._handed:
-                kind, step, call = self._handed.popleft()
-                self._attempt(kind, step, call)
-        while self._remarks:
-            self._failures.say(self._remarks.popleft())
-        while self._outcomes:
-            outcome = self._outcomes.popleft()
-            if outcome.error is None:
-                self._failures.succeeded(outcome.kind)
-            else:
-                self._failures.failed(outcome.kind, outcome.step, outcome.error, final=final)
+            self._service.settle(final=final)
 
     def check(self, cams: Cams) -> None:
         """Refuses maps that do not fit those recorded so far: training goes on with another model.
@@ -228,17 +204,13 @@ class Session:
         self._waiting_for(self._worker.close)
         # An interrupt can come while a step waits for room in the worker's queue, which it then never reaches.
         self._catch_up()
-        sinks, self._unclosed = self._unclosed, []
-        self.settle(final=True)
-        for name, sink in _named(sinks).items():
-            self._attempt(f"closing {name}", self.last_step, sink.close)
-        self.settle(final=True)
+        self._service.close(self.last_step)
 
     def _waiting_for(self, call: Callable[[], None]) -> None:
         try:
             call()
         except StalledError as error:
-            self._outcomes.append(Outcome("the background worker", self.last_step, error))
+            self._service.note("the background worker", self.last_step, error)
             # A logger that hangs costs pictures, but no maps.
             self._catch_up()
 
@@ -252,7 +224,7 @@ class Session:
             return
         try:
             if self._archive is not None and record in self._unarchived:
-                self._attempt("the archive", record.step, partial(self._archive.append, self._measured(record)))
+                self._service.attempt("the archive", record.step, partial(self._archive.append, self._measured(record)))
                 self._unarchived.remove(record)
         finally:
             self._lock.release()
@@ -264,24 +236,23 @@ class Session:
         self._record(record)
         measured = self._measured(record)
         if (alarm := self._meter.alarm(measured)) is not None:
-            self._remarks.append(alarm)
+            self._service.remark(alarm)
         drawn: list[Entry] = []
-        if self._sinks:
-            self._attempt("drawing", step, lambda: drawn.append(self._draw(record)))
+        if self._service:
+            self._service.attempt("drawing", step, lambda: drawn.append(self._draw(record)))
         if drawn:
-            self._serve(step, "", lambda sink: partial(sink.log, drawn[0]))
+            self._service.pictures(drawn[0])
         spent = {"seconds": blocked, "background_seconds": time.perf_counter() - begin}
         values = {f"{self.plan.name}_stats/{key}": value for key, value in spent.items()}
-        numbers = Numbers(step, epoch, {**values, **self._meter.means(measured)})
-        self._serve_numbers(numbers)
+        self._service.numbers(Numbers(step, epoch, {**values, **self._meter.means(measured)}))
         due = self._meter.count & (self._meter.count - 1) == 0
         if due and record.stage == "fit" and self._archive is not None and self.plan.evolution:
-            self._attempt("the evolution", step, partial(self._evolve, self._archive, ended=False))
+            self._service.attempt("the evolution", step, partial(self._evolve, self._archive, ended=False))
 
     def _measured(self, record: CamRecord) -> CamRecord:
         """Returns the record with its numbers, or as it is where measuring fails."""
         found = [record]
-        self._attempt("measuring", record.step, lambda: found.append(self._meter.measured(record)))
+        self._service.attempt("measuring", record.step, lambda: found.append(self._meter.measured(record)))
         return found[-1]
 
     def _conclude(self) -> None:
@@ -300,44 +271,20 @@ class Session:
             "the report": partial(write_report, [archive], join(archive.path, REPORT)),
         }
         for kind, part in parts.items():
-            self._attempt(kind, self.last_step, part)
+            self._service.attempt(kind, self.last_step, part)
 
     def _compare_with_last(self, archive: ArchiveWriter) -> None:
         for numbers in late_numbers(archive, self._meter):
-            self._serve_numbers(numbers)
+            self._service.numbers(numbers)
 
     def _evolve(self, archive: ArchiveWriter, *, ended: bool) -> None:
-        rows = any(sink.takes_rows for sink in self._sinks.values())
-        evolution = evolution_of(archive, self.plan, self.probes, self._meter.peaks, ended=ended, rows=rows)
-        save_evolution(evolution, archive.path)
-        # Sinks that are served on the training thread find finished files.
-        for formats in {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}:
-            for picture in evolution.strips.values():
-                picture.file(formats)
-            for row in evolution.rows:
-                for picture in (row.original, *row.overlays.values()):
-                    picture.encoded("png")
-        self._serve(evolution.step, " (film strips)", lambda sink: partial(sink.log_evolution, evolution))
-
-    def _serve_numbers(self, numbers: Numbers) -> None:
-        self._serve(numbers.step, " (numbers)", lambda sink: partial(sink.log_numbers, numbers))
-
-    def _serve(self, step: int, what: str, call: Callable[[Sink], Callable[[], None]]) -> None:
-        for name, sink in self._sinks.items():
-            if sink.thread_safe:
-                self._attempt(f"{name}{what}", step, call(sink))
-            else:
-                self._handed.append((f"{name}{what}", step, call(sink)))
-
-    def _attempt(self, kind: str, step: int, call: Callable[[], object]) -> None:
-        if self._failures.given_up(kind):
+        if not archive.steps:
+            # The folder went away, which the archive's own failure says.
             return
-        try:
-            call()
-        except Exception as error:
-            self._outcomes.append(Outcome(kind, step, error))
-        else:
-            self._outcomes.append(Outcome(kind, step, None))
+        rows, peaks = self._service.takes_rows, self._meter.peaks
+        evolution = evolution_of(archive, self.plan, self.probes, peaks, ended=ended, rows=rows)
+        save_evolution(evolution, archive.path)
+        self._service.evolution(evolution)
 
     def _draw(self, record: CamRecord) -> Entry:
         pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
@@ -353,10 +300,6 @@ class Session:
             )
             for layer, method in pairs
         }
-        # Sinks that are served on the training thread find finished files.
-        for formats in {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}:
-            for picture in pictures.values():
-                picture.file(formats)
         return Entry(step=record.step, epoch=record.epoch, pictures=pictures)
 
     def _recall(self, archive: ArchiveWriter) -> None:
@@ -365,12 +308,3 @@ class Session:
                 with self._failures.contained(RECALLING, step=step):
                     self._meter.remember(archive.record(index))
         self.last_step = max(archive.steps, default=self.last_step)
-
-
-def _named(sinks: Sequence[Sink]) -> dict[str, Sink]:
-    """Returns the sinks by what a report calls them."""
-    found: dict[str, Sink] = {}
-    for sink in sinks:
-        name = f"the sink {type(sink).__name__}"
-        found[name if name not in found else f"{name} {len(found) + 1}"] = sink
-    return found

@@ -42,7 +42,7 @@ ROWS: list[tuple[str, ...]] = [
     ("notebook", "tensorboard_plugin"),
     ("sinks",),
     ("plan", "options"),
-    ("meter",),
+    ("meter", "serving"),
     ("evolution",),
     ("session",),
     ("host",),

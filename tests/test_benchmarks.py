@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lightning_gradcam import available_methods
+from tests.report.browser import NAMES
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -119,3 +121,16 @@ def test_growth_has_a_line_for_every_few_steps_and_all_goals() -> None:
     assert [row[0] for row in rows] == [4, 8, 12, 16, 20]
     assert all(0 < number < math.inf for row in rows for number in row)
     assert sum(" at most " in line for line in lines) == 8
+
+
+@pytest.mark.slow
+def test_report_has_figures_for_both_kinds_of_maps() -> None:
+    if find_spec("playwright") is None or not any(map(shutil.which, NAMES)):
+        pytest.skip("no Chromium here, or no playwright")
+    lines = _run("report.py", "--epochs", "4", "--probes", "2", "--rounds", "1", "--moves", "3")
+    for kind in ("smooth", "noise"):
+        ((size, *seconds),) = _figures(lines, kind)
+        assert size > 0
+        assert len(seconds) == 4
+        assert all(0 < number < math.inf for number in seconds)
+    assert sum(line.startswith(("met ", "MISSED ")) for line in lines) == 4

@@ -73,7 +73,9 @@ def test_the_main_job_on_drawn_garments(tmp_path: Path, capsys: pytest.CaptureFi
     main(["fit", "--config", str(CONFIGS / "fashion_mnist.yaml"), "--data.source=drawn", *SHORT])
     log_dir = tmp_path / "lightning_logs" / "fashion_mnist" / "version_0"
     found = pictures(log_dir)
-    assert set(found) == {f"gradcam/network.relu{n}" for n in (1, 2, 3)} | {"test/confusion_matrix"}
+    strips = {f"gradcam_evolution/network.relu{n}{kind}" for n in (1, 2, 3) for kind in ("", "/animation")}
+    assert set(found) == {f"gradcam/network.relu{n}" for n in (1, 2, 3)} | strips | {"test/confusion_matrix"}
+    assert (log_dir / "gradcam" / "report.html").exists()
     assert [image.step for image in found["gradcam/network.relu1"]] == [2, 5]
     archive = Archive.open(log_dir / "gradcam")
     assert archive.maps("network.relu1").shape == (2, 10, 28, 28)
