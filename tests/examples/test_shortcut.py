@@ -151,6 +151,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(out, outcomes, printed.getvalue())
 
 
+@pytest.mark.slow
 def test_accuracy_looks_fine_until_the_tags_are_changed(runs: Runs) -> None:
     cheating, fixed = (runs.outcomes[name].accuracy for name in RUNS)
     assert cheating["class"] > 0.75
@@ -161,6 +162,7 @@ def test_accuracy_looks_fine_until_the_tags_are_changed(runs: Runs) -> None:
     assert max(fixed.values()) - min(fixed.values()) < 0.08
 
 
+@pytest.mark.slow
 def test_maps_show_the_cheat(runs: Runs) -> None:
     cheating, fixed = (runs.outcomes[name] for name in RUNS)
     assert fixed.energy["garment"] > 2 * cheating.energy["garment"]
@@ -170,12 +172,14 @@ def test_maps_show_the_cheat(runs: Runs) -> None:
     assert max(cheating.on_garment) < MIN_ENERGY_INSIDE < min(fixed.on_garment)
 
 
+@pytest.mark.slow
 def test_the_alarm_is_raised_by_the_cheating_run_alone(runs: Runs) -> None:
     cheating, fixed = runs.printed.split("Training the fixed run")
     assert cheating.count(f"min_energy_inside={MIN_ENERGY_INSIDE}: in epoch 0") == 1
     assert "min_energy_inside" not in fixed
 
 
+@pytest.mark.slow
 def test_both_runs_explain_the_same_probes(runs: Runs) -> None:
     archives = [Archive.open(runs.outcomes[name].archive) for name in RUNS]
     assert [Path(archive.path) for archive in archives] == [runs.out / name / "gradcam" for name in RUNS]
@@ -187,6 +191,7 @@ def test_both_runs_explain_the_same_probes(runs: Runs) -> None:
     assert torch.equal(archives[1].probes.inputs, stacked)
 
 
+@pytest.mark.slow
 def test_the_script_ends_with_the_numbers_and_what_to_run_next(runs: Runs) -> None:
     assert summary(runs.outcomes, runs.out) in runs.printed
     rows = {line.split()[0]: line.split()[1:] for line in runs.printed.splitlines() if line[:8].strip() in RUNS}
@@ -198,6 +203,7 @@ def test_the_script_ends_with_the_numbers_and_what_to_run_next(runs: Runs) -> No
     assert f"tensorboard --logdir {runs.out}" in runs.printed
 
 
+@pytest.mark.slow
 def test_runs_that_are_there_are_kept(tmp_path: Path) -> None:
     options = ["--out", str(tmp_path / "runs"), "--epochs=1", "--train=64", "--validation=20"]
     with warnings.catch_warnings():

@@ -19,6 +19,9 @@ from lightning_gradcam.archive import ArchiveWriter
 from tests.report.archives import record, written
 from tests.report.browser import launched
 
+# A TensorBoard and a browser take a minute together; the routes are tested without them, too.
+pytestmark = pytest.mark.slow
+
 PREFIX = "/behind/a/proxy"
 
 
