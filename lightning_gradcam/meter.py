@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from lightning_gradcam.cams import CamKey
-from lightning_gradcam.errors import ProbeError
+from lightning_gradcam.errors import ProbeError, printable
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
@@ -130,4 +130,5 @@ class Meter:
 
 def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
     known = {tag: found[np.isfinite(found)] for tag, found in values.items()}
-    return {tag: float(found.mean(dtype=np.float64)) for tag, found in known.items() if len(found)}
+    # Loggers write tags into files, where a layer's name can do harm.
+    return {printable(tag): float(found.mean(dtype=np.float64)) for tag, found in known.items() if len(found)}

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -66,6 +67,7 @@ class Session:
         self._meter = Meter(plan, probes)
         self._stage = ""
         self._concluded = -1
+        self._evolved = 0
         self._lock = threading.Lock()
         self._unarchived: list[CamRecord] = []
         self._blocked = 0.0
@@ -188,6 +190,7 @@ class Session:
         self._worker.finish()
         self.last_step = min(self.last_step, step)
         self._meter.forget()
+        self._evolved = 0
         if self._archive is not None:
             self._archive.rewind(step)
             self._recall(self._archive)
@@ -283,6 +286,8 @@ class Session:
             return
         rows, peaks = self._service.takes_rows, self._meter.peaks
         evolution = evolution_of(archive, self.plan, self.probes, peaks, ended=ended, rows=rows)
+        evolution = replace(evolution, repeated=self._evolved == self._meter.count)
+        self._evolved = self._meter.count
         save_evolution(evolution, archive.path)
         self._service.evolution(evolution)
 

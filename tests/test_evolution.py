@@ -45,6 +45,7 @@ def test_film_strips_come_after_1_2_4_steps_and_at_the_end(tmp_path: Path) -> No
         (steps[3], False),
         (steps[4], True),
     ]
+    assert not any(found.repeated for found in sink.evolutions)
     for found in sink.evolutions:
         assert list(found.strips) == [f"gradcam_evolution/{layer}" for layer in LAYERS]
         assert list(found.animations) == (list(found.strips) if found.ended else [])
@@ -52,6 +53,15 @@ def test_film_strips_come_after_1_2_4_steps_and_at_the_end(tmp_path: Path) -> No
     # A column more for every step, so the last is the widest.
     widths = [found.strips["gradcam_evolution/net.relu2"].pixels.shape[1] for found in sink.evolutions]
     assert widths == sorted(widths)
+
+
+def test_strips_that_have_just_been_given_are_said_to_be_the_same(tmp_path: Path) -> None:
+    _, sink, _ = fitted(tmp_path, 2)
+    assert [(found.ended, found.repeated) for found in sink.evolutions] == [
+        (False, False),
+        (False, False),
+        (True, True),
+    ]
 
 
 def test_strips_animations_and_the_report_lie_in_the_runs_folder(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ class Evolution:
         strips: Tag (``gradcam_evolution/<layer>``) to film strip.
         animations: Likewise to animation; empty while the run goes on.
         rows: For a table, where a sink takes them; empty while the run goes on.
+        repeated: The run ended right after a call with these very strips.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Evolution:
     strips: Mapping[str, Picture]
     animations: Mapping[str, Animation]
     rows: Sequence[Row]
+    repeated: bool = False
 
 
 class Sink(ABC):

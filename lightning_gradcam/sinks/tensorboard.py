@@ -48,7 +48,8 @@ class TensorBoardSink(Sink):
 
     def log_evolution(self, evolution: Evolution) -> None:
         """Writes the film strips, and at the end the animations, which the images tab plays."""
-        self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
+        if not evolution.repeated:
+            self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
         writer = self._logger.experiment
         if type(writer).__module__.startswith("torch.utils.tensorboard"):
             for tag, animation in evolution.animations.items():

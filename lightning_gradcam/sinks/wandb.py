@@ -49,7 +49,8 @@ class WandbSink(Sink):
 
     def log_evolution(self, evolution: Evolution) -> None:
         """Logs the film strips; at the end also the animations, as videos, and a table of all probes and steps."""
-        self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
+        if not evolution.repeated:
+            self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
         if not evolution.ended:
             return
         import wandb
