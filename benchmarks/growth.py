@@ -109,8 +109,9 @@ class Times(Sink):
 
     def log_numbers(self, numbers: Numbers) -> None:
         """Keeps both times of the step."""
-        self.blocking.append(numbers.values["gradcam_stats/seconds"])
-        self.background.append(numbers.values["gradcam_stats/background_seconds"])
+        if "gradcam_stats/seconds" in numbers.values:
+            self.blocking.append(numbers.values["gradcam_stats/seconds"])
+            self.background.append(numbers.values["gradcam_stats/background_seconds"])
 
 
 class Watch(Callback):

@@ -224,8 +224,9 @@ class OwnNumbers(Sink):
 
     def log_numbers(self, numbers: Numbers) -> None:
         """Keeps both times of the step."""
-        self.seconds[OWN_BLOCKING].append(numbers.values["gradcam_stats/seconds"])
-        self.seconds[OWN_BACKGROUND].append(numbers.values["gradcam_stats/background_seconds"])
+        if "gradcam_stats/seconds" in numbers.values:
+            self.seconds[OWN_BLOCKING].append(numbers.values["gradcam_stats/seconds"])
+            self.seconds[OWN_BACKGROUND].append(numbers.values["gradcam_stats/background_seconds"])
 
 
 class TimedGradCAM(GradCAMCallback):

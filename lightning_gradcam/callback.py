@@ -319,8 +319,8 @@ class GradCAMCallback(Callback):
             self._run.ended(host, host.step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Waits until the last pictures are finished."""
-        self._run.finish()
+        """Has the whole run drawn, and waits until the last pictures are finished."""
+        self._run.conclude()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Stores which probes are in use and where the archive stands, in plain types."""

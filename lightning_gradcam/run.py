@@ -178,6 +178,12 @@ class Run:
         if self.session is not None:
             self.session.finish()
 
+    def conclude(self) -> None:
+        """Training has ended: has the whole run drawn, and waits until everything is written."""
+        if self.session is not None:
+            self.session.conclude()
+            self.session.finish()
+
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks."""
         if self.session is not None:

@@ -195,15 +195,22 @@ class Session:
             self._archive.rewind(step)
             self._recall(self._archive)
 
+    def conclude(self) -> None:
+        """Has the whole run drawn, once, where it was a training."""
+        done = self._concluded == self.last_step
+        if self._archive is None or self._stage != "fit" or done or not self.plan.evolution:
+            return
+        self._concluded = self.last_step
+        self._waiting_for(partial(self._worker.submit, "the end of the run", partial(self._end, self._archive)))
+
     def finish(self) -> None:
         """Waits until everything is written; what has failed is raised or reported."""
-        self._conclude()
         self._waiting_for(self._worker.finish)
         self.settle()
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
-        self._conclude()
+        self.conclude()
         self._waiting_for(self._worker.close)
         # An interrupt can come while a step waits for room in the worker's queue, which it then never reaches.
         self._catch_up()
@@ -258,27 +265,24 @@ class Session:
         self._service.attempt("measuring", record.step, lambda: found.append(self._meter.measured(record)))
         return found[-1]
 
-    def _conclude(self) -> None:
-        """Has the whole run drawn, once, where it was a training."""
-        done = self._concluded == self.last_step
-        if self._archive is None or self._stage != "fit" or done or not self.plan.evolution or not self._archive.steps:
-            return
-        self._concluded = self.last_step
-        self._waiting_for(partial(self._worker.submit, "the end of the run", partial(self._end, self._archive)))
-
     def _end(self, archive: ArchiveWriter) -> None:
         """The worker's part of the end of a run."""
         parts: dict[str, Callable[[], None]] = {
             "the evolution": partial(self._evolve, archive, ended=True),
             "the last numbers": partial(self._compare_with_last, archive),
-            "the report": partial(write_report, [archive], join(archive.path, REPORT)),
+            "the report": partial(self._report, archive),
         }
         for kind, part in parts.items():
             self._service.attempt(kind, self.last_step, part)
 
     def _compare_with_last(self, archive: ArchiveWriter) -> None:
-        for numbers in late_numbers(archive, self._meter):
-            self._service.numbers(numbers)
+        if archive.steps:
+            for numbers in late_numbers(archive, self._meter):
+                self._service.numbers(numbers)
+
+    def _report(self, archive: ArchiveWriter) -> None:
+        if archive.steps:
+            write_report([archive], join(archive.path, REPORT))
 
     def _evolve(self, archive: ArchiveWriter, *, ended: bool) -> None:
         if not archive.steps:

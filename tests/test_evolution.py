@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,16 @@ def test_many_probes_are_thinned_and_the_title_says_so(tmp_path: Path) -> None:
     )
     assert {row.probe for row in found.rows} == {many.ids[place * 128 // 16 * 180 // 128] for place in range(16)}
     assert all(strip.pixels.size <= 3 * Drawing().max_sheet_pixels for strip in found.strips.values())
+
+
+def test_a_run_whose_last_step_still_waits_has_its_report(tmp_path: Path) -> None:
+    class Slow(MemorySink):
+        def log(self, entry: Any) -> None:
+            time.sleep(0.3)
+            super().log(entry)
+
+    slow = Slow()
+    callback = GradCAMCallback(LAYERS, num_probes=3, sinks=[slow], on_error="raise")
+    trainer(tmp_path, callbacks=callback, max_epochs=2).fit(TinyModule(), *loaders())
+    assert (folder(callback) / "report.html").exists()
+    assert len(slow.evolutions[-1].rows) == 3 * 2
