@@ -292,7 +292,9 @@ def test_two_hundred_layers_are_explained_by_one_forward_and_drawn_under_their_n
     assert [list(entry.pictures) for entry in sink.entries] == [tags, tags]
     events = EventAccumulator(logger.log_dir, size_guidance={IMAGES: 0})
     events.Reload()
-    assert sorted(events.Tags()["images"]) == sorted(tags)
+    strips = [tag.replace("gradcam/", "gradcam_evolution/") for tag in tags]
+    animations = [f"{tag}/animation" for tag in strips]
+    assert sorted(events.Tags()["images"]) == sorted([*tags, *strips, *animations])
     assert callback.archive is not None
     maps = [callback.archive.maps(f"net.blocks.{number}") for number in range(0, 200, 50)]
     assert all(found.shape == (2, 4, 8, 8) for found in maps)
