@@ -22,6 +22,8 @@ from lightning_gradcam.tiles import evenly, true_classes
 FOLDER = "evolution"
 # More have no room in a strip; steps are cut down to these as they are read, so that memory stays small.
 _MOST_PROBES = 128
+# One takes up to a second and the end of a run waits for them.
+_MOST_ANIMATIONS = 32
 _MOST_ROW_PROBES, _MOST_ROW_PICTURES = 16, 1_500
 # Of a table's pictures, in pixels.
 _SIDE = 112
@@ -43,7 +45,7 @@ def evolution_of(
         plan: Names the tags, and says how to draw.
         probes: The run's.
         peaks: Each map's largest value in any step, ``[N]``.
-        ended: Draw animations, too.
+        ended: Draw animations, too; of more than 32 layers and methods, of as many evenly chosen.
         rows: And the rows of a table.
 
     Raises:
@@ -57,12 +59,13 @@ def evolution_of(
     first: dict[str, CamKey] = {}
     for key in records[-1].maps:
         first.setdefault(plan.evolution_tag(key.layer, key.method), key)
+    animated = {list(first)[place] for place in evenly(len(first), _MOST_ANIMATIONS)}
     strips: dict[str, Picture] = {}
     animations: dict[str, Animation] = {}
     for tag, key in first.items():
         how = {"key": key, "drawing": plan.drawing, "title": title, "limits": peaks[key][chosen], "total": count}
         strips[tag] = film_strip(records, shown, **how)  # type: ignore[arg-type]
-        if ended:
+        if ended and tag in animated:
             animations[tag] = animate(records, shown, **how)  # type: ignore[arg-type]
     last = records[-1]
     limits = {key: peaks[key][chosen] for key in first.values()}

@@ -293,7 +293,8 @@ def test_two_hundred_layers_are_explained_by_one_forward_and_drawn_under_their_n
     events = EventAccumulator(logger.log_dir, size_guidance={IMAGES: 0})
     events.Reload()
     strips = [tag.replace("gradcam/", "gradcam_evolution/") for tag in tags]
-    animations = [f"{tag}/animation" for tag in strips]
+    # Of so many layers, evenly chosen ones move.
+    animations = [f"{strips[place * 200 // 32]}/animation" for place in range(32)]
     assert sorted(events.Tags()["images"]) == sorted([*tags, *strips, *animations])
     assert callback.archive is not None
     maps = [callback.archive.maps(f"net.blocks.{number}") for number in range(0, 200, 50)]
