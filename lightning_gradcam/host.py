@@ -217,7 +217,11 @@ class Host:
             directory = getattr(logger, "log_dir", None)
             if directory:
                 return str(directory)
-            return join(str(logger.save_dir or root), str(logger.version or logger.name or "run"))
+            folder = str(logger.version or logger.name or "run")
+            if "MLFlowLogger" in _kinds(logger):
+                # Every folder in its file store's root counts as an experiment; Lightning's checkpoints lie there, too.
+                folder = f"{logger.name}/{folder}"
+            return join(str(logger.save_dir or root), folder)
         runs = join(root, RUNS_FOLDER)
         numbers = [int(name) for name in Storage(runs).names("") if name.isdigit()]
         return join(runs, str(max(numbers, default=-1) + 1))
@@ -313,3 +317,78 @@ def _first(loaders: Any) -> Any:
     else:
         parts = list(loaders) if isinstance(loaders, (list, tuple)) else []
     return next((found for part in parts if (found := _first(part)) is not None), None)
+
+
+def lightning_cli() -> Any:
+    """Returns the module of ``LightningCLI``, from the Lightning that the callbacks are made for.
+
+    Raises:
+        ConfigurationError: jsonargparse, which it needs, is not installed.
+    """
+    why = ""
+    try:
+        module = import_module(f"{Callback.__module__.split('.callbacks')[0]}.cli")
+        if not module._JSONARGPARSE_SIGNATURES_AVAILABLE:
+            why = str(module._JSONARGPARSE_SIGNATURES_AVAILABLE)
+    except ImportError as error:
+        module, why = None, str(error)
+    if why:
+        raise ConfigurationError(
+            f"config: reading it needs jsonargparse, which can't be used here ({why}); install it with: pip install"
+            ' "lightning-gradcam[cli]"'
+        )
+    return module
+
+
+def at_train_start(
+    module: LightningModule,
+    data: Any,
+    callbacks: list[Callback],
+    prepare: Callable[[], None],
+    visit: Callable[[Host, Callable[[int, int], None]], None],
+    *,
+    folder: str,
+    options: Mapping[str, Any],
+) -> None:
+    """Sets a training up as ``fit`` does, on one device, has it visited before its first step, and ends it there.
+
+    Args:
+        module: The module.
+        data: A data module, a dataloader that stands for the validation's, or ``None`` for the module's own.
+        callbacks: Their hooks are called as in any ``fit``.
+        prepare: Called after their ``setup``, where states of checkpoints are loaded.
+        visit: Called after their ``on_train_start``, with the host, and with a function that has the trainer say that
+            it is at an epoch and a step.
+        folder: What the only logger calls its ``log_dir``; it logs nothing.
+        options: Of the Trainer.
+    """
+    package = import_module(Callback.__module__.split(".callbacks")[0])
+
+    class Folder(package.loggers.Logger):  # type: ignore[misc, name-defined]
+        name, version, log_dir, save_dir = "", "", folder, folder
+
+        def log_metrics(self, metrics: Any, step: Any = None) -> None: ...
+
+        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None: ...
+
+    class Visitor(Callback):
+        def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            prepare()
+
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            loop = trainer.fit_loop
+
+            def move(epoch: int, step: int) -> None:
+                loop.epoch_progress.current.completed, loop.epoch_loop._batches_that_stepped = epoch, step
+
+            visit(Host(trainer, pl_module), move)
+            move(0, 0)
+            trainer.should_stop = True
+
+    quiet = ("enable_checkpointing", "enable_model_summary", "enable_progress_bar")
+    settings = {**dict.fromkeys(quiet, False), "devices": 1, "max_epochs": 1, "num_sanity_val_steps": 0, **options}
+    trainer = package.Trainer(**settings, logger=Folder(), callbacks=[*callbacks, Visitor()])
+    if data is None or not hasattr(data, "dataset"):
+        trainer.fit(module, datamodule=data)
+    else:
+        trainer.fit(module, data, data)

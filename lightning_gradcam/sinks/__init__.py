@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Row, Sink
+from lightning_gradcam.sinks.base import Entry, Evolution, Histogram, Histograms, Numbers, Row, Sink
+from lightning_gradcam.sinks.comet import CometSink
 from lightning_gradcam.sinks.files import FileSink
 from lightning_gradcam.sinks.memory import MemorySink
+from lightning_gradcam.sinks.mlflow import MLflowSink
 from lightning_gradcam.sinks.scalars import ScalarSink
 from lightning_gradcam.sinks.tensorboard import TensorBoardSink
 from lightning_gradcam.sinks.wandb import WandbSink
 
 __all__ = [
+    "CometSink",
     "Entry",
     "Evolution",
     "FileSink",
+    "Histogram",
+    "Histograms",
+    "MLflowSink",
     "MemorySink",
     "Numbers",
     "Row",
@@ -27,7 +33,12 @@ __all__ = [
 ]
 
 # Matched by name: the two Lightning packages have logger classes of their own, and neither need be imported here.
-_BY_LOGGER: dict[str, Callable[[Any], Sink]] = {"TensorBoardLogger": TensorBoardSink, "WandbLogger": WandbSink}
+_BY_LOGGER: dict[str, Callable[[Any], Sink]] = {
+    "CometLogger": CometSink,
+    "MLFlowLogger": MLflowSink,
+    "TensorBoardLogger": TensorBoardSink,
+    "WandbLogger": WandbSink,
+}
 _SILENT = ("DummyLogger",)
 
 

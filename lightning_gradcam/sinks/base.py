@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from lightning_gradcam.animation import Animation
 from lightning_gradcam.picture import Picture
 
@@ -39,6 +42,44 @@ class Numbers:
     step: int
     epoch: int
     values: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """How often values fell between edges.
+
+    Attributes:
+        counts: ``[B]``.
+        edges: ``[B + 1]``, ascending.
+        min: The smallest value.
+        max: The largest.
+        sum: Of all values.
+        sum_squares: Of their squares.
+        number: How many there are.
+    """
+
+    counts: npt.NDArray[np.float64]
+    edges: npt.NDArray[np.float64]
+    min: float
+    max: float
+    sum: float
+    sum_squares: float
+    number: int
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Histograms of one logged step.
+
+    Attributes:
+        step: The x value.
+        epoch: The epoch, counted from 0; -1 is the untrained baseline.
+        values: Tag to histogram.
+    """
+
+    step: int
+    epoch: int
+    values: Mapping[str, Histogram]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +167,9 @@ class Sink(ABC):
 
     def log_numbers(self, numbers: Numbers) -> None:  # noqa: B027 - a backend may take pictures alone
         """Takes numbers of one step, after its pictures; there may be several calls a step."""
+
+    def log_histograms(self, histograms: Histograms) -> None:  # noqa: B027 - a backend may have none
+        """Takes histograms of one step; not taken by default."""
 
     def log_evolution(self, evolution: Evolution) -> None:  # noqa: B027 - a backend may take sheets alone
         """Takes film strips of the run so far, and at its end animations; not taken by default."""

@@ -1,0 +1,60 @@
+"""MLflow, through the client of Lightning's MLFlowLogger."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink
+from lightning_gradcam.sinks.names import fitting
+from lightning_gradcam.sinks.ready import ready
+
+# Of metrics 250 signs; a picture's file is named after its key, step, time and a UUID, in 255 bytes together.
+_UNFIT, _LONGEST = re.compile(r"[^A-Za-z0-9_. -]"), 150
+
+
+class MLflowSink(Sink):
+    """Logs pictures by step, which the run's page shows with a slider, and animations as artifacts.
+
+    Args:
+        logger: Lightning's ``MLFlowLogger``, on any tracking server or store.
+    """
+
+    # Unlike `mlflow.log_…`, the client has no current run: each call is a request, a transaction or a file of its own,
+    # and MLflow logs from threads itself (asynchronous logging, system metrics). Uploads would hold training up.
+    thread_safe = True
+    # MLflow names all pictures .png.
+    formats = ("png",)
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def prepare(self) -> None:
+        """Makes sure that there is one run: the logger makes it at the first use, without a lock."""
+        _ = self._logger.run_id
+
+    def log(self, entry: Entry) -> None:
+        """Logs every tag's picture at its step."""
+        for tag, picture in entry.pictures.items():
+            image = ready(picture.encoded("png"))
+            self._logger.experiment.log_image(self._logger.run_id, image, key=_name(tag), step=entry.step)
+
+    def log_numbers(self, numbers: Numbers) -> None:
+        """Logs the numbers in one request."""
+        self._logger.log_metrics({_name(tag): value for tag, value in numbers.values.items()}, numbers.step)
+
+    def log_evolution(self, evolution: Evolution) -> None:
+        """Logs the film strips by step; at the end also ``<tag>/animation.gif`` among the run's artifacts."""
+        if not evolution.repeated:
+            self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
+        with TemporaryDirectory(prefix="lightning-gradcam-") as folder:
+            file = Path(folder, "animation.gif")
+            for tag, animation in evolution.animations.items():
+                file.write_bytes(animation.encoded("gif"))
+                self._logger.experiment.log_artifact(self._logger.run_id, str(file), _name(tag))
+
+
+def _name(tag: str) -> str:
+    return fitting(tag, _UNFIT, _LONGEST)
