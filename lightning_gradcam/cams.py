@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from lightning_gradcam.layout import Layout
+from lightning_gradcam.slopes import GradientSummary
 
 
 class CamKey(NamedTuple):
@@ -66,6 +67,11 @@ class Cams(Mapping[CamKey, Tensor]):
         inputs: What :func:`~lightning_gradcam.compute_cams` got, for showing the maps on; the same memory. ``None``
             where it is no tensor.
         score: What ``scores`` are: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
+        likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, five at most; ``None``
+            where the output has no classes.
+        likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` likewise.
+        gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
+            (:class:`~lightning_gradcam.slopes.GradientSummary`); only methods of activations and gradients have any.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -79,9 +85,12 @@ class Cams(Mapping[CamKey, Tensor]):
     confidences: Mapping[str, Tensor] = field(default_factory=dict)
     inputs: Tensor | None = None
     score: Literal["logit", "probability", "sigmoid"] = "logit"
+    likeliest: Tensor | None = None
+    likeliest_confidence: Tensor | None = None
+    gradients: Mapping[tuple[str, str], GradientSummary[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("maps", "scores", "classes", "layouts", "confidences"):
+        for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -38,6 +38,8 @@ def compute_cams(
     picture: Tensor | None = None,
     forward: Forward | None = None,
     batch_size: int | None = None,
+    gradients: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> Cams:
     """Explains a batch: every layer, method and target from one forward, one backward for each target.
 
@@ -69,6 +71,10 @@ def compute_cams(
         batch_size: How many samples go through the model at once, at most; default: all. Bounds the memory; a
             callable target is then called once for each part. Where the memory does not suffice, half as many are
             tried.
+        gradients: Put the gradients that explain into numbers, too: ``Cams.gradients[layer, target]`` is a
+            :class:`~lightning_gradcam.slopes.GradientSummary`, with histograms of them and of the channel weights, and
+            the channels with the largest ones. Needs no further backward.
+        class_names: Names of the classes by index, for targets such as ``{"class": "tabby"}``.
 
     Returns:
         The maps, with scores, classes and output. Maps are float32 (float64 where the activations are), on the
@@ -88,12 +94,13 @@ def compute_cams(
         torch.Size([2, 3, 3])
     """
     asked = Request(
-        resolve_targets(targets),
+        resolve_targets(targets, class_names),
         resolve_methods(methods),
         parse_layouts(layout),
         caller(model, forward, output_key),
         relu=relu,
         batch_size=batch_size,
+        gradients=gradients,
     )
     kind = check_score(score)
     check_output_key(output_key)

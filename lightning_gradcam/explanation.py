@@ -22,9 +22,12 @@ from lightning_gradcam.layout import Layout, check_places, find_layout, picture_
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.rerun import Rerun
+from lightning_gradcam.slopes import GradientSummary, summarised
 from lightning_gradcam.survey import Survey, mixed
 from lightning_gradcam.targets import Explained, Given, Target, class_probabilities, probability_of
 from lightning_gradcam.variants import Model, full_precision
+
+_LIKELIEST = 5
 
 
 class _OverwrittenError(Exception):
@@ -41,6 +44,7 @@ class Shared:
     explained: Mapping[str, Explained]
     maps: Mapping[CamKey, Tensor]
     output: Any
+    gradients: Mapping[tuple[str, str], GradientSummary[Tensor]]
 
 
 @dataclass(eq=False)
@@ -56,6 +60,7 @@ class Explanation:
         given: What targets may look at besides the output.
         given_layouts: What the user says of layouts, by layer name; ``""`` stands for all.
         copies: The model changes a layer's output in place, and goes on with copies; becomes true where that is found.
+        gradients: Put the gradients into numbers, too.
     """
 
     model: nn.Module
@@ -66,6 +71,7 @@ class Explanation:
     given: Given
     given_layouts: Mapping[str, str]
     copies: bool = False
+    gradients: bool = False
 
     @cached_property
     def survey(self) -> Survey:
@@ -152,17 +158,20 @@ class Explanation:
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
         classes = all(target.select.has_classes for target in self.targets)
         shares = class_probabilities(detached(first.output), self.given.score) if classes else None
-        likeliest = None if shares is None else shares.max(dim=1)
+        ranked = None if shares is None else _likeliest(shares)
         return Cams(
             MappingProxyType(maps),
             MappingProxyType({name: full_precision(e.scores.detach()) for name, e in first.explained.items()}),
             MappingProxyType({name: e.classes for name, e in first.explained.items()}),
             detached(first.output),
-            None if likeliest is None else likeliest.indices,
-            None if likeliest is None else likeliest.values,
+            None if ranked is None else ranked[0][:, 0],
+            None if ranked is None else ranked[1][:, 0],
             MappingProxyType(dict(first.layouts)),
             self.copies,
             {} if shares is None else {n: probability_of(shares, e.classes) for n, e in first.explained.items()},
+            likeliest=None if ranked is None else ranked[0],
+            likeliest_confidence=None if ranked is None else ranked[1],
+            gradients=first.gradients,
         )
 
     def _first(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:
@@ -186,11 +195,12 @@ class Explanation:
             if captured.overwritten:
                 raise _OverwrittenError
             captured.unhook()
-            layouts = {name: self._layout(name, activation) for name, activation in activations.items()}
+            layouts = {name: self.layout_of(name, activation) for name, activation in activations.items()}
             explained = {target.name: target.explain(output, self.given) for target in self.targets}
-            maps = self._pure(captured, layouts, explained, strict=whole_graph)
-            if maps is None:
+            pure = self._pure(captured, layouts, explained, strict=whole_graph)
+            if pure is None:
                 return None
+            maps, gradients = pure
             again = any(method.needs == "rerun" for method in self.methods.values())
             return Shared(
                 {name: activation.detach() for name, activation in activations.items()} if again else {},
@@ -199,9 +209,19 @@ class Explanation:
                 {name: replace(e, scores=e.scores.detach()) for name, e in explained.items()},
                 maps,
                 detached(output),
+                gradients,
             )
 
-    def _layout(self, name: str, activation: Tensor) -> Layout:
+    def layout_of(self, name: str, activation: Tensor) -> Layout:
+        """Returns what the axes of a layer's activation mean.
+
+        Args:
+            name: The layer's.
+            activation: Its output.
+
+        Raises:
+            LayerError: It has no places, or what the user says of it does not fit.
+        """
         layout = find_layout(
             name,
             activation.shape,
@@ -225,9 +245,13 @@ class Explanation:
         explained: Mapping[str, Explained],
         *,
         strict: bool,
-    ) -> dict[CamKey, Tensor] | None:
-        """Maps of the methods that are functions of activations and gradients; ``None`` where a gradient is missing."""
+    ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]]] | None:
+        """Maps of the methods that are functions of activations and gradients; ``None`` where a gradient is missing.
+
+        Besides, where asked for, the gradients in numbers.
+        """
         found: dict[CamKey, Tensor] = {}
+        summaries: dict[tuple[str, str], GradientSummary[Tensor]] = {}
         features = {n: full_precision(layouts[n].feature_map(a.detach())) for n, a in captured.activations.items()}
         needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
         for target in self.targets:
@@ -246,6 +270,8 @@ class Explanation:
             gradients.clear()
             for layer in layouts:
                 slopes = full_precision(layouts[layer].feature_map(required.pop(layer)))
+                if self.gradients:
+                    summaries[layer, target.name] = summarised(slopes, explained[target.name].scores)
                 for name in needed:
                     signed = self.methods[name].function(features[layer], slopes)
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
@@ -254,7 +280,7 @@ class Explanation:
                 signed = method.function(features[layer])
                 for target in self.targets:
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
-        return found
+        return found, summaries
 
     def _put(
         self,
@@ -316,3 +342,14 @@ def _marked(maps: Tensor, scores: Tensor) -> Tensor:
     """
     finite = scores.isfinite().reshape(-1, *[1] * (maps.dim() - 1))
     return torch.where(finite & maps.isfinite(), maps, torch.nan)
+
+
+def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the most likely classes and their probabilities ``[N, k]``; of equals the first, as `topk` does not."""
+    left, classes, found = shares.clone(), [], []
+    for _ in range(min(_LIKELIEST, shares.shape[1])):
+        highest = left.max(dim=1, keepdim=True)
+        classes.append(highest.indices)
+        found.append(highest.values)
+        left.scatter_(1, highest.indices, -1.0)
+    return torch.cat(classes, dim=1), torch.cat(found, dim=1)

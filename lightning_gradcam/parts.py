@@ -20,6 +20,7 @@ from lightning_gradcam.explanation import Explanation
 from lightning_gradcam.inputs import Forward, Inputs
 from lightning_gradcam.layers import LayerSpec, compiled_layers, mixing_layers, named_layers, resolve_layers
 from lightning_gradcam.methods import Method
+from lightning_gradcam.slopes import joined
 from lightning_gradcam.targets import Given, Target
 
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -40,6 +41,7 @@ class Request:
         copies: The model is known to change a layer's output in place; it is found out where not given.
         keep_output: Keep the model's output; it can be larger than all maps.
         halve: Take half as many samples at once where memory does not suffice.
+        gradients: Put the gradients into numbers, too.
     """
 
     targets: Sequence[Target]
@@ -52,6 +54,7 @@ class Request:
     copies: bool = False
     keep_output: bool = True
     halve: bool = True
+    gradients: bool = False
 
 
 def explain(
@@ -80,21 +83,29 @@ def explain(
     modules: Mapping[str, nn.Module] | None = None
     layouts, copies = asked.layouts, asked.copies
     parts: list[Cams] = []
-    start, size = 0, _even(given.samples, asked.batch_size)
+    start, size = 0, even(given.samples, asked.batch_size)
     if asked.check:
-        _check_model(model, given.samples, asked.layouts)
-    with _eager(model):
+        check_model(model, given.samples, asked.layouts)
+    with eager(model):
         while start < given.samples or not parts:
             stop = min(start + size, given.samples)
             part = given if stop - start == given.samples else given.part(start, stop, output_of)
             batch = Explanation(
-                model, asked.run, load(start, stop), asked.targets, asked.methods, part, layouts, copies
+                model,
+                asked.run,
+                load(start, stop),
+                asked.targets,
+                asked.methods,
+                part,
+                layouts,
+                copies,
+                asked.gradients,
             )
             try:
                 if modules is None:
                     modules = resolve_layers(model, layers, auto=batch.auto)
                     if asked.check:
-                        _check_layouts(modules, layouts)
+                        check_layouts(modules, layouts)
                 found = batch.at(modules, relu=asked.relu, check=asked.check)
             except LayerError as error:
                 raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
@@ -114,7 +125,17 @@ def explain(
     return _joined(parts)
 
 
-def _check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> None:
+def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> None:
+    """Refuses layouts of layers that are not there, and warns where samples influence each other.
+
+    Args:
+        model: The model.
+        samples: How many there are.
+        layouts: What the user says of layouts.
+
+    Raises:
+        LayerError: There is no such layer.
+    """
     available = named_layers(model)
     for name in layouts:
         if name and name not in available:
@@ -128,7 +149,7 @@ def _check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> 
         )
 
 
-def _check_layouts(modules: Mapping[str, nn.Module], layouts: Mapping[str, str]) -> None:
+def check_layouts(modules: Mapping[str, nn.Module], layouts: Mapping[str, str]) -> None:
     """Refuses what the user says of a layout where the module's own kind says something else."""
     for name, module in modules.items():
         spec, kind = layouts.get(name, layouts.get("")), type(module)
@@ -139,7 +160,7 @@ def _check_layouts(modules: Mapping[str, nn.Module], layouts: Mapping[str, str])
             )
 
 
-def _even(samples: int, most: int | None) -> int:
+def even(samples: int, most: int | None) -> int:
     """Returns the size of parts that are as even as they can be."""
     parts = -(-samples // most) if most else 1
     return -(-samples // max(parts, 1))
@@ -159,16 +180,22 @@ def _joined(parts: Sequence[Cams]) -> Cams:
     def whole(of: Callable[[Cams], Mapping[Any, Tensor]]) -> Mapping[Any, Tensor]:
         return MappingProxyType({key: torch.cat([of(part)[key] for part in parts]) for key in of(first)})
 
-    likeliest = first.predicted is not None
+    def known(of: Callable[[Cams], Tensor | None]) -> Tensor | None:
+        found = [values for part in parts if (values := of(part)) is not None]
+        return torch.cat(found) if found else None
+
     return replace(
         first,
         maps=whole(lambda part: part.maps),
         scores=whole(lambda part: part.scores),
         classes=whole(lambda part: part.classes),
         output=_joined_output([part.output for part in parts], [len(next(iter(p.scores.values()))) for p in parts]),
-        predicted=torch.cat([part.predicted for part in parts if part.predicted is not None]) if likeliest else None,
-        confidence=torch.cat([part.confidence for part in parts if part.confidence is not None]) if likeliest else None,
+        predicted=known(lambda part: part.predicted),
+        confidence=known(lambda part: part.confidence),
         confidences=whole(lambda part: part.confidences),
+        likeliest=known(lambda part: part.likeliest),
+        likeliest_confidence=known(lambda part: part.likeliest_confidence),
+        gradients={key: joined([part.gradients[key] for part in parts]) for key in first.gradients},
     )
 
 
@@ -186,7 +213,15 @@ def _joined_output(outputs: Sequence[Any], samples: Sequence[int]) -> Any:
     return tree_unflatten(whole, flat[0][1])
 
 
-def _eager(model: nn.Module) -> AbstractContextManager[Any]:
+def eager(model: nn.Module) -> AbstractContextManager[Any]:
+    """Returns a context in which what ``torch.compile`` has compiled runs as it is written, and calls hooks.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ConfigurationError: It was compiled, and this torch (before 2.6) has no such context.
+    """
     # Hooks added after compilation do not fire, silently. Where dynamo was never imported nothing is compiled, and
     # importing it would cost a second.
     if "torch._dynamo" not in sys.modules:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.cams import CamKey, Cams
+from lightning_gradcam.slopes import DTYPES, GradientSummary, NumPyArray
 from lightning_gradcam.targets import ScoreKind
 
 FloatArray = npt.NDArray[np.float32]
@@ -40,6 +41,17 @@ class CamRecord:
         confidences: Target name to the probabilities of the explained classes, float32 ``[N]``; NaN where not known.
         numbers: Key to the numbers of its maps (:data:`~lightning_gradcam.stats.STATS`), each float32 ``[N]``; empty
             before they are measured.
+        likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, five at most; ``[N, 0]``
+            where the output has no classes.
+        likeliest_confidence: Their probabilities, float32 ``[N, k]``.
+        gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for, as NumPy arrays
+            (:class:`~lightning_gradcam.slopes.GradientSummary`); sums and norms float64, other such numbers float32.
+
+    Example:
+        The channels with the largest weights for the first probe, ``record`` being the first of an archive::
+
+            record = Archive.open("lightning_logs/version_0/gradcam").record(0)
+            record.gradients["backbone.layer4", "predicted"].channels[0]
     """
 
     epoch: int
@@ -54,6 +66,14 @@ class CamRecord:
     confidence: FloatArray
     confidences: Mapping[str, FloatArray] = field(default_factory=dict)
     numbers: Mapping[CamKey, Mapping[str, FloatArray]] = field(default_factory=dict)
+    likeliest: IntArray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    likeliest_confidence: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    gradients: Mapping[tuple[str, str], GradientSummary[NumPyArray]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("likeliest", "likeliest_confidence"):
+            if not getattr(self, name).size:
+                object.__setattr__(self, name, _frozen(getattr(self, name).reshape(len(self.probe_ids), 0)))
 
     @classmethod
     def from_cams(
@@ -64,6 +84,9 @@ class CamRecord:
         predicted, confidence = np.full(count, -1, np.int64), np.full(count, np.nan, np.float32)
         if cams.predicted is not None and cams.confidence is not None:
             predicted, confidence = _array(cams.predicted, np.int64), _array(cams.confidence, np.float32)
+        likeliest, shares = np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32)
+        if cams.likeliest is not None and cams.likeliest_confidence is not None:
+            likeliest, shares = _array(cams.likeliest, np.int64), _array(cams.likeliest_confidence, np.float32)
         return cls(
             epoch=epoch,
             step=step,
@@ -82,6 +105,11 @@ class CamRecord:
                     else _frozen(np.full(count, np.nan, np.float32))
                     for name in cams.scores
                 }
+            ),
+            likeliest=likeliest,
+            likeliest_confidence=shares,
+            gradients=MappingProxyType(
+                {key: summary.each(lambda name, v: _array(v, DTYPES[name])) for key, summary in cams.gradients.items()}
             ),
         )
 
@@ -102,6 +130,11 @@ class CamRecord:
             confidence=self.confidence[chosen],
             confidences=of(self.confidences),
             numbers=MappingProxyType({key: of(stats) for key, stats in self.numbers.items()}),
+            likeliest=self.likeliest[chosen],
+            likeliest_confidence=self.likeliest_confidence[chosen],
+            gradients=MappingProxyType(
+                {key: summary.each(lambda _, values: values[chosen]) for key, summary in self.gradients.items()}
+            ),
         )
 
 
@@ -115,4 +148,4 @@ def _frozen(values: Any) -> Any:
     return values
 
 
-_TORCH = {np.float32: torch.float32, np.int64: torch.int64}
+_TORCH = {np.float32: torch.float32, np.float64: torch.float64, np.int64: torch.int64, np.bool_: torch.bool}

@@ -188,6 +188,40 @@ def test_compiled_models_are_explained_with_hooks_that_fire() -> None:
     assert torch.equal(compute_cams(compiled, inputs, "relu2")["relu2"], expected)
 
 
+def test_the_likeliest_classes_begin_with_the_predicted_one() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0, 3.0, 0.0, -1.0], [5.0] * 6, [0.0, -2.0, -1.0, -9.0, -3.0, 4.0]])
+
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.features(x).mean((1, 2, 3))[:, None] + logits.to(x)
+
+    cams = compute_cams(Fixed(), torch.rand(3, 6, 2, 2).double(), "features")
+    assert cams.likeliest is not None
+    assert cams.likeliest_confidence is not None
+    # Of equal ones the first: which one stands there must not depend on the device or the batch.
+    assert cams.likeliest.tolist() == [[1, 3, 2, 0, 4], [0, 1, 2, 3, 4], [5, 0, 2, 1, 4]]
+    assert torch.equal(cams.predicted, cams.likeliest[:, 0])
+    assert torch.equal(cams.predicted, logits.argmax(1))
+    shares = logits.double().softmax(1)
+    torch.testing.assert_close(cams.likeliest_confidence, shares.gather(1, cams.likeliest), rtol=0, atol=1e-12)
+    torch.testing.assert_close(cams.confidence, shares.amax(1), rtol=0, atol=1e-12)
+
+
+def test_a_single_logit_has_two_classes_and_a_picture_has_none() -> None:
+    binary = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 1))
+    cams = compute_cams(binary, torch.rand(2, 1, 4, 4), "0")
+    assert cams.likeliest is not None
+    assert sorted(cams.likeliest[0].tolist()) == [0, 1]
+    dense = compute_cams(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 1)), torch.rand(2, 1, 4, 4), "0", targets={"segment": 1}
+    )
+    assert dense.likeliest is dense.likeliest_confidence is None
+
+
 def test_keys_full_bare_and_ambiguous() -> None:
     cams = compute_cams(TinyNet(), torch.rand(1, 1, 8, 8), ["conv1", "relu2"], targets=["predicted", 2])
     assert cams[CamKey("conv1", "gradcam", "2")] is cams["conv1", "gradcam", 2]

@@ -64,7 +64,7 @@ def test_parts_give_the_maps_of_the_whole(method: str, size: int) -> None:
         torch.testing.assert_close(parts.scores[name], scores, rtol=0, atol=1e-12)
         assert torch.equal(parts.classes[name], whole.classes[name])
     torch.testing.assert_close(parts.output, whole.output, rtol=0, atol=1e-12)
-    for name in ("predicted", "confidence"):
+    for name in ("predicted", "confidence", "likeliest", "likeliest_confidence"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-12)
 
 
@@ -149,7 +149,8 @@ class Synchronizing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_nothing_waits_for_the_device_once_the_plan_is_tried() -> None:
+@pytest.mark.parametrize("gradients", [False, True])
+def test_nothing_waits_for_the_device_once_the_plan_is_tried(gradients: bool) -> None:
     model = net()
     asked = Request(
         resolve_targets(["predicted", {"top": 2}]),
@@ -160,6 +161,7 @@ def test_nothing_waits_for_the_device_once_the_plan_is_tried() -> None:
         batch_size=4,
         check=False,
         keep_output=False,
+        gradients=gradients,
     )
     x = pictures()
     with preserved(model), Synchronizing() as synchronizing:

@@ -12,11 +12,14 @@ from typing import Any, cast
 import numpy as np
 
 from lightning_gradcam.cams import CamKey
-from lightning_gradcam.npz import checked, is_whole, read_npz, text, texts
+from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord
+from lightning_gradcam.slopes import DTYPES, EDGES, GradientSummary, NumPyArray
 from lightning_gradcam.targets import ScoreKind
 
 SCHEMA = 1
+_GROUPS = ("gradients", "weights")
+_FACTS = tuple(f"{group}.{name}" for group in _GROUPS for name in ("min", "max", "sum", "norm"))
 _NAME = re.compile(r"step-([0-9]{1,19})-epoch-(untrained|[0-9]{1,19})(?:-([0-9]{1,19}))?\.npz")
 _REMAINS = re.compile(rf"\.?{_NAME.pattern}(\.\d+\.tmp)?")
 
@@ -46,6 +49,7 @@ def packed(record: CamRecord) -> bytes:
     meta: dict[str, Any] = {name: getattr(record, name) for name in names}
     meta.update(schema=SCHEMA, keys=list(record.maps), targets=list(record.scores))
     meta["numbers"] = [list(record.numbers.get(key, ())) for key in record.maps]
+    meta["gradients"] = list(record.gradients)
     arrays: dict[str, Any] = {"predicted": record.predicted, "confidence": record.confidence}
     for place, maps in enumerate(record.maps.values()):
         finite = np.where(np.isfinite(maps), maps, 0)
@@ -61,6 +65,10 @@ def packed(record: CamRecord) -> bytes:
         arrays[f"scores{place}"], arrays[f"classes{place}"] = record.scores[name], record.classes[name]
         if name in record.confidences:
             arrays[f"confidences{place}"] = record.confidences[name]
+    if record.likeliest.shape[1]:
+        arrays["likeliest"], arrays["likeliest_confidence"] = record.likeliest, record.likeliest_confidence
+    for place, summary in enumerate(record.gradients.values()):
+        arrays.update({f"{name}{place}": values for name, values in _packed_summary(summary).items()})
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
     return buffer.getvalue()
@@ -74,6 +82,9 @@ def unpacked(data: bytes) -> CamRecord:
     if not (is_whole(meta["epoch"]) and is_whole(meta["step"])):
         raise TypeError("its epoch and step are no whole numbers")
     ids, names = texts(meta, "probe_ids"), texts(meta, "targets")
+    explained = [_pair(key) for key in meta.get("gradients", ())]
+    if len(explained) * len(ids) * 16 * len(EDGES) > room(len(data)):
+        raise ValueError(f"histograms of {len(explained)} gradients and {len(ids)} probes are more than it can have")
 
     def numbers(name: str, dtype: str) -> Any:
         values = checked(file[name], name, dtype, (1,))
@@ -118,4 +129,71 @@ def unpacked(data: bytes) -> CamRecord:
             }
         ),
         numbers=MappingProxyType(measured),
+        **_likeliest(file, len(ids)),
+        gradients=MappingProxyType(
+            {key: _unpacked_summary(file, str(place), len(ids)) for place, key in enumerate(explained)}
+        ),
     )
+
+
+def _likeliest(file: Mapping[str, NumPyArray], samples: int) -> dict[str, NumPyArray]:
+    if "likeliest" not in file:
+        return {}
+    classes = checked(file["likeliest"], "likeliest", "int64", (2,))
+    shares = checked(file["likeliest_confidence"], "likeliest_confidence", "float32", (2,))
+    if len(classes) != samples or shares.shape != classes.shape:
+        raise ValueError(f"'likeliest' is {list(classes.shape)} and {list(shares.shape)} for {samples} probes")
+    return {"likeliest": classes, "likeliest_confidence": shares}
+
+
+def _pair(key: object) -> tuple[str, str]:
+    layer, target = texts({"key": key}, "key")
+    return layer, target
+
+
+def _packed_summary(summary: GradientSummary[NumPyArray]) -> dict[str, NumPyArray]:
+    """Of the counts, only the bins that are not empty, and whole numbers in as few bytes as they need."""
+    arrays = summary.arrays()
+    found = {"slope_facts": np.stack([arrays[name] for name in _FACTS]).astype(np.float64)}
+    for group in _GROUPS:
+        counts = arrays[f"{group}.counts"]
+        bins = np.flatnonzero(counts.any(axis=0))
+        found[f"{group}_bins"], found[f"{group}_counts"] = bins.astype(np.int16), _smallest(counts[:, bins])
+    found["slope_channels"] = _smallest(summary.channels)
+    for name in ("channel_weights", "largest", "vanished"):
+        found[f"slope_{name}"] = arrays[name]
+    return found
+
+
+def _smallest(values: NumPyArray) -> NumPyArray:
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+
+
+def _unpacked_summary(file: Mapping[str, NumPyArray], place: str, samples: int) -> GradientSummary[NumPyArray]:
+    def array(name: str, dtype: str, axes: int) -> NumPyArray:
+        values = file[f"{name}{place}"]
+        if dtype == "unsigned":
+            dtype = f"uint{8 * values.dtype.itemsize}"
+        return checked(values, f"{name}{place}", dtype, (axes,))
+
+    facts = array("slope_facts", "float64", 2)
+    if facts.shape != (len(_FACTS), samples):
+        raise ValueError(f"'slope_facts{place}' is {list(facts.shape)} for {samples} probes")
+    with np.errstate(over="ignore"):
+        found = {name: facts[row].astype(DTYPES[name]) for row, name in enumerate(_FACTS)}
+    for group in _GROUPS:
+        bins, filled = array(f"{group}_bins", "int16", 1), array(f"{group}_counts", "unsigned", 2)
+        if len(bins) and (bins[0] < 0 or bins[-1] >= len(EDGES) - 1 or (np.diff(bins) <= 0).any()):
+            raise ValueError(f"'{group}_bins{place}' are no places of {len(EDGES) - 1} bins in their order")
+        if filled.shape != (samples, len(bins)):
+            raise ValueError(f"'{group}_counts{place}' is {list(filled.shape)} for {samples} probes")
+        counts = np.zeros((samples, len(EDGES) - 1), np.int64)
+        counts[:, bins] = filled
+        found[f"{group}.counts"] = counts
+    found["channels"] = array("slope_channels", "unsigned", 2).astype(np.int64)
+    found["channel_weights"] = array("slope_channel_weights", "float32", 2)
+    found["largest"], found["vanished"] = array("slope_largest", "float32", 1), array("slope_vanished", "bool", 1)
+    lengths = {len(found[name]) for name in ("channels", "largest", "vanished")}
+    if found["channels"].shape != found["channel_weights"].shape or lengths != {samples}:
+        raise ValueError(f"the channels of gradient {place} do not fit {samples} probes")
+    return GradientSummary.of(found)

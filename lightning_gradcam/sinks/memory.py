@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink
+from lightning_gradcam.sinks.base import Entry, Evolution, Histograms, Numbers, Sink
 
 
 class MemorySink(Sink):
@@ -11,6 +11,7 @@ class MemorySink(Sink):
     Attributes:
         entries: What was logged, in order.
         numbers: Likewise.
+        histograms: Likewise.
         evolutions: Likewise.
         closed: Whether the run has ended.
 
@@ -27,6 +28,7 @@ class MemorySink(Sink):
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.numbers: list[Numbers] = []
+        self.histograms: list[Histograms] = []
         self.evolutions: list[Evolution] = []
         self.closed = False
 
@@ -37,6 +39,10 @@ class MemorySink(Sink):
     def log_numbers(self, numbers: Numbers) -> None:
         """Appends the numbers."""
         self.numbers.append(numbers)
+
+    def log_histograms(self, histograms: Histograms) -> None:
+        """Appends the histograms."""
+        self.histograms.append(histograms)
 
     def log_evolution(self, evolution: Evolution) -> None:
         """Appends the evolution."""

@@ -6,11 +6,11 @@ from typing import Any
 
 from lightning_gradcam.errors import printable
 from lightning_gradcam.picture import Picture
-from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink
+from lightning_gradcam.sinks.base import Entry, Evolution, Histograms, Numbers, Sink
 
 
 class TensorBoardSink(Sink):
-    """Writes image and scalar summaries.
+    """Writes image, scalar and histogram summaries.
 
     Args:
         logger: Lightning's ``TensorBoardLogger``.
@@ -45,6 +45,23 @@ class TensorBoardSink(Sink):
         """Writes one scalar summary a tag."""
         for tag, value in numbers.values.items():
             self._logger.experiment.add_scalar(printable(tag), value, numbers.step)
+
+    def log_histograms(self, histograms: Histograms) -> None:
+        """Writes one histogram summary a tag, with the bins as they are."""
+        writer = self._logger.experiment
+        for tag, found in histograms.values.items():
+            writer.add_histogram_raw(
+                printable(tag),
+                min=found.min,
+                max=found.max,
+                num=found.number,
+                sum=found.sum,
+                sum_squares=found.sum_squares,
+                # TensorBoard has the right edges; the first bin begins at the smallest value.
+                bucket_limits=found.edges[1:].tolist(),
+                bucket_counts=found.counts.tolist(),
+                global_step=histograms.step,
+            )
 
     def log_evolution(self, evolution: Evolution) -> None:
         """Writes the film strips, and at the end the animations, which the images tab plays."""

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning_gradcam.picture import Picture
-from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Row, Sink
+from lightning_gradcam.sinks.base import Entry, Evolution, Histograms, Numbers, Row, Sink
 from lightning_gradcam.storage import safe_name
 
 _LONGEST_PART, _LONGEST_PATH = 150, 500
@@ -69,6 +69,17 @@ class WandbSink(Sink):
     def log_numbers(self, numbers: Numbers) -> None:
         """Logs the numbers as one row."""
         self._logger.log_metrics(dict(numbers.values), numbers.step)
+
+    def log_histograms(self, histograms: Histograms) -> None:
+        """Logs the histograms as one row, with the bins as they are; wandb takes 512 of them."""
+        import wandb
+
+        logged = {
+            _key(tag): wandb.Histogram(np_histogram=(found.counts, found.edges))
+            for tag, found in histograms.values.items()
+        }
+        if logged:
+            self._logger.log_metrics(logged, histograms.step)
 
 
 def _table(rows: Sequence[Row], folder: Path) -> Any:

@@ -1,0 +1,144 @@
+"""What a step file keeps of classes and gradients, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_gradcam import CamRecord, compute_cams
+from lightning_gradcam.archive.step_file import packed, unpacked
+from lightning_gradcam.slopes import DTYPES, EDGES, GradientSummary, summarised
+from tests.conftest import TinyNet
+
+Arrays = dict[str, Any]
+
+
+def record(layers: tuple[str, ...] = ("conv1", "relu2"), **options: Any) -> CamRecord:
+    torch.manual_seed(0)
+    x = torch.rand(3, 1, 8, 8)
+    options = {"targets": ["predicted", 2], "gradients": True, **options}
+    cams = compute_cams(TinyNet(), x, list(layers), relu=False, **options)
+    return CamRecord.from_cams(cams, probe_ids=("a", "b", "c"), epoch=0, step=10, stage="fit", score="logit")
+
+
+def changed(data: bytes, change: Callable[[Arrays, dict[str, Any]], object]) -> bytes:
+    """The file with other arrays or another `meta`."""
+    with np.load(io.BytesIO(data)) as file:
+        arrays: Arrays = dict(file)
+    meta = json.loads(arrays.pop("meta").tobytes())
+    change(arrays, meta)
+    buffer = io.BytesIO()
+    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+    return buffer.getvalue()
+
+
+def test_classes_and_gradients_come_back_as_they_were() -> None:
+    wanted = record()
+    found = unpacked(packed(wanted))
+    assert found.likeliest.shape == (3, 5)
+    np.testing.assert_array_equal(found.likeliest, wanted.likeliest)
+    np.testing.assert_array_equal(found.likeliest_confidence, wanted.likeliest_confidence)
+    assert list(found.gradients) == list(wanted.gradients)
+    assert len(found.gradients) == 4
+    for key, summary in wanted.gradients.items():
+        for name, values in summary.arrays().items():
+            again = found.gradients[key].arrays()[name]
+            assert again.dtype == DTYPES[name] == values.dtype
+            np.testing.assert_array_equal(again, values)
+
+
+def test_gradients_that_are_not_finite_come_back_too() -> None:
+    values = torch.zeros(3, 2, 2, 2)
+    values[0], values[1] = float("nan"), float("inf")
+    odd = summarised(values, torch.tensor([1.0, 1.0, float("nan")]))
+    frozen: GradientSummary[Any] = odd.each(lambda name, v: v.numpy().astype(DTYPES[name]))
+    wanted = record()
+    object.__setattr__(wanted, "gradients", {("conv1", "2"): frozen})
+    found = unpacked(packed(wanted)).gradients["conv1", "2"].arrays()
+    for name, expected in frozen.arrays().items():
+        np.testing.assert_array_equal(found[name], expected)
+
+
+def test_a_record_without_classes_and_gradients() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 1))
+    cams = compute_cams(model, torch.rand(3, 1, 8, 8), "0", targets={"segment": 1})
+    wanted = CamRecord.from_cams(cams, probe_ids=("a", "b", "c"), epoch=0, step=10, stage="fit", score="logit")
+    found = unpacked(packed(wanted))
+    for each in (wanted, found):
+        assert each.gradients == {}
+        assert each.likeliest.shape == each.likeliest_confidence.shape == (3, 0)
+        assert each.likeliest.dtype == np.int64
+
+
+def test_files_of_earlier_versions_have_neither() -> None:
+    def earlier(arrays: Arrays, meta: dict[str, Any]) -> None:
+        del meta["gradients"]
+        for name in [name for name in arrays if name.startswith(("likeliest", "slope_", "gradients_", "weights_"))]:
+            del arrays[name]
+
+    wanted = record()
+    data = changed(packed(wanted), earlier)
+    assert len(data) < len(packed(wanted))
+    found = unpacked(data)
+    assert found.gradients == {}
+    assert found.likeliest.shape == (3, 0)
+    assert found.part([0, 2]).likeliest_confidence.shape == (2, 0)
+    for key, maps in unpacked(packed(wanted)).maps.items():
+        np.testing.assert_array_equal(found.maps[key], maps)
+
+
+def test_empty_bins_take_no_room() -> None:
+    with np.load(io.BytesIO(packed(record()))) as file:
+        counts = file["gradients_counts0"]
+    assert counts.dtype == np.uint8
+    assert 1 < counts.shape[1] < (len(EDGES) - 1) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("likeliest", lambda v: v[:2], "'likeliest' is"),
+        ("likeliest", lambda v: v.astype(np.float32), "expected int64"),
+        ("likeliest_confidence", lambda v: v[:, :4], "'likeliest' is"),
+        ("gradients_bins1", lambda v: v[::-1], "no places of"),
+        ("gradients_bins1", lambda v: v * 0 + np.arange(len(v), dtype=np.int16) + 160, "no places of"),
+        ("gradients_bins1", lambda v: v - v[0] - 1, "no places of"),
+        ("gradients_bins1", lambda v: v.astype(np.int64), "expected int16"),
+        ("weights_counts1", lambda v: v[:1], "'weights_counts1' is"),
+        ("gradients_counts1", lambda v: v.astype(np.int8), "'gradients_counts1' is int8"),
+        ("slope_facts1", lambda v: v[:5], "'slope_facts1' is"),
+        ("slope_facts1", lambda v: v[:, :2], "'slope_facts1' is"),
+        ("slope_channels1", lambda v: v[:, :2], "do not fit"),
+        ("slope_channels1", lambda v: v.astype(np.int64), "expected uint64"),
+        ("slope_channel_weights1", lambda v: v[:2], "do not fit"),
+        ("slope_largest1", lambda v: v[:2], "do not fit"),
+        ("slope_vanished1", lambda v: v.astype(np.uint8), "expected bool"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(name: str, change: Callable[[Any], Any], message: str) -> None:
+    def other(arrays: Arrays, _meta: dict[str, Any]) -> None:
+        arrays[name] = change(arrays[name])
+
+    with pytest.raises((TypeError, ValueError), match=message):
+        unpacked(changed(packed(record()), other))
+
+
+@pytest.mark.parametrize("keys", [[["a"]], [["a", "b", "c"]], ["ab"], [[1, 2]], 3, [["a", "b"]] * 9])
+def test_keys_that_are_none_are_refused(keys: Any) -> None:
+    with pytest.raises((TypeError, ValueError, KeyError)):
+        unpacked(changed(packed(record()), lambda _, meta: meta.update(gradients=keys)))
+
+
+def test_a_small_file_does_not_claim_many_histograms() -> None:
+    def claim(_arrays: Arrays, meta: dict[str, Any]) -> None:
+        meta.update(gradients=[[str(place), "2"] for place in range(50_000)], probe_ids=[""] * 3)
+
+    with pytest.raises(ValueError, match="histograms of 50000 gradients and 3 probes are more than it can have"):
+        unpacked(changed(packed(record()), claim))
