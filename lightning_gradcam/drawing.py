@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from lightning_gradcam.errors import DrawingError, did_you_mean
 
 Scale = Literal["image", "layer", "run", "minmax"]
-Column = Literal["input", "overlay", "heatmap"]
+Column = Literal["input", "overlay", "heatmap", "guided"]
 Interpolation = Literal["bilinear", "nearest", "bicubic"]
 Format = Literal["auto", "png", "jpeg", "webp"]
 
@@ -26,7 +27,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "interpolation": ("bilinear", "nearest", "bicubic"),
     "format": ("auto", "png", "jpeg", "webp"),
 }
-_COLUMNS = ("input", "overlay", "heatmap")
+_COLUMNS = ("input", "overlay", "heatmap", "guided")
+# What a record keeps of each probe's classes.
+MOST_LISTED = 5
+GUIDED = "guided_gradcam"
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ class Drawing:
         opacity: Share of the heatmap in the overlay, 0 to 1.
         interpolation: From the layer's resolution to the picture's: ``"bilinear"`` (default), ``"bicubic"`` or
             ``"nearest"``.
-        columns: Of ``"input"``, ``"overlay"`` and ``"heatmap"`` (the map alone), in this order; overlay and heatmap
-            come once for each target.
+        columns: Of ``"input"``, ``"overlay"``, ``"heatmap"`` (the map alone) and ``"guided"`` (Guided Grad-CAM of the
+            same layer and target, on every method's sheet: needs ``"guided_gradcam"`` among the methods), in the order
+            given; all but the input come once for each target.
         scale: What the brightest colour stands for. ``"image"`` (default): each map's own maximum. ``"layer"``: the
             largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
             layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
@@ -52,6 +57,10 @@ class Drawing:
         max_tile: Pictures whose longer side exceeds this are scaled down to it, in pixels.
         max_sheet_pixels: A sheet of more pixels shows fewer probes, evenly chosen and the same in every step, and says
             so; all of them are in the archive.
+        boxes: Draw on each overlay the box around the map's largest part
+            (:func:`~lightning_gradcam.localise.bounding_boxes`) and, where the probe's own box is known, that one
+            dashed, with the intersection over union of the two below.
+        top: List so many of the most likely classes beside each probe, 5 at most.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -70,6 +79,8 @@ class Drawing:
     magnification: int = 0
     max_tile: int = 256
     max_sheet_pixels: int = 16_000_000
+    boxes: bool = False
+    top: int = 0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -91,7 +102,32 @@ class Drawing:
             raise DrawingError(
                 f"drawing.max_sheet_pixels: got {self.max_sheet_pixels!r}; give at least 100000 (one or two probes)"
             )
+        if not isinstance(self.boxes, bool):
+            raise DrawingError(f"drawing.boxes: got {self.boxes!r}; give true or false")
+        if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_LISTED:
+            raise DrawingError(f"drawing.top: got {self.top!r}; give how many classes to list, 0 to {MOST_LISTED}")
         lookup_table(self.colormap)
+
+
+def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:
+    """Refuses columns that need a method which is not among those asked for.
+
+    Args:
+        drawing: How sheets are to be drawn.
+        methods: A method's name, or several.
+
+    Raises:
+        DrawingError: ``"guided"`` is a column, and ``"guided_gradcam"`` is no method.
+
+    Example:
+        >>> check_columns(Drawing(columns=("input", "overlay", "guided")), ["gradcam", "guided_gradcam"])
+    """
+    given = [methods] if isinstance(methods, str) else list(methods)
+    if "guided" in drawing.columns and GUIDED not in given:
+        raise DrawingError(
+            f"drawing.columns: 'guided' shows Guided Grad-CAM, which is not among methods={given}; add {GUIDED!r} to"
+            " methods, or leave the column out"
+        )
 
 
 def lookup_table(name: str) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import DrawingError
+from lightning_gradcam.localise import bounding_boxes, known_boxes, picture_size
+from lightning_gradcam.outline import put_box
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray, IntArray
@@ -110,7 +112,19 @@ class Film:
         shares = scaled(maps, self.drawing, self.top)
         shown = shares[np.arange(len(shares)), self.places] if shares.ndim == 4 else shares
         over = lay_over(self.base, maps, shown[:, None], self.drawing)
-        return enlarged(over.mixed, self.factor, over.broken), over.blank, over.broken
+        pictures = enlarged(over.mixed, self.factor, over.broken)
+        if self.drawing.boxes:
+            self._put_boxes(pictures, maps, over.broken)
+        return pictures, over.blank, over.broken
+
+    def _put_boxes(self, pictures: Pixels, maps: FloatArray, broken: npt.NDArray[np.bool_]) -> None:
+        known, size = known_boxes(self.probes), picture_size(self.probes)
+        # Of the slice that is shown.
+        found = bounding_boxes(maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps, size)
+        for place in np.flatnonzero(~broken):
+            put_box(pictures[place], found[place], size)
+            if known is not None:
+                put_box(pictures[place], known[self.rows[place]], size, known=True)
 
     def predicted(self, step: int, place: int) -> int:
         """Returns the class that a probe was predicted to be at a step; -1 where there is none."""
@@ -215,6 +229,9 @@ def header(
     }[scale]
     lines.append((f"colour scale '{scale}': {meaning}", PALE))
     lines += [(line, PALE) for line in _slice_lines(shape, probes.pixels.shape)]
+    if drawing.boxes:
+        dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
+        lines.append((f"line: box around the map's largest part over 15 % of its maximum{dashed}", PALE))
     if probes.display_source:
         lines.append((f"input pixels: {probes.display_source}", PALE))
     wrapped = [(part, color) for line, color in lines for part in textwrap.wrap(line, max(20, int(width / 6.4)))]

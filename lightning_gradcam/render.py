@@ -8,6 +8,8 @@ import numpy as np
 
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.drawing import Drawing, lookup_table
+from lightning_gradcam.localise import known_boxes
+from lightning_gradcam.outline import LEGEND, legend
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
@@ -17,6 +19,8 @@ from lightning_gradcam.typeset import INK, LINE, PALE, RIGHT, WRONG, Color, stam
 # Header not counted; WebP ends at 16,383 pixels a side.
 TALLEST = 15_000
 MARGIN, _GAP, LABELS = 12, 8, 190
+# Where the list of likely classes begins below a row's top, and how high each of its lines is.
+_LIST, _LIST_LINE = 80, 15
 _SCALES = {
     "image": "each map by its own maximum",
     "layer": "one maximum for all maps of this layer and step",
@@ -72,30 +76,40 @@ def sheet(
 
     Returns:
         The sheet. Its header states layer, epoch, step, what is explained and the colour scale.
+
+    Raises:
+        DrawingError: A column needs a map that the record does not have.
     """
     keys = [key for key in record.maps if key.layer == layer and key.method == method]
     slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
     across = sum(1 if column == "input" else len(keys) for column in drawing.columns)
+    known = drawing.boxes and known_boxes(probes) is not None
+    listed = min(drawing.top, record.likeliest.shape[1])
     width = max(MARGIN + LABELS + across * (tile_w + _GAP) + MARGIN - _GAP, 480)
     height = min(drawing.max_sheet_pixels // width, TALLEST)
-    rows = evenly(len(probes), height // _row_height(tile_h, lines=3))
+    rows = evenly(len(probes), height // _row_height(tile_h, lines=4 if known else 3, top=listed))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
-    row_h = _row_height(tile_h, max(len(caption) for tile in tiles for caption in tile.captions))
+    lines = max((len(caption) for tile in tiles for caption in tile.captions), default=0)
+    row_h = _row_height(tile_h, lines, listed)
     header = _header(record, layer, method, drawing, title, probes, slices)
     if len(rows) < len(probes):
         header.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
     pitch = (tile_w + SEAM) // len(slices.chosen)
     names = _slice_names(slices, pitch)
-    top = MARGIN + 18 * len(header) + 50 + (16 if names else 0)
+    legends = LEGEND * (drawing.boxes + known)
+    top = MARGIN + 18 * len(header) + 50 + legends + (16 if names else 0)
     canvas = np.full((top + row_h * len(rows), width, 3), 255, np.uint8)
     for number, (text, color) in enumerate(header):
         write(canvas, (MARGIN, MARGIN + 18 * number), text, width - 2 * MARGIN, 15 if number == 0 else 13, color)
     color_bar(canvas, (MARGIN, MARGIN + 18 * len(header) + 4), drawing)
+    if drawing.boxes:
+        legend(canvas, (MARGIN, MARGIN + 18 * len(header) + 26), width - 2 * MARGIN, known=known)
     for place, row in enumerate(rows):
         y = top + place * row_h
         canvas[y - 4, MARGIN : width - MARGIN] = LINE
         row_label(canvas, y, record, probes, row)
+        _likeliest(canvas, y + _LIST, record, probes, row, listed)
     for column, tile in enumerate(tiles):
         x = MARGIN + LABELS + column * (tile_w + _GAP)
         write(canvas, (x, top - (37 if names else 21)), tile.heading, tile_w + _GAP, 13)
@@ -131,8 +145,8 @@ def epoch_title(epoch: int) -> str:
     return "untrained" if epoch == UNTRAINED_EPOCH else f"epoch {epoch}"
 
 
-def _row_height(tile: int, lines: int) -> int:
-    return max(tile + 2 + 14 * max(lines, 2), 84) + _GAP
+def _row_height(tile: int, lines: int, top: int = 0) -> int:
+    return max(tile + 2 + 14 * max(lines, 2), 84, _LIST + _LIST_LINE * top + 4 if top else 0) + _GAP
 
 
 def _header(
@@ -149,6 +163,13 @@ def _header(
     lines += [(line, PALE) for line in _slice_lines(slices)]
     if probes.display_source:
         lines.append((f"input pixels: {probes.display_source}", PALE))
+    if "guided" in drawing.columns:
+        lines.append(("guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,", PALE))
+        lines.append(("white: a brighter pixel raises the score, black: a darker one does", PALE))
+    if listed := min(drawing.top, record.likeliest.shape[1]):
+        of_true = "; the true one has a green square" if probes.labels is not None else ""
+        most = "most likely class" if listed == 1 else f"{listed} most likely classes"
+        lines.append((f"at the left, the {most}{of_true}", PALE))
     # On every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
     lines.append(("picture without colours: the map is all zero", PALE))
     return lines
@@ -205,6 +226,21 @@ def row_label(
         write(canvas, (MARGIN + 32, y + 18 + 17 * number), text, LABELS - 32 - _GAP, 13, color)
     if true and predicted >= 0:
         stamp(canvas, (MARGIN, y + 56), right=predicted in true)
+
+
+def _likeliest(canvas: Pixels, y: int, record: CamRecord, probes: ProbeSet, row: int, top: int) -> None:
+    """Writes a probe's most likely classes below its label, a line each."""
+    true = [] if probes.labels is None else true_classes(probes.labels[row])
+    found = zip(record.likeliest[row, :top], record.likeliest_confidence[row, :top], strict=True)
+    for number, (index, confidence) in enumerate(found):
+        line, known = y + _LIST_LINE * number, int(index) in true
+        if known:
+            canvas[line + 4 : line + 11, MARGIN : MARGIN + 7] = RIGHT
+        share = f"{confidence:.0%}" if confidence >= 0.0995 else f"{confidence:.1%}"
+        write(canvas, (MARGIN + 12, line), share, 36, 12, PALE)
+        write(
+            canvas, (MARGIN + 48, line), probes.class_name(int(index)), LABELS - 48 - _GAP, 12, RIGHT if known else INK
+        )
 
 
 def color_bar(canvas: Pixels, at: tuple[int, int], drawing: Drawing) -> None:

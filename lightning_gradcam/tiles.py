@@ -12,60 +12,38 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gradcam.cams import CamKey
-from lightning_gradcam.drawing import Drawing, Interpolation, lookup_table
+from lightning_gradcam.drawing import GUIDED, Drawing, Interpolation, lookup_table
+from lightning_gradcam.errors import DrawingError
+from lightning_gradcam.outline import put_boxes
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.resize import resized
+from lightning_gradcam.slices import SEAM, Slices
 from lightning_gradcam.typeset import cross_out
 
-SEAM = 2
+__all__ = [
+    "BROKEN",
+    "SEAM",
+    "Overlays",
+    "Slices",
+    "Tiles",
+    "draw_tiles",
+    "enlarged",
+    "evenly",
+    "fitted",
+    "fitted_size",
+    "grey",
+    "heat",
+    "lay_over",
+    "maxima",
+    "scaled",
+    "tile_size",
+    "true_classes",
+]
+
 BROKEN = "map not finite"
-_MOST_SLICES, _WIDEST_STRIP = 8, 640
-
-
-@dataclass(frozen=True)
-class Slices:
-    """Which slices of a layer's maps are shown, and which frames of the display lie under them.
-
-    Attributes:
-        chosen: Places on the maps' axis of time or depth; one, 0, where they have no such axis.
-        depth: How long that axis is; 0 where there is none.
-        frames: The frame under each of ``chosen``; 0 where the display has none.
-        length: How many frames the display has; 0 where it is one picture.
-    """
-
-    chosen: tuple[int, ...]
-    depth: int
-    frames: tuple[int, ...]
-    length: int
-
-    @classmethod
-    def of(cls, maps: tuple[int, ...], display: tuple[int, ...]) -> Slices:
-        """Chooses at most eight slices evenly, the first and the last among them.
-
-        Args:
-            maps: Their shape, ``[N, h, w]`` or ``[N, d, h, w]``.
-            display: Its shape, ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
-
-        Example:
-            >>> Slices.of((2, 4, 7, 7), (2, 16, 112, 112, 3)).frames
-            (2, 6, 10, 14)
-        """
-        depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
-        shown = min(max(depth, 1), _MOST_SLICES)
-        chosen = np.linspace(0, max(depth, 1) - 1, shown).round().astype(int).tolist()
-        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
-        frames = tuple((2 * place + 1) * length // (2 * max(depth, 1)) for place in chosen)
-        return cls(tuple(chosen), depth, frames, length)
-
-    def of_maps(self, maps: FloatArray) -> FloatArray:
-        """Returns the chosen slices, ``[N, s, h, w]``."""
-        return maps[:, list(self.chosen)] if self.depth else maps[:, None]
-
-    def of_display(self, display: Pixels) -> Pixels:
-        """Returns the frame under each of them, ``[N, s, H, W, 3]``."""
-        return display[:, list(self.frames)] if self.length else display[:, None].repeat(len(self.chosen), axis=1)
+_WIDEST_STRIP = 640
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +93,11 @@ def draw_tiles(
         rows: The places of the probes that are drawn.
 
     Returns:
-        The columns in ``drawing``'s order; overlay and heatmap once for each of ``keys``.
+        The columns in ``drawing``'s order; all but the input once for each of ``keys``. A map of the whole model has no
+        Guided Grad-CAM beside it, which belongs to a layer.
+
+    Raises:
+        DrawingError: Guided Grad-CAM is asked for, and the record has none.
     """
     chosen = list(rows)
     base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
@@ -141,8 +123,14 @@ def draw_tiles(
             names = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
         overlay, heatmap = _headings(key.target, probes)
-        columns.setdefault("overlay", []).append(Tiles(overlay, enlarged(over.mixed, factor, over.broken), captions))
+        pictures, below = enlarged(over.mixed, factor, over.broken), captions
+        if drawing.boxes:
+            said = put_boxes(pictures, maps, probes, chosen, slices)
+            below = [(*lines, *more) for lines, more in zip(captions, said, strict=True)]
+        columns.setdefault("overlay", []).append(Tiles(overlay, pictures, below))
         columns.setdefault("heatmap", []).append(Tiles(heatmap, enlarged(over.colors, factor, over.broken), captions))
+        if "guided" in drawing.columns:
+            columns.setdefault("guided", []).extend(_guided(record, probes, key, base, slices, chosen, factor))
     return [tile for name in drawing.columns for tile in columns.get(name, [])]
 
 
@@ -165,6 +153,25 @@ def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawin
     broken = np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
     mixed[broken], colors[broken] = _faded(base[broken]), 224
     return Overlays(mixed, colors, blank, broken)
+
+
+def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
+    """Draws signed maps of the input's resolution: 0 is mid-grey, a probe's largest magnitude white or black.
+
+    Args:
+        signed: ``[N, H, W]`` or ``[N, T, H, W]``; places that are not finite are drawn as 0.
+        size: Height and width to draw at.
+        slices: Which frames are shown.
+
+    Returns:
+        uint8 ``[N, s, *size, 3]``.
+    """
+    clean = np.nan_to_num(signed, nan=0.0, posinf=0.0, neginf=0.0)
+    shown = heat(slices.of_pictures(clean), size, "bilinear")
+    # Of what is shown: averaging in smaller pictures would leave but pale grey.
+    top = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
+    shares = np.divide(shown, top, out=np.zeros_like(shown), where=top > 0)
+    return np.asarray((128 + 127 * shares).round().astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
 def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tuple[int, int]:
@@ -255,8 +262,12 @@ def _headings(target: str, probes: ProbeSet) -> tuple[str, str]:
         # Both classes have to fit above a small tile.
         shown = target.replace("_vs_", " vs ")
         return shown, f"map: {shown}"
-    shown = f"class {probes.class_name(int(target))}" if _is_class(target) else target
+    shown = _shown_target(target, probes)
     return f"overlay: {shown}", f"map: {shown}"
+
+
+def _shown_target(target: str, probes: ProbeSet) -> str:
+    return f"class {probes.class_name(int(target))}" if _is_class(target) else target.replace("_vs_", " vs ")
 
 
 def _is_class(target: str) -> bool:
@@ -271,6 +282,35 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
     if not np.isfinite(record.maps[key][row]).all():
         return score, BROKEN
     return score, "map all zero" if blank else f"map max {top:.3g}"
+
+
+def _guided(
+    record: CamRecord,
+    probes: ProbeSet,
+    key: CamKey,
+    base: Pixels,
+    slices: Slices,
+    rows: Sequence[int],
+    factor: int,
+) -> list[Tiles]:
+    """Returns the column with Guided Grad-CAM of a key's layer and target; none where the layer has none."""
+    wanted = key._replace(method=GUIDED)
+    if wanted not in record.maps:
+        if any(other.method == GUIDED for other in record.maps):
+            return []
+        raise DrawingError(
+            f"drawing.columns: 'guided' shows Guided Grad-CAM, which this step does not have; add {GUIDED!r} to"
+            " methods, or leave the column out"
+        )
+    signed = record.maps[wanted][list(rows)]
+    top = np.maximum(maxima(signed), maxima(-signed))
+    broken = np.asarray(~np.isfinite(signed).all(axis=_own_axes(signed)))
+    captions = [
+        (BROKEN,) if broken[row] else ("all zero",) if top[row] <= 0 else (f"largest ±{top[row]:.3g}",)
+        for row in range(len(signed))
+    ]
+    heading = f"guided: {_shown_target(key.target, probes)}"
+    return [Tiles(heading, enlarged(grey(signed, base.shape[2:4], slices), factor, broken), captions)]
 
 
 def fitted(frames: Pixels, longest: int) -> Pixels:

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from lightning_gradcam import Drawing, DrawingError
-from lightning_gradcam.drawing import BUILT_IN, lookup_table
+from lightning_gradcam.drawing import BUILT_IN, check_columns, lookup_table
 
 
 def test_defaults_are_the_contracts() -> None:
     drawing = Drawing()
     assert (drawing.colormap, drawing.opacity, drawing.interpolation) == ("turbo", 0.5, "bilinear")
     assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "image", "auto")
+    assert (drawing.boxes, drawing.top) == (False, 0)
     assert (drawing.magnification, drawing.max_tile, drawing.max_sheet_pixels) == (0, 256, 16_000_000)
 
 
@@ -32,7 +33,7 @@ def test_defaults_are_the_contracts() -> None:
         ("scale", None, r"drawing.scale: got None; available: image, layer, run, minmax"),
         ("interpolation", "linear", "drawing.interpolation: got 'linear'; did you mean 'bilinear'"),
         ("format", "jpg", r"drawing.format: got 'jpg'; did you mean 'jpeg'\? available: auto, png, jpeg, webp"),
-        ("columns", (), r"drawing.columns: got \[\]; give each of input, overlay, heatmap once at most"),
+        ("columns", (), r"drawing.columns: got \[\]; give each of input, overlay, heatmap, guided once at most"),
         ("columns", ("input", "cam"), r"drawing.columns: got \['input', 'cam'\]; give each of input, overlay, heatmap"),
         ("columns", ("input", "input"), r"drawing.columns: got \['input', 'input'\]"),
         ("opacity", 1.01, r"drawing.opacity: got 1.01; give a share from 0 \(picture\) to 1 \(heatmap\)"),
@@ -40,6 +41,10 @@ def test_defaults_are_the_contracts() -> None:
         ("opacity", float("nan"), "drawing.opacity: got nan"),
         ("magnification", -1, r"drawing.magnification: got -1; give 0 \(automatic\) or more"),
         ("max_tile", 15, "drawing.max_tile: got 15; give at least 16 pixels"),
+        ("boxes", "yes", "drawing.boxes: got 'yes'; give true or false"),
+        ("top", 6, "drawing.top: got 6; give how many classes to list, 0 to 5"),
+        ("top", -1, "drawing.top: got -1"),
+        ("top", True, "drawing.top: got True"),
         ("colormap", "trubo", r"drawing.colormap: 'trubo' not found; did you mean 'turbo'\? available: turbo, jet"),
     ],
 )
@@ -57,6 +62,8 @@ def test_impossible_option_is_refused_with_name_value_and_choices(option: str, v
         {"max_tile": 16},
         {"columns": ("heatmap",)},
         {"scale": "run"},
+        {"columns": ("guided",)},
+        {"boxes": True, "top": 5},
     ],
     ids=str,
 )
@@ -73,6 +80,16 @@ def test_lists_from_yaml_become_tuples() -> None:
 def test_drawing_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         Drawing().opacity = 0.1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("methods", ["gradcam", ["gradcam", "layercam"], []], ids=str)
+def test_guided_without_its_method_is_refused(methods: Any) -> None:
+    drawing = Drawing(columns=("input", "guided"))
+    with pytest.raises(DrawingError, match=r"'guided' shows Guided Grad-CAM, .* add 'guided_gradcam' to methods"):
+        check_columns(drawing, methods)
+    check_columns(Drawing(), methods)
+    check_columns(drawing, "guided_gradcam")
+    check_columns(drawing, ("gradcam", "guided_gradcam"))
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -13,9 +13,10 @@ from PIL import Image
 from lightning_gradcam import CamKey, Drawing, ProbeSet
 from lightning_gradcam.drawing import Format, Scale, lookup_table
 from lightning_gradcam.picture import Picture
+from lightning_gradcam.record import CamRecord
 from lightning_gradcam.render import _header, _slice_lines, _slice_names, sheet
 from lightning_gradcam.tiles import SEAM, Slices
-from lightning_gradcam.typeset import WRONG
+from lightning_gradcam.typeset import RIGHT, WRONG
 from tests.sheets import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
 
 # ---- layout
@@ -665,6 +666,79 @@ def test_line_break_in_a_class_name_reads_as_a_space() -> None:
         drawn(record(ramp()), probe_set(labels=labels, class_names=(name,))) for name in ("Ankle\nboot", "Ankle boot")
     ]
     assert np.array_equal(*both)
+
+
+# ---- boxes, Guided Grad-CAM, likely classes
+
+
+def test_boxes_add_a_legend_and_a_line_below() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [NAN] * 4])
+    plain, unknown, known = (
+        drawn(record(ramp()), probes, Drawing(boxes=drawing))
+        for probes, drawing in ((probe_set(), False), (probe_set(), True), (probe_set(boxes=boxes), True))
+    )
+    assert unknown.shape[0] - plain.shape[0] == 18
+    # One more line in the legend, and one below each of two rows.
+    assert known.shape[0] - unknown.shape[0] == 18 + 2 * 14
+    assert plain.shape[1] == unknown.shape[1] == known.shape[1]
+
+
+def test_known_boxes_change_nothing_where_no_boxes_are_asked_for() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2)
+    assert np.array_equal(drawn(record(ramp()), probe_set()), drawn(record(ramp()), probe_set(boxes=boxes)))
+
+
+def ranked(*classes: int, count: int = 2) -> CamRecord:
+    shares = np.linspace(0.5, 0.004, len(classes)).astype(np.float32)
+    return record(ramp(count), likeliest=np.array([classes] * count), likeliest_confidence=np.array([shares] * count))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (10, 250)], ids=str)
+@pytest.mark.parametrize("top", [1, 3, 5])
+def test_the_likeliest_classes_are_listed_a_line_each(top: int, size: tuple[int, int]) -> None:
+    probes = probe_set(2, *size, labels=torch.tensor([0, 7]))
+    pixels = drawn(ranked(0, 1, 2, 3, 4), probes, Drawing(top=top))
+    height = max((-(-112 // min(size)) if size == (28, 28) else 2) * size[0] + 30, 84, 84 + 15 * top)
+    assert (pixels[-height - GAP - 4, 12:-12, 0] == 222).all()
+    for number in range(2):
+        label = pixels[pixels.shape[0] - (height + GAP) * (2 - number) :][:height, :194]
+        lines = [(label[80 + 15 * place :][:15, 24:] != 255).any() for place in range((height - 80) // 15)]
+        assert lines == [place < top for place in range(len(lines))]
+        # The first is the first probe's true class, and none is the second's.
+        marked = [bool((label[80 + 15 * place :][4:11, 12:19] == RIGHT).all()) for place in range(top)]
+        assert marked == [number == 0 and place == 0 for place in range(top)]
+
+
+def test_without_classes_no_room_is_kept_for_a_list() -> None:
+    probes = probe_set()
+    assert np.array_equal(drawn(record(ramp()), probes, Drawing(top=5)), drawn(record(ramp()), probes))
+    # A model with two classes has no third.
+    two = drawn(ranked(1, 0), probes, Drawing(top=5))
+    assert np.array_equal(two, drawn(ranked(1, 0), probes, Drawing(top=2)))
+
+
+def test_the_header_says_what_is_beside_the_maps() -> None:
+    probes = probe_set(labels=torch.tensor([0, 1]))
+    slices = Slices.of((2, 2, 2), probes.pixels.shape)
+    drawing = Drawing(top=2, columns=("input", "guided"))
+    lines = [text for text, _ in _header(ranked(0, 1, 2), "conv", "gradcam", drawing, "gradcam", probes, slices)]
+    assert "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0," in lines
+    assert "at the left, the 2 most likely classes; the true one has a green square" in lines
+
+
+def test_guided_is_a_column_of_its_own_beside_each_target() -> None:
+    probes = probe_set(1, 112, 112)
+    maps = {
+        CamKey("conv", method, target): np.float32(ramp(1))
+        for method in ("gradcam", "guided_gradcam")
+        for target in ("predicted", "label")
+    }
+    both = record(ramp(1), ramp(1), maps=maps)
+    pixels = drawn(both, probes, Drawing(columns=("input", "guided")))
+    for column in (1, 2):
+        shown = tile(pixels, probes, 0, column, 112, 112)
+        # ramp: -2, 0, 2 and 4.
+        assert shown[[0, 0, -1, -1], [0, -1, 0, -1], 0].tolist() == [64, 128, 192, 255]
 
 
 def test_drawing_changes_neither_record_nor_probes() -> None:

@@ -109,6 +109,62 @@ def test_names_follow_the_order_asked_for(spec: Any, names: list[str]) -> None:
     assert [target.name for target in resolve_targets(spec)] == names
 
 
+NAMES = ["Boot", "tabby, tabby cat", "crane", "a/b", "crane"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ({"class": "Boot"}, ["0"]),
+        ({"class": ["a/b", "tabby, tabby cat"]}, ["3", "1"]),
+        ({"class": ("Boot", 2)}, ["0", "2"]),
+        (["predicted", {"class": "Boot"}, 4], ["predicted", "0", "4"]),
+    ],
+    ids=str,
+)
+def test_classes_by_name_are_those_of_their_index(spec: Any, names: list[str]) -> None:
+    resolved = resolve_targets(spec, NAMES)
+    assert [target.name for target in resolved] == names
+    assert resolved[-1] == resolve_targets(int(names[-1]))[0]
+
+
+def test_a_class_by_name_selects_its_score() -> None:
+    (target,) = resolve_targets({"class": "c"}, ["a", "b", "c"])
+    scores, classes = pair(target, LOGITS)
+    assert (scores.tolist(), classes.tolist()) == ([2.0, 0.0], [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"class": "Bot"}, r"targets: class 'Bot' not found; did you mean 'Boot'\? available: Boot, tabby, tabby cat"),
+        ({"class": ["Boot", ""]}, "targets: class '' not found; available: Boot"),
+        ({"class": "crane"}, "targets: 2 classes are named 'crane'; give the index of one: 2, 4"),
+        ({"class": []}, r"targets: got {'class': \[\]}; give 'predicted', 'label', a class index, {'class': name}"),
+        ({"class": None}, "targets: got {'class': None}"),
+        ({"class": -1}, "targets: got {'class': -1}"),
+        ({"class": "Boot", "top": 2}, "targets: got {'class': 'Boot', 'top': 2}"),
+        ([{"class": "Boot"}, 0], "targets: '0' is asked for 2 times"),
+        ({"class": 5}, None),
+    ],
+    ids=str,
+)
+def test_a_name_that_no_class_or_several_have_is_refused(spec: Any, message: str | None) -> None:
+    if message is None:
+        # An index is held against the output, as elsewhere.
+        assert resolve_targets(spec, NAMES)[0].name == "5"
+        return
+    with pytest.raises(TargetError, match=message):
+        resolve_targets(spec, NAMES)
+
+
+def test_a_name_is_taken_before_names_are_known_and_can_not_explain() -> None:
+    (target,) = resolve_targets({"class": "Boot"})
+    assert target.name == "Boot"
+    with pytest.raises(TargetError, match=r"targets: class 'Boot' is given by its name.*give class_names="):
+        target.explain(LOGITS, Given(2))
+
+
 def test_targets_are_frozen_and_plain() -> None:
     assert resolve_targets({"per_probe": [1, 2]}) == (Target("per_probe", Class((1, 2))),)
 
@@ -134,7 +190,7 @@ def test_impossible_target_is_refused_with_the_choices(spec: Any) -> None:
         resolve_targets(spec)
     came = spec[1] if isinstance(spec, list) else spec
     assert str(caught.value).startswith(
-        f"targets: got {came!r}; give 'predicted', 'label', a class index, {{'per_probe'"
+        f"targets: got {came!r}; give 'predicted', 'label', a class index, {{'class': name}}, {{'per_probe'"
     )
 
 

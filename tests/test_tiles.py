@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gradcam import CamKey, Drawing
+from lightning_gradcam import CamKey, Drawing, DrawingError
 from lightning_gradcam.drawing import Scale, lookup_table
-from lightning_gradcam.tiles import SEAM, Slices, _map_caption, draw_tiles, heat, maxima, scaled
+from lightning_gradcam.outline import FOUND, KNOWN
+from lightning_gradcam.tiles import SEAM, Slices, Tiles, _map_caption, draw_tiles, grey, heat, maxima, scaled
 from tests.sheets import INF, NAN, PLAIN, Array, probe_set, ramp, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
@@ -239,3 +240,125 @@ def test_volume_with_one_value_that_is_not_finite_is_said_to_be(value: float) ->
     maps[0, 1, 0, 1] = value
     assert _map_caption(record(maps), KEY, 0, 4.0, False) == ("logit 1.23", "map not finite")
     assert _map_caption(record(maps), KEY, 1, 8.0, False) == ("logit 1.23", "map max 8")
+
+
+# ---- boxes
+
+FLAT = Slices((0,), 0, (0,), 0)
+
+
+def boxed(maps: Any, *, slices: Slices = FLAT, rows: Any = (0, 1), columns: Any = ("overlay",), **fields: Any) -> Tiles:
+    """The overlays of maps on 2x2 probes, 56 screen pixels each."""
+    probes = probe_set(len(maps), 2, 2, **fields)
+    drawing = Drawing(boxes=True, columns=columns, magnification=56)
+    return draw_tiles(record(maps), probes, [KEY], drawing, None, slices, rows)[-1]
+
+
+def seen(picture: Array, color: tuple[int, int, int]) -> Array:
+    return (picture == color).all(axis=-1)
+
+
+def test_boxes_are_drawn_on_overlays_with_their_overlap_below() -> None:
+    left = np.array([[[1.0, 0], [1, 0]]] * 2)
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 1.0], [NAN] * 4])
+    tiles = boxed(left, boxes=boxes)
+    assert [lines[-1] for lines in tiles.captions] == ["IoU 0.33", "no known box"]
+    found, known = seen(tiles.pixels, FOUND), seen(tiles.pixels, KNOWN)
+    # Bilinearly, the left half of a 2x2 picture is its first column: the line ends at 56.
+    assert found[1, 30, [1, 2, 55, 56]].all()
+    assert not found[:, :, 57:].any()
+    assert known[0, 55:57, 60:].any(axis=1).all()
+    assert not known[1].any()
+
+
+def test_without_known_boxes_nothing_is_said_of_them() -> None:
+    tiles = boxed(ramp())
+    assert tiles.captions[0] == ("logit 1.23", "map max 4")
+    assert seen(tiles.pixels, FOUND).any(axis=(1, 2)).all()
+    assert not seen(tiles.pixels, KNOWN).any()
+
+
+def test_boxes_stand_at_the_rows_that_are_drawn() -> None:
+    maps = np.zeros((3, 2, 2))
+    maps[2, 0, 0] = maps[1, 1, 1] = 1
+    boxes = torch.tensor([[NAN] * 4, [1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
+    tiles = boxed(maps, rows=[1, 2], boxes=boxes)
+    assert [lines[-1] for lines in tiles.captions] == ["IoU 1.00", "IoU 0.25"]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_blank_and_broken_maps_have_no_box() -> None:
+    maps = np.array([[[0.0, 0], [0, 0]], [[NAN, 1], [0, 0]]])
+    tiles = boxed(maps, boxes=torch.tensor([[0.0, 0.0, 2.0, 1.0]] * 2))
+    assert [lines[-1] for lines in tiles.captions] == ["IoU: no box found"] * 2
+    assert not seen(tiles.pixels, FOUND).any()
+    # What is crossed out shows nothing else.
+    assert seen(tiles.pixels, KNOWN).any(axis=(1, 2)).tolist() == [True, False]
+
+
+def test_heatmaps_have_no_box() -> None:
+    tiles = boxed(ramp(), columns=("heatmap",), boxes=torch.tensor([[0.0, 0.0, 2.0, 1.0]] * 2))
+    assert not seen(tiles.pixels, FOUND).any()
+    assert tiles.captions[0] == ("logit 1.23", "map max 4")
+
+
+def test_boxes_of_a_volume_are_drawn_on_the_slice_with_the_largest_value() -> None:
+    slices = Slices((0, 2), 3, (0, 0), 0)
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]] * 2)
+    # The first's largest value is in the last slice, the second's in the first.
+    tiles = boxed(volume(), slices=slices, boxes=boxes)
+    assert [lines[-1] for lines in tiles.captions] == ["IoU 1.00, slice 3", "IoU 0.50, slice 1"]
+    first, second = tiles.pixels[:, :, :112], tiles.pixels[:, :, 112 + SEAM :]
+    for color in (FOUND, KNOWN):
+        assert seen(first, color).any(axis=(1, 2)).tolist() == [False, True]
+        assert seen(second, color).any(axis=(1, 2)).tolist() == [True, False]
+    hidden = boxed(volume(), slices=Slices((1,), 3, (0,), 0), boxes=boxes)
+    assert not seen(hidden.pixels, FOUND).any()
+    assert hidden.captions[0][-1] == "IoU 1.00, slice 3"
+
+
+# ---- Guided Grad-CAM
+
+
+def guided(maps: Any, signed: Any, *, slices: Slices = FLAT, size: tuple[int, int] = (2, 2)) -> list[Tiles]:
+    key = KEY._replace(method="guided_gradcam")
+    both = record(maps, maps={KEY: np.float32(maps), key: np.float32(signed)})
+    drawing = Drawing(columns=("overlay", "guided"), magnification=1)
+    return draw_tiles(both, probe_set(len(maps), *size), [KEY], drawing, None, slices, range(len(maps)))
+
+
+def test_guided_is_grey_with_zero_in_the_middle_and_each_by_its_largest_magnitude() -> None:
+    signed = np.array([[[0, 0.1], [-0.2, 0.2]], [[4.0, -2], [0, 1]]])
+    overlay, shown = guided(ramp(), signed)
+    assert (overlay.heading, shown.heading) == ("overlay: predicted", "guided: predicted")
+    # 127 for the largest, half of it (63.5, rounded to even) and none.
+    assert shown.pixels[..., 0].tolist() == [[[128, 192], [1, 255]], [[255, 64], [128, 160]]]
+    assert (shown.pixels == shown.pixels[..., :1]).all()
+    assert list(shown.captions) == [("largest ±0.2",), ("largest ±4",)]
+
+
+def test_guided_that_shows_nothing_or_is_broken_is_said_to() -> None:
+    _, shown = guided(ramp(), [[[0, 0], [0, 0]], [[1, NAN], [0, 0]]], size=(40, 40))
+    assert list(shown.captions) == [("all zero",), ("map not finite",)]
+    assert (shown.pixels[0] == 128).all()
+    assert not (shown.pixels[1] == shown.pixels[1, ..., :1]).all()
+
+
+def test_guided_has_the_frames_of_the_slices() -> None:
+    signed = np.arange(-3, 3, dtype=np.float32).reshape(1, 6, 1, 1)
+    # Of three slices the first and the last; their centres lie on frames 2 and 6 of 6.
+    slices = Slices((0, 2), 3, (1, 5), 6)
+    assert slices.of_pictures(signed)[..., 0, 0].tolist() == [[-2, 2]]
+    assert slices.of_pictures(signed[:, 0])[..., 0, 0].tolist() == [[-3, -3]]
+    assert grey(signed, (1, 1), slices)[0, :, 0, 0, 0].tolist() == [1, 255]
+
+
+def test_guided_is_asked_for_and_not_there() -> None:
+    drawing = Drawing(columns=("input", "guided"))
+    options = (probe_set(2, 2, 2), [KEY], drawing, None, FLAT, [0, 1])
+    with pytest.raises(DrawingError, match="'guided' shows Guided Grad-CAM, which this step does not have; add"):
+        draw_tiles(record(ramp()), *options)
+    # Another layer's: the whole model has none of its own.
+    other = CamKey("else", "guided_gradcam", "predicted")
+    both = record(ramp(), maps={KEY: np.float32(ramp()), other: np.float32(ramp())})
+    assert [tile.heading for tile in draw_tiles(both, *options)] == ["input"]

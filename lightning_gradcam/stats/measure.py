@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from lightning_gradcam.cams import CamKey
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.localise import bounding_boxes, iou
 from lightning_gradcam.record import FloatArray
 from lightning_gradcam.stats.inside import Masks, inside, points_inside
 from lightning_gradcam.stats.numbers import (
@@ -35,6 +37,9 @@ def measure(
     maps: Mapping[CamKey, FloatArray],
     previous: Mapping[CamKey, FloatArray] | None = None,
     masks: Masks | None = None,
+    *,
+    boxes: FloatArray | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[CamKey, dict[str, FloatArray]]:
     """Measures the maps of one step.
 
@@ -43,22 +48,32 @@ def measure(
         previous: Those of the logged step before, of the same probes; ``None`` at the first.
         masks: Where the probes' telling parts are, bool ``[N, H, W]``; a probe whose mask is empty has none. In maps
             with time or depth a mask holds for all slices.
+        boxes: Where the objects are, float32 ``[N, 4]`` (left, top, right, bottom), NaN for a probe without one; in
+            maps with time or depth a box holds for all slices.
+        size: Height and width of the picture in whose pixels the boxes are; needed with them.
 
     Returns:
         For each key the numbers by name, each float32 ``[N]``, in the order of
         :data:`~lightning_gradcam.stats.STATS`. ``drift`` and ``rank_correlation`` are there where ``previous`` has the
         key in the same shape; ``agreement`` for the targets ``"label"`` and ``"predicted"`` where the layer and method
-        have both; ``energy_inside`` and ``pointing_game`` with masks. NaN where a probe has no such number.
+        have both; ``energy_inside`` and ``pointing_game`` with masks, ``box_iou`` with boxes. NaN where a probe has no
+        such number.
 
     Raises:
-        ConfigurationError: There are not as many masks as maps, or these are no maps.
+        ConfigurationError: There are not as many masks or boxes as maps, these are no maps, or boxes lack their size.
 
     Example:
         >>> found = measure({CamKey("layer4", "gradcam", "label"): np.ones((1, 2, 2), np.float32)})
         >>> {name: float(values[0]) for name, values in found["layer4", "gradcam", "label"].items()}
         {'entropy': 1.0, 'half_area': 0.5, 'center_x': 0.5, 'center_y': 0.5, 'blank': 0.0, 'maximum': 1.0}
     """
-    return {key: _measured(key, maps, previous or {}, masks) for key in maps}
+    if boxes is not None and size is None:
+        raise ConfigurationError("size: got None beside boxes; give height and width of the boxes' picture")
+    found = {key: _measured(key, maps, previous or {}, masks) for key in maps}
+    if boxes is not None and size is not None:
+        for key, numbers in found.items():
+            numbers["box_iou"] = _box_iou(maps[key], boxes, size)
+    return found
 
 
 def to_last(maps: FloatArray, last: FloatArray) -> dict[str, FloatArray]:
@@ -109,6 +124,15 @@ def _measured(
     if masks is not None:
         found["energy_inside"] = inside(own, masks).astype(np.float32)
         found["pointing_game"] = points_inside(own, masks).astype(np.float32)
+    return found
+
+
+def _box_iou(maps: FloatArray, boxes: FloatArray, size: tuple[int, int]) -> FloatArray:
+    if len(boxes) != len(maps):
+        raise ConfigurationError(f"boxes: got {len(boxes)} for {len(maps)} maps; give one box for each map")
+    found = np.full(len(maps), np.nan, np.float32)
+    known = ~np.isnan(boxes).any(axis=1)
+    found[known] = iou(bounding_boxes(maps[known], size), boxes[known])
     return found
 
 

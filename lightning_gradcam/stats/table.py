@@ -101,6 +101,14 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "1 where the map's maximum lies inside the probe's mask or box, else 0; the mean is the share of hits.",
             "higher",
         ),
+        "box_iou": Stat(
+            "overlap with the known box",
+            0,
+            1,
+            "How well the box around the map's largest part fits the probe's known box: 1 is the same box, 0 has"
+            " nothing in common (intersection over union; 0.5 and more counts as found).",
+            "higher",
+        ),
         "drift_to_last": Stat(
             "drift from the last step",
             0,

@@ -47,6 +47,22 @@ class Class:
 
 
 @dataclass(frozen=True)
+class Named:
+    """A class by a name whose index is not known yet: names come with the probes."""
+
+    name: str
+    has_classes = True
+    is_particular = False
+
+    def explain(self, output: Any, given: Given, name: str) -> Explained:
+        """Refuses: without names there is no class of this one."""
+        raise TargetError(
+            f"targets: class {self.name!r} is given by its name, but no names are known here; give class_names=, or the"
+            " class's index"
+        )
+
+
+@dataclass(frozen=True)
 class Rank:
     """The class at one place of each sample's ranking; 0 is the most likely."""
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_gradcam.errors import TargetError
+from lightning_gradcam.errors import TargetError, did_you_mean
 from lightning_gradcam.targets.base import Explained, Given, Selector, TargetCallable
-from lightning_gradcam.targets.classes import Called, Class, Contrast, Output, Rank, Similar
+from lightning_gradcam.targets.classes import Called, Class, Contrast, Named, Output, Rank, Similar
 from lightning_gradcam.targets.detection import Detect
 from lightning_gradcam.targets.segmentation import Segment
 
 TargetSpec = str | int | Mapping[str, Any] | TargetCallable
 _CHOICES = (
-    "'predicted', 'label', a class index, {'per_probe': [index, …]}, {'top': k}, {'contrast': [class, class]},"
-    " {'output': index}, {'segment': class}, {'segment_mask': class}, {'detect': class}, {'similar_to': probe}, a"
-    " callable, or a list of these"
+    "'predicted', 'label', a class index, {'class': name}, {'per_probe': [index, …]}, {'top': k},"
+    " {'contrast': [class, class]}, {'output': index}, {'segment': class}, {'segment_mask': class}, {'detect': class},"
+    " {'similar_to': probe}, a callable, or a list of these"
 )
 
 
@@ -25,8 +25,8 @@ class Target:
     """One explained target: how it is named in keys, columns and files, and what it selects.
 
     Attributes:
-        name: ``"predicted"``, ``"label"``, the class index as text (``"3"``), ``"per_probe"``, ``"top1"``,
-            ``"3_vs_5"``, ``"segment3"``, …, or the callable's own name.
+        name: ``"predicted"``, ``"label"``, the class index as text (``"3"``; also of a class that is given by name),
+            ``"per_probe"``, ``"top1"``, ``"3_vs_5"``, ``"segment3"``, …, or the callable's own name.
         select: What chooses the score.
     """
 
@@ -50,14 +50,18 @@ class Target:
         return self.select.explain(output, given, self.name)
 
 
-def resolve_targets(targets: TargetSpec | Sequence[TargetSpec]) -> tuple[Target, ...]:
+def resolve_targets(
+    targets: TargetSpec | Sequence[TargetSpec], class_names: Sequence[str] | None = None
+) -> tuple[Target, ...]:
     """Reads what the user asked to have explained.
 
     Args:
         targets: One of these, or a list:
 
             - ``"predicted"``: each sample's most likely class; ``"label"``: its true one (of several, their sum);
-            - a class index; ``{"per_probe": [index, …]}``: one for each sample;
+            - a class index; ``{"class": name}``: the class of that name, exactly as the data set writes it, and
+              ``{"class": [name, …]}``: several, one target each;
+            - ``{"per_probe": [index, …]}``: a class for each sample;
             - ``{"top": k}``: each sample's k most likely classes, as ``top1`` to ``topk``;
             - ``{"contrast": [a, b]}``: the score of a less that of b, each an index, ``"predicted"`` or ``"label"``;
             - ``{"output": k}``: the k-th number of the output as it is (regression);
@@ -67,22 +71,26 @@ def resolve_targets(targets: TargetSpec | Sequence[TargetSpec]) -> tuple[Target,
               ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: of the one that matches the given box, one a sample;
             - ``{"similar_to": i}``: the cosine similarity of the embedding to that of probe i;
             - a callable from the model's output to scores ``[N]``.
+        class_names: Names of the classes by index. Where they are not known yet, a class given by name is taken
+            without a look, and can't explain.
 
     Returns:
-        The targets in the order asked for, names unique.
+        The targets in the order asked for, names unique. A class given by name has the name that its index would have.
 
     Raises:
-        TargetError: An entry is none of these, or two have the same name.
+        TargetError: An entry is none of these, two have the same name, or there is no class of that name, or several.
 
     Example:
         >>> [target.name for target in resolve_targets(["predicted", 3])]
         ['predicted', '3']
+        >>> [target.name for target in resolve_targets({"class": ["hat", "cat"]}, class_names=["cat", "dog", "hat"])]
+        ['2', '0']
     """
     listed = isinstance(targets, Sequence) and not isinstance(targets, str)
     specs = list(targets) if listed else [targets]  # type: ignore[arg-type]
     if not specs:
         raise TargetError(f"targets: got an empty list; give {_CHOICES}")
-    resolved = tuple(target for spec in specs for target in _resolve(spec))
+    resolved = tuple(target for spec in specs for target in _resolve(spec, class_names))
     names = [target.name for target in resolved]
     for name in names:
         if names.count(name) > 1:
@@ -93,7 +101,7 @@ def resolve_targets(targets: TargetSpec | Sequence[TargetSpec]) -> tuple[Target,
     return resolved
 
 
-def _resolve(given: Any) -> list[Target]:
+def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
     spec = _plain(given) if getattr(given, "ndim", None) == 0 else given
     if isinstance(spec, str) and spec in ("predicted", "label"):
         return [Target(spec, Class(spec))]
@@ -102,7 +110,7 @@ def _resolve(given: Any) -> list[Target]:
             raise TargetError(f"targets: got class index {spec}; indices begin at 0")
         return [Target(str(spec), Class(spec))]
     if isinstance(spec, Mapping) and spec:
-        found = _resolve_kind(dict(spec))
+        found = _resolve_named(dict(spec), class_names) or _resolve_kind(dict(spec))
         if found:
             return found
     if callable(spec):
@@ -110,6 +118,29 @@ def _resolve(given: Any) -> list[Target]:
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
         return [Target(name or type(spec).__name__, Called(spec))]
     raise TargetError(f"targets: got {spec!r}; give {_CHOICES}")
+
+
+def _resolve_named(spec: dict[str, Any], class_names: Sequence[str] | None) -> list[Target]:
+    value = _plain(spec.get("class"))
+    listed = list(value) if isinstance(value, (list, tuple)) else [value]
+    if set(spec) != {"class"} or not listed or not all(isinstance(name, str) or _is_index(name) for name in listed):
+        return []
+    return [_named(name, class_names) for name in listed]
+
+
+def _named(name: str | int, class_names: Sequence[str] | None) -> Target:
+    if isinstance(name, str) and class_names is None:
+        return Target(name, Named(name))
+    index = name
+    if isinstance(name, str):
+        places = [place for place, other in enumerate(class_names or ()) if other == name]
+        if not places:
+            raise TargetError(f"targets: class {name!r} not found{did_you_mean(name, class_names or ())}")
+        if len(places) > 1:
+            listed = ", ".join(map(str, places))
+            raise TargetError(f"targets: {len(places)} classes are named {name!r}; give the index of one: {listed}")
+        index = places[0]
+    return Target(str(index), Class(index))
 
 
 def _resolve_kind(spec: dict[str, Any]) -> list[Target]:

@@ -11,6 +11,7 @@ import torch
 
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.localise import bounding_boxes, iou
 from lightning_gradcam.stats import STATS, agreement, center, drift, inside, measure, rank_correlation, to_last
 from lightning_gradcam.stats.measure import _PLACES
 
@@ -48,6 +49,39 @@ def test_all_numbers_in_their_order() -> None:
     # The last has no mask.
     for name in ("energy_inside", "pointing_game"):
         assert np.isnan(one[name]).tolist() == [False, False, True]
+
+
+def test_boxes_are_compared_with_the_known_ones() -> None:
+    own = maps(4, 7, 7)
+    own[2] = -1
+    boxes = np.array([[0, 0, 9, 14], [np.nan] * 4, [0, 0, 9, 14], [3.5, 2, 21, 14]], np.float32)
+    found = measure({A: own, B: own}, boxes=boxes, size=(14, 21))
+    values = found[A]["box_iou"]
+    assert list(found[A])[-1] == list(found[B])[-1] == "box_iou"
+    assert values.dtype == np.float32
+    # The second has no known box, and the third map none of its own.
+    assert np.isnan(values).tolist() == [False, True, True, False]
+    expected = iou(bounding_boxes(own, (14, 21)), boxes)
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_box_iou_by_hand() -> None:
+    # The map's box is the left half, the known one the upper half: a quarter of three quarters.
+    own = np.array([[[1.0, 0], [1, 0]]], np.float32)
+    found = measure({A: own}, boxes=np.array([[0, 0, 2, 1]], np.float32), size=(2, 2))
+    assert found[A]["box_iou"].tolist() == pytest.approx([1 / 3])
+    # In the slice with the largest value.
+    volume = np.array([[[[0, 1.0], [0, 1]], [[2, 0], [2, 0]]]], np.float32)
+    found = measure({A: volume}, boxes=np.array([[0, 0, 1, 2]], np.float32), size=(2, 2))
+    assert found[A]["box_iou"].tolist() == [1]
+
+
+def test_boxes_that_do_not_fit_are_refused() -> None:
+    boxes = np.zeros((2, 4), np.float32)
+    with pytest.raises(ConfigurationError, match="size: got None beside boxes; give height and width"):
+        measure({A: maps(2, 3, 3)}, boxes=boxes)
+    with pytest.raises(ConfigurationError, match="boxes: got 2 for 3 maps; give one box for each map"):
+        measure({A: maps(3, 3, 3)}, boxes=boxes, size=(3, 3))
 
 
 def test_agreement_is_between_label_and_predicted_of_a_layer_and_method() -> None:
@@ -122,6 +156,7 @@ def test_no_thread_of_torch_is_woken() -> None:
 
     with Refuses():
         measure({A: maps(2, 3, 3), B: maps(2, 3, 3)}, {A: maps(2, 3, 3)}, np.ones((2, 5, 5), bool))
+        measure({A: maps(2, 3, 3)}, boxes=np.array([[0, 0, 3, 3]] * 2, np.float32), size=(6, 6))
         with pytest.raises(pytest.fail.Exception):
             torch.ones(1).sum()
 
@@ -146,7 +181,7 @@ def test_maps_of_other_probes_are_refused() -> None:
 
 def test_the_table_has_all_numbers() -> None:
     elsewhere = ["drift_to_last", "rank_correlation_to_last", "score", "confidence"]
-    measured = ["drift", "rank_correlation", *ALWAYS, "agreement", "energy_inside", "pointing_game"]
+    measured = ["drift", "rank_correlation", *ALWAYS, "agreement", "energy_inside", "pointing_game", "box_iou"]
     assert list(STATS) == measured + elsewhere
     for stat in STATS.values():
         assert stat.reading.endswith(".")

@@ -1,0 +1,120 @@
+"""Boxes drawn on pictures: lines that are seen on any colour, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.localise import bounding_boxes, iou, known_boxes, picture_size, strongest_slices
+from lightning_gradcam.picture import Pixels
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import FloatArray
+from lightning_gradcam.slices import SEAM, Slices
+from lightning_gradcam.typeset import PALE, write
+
+# A line of two pixels in the colour, with one of the dark around it; dashes of six pixels in ten.
+FOUND, KNOWN = (255, 70, 220), (255, 255, 255)
+_DARK = 16
+_DASH, _PERIOD = 6, 10
+LEGEND = 18
+
+
+def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, known: bool = False) -> None:
+    """Draws a box on a picture, in place; one with NaN is not drawn.
+
+    Args:
+        picture: uint8 ``[H, W, 3]``, of any magnification; at least 8 pixels a side.
+        box: Left, top, right and bottom, in pixels of a picture of ``size``.
+        size: Its height and width.
+        known: As the probe's own box, dashed in white; else as that of a map, one line.
+    """
+    if np.isnan(box).any():
+        return
+    height, width = picture.shape[:2]
+    # The line lies on the box's edge; at the picture's border, just within.
+    left, right = (min(max(round(float(x) * width / size[1]), 2), width - 2) for x in box[[0, 2]])
+    top, bottom = (min(max(round(float(y) * height / size[0]), 2), height - 2) for y in box[[1, 3]])
+    line = np.zeros((height, width), bool)
+    across, down = slice(left - 1, right + 1), slice(top - 1, bottom + 1)
+    flat, upright = (np.ones(count, bool) for count in (right - left + 2, bottom - top + 2))
+    if known:
+        flat, upright = (np.arange(len(pattern)) % _PERIOD < _DASH for pattern in (flat, upright))
+    for y in (top, bottom):
+        line[y - 1 : y + 1, across] |= flat
+    for x in (left, right):
+        line[down, x - 1 : x + 1] |= upright[:, None]
+    picture[_widened(line)] = _DARK
+    picture[line] = KNOWN if known else FOUND
+
+
+def put_boxes(
+    pictures: Pixels, maps: FloatArray, probes: ProbeSet, rows: Sequence[int], slices: Slices
+) -> list[tuple[str, ...]]:
+    """Draws the boxes of maps and of their probes on finished overlays, in place.
+
+    Args:
+        pictures: uint8 ``[n, H, W, 3]``; of maps with slices, these side by side. Boxes are on the slice with the
+            largest value alone, where that is shown.
+        maps: Those that the pictures show, ``[n, h, w]`` or ``[n, d, h, w]``.
+        probes: All; their known boxes.
+        rows: The places of the probes that are drawn, ``[n]``.
+        slices: Which slices are shown.
+
+    Returns:
+        What is said below each: the intersection over union; nothing where no probe has a known box.
+    """
+    known, size = known_boxes(probes), picture_size(probes)
+    found = bounding_boxes(maps, size)
+    own = np.full_like(found, np.nan) if known is None else known[list(rows)]
+    overlaps = iou(found, own)
+    depths = strongest_slices(maps) if maps.ndim == 4 else np.zeros(len(maps), np.int64)
+    across = (pictures.shape[2] + SEAM) // len(slices.chosen)
+    captions: list[tuple[str, ...]] = []
+    for row, picture in enumerate(pictures):
+        where = f", slice {depths[row] + 1}" if slices.depth > 1 else ""
+        if known is None:
+            captions.append(())
+        elif np.isnan(own[row]).any():
+            captions.append(("no known box",))
+        else:
+            captions.append((f"IoU {overlaps[row]:.2f}{where}" if np.isfinite(overlaps[row]) else "IoU: no box found",))
+        if depths[row] in slices.chosen and np.isfinite(maps[row]).all():
+            x = slices.chosen.index(int(depths[row])) * across
+            shown = picture[:, x : x + across - SEAM] if len(slices.chosen) > 1 else picture
+            put_box(shown, found[row], size)
+            put_box(shown, own[row], size, known=True)
+    return captions
+
+
+def legend(canvas: Pixels, at: tuple[int, int], width: int, *, known: bool) -> None:
+    """Writes what the lines mean, 18 pixels for each kind.
+
+    Args:
+        canvas: uint8 ``[H, W, 3]``, written to.
+        at: Left and top.
+        width: Of the text and its sample, in pixels.
+        known: Some probe's own box is drawn, too.
+    """
+    x, y = at
+    said = ["box of the map: around its largest part over 15 % of the maximum"]
+    if known:
+        said.append("known box; IoU: area that both share / area that they cover together")
+    for number, text in enumerate(said):
+        sample = canvas[y + LEGEND * number : y + LEGEND * number + 14, x : x + 38]
+        sample[:] = 168
+        put_box(sample, np.array([4, 3, 34, 11]), (14, 38), known=number == 1)
+        write(canvas, (x + 44, y + LEGEND * number - 1), text, width - 44, 12, PALE)
+
+
+def _widened(line: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Returns the pixels of a mask and all that touch them."""
+    wider = line.copy()
+    wider[1:] |= line[:-1]
+    wider[:-1] |= line[1:]
+    found = wider.copy()
+    found[:, 1:] |= wider[:, :-1]
+    found[:, :-1] |= wider[:, 1:]
+    return found

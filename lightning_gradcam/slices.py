@@ -1,0 +1,69 @@
+"""Which slices of maps with time or depth are shown, and which frames lie under them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_gradcam.picture import Pixels
+from lightning_gradcam.record import FloatArray
+
+# Pixels between two slices of a strip.
+SEAM = 2
+_MOST_SLICES = 8
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Which slices of a layer's maps are shown, and which frames of the display lie under them.
+
+    Attributes:
+        chosen: Places on the maps' axis of time or depth; one, 0, where they have no such axis.
+        depth: How long that axis is; 0 where there is none.
+        frames: The frame under each of ``chosen``; 0 where the display has none.
+        length: How many frames the display has; 0 where it is one picture.
+    """
+
+    chosen: tuple[int, ...]
+    depth: int
+    frames: tuple[int, ...]
+    length: int
+
+    @classmethod
+    def of(cls, maps: tuple[int, ...], display: tuple[int, ...]) -> Slices:
+        """Chooses at most eight slices evenly, the first and the last among them.
+
+        Args:
+            maps: Their shape, ``[N, h, w]`` or ``[N, d, h, w]``.
+            display: Its shape, ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
+
+        Example:
+            >>> Slices.of((2, 4, 7, 7), (2, 16, 112, 112, 3)).frames
+            (2, 6, 10, 14)
+        """
+        depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
+        shown = min(max(depth, 1), _MOST_SLICES)
+        chosen = np.linspace(0, max(depth, 1) - 1, shown).round().astype(int).tolist()
+        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
+        frames = tuple((2 * place + 1) * length // (2 * max(depth, 1)) for place in chosen)
+        return cls(tuple(chosen), depth, frames, length)
+
+    def of_maps(self, maps: FloatArray) -> FloatArray:
+        """Returns the chosen slices, ``[N, s, h, w]``."""
+        return maps[:, list(self.chosen)] if self.depth else maps[:, None]
+
+    def of_pictures(self, maps: FloatArray) -> FloatArray:
+        """Returns what maps of the input's own resolution have under each of them, ``[N, s, H, W]``.
+
+        Args:
+            maps: ``[N, H, W]``, or ``[N, T, H, W]`` with frames of their own.
+        """
+        if maps.ndim == 3:
+            return maps[:, None].repeat(len(self.chosen), axis=1)
+        frames = [(2 * place + 1) * maps.shape[1] // (2 * max(self.depth, 1)) for place in self.chosen]
+        return maps[:, frames]
+
+    def of_display(self, display: Pixels) -> Pixels:
+        """Returns the frame under each of them, ``[N, s, H, W, 3]``."""
+        return display[:, list(self.frames)] if self.length else display[:, None].repeat(len(self.chosen), axis=1)

@@ -1,0 +1,69 @@
+"""Boxes on film strips and animations; all else of them is in the tests of these."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_gradcam import CamKey, Drawing
+from lightning_gradcam.film import Film, header
+from lightning_gradcam.outline import FOUND, KNOWN
+from tests.sheets import NAN, Array, probe_set, ramp, record
+
+KEY = CamKey("conv", "gradcam", "predicted")
+BOXES = torch.tensor([[0.0, 0.0, 2.0, 1.0], [NAN] * 4])
+
+
+def seen(maps: Array, color: tuple[int, int, int], **options: bool) -> list[bool]:
+    """On which of two probes a line of this colour is seen."""
+    probes = probe_set(boxes=BOXES)
+    film = Film.of(
+        [record(maps)], probes, key=KEY, drawing=Drawing(**options), limits=np.ones(2), rows=[0, 1], side=112
+    )
+    found: list[bool] = (film.overlays(0)[0] == color).all(axis=-1).any(axis=(1, 2)).tolist()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_boxes_are_drawn_where_they_are_asked_for() -> None:
+    assert seen(ramp(), FOUND) == seen(ramp(), KNOWN) == [False, False]
+    assert seen(ramp(), FOUND, boxes=True) == [True, True]
+    assert seen(ramp(), KNOWN, boxes=True) == [True, False]
+    assert seen(-np.abs(ramp()), FOUND, boxes=True) == [False, False]
+    assert seen(ramp() * NAN, KNOWN, boxes=True) == [False, False]
+
+
+def test_boxes_of_a_volume_are_those_of_the_slice_that_is_shown() -> None:
+    # Most evidence is in the second slice, and the largest value in the first.
+    maps = np.zeros((2, 2, 2, 2))
+    maps[:, 0, 0, 0], maps[:, 1] = 3, 2
+    probes = probe_set()
+    film = Film.of(
+        [record(maps)], probes, key=KEY, drawing=Drawing(boxes=True), limits=np.ones(2), rows=[0, 1], side=112
+    )
+    line = (film.overlays(0)[0][0] == FOUND).all(axis=-1)
+    assert film.places.tolist() == [1, 1]
+    assert line[40, [1, -2]].all()
+    assert line[[1, -2], 40].all()
+
+
+def test_the_header_says_what_the_lines_are() -> None:
+    def said(boxes: bool, known: bool) -> list[str]:
+        lines = header(
+            [record(ramp())],
+            probe_set(boxes=BOXES if known else None),
+            key=KEY,
+            drawing=Drawing(boxes=boxes),
+            title="gradcam",
+            whole=False,
+            total=1,
+            width=900,
+        )
+        return [text for text, _ in lines if text.startswith("line:")]
+
+    assert said(False, True) == []
+    assert said(True, False) == ["line: box around the map's largest part over 15 % of its maximum"]
+    assert said(True, True) == [
+        "line: box around the map's largest part over 15 % of its maximum; dashed: the known box"
+    ]
