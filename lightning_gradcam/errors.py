@@ -10,6 +10,7 @@
     │   ├── ProbeError: probes that can't be drawn, or do not fit the model
     │   └── DrawingError: a colour map, scale or size that can't be drawn
     ├── ProbeFileError: a saved probe set that can't be read
+    ├── CheckpointFileError: a checkpoint that can't be read
     ├── ArchiveError: an archive that can't be read, or belongs to another run
     ├── StalledError: work in the background that does not come to an end
     ├── OtherRankError: what all ranks do together failed on another one
@@ -57,6 +58,10 @@ class DrawingError(ConfigurationError):
 
 class ProbeFileError(LightningGradCAMError):
     """A saved probe set is truncated, of another schema, or no probe set at all."""
+
+
+class CheckpointFileError(LightningGradCAMError):
+    """A checkpoint is missing, damaged, or none at all."""
 
 
 class ArchiveError(LightningGradCAMError):

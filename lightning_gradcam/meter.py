@@ -10,9 +10,11 @@ import numpy as np
 
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.errors import ProbeError, printable
+from lightning_gradcam.localise import known_boxes, picture_size
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
+from lightning_gradcam.slopes import vanished_layers, vanished_of, vanishing_remark
 from lightning_gradcam.stats import measure, to_last
 from lightning_gradcam.tiles import maxima
 
@@ -37,9 +39,11 @@ class Meter:
         self.count = 0
         self._plan = plan
         self._regions = probes.regions
+        self._boxes, self._size = known_boxes(probes), picture_size(probes)
         self._before: CamRecord | None = None
         self._latest: tuple[CamRecord, CamRecord] | None = None
         self._alarmed = False
+        self._vanished: set[str] = set()
         if plan.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
             raise ProbeError(
                 f"min_energy_inside: got {plan.min_energy_inside}, but no probe has a mask or a box to hold the maps"
@@ -56,7 +60,7 @@ class Meter:
         if self._latest is not None and self._latest[0] is record:
             return self._latest[1]
         before = None if self._before is None else self._before.maps
-        numbers = measure(record.maps, before, self._regions)
+        numbers = measure(record.maps, before, self._regions, boxes=self._boxes, size=self._size)
         found = replace(
             record, numbers=MappingProxyType({key: MappingProxyType(stats) for key, stats in numbers.items()})
         )
@@ -94,7 +98,17 @@ class Meter:
         for key, stats in record.numbers.items():
             for name, values in stats.items():
                 found[f"{self._plan.stats_tag(key)}/{name}"] = values
+        for (layer, target), values in vanished_of(record.gradients).items():
+            found[f"{self._plan.stats_tag(CamKey(layer, 'gradcam', target))}/vanished"] = values
         return _means(found)
+
+    def vanishing(self, record: CamRecord) -> list[str]:
+        """Returns a warning, once a layer, where no gradient reaches it in a trained step."""
+        if record.epoch == UNTRAINED_EPOCH:
+            return []
+        new = [layer for layer in vanished_layers(record.gradients) if layer not in self._vanished]
+        self._vanished.update(new)
+        return [vanishing_remark(layer, epoch=record.epoch, step=record.step, score=record.score) for layer in new]
 
     def means_to_last(self, record: CamRecord, last: CamRecord) -> dict[str, float]:
         """Returns how far a step still is from the run's last one, by tag."""

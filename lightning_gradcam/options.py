@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.sinks import Sink
 
+D = TypeVar("D")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -99,16 +100,46 @@ def check_drawing(drawing: object) -> Drawing:
     Raises:
         ConfigurationError: It is neither, or an option is unknown.
     """
-    if isinstance(drawing, Drawing):
+    return checked_drawing(drawing, Drawing)
+
+
+def checked_drawing(drawing: object, kind: type[D]) -> D:
+    """Returns a drawing of this kind; a mapping of its options is taken too.
+
+    Args:
+        drawing: What came.
+        kind: :class:`Drawing`, or another dataclass of options.
+
+    Raises:
+        ConfigurationError: It is neither, or an option is unknown.
+    """
+    if isinstance(drawing, kind):
         return drawing
     if isinstance(drawing, Mapping):
         try:
-            return Drawing(**drawing)
+            return kind(**drawing)
         except TypeError as error:
             raise ConfigurationError(
-                f"drawing: got {dict(drawing)!r} ({error}); see lightning_gradcam.Drawing"
+                f"drawing: got {dict(drawing)!r} ({error}); see lightning_gradcam.{kind.__name__}"
             ) from None
-    raise ConfigurationError(f"drawing: got {drawing!r}; give Drawing(...) or a dict of its options")
+    raise ConfigurationError(f"drawing: got {drawing!r}; give {kind.__name__}(...) or a dict of its options")
+
+
+def check_filters(filters: Any) -> int | list[int] | None:
+    """Returns which filters are meant: all (``None``), the first so many, or those of a list.
+
+    Raises:
+        ConfigurationError: It is something else, or a filter stands in it twice.
+    """
+    listed = list(filters) if isinstance(filters, (list, tuple)) else [] if filters is None else [filters]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in listed)
+    empty = filters is not None and (not listed or (filters == 0 and not isinstance(filters, bool)))
+    if not whole or empty or len(set(listed)) < len(listed):
+        raise ConfigurationError(
+            f"filters: got {filters!r:.80}; give None for all, how many of the first ones, or a list of numbers counted"
+            " from 0, each once"
+        )
+    return listed if isinstance(filters, (list, tuple)) else filters
 
 
 def check_sinks(sinks: Any) -> list[Sink]:

@@ -18,11 +18,13 @@ from lightning_gradcam.layout import parse_layouts
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.parts import Request, explain
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord
+from lightning_gradcam.study import Study
 from lightning_gradcam.targets import Given, ScoreKind, TargetSpec, resolve_targets
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Study):
     """What is explained, and how it is drawn.
 
     Attributes:
@@ -37,7 +39,9 @@ class Plan:
         batch_size: How many probes go through the model at once, at most.
         copies: The model is known to change a layer's output in place.
         min_energy_inside: Warn where less of the maps lies inside the probes' masks or boxes.
+        gradients: Put the gradients into numbers, and log their histograms.
         evolution: Draw film strips on the way, and at the end also animations and the report.
+        class_names: Names of the classes by index, for targets that are given by name.
         tried: The plan has been carried out once on this model: what can't change with its weights is known.
     """
 
@@ -54,6 +58,8 @@ class Plan:
     tried: bool = False
     min_energy_inside: float | None = None
     evolution: bool = True
+    class_names: tuple[str, ...] | None = None
+    gradients: bool = False
 
     def explain(
         self,
@@ -73,7 +79,7 @@ class Plan:
             forward: From inputs to the model's output.
             halve: Take half as many probes at once where memory does not suffice.
         """
-        targets, methods, layouts = self._resolved
+        targets, methods, layouts = self.of(probes)._resolved
         asked = Request(
             targets,
             methods,
@@ -85,18 +91,31 @@ class Plan:
             copies=self.copies,
             keep_output=False,
             halve=halve,
+            gradients=self.gradients,
         )
         given = Given(len(probes), probes.labels, probes.masks, self.score)
         return explain(model, self.layers, load, given, asked)
 
     @cached_property
     def _resolved(self) -> tuple[Any, Any, Any]:
-        return resolve_targets(self.targets), resolve_methods(self.methods), parse_layouts(self.layout)
+        return (
+            resolve_targets(self.targets, self.class_names),
+            resolve_methods(self.methods),
+            parse_layouts(self.layout),
+        )
 
-    def pinned(self, cams: Cams) -> Plan:
+    def of(self, probes: ProbeSet) -> Plan:
+        """Returns the plan with the probes' names of classes."""
+        return self if self.class_names == probes.class_names else replace(self, class_names=probes.class_names)
+
+    def pinned(self, found: Cams) -> Plan:
         """Returns the plan with the layers and layouts that were found, so that they are looked for once a run."""
-        layouts = {layer: str(layout) for layer, layout in cams.layouts.items()}
-        return replace(self, layers=list(layouts), layout=layouts, copies=cams.overwritten, tried=True)
+        layouts = {layer: str(layout) for layer, layout in found.layouts.items()}
+        return replace(self, layers=list(layouts), layout=layouts, copies=found.overwritten, tried=True)
+
+    def record(self, found: Cams, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> CamRecord:
+        """Copies signed maps to the CPU and freezes them; see :meth:`CamRecord.from_cams`."""
+        return CamRecord.from_cams(found, probe_ids=probes.ids, epoch=epoch, step=step, stage=stage, score=self.score)
 
     def tag(self, layer: str, method: str) -> str:
         """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
@@ -118,15 +137,15 @@ class Plan:
             parts.append(key.target)
         return "/".join(parts)
 
-    def manifest(self, probes: ProbeSet, cams: Cams, run: str) -> Manifest:
+    def manifest(self, probes: ProbeSet, found: Cams, run: str) -> Manifest:
         """Returns what an archive of such maps says of itself.
 
         Args:
             probes: The run's fixed inputs.
-            cams: Maps of them, for the layers' names and shapes.
+            found: Maps of them, for the layers' names and shapes.
             run: The run's own id.
         """
-        keys = list(cams)
+        keys = list(found)
         return Manifest(
             run=run,
             name=self.name,
@@ -134,7 +153,7 @@ class Plan:
             methods=tuple(dict.fromkeys(key.method for key in keys)),
             targets=tuple(dict.fromkeys(key.target for key in keys)),
             score=self.score,
-            map_shapes=_shapes(cams),
+            map_shapes=_shapes(found),
             fingerprint=probes.fingerprint,
         )
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.batch import part_of
-from lightning_gradcam.cams import Cams
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, ProbeError
 from lightning_gradcam.failures import Failures, OnError
 from lightning_gradcam.guard import uninitialized
 from lightning_gradcam.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.inputs import Inputs
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.dataset import Drawn, input_of
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.wrapped import has_indices
@@ -28,6 +27,7 @@ from lightning_gradcam.session import EXPLAINING, Session
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.state import SCHEMA, flaw
 from lightning_gradcam.storage import absolute
+from lightning_gradcam.study import Account, Study
 from lightning_gradcam.worker import Worker
 
 TAKING = "taking probes"
@@ -35,10 +35,11 @@ TAKING = "taking probes"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The callback's options, checked.
+    """A callback's options, checked.
 
     Attributes:
-        plan: What is explained.
+        study: What is looked at.
+        account: Tells of its steps.
         probes: Of which inputs.
         forward_fn: Instead of the module's ``forward``.
         every_n_epochs: The schedule.
@@ -50,7 +51,8 @@ class RunOptions:
         sinks: The user's own.
     """
 
-    plan: Plan
+    study: Study
+    account: Callable[[Any, ProbeSet], Account]
     probes: ProbeOptions
     forward_fn: Callable[..., Any] | None
     every_n_epochs: int
@@ -312,9 +314,9 @@ class Run:
         if self.session is None or self._drawn is None:
             self._open(host, resumed, untrained=untrained)
         elif host.fitting:
-            cams = self._try(host, self._drawn)
+            found = self._try(host, self._drawn)
             with self._ranks.together("the archive"):
-                self.session.check(cams)
+                self.session.check(found)
                 if resumed and resumed["run"] == self.state(self.session)["run"]:
                     self.session.rewind(resumed["step"])
 
@@ -333,15 +335,16 @@ class Run:
                 "probes: the ranks have drawn different ones, though their weights are shards of one model; make the"
                 " validation data set the same on all ranks, or give probes="
             )
-        cams = self._try(host, self._drawn)
+        found = self._try(host, self._drawn)
         # The other ranks compute, and leave recording and drawing to the first.
         first = host.trainer.is_global_zero
         with self._ranks.together("the archive"):
             self.log_dir = self._find_log_dir(host) if first else None
             self.session, no_copy = Session.start(
-                self._options.plan,
+                self._options.study,
                 self._drawn.probes,
-                cams,
+                found,
+                account=self._options.account,
                 run=self._id,
                 log_dir=self.log_dir,
                 loggers=host.loggers if first else [],
@@ -356,13 +359,13 @@ class Run:
                 rank_zero_warn(f"lightning-gradcam: {remark}")
         if self._options.log_untrained and host.fitting and untrained and host.untrained:
             began = time.perf_counter()
-            self.session.log(cams, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)
+            self.session.log(found, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)
             self.session.settle()
 
-    def _try(self, host: Host, drawn: Drawn) -> Cams:
+    def _try(self, host: Host, drawn: Drawn) -> Any:
         try:
             with self._ranks.together("trying the configuration"):
-                return self._explain(host, drawn, self._options.plan)
+                return self._explain(host, drawn, self._options.study)
         except LightningGradCAMError:
             raise
         except Exception as error:
@@ -372,7 +375,7 @@ class Run:
                 " hooks to forward()"
             ) from error
 
-    def _explain(self, host: Host, drawn: Drawn, plan: Plan) -> Cams:
+    def _explain(self, host: Host, drawn: Drawn, study: Study) -> Any:
         function = self._options.forward_fn
 
         def load(start: int, stop: int) -> Inputs:
@@ -385,7 +388,7 @@ class Run:
 
         with host.explaining(), nullcontext() if host.shards else alone():
             # Ranks that explain together have to take the same parts.
-            return plan.explain(host.module, load, drawn.probes, host.forward_of(function), halve=not host.shards)
+            return study.explain(host.module, load, drawn.probes, host.forward_of(function), halve=not host.shards)
 
     def _is_wanted(self, host: Host, step: int) -> bool:
         if host.fitting and not self._schedule.due(host.epoch, time.monotonic()):
@@ -403,8 +406,8 @@ class Run:
         with self._failures.contained(EXPLAINING, step=step):
             began = time.perf_counter()
             with self._ranks.together("explaining"):
-                cams = self._explain(host, self._drawn, self.session.plan)
-            blocked = self.session.log(cams, epoch=host.epoch, step=step, stage=host.stage, began=began)
+                found = self._explain(host, self._drawn, self.session.study)
+            blocked = self.session.log(found, epoch=host.epoch, step=step, stage=host.stage, began=began)
             if remark := self._schedule.spent(blocked):
                 rank_zero_info(f"lightning-gradcam: {remark}")
         self.session.settle()

@@ -9,7 +9,7 @@ from functools import partial
 
 from lightning_gradcam.failures import Failures
 from lightning_gradcam.picture import Picture
-from lightning_gradcam.sinks import Entry, Evolution, Numbers, Sink
+from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers, Sink
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,10 @@ class Service:
     def numbers(self, numbers: Numbers) -> None:
         """Gives the sinks a step's numbers."""
         self._serve(numbers.step, " (numbers)", lambda sink: partial(sink.log_numbers, numbers))
+
+    def histograms(self, histograms: Histograms) -> None:
+        """Gives the sinks a step's histograms."""
+        self._serve(histograms.step, " (histograms)", lambda sink: partial(sink.log_histograms, histograms))
 
     def evolution(self, evolution: Evolution) -> None:
         """Gives the sinks the run so far."""

@@ -11,19 +11,13 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.cams import Cams
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.evolution import evolution_of, late_numbers, save_evolution
 from lightning_gradcam.failures import Failures
-from lightning_gradcam.meter import Meter
-from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord
-from lightning_gradcam.render import sheet
-from lightning_gradcam.report import REPORT, write_report
 from lightning_gradcam.serving import Service
-from lightning_gradcam.sinks import Entry, FileSink, Numbers, Sink, sinks_for
+from lightning_gradcam.sinks import Entry, FileSink, Histograms, Numbers, Sink, sinks_for
 from lightning_gradcam.storage import join
+from lightning_gradcam.study import Account, Record, Study
 from lightning_gradcam.worker import Worker
 
 EXPLAINING = "explaining"
@@ -40,8 +34,7 @@ class Session:
     training thread.
 
     Args:
-        plan: What is explained.
-        probes: The run's fixed inputs.
+        account: Tells of the steps: what is measured and drawn.
         archive: Where records go; ``None`` writes none (``fast_dev_run``).
         sinks: Where pictures go.
         worker: Draws and writes.
@@ -50,26 +43,27 @@ class Session:
 
     def __init__(
         self,
-        plan: Plan,
-        probes: ProbeSet,
+        account: Account,
         archive: ArchiveWriter | None,
         sinks: Sequence[Sink],
         worker: Worker,
         failures: Failures,
     ) -> None:
-        self.plan = plan
-        self.probes = probes
+        self.study: Study = account.study
+        self.probes = account.probes
         self.last_step = -1
+        self._account = account
         self._archive = archive
         self._worker = worker
         self._failures = failures
         self._service = Service(sinks, failures)
-        self._meter = Meter(plan, probes)
         self._stage = ""
         self._concluded = -1
         self._evolved = 0
-        self._lock = threading.Lock()
-        self._unarchived: list[CamRecord] = []
+        self._lock = threading.RLock()
+        # The record is kept with what is known of it: another one could get its id.
+        self._told: dict[int, tuple[Record, Record]] = {}
+        self._unarchived: list[Record] = []
         self._blocked = 0.0
         if archive is not None:
             self._recall(archive)
@@ -77,10 +71,11 @@ class Session:
     @classmethod
     def start(
         cls,
-        plan: Plan,
+        study: Study,
         probes: ProbeSet,
-        cams: Cams,
+        found: Any,
         *,
+        account: Callable[[Any, ProbeSet], Account],
         run: str,
         log_dir: str | None,
         loggers: Sequence[object],
@@ -93,9 +88,10 @@ class Session:
         """Opens the archive and the sinks of a run.
 
         Args:
-            plan: What is explained.
+            study: What is looked at.
             probes: The run's fixed inputs.
-            cams: Maps of them, for the layers' names and shapes.
+            found: What it found in them, for the layers' names and shapes.
+            account: Tells of the steps.
             run: The run's own id.
             log_dir: Where the archive's folder goes; ``None``: nothing is written and no logger is served.
             loggers: The trainer's loggers.
@@ -111,16 +107,17 @@ class Session:
         Raises:
             ArchiveError: The folder belongs to another run.
         """
+        study = study.of(probes)
         archive, remark, served = None, None, list(sinks)
         if log_dir is not None:
-            root = join(log_dir, plan.name)
-            manifest = plan.manifest(probes, cams, run)
+            root = join(log_dir, study.name)
+            manifest = study.manifest(probes, found, run)
             parent = {key: resumed[key] for key in ("archive", "run", "step")} if resumed.get("archive") else None
             archive, remark = ArchiveWriter.start(root, manifest, probes, parent=parent, copy_steps=copy_steps)
-            served = [*sinks_for(loggers, partial(FileSink, join(root, "sheets"), prefix=plan.name)), *served]
+            served = [*sinks_for(loggers, partial(FileSink, join(root, "sheets"), prefix=study.name)), *served]
         for sink in served:
             sink.prepare()
-        return cls(plan.pinned(cams), probes, archive, served, worker, failures), remark
+        return cls(account(study.pinned(found), probes), archive, served, worker, failures), remark
 
     @property
     def archive(self) -> ArchiveWriter | None:
@@ -137,11 +134,11 @@ class Session:
         finally:
             self._blocked += time.perf_counter() - begin
 
-    def log(self, cams: Cams, *, epoch: int, step: int, stage: str, began: float) -> float:
-        """Copies one step's maps to the CPU, and has it recorded, drawn and logged.
+    def log(self, found: Any, *, epoch: int, step: int, stage: str, began: float) -> float:
+        """Copies what one step found to the CPU, and has it recorded, drawn and logged.
 
         Args:
-            cams: The maps.
+            found: What the study found.
             epoch: Counted from 0.
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
@@ -150,9 +147,7 @@ class Session:
         Returns:
             The seconds that training has waited for this step so far.
         """
-        record = CamRecord.from_cams(
-            cams, probe_ids=self.probes.ids, epoch=epoch, step=step, stage=stage, score=self.plan.score
-        )
+        record = self.study.record(found, self.probes, epoch=epoch, step=step, stage=stage)
         self.last_step, self._stage = step, stage
         self._service.begin()
         blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
@@ -171,14 +166,14 @@ class Session:
         with self.blocking():
             self._service.settle(final=final)
 
-    def check(self, cams: Cams) -> None:
-        """Refuses maps that do not fit those recorded so far: training goes on with another model.
+    def check(self, found: Any) -> None:
+        """Refuses what does not fit the steps recorded so far: training goes on with another model.
 
         Raises:
             ArchiveError: Layers or their sizes changed.
         """
         if self._archive is not None:
-            self._archive.check(self.plan.manifest(self.probes, cams, self._archive.manifest.run))
+            self._archive.check(self.study.manifest(self.probes, found, self._archive.manifest.run))
 
     def discard(self) -> None:
         """Deletes the archive's steps and manifest, to begin again in its folder."""
@@ -189,7 +184,7 @@ class Session:
         """Forgets what was logged after ``step``: training goes on from an earlier checkpoint of this run."""
         self._worker.finish()
         self.last_step = min(self.last_step, step)
-        self._meter.forget()
+        self._account.forget()
         self._evolved = 0
         if self._archive is not None:
             self._archive.rewind(step)
@@ -198,7 +193,7 @@ class Session:
     def conclude(self) -> None:
         """Has the whole run drawn, once, where it was a training."""
         done = self._concluded == self.last_step
-        if self._archive is None or self._stage != "fit" or done or not self.plan.evolution:
+        if self._archive is None or self._stage != "fit" or done or not self.study.evolution:
             return
         self._concluded = self.last_step
         self._waiting_for(partial(self._worker.submit, "the end of the run", partial(self._end, self._archive)))
@@ -228,7 +223,7 @@ class Session:
         for record in list(self._unarchived):
             self._record(record)
 
-    def _record(self, record: CamRecord) -> None:
+    def _record(self, record: Record) -> None:
         """Writes a record to the archive, where that has not been done."""
         if not self._lock.acquire(timeout=_ARCHIVE_PATIENCE):
             return
@@ -239,31 +234,42 @@ class Session:
         finally:
             self._lock.release()
 
-    def _write(self, record: CamRecord, blocked: float) -> None:
+    def _write(self, record: Record, blocked: float) -> None:
         """The worker's part of one step."""
         begin = time.perf_counter()
         step, epoch = record.step, record.epoch
         self._record(record)
         measured = self._measured(record)
-        if (alarm := self._meter.alarm(measured)) is not None:
-            self._service.remark(alarm)
+        for remark in self._account.remarks(measured):
+            self._service.remark(remark)
         drawn: list[Entry] = []
         if self._service:
-            self._service.attempt("drawing", step, lambda: drawn.append(self._draw(record)))
+            self._service.attempt(
+                "drawing", step, lambda: drawn.append(Entry(step, epoch, self._account.pictures(record)))
+            )
         if drawn:
             self._service.pictures(drawn[0])
         spent = {"seconds": blocked, "background_seconds": time.perf_counter() - begin}
-        values = {f"{self.plan.name}_stats/{key}": value for key, value in spent.items()}
-        self._service.numbers(Numbers(step, epoch, {**values, **self._meter.means(measured)}))
-        due = self._meter.count & (self._meter.count - 1) == 0
-        if due and record.stage == "fit" and self._archive is not None and self.plan.evolution:
+        values = {f"{self.study.name}_stats/{key}": value for key, value in spent.items()}
+        self._service.numbers(Numbers(step, epoch, {**values, **self._account.means(measured)}))
+        if histograms := self._account.histograms(record):
+            self._service.histograms(Histograms(step, epoch, histograms))
+        due = self._account.count & (self._account.count - 1) == 0
+        if due and record.stage == "fit" and self._archive is not None and self.study.evolution:
             self._service.attempt("the evolution", step, partial(self._evolve, self._archive, ended=False))
+        self._told.pop(id(record), None)
 
-    def _measured(self, record: CamRecord) -> CamRecord:
-        """Returns the record with its numbers, or as it is where measuring fails."""
-        found = [record]
-        self._service.attempt("measuring", record.step, lambda: found.append(self._meter.measured(record)))
-        return found[-1]
+    def _measured(self, record: Record) -> Record:
+        """Returns the record with its numbers, or as it is where measuring fails.
+
+        Steps are measured once, in their order: the training thread may be ahead of the worker, see :meth:`_catch_up`.
+        """
+        with self._lock:
+            if id(record) not in self._told:
+                found = [record]
+                self._service.attempt("measuring", record.step, lambda: found.append(self._account.measured(record)))
+                self._told[id(record)] = record, found[-1]
+            return self._told[id(record)][1]
 
     def _end(self, archive: ArchiveWriter) -> None:
         """The worker's part of the end of a run."""
@@ -277,43 +283,26 @@ class Session:
 
     def _compare_with_last(self, archive: ArchiveWriter) -> None:
         if archive.steps:
-            for numbers in late_numbers(archive, self._meter):
+            for numbers in self._account.late_numbers(archive):
                 self._service.numbers(numbers)
 
     def _report(self, archive: ArchiveWriter) -> None:
         if archive.steps:
-            write_report([archive], join(archive.path, REPORT))
+            self._account.report(archive)
 
     def _evolve(self, archive: ArchiveWriter, *, ended: bool) -> None:
         if not archive.steps:
             # The folder went away, which the archive's own failure says.
             return
-        rows, peaks = self._service.takes_rows, self._meter.peaks
-        evolution = evolution_of(archive, self.plan, self.probes, peaks, ended=ended, rows=rows)
-        evolution = replace(evolution, repeated=self._evolved == self._meter.count)
-        self._evolved = self._meter.count
-        save_evolution(evolution, archive.path)
-        self._service.evolution(evolution)
-
-    def _draw(self, record: CamRecord) -> Entry:
-        pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
-        pictures = {
-            self.plan.tag(layer, method): sheet(
-                record,
-                self.probes,
-                layer=layer,
-                method=method,
-                drawing=self.plan.drawing,
-                title=self.plan.name,
-                limits=self._meter.peaks,
-            )
-            for layer, method in pairs
-        }
-        return Entry(step=record.step, epoch=record.epoch, pictures=pictures)
+        evolution = self._account.evolution(archive, ended=ended, rows=self._service.takes_rows)
+        if evolution is not None:
+            evolution = replace(evolution, repeated=self._evolved == self._account.count)
+            self._evolved = self._account.count
+            self._service.evolution(evolution)
 
     def _recall(self, archive: ArchiveWriter) -> None:
         for index, step in enumerate(archive.steps):
             if not self._failures.given_up(RECALLING):
                 with self._failures.contained(RECALLING, step=step):
-                    self._meter.remember(archive.record(index))
+                    self._account.remember(archive.any_record(index))
         self.last_step = max(archive.steps, default=self.last_step)

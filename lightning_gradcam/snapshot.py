@@ -107,7 +107,8 @@ class Attributes:
             if tensor.shape != content.shape or tensor.dtype != content.dtype:
                 tensor.data = content
             else:
-                tensor.data.copy_(content)
+                strides = tensor.stride() if tensor.layout == torch.strided else ()
+                _once(tensor.data, strides).copy_(_once(content, strides))
         for array, before in self._arrays:
             if array.flags.writeable and array.shape == before.shape:
                 array[...] = before
@@ -224,3 +225,13 @@ def _state(generator: Any) -> Any:
     if isinstance(generator, random.Random):
         return generator.getstate()
     return generator.get_state()
+
+
+def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """Returns each place in memory once: what ``expand()`` gives has many numbers in one, and refuses to be written."""
+    if 0 not in strides:
+        return tensor
+    for axis, stride in enumerate(strides):
+        if stride == 0 and tensor.shape[axis] > 1:
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor

@@ -386,3 +386,19 @@ def test_what_can_not_be_given_back_keeps_nothing_else_from_it() -> None:
     assert module[0].weight.grad is None
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.is_grad_enabled()
+
+
+def test_a_tensor_with_many_numbers_in_one_place_is_restored() -> None:
+    class Expanded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("buffer", torch.ones(2, 1).expand(2, 5))
+            self.plain = torch.arange(3.0).expand(4, 3)
+
+    model = Expanded()
+    with preserved(model):
+        model.buffer[:, :1] = 7
+        model.plain.data[:1] += 1
+    assert torch.equal(model.buffer, torch.ones(2, 5))
+    assert torch.equal(model.plain, torch.arange(3.0).expand(4, 3))
+    assert model.buffer.stride() == (1, 0)

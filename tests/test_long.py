@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 from torch import Tensor, nn
 
 from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet, compute_cams
+from lightning_gradcam.account import CamAccount
 from lightning_gradcam.archive import ArchiveWriter, reader
 from lightning_gradcam.failures import Failures
 from lightning_gradcam.plan import Plan
@@ -106,7 +107,9 @@ def logged(root: Path, steps: int, watch: dict[int, dict[str, int]], *, scale: A
 
     archive, _ = ArchiveWriter.start(str(root), plan.manifest(probes, cams, "run"), probes)
     failures = Failures("raise", pytest.fail)
-    session = Session(plan, probes, archive, [Every(str(root / "sheets"), prefix="gradcam")], Worker(), failures)
+    session = Session(
+        CamAccount(plan, probes), archive, [Every(str(root / "sheets"), prefix="gradcam")], Worker(), failures
+    )
     for step in range(steps):
         session.log(cams, epoch=step, step=step, stage="fit", began=time.perf_counter())
         session.settle()
@@ -167,7 +170,7 @@ def test_a_long_run_is_resumed_with_its_steps_read_once(tmp_path: Path, monkeypa
     cams = compute_cams(Small(), probes.inputs, "conv", relu=False)
     counted = Counted(monkeypatch)
     archive, _ = ArchiveWriter.start(str(tmp_path / "gradcam"), plan.manifest(probes, cams, "run"), probes)
-    session = Session(plan, probes, archive, [], Worker(), Failures("raise", pytest.fail))
+    session = Session(CamAccount(plan, probes), archive, [], Worker(), Failures("raise", pytest.fail))
     assert session.last_step == 499
     assert counted.calls["read"] <= 500 + 1
     assert counted.calls["names"] <= 4

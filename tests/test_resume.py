@@ -148,7 +148,7 @@ def test_the_run_scale_remembers_earlier_steps(tmp_path: Path) -> None:
     drawing = Drawing(scale="run")
     straight = run(tmp_path / "a", 1, drawing=drawing)
     resumed = run(tmp_path / "a", 2, ckpt=checkpoint(tmp_path / "a", 0), drawing=drawing)
-    peaks = resumed._run.session._meter.peaks
+    peaks = resumed._run.session._account._meter.peaks
     for key, peak in peaks.items():
         maps = resumed.archive.maps(key.layer)
         np.testing.assert_allclose(peak, maps.max((0, 2, 3)), rtol=2e-3, atol=1e-9)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -19,6 +19,7 @@ from lightning_gradcam.npz import is_whole, text, texts
 
 MANIFEST, PROBES, STEPS = "manifest.json", "probes.npz", "steps"
 _LARGEST_MAP = 2**31
+Kind = Literal["cams", "features", "patterns"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Manifest:
         created: Date and time in UTC, ISO 8601.
         versions: Of the libraries at work.
         schema: Of the archive's layout.
+        kind: ``"cams"``; ``"features"`` or ``"patterns"`` (:class:`~lightning_gradcam.channels.ChannelRecord`): then
+            ``methods`` and ``targets`` are empty, and ``map_shapes`` has ``[C, h, w]`` of feature maps, and
+            ``[F, c, H, W]`` of patterns.
+        settings: How sheets of channels are drawn and patterns found, so that the report can be made again; ``None``
+            for CAMs.
     """
 
     run: str
@@ -53,6 +59,8 @@ class Manifest:
     created: str = ""
     versions: Mapping[str, str] | None = None
     schema: int = SCHEMA
+    kind: Kind = "cams"
+    settings: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, raw: bytes, place: str) -> Manifest:
@@ -75,6 +83,10 @@ class Manifest:
             lists = {name: texts(values, name) for name in ("layers", "methods", "targets")}
             for name in ("parent", "versions"):
                 _check_entries(values.get(name), name)
+            if values.get("kind", "cams") not in get_args(Kind):
+                raise ValueError(f"it is of the kind {values['kind']!r:.40}, which this version does not know")
+            if not isinstance(values.get("settings", {}) or {}, dict):
+                raise TypeError("'settings' is no object")
             shapes = values["map_shapes"]
             if not isinstance(shapes, dict) or not all(map(_is_shape, shapes.values())):
                 raise TypeError("'map_shapes' is no object of lists of sizes")
@@ -99,7 +111,7 @@ class Manifest:
 
     def differences(self, other: Manifest) -> list[str]:
         """Returns what keeps the maps of two archives from standing in one: differing fields, by name."""
-        names = ("layers", "methods", "targets", "score", "map_shapes", "fingerprint")
+        names = ("kind", "layers", "methods", "targets", "score", "map_shapes", "fingerprint")
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from lightning_gradcam.archive import channel_file
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
 from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked
 from lightning_gradcam.cams import CamKey
+from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.errors import ArchiveError, did_you_mean
 from lightning_gradcam.methods import MODEL
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.storage import Storage
+
+R = TypeVar("R")
 
 
 class Archive:
@@ -186,6 +190,52 @@ class Archive:
 
         return to_dataset(self)
 
+    def channels(self, layer: str) -> FloatArray:
+        """Returns what one layer's channels showed over all steps, as it is, float32.
+
+        Args:
+            layer: One of :attr:`layers`.
+
+        Returns:
+            Of a ``FeatureMapCallback`` the activations ``[steps, N, C, h, w]`` (``[steps, N, C, d, h, w]`` in 3-D), of
+            a ``FilterPatternCallback`` the pictures in the model's input space, ``[steps, F, c, H, W]``.
+
+        Raises:
+            ArchiveError: The layer is not in the archive, this is an archive of CAMs, or a step's file is damaged.
+
+        Example::
+
+            Archive.open("lightning_logs/version_0/features").channels("network.relu1")[-1, 0, 5]
+        """
+        if layer not in self.layers:
+            raise ArchiveError(f"layer: {layer!r} is not in this archive{did_you_mean(layer, self.layers)}")
+        shape = list(self.manifest.map_shapes[layer])
+        if self.manifest.kind == "features":
+            shape.insert(0, len(self.probes))
+        stacked = []
+        for *_, file in self._files():
+            found = self._channels_in(file).channels.get(layer)
+            if found is None or list(found.shape) != shape:
+                came = "nothing" if found is None else list(found.shape)
+                raise ArchiveError(f"archive: {file} holds {came} for {layer!r}, expected {shape}")
+            stacked.append(found)
+        return np.stack(stacked) if stacked else np.zeros((0, *shape), np.float32)
+
+    def channel_record(self, index: int) -> ChannelRecord:
+        """Returns everything of one logged step of a ``FeatureMapCallback`` or ``FilterPatternCallback``.
+
+        Args:
+            index: As :meth:`record` takes it.
+
+        Raises:
+            ArchiveError: There is no such step, this is an archive of CAMs, or the step's file is damaged.
+        """
+        return self._channels_in(self._file(index))
+
+    def any_record(self, index: int) -> CamRecord | ChannelRecord:
+        """Returns everything of one logged step, of whatever kind the archive is."""
+        return self.record(index) if self.manifest.kind == "cams" else self.channel_record(index)
+
     def record(self, index: int) -> CamRecord:
         """Returns everything of one logged step.
 
@@ -193,15 +243,18 @@ class Archive:
             index: Its place in :attr:`steps`, as they were last asked for; negative counts from the end.
 
         Raises:
-            ArchiveError: There is no such step, or its file is damaged.
+            ArchiveError: There is no such step, this is no archive of CAMs, or the step's file is damaged.
         """
+        return self._read(self._file(index))
+
+    def _file(self, index: int) -> str:
         # Listed anew for each, the folder would be read as many times as it has files by whoever goes through them.
         if 0 <= index < len(self._listed) and self._storage.exists(f"{STEPS}/{self._listed[index][-1]}"):
-            return self._read(self._listed[index][-1])
+            return self._listed[index][-1]
         files = self._files()
         if not -len(files) <= index < len(files):
             raise ArchiveError(f"index: got {index}; the archive has {len(files)} steps")
-        return self._read(files[index][-1])
+        return files[index][-1]
 
     def _key(self, layer: str, method: str | None, target: str | int | None) -> CamKey:
         possible = [name for name in self.methods if self._shape(layer, name) is not None]
@@ -230,8 +283,23 @@ class Archive:
         return self._listed
 
     def _read(self, file: str) -> CamRecord:
+        if self.manifest.kind != "cams":
+            raise ArchiveError(
+                f"archive: {self.path!r} holds {self.manifest.kind} and no CAMs; ask it for channels(layer)"
+            )
+        return self._unpacked(file, unpacked)
+
+    def _channels_in(self, file: str) -> ChannelRecord:
+        if self.manifest.kind == "cams":
+            raise ArchiveError(
+                f"archive: {self.path!r} holds CAMs and no channels; ask it for maps(layer), or open the folder of a"
+                " FeatureMapCallback or FilterPatternCallback"
+            )
+        return self._unpacked(file, channel_file.unpacked)
+
+    def _unpacked(self, file: str, read: Callable[[bytes], R]) -> R:
         try:
-            return unpacked(self._storage.read(f"{STEPS}/{file}"))
+            return read(self._storage.read(f"{STEPS}/{file}"))
         except Exception as error:
             raise ArchiveError(
                 f"archive: {self.path}/{STEPS}/{file} is damaged ({type(error).__name__}: {error!s:.200}); delete that"

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_gradcam.archive import channel_file
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
 from lightning_gradcam.archive.reader import Archive
 from lightning_gradcam.archive.step_file import is_ours, packed, step_file_name
+from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord
@@ -105,8 +107,8 @@ class ArchiveWriter(Archive):
                 " another log directory or version, or go back to the former configuration"
             )
 
-    def append(self, record: CamRecord) -> None:
-        """Writes one step's maps; never over another's: under accumulation two validations can share a step.
+    def append(self, record: CamRecord | ChannelRecord) -> None:
+        """Writes one step's maps or channels; never over another's: two validations can share a step.
 
         Raises:
             ArchiveError: The folder is this run's no more.
@@ -115,7 +117,8 @@ class ArchiveWriter(Archive):
         if self._written is None:
             self._written = Counter((step, epoch) for step, epoch, _, _ in self._files())
         place = record.step, record.epoch
-        self._storage.write(f"{STEPS}/{step_file_name(*place, self._written[place])}", packed(record))
+        content = channel_file.packed(record) if isinstance(record, ChannelRecord) else packed(record)
+        self._storage.write(f"{STEPS}/{step_file_name(*place, self._written[place])}", content)
         self._written[place] += 1
 
     def _check_owner(self) -> None:

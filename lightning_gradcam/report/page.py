@@ -16,15 +16,17 @@ from typing import Any
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.report.gallery import Gallery
 from lightning_gradcam.report.payload import Payload
 from lightning_gradcam.storage import Storage
 
 ASSETS = Path(__file__).parent / "assets"
 _IMPORT = re.compile(r"^import \{[^}]*\} from '\./([a-z]+\.js)';\n", re.MULTILINE)
+_VIEWER, _GALLERIES = '<div id="gradcam"></div>', '<div id="gradcam-galleries" class="gradcam galleries"></div>'
 _EXPORT = re.compile(r"^export (?=(?:function|const|class) )", re.MULTILINE)
 
 
-def page(payloads: Sequence[Payload], *, title: str | None = None) -> str:
+def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, title: str | None = None) -> str:
     """Puts runs and the viewer into one HTML page.
 
     The page needs no network and may not use one: its Content-Security-Policy allows its own script and style by their
@@ -32,6 +34,7 @@ def page(payloads: Sequence[Payload], *, title: str | None = None) -> str:
 
     Args:
         payloads: The runs; the first is shown when the page opens. Runs of the same probes can be shown side by side.
+        galleries: Sheets of feature maps and filter patterns, below the runs.
         title: Of the page; by default the run's name, or the number of runs.
 
     Returns:
@@ -45,14 +48,19 @@ def page(payloads: Sequence[Payload], *, title: str | None = None) -> str:
         archive = Archive.open("lightning_logs/version_0/gradcam")
         Path("report.html").write_text(page([Payload.of(archive)]), encoding="utf-8")
     """
-    if not payloads:
+    if not payloads and not galleries:
         raise ConfigurationError("runs: got none; give the folder <log dir>/<name> of at least one run")
-    named = payloads[0].header["title"] if len(payloads) == 1 else f"{len(payloads)} runs"
     parts = {
-        "title": html.escape(_encodable(title or f"Grad-CAM: {named}")),
+        "title": html.escape(_encodable(title or _title(payloads, galleries))),
         "style": _style(),
-        "script": script("report.js"),
-        "data": "\n".join(_elements(place, payload) for place, payload in enumerate(payloads)),
+        "script": script(*["report.js"] * bool(payloads), *["gallery.js"] * bool(galleries)),
+        "stage": "\n".join([_VIEWER] * bool(payloads) + [_GALLERIES] * bool(galleries)),
+        "data": "\n".join(
+            [
+                *(_elements(place, payload) for place, payload in enumerate(payloads)),
+                *(_gallery(place, gallery) for place, gallery in enumerate(galleries)),
+            ]
+        ),
     }
     parts["policy"] = (
         f"default-src 'none'; script-src {_hashed(parts['script'])}; style-src {_hashed(parts['style'])};"
@@ -63,11 +71,18 @@ def page(payloads: Sequence[Payload], *, title: str | None = None) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
-def write_report(archives: Sequence[Archive], path: str | os.PathLike[str], *, title: str | None = None) -> None:
+def write_report(
+    archives: Sequence[Archive],
+    path: str | os.PathLike[str],
+    *,
+    galleries: Sequence[Gallery] = (),
+    title: str | None = None,
+) -> None:
     """Reads runs and writes their page, whole or not at all.
 
     Args:
         archives: The runs, the first of which is shown when the page opens.
+        galleries: Sheets of feature maps and filter patterns, below the runs.
         path: The page's file, such as ``report.html``; a path, or a URL that fsspec knows.
         title: Of the page.
 
@@ -76,22 +91,21 @@ def write_report(archives: Sequence[Archive], path: str | os.PathLike[str], *, t
         ConfigurationError: There is no run.
         OSError: The file can't be written.
     """
-    text = page([Payload.of(archive) for archive in archives], title=title)
+    text = page([Payload.of(archive) for archive in archives], galleries, title=title)
     where = os.fspath(path)
     folder, name = where.rsplit("/", 1) if "://" in where else os.path.split(os.path.abspath(where))
     Storage(folder).write(name, text.encode())
 
 
-def script(entry: str) -> str:
-    """Returns a module of ``assets`` and all that it imports as the text of one.
+def script(*entries: str) -> str:
+    """Returns modules of ``assets`` and all that they import as the text of one.
 
     Args:
-        entry: Its file's name. Imports stand in one line each, of names from files beside it; names at the top level
-            are different in all files.
+        entries: Their files' names. Imports stand in one line each, of names from files beside it; names at the top
+            level are different in all files.
     """
-    return "".join(
-        _EXPORT.sub("", _IMPORT.sub("", (ASSETS / name).read_text(encoding="utf-8"))) for name in modules(entry)
-    )
+    needed = dict.fromkeys(name for entry in entries for name in modules(entry))
+    return "".join(_EXPORT.sub("", _IMPORT.sub("", (ASSETS / name).read_text(encoding="utf-8"))) for name in needed)
 
 
 def modules(entry: str) -> list[str]:
@@ -119,6 +133,16 @@ def _elements(place: int, payload: Payload) -> str:
         f'<script type="application/json" id="gradcam-run-{place}">{_json(payload.header)}</script>\n'
         f'<script type="application/octet-stream" id="gradcam-maps-{place}">{packed}</script>'
     )
+
+
+def _gallery(place: int, gallery: Gallery) -> str:
+    return f'<script type="application/json" id="gradcam-gallery-{place}">{_json(gallery.header())}</script>'
+
+
+def _title(payloads: Sequence[Payload], galleries: Sequence[Gallery]) -> str:
+    if not payloads:
+        return f"{galleries[0].kind}: {galleries[0].title}" if len(galleries) == 1 else f"{len(galleries)} runs"
+    return f"Grad-CAM: {payloads[0].header['title']}" if len(payloads) == 1 else f"Grad-CAM: {len(payloads)} runs"
 
 
 def _json(header: dict[str, Any]) -> str:

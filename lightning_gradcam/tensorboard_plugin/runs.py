@@ -164,12 +164,14 @@ def _archives(place: Place, notes: list[str]) -> Iterator[tuple[str, dict[str, E
 
 
 def _run(place: Place, folder: str, entries: dict[str, Entry]) -> Run | None:
-    """Reads the manifest; ``None`` where it is another tool's."""
+    """Reads the manifest; ``None`` where it is another tool's, or holds no CAMs."""
     said: dict[str, Any] = {}
     problem = ""
     try:
         said = json.loads(place.read(folder, "manifest.json"))
         if not isinstance(said, dict) or not isinstance(said.get("run"), str) or "fingerprint" not in said:
+            return None
+        if said.get("kind", "cams") != "cams":
             return None
     except FileNotFoundError:
         return None

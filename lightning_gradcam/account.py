@@ -1,0 +1,93 @@
+"""What a session tells of steps with CAMs: sheets, numbers, histograms, film strips and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.evolution import evolution_of, late_numbers, save_evolution
+from lightning_gradcam.meter import Meter
+from lightning_gradcam.picture import Picture
+from lightning_gradcam.plan import Plan
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord
+from lightning_gradcam.render import sheet
+from lightning_gradcam.report import REPORT, write_report
+from lightning_gradcam.sinks import Evolution, Histogram, Numbers
+from lightning_gradcam.sinks.histograms import histograms_of
+from lightning_gradcam.storage import join
+from lightning_gradcam.study import Account
+
+
+class CamAccount(Account):
+    """Tells of CAMs.
+
+    Args:
+        study: What is explained, and how it is drawn.
+        probes: The run's fixed inputs.
+    """
+
+    study: Plan
+
+    def __init__(self, study: Plan, probes: ProbeSet) -> None:
+        super().__init__(study, probes)
+        self._meter = Meter(study, probes)
+
+    def remember(self, record: CamRecord) -> None:
+        """Takes a step into account that was recorded earlier."""
+        self._meter.remember(record)
+        self.count = self._meter.count
+
+    def forget(self) -> None:
+        """Begins anew: training goes on from an earlier step."""
+        self._meter.forget()
+        self.count = 0
+
+    def measured(self, record: CamRecord) -> CamRecord:
+        """Returns the record with its numbers; asked again for the latest one, it returns the same."""
+        found = self._meter.measured(record)
+        self.count = self._meter.count
+        return found
+
+    def pictures(self, record: CamRecord) -> dict[str, Picture]:
+        """Returns a sheet for each layer and method."""
+        pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
+        return {
+            self.study.tag(layer, method): sheet(
+                record,
+                self.probes,
+                layer=layer,
+                method=method,
+                drawing=self.study.drawing,
+                title=self.study.name,
+                limits=self._meter.peaks,
+            )
+            for layer, method in pairs
+        }
+
+    def means(self, record: CamRecord) -> dict[str, float]:
+        """Returns a measured step's numbers, means over the probes."""
+        return self._meter.means(record)
+
+    def remarks(self, record: CamRecord) -> Iterable[str]:
+        """Returns the alarm of ``min_energy_inside``, once a run."""
+        alarm = self._meter.alarm(record)
+        return [*(() if alarm is None else (alarm,)), *self._meter.vanishing(record)]
+
+    def histograms(self, record: CamRecord) -> dict[str, Histogram]:
+        """Returns histograms of the gradients and of the channel weights."""
+        return histograms_of(record.gradients, self.study.name, next(iter(record.scores)))
+
+    def evolution(self, archive: Archive, *, ended: bool, rows: bool) -> Evolution | None:
+        """Draws film strips, at the end also animations, and writes them into the archive's folder."""
+        found = evolution_of(archive, self.study, self.probes, self._meter.peaks, ended=ended, rows=rows)
+        save_evolution(found, archive.path)
+        return found
+
+    def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
+        """Yields how far each step was from the last one."""
+        return late_numbers(archive, self._meter)
+
+    def report(self, archive: Archive) -> None:
+        """Writes ``report.html``."""
+        write_report([archive], join(archive.path, REPORT))

@@ -1,0 +1,226 @@
+"""Gradient ascent in input space: where it starts, and which way each step goes. Pure functions of pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.errors import ConfigurationError, did_you_mean
+from lightning_gradcam.layout import picture_size
+
+Parametrisation = Literal["pixels", "fourier"]
+
+# The book chapter's: a step of 10 for 200x200 pixels in three colours.
+_STEP, _VALUES = 10.0, 200 * 200 * 3
+_LOW, _HIGH = 0.4, 0.6
+# Seeds that are near each other have to give filters other starts: this is above any number of channels.
+_FILTERS = 1_000_003
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How patterns are climbed to; the defaults are those of the book chapter.
+
+    François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2.
+
+    Attributes:
+        steps: How many.
+        step_size: The length of a step, as the L2 norm of the whole picture's change. ``None`` (default): 10 for
+            200x200 pixels in three colours, as in the chapter, and for others what changes a value as much (root mean
+            square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in grey.
+        border: How many places at each side of the feature map are left out of what is maximised. A map that is too
+            small for that leaves out as many as keep its centre: 4x4 places one, 2x2 none.
+        seed: Of the starts and the jitter.
+        jitter: Before each step the picture is moved (around the edges) by up to so many pixels; fine noise that only
+            fits in one position averages out.
+        total_variation: How much each step also lessens the differences of neighbouring pixels: the weight of this
+            direction beside the filter's own, both of length 1. About 0.1 to 1.
+        parametrisation: ``"pixels"`` (default), or ``"fourier"``: the ascent's parameters are the picture's spectrum,
+            each frequency divided by the root of its wavelength, so that coarse forms come before fine noise (after
+            Olah et al., "Feature Visualization", Distill 2017). In pixels: the gradient, each frequency times its
+            wavelength; the start likewise, times the root.
+        value_range: What black and white are in the model's inputs: starts are drawn from 0.4 to 0.6 of it, and steps
+            scaled by it. Where channels differ, normalise in ``forward`` instead.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+
+    Example:
+        >>> Ascent().step_length((3, 200, 200))
+        10.0
+        >>> round(Ascent().step_length((1, 28, 28)), 3)
+        0.808
+    """
+
+    steps: int = 30
+    step_size: float | None = None
+    border: int = 2
+    seed: int = 0
+    jitter: int = 0
+    total_variation: float = 0.0
+    parametrisation: Parametrisation = "pixels"
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("border", 0), ("seed", 0), ("jitter", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigurationError(f"{name}: got {value!r}; give a whole number, {least} or more")
+        if self.step_size is not None and not (_is_number(self.step_size) and self.step_size > 0):
+            raise ConfigurationError(
+                f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the chapter's"
+            )
+        if not _is_number(self.total_variation) or self.total_variation < 0:
+            raise ConfigurationError(f"total_variation: got {self.total_variation!r}; give a weight, 0 or more")
+        if self.parametrisation not in get_args(Parametrisation):
+            raise ConfigurationError(
+                f"parametrisation: got {self.parametrisation!r}"
+                f"{did_you_mean(str(self.parametrisation), get_args(Parametrisation))}"
+            )
+        limits = tuple(self.value_range) if isinstance(self.value_range, Sequence) else ()
+        if len(limits) != 2 or not all(map(_is_number, limits)) or limits[0] >= limits[1]:
+            raise ConfigurationError(
+                f"value_range: got {self.value_range!r}; give the inputs' black and white, such as (0.0, 1.0)"
+            )
+        object.__setattr__(self, "value_range", limits)
+
+    @property
+    def span(self) -> float:
+        """White less black."""
+        return self.value_range[1] - self.value_range[0]
+
+    def step_length(self, shape: Sequence[int]) -> float:
+        """Returns the length of a step for pictures of this shape, without the batch's axis."""
+        if self.step_size is not None:
+            return self.step_size
+        return _STEP * self.span * math.sqrt(math.prod(shape) / _VALUES)
+
+    def described(self, shape: Sequence[int]) -> str:
+        """Returns one line on how patterns of this shape are found, for a sheet's header.
+
+        Example:
+            >>> Ascent(jitter=2).described((1, 28, 28))
+            'gradient ascent: 30 steps of 0.808, border 2, jitter 2, seed 0'
+        """
+        parts = [f"gradient ascent: {self.steps} steps of {self.step_length(shape):.3g}", f"border {self.border}"]
+        if self.parametrisation != "pixels":
+            parts.append(f"{self.parametrisation} parametrisation")
+        if self.jitter:
+            parts.append(f"jitter {self.jitter}")
+        if self.total_variation:
+            parts.append(f"total variation {self.total_variation:g}")
+        return ", ".join([*parts, f"seed {self.seed}"])
+
+    def start(self, filters: Sequence[int], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Returns a start for each filter, ``[F, *shape]`` on the CPU: its own, whichever others are asked for."""
+        starts = []
+        for number in filters:
+            generator = torch.Generator().manual_seed((self.seed * _FILTERS + number) % 2**63)
+            # In float64 whatever the dtype, so that starts agree up to rounding.
+            starts.append(torch.rand(tuple(shape), generator=generator, dtype=torch.float64))
+        noise = torch.stack(starts)
+        if self.parametrisation == "fourier":
+            noise = weighted_by_wavelength(noise, spatial_axes(shape), power=0.5)
+            flat = noise.flatten(1)
+            low, high = (of.reshape(-1, *[1] * len(shape)) for of in (flat.amin(1), flat.amax(1)))
+            noise = (noise - low) / (high - low).clamp_min(torch.finfo(noise.dtype).tiny)
+        black = self.value_range[0]
+        return (black + self.span * (_LOW + (_HIGH - _LOW) * noise)).to(dtype)
+
+    def moves(self, axes: int) -> list[tuple[int, ...]]:
+        """Returns by how many pixels all pictures are moved before each step, along each spatial axis."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randint(-self.jitter, self.jitter + 1, (self.steps, axes), generator=generator)
+        return [tuple(move) for move in drawn.tolist()]
+
+    def direction(self, gradients: Tensor, pictures: Tensor) -> Tensor:
+        """Returns which way each picture goes, of L2 norm 1; all zero where its gradient is.
+
+        Args:
+            gradients: Of what is maximised, ``[F, *shape]``, each with a scale of its own.
+            pictures: Likewise, as they are.
+        """
+        axes = spatial_axes(pictures.shape[1:])
+        way = unit(gradients)
+        if self.total_variation:
+            moved = (gradients != 0).flatten(1).any(1).reshape(-1, *[1] * (gradients.dim() - 1))
+            way = way - self.total_variation * unit(rise(pictures, axes)) * moved
+        if self.parametrisation == "fourier":
+            way = weighted_by_wavelength(way, axes, power=1.0)
+        return unit(way) if self.total_variation or self.parametrisation == "fourier" else way
+
+
+def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the axes of a batch that are places, for pictures of this shape (without the batch's axis).
+
+    Example:
+        >>> spatial_axes((3, 32, 32)), spatial_axes((32, 32, 3)), spatial_axes((28, 28))
+        ((2, 3), (1, 2), (1, 2))
+    """
+    batch = (1, *shape)
+    size = picture_size(torch.empty(batch, device="meta"))
+    if size is None:
+        raise ConfigurationError(
+            f"shape: got {tuple(shape)}; give that of one picture, without the batch's axis, such as (3, 224, 224)"
+        )
+    # Channels stand behind the batch's axis, or last.
+    first = 1 if batch[1 : 1 + len(size)] == size and (len(batch) == 3 or batch[2:] != size) else 2
+    return tuple(range(first, first + len(size)))
+
+
+def unit(values: Tensor) -> Tensor:
+    """Divides each sample ``[F, ...]`` by the L2 norm of the whole of it; what is all zero stays zero."""
+    # By the largest first: the squares of small gradients would be flushed to zero.
+    for norm in (torch.linalg.vector_norm(values.flatten(1), math.inf, dim=1), None):
+        found = torch.linalg.vector_norm(values.flatten(1), dim=1) if norm is None else norm
+        values = values / torch.where(found == 0, 1, found).reshape(-1, *[1] * (values.dim() - 1))
+    return values
+
+
+def variation(pictures: Tensor, axes: Sequence[int]) -> Tensor:
+    """Returns each picture's total variation ``[F]``: the sum of the sizes of all steps between neighbours."""
+    return torch.stack([pictures.diff(dim=axis).abs().flatten(1).sum(1) for axis in axes]).sum(0)
+
+
+def rise(pictures: Tensor, axes: Sequence[int]) -> Tensor:
+    """Returns the gradient of :func:`variation`: of each pixel, how many neighbours it is above, less those below."""
+    total = torch.zeros_like(pictures)
+    for axis in axes:
+        signs = pictures.diff(dim=axis).sign()
+        size = signs.shape[axis]
+        total.narrow(axis, 1, size).add_(signs)
+        total.narrow(axis, 0, size).sub_(signs)
+    return total
+
+
+def weighted_by_wavelength(pictures: Tensor, axes: Sequence[int], *, power: float) -> Tensor:
+    """Multiplies each frequency of pictures by its wavelength to a power; the mean counts as the longest wave.
+
+    Where a picture is made from parameters by this with a power, a step along their gradient is, in pixels, one along
+    the gradient weighted with twice that power: once on the way to the parameters, and once on the way back.
+
+    Args:
+        pictures: ``[F, ...]``.
+        axes: Those of the places.
+        power: Of the wavelength.
+    """
+    sizes = [pictures.shape[axis] for axis in axes]
+    squares = torch.zeros([1] * pictures.dim(), dtype=pictures.dtype, device=pictures.device)
+    for axis, size in zip(axes, sizes, strict=True):
+        last = axis == axes[-1]
+        frequencies = torch.fft.rfftfreq(size) if last else torch.fft.fftfreq(size)
+        along = [-1 if place == axis else 1 for place in range(pictures.dim())]
+        squares = squares + frequencies.to(squares).square().reshape(along)
+    waves = 1 / squares.sqrt().clamp_min(1 / max(sizes))
+    spectrum = torch.fft.rfftn(pictures, dim=tuple(axes))
+    weighted: Tensor = torch.fft.irfftn(spectrum * waves**power, s=sizes, dim=tuple(axes))
+    return weighted
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,86 @@
+"""What a session tells of steps with feature maps or filter patterns: sheets, numbers, and the page."""
+
+from __future__ import annotations
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.channels import ChannelRecord
+from lightning_gradcam.picture import Picture
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.report import REPORT, Gallery, Shot, write_report
+from lightning_gradcam.report.gallery import MAX_STEPS
+from lightning_gradcam.storage import join
+from lightning_gradcam.study import Account, ChannelStudy
+from lightning_gradcam.tiles import evenly
+
+
+class ChannelAccount(Account):
+    """Tells of channels.
+
+    Args:
+        study: What is looked at, and how it is drawn.
+        probes: The run's fixed inputs.
+    """
+
+    study: ChannelStudy
+
+    def __init__(self, study: ChannelStudy, probes: ProbeSet) -> None:
+        super().__init__(study, probes)
+        self._latest: ChannelRecord | None = None
+
+    def remember(self, record: ChannelRecord) -> None:
+        """Counts a step that was recorded earlier."""
+        self.count += 1
+
+    def forget(self) -> None:
+        """Begins anew: training goes on from an earlier step."""
+        self.count = 0
+
+    def measured(self, record: ChannelRecord) -> ChannelRecord:
+        """Returns the record as it is: its numbers were found with it."""
+        if record is not self._latest:
+            self.count += 1
+            self._latest = record
+        return record
+
+    def pictures(self, record: ChannelRecord) -> dict[str, Picture]:
+        """Returns a sheet for each layer."""
+        return {self.study.tag(layer): self.study.sheet(record, layer, self.probes) for layer in record.channels}
+
+    def means(self, record: ChannelRecord) -> dict[str, float]:
+        """Returns the step's numbers."""
+        return {
+            f"{self.study.name}_stats/{layer}/{name}": value
+            for layer, named in self.study.numbers(record).items()
+            for name, value in named.items()
+        }
+
+    def report(self, archive: Archive) -> None:
+        """Writes ``report.html``: the sheets of all steps, or of as many as a page can hold."""
+        write_report([], join(archive.path, REPORT), galleries=[gallery_of(archive, self.study)])
+
+
+def gallery_of(archive: Archive, study: ChannelStudy, *, title: str | None = None) -> Gallery:
+    """Draws the sheets of a run.
+
+    Args:
+        archive: Of feature maps or filter patterns.
+        study: Says how to draw.
+        title: What the run is called; the last two parts of the archive's path by default.
+
+    Raises:
+        ArchiveError: A step can't be read.
+    """
+    count = len(archive.steps)
+    shown = evenly(count, MAX_STEPS, ends=True)
+    shots: dict[str, list[Shot]] = {}
+    numbers: dict[str, list[float]] = {}
+    for place in shown:
+        record = archive.channel_record(place)
+        told = study.numbers(record)
+        for layer in record.channels:
+            sheet = study.sheet(record, layer, archive.probes)
+            shots.setdefault(layer, []).append(Shot(record.epoch, record.step, sheet))
+            numbers.setdefault(layer, []).append(told.get(layer, {}).get(study.curve[0], float("nan")))
+    named = title or "/".join(archive.path.rstrip("/").split("/")[-2:])
+    remark = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""
+    return Gallery(named, study.title, study.curve[1], shots, numbers, remark)

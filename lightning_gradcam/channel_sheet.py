@@ -1,0 +1,243 @@
+"""From a record of activations to a sheet: for each probe its input and, beside it, the grid of a layer's channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lightning_gradcam.channels import DEAD, ChannelRecord
+from lightning_gradcam.drawing import lookup_table
+from lightning_gradcam.grid import GridDrawing, layer_limits, normalised, tiled
+from lightning_gradcam.picture import Picture, Pixels
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import FloatArray
+from lightning_gradcam.render import MARGIN, TALLEST, epoch_title
+from lightning_gradcam.tiles import enlarged, evenly, fitted, true_classes
+from lightning_gradcam.typeset import INK, LINE, PALE, PAPER, WRONG, Color, cross_out, write
+
+_GAP = 12
+# Left of a grid stand the input and, for each row, the number of its first channel.
+_INPUT, _NUMBERS = 128, 34
+_HATCHED, _HATCH = (226, 226, 230), (168, 168, 176)
+_STRIPE = 6
+_WIDEST_GAP = 4
+_NARROWEST = 820
+# Columns narrower than this have no room for their number.
+_NUMBERED = 26
+
+
+def channel_sheet(record: ChannelRecord, probes: ProbeSet, *, layer: str, drawing: GridDrawing, title: str) -> Picture:
+    """Draws the channels of one layer: for each probe its input and, beside it, the grid of all channels.
+
+    Of maps with time or depth the middle slice is drawn, normalised with the whole volume.
+
+    Args:
+        record: The step to draw, of the kind ``"features"``.
+        probes: Where its display pixels, true classes and names come from.
+        layer: Which layer of the record.
+        drawing: Scale, colour map, columns, sizes.
+        title: The sheet's first line.
+
+    Returns:
+        The sheet. Its header states layer, epoch, step, which channels are shown, the scale, and how many channels are
+        dead; these are hatched.
+    """
+    maps, numbers = record.channels[layer], record.chosen[layer]
+    dead = record.numbers.get(layer, {}).get(DEAD)
+    sizes = _Sizes.of(maps.shape, drawing)
+    rows = evenly(len(probes), sizes.probes)
+    places = evenly(len(numbers), sizes.channels)
+    shown = [numbers[place] for place in places]
+    gone = np.zeros(len(shown), bool) if dead is None else dead[shown] > 0
+    limits = layer_limits(maps)
+    offsets = _offsets(shown, drawing.columns) if sizes.pitch >= _NUMBERED else []
+    header = _header(record, layer, title, drawing, probes)
+    header.insert(2, (_counted(maps.shape, len(shown), len(numbers) if dead is None else len(dead)), INK))
+    if dead is not None:
+        header.insert(3, _of_dead(int(dead.sum()), len(dead), len(record.probe_ids)))
+    if len(rows) < len(probes):
+        header.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
+    if not np.isfinite(maps[rows][:, places]).all():
+        header.append(("crossed out: the map is not finite", WRONG))
+    numbering = "a channel's number is the one at the left plus the one above"
+    header.append((numbering if offsets else "the number at the left is that of its row's first channel", PALE))
+    top = MARGIN + 18 * len(header) + 46
+    block = max(sizes.grid_height(len(shown)), _INPUT + 40) + _GAP
+    canvas = np.full((top + block * len(rows), sizes.width, 3), 255, np.uint8)
+    for number, (text, color) in enumerate(header):
+        write(canvas, (MARGIN, MARGIN + 18 * number), text, sizes.width - 2 * MARGIN, 15 if number == 0 else 13, color)
+    _color_bar(canvas, MARGIN + 18 * len(header) + 2, drawing, limits)
+    left = MARGIN + _INPUT + _GAP + _NUMBERS
+    for column, offset in enumerate(offsets):
+        write(canvas, (left + column * sizes.pitch, top - 17), f"+{offset}", sizes.pitch, 11, PALE)
+    pictures = _inputs(probes, rows, sizes)
+    for order, row in enumerate(rows):
+        y = top + order * block
+        _label(canvas, (MARGIN, y), probes, row, pictures[order])
+        grid = _grid(maps[row, places], gone, drawing, sizes, limits)
+        canvas[y : y + grid.shape[0], left : left + grid.shape[1]] = grid
+        for first in range(0, len(shown), drawing.columns):
+            at = y + first // drawing.columns * (sizes.height + sizes.gap) + max(0, sizes.height // 2 - 8)
+            write(canvas, (left - _NUMBERS, at), str(shown[first]), _NUMBERS - 4, 12, PALE)
+        canvas[y + block - _GAP // 2 - 1, MARGIN : sizes.width - MARGIN] = LINE
+    return Picture(canvas, sizes.factor > 1, drawing.format)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes in pixels: of a channel's picture, what lies between two, and how much has room on the sheet."""
+
+    factor: int
+    height: int
+    tile_width: int
+    gap: int
+    columns: int
+    channels: int
+    probes: int
+    depth: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], drawing: GridDrawing) -> _Sizes:
+        height, width = shape[-2:]
+        longer = max(height, width)
+        factor = max(1, drawing.tile // longer)
+        share = min(1.0, drawing.tile / longer)
+        h, w = max(1, round(height * share)) * factor, max(1, round(width * share)) * factor
+        # One pixel of the maps themselves, so that the grid is the chapter's, magnified; small maps would lose room.
+        gap = min(factor, _WIDEST_GAP)
+        across = MARGIN + _INPUT + _GAP + _NUMBERS + drawing.columns * (w + gap) - gap + MARGIN
+        tallest = max(min(drawing.max_sheet_pixels // across, TALLEST) - 200, h)
+        channels = min(shape[1], drawing.max_channels, max(1, tallest // (h + gap)) * drawing.columns)
+        block = max(-(-channels // drawing.columns) * (h + gap), _INPUT + 40) + _GAP
+        depth = shape[2] if len(shape) == 5 else 0
+        return cls(factor, h, w, gap, drawing.columns, channels, max(1, tallest // block), depth)
+
+    @property
+    def pitch(self) -> int:
+        return self.tile_width + self.gap
+
+    @property
+    def width(self) -> int:
+        grid = self.columns * self.pitch - self.gap
+        return max(MARGIN + _INPUT + _GAP + _NUMBERS + grid + MARGIN, _NARROWEST)
+
+    @property
+    def middle(self) -> int:
+        """The slice that is drawn."""
+        return self.depth // 2
+
+    def grid_height(self, channels: int) -> int:
+        return -(-channels // self.columns) * (self.height + self.gap) - self.gap
+
+
+def _grid(
+    maps: FloatArray, dead: npt.NDArray[np.bool_], drawing: GridDrawing, sizes: _Sizes, limits: tuple[float, float]
+) -> Pixels:
+    """Returns one probe's channels ``[C, h, w]`` or ``[C, d, h, w]`` as a coloured grid."""
+    shades = normalised(maps[None], drawing.scale, limits)[0]
+    broken = ~np.isfinite(maps).reshape(len(maps), -1).all(axis=1)
+    if sizes.depth:
+        shades = shades[:, sizes.middle]
+    size = sizes.height // sizes.factor, sizes.tile_width // sizes.factor
+    if shades.shape[1:] != size:
+        box = Image.Resampling.BOX
+        shades = np.stack([np.asarray(Image.fromarray(shade).resize(size[::-1], box)) for shade in shades])
+    colors = lookup_table(drawing.colormap)
+    tiles = colors[shades].repeat(sizes.factor, axis=1).repeat(sizes.factor, axis=2)
+    tiles[dead] = _hatched(sizes.height, sizes.tile_width)
+    for place in np.flatnonzero(broken):
+        cross_out(tiles[place])
+    grid = tiled(tiles, sizes.columns, sizes.gap, fill=colors[0])
+    # What remains of the last row is paper: there are no more channels.
+    if left := -len(tiles) % sizes.columns:
+        grid[-sizes.height :, (sizes.columns - left) * sizes.pitch :] = PAPER
+    return grid
+
+
+def _hatched(height: int, width: int) -> Pixels:
+    """A picture of grey stripes, which no colour map gives."""
+    stripes = (np.arange(height)[:, None] + np.arange(width)) % _STRIPE < 2
+    return np.where(stripes[..., None], np.array(_HATCH, np.uint8), np.array(_HATCHED, np.uint8))
+
+
+def _inputs(probes: ProbeSet, rows: list[int], sizes: _Sizes) -> list[Pixels]:
+    """Returns the probes' pictures, each at most 128 pixels a side; of clips and volumes the slice's middle frame."""
+    pixels = probes.pixels[rows]
+    if pixels.ndim == 5:
+        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
+        slices = max(sizes.depth, 1)
+        pixels = pixels[:, (2 * (slices // 2) + 1) * pixels.shape[1] // (2 * slices)]
+    small = fitted(pixels[:, None], _INPUT)
+    factor = max(1, _INPUT // max(small.shape[2:4]))
+    return list(enlarged(small, factor))
+
+
+def _label(canvas: Pixels, at: tuple[int, int], probes: ProbeSet, row: int, picture: Pixels) -> None:
+    x, y = at
+    height, width = picture.shape[:2]
+    canvas[y : y + height, x : x + width] = picture
+    write(canvas, (x, y + height + 3), f"#{probes.ids[row]}", _INPUT, 12, PALE)
+    if probes.labels is not None:
+        names = ", ".join(map(probes.class_name, true_classes(probes.labels[row])))
+        write(canvas, (x, y + height + 19), names, _INPUT, 13)
+
+
+def _offsets(shown: list[int], columns: int) -> list[int]:
+    """Returns what each column adds to the number of a row's first channel; nothing where that differs by row."""
+    found = [
+        {number - shown[place - place % columns] for place, number in enumerate(shown) if place % columns == column}
+        for column in range(min(columns, len(shown)))
+    ]
+    return [offset for (offset,) in found] if all(len(same) == 1 for same in found) else []
+
+
+def _counted(shape: tuple[int, ...], shown: int, channels: int) -> str:
+    what = f"all {channels} channels" if shown == channels else f"{shown} of {channels} channels, evenly chosen,"
+    # 3-D: a sheet has room for one slice.
+    slices = "" if len(shape) == 4 else f"; slice {shape[2] // 2 + 1} of {shape[2]} is drawn"
+    return f"{what} of {' x '.join(map(str, shape[2:]))}{slices}"
+
+
+def _of_dead(dead: int, channels: int, probes: int) -> tuple[str, Color]:
+    on = "this probe" if probes == 1 else f"all {probes} probes"
+    text = f"{dead} of {channels} channels dead: zero everywhere on {on}"
+    return (f"{text} (hatched)", WRONG) if dead else (text, INK)
+
+
+def _header(
+    record: ChannelRecord,
+    layer: str,
+    title: str,
+    drawing: GridDrawing,
+    probes: ProbeSet,
+) -> list[tuple[str, Color]]:
+    lines: list[tuple[str, Color]] = [
+        (f"{title}  {layer}", INK),
+        (f"{epoch_title(record.epoch)}, step {record.step}, {record.stage}; what each channel shows of a probe", INK),
+    ]
+    if probes.note:
+        lines.append((probes.note, WRONG))
+    how = (
+        "each map by itself, its mean in the middle; plain tile in the first colour: all zero on this probe"
+        if drawing.scale == "channel"
+        else "one scale for all channels and probes of this layer and step"
+    )
+    lines.append((f"colour scale '{drawing.scale}': {how}", PALE))
+    if probes.display_source:
+        lines.append((f"input pixels: {probes.display_source}", PALE))
+    return lines
+
+
+def _color_bar(canvas: Pixels, y: int, drawing: GridDrawing, limits: tuple[float, float]) -> None:
+    ends = (
+        ("mean - 2 deviations", "mean + 2 deviations")
+        if drawing.scale == "channel"
+        else tuple(f"{value:.3g}" for value in limits)
+    )
+    write(canvas, (MARGIN, y), ends[0], 140, 12, PALE)
+    start = MARGIN + (136 if drawing.scale == "channel" else 56)
+    canvas[y + 2 : y + 14, start : start + 128] = lookup_table(drawing.colormap)[None, ::2]
+    write(canvas, (start + 136, y), ends[1], 140, 12, PALE)

@@ -1,0 +1,51 @@
+"""The page of several runs, whatever they hold: CAMs in the viewer, sheets of channels below it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from lightning_gradcam.archive import Archive, Manifest
+from lightning_gradcam.channel_account import gallery_of
+from lightning_gradcam.errors import ArchiveError
+from lightning_gradcam.feature_plan import FeaturePlan
+from lightning_gradcam.pattern_plan import PatternPlan
+from lightning_gradcam.report import write_report
+from lightning_gradcam.study import ChannelStudy
+
+
+def write_page(archives: Sequence[Archive], path: str | os.PathLike[str], *, title: str | None = None) -> None:
+    """Writes one page of all runs, whole or not at all.
+
+    Args:
+        archives: Of any kind.
+        path: The page's file.
+        title: Of the page.
+
+    Raises:
+        ArchiveError: A run is damaged.
+        ConfigurationError: There is no run.
+        OSError: The file can't be written.
+    """
+    cams = [archive for archive in archives if archive.manifest.kind == "cams"]
+    channels = [archive for archive in archives if archive.manifest.kind != "cams"]
+    galleries = [gallery_of(archive, study_of(archive.manifest)) for archive in channels if archive.steps]
+    write_report(cams, path, galleries=galleries, title=title)
+
+
+def study_of(manifest: Manifest) -> ChannelStudy:
+    """Returns what a run of feature maps or filter patterns looked at, and how its sheets were drawn.
+
+    Args:
+        manifest: The run's.
+
+    Raises:
+        ArchiveError: What it says of that can't be used.
+    """
+    kind = FeaturePlan if manifest.kind == "features" else PatternPlan
+    try:
+        return kind.of_settings(manifest.name, list(manifest.layers), manifest.settings or {})
+    except (TypeError, ValueError) as error:
+        raise ArchiveError(
+            f"archive: the settings in the manifest of run {manifest.run} are damaged or of another version ({error})"
+        ) from error

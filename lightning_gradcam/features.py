@@ -1,0 +1,246 @@
+"""Feature maps: what every channel of some layers shows of some samples, from plain forwards without a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.capture import main_tensor
+from lightning_gradcam.errors import ConfigurationError, LayerError
+from lightning_gradcam.explanation import Explanation
+from lightning_gradcam.guard import preserved
+from lightning_gradcam.inputs import Forward, Inputs, caller
+from lightning_gradcam.layers import LayerSpec, resolve_layers
+from lightning_gradcam.layout import Layout, parse_layouts
+from lightning_gradcam.parts import check_layouts, check_model, eager, even, is_out_of_memory
+from lightning_gradcam.targets import Given, resolve_targets
+from lightning_gradcam.variants import full_precision
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMaps(Mapping[str, Tensor]):
+    """What the channels of some layers show; a read-only mapping from layer names to :attr:`activations`.
+
+    Attributes:
+        activations: Layer to feature maps ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D), as they are: signed and not
+            normalised; tokens and channels-last activations are brought into this form, class tokens left out.
+        chosen: Layer to the numbers of the channels that these are: all of them, or those that ``max_channels`` left.
+        dead: Layer to bool, one for each of **all** its channels: zero everywhere on all samples.
+        layouts: Layer to its layout.
+    """
+
+    activations: Mapping[str, Tensor]
+    chosen: Mapping[str, tuple[int, ...]]
+    dead: Mapping[str, Tensor]
+    layouts: Mapping[str, Layout]
+
+    def __getitem__(self, layer: str) -> Tensor:
+        return self.activations[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.activations)
+
+    def __len__(self) -> int:
+        return len(self.activations)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{layer!r}: {list(maps.shape)}" for layer, maps in self.activations.items())
+        return f"FeatureMaps({shapes})"
+
+
+def compute_feature_maps(
+    model: nn.Module,
+    inputs: Any,
+    layers: LayerSpec = "auto",
+    *,
+    layout: str | Mapping[str, str] | None = None,
+    picture: Tensor | None = None,
+    forward: Forward | None = None,
+    batch_size: int | None = None,
+    max_channels: int | None = None,
+) -> FeatureMaps:
+    """Returns what every channel of some layers shows of a batch.
+
+    The model comes back exactly as it was (see :func:`lightning_gradcam.guard.preserved`) and runs in evaluation mode
+    meanwhile, without a graph.
+
+    Args:
+        model: Any module.
+        inputs: The batch, as :func:`~lightning_gradcam.compute_cams` takes it.
+        layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the layer that Grad-CAM takes.
+        layout: What a layer's axes mean, where that can't be seen, as ``compute_cams`` takes it.
+        picture: Which of several inputs is the picture: that tensor itself.
+        forward: What to call instead of ``model`` on ``inputs``.
+        batch_size: How many samples go through the model at once, at most; default: all. Where the memory does not
+            suffice, half as many are tried.
+        max_channels: Of a layer with more channels, so many are kept, evenly chosen; default: all.
+
+    Returns:
+        The feature maps, float32 (float64 where the activations are), on the model's device.
+
+    Raises:
+        LayerError: A layer is not found, not reached, or has no spatial activation.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+        >>> maps = compute_feature_maps(model, torch.rand(2, 1, 5, 5), ["0", "1"])
+        >>> maps["1"].shape, maps.dead["1"].shape
+        (torch.Size([2, 4, 3, 3]), torch.Size([4]))
+    """
+    layouts = parse_layouts(layout)
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"model: got {model!r:.80}; give a torch.nn.Module, whose layers are looked at, and forward= for another"
+            " way to call it"
+        )
+    for name, value in (("batch_size", batch_size), ("max_channels", max_channels)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ConfigurationError(f"{name}: got {value!r}; give a whole number, 1 or more, or None for all")
+    with preserved(model):
+        whole = Inputs(inputs, picture)
+        return feature_maps(
+            model,
+            layers,
+            whole.part,
+            whole.samples,
+            run=caller(model, forward, None),
+            batch_size=batch_size,
+            layouts=layouts,
+            max_channels=max_channels,
+        )
+
+
+def feature_maps(
+    model: nn.Module,
+    layers: LayerSpec,
+    load: Callable[[int, int], Inputs],
+    samples: int,
+    *,
+    run: Forward,
+    batch_size: int | None = None,
+    layouts: Mapping[str, str] | None = None,
+    max_channels: int | None = None,
+    device: torch.device | str | None = None,
+    check: bool = True,
+    halve: bool = True,
+) -> FeatureMaps:
+    """Takes feature maps part by part; the model is in evaluation mode, and guarded by the caller.
+
+    Args:
+        model: The model.
+        layers: As :func:`compute_feature_maps` takes them.
+        load: Returns the inputs of the samples from one place to before another.
+        samples: How many there are.
+        run: From inputs to the model's output.
+        batch_size: How many samples go through the model at once; ``None``: all.
+        layouts: What the user says of layouts, by layer name; ``""`` stands for all.
+        max_channels: Of a layer with more channels, so many are kept, evenly chosen; ``None``: all.
+        device: Where the maps are kept; ``None``: where they were made. ``"cpu"`` bounds the device's memory.
+        check: Make sure that the layouts are possible; once is enough for a model.
+        halve: Take half as many samples at once where memory does not suffice.
+
+    Raises:
+        LayerError: A layer is not found, not reached, or has no spatial activation.
+    """
+    if not samples:
+        raise ConfigurationError("inputs: got an empty batch; give at least one sample")
+    known = dict(layouts or {})
+    if check:
+        check_model(model, samples, known)
+    modules: Mapping[str, nn.Module] | None = None
+    parts: list[_Part] = []
+    start, size = 0, even(samples, batch_size)
+    with eager(model), torch.no_grad():
+        while start < samples:
+            stop = min(start + size, samples)
+            inputs = load(start, stop)
+            # Only for what it knows of layers; it asks for nothing to be explained.
+            batch = Explanation(model, run, inputs, resolve_targets("predicted"), {}, Given(stop - start), known)
+            try:
+                if modules is None:
+                    modules = resolve_layers(model, layers, auto=batch.auto)
+                    if check:
+                        check_layouts(modules, known)
+                part = _part(batch, modules, max_channels, device)
+            except LayerError as error:
+                raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
+            except (RuntimeError, MemoryError) as error:
+                if stop - start == 1 or not halve or not is_out_of_memory(error):
+                    raise
+                part = None
+            if part is None:
+                # Outside the `except`: its traceback would hold the tensors of the attempt.
+                size = (stop - start + 1) // 2
+                continue
+            # What one part has shown holds for all: a last part of a single sample may not show it again.
+            known = {**known, **{name: str(layout) for name, layout in part.layouts.items()}}
+            parts.append(part)
+            start = stop
+    first = parts[0]
+    return FeatureMaps(
+        MappingProxyType({name: torch.cat([part.activations[name] for part in parts]) for name in first.activations}),
+        MappingProxyType(first.chosen),
+        MappingProxyType({name: torch.stack([part.dead[name] for part in parts]).all(0) for name in first.dead}),
+        MappingProxyType(first.layouts),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    activations: dict[str, Tensor]
+    chosen: dict[str, tuple[int, ...]]
+    dead: dict[str, Tensor]
+    layouts: dict[str, Layout]
+
+
+def _part(
+    batch: Explanation, modules: Mapping[str, nn.Module], most: int | None, device: torch.device | str | None
+) -> _Part:
+    found = _Part({}, {}, {}, {})
+    outputs = _outputs(batch, modules)
+    for name in modules:
+        output = outputs.pop(name)
+        layout = found.layouts[name] = batch.layout_of(name, output)
+        maps = layout.feature_map(output)
+        channels = maps.shape[1]
+        shown = min(channels, most or channels)
+        chosen = found.chosen[name] = tuple(place * channels // shown for place in range(shown))
+        found.dead[name] = (maps == 0).flatten(2).all(2).all(0).to(device)
+        # A copy, where not all are kept: a view would hold the whole.
+        kept = maps if shown == channels else maps[:, list(chosen)]
+        found.activations[name] = full_precision(kept).to(device).contiguous()
+    return found
+
+
+def _outputs(batch: Explanation, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Returns the layers' outputs in one forward; of a layer that is called several times, the last."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, _args: Any, output: Any) -> None:
+        main = main_tensor(output)
+        if main is None:
+            what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
+            raise LayerError(
+                f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a"
+                " layer that returns one, such as a convolution or the activation after it"
+            )
+        # The clone keeps a following in-place operation from overwriting what was stored.
+        found[name] = main[0].detach().clone()
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            stack.callback(module.register_forward_hook(partial(keep, name)).remove)
+        batch.run(batch.inputs.fresh())
+    if missing := [name for name in modules if name not in found]:
+        raise LayerError(
+            f"layers: {missing[0]!r} exists, but the forward never reached it (reached: {', '.join(found) or 'none'});"
+            " name a layer that the model's forward() calls"
+        )
+    return found

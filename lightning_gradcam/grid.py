@@ -1,0 +1,158 @@
+"""Channel grids: every channel of a layer side by side, sixteen a row, as tutorials on feature maps draw them.
+
+The grid and its normalisation are those of François Chollet, "Deep Learning with Python", 2nd edition, section 9.4.1,
+"Visualizing intermediate activations".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.drawing import lookup_table
+from lightning_gradcam.errors import DrawingError, did_you_mean
+from lightning_gradcam.picture import Pixels
+from lightning_gradcam.record import FloatArray
+
+Normalisation = Literal["channel", "layer"]
+
+
+@dataclass(frozen=True)
+class GridDrawing:
+    """How channel grids are drawn.
+
+    Attributes:
+        scale: ``"channel"`` (default): each map by itself, its mean in the middle of the colours and two standard
+            deviations to either end. ``"layer"``: one scale for all channels and probes of the layer at this step, from
+            0 (from the smallest value where any is negative) to the largest.
+        colormap: As in :class:`~lightning_gradcam.Drawing`.
+        columns: How many channels stand in a row.
+        tile: What a channel's longer side is brought to, in pixels: smaller maps are magnified by the largest whole
+            number that keeps below it, larger ones scaled down.
+        max_channels: A layer with more channels shows so many, evenly chosen and the same in every step, and says so.
+        format: Of the pictures, as in :class:`~lightning_gradcam.Drawing`.
+        max_sheet_pixels: A sheet of more pixels shows fewer probes, and if one alone is more, fewer channels; it says
+            so.
+
+    Raises:
+        DrawingError: An option is unknown or out of range.
+
+    Example:
+        >>> GridDrawing(scale="layer", colormap="gray").columns
+        16
+    """
+
+    scale: Normalisation = "channel"
+    colormap: str = "viridis"
+    columns: int = 16
+    tile: int = 64
+    max_channels: int = 256
+    format: str = "auto"
+    max_sheet_pixels: int = 16_000_000
+
+    def __post_init__(self) -> None:
+        for name, choices in (("scale", ("channel", "layer")), ("format", ("auto", "png", "jpeg", "webp"))):
+            if getattr(self, name) not in choices:
+                raise DrawingError(
+                    f"drawing.{name}: got {getattr(self, name)!r}{did_you_mean(str(getattr(self, name)), choices)}"
+                )
+        for name, least, most in (
+            ("columns", 1, 64),
+            ("tile", 8, 512),
+            ("max_channels", 1, 10**5),
+            ("max_sheet_pixels", 100_000, 10**9),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise DrawingError(f"drawing.{name}: got {value!r}; give a whole number from {least} to {most}")
+        lookup_table(self.colormap)
+
+
+def normalised(maps: FloatArray, scale: Normalisation, limits: tuple[float, float] | None = None) -> Pixels:
+    """Brings maps to 0…255, as the first of three steps: normalise, tile, colour.
+
+    ``"channel"`` is the chapter's: each map minus its mean, divided by its standard deviation, times 64, plus 128,
+    clipped to 0…255 and cut to whole numbers. An all-zero map stays 0; any other constant one becomes 128, where the
+    chapter's would divide by zero. ``"layer"`` is linear between two limits, rounded.
+
+    Args:
+        maps: ``[..., h, w]``; with a third axis of places, ``[N, C, d, h, w]``, mean and deviation are those of a
+            channel's whole volume.
+        scale: ``"channel"`` or ``"layer"``.
+        limits: What 0 and 255 stand for with ``"layer"``; default: those of ``maps``, see :func:`layer_limits`.
+
+    Returns:
+        uint8, of the same shape; places that are not finite are 0.
+
+    Example:
+        >>> maps = np.array([[[[1.0, 3.0]], [[0.0, 0.0]], [[5.0, 5.0]]]], np.float32)
+        >>> normalised(maps, "channel").tolist()
+        [[[[64, 192]], [[0, 0]], [[128, 128]]]]
+        >>> normalised(maps, "layer").tolist()
+        [[[[51, 153]], [[0, 0]], [[255, 255]]]]
+    """
+    finite = np.isfinite(maps)
+    # Plain float64: a deviation of float32 values in the thousands would be off by more than a shade.
+    values = np.where(finite, maps, 0.0).astype(np.float64)
+    if scale == "layer":
+        low, high = limits if limits is not None else layer_limits(maps)
+        shares = (values - low) / (high - low) if high > low else np.zeros_like(values)
+        shown = np.clip(shares * 255, 0, 255).round()
+    else:
+        axes = tuple(range(2, values.ndim)) if values.ndim > 3 else (-2, -1)
+        count = np.maximum(finite.sum(axis=axes, keepdims=True), 1)
+        centred = np.where(finite, values - values.sum(axis=axes, keepdims=True) / count, 0.0)
+        deviation = np.sqrt((centred**2).sum(axis=axes, keepdims=True) / count)
+        # Compared by their ends: the mean of equal numbers can differ from them in the last bit, and what is left would
+        # be stretched.
+        ends = (
+            np.where(finite, maps, np.inf).min(axis=axes, keepdims=True),
+            np.where(finite, maps, -np.inf).max(axis=axes, keepdims=True),
+        )
+        varied = (ends[0] < ends[1]) & (deviation > 0)
+        scores = np.divide(centred, deviation, out=np.zeros_like(values), where=np.broadcast_to(varied, values.shape))
+        empty = ~(np.where(finite, maps, 0) != 0).any(axis=axes, keepdims=True)
+        shown = np.where(empty, 0, np.clip(scores * 64 + 128, 0, 255))
+    return np.asarray(np.where(finite, shown, 0), np.uint8)
+
+
+def layer_limits(maps: FloatArray) -> tuple[float, float]:
+    """Returns what the ends of a layer's common scale stand for.
+
+    Args:
+        maps: All of the layer, of any shape.
+
+    Returns:
+        0 and the largest finite value; the smallest and the largest where any is negative.
+    """
+    values = maps[np.isfinite(maps)]
+    return (min(0.0, float(values.min())), float(values.max())) if values.size else (0.0, 0.0)
+
+
+def tiled(tiles: npt.NDArray[Any], columns: int = 16, gap: int = 1, fill: Any = 0) -> npt.NDArray[Any]:
+    """Puts pictures next to each other, row by row; what remains of the last row is filled.
+
+    Args:
+        tiles: ``[C, h, w]`` or ``[C, h, w, 3]``.
+        columns: How many stand in a row.
+        gap: How many pixels lie between two.
+        fill: What the gaps are filled with; the chapter's are 0.
+
+    Returns:
+        ``[rows * (h + gap) - gap, columns * (w + gap) - gap]``, with colours if ``tiles`` have any.
+
+    Example:
+        >>> tiled(np.array([[[1]], [[2]], [[3]]]), columns=2).tolist()
+        [[1, 0, 2], [0, 0, 0], [3, 0, 0]]
+    """
+    count, height, width = tiles.shape[:3]
+    rows = -(-count // columns)
+    grid = np.empty((rows * (height + gap) - gap, columns * (width + gap) - gap, *tiles.shape[3:]), tiles.dtype)
+    grid[:] = fill
+    for place in range(count):
+        y, x = place // columns * (height + gap), place % columns * (width + gap)
+        grid[y : y + height, x : x + width] = tiles[place]
+    return grid

@@ -1,0 +1,186 @@
+"""What all callbacks of this package have in common: which of Lightning's hooks does what on which rank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.host import Callback, Host, averages_before, check_forward, rank_zero_warn, siblings
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.run import Run, RunOptions
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+
+class ProbeCallback(Callback):
+    """Looks at the model with fixed probes after every validation, and leaves the training as it is.
+
+    The base of the public callbacks, which have the options; each hook gates and delegates to the :class:`Run`.
+
+    Args:
+        options: Checked.
+    """
+
+    # What errors and checkpoints call the callback, also where users derive their own from it.
+    _kind: ClassVar[str] = "ProbeCallback"
+
+    def __init__(self, options: RunOptions) -> None:
+        super().__init__()
+        self._options = options
+        self._trainer: Trainer | None = None
+        self._run = Run(options, self._find_log_dir)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles (of a tuner, of spawned ranks) have the options and no run: threads can't be copied."""
+        return {**vars(self), "_trainer": None, "_run": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begins anew."""
+        vars(self).update(state)
+        self._run = Run(self._options, self._find_log_dir)
+
+    @property
+    def name(self) -> str:
+        """The root of tags and the archive's folder."""
+        return self._options.study.name
+
+    @property
+    def probes(self) -> ProbeSet | None:
+        """The probes in use; ``None`` before training has started, and on other ranks than zero."""
+        return self._run.session.probes if self._run.session is not None else None
+
+    @property
+    def archive(self) -> Archive | None:
+        """The run's archive, to read while it grows and afterwards; ``None`` before training has started."""
+        return self._run.session.archive if self._run.session is not None else None
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in a checkpoint."""
+        return f"{type(self)._kind}{{'name': {self.name!r}}}"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses what can be seen to be wrong before any data is loaded."""
+        same = [other for other in siblings(trainer, ProbeCallback) if other.name == self.name]
+        if len(same) > 1:
+            kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
+            raise ConfigurationError(
+                f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; give"
+                " each a name= of its own"
+            )
+        if stage != "predict" and self._options.forward_fn is None:
+            check_forward(pl_module)
+        if self._trainer is not trainer:
+            self._trainer, self._run = trainer, Run(self._options, self._find_log_dir)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
+        self._start(Host(trainer, pl_module))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Under ``trainer.validate``: draws the probes and tries the configuration."""
+        host = Host(trainer, pl_module)
+        if host.stage == "validate":
+            self._start(host)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Under ``trainer.test``: draws the probes and tries the configuration."""
+        self._start(Host(trainer, pl_module))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Takes probes from data that can't be indexed."""
+        host = Host(trainer, pl_module)
+        if host.explains and dataloader_idx == 0:
+            self._run.meet(host, batch)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Likewise under ``trainer.test``."""
+        host = Host(trainer, pl_module)
+        if host.explains and dataloader_idx == 0:
+            self._run.meet(host, batch)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Likewise where there is no validation."""
+        host = Host(trainer, pl_module)
+        if self._run.waiting and not host.validates:
+            self._run.meet(host, batch)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Hands finished pictures to the loggers that can't be served in the background."""
+        if self._run.waiting:
+            self._run.start_or_wait(Host(trainer, pl_module))
+        self._run.settle()
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Explains already here, where another callback takes averaged weights away before this one's turn."""
+        host = Host(trainer, pl_module)
+        if self._run.waiting and host.stage == "validate":
+            self._run.start_or_wait(host)
+        if host.explains and not host.checking and host.ends_validation and averages_before(trainer, self):
+            self._run.ending(host)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Explains, if this validation is due."""
+        host = Host(trainer, pl_module)
+        if host.explains and not host.checking:
+            self._run.validated(host, averaged=averages_before(trainer, self))
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Under ``trainer.test``: starts where the first batch has made a lazy module's parameters."""
+        if self._run.waiting:
+            self._run.start_or_wait(Host(trainer, pl_module))
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Explains under ``trainer.test``."""
+        host = Host(trainer, pl_module)
+        if host.explains:
+            self._run.ended(host, host.step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Explains where there is no validation whose end could be used."""
+        host = Host(trainer, pl_module)
+        if host.explains and not host.validates:
+            self._run.ended(host, host.step - 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Has the whole run drawn, and waits until the last pictures are finished."""
+        self._run.conclude()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Stores which probes are in use and where the archive stands, in plain types."""
+        # Not `state_dict`: Lightning refuses two stateful callbacks of one key in the Trainer's constructor, before
+        # `setup` can say that they need different names.
+        if self._run.session is not None and trainer.is_global_zero:
+            checkpoint.setdefault("callbacks", {})[self.state_key] = self._run.state(self._run.session)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over probes and archive of the run that the checkpoint belongs to."""
+        self._run.resume(state_dict)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Closes the sinks: Lightning calls no ``teardown`` after an exception."""
+        self._run.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Closes the sinks and says where the archive is."""
+        self._run.close()
+        self._run.report(Host(trainer, pl_module))
+
+    def _start(self, host: Host) -> None:
+        if host.explains:
+            self._run.start_or_wait(host)
+        elif host.unsupported:
+            rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported} can be explained")
+
+    def _find_log_dir(self, host: Host) -> str | None:
+        """Callbacks side by side share the folder that the first of them has found."""
+        shared = [other._run.log_dir for other in siblings(host.trainer, ProbeCallback) if other._run.log_dir]
+        return shared[0] if shared else host.log_dir()

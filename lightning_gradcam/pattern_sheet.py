@@ -1,0 +1,222 @@
+"""From filters' patterns to the sheet of a layer: pictures side by side, eight a row, as the book chapter has them.
+
+François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.channels import ChannelRecord
+from lightning_gradcam.drawing import Format
+from lightning_gradcam.errors import DrawingError, did_you_mean
+from lightning_gradcam.grid import normalised, tiled
+from lightning_gradcam.picture import Picture, Pixels
+from lightning_gradcam.record import FloatArray
+from lightning_gradcam.render import MARGIN, TALLEST, epoch_title
+from lightning_gradcam.tiles import fitted
+from lightning_gradcam.typeset import INK, PALE, WRONG, Color, cross_out, write
+
+SILENT = "silent"
+# The chapter cuts 25 of 200 pixels off each side.
+_CUT = Fraction(25, 200)
+_GAP, _CAPTION = 5, 17
+_EMPTY = 232
+_NARROWEST = 480
+
+
+@dataclass(frozen=True)
+class PatternDrawing:
+    """How sheets of patterns are drawn.
+
+    Attributes:
+        columns: How many patterns stand in a row.
+        tile: What a pattern's longer side is brought to, in pixels: smaller ones are magnified by the largest whole
+            number that keeps below it, larger ones scaled down.
+        crop: Cut an eighth off each side, where the picture's edge shows, as the chapter does.
+        max_filters: A layer with more patterns shows the first ones, and says so; all of them are in the archive.
+        format: Of the pictures, as in :class:`~lightning_gradcam.Drawing`.
+
+    Raises:
+        DrawingError: An option is unknown or out of range.
+
+    Example:
+        >>> PatternDrawing(columns=4).tile
+        168
+    """
+
+    columns: int = 8
+    tile: int = 168
+    crop: bool = True
+    max_filters: int = 256
+    format: Format = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("columns", 1, 64), ("tile", 32, 512), ("max_filters", 1, 10**5)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise DrawingError(f"drawing.{name}: got {value!r}; give a whole number from {least} to {most}")
+        if not isinstance(self.crop, bool):
+            raise DrawingError(f"drawing.crop: got {self.crop!r}; give true or false")
+        formats = ("auto", "png", "jpeg", "webp")
+        if self.format not in formats:
+            raise DrawingError(f"drawing.format: got {self.format!r}{did_you_mean(str(self.format), formats)}")
+
+
+def deprocessed(pictures: FloatArray) -> Pixels:
+    """Brings pictures from a model's input space to 0…255, as the chapter's ``deprocess_image`` before its crop.
+
+    Each picture minus its mean, divided by its standard deviation, times 64, plus 128, clipped to 0…255 and cut to
+    whole numbers; mean and deviation are those of all channels together, and of the edges too.
+
+    Args:
+        pictures: ``[..., c, H, W]``.
+
+    Returns:
+        uint8, of the same shape; a constant picture becomes 128 (0 where it is 0), what is not finite 0.
+
+    Example:
+        >>> deprocessed(np.array([[[1.0, 3.0]]], np.float32)).tolist()
+        [[[64, 192]]]
+    """
+    # One map each, so that its channels have one scale in common.
+    flat = pictures.reshape(-1, pictures.shape[-3] * pictures.shape[-2], pictures.shape[-1])
+    return normalised(flat, "channel").reshape(pictures.shape)
+
+
+def cropped(pictures: Pixels) -> Pixels:
+    """Cuts an eighth off each side, 25 of 200 pixels, or 3 of 28: gradients at the edges see the padding.
+
+    Args:
+        pictures: ``[..., H, W]``.
+
+    Example:
+        >>> cropped(np.zeros((3, 200, 28), np.uint8)).shape
+        (3, 150, 22)
+    """
+    top, left = (int(size * _CUT) for size in pictures.shape[-2:])
+    return pictures[..., top : pictures.shape[-2] - top, left : pictures.shape[-1] - left]
+
+
+def in_colour(pictures: Pixels) -> Pixels:
+    """Turns ``[F, c, H, W]`` into ``[F, H, W, 3]``: one channel as grey, three or four as colour, others as their mean.
+
+    Example:
+        >>> in_colour(np.full((1, 1, 2, 2), 7, np.uint8))[0, 0, 0].tolist()
+        [7, 7, 7]
+    """
+    channels = pictures.shape[1]
+    if channels in (3, 4):
+        chosen = pictures[:, :3]
+    else:
+        mean = pictures.mean(axis=1, keepdims=True).round().astype(np.uint8)
+        chosen = mean.repeat(3, axis=1)
+    return np.ascontiguousarray(chosen.transpose(0, 2, 3, 1))
+
+
+def pattern_sheet(
+    record: ChannelRecord,
+    layer: str,
+    *,
+    drawing: PatternDrawing,
+    title: str,
+    settings: str = "",
+    note: str = "",
+) -> Picture:
+    """Draws a layer's patterns, each with its filter's number and the mean activation that it reaches.
+
+    A filter that never had a gradient stays empty: what is there is the noise that the ascent began with.
+
+    Args:
+        record: Of the kind ``"patterns"``.
+        layer: Which layer of the record.
+        drawing: Columns and sizes.
+        title: The sheet's first line.
+        settings: How the patterns were found, for the header.
+        note: A remark for the header, for instance that the data is drawn.
+    """
+    whole, numbers = record.channels[layer], record.chosen[layer]
+    named = record.numbers.get(layer, {})
+    reached = named.get("activation", np.full(len(numbers), np.nan, np.float32))
+    silent = np.asarray(named.get(SILENT, np.zeros(len(numbers), np.float32)) > 0)
+    shown = min(len(numbers), drawing.max_filters, _most(whole.shape, drawing))
+    pictures = deprocessed(whole[:shown])
+    tiles = in_colour(cropped(pictures) if drawing.crop else pictures)
+    factor = max(1, drawing.tile // max(tiles.shape[1:3]))
+    tiles = fitted(tiles[:, None], drawing.tile)[:, 0].repeat(factor, axis=1).repeat(factor, axis=2)
+    broken = np.asarray(~np.isfinite(whole[:shown]).all(axis=(1, 2, 3)))
+    cells = [
+        _cell(tile, number, float(value), silent=bool(quiet), broken=bool(bad))
+        for tile, number, value, quiet, bad in zip(tiles, numbers, reached, silent, broken, strict=False)
+    ]
+    grid = tiled(np.stack(cells), min(drawing.columns, shown), _GAP, fill=255)
+    header = _header(record, layer, title, settings, note, shown, drawing.crop, silent, broken)
+    top = MARGIN + 18 * len(header) + 8
+    width = max(grid.shape[1] + 2 * MARGIN, _NARROWEST)
+    canvas = np.full((top + grid.shape[0] + MARGIN, width, 3), 255, np.uint8)
+    for place, (text, color) in enumerate(header):
+        write(canvas, (MARGIN, MARGIN + 18 * place), text, width - 2 * MARGIN, 15 if place == 0 else 13, color)
+    canvas[top : top + grid.shape[0], MARGIN : MARGIN + grid.shape[1]] = grid
+    return Picture(canvas, factor > 1, drawing.format)
+
+
+def _most(shape: tuple[int, ...], drawing: PatternDrawing) -> int:
+    """Returns how many patterns have room on a sheet: picture files have a greatest height."""
+    height, width = shape[-2:]
+    row = round(drawing.tile * height / max(height, width)) + _CAPTION + _GAP
+    return max(1, (TALLEST - 200) // row) * drawing.columns
+
+
+def _cell(tile: Pixels, number: int, value: float, *, silent: bool, broken: bool) -> Pixels:
+    """A pattern with its caption."""
+    height, width = tile.shape[:2]
+    cell = np.full((height + _CAPTION, width, 3), 255, np.uint8)
+    cell[:height] = _EMPTY if silent or broken else tile
+    if broken:
+        cross_out(cell[:height])
+    elif silent:
+        write(cell[:height], (4, height // 2 - 9), "no gradient", width - 6, 12, PALE)
+    head = f"{number}"
+    tail = "not finite" if broken else "silent" if silent else f"{value:.3g}" if np.isfinite(value) else ""
+    write(cell, (0, height + 1), head, width, 12, INK)
+    left = 8 * len(head) + 6
+    write(cell, (left, height + 1), tail, max(1, width - left), 12, WRONG if broken else PALE)
+    return cell
+
+
+def _header(
+    record: ChannelRecord,
+    layer: str,
+    title: str,
+    settings: str,
+    note: str,
+    shown: int,
+    crop: bool,
+    silent: npt.NDArray[np.bool_],
+    broken: npt.NDArray[np.bool_],
+) -> Sequence[tuple[str, Color]]:
+    what = "patterns that each filter responds to most"
+    lines: list[tuple[str, Color]] = [
+        (f"{title}  {layer}", INK),
+        (f"{epoch_title(record.epoch)}, step {record.step}, {record.stage}; {what}", INK),
+    ]
+    if note:
+        lines.append((note, WRONG))
+    if settings:
+        lines.append((settings, PALE))
+    edges = ", an eighth of each side cut off" if crop else ""
+    lines.append((f"grey = each pattern's own mean, black and white two deviations from it{edges}", PALE))
+    count = len(record.chosen[layer])
+    parts = [f"{shown} of {count} patterns, the first ones; all are in the archive"] if shown < count else []
+    parts.append("below: filter, mean activation reached")
+    parts.append(f"{int(silent.sum())} silent (no gradient from the start on)")
+    # On every sheet, so that its layout is the same in all epochs.
+    lines.append(("; ".join(parts), PALE))
+    if broken.any():
+        lines.append((f"{int(broken.sum())} not finite", WRONG))
+    return lines

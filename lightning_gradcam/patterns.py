@@ -1,0 +1,262 @@
+"""What each filter of a layer responds to most: patterns, by gradient ascent in input space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.ascent import Ascent, Parametrisation, spatial_axes
+from lightning_gradcam.errors import CaptureError, ConfigurationError, LayerError
+from lightning_gradcam.guard import preserved
+from lightning_gradcam.inputs import Forward
+from lightning_gradcam.layers import LayerSpec, mixing_layers, named_layers
+from lightning_gradcam.layout import Layout
+from lightning_gradcam.parts import eager, is_out_of_memory
+from lightning_gradcam.route import Route, find_routes
+
+Filters = int | Sequence[int] | None
+Progress = Callable[[int, int], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPatterns:
+    """The patterns of one layer's filters.
+
+    Attributes:
+        filters: Which filters these are, by number.
+        pictures: A picture for each, ``[F, *shape]`` in the model's input space, as the ascent has left it.
+        activations: What each reaches with its picture: the mean of its activation without the border, ``[F]``.
+        silent: Where no step had a gradient, so that the picture is the start, bool ``[F]``: a ReLU that is closed
+            everywhere, for instance.
+        layout: What the axes of the layer's output mean.
+    """
+
+    filters: tuple[int, ...]
+    pictures: Tensor
+    activations: Tensor
+    silent: Tensor
+    layout: Layout
+
+
+def filter_patterns(
+    model: nn.Module,
+    layers: LayerSpec,
+    shape: Sequence[int],
+    *,
+    filters: Filters = None,
+    steps: int = 30,
+    step_size: float | None = None,
+    border: int = 2,
+    seed: int = 0,
+    jitter: int = 0,
+    total_variation: float = 0.0,
+    parametrisation: Parametrisation = "pixels",
+    value_range: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 64,
+    forward: Forward | None = None,
+    layout: str | Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, LayerPatterns]:
+    """Finds the picture that each filter responds to most, as the chapter "Interpreting what convnets learn" does.
+
+    François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2: from a start of uniform noise
+    between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation, divided by its L2 norm. All
+    filters of a layer go through the model as one batch, each with a picture, start and norm of its own; the forward
+    ends at the layer. The model comes back exactly as it was (see :func:`lightning_gradcam.guard.preserved`) and runs
+    in evaluation mode meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
+
+    A convolution with nothing but linear layers before it responds, in the mean over all places, to a plain colour;
+    patterns begin behind the first ReLU or stride.
+
+    Args:
+        model: Any module that takes a batch of pictures, normalised or not.
+        layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
+            output.
+        shape: That of one picture, without the batch's axis: ``(3, 224, 224)``.
+        filters: ``None`` (default): all. A number: so many, the first ones, as the chapter takes the first 64. A list:
+            these, counted from 0.
+        steps: See :class:`~lightning_gradcam.ascent.Ascent` for this and the next ones.
+        step_size: ``None``: the chapter's 10, scaled to the picture's size.
+        border: Places at each side of the feature map that do not count; fewer where it is small.
+        seed: Each filter has a start of its own, which does not depend on the others that are asked for.
+        jitter: In pixels.
+        total_variation: A weight.
+        parametrisation: ``"pixels"`` or ``"fourier"``.
+        value_range: What black and white are in the model's inputs.
+        batch_size: How many pictures go through the model at once, at most; fewer where the memory does not suffice.
+        forward: Called instead of ``model`` on pictures ``[F, *shape]``, for instance to normalise them:
+            ``lambda x: model((x - mean) / std)``.
+        layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
+            layer names to these.
+        progress: Called after each step with how many steps of pictures are done, and how many there are.
+
+    Returns:
+        Layer name to its patterns, on the model's device, in float32 (float64 where the parameters are).
+
+    Raises:
+        LayerError: A layer is not found, not reached or has no feature map, or a filter does not exist.
+        CaptureError: No gradient leads from the layer back to the input.
+        ConfigurationError: Another option is out of range, or the model does not take pictures of this shape.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+        >>> found = filter_patterns(model, "0", (1, 8, 8), filters=[3, 1])["0"]
+        >>> found.filters, found.pictures.shape
+        ((3, 1), torch.Size([2, 1, 8, 8]))
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(f"model: got {model!r:.80}; give a torch.nn.Module, whose filters are looked at")
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more")
+    own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
+    ascent = Ascent(steps, step_size, border, seed, jitter, total_variation, parametrisation, value_range)
+    like = torch.empty((0, *_checked(shape)), dtype=own.dtype, device=own.device)
+    with preserved(model):
+        return climb(
+            model, layers, forward or model, like, ascent, filters, layout, batch_size=batch_size, progress=progress
+        )
+
+
+def climb(
+    model: nn.Module,
+    layers: LayerSpec,
+    run: Forward,
+    like: Tensor,
+    ascent: Ascent,
+    filters: Filters = None,
+    layout: str | Mapping[str, str] | None = None,
+    *,
+    batch_size: int = 64,
+    halve: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, LayerPatterns]:
+    """Does what :func:`filter_patterns` says; the model is in evaluation mode, and guarded by the caller.
+
+    Args:
+        model: The model.
+        layers: Likewise.
+        run: Called with pictures.
+        like: Any batch of pictures: shape, dtype and device of what the model takes.
+        ascent: How.
+        filters: Likewise.
+        layout: Likewise.
+        batch_size: Likewise.
+        halve: Take half as many pictures at once where memory does not suffice.
+        progress: Likewise.
+    """
+    if not like.is_floating_point():
+        raise ConfigurationError(
+            f"inputs: the model takes {like.dtype}, along which no gradient leads; give a forward that takes"
+            " floating-point pictures"
+        )
+    found: dict[str, LayerPatterns] = {}
+    with eager(model):
+        routes = find_routes(model, layers, run, like, ascent, layout)
+        chosen = {name: _chosen(name, filters, route.channels) for name, route in routes.items()}
+        total, done = sum(map(len, chosen.values())) * ascent.steps, 0
+        # Samples that influence each other would make a pattern depend on the filters beside it.
+        size = 1 if mixing_layers(named_layers(model)) else batch_size
+        for name, route in routes.items():
+            parts: list[tuple[Tensor, Tensor, Tensor]] = []
+            start, numbers = 0, chosen[name]
+            while start < len(numbers):
+                part = numbers[start : start + size]
+                climbed = _attempt(route, ascent, part, like, halve, progress and partial(_tell, progress, done, total))
+                if climbed is None:
+                    size = (len(part) + 1) // 2
+                    continue
+                parts.append(climbed)
+                start, done = start + len(part), done + len(part) * ascent.steps
+            pictures, activations, silent = (torch.cat(values) for values in zip(*parts, strict=True))
+            found[name] = LayerPatterns(tuple(numbers), pictures, activations, silent, route.layout)
+    return found
+
+
+def _tell(progress: Progress, done: int, total: int, more: int) -> None:
+    progress(done + more, total)
+
+
+def _attempt(
+    route: Route,
+    ascent: Ascent,
+    filters: Sequence[int],
+    like: Tensor,
+    halve: bool,
+    told: Callable[[int], None] | None,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """``None`` where the memory does not suffice; the error's traceback would hold the tensors of the attempt."""
+    try:
+        return _climbed(route, ascent, filters, like, told)
+    except (RuntimeError, MemoryError) as error:
+        if len(filters) == 1 or not halve or not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _climbed(
+    route: Route, ascent: Ascent, filters: Sequence[int], like: Tensor, told: Callable[[int], None] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns pictures, what they reach, and which filters never had a gradient."""
+    # Half precision would lose steps: near 0.5, bfloat16 counts in 1/256.
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    shape = tuple(like.shape[1:])
+    axes, length = spatial_axes(shape), ascent.step_length(shape)
+    pictures = ascent.start(filters, shape, dtype).to(like.device)
+    silent = torch.ones(len(filters), dtype=torch.bool, device=like.device)
+    for step, move in enumerate(ascent.moves(len(axes))):
+        moved = pictures.roll(move, axes) if any(move) else pictures
+        gradients = route.gradients(moved, filters, like.dtype)
+        if gradients is None and not route.forced:
+            route = replace(route, forced=True)
+            gradients = route.gradients(moved, filters, like.dtype)
+        if gradients is None:
+            raise CaptureError(
+                f"layers: no gradient leads from {route.name!r} back to the input (a detach(), torch.inference_mode()"
+                " or NumPy in the model's own forward, or inputs that it looks up or rounds); name a layer before"
+                " that, or give a forward without it"
+            )
+        gradients = gradients.roll([-by for by in move], axes) if any(move) else gradients
+        silent &= (gradients == 0).flatten(1).all(1)
+        pictures = pictures + length * ascent.direction(gradients, pictures)
+        if told is not None:
+            told((step + 1) * len(filters))
+    reached = route.responses(pictures.to(like.dtype, copy=True), filters).detach().mean(1)
+    return pictures, reached, silent
+
+
+def _chosen(name: str, filters: Filters, channels: int) -> list[int]:
+    """Returns the numbers of the filters that are meant, of a layer with so many."""
+    if filters is None:
+        return list(range(channels))
+    what = (
+        f"{name!r} has {channels} filters, 0 to {channels - 1}; give some of these, a number of them, or None for all"
+    )
+    try:
+        if isinstance(filters, Sequence) and not isinstance(filters, str):
+            numbers = [index(number) for number in filters if not isinstance(number, bool)]
+            if not numbers or len(numbers) < len(filters):
+                raise TypeError
+        else:
+            numbers = [] if isinstance(filters, bool) else list(range(min(index(filters), channels)))
+    except TypeError:
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers) or not 0 <= min(numbers) <= max(numbers) < channels:
+        raise LayerError(f"filters: got {filters!r:.60}, but {what}")
+    return numbers
+
+
+def _checked(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns a picture's shape, where it is one."""
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    if not 2 <= len(sizes) <= 4 or any(not isinstance(s, int) or isinstance(s, bool) or s < 1 for s in sizes):
+        raise ConfigurationError(
+            f"shape: got {shape!r:.60}; give that of one picture, without the batch's axis, such as (3, 224, 224)"
+        )
+    return sizes

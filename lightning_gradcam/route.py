@@ -1,0 +1,161 @@
+"""The way from pictures to a layer's feature map, and no further, with the gradient all the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.ascent import Ascent
+from lightning_gradcam.capture import capture, differentiate, main_tensor
+from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean
+from lightning_gradcam.inputs import Forward
+from lightning_gradcam.layers import LayerSpec, has_square_strides, named_layers, resolve_layers
+from lightning_gradcam.layout import Layout, find_layout, parse_layouts, picture_size
+from lightning_gradcam.survey import Survey, mixed
+from lightning_gradcam.variants import full_precision
+
+
+class _Reached(BaseException):
+    """The layer has been called; what follows it need not run. Models catch `Exception`, and must not catch this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """The way from pictures to a layer's feature map.
+
+    Attributes:
+        model: The model.
+        name: The layer's name.
+        module: The layer.
+        run: From pictures on.
+        layout: What the axes of the layer's output mean.
+        channels: How many filters it has.
+        calls: How often it is called in one forward; its last call counts.
+        border: Left out of what is maximised, along each axis of places.
+        whole: Run the forward to its end.
+        forced: Record a graph where the model's own forward switches that off.
+    """
+
+    model: nn.Module
+    name: str
+    module: nn.Module
+    run: Forward
+    layout: Layout
+    channels: int
+    calls: int
+    border: tuple[int, ...]
+    whole: bool
+    forced: bool = False
+
+    def responses(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
+        """Returns each filter's activations in its own picture, without the border, ``[F, places]``."""
+        features = self.layout.feature_map(self._output(pictures))
+        own = full_precision(features[torch.arange(len(filters)), list(filters)])
+        for axis, border in enumerate(self.border, 1):
+            own = own.narrow(axis, border, own.shape[axis] - 2 * border)
+        return own.flatten(1)
+
+    def gradients(self, pictures: Tensor, filters: Sequence[int], dtype: torch.dtype) -> Tensor | None:
+        """Returns the gradient of each filter's summed activation in its own picture; ``None``: none comes back."""
+        source = pictures.detach().requires_grad_()
+        # Not the mean, which halves the range that float16 has left; the norm is divided out.
+        (found,) = differentiate(self.responses(source.to(dtype, copy=True), filters).sum(1), [source])
+        return found
+
+    def _output(self, pictures: Tensor) -> Tensor:
+        kept: list[Tensor] = []
+        calls = 0
+
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            nonlocal calls
+            calls += 1
+            tensor = main_tensor(output)
+            if tensor is not None:
+                # Where the forward goes on, an operation in place could follow.
+                kept[:] = [tensor[0].clone() if self.whole else tensor[0]]
+            if calls == self.calls and not self.whole:
+                raise _Reached
+
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.callback(self.module.register_forward_hook(keep).remove)
+            for part in self.model.modules() if self.forced else ():
+                stack.callback(part.register_forward_pre_hook(_record).remove)
+            with suppress(_Reached):
+                self.run(pictures)
+        if not kept:
+            raise LayerError(f"layers: the forward reached {self.name!r} in its first run, and not in a later one")
+        return kept[0]
+
+
+def _record(_module: nn.Module, _args: Any) -> None:
+    torch.set_grad_enabled(True)
+
+
+def find_routes(
+    model: nn.Module,
+    layers: LayerSpec,
+    run: Forward,
+    like: Tensor,
+    ascent: Ascent,
+    layout: str | Mapping[str, str] | None,
+) -> dict[str, Route]:
+    """Looks for layers, and how they are reached: one whole forward of two pictures shows it.
+
+    Args:
+        model: In evaluation mode, guarded by the caller.
+        layers: As :func:`~lightning_gradcam.filter_patterns` takes them.
+        run: Called with pictures.
+        like: Any batch of pictures: shape, dtype and device of what the model takes.
+        ascent: For the two pictures, and the border.
+        layout: What a layer's axes mean.
+
+    Raises:
+        LayerError: A layer is not found, not reached or has no feature map.
+        ConfigurationError: The model does not take such pictures.
+    """
+    given, available = parse_layouts(layout), named_layers(model)
+    if unknown := [name for name in given if name and name not in available]:
+        raise LayerError(f"layout: layer {unknown[0]!r} not found{did_you_mean(unknown[0], available)}")
+    shape = tuple(like.shape[1:])
+    size = picture_size(torch.empty((1, *shape), device="meta"))
+    pictures = ascent.start((0, 1), shape, torch.float64).to(like)
+
+    def survey() -> Survey:
+        return Survey(model, lambda: run(pictures.clone()), samples=2, picture=size, given=given)
+
+    modules = resolve_layers(model, layers, auto=lambda: survey().auto(mixed))
+    with capture(modules, whole_graph=True) as captured:
+        try:
+            run(pictures.clone().requires_grad_().clone())
+        except LightningGradCAMError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"shape: the model fails on pictures {list(pictures.shape)} ({type(error).__name__}: {error}); give"
+                " the shape of one picture without the batch's axis, and forward= where the model takes more than that"
+            ) from error
+        shapes = {name: tuple(activation.shape) for name, activation in captured.activations.items()}
+        calls = dict(captured.calls)
+    # FSDP2 keeps account of each forward's end.
+    whole = any("FSDPModule" in {kind.__name__ for kind in type(part).__mro__} for part in model.modules())
+    found = {}
+    for name, module in modules.items():
+        known = find_layout(
+            name,
+            shapes[name],
+            samples=2,
+            picture=size,
+            given=given.get(name, given.get("")),
+            square=len(shapes[name]) == 3 and has_square_strides(model),
+        )
+        known = survey().layout(name) if known is None else known
+        border = tuple(min(ascent.border, (places - 1) // 2) for places in known.grid)
+        channels = shapes[name][known.axes.index("C")]
+        found[name] = Route(model, name, module, run, known, channels, calls[name], border, whole)
+    return found

@@ -1,0 +1,181 @@
+"""What a callback looks at in every logged step: CAMs, feature maps or filter patterns, behind one interface.
+
+A run (``run.py``) and its session (``session.py``) know only this: a study looks at the model on the training thread,
+and its account has the record of what was found measured and drawn on the worker.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+
+from lightning_gradcam.archive import Archive, Manifest
+from lightning_gradcam.channels import ChannelRecord
+from lightning_gradcam.inputs import Forward, Inputs
+from lightning_gradcam.picture import Picture
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord
+from lightning_gradcam.sinks import Evolution, Histogram, Numbers
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+# What one logged step found, frozen and on the CPU.
+Record = CamRecord | ChannelRecord
+
+
+class Study(ABC):
+    """What is looked at, in plain values; carried out on the training thread.
+
+    Attributes:
+        name: The root of tags and the archive's folder.
+        evolution: Draw the run as a whole, on the way and at its end.
+    """
+
+    name: str
+    evolution: bool
+
+    @abstractmethod
+    def explain(
+        self,
+        model: nn.Module,
+        load: Callable[[int, int], Inputs],
+        probes: ProbeSet,
+        forward: Forward,
+        *,
+        halve: bool = True,
+    ) -> Any:
+        """Looks at the model, and returns what it found, on the model's device.
+
+        Args:
+            model: In evaluation mode, guarded by the caller.
+            load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
+            probes: The run's.
+            forward: From inputs to the model's output.
+            halve: Take half as many probes at once where memory does not suffice.
+        """
+
+    def of(self, probes: ProbeSet) -> Self:
+        """Returns the study with what it takes from the probes, such as the names of classes."""
+        return self
+
+    @abstractmethod
+    def pinned(self, found: Any) -> Self:
+        """Returns the study with what the first look has found out, so that it is looked for once a run."""
+
+    @abstractmethod
+    def manifest(self, probes: ProbeSet, found: Any, run: str) -> Manifest:
+        """Returns what an archive of such records says of itself.
+
+        Args:
+            probes: The run's.
+            found: What :meth:`explain` returned.
+            run: The run's own id.
+        """
+
+    @abstractmethod
+    def record(self, found: Any, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> Record:
+        """Copies what was found to the CPU, and freezes it.
+
+        Args:
+            found: What :meth:`explain` returned.
+            probes: The run's.
+            epoch: Counted from 0.
+            step: The x value.
+            stage: ``"fit"``, ``"validate"`` or ``"test"``.
+        """
+
+
+class ChannelStudy(Study):
+    """A study of the channels of some layers, whose records are :class:`~lightning_gradcam.channels.ChannelRecord`.
+
+    Attributes:
+        title: What its sheets show, such as ``"Feature maps"``.
+        curve: The number that the report draws over the steps, one of :meth:`numbers`, and what it is called there.
+    """
+
+    title: ClassVar[str]
+    curve: ClassVar[tuple[str, str]]
+
+    @abstractmethod
+    def sheet(self, record: ChannelRecord, layer: str, probes: ProbeSet) -> Picture:
+        """Draws one layer's channels.
+
+        Args:
+            record: The step.
+            layer: Which of its layers.
+            probes: The run's.
+        """
+
+    @abstractmethod
+    def numbers(self, record: ChannelRecord) -> Mapping[str, Mapping[str, float]]:
+        """Returns the step's numbers, by layer and name."""
+
+    def tag(self, layer: str) -> str:
+        """Returns the loggers' tag of one sheet."""
+        return f"{self.name}/{layer}"
+
+
+class Account(ABC):
+    """What a session tells of its steps, in their order; on the worker, without torch.
+
+    Attributes:
+        study: What is looked at.
+        probes: The run's fixed inputs.
+        count: How many steps there were.
+    """
+
+    def __init__(self, study: Any, probes: ProbeSet) -> None:
+        self.study = study
+        self.probes = probes
+        self.count = 0
+
+    @abstractmethod
+    def remember(self, record: Any) -> None:
+        """Takes a step into account that was recorded earlier."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Begins anew: training goes on from an earlier step."""
+
+    @abstractmethod
+    def measured(self, record: Any) -> Any:
+        """Returns the record with its numbers; asked again for the latest one, it returns the same."""
+
+    @abstractmethod
+    def pictures(self, record: Any) -> dict[str, Picture]:
+        """Returns the sheets of one step, by tag."""
+
+    @abstractmethod
+    def means(self, record: Any) -> dict[str, float]:
+        """Returns a measured step's numbers, by tag."""
+
+    def histograms(self, record: Any) -> Mapping[str, Histogram]:
+        """Returns a step's histograms, by tag; none by default."""
+        return {}
+
+    def remarks(self, record: Any) -> Iterable[str]:
+        """Returns what the user is to be warned of after a measured step; nothing by default."""
+        return ()
+
+    def evolution(self, archive: Archive, *, ended: bool, rows: bool) -> Evolution | None:
+        """Draws the run so far, and writes it into the archive's folder; nothing by default.
+
+        Args:
+            archive: Its steps, one at least.
+            ended: The run is over.
+            rows: Some sink has tables.
+        """
+        return None
+
+    def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
+        """Yields what only the end of a run can tell of its steps; nothing by default."""
+        return iter(())
+
+    @abstractmethod
+    def report(self, archive: Archive) -> None:
+        """Writes the run's page into the archive's folder."""
