@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from lightning_gradcam import GradCAMCallback
-from lightning_gradcam.report import REPORT
+from lightning_gradcam.commands.where import where_to_look
 
 # The example's other files stand beside this one, also when it is imported from elsewhere and not run as a script.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -25,7 +24,8 @@ from fashion_mnist_data import FashionMNISTDataModule
 from fashion_mnist_model import FashionMNISTClassifier
 from fashion_mnist_report import report
 
-__all__ = ["FashionMNISTClassifier", "FashionMNISTDataModule", "main"]
+# The callback among them, so that its bare name can be used in YAML, too.
+__all__ = ["FashionMNISTClassifier", "FashionMNISTDataModule", "GradCAMCallback", "main"]
 
 
 class FashionMNISTCLI(LightningCLI):
@@ -46,7 +46,7 @@ class FashionMNISTCLI(LightningCLI):
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         if self.trainer.is_global_zero:
             print(report(self.trainer, self.model, self.datamodule))
-            print(_where_to_look(self.trainer.callbacks, self.trainer.loggers))  # type: ignore[attr-defined]
+            print(where_to_look(self.trainer.callbacks, self.trainer.loggers))  # type: ignore[attr-defined]
 
 
 def main(args: ArgsType = None) -> FashionMNISTCLI:
@@ -58,24 +58,6 @@ def main(args: ArgsType = None) -> FashionMNISTCLI:
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
     )
-
-
-def _where_to_look(callbacks: Sequence[object], loggers: Sequence[object]) -> str:
-    lines = []
-    for logger in loggers:
-        if type(logger).__name__ == "TensorBoardLogger":
-            lines.append(f"  tensorboard --logdir {logger.save_dir}    (tab GRAD-CAM)")  # type: ignore[attr-defined]
-        elif type(logger).__name__ == "WandbLogger":
-            offline = os.environ.get("WANDB_MODE") == "offline"
-            folder = Path(logger.experiment.dir).parent  # type: ignore[attr-defined]
-            lines.append(f"  {'offline run, upload with: wandb sync' if offline else 'W&B files:'} {folder}")
-    for callback in callbacks:
-        if isinstance(callback, GradCAMCallback) and callback.archive is not None:
-            page = Path(callback.archive.path, REPORT)
-            if page.exists():
-                lines.append(f"  {page}    (open it in a browser)")
-            lines.append(f"  {callback.archive.path}    (raw maps: lightning_gradcam.Archive.open)")
-    return "\n".join(["Where to look:", *lines])
 
 
 def _logged_in_to_wandb() -> bool:

@@ -1,20 +1,27 @@
-"""The console script ``lightning-gradcam``."""
+"""The console script ``lightning-gradcam``: finds the command, and turns its end into an exit code."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 
-from lightning_gradcam.errors import LightningGradCAMError
+from lightning_gradcam.commands import EXIT_CODES, explain, layers, probes, replay, report, train
+from lightning_gradcam.errors import LightningGradCAMError, printable
 
-_REPORT_EXAMPLE = """\
+_COMMANDS = (train, layers, probes, explain, replay, report)
+_EPILOG = f"""\
 example:
-  lightning-gradcam report lightning_logs/version_0/gradcam -o attention.html
-  lightning-gradcam report runs/cheating runs/fixed -o both.html      # next to each other, on the same probes
+  lightning-gradcam fit --config config.yaml
+  lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
+  lightning-gradcam COMMAND --help
 
-exit codes: 0 the page is written; 1 a run can't be read, or the page can't be written; 2 wrong usage
+Modules in the current folder can be named, as under `python -m`.
+
+{EXIT_CODES}
 """
 
 
@@ -25,45 +32,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Instead of those of the command line.
 
     Returns:
-        The exit code: 0; 1 where the command failed, with one line on standard error.
+        The exit code: 0; 1 where the command failed, with one line on standard error; 130 where it was interrupted.
+
+    Raises:
+        SystemExit: With 2 where the usage is wrong, and with 0 after ``--help``.
     """
     chosen = _parser().parse_args(arguments)
     try:
-        return int(chosen.run(chosen))
+        with _current_folder_importable():
+            code = int(chosen.run(chosen))
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _said("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read the output (`| head`) has seen enough; what is left must not fail again at Python's own end.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except LightningGradCAMError as error:
-        print(f"lightning-gradcam: {error}", file=sys.stderr)
-        return 1
+        if chosen.traceback:
+            raise
+        return _said(str(error), 1)
     except OSError as error:
-        print(f"lightning-gradcam: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        if chosen.traceback:
+            raise
+        return _said(f"{type(error).__name__}: {error}", 1)
+
+
+def _said(text: str, code: int) -> int:
+    print(f"lightning-gradcam: {printable(text)}", file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("lightning-gradcam", description="Look at what GradCAMCallback has recorded.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lightning-gradcam')}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    report = commands.add_parser(
-        "report",
-        help="one self-contained page of one or several runs",
-        description="Writes one self-contained HTML page, which opens from disk without a network: a slider over the"
-        " epochs for all probes and layers, and runs with the same probes next to each other.",
-        epilog=_REPORT_EXAMPLE,
+    parser = argparse.ArgumentParser(
+        "lightning-gradcam",
+        description="Grad-CAM of models that train, that are trained, and of what GradCAMCallback has recorded.",
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    report.add_argument("runs", nargs="+", metavar="RUN", help="an archive (<log dir>/<name>), or a folder with some")
-    report.add_argument("-o", "--output", default="report.html", metavar="PAGE", help="the page (default: %(default)s)")
-    report.set_defaults(run=_report)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lightning-gradcam')}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add(commands)
     return parser
 
 
-def _report(chosen: argparse.Namespace) -> int:
-    # Loaded with the command that needs it: --help need not wait for torch.
-    from lightning_gradcam.archive import Archive, find_archives
-    from lightning_gradcam.report import write_report
-
-    paths = dict.fromkeys(path for run in chosen.runs for path in find_archives(run))
-    archives = [Archive.open(path) for path in paths]
-    write_report(archives, chosen.output)
-    steps = sum(len(archive.steps) for archive in archives)
-    print(f"{chosen.output}: {len(archives)} run(s), {steps} steps")
-    return 0
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """A console script has its own folder on the path, and not the one it is called from."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(here)

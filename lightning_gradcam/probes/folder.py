@@ -57,8 +57,8 @@ def read_folder(
         raise ProbeError(f"probes: no picture in {str(path)!r}; it looks for {', '.join(SUFFIXES)}")
     given = normalization(mean, std)
     as_scaled = Normalization((0.0,), (1.0,), "as loaded")
-    apply = transform if transform is not None else _default_transform(size, given or as_scaled)
-    tensors = [_read(file, mode, apply) for file in files]
+    apply = transform if transform is not None else scaling(size, given or as_scaled)
+    tensors = [read_picture(file, mode, apply) for file in files]
     odd = next((i for i, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
     if odd is not None:
         raise ProbeError(
@@ -79,7 +79,17 @@ def read_folder(
     )
 
 
-def _read(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tensor:
+def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tensor:
+    """Returns a picture file as the model's input.
+
+    Args:
+        file: Its path.
+        mode: Pillow's, such as ``"RGB"``.
+        apply: The transform.
+
+    Raises:
+        ProbeError: It is no picture.
+    """
     try:
         with Image.open(file) as image:
             return apply(image.convert(mode))
@@ -87,7 +97,13 @@ def _read(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tensor:
         raise ProbeError(f"probes: {str(file)!r} can't be read as a picture ({error}); remove or mend it") from error
 
 
-def _default_transform(size: int | Sequence[int] | None, scale: Normalization) -> Callable[[Any], Tensor]:
+def scaling(size: int | Sequence[int] | None, scale: Normalization) -> Callable[[Any], Tensor]:
+    """Returns the transform from pictures to ``[C, H, W]``: to a size, to 0…1, less the mean, by the deviation.
+
+    Args:
+        size: Of a side, or height and width; ``None``: as they are.
+        scale: Mean and deviation.
+    """
     height, width = (size, size) if isinstance(size, int) else (tuple(size) if size is not None else (None, None))
     mean, std = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.std))
 

@@ -1,9 +1,7 @@
-"""The console script."""
+"""`report`: one page of one or several runs."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -51,18 +49,3 @@ def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
         main(["report"])
     assert ended.value.code == 2
     assert "RUN" in capsys.readouterr().err
-
-
-def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["report", "--help"])
-    assert ended.value.code == 0
-    assert "lightning-gradcam report lightning_logs/version_0/gradcam -o" in capsys.readouterr().out
-
-
-def test_help_does_not_wait_for_torch() -> None:
-    code = (
-        "import sys\nfrom lightning_gradcam.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    assert 'torch' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

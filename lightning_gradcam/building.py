@@ -1,0 +1,182 @@
+"""From what users name in text to objects: classes by their import path, arguments from a config or checkpoint."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lightning_gradcam.errors import ConfigurationError, did_you_mean
+
+
+def find_class(name: str, argument: str) -> Callable[..., Any]:
+    """Imports a class, or a function that returns an instance.
+
+    The folder of a file is put in front of ``sys.path``, as Python does with that of a script, and stays there.
+
+    Args:
+        name: ``"package.module:Class"``, ``"package.module.Class"`` or ``"path/to/file.py:Class"``.
+        argument: What the name was given as, for errors.
+
+    Raises:
+        ConfigurationError: There is no such module, or no such name in it.
+
+    Example:
+        >>> find_class("torch.nn:ReLU", "model")
+        <class 'torch.nn.modules.activation.ReLU'>
+    """
+    place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
+    if not place or not attribute:
+        raise ConfigurationError(
+            f"{argument}: got {name!r}; give package.module:Class, or path/to/file.py:Class for a class in a script"
+        )
+    module = _imported(place, argument)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [entry for entry, value in vars(module).items() if callable(value) and not entry.startswith("_")]
+            raise ConfigurationError(f"{argument}: {place!r} has no {attribute!r}{did_you_mean(attribute, public)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ConfigurationError(f"{argument}: {name!r} is a {type(found).__name__}; give a class")
+    made: Callable[..., Any] = found
+    return made
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a YAML file as LightningCLI writes and reads them.
+
+    Args:
+        path: The file, such as the ``config.yaml`` that LightningCLI saves beside a run's logs.
+
+    Raises:
+        ConfigurationError: It is not there, or no YAML mapping.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = f"{type(error).__name__}: {error!s:.200}"
+        raise ConfigurationError(
+            f"config: {os.fspath(path)!r} can't be read ({reason}); give the config.yaml that LightningCLI saved, or"
+            " one that its fit takes"
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(
+            f"config: {os.fspath(path)!r} holds a {type(values).__name__}; it needs sections such as model: and data:"
+        )
+    # A file for a command line with subcommands has one section more.
+    inner = values.get("fit")
+    return inner if isinstance(inner, dict) and "model" not in values else values
+
+
+def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str, Any]]:
+    """Returns the class's path (``None`` where the section has only arguments), and the arguments.
+
+    Args:
+        config: As :func:`read_config` returned it.
+        name: ``"model"`` or ``"data"``.
+
+    Example:
+        >>> section({"model": {"class_path": "a.B", "init_args": {"width": 3}}}, "model")
+        ('a.B', {'width': 3})
+    """
+    values = config.get(name)
+    if isinstance(values, str):
+        return values, {}
+    if not isinstance(values, Mapping):
+        return None, {}
+    if "class_path" not in values:
+        return None, dict(values)
+    return str(values["class_path"]), {**(values.get("init_args") or {}), **(values.get("dict_kwargs") or {})}
+
+
+def accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of the arguments that a constructor takes: all of them where it takes any.
+
+    Example:
+        >>> accepted(lambda width, depth=2: None, {"width": 3, "color": "red"})
+        {'width': 3}
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # built-in types have none
+        return {}
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(arguments)
+    return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def build(function: Callable[..., Any], arguments: Mapping[str, Any], argument: str, *, parsed: bool) -> Any:
+    """Calls a constructor.
+
+    Args:
+        function: A class, or a function that returns an instance.
+        arguments: By name.
+        argument: What the class was given as, for errors.
+        parsed: The arguments are plain values of a command line or YAML file, which jsonargparse turns into what the
+            constructor's annotations ask for; otherwise they are passed on as they are.
+
+    Raises:
+        ConfigurationError: An argument is missing, unknown or can't be used.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    try:
+        if parsed and isinstance(function, type):
+            return _parsed(function, arguments)
+        return function(**arguments)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # whatever a user's constructor raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigurationError(
+            f"{argument}: {name} can't be made with {_listed(arguments)} ({reason:.400}); give a config whose"
+            f" {argument}: section has its arguments, or let the class call save_hyperparameters() so that a checkpoint"
+            " has them"
+        ) from error
+
+
+def _imported(place: str, argument: str) -> Any:
+    if place.endswith(".py"):
+        file = Path(place)
+        if not file.is_file():
+            raise ConfigurationError(f"{argument}: no file {place!r}; give path/to/file.py:Class")
+        folder, place = str(file.resolve().parent), file.stem
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    try:
+        return import_module(place)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{argument}: {place!r} can't be imported ({error}); install the package, run in the folder that holds it,"
+            " or give path/to/file.py:Class"
+        ) from error
+
+
+def _parsed(function: type, arguments: Mapping[str, Any]) -> Any:
+    try:
+        from jsonargparse import ArgumentParser
+    except ImportError as error:
+        raise ConfigurationError(
+            "config: its values are turned into arguments by jsonargparse, as LightningCLI does, and that is not"
+            " installed; pip install 'jsonargparse[signatures]'"
+        ) from error
+    parser = ArgumentParser(exit_on_error=False)
+    if set(arguments) <= set(inspect.signature(function).parameters):
+        parser.add_class_arguments(function, "made", fail_untyped=False)
+        values: dict[str, Any] = {"made": dict(arguments)}
+    else:
+        # Arguments that go through **kwargs to a base class.
+        parser.add_subclass_arguments(function, "made", fail_untyped=False)
+        path = f"{function.__module__}.{function.__qualname__}"
+        values = {"made": {"class_path": path, "dict_kwargs": dict(arguments)}}
+    return parser.instantiate_classes(parser.parse_object(values)).made
+
+
+def _listed(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r:.60}" for name, value in arguments.items()) or "no arguments"

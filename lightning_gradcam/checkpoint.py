@@ -1,0 +1,442 @@
+"""From a saved checkpoint to the module it belongs to, in evaluation mode, and what the file tells of its training."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from lightning_gradcam.building import accepted, build, find_class, read_config, section
+from lightning_gradcam.errors import CheckpointFileError, ConfigurationError
+
+SUFFIX = ".ckpt"
+# Where the weights stand in files of Lightning, of training scripts, and of torchvision's references.
+_STATES = ("state_dict", "model_state_dict", "model")
+_COMPILED = "_orig_mod."
+_INSTANTIATOR, _CLASS = "_instantiator", "_class_path"
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A checkpoint's module, and what the file tells of its training.
+
+    Attributes:
+        path: The file.
+        module: In evaluation mode, with the checkpoint's weights.
+        datamodule: The data module, where one is named; it has not been set up.
+        epoch: The epoch whose weights these are, counted from 0.
+        step: The x value at which Lightning logged the validation that belongs to these weights.
+        callbacks: The states of callbacks, by their keys.
+        hyper_parameters: What ``save_hyperparameters`` has kept of the module's arguments.
+        remarks: What a user should know of how it was loaded.
+    """
+
+    path: str
+    module: nn.Module
+    datamodule: Any = None
+    epoch: int = 0
+    step: int = 0
+    callbacks: Mapping[str, Any] = field(default_factory=dict)
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    model: str | Callable[..., nn.Module] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    data: str | type | None = None,
+    map_location: Any = "cpu",
+    trust: bool = False,
+) -> Loaded:
+    """Builds the module that a checkpoint belongs to, and gives it the checkpoint's weights.
+
+    The class is, in this order: ``model``; the config's ``model.class_path``; what the checkpoint itself names
+    (LightningCLI writes it there); the ``config.yaml`` beside the run's ``checkpoints`` folder. Its arguments are those
+    of the config that was given, else those that ``save_hyperparameters`` has put into the checkpoint, else those of
+    the ``config.yaml`` beside.
+
+    Args:
+        path: A checkpoint of Lightning's, or a file that ``torch.save`` made of a module's ``state_dict()``.
+        model: The class (``"package.module:Class"``, ``"path/to/file.py:Class"``, or the class itself), or a function
+            that returns the module, such as ``"torchvision.models:resnet18"``.
+        config: A YAML file of LightningCLI.
+        data: The data module's class, likewise. Default: that of the config or the checkpoint, where they name one.
+        map_location: Where the weights go, as ``torch.load`` takes it.
+        trust: Read objects of any kind. Whoever made the file can then run code here: for your own files only.
+
+    Raises:
+        CheckpointFileError: The file is missing, damaged, or no checkpoint.
+        ConfigurationError: Nothing names the class, it can't be made, its weights are others, or the file holds objects
+            that only ``trust=True`` reads.
+
+    Example::
+
+        loaded = load_checkpoint("lightning_logs/version_0/checkpoints/last.ckpt", model="my_package.models:Classifier")
+        loaded.module(images)
+    """
+    contents = read_checkpoint(path, map_location=map_location, trust=trust)
+    place = os.fspath(path)
+    if isinstance(contents, nn.Module):
+        return Loaded(place, contents.eval(), remarks=("the file holds a whole module, whose class and code it names",))
+    state = weights_of(contents, place)
+    given = None if config is None else read_config(config)
+    beside = config_beside(place) if given is None else None
+    module = build_module(contents, place, model=model, given=given, beside=beside)
+    restore(module, contents, state, place)
+    epoch, step, remark = place_of(contents)
+    datamodule, failed = find_data(contents, data, given if given is not None else beside, asked=given is not None)
+    return Loaded(
+        place,
+        module.to(map_location).eval() if isinstance(map_location, (str, torch.device)) else module.eval(),
+        datamodule,
+        epoch,
+        step,
+        contents.get("callbacks") or {},
+        plain_arguments(contents.get("hyper_parameters")),
+        tuple(text for text in (remark, failed) if text is not None),
+    )
+
+
+def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Returns files, and those of folders that end in ``.ckpt``, each once.
+
+    Args:
+        paths: Files and folders.
+
+    Raises:
+        CheckpointFileError: A path does not exist, or there is no checkpoint.
+    """
+    files: dict[Path, None] = {}
+    for path in map(Path, [paths] if isinstance(paths, (str, os.PathLike)) else paths):
+        inside = sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
+        if not inside or not inside[0].is_file():
+            what = f"no {SUFFIX} file in" if path.is_dir() else "no file"
+            raise CheckpointFileError(
+                f"checkpoint: {what} {str(path)!r}; give checkpoints, or a folder that holds some"
+            )
+        files.update(dict.fromkeys(inside))
+    if not files:
+        raise CheckpointFileError("checkpoint: got none; give checkpoints, or a folder that holds some")
+    return list(files)
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], *, map_location: Any = "cpu", trust: bool = False, mapped: bool = False
+) -> Any:
+    """Reads a checkpoint's file.
+
+    Args:
+        path: The file.
+        map_location: As ``torch.load`` takes it.
+        trust: Read objects of any kind.
+        mapped: Leave the weights on disk until they are used, where the file's format allows it.
+
+    Raises:
+        CheckpointFileError: It is missing, damaged, or no checkpoint.
+        ConfigurationError: It holds objects that only ``trust=True`` reads.
+    """
+    place = os.fspath(path)
+    if not Path(place).is_file():
+        raise CheckpointFileError(f"checkpoint: no file {place!r}; give a .ckpt of Lightning's, or a .pt or .pth")
+    try:
+        contents = _read(place, map_location, trust, mapped)
+    except Exception as error:  # torn files raise from many depths of zip and torch
+        strange = [] if trust else _strange_types(place, str(error))
+        if strange:
+            raise ConfigurationError(
+                f"checkpoint: {place!r} holds objects that are not read without your say ({', '.join(strange)}):"
+                " hyper-parameters, mostly; keep plain values in save_hyperparameters(), or, for a file of your own,"
+                " give trust=True (--trust), which lets the file run code here"
+            ) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointFileError(
+            f"checkpoint: {place!r} is truncated or no checkpoint ({reason:.200}); save it again, or leave it out"
+        ) from error
+    if not isinstance(contents, (Mapping, nn.Module)):
+        raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, and no weights")
+    return contents
+
+
+def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
+    """Returns the weights by name.
+
+    Raises:
+        CheckpointFileError: There are none.
+    """
+    for name in _STATES:
+        found = contents.get(name)
+        if isinstance(found, Mapping):
+            return found
+    if contents and all(isinstance(value, Tensor) for value in contents.values()):
+        return contents
+    raise CheckpointFileError(
+        f"checkpoint: {path!r} has no weights under {', '.join(_STATES)}, and is no state_dict itself; it holds"
+        f" {', '.join(map(str, list(contents)[:10])) or 'nothing'}"
+    )
+
+
+def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
+    """Returns epoch and step of the validation that a checkpoint's weights belong to; a remark where that is a guess.
+
+    Lightning logs validation metrics at the number of batches that stepped. It counts the last batch of an epoch after
+    the validation at its end, so that a checkpoint saved at the end of the epoch is one ahead of it.
+
+    Example:
+        >>> place_of({"epoch": 3, "global_step": 40})[:2]
+        (3, 40)
+    """
+    epoch, step = _count(contents.get("epoch")), _count(contents.get("global_step"))
+    loop: Any = (contents.get("loops") or {}).get("fit_loop") or {}
+    stepped = (loop.get("epoch_loop.state_dict") or {}).get("_batches_that_stepped")
+    progress = (loop.get("epoch_progress") or {}).get("current") or {}
+    if not isinstance(stepped, int):
+        known = "global_step" in contents
+        guess = "global_step, which counts every optimizer's steps" if known else "0"
+        return epoch, step, f"the file does not say at which step its metrics were logged; {guess}, is taken"
+    ready, processed = _count(progress.get("ready")), _count(progress.get("processed"))
+    if ready:
+        # Saved after training, a checkpoint names the epoch that would come next.
+        epoch = min(epoch, ready - 1)
+    return epoch, stepped - 1 if ready and processed == ready else stepped, None
+
+
+def build_module(
+    contents: Mapping[str, Any],
+    path: str,
+    *,
+    model: str | Callable[..., nn.Module] | None = None,
+    given: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Makes the module that a checkpoint belongs to, with its own initial weights.
+
+    Args:
+        contents: The checkpoint's.
+        path: Its file, for errors.
+        model: As :func:`load_checkpoint` takes it.
+        given: A config's sections.
+        beside: Those of a config that was found beside the checkpoint.
+
+    Raises:
+        ConfigurationError: Nothing names the class, or it can't be made.
+    """
+    saved = dict(contents.get("hyper_parameters") or {})
+    name = model if model is not None else class_named(contents, given, beside)
+    if name is None:
+        raise ConfigurationError(
+            f"model: nothing names the class of {path!r}: it was not saved by LightningCLI with a class_path, and no"
+            " config names one; give model='package.module:Class' (--model), in a script 'path/to/file.py:Class'"
+        )
+    function = find_class(name, "model") if isinstance(name, str) else name
+    arguments, parsed = plain_arguments(saved), _INSTANTIATOR in saved
+    kept = contents.get("hparams_name")
+    if kept and kept in accepted(function, {kept: None}) and kept not in arguments and kept != "kwargs":
+        arguments = {kept: arguments}
+    config = given if given is not None else (beside if not arguments else None)
+    if config is not None:
+        # Links between arguments leave some out of the file.
+        arguments, parsed = {**accepted(function, arguments), **section(config, "model")[1]}, True
+    else:
+        arguments = accepted(function, arguments)
+    module = build(function, arguments, "model", parsed=parsed)
+    if not isinstance(module, nn.Module):
+        raise ConfigurationError(f"model: {name} gives a {type(module).__name__}; give the class of a torch.nn.Module")
+    configure: Any = getattr(module, "configure_model", None)
+    if callable(configure):
+        configure()
+    return module
+
+
+def class_named(
+    contents: Mapping[str, Any], given: Mapping[str, Any] | None, beside: Mapping[str, Any] | None
+) -> str | None:
+    """Returns the import path of a checkpoint's class, where a config or the checkpoint has it; see `build_module`."""
+    saved = contents.get("hyper_parameters") or {}
+    named = (section(given or {}, "model")[0], saved.get(_CLASS), section(beside or {}, "model")[0])
+    return next((found for found in named if isinstance(found, str)), None)
+
+
+def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, Tensor], path: str) -> None:
+    """Gives a module the weights of a checkpoint, as Lightning does.
+
+    Args:
+        module: Their owner; whether all have to fit is its own ``strict_loading``.
+        contents: The checkpoint's, for the module's ``on_load_checkpoint``.
+        state: The weights in it.
+        path: Its file, for errors.
+
+    Raises:
+        ConfigurationError: They are another model's; it says how they differ.
+    """
+    hook: Any = getattr(module, "on_load_checkpoint", None)
+    if callable(hook):
+        hook(contents)
+    check_fit(module, state, path)
+    try:
+        module.load_state_dict(dict(aligned(state, module)), strict=bool(getattr(module, "strict_loading", True)))
+    except RuntimeError as error:
+        raise _other(path, module, " ".join(str(error).split())[:400]) from error
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Refuses weights that are another model's, before any of them is loaded.
+
+    Args:
+        module: Their owner.
+        state: The weights.
+        path: Their file, for errors.
+
+    Raises:
+        ConfigurationError: It says how they differ.
+    """
+    strict = bool(getattr(module, "strict_loading", True))
+    if (why := _mismatch(aligned(state, module), module, strict=strict)) is not None:
+        raise _other(path, module, why)
+
+
+def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
+    """Returns weights under the module's own names, whichever of the two went through torch.compile or DataParallel.
+
+    Example:
+        >>> list(aligned({"_orig_mod.weight": torch.zeros(1)}, nn.ReLU()))
+        ['weight']
+    """
+    own = {name.replace(_COMPILED, ""): name for name in module.state_dict()}
+    names = {name: name.replace(_COMPILED, "") for name in state}
+    if (
+        names
+        and all(name.startswith("module.") for name in names.values())
+        and not any(name.startswith("module.") for name in own)
+    ):
+        names = {name: plain.removeprefix("module.") for name, plain in names.items()}
+    return {own.get(plain, plain): state[name] for name, plain in names.items()}
+
+
+def plain_arguments(saved: Any) -> dict[str, Any]:
+    """Returns a checkpoint's hyper-parameters without LightningCLI's own entries."""
+    return {name: value for name, value in dict(saved or {}).items() if name not in (_INSTANTIATOR, _CLASS)}
+
+
+def build_data(data: str | type, saved: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
+    """Makes a data module.
+
+    Args:
+        data: Its class, as :func:`load_checkpoint` takes it.
+        saved: What ``save_hyperparameters`` has kept of its arguments.
+        config: Its section ``data:`` has the arguments.
+
+    Raises:
+        ConfigurationError: It can't be made, or is no data module.
+    """
+    function = find_class(data, "data") if isinstance(data, str) else data
+    kept = accepted(function, plain_arguments(saved))
+    arguments = section(config or {}, "data")[1]
+    made = build(function, {**kept, **arguments}, "data", parsed=bool(arguments) or _INSTANTIATOR in saved)
+    if not any(kind.__name__ == "LightningDataModule" for kind in type(made).__mro__):
+        raise ConfigurationError(f"data: {data} gives a {type(made).__name__}; give a LightningDataModule's class")
+    return made
+
+
+def find_data(
+    contents: Mapping[str, Any], data: str | type | None, config: Mapping[str, Any] | None, *, asked: bool
+) -> tuple[Any, str | None]:
+    """Makes the data module that the user, the config or the checkpoint names, where one does.
+
+    Args:
+        contents: The checkpoint's.
+        data: As :func:`load_checkpoint` takes it.
+        config: A config's sections.
+        asked: The user has given the config.
+
+    Returns:
+        The data module or ``None``, and a remark where one that nobody asked for can't be made.
+
+    Raises:
+        ConfigurationError: One that was asked for can't be made.
+    """
+    saved = dict(contents.get("datamodule_hyper_parameters") or {})
+    name = data if data is not None else section(config or {}, "data")[0] or saved.get(_CLASS)
+    if name is None:
+        return None, None
+    try:
+        return build_data(name, saved, config), None
+    except ConfigurationError as error:
+        if data is not None or asked:
+            raise
+        return None, f"the data module that the checkpoint names is left out ({error})"
+
+
+def _read(path: str, map_location: Any, trust: bool, mapped: bool) -> Any:
+    if mapped:
+        try:
+            return torch.load(path, map_location=map_location, weights_only=not trust, mmap=True)
+        except (RuntimeError, ValueError):
+            # Files of old formats can't be left on disk, and damaged ones say why below.
+            pass
+    return torch.load(path, map_location=map_location, weights_only=not trust)
+
+
+def _strange_types(path: str, message: str) -> list[str]:
+    """Returns the names of a checkpoint's types that are not read without trust; none where that is not the problem."""
+    find: Any = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+    found: list[str] = []
+    if find is not None:
+        try:
+            found = list(find(path))
+        except Exception:  # files of old formats, and damaged ones
+            found = []
+    return found or re.findall(r"(?:GLOBAL|global) `?([\w.]+)`? was not an allowed", message)
+
+
+def _other(path: str, module: nn.Module, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"checkpoint: {path!r} does not fit {type(module).__name__}: {why}; give the model (--model) and the arguments"
+        " (--config) that it was trained with"
+    )
+
+
+def _mismatch(state: Mapping[str, Tensor], module: nn.Module, *, strict: bool) -> str | None:
+    own = module.state_dict()
+    parts = []
+    if strict:
+        parts.append(("missing", [name for name in own if name not in state and not name.endswith("_extra_state")]))
+        parts.append(("unexpected", [name for name in state if name not in own]))
+    shapes = [
+        f"{name} {list(value.shape)} in place of {list(own[name].shape)}"
+        for name, value in state.items()
+        if isinstance(own.get(name), Tensor)
+        and isinstance(value, Tensor)
+        and not is_lazy(own[name])
+        and own[name].shape != value.shape
+    ]
+    parts.append(("of another shape", shapes))
+    said = [f"{what}: {_some(names)}" for what, names in parts if names]
+    return "; ".join(said) or None
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + rest
+
+
+def config_beside(path: str) -> dict[str, Any] | None:
+    """Returns the config that LightningCLI saved with the run that a checkpoint belongs to."""
+    folder = Path(path).resolve().parent
+    found = next((file for file in (folder.parent / "config.yaml", folder / "config.yaml") if file.is_file()), None)
+    try:
+        return None if found is None else read_config(found)
+    except ConfigurationError:
+        return None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

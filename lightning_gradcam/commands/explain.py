@@ -1,0 +1,152 @@
+"""``lightning-gradcam explain``: maps for pictures or folders, from any checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning_gradcam.commands import EXIT_CODES
+from lightning_gradcam.commands.progress import add_progress, counting
+
+_EPILOG = f"""\
+example:
+  lightning-gradcam explain version_0/checkpoints/last.ckpt photos/ -o maps      # saved by LightningCLI
+  lightning-gradcam explain last.ckpt a.jpg b.jpg -o maps --model my_package:Net --mean 0.485 0.456 0.406 \\
+      --std 0.229 0.224 0.225 --size 224 --layers backbone.layer4 --targets cat hat --top 3
+  lightning-gradcam explain last.ckpt photos/ -o maps --model train.py:Net --data train.py:Data
+
+The folder maps/ gets report.html, sheets/ (one for each layer and method), overlays/ (one for each picture and map) and
+the raw maps: lightning_gradcam.Archive.open("maps").
+
+{EXIT_CODES}
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "explain",
+        help="maps for pictures or a folder, from any checkpoint",
+        description="Explains pictures with the weights of a checkpoint; writes overlays, the raw maps and a page.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of Lightning's, or a state_dict (.pt, .pth)")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="pictures; a folder (sub-folders are true classes); saved probes"
+    )
+    parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
+    add_checkpoint_options(parser)
+    parser.add_argument("--mean", nargs="+", type=float, metavar="X", help="subtracted, of each channel or of all")
+    parser.add_argument("--std", nargs="+", type=float, metavar="X", help="divided by, likewise")
+    parser.add_argument("--size", nargs="+", type=int, metavar="N", help="resize to this: both sides, or height width")
+    parser.add_argument("--mode", choices=("RGB", "L"), help="read pictures in colour or grey (default: as the model)")
+    parser.add_argument("--class-names", nargs="+", metavar="NAME", help="names of the classes, in order")
+    add_plan_options(parser)
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, 5 at most")
+    parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
+    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
+    add_progress(parser)
+    parser.set_defaults(run=_run)
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which class a checkpoint belongs to."""
+    parser.add_argument("--model", metavar="CLASS", help="package.module:Class, or path/to/file.py:Class")
+    parser.add_argument("--config", metavar="YAML", help="of LightningCLI: the classes and their arguments")
+    parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
+    parser.add_argument(
+        "--trust", action="store_true", help="read objects of any kind: the file can run code; for your own files"
+    )
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say what is explained."""
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="dotted names or patterns (default: auto)")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
+    parser.add_argument(
+        "--targets", nargs="+", type=target, metavar="TARGET", help="predicted, label, a class or its name, or JSON"
+    )
+    parser.add_argument("--score", choices=("logit", "probability", "sigmoid"), help="what is explained")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="how many pictures at once (default: 32)")
+
+
+def target(text: str) -> Any:
+    """Reads a target: a number, a JSON object such as ``{"top": 3}``, or a name.
+
+    Example:
+        >>> target("3"), target('{"top": 2}'), target("cat")
+        (3, {'top': 2}, 'cat')
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if isinstance(value, (int, dict)) and not isinstance(value, bool) else text
+
+
+def plan_options(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Returns what was said of what is explained; names that were left out are not in it."""
+    found = {name: getattr(chosen, name) for name in ("layers", "methods", "targets", "score", "batch_size")}
+    given = {name: value for name, value in found.items() if value is not None}
+    if given.get("layers") == ["auto"]:
+        given["layers"] = "auto"
+    return given
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from lightning_gradcam.errors import ConfigurationError
+
+    if not 1 <= chosen.top <= 5:
+        raise ConfigurationError(f"--top: got {chosen.top}; give 1 to 5")
+    from lightning_gradcam.drawing import Drawing
+    from lightning_gradcam.explained import explain
+    from lightning_gradcam.report import REPORT
+
+    with counting("pictures", 0, show=chosen.progress) as bar:
+
+        def moved(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = explain(
+            chosen.checkpoint,
+            _images(chosen.images),
+            model_class=chosen.model,
+            config=chosen.config,
+            data=chosen.data,
+            trust=chosen.trust,
+            mean=chosen.mean,
+            std=chosen.std,
+            size=chosen.size[0] if chosen.size is not None and len(chosen.size) == 1 else chosen.size,
+            mode=chosen.mode,
+            class_names=chosen.class_names,
+            drawing=Drawing(top=chosen.top if chosen.top > 1 else 0, boxes=chosen.boxes),
+            device=chosen.device,
+            output=chosen.output,
+            progress=moved,
+            **plan_options(chosen),
+        )
+    for remark in found.remarks:
+        print(f"lightning-gradcam: {remark}", file=sys.stderr)
+    for line in found.lines(chosen.top):
+        print(line)
+    layers = list(dict.fromkeys(key.layer for key in found.record.maps))
+    print(f"{Path(chosen.output, REPORT)}: {len(found.probes)} pictures, {', '.join(layers)}")
+    return 0
+
+
+def _images(paths: list[str]) -> Any:
+    """Returns a folder or file as it is; of several, the files in them."""
+    from lightning_gradcam.probes.folder import SUFFIXES
+
+    if len(paths) == 1:
+        return paths[0]
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+        found += inside if path.is_dir() else [path]
+    return found

@@ -1,0 +1,257 @@
+"""``lightning-gradcam layers``: which layers a model has, and which of them have a map."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lightning_gradcam.commands import EXIT_CODES
+from lightning_gradcam.commands.progress import add_progress
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lightning_gradcam.commands.listing import Listing, Row
+    from lightning_gradcam.host import Host
+    from lightning_gradcam.inputs import Inputs
+
+_WIDEST = 120
+_EPILOG = f"""\
+example:
+  lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
+  lightning-gradcam layers --model my_package:MyModule --model-args width=64 depth=3 --input-shape 1,28,28
+  lightning-gradcam layers --config config.yaml                    # its model, and a sample of its validation data
+  lightning-gradcam layers lightning_logs/version_0/checkpoints/last.ckpt --input-shape 3,224,224 --spatial
+  lightning-gradcam layers --config config.yaml --json | jq -r .auto
+
+The star marks what layers="auto" takes. Weights do not matter, but for a checkpoint they are read.
+
+{EXIT_CODES}
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "layers",
+        help="list a model's layers: outputs, calls, which have a map, what 'auto' takes",
+        description="Lists a model's layers, as one forward of two samples shows them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="a checkpoint of the model")
+    parser.add_argument("--model", metavar="MODEL", help="package.module:Class, path/to/file.py:Class, or a function")
+    parser.add_argument(
+        "--model-args", nargs="+", default=[], metavar="KEY=VALUE", help="its arguments; values are read as YAML"
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--input-shape", type=_shape, metavar="C,H,W", help="of one sample; default: the data's, or the model's example"
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="of CKPT: read objects of any kind: the file can run code; for your own"
+    )
+    parser.add_argument("--spatial", action="store_true", help="only layers that have a map")
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    add_progress(parser)
+    parser.set_defaults(run=_run, usage_error=parser.error)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--config`` and ``--set``, which :func:`config_arguments` reads."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        default=[],
+        metavar="CONFIG",
+        help="a YAML file as `lightning-gradcam fit` takes it; several: later ones win",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change an option of the configuration, such as data.root=FOLDER; may be repeated",
+    )
+
+
+def config_arguments(chosen: argparse.Namespace) -> list[str]:
+    """Returns ``--config`` and ``--set`` as LightningCLI takes them."""
+    files = [part for file in chosen.config for part in ("--config", file)]
+    return [*files, *(f"--{option.removeprefix('--')}" for option in chosen.set)]
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    if chosen.checkpoint is None and chosen.model is None and not chosen.config:
+        chosen.usage_error("give a checkpoint, --model or --config: whose layers?")
+    if chosen.model_args and (chosen.model is None or chosen.checkpoint is not None):
+        chosen.usage_error("--model-args belong to --model without a checkpoint, which has its own")
+    if chosen.checkpoint is not None and (len(chosen.config) > 1 or chosen.set):
+        chosen.usage_error("with a checkpoint, give one --config and no --set")
+    from_data = chosen.checkpoint is None and chosen.model is None and chosen.input_shape is None
+    listing = _of_config(chosen) if from_data else _of_model(chosen)
+    print(_as_json(listing) if chosen.json else _table(listing, only_spatial=chosen.spatial))
+    return 0
+
+
+def _of_config(chosen: argparse.Namespace) -> Listing:
+    from lightning_gradcam.commands.configured import at_start
+    from lightning_gradcam.commands.listing import list_layers
+    from lightning_gradcam.inputs import Inputs
+    from lightning_gradcam.probes.dataset import draw_probes, input_of
+
+    def look(host: Host, options: Mapping[str, Any]) -> Listing:
+        loader, key = host.probe_loader(), options.get("input_key")
+        drawn = draw_probes(
+            loader.dataset, min(2, len(loader.dataset)), input_key=key, collate_fn=getattr(loader, "collate_fn", None)
+        )
+        with host.explaining():
+            picture = input_of(host.prepared(drawn.batch), key)
+            return list_layers(host.module, Inputs(picture), host.forward_of(), progress=chosen.progress)
+
+    return at_start(config_arguments(chosen), look)
+
+
+def _of_model(chosen: argparse.Namespace) -> Listing:
+    from lightning_gradcam.commands.listing import list_layers
+    from lightning_gradcam.guard import preserved, uninitialized
+    from lightning_gradcam.inputs import caller
+
+    model, datamodule = _made(chosen)
+    inputs = _inputs(chosen.input_shape, model, datamodule)
+    run = caller(model, None, None)
+    if uninitialized(model):
+        # Lazy layers get their parameters in the first forward, and this model is only looked at.
+        run(inputs.fresh())
+    with preserved(model):
+        return list_layers(model, inputs, run, progress=chosen.progress)
+
+
+def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
+    """Returns the model, and the data module of its checkpoint where there is one."""
+    from torch import nn
+
+    from lightning_gradcam.building import build, find_class, read_config, section
+    from lightning_gradcam.checkpoint import load_checkpoint
+    from lightning_gradcam.errors import ConfigurationError
+
+    if chosen.checkpoint is not None:
+        config = chosen.config[0] if chosen.config else None
+        loaded = load_checkpoint(chosen.checkpoint, model=chosen.model, config=config, trust=chosen.trust)
+        return loaded.module, loaded.datamodule
+    name, arguments = chosen.model, _arguments(chosen.model_args)
+    if name is None:
+        name, arguments = section(read_config(chosen.config[-1]), "model")
+        if name is None:
+            raise ConfigurationError(f"config: {chosen.config[-1]!r} names no model.class_path; give --model, too")
+    model = build(find_class(name, "model"), arguments, "model", parsed=bool(chosen.config))
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(f"model: {name} gives a {type(model).__name__}; give the class of a torch.nn.Module")
+    return model, None
+
+
+def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) -> Inputs:
+    import torch
+
+    from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.inputs import Inputs
+    from lightning_gradcam.probes.dataset import input_of
+
+    if shape is not None:
+        return Inputs(torch.rand((2, *shape), generator=torch.Generator().manual_seed(0)))
+    if (example := getattr(model, "example_input_array", None)) is not None:
+        return Inputs(example)
+    if datamodule is None:
+        raise ConfigurationError(
+            "input-shape: nothing tells what the model takes; give the shape of one sample (--input-shape 3,224,224),"
+            " a --config with data, or the module an example_input_array"
+        )
+    datamodule.prepare_data()
+    datamodule.setup("validate")
+    loader = datamodule.val_dataloader()
+    while isinstance(loader, (list, tuple, Mapping)):
+        loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader))
+    return Inputs(input_of(next(iter(loader)), None)[:2])
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(size) for size in text.replace("x", ",").split(","))
+    if not sizes or min(sizes) < 1:
+        raise ValueError
+    return sizes
+
+
+def _arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    from lightning_gradcam.errors import ConfigurationError
+
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ConfigurationError(f"model-args: got {wrong[0]!r}; give key=value, such as width=64")
+    return {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def _as_json(listing: Listing) -> str:
+    values = asdict(listing)
+    values["layers"] = [{**row, "spatial": row["grid"] is not None} for row in values.pop("rows")]
+    return json.dumps(values, indent=1)
+
+
+def _table(listing: Listing, *, only_spatial: bool) -> str:
+    width = max(80, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
+    shown = [row for row in listing.rows if row.grid is not None or not only_spatial]
+    shape = ", ".join(map(str, listing.inputs))
+    lines = [f"{listing.model}: {listing.parameters:,} parameters, {len(listing.rows)} layers; input [N, {shape}]", ""]
+    lines += _columns([_cells(row, listing.auto) for row in shown], width)
+    if listing.auto is not None:
+        lines += ["", f'* what layers="auto" takes: {listing.auto}']
+    else:
+        lines += ["", *textwrap.wrap(f'layers="auto" takes nothing here: {listing.why}', width)]
+    return "\n".join(lines)
+
+
+def _cells(row: Row, auto: str | None) -> tuple[str, ...]:
+    output = row.output if isinstance(row.output, str) else f"[{', '.join(map(str, row.output))}]"
+    found = f"no: {row.why}"
+    if row.grid is not None:
+        size = " x ".join(map(str, row.grid))
+        found = size if row.layout in ("NCHW", "NCDHW") else f"{size} ({row.layout})"
+    return ("*" if row.name == auto else " ", row.name, row.kind, output, f"{row.parameters:,}", str(row.calls), found)
+
+
+def _columns(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """Aligns cells; the names and the last column go on in further lines where they are too wide, and lose nothing."""
+    head = ("", "layer", "class", "output", "parameters", "calls", "map")
+    sizes = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+    most = width - sum(sizes[2:6]) - 2 * 6 - 2
+    last = max(min(sizes[6], most - min(sizes[1], most // 2)), 16)
+    sizes[1] = min(sizes[1], max(most - last, 12))
+    lines = []
+    for row in (head, *rows):
+        names = _folded(row[1], sizes[1])
+        ends = textwrap.wrap(row[6], last) or [""]
+        for at in range(max(len(names), len(ends))):
+            cells = row if at == 0 else ("",) * 7
+            lines.append(
+                f"{cells[0]:<1} {names[at] if at < len(names) else '':<{sizes[1]}}  {cells[2]:<{sizes[2]}}"
+                f"  {cells[3]:<{sizes[3]}}  {cells[4]:>{sizes[4]}}  {cells[5]:>{sizes[5]}}"
+                f"  {ends[at] if at < len(ends) else ''}".rstrip()
+            )
+    return lines
+
+
+def _folded(name: str, width: int) -> list[str]:
+    """Breaks a dotted name after a dot, so that its parts together are the name."""
+    parts = []
+    while len(name) > width:
+        at = name.rfind(".", 0, width) + 1 or width
+        parts.append(name[:at])
+        name = name[at:]
+    return [*parts, name]

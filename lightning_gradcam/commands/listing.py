@@ -1,0 +1,195 @@
+"""A model's layers, as one forward shows them: outputs, calls, and which have a map."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.capture import main_tensor
+from lightning_gradcam.commands.progress import counting
+from lightning_gradcam.errors import ConfigurationError, LayerError
+from lightning_gradcam.inputs import Inputs
+from lightning_gradcam.layers import AUTO, named_layers, no_hooks, resolve_layers
+from lightning_gradcam.layout import Layout, picture_size
+from lightning_gradcam.parts import eager
+from lightning_gradcam.survey import Survey, mixed
+
+# Gradients are taken for so many layers at once: their activations are all held meanwhile.
+_AT_ONCE = 48
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer.
+
+    Attributes:
+        name: Its dotted name.
+        kind: Its class.
+        output: The shape of its (first floating-point) output in its last call, ``"N"`` for the samples; without one,
+            what it returns instead.
+        parameters: How many numbers it and its children train or hold as parameters.
+        calls: How often the forward calls it.
+        layout: What its axes mean, such as ``"NCHW"`` or ``"NLC:1+14x14"``; ``None`` without a map.
+        grid: The resolution of its maps; ``None`` without.
+        why: Why it has no map; ``None`` where it has one.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int | str, ...] | str
+    parameters: int
+    calls: int
+    layout: str | None
+    grid: tuple[int, ...] | None
+    why: str | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A model's layers.
+
+    Attributes:
+        model: The model's class.
+        inputs: The shape of one sample's picture.
+        parameters: Of the whole model.
+        rows: In the model's own order.
+        auto: What ``"auto"`` takes; ``None`` where it finds nothing.
+        why: Why it finds nothing; ``None`` where it does.
+    """
+
+    model: str
+    inputs: tuple[int, ...]
+    parameters: int
+    rows: tuple[Row, ...]
+    auto: str | None
+    why: str | None
+
+
+def list_layers(
+    model: nn.Module, inputs: Inputs, run: Callable[[Any], Any], *, progress: bool | None = False
+) -> Listing:
+    """Lists every layer of a model.
+
+    Args:
+        model: In evaluation mode, guarded by the caller.
+        inputs: A few samples; a single one is doubled, so that the samples' axis can be told from others.
+        run: From inputs to the model's output.
+        progress: Show a bar.
+
+    Raises:
+        ConfigurationError: The forward fails on these inputs.
+    """
+    few = inputs.part(0, 2) if inputs.samples > 1 else Inputs(inputs.fresh(copies=2))
+    layers = named_layers(model)
+
+    def forward() -> Any:
+        return run(few.fresh())
+
+    with eager(model), counting("layers", 4, show=progress) as bar:
+        try:
+            seen = _watched(layers, forward)
+        except Exception as error:  # whatever a user's forward raises
+            raise ConfigurationError(
+                f"model: its forward failed on inputs {list(few.picture.shape)} ({type(error).__name__}:"
+                f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
+            ) from error
+        bar.update()
+        survey = Survey(model, forward, samples=few.samples, picture=picture_size(few.picture), given={})
+        spatial = survey.spatial()
+        bar.update()
+        auto, why = _auto(model, survey)
+        bar.update()
+        names, alive = list(spatial), set[str]()
+        bar.total = 3 - (-len(names) // _AT_ONCE)
+        for start in range(0, len(names), _AT_ONCE):
+            alive.update(survey.alive(mixed, names[start : start + _AT_ONCE]))
+            bar.update()
+    rows = [_row(name, layer, seen[id(layer)], few.samples, survey, spatial, alive) for name, layer in layers.items()]
+    return Listing(type(model).__name__, tuple(few.picture.shape[1:]), parameters_of(model), tuple(rows), auto, why)
+
+
+def parameters_of(module: nn.Module) -> int:
+    """Returns how many numbers a module's parameters hold, shared ones counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _auto(model: nn.Module, survey: Survey) -> tuple[str | None, str | None]:
+    try:
+        return next(iter(resolve_layers(model, AUTO, auto=lambda: survey.auto(mixed)))), None
+    except LayerError as error:
+        return None, str(error).removeprefix("layers: ")
+
+
+def _watched(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dict[int, list[Any]]:
+    """Returns what each module returned in each call, by the module's id: a shape, or what it was instead."""
+    seen: dict[int, list[Any]] = {id(layer): [] for layer in layers.values()}
+
+    def hook(module: nn.Module, _: Any, output: Any) -> None:
+        found = main_tensor(output)
+        if found is not None:
+            seen[id(module)].append(tuple(found[0].shape))
+        else:
+            tensor = isinstance(output, Tensor)
+            seen[id(module)].append(f"{output.dtype} {list(output.shape)}" if tensor else type(output).__name__)
+
+    with ExitStack() as stack, torch.no_grad():
+        for layer in {id(layer): layer for layer in layers.values() if no_hooks(layer) is None}.values():
+            stack.callback(layer.register_forward_hook(hook).remove)
+        forward()
+    return seen
+
+
+def _row(
+    name: str,
+    layer: nn.Module,
+    outputs: Sequence[Any],
+    samples: int,
+    survey: Survey,
+    spatial: Mapping[str, Layout],
+    alive: set[str],
+) -> Row:
+    last = outputs[-1] if outputs else ""
+    layout = spatial.get(name) if name in alive else None
+    output: tuple[int | str, ...] | str = last
+    if isinstance(last, tuple):
+        place = spatial[name].axes.index("N") if name in spatial else 0
+        output = tuple("N" if at == place and size == samples else size for at, size in enumerate(last))
+    return Row(
+        name,
+        type(layer).__name__,
+        output,
+        parameters_of(layer),
+        len(outputs),
+        None if layout is None else str(layout),
+        None if layout is None else layout.grid,
+        None if layout is not None else _why_not(name, layer, last, survey, spatial),
+    )
+
+
+def _why_not(name: str, layer: nn.Module, last: Any, survey: Survey, spatial: Mapping[str, Layout]) -> str:
+    if (reason := no_hooks(layer)) is not None:
+        return reason
+    if last == "":
+        return "never called"
+    if isinstance(last, str):
+        return "no floating-point tensor"
+    if name in spatial:
+        return "the output ignores it"
+    if len(last) < 3:
+        return "flat"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layout = survey.layout(name)
+    except LayerError as error:
+        return re.sub(r"^layers: '.*?' ", "", str(error)).split(";")[0]
+    if len(layout.grid) and max(layout.grid) == 1:
+        return "a single place"
+    return f"{' x '.join(map(str, layout.grid))} has not the input's proportions"

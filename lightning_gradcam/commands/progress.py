@@ -1,0 +1,64 @@
+"""A bar on standard error for work that takes long; nothing where nobody watches."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--progress`` and ``--no-progress``: ``True``, ``False``, or ``None`` (default: on a terminal)."""
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a progress bar on standard error (default: on a terminal)",
+    )
+
+
+def progress(items: Iterable[T], what: str, *, show: bool | None = None, total: int | None = None) -> Iterator[T]:
+    """Yields the items, and shows how many of them are done.
+
+    Args:
+        items: What is worked on.
+        what: Stands before the bar, such as ``"pictures"``.
+        show: ``None`` (default): only where standard error is a terminal.
+        total: How many there are, where ``items`` has no length.
+
+    Example:
+        >>> list(progress([1, 2], "numbers", show=False))
+        [1, 2]
+    """
+    # Lightning brings tqdm along.
+    from tqdm import tqdm
+
+    bar: Iterable[T] = tqdm(items, what, total, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True)
+    yield from bar
+
+
+@contextmanager
+def counting(what: str, total: int, *, show: bool | None = None) -> Iterator[Any]:
+    """A bar that the body moves by itself.
+
+    Args:
+        what: Stands before the bar.
+        total: How many steps there are.
+        show: As in :func:`progress`.
+
+    Yields:
+        The bar: ``update()`` counts one step, ``set_description(text)`` says what is being done.
+    """
+    from tqdm import tqdm
+
+    with tqdm(desc=what, total=total, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True) as bar:
+        yield bar
+
+
+def _hidden(show: bool | None) -> bool | None:
+    # tqdm takes `None` for "where the file is no terminal".
+    return None if show is None else not show

@@ -1,0 +1,213 @@
+"""``lightning-gradcam replay``: the evolution of a training, rebuilt from the checkpoints that it has left."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lightning_gradcam.commands import EXIT_CODES
+from lightning_gradcam.commands.explain import add_checkpoint_options, add_plan_options, plan_options
+from lightning_gradcam.commands.progress import add_progress, counting
+
+if TYPE_CHECKING:
+    from lightning_gradcam.hooks import ProbeCallback
+
+_EPILOG = f"""\
+example:
+  lightning-gradcam replay version_0/checkpoints -o again                   # config.yaml lies beside the folder
+  lightning-gradcam replay e1.ckpt e2.ckpt --config config.yaml -o again
+  lightning-gradcam replay checkpoints/ --model train.py:Net --data train.py:Data --layers backbone.layer4
+
+What is explained is what the callbacks in the config say; options that are given here come before theirs.
+The maps equal those of a live run bit for bit on the same machine with the same number of threads. The folder again/
+gets an archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
+
+A damaged checkpoint is left out and named; all others are replayed, and the exit code is 1.
+
+{EXIT_CODES}
+"""
+# What bears on the maps; loggers, other callbacks and several devices do not.
+_TRAINER = ("accelerator", "benchmark", "deterministic", "limit_val_batches", "precision")
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "replay",
+        help="rebuild the evolution from saved checkpoints",
+        description="Rebuilds the evolution of a training from its checkpoints, as if the callback had been there.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints, or a folder of .ckpt files")
+    parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="folder (default: %(default)s)")
+    add_checkpoint_options(parser)
+    add_plan_options(parser)
+    parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of pictures")
+    parser.add_argument("--num-probes", type=int, metavar="N", help="how many to draw (default: 8)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the draw (default: 0)")
+    parser.add_argument("--name", metavar="NAME", help="of the callback: its state is taken, and the archive named so")
+    parser.add_argument("--precision", metavar="P", help="of the training, such as bf16-mixed (default: the config's)")
+    parser.add_argument("--accelerator", metavar="A", help="where to compute, such as cpu (default: the config's)")
+    parser.add_argument("--all", action="store_true", help="every checkpoint, whatever schedule the config has")
+    add_progress(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from lightning_gradcam.building import read_config
+    from lightning_gradcam.checkpoint import build_module, config_beside, find_data, read_checkpoint
+    from lightning_gradcam.errors import ConfigurationError
+
+    given = None if chosen.config is None else read_config(chosen.config)
+    _import_class(chosen, given)
+    from lightning_gradcam.replaying import find_checkpoints, replay_all
+
+    found = find_checkpoints(chosen.checkpoints, trust=chosen.trust)
+    for path, why in found.damaged:
+        _say(f"{path} is left out: {why}")
+    for path in found.repeated:
+        _say(f"{path} holds an epoch and step that another checkpoint has, and is left out")
+    for remark in dict.fromkeys(saved.remark for saved in found.checkpoints if saved.remark is not None):
+        _say(remark)
+    last = found.checkpoints[-1].path
+    contents: Any = read_checkpoint(last, trust=chosen.trust, mapped=True)
+    beside = config_beside(last) if given is None else None
+    config: Mapping[str, Any] = given if given is not None else beside or {}
+    _seed(config.get("seed_everything"))
+    callbacks = _callbacks(config, chosen)
+    module: Any = build_module(contents, last, model=chosen.model, given=given, beside=beside)
+    data, failed = find_data(contents, chosen.data, config, asked=given is not None)
+    if failed is not None:
+        raise ConfigurationError(failed)
+    with counting("checkpoints", len(found.checkpoints), show=chosen.progress) as bar, _said():
+
+        def moved(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        archives = replay_all(
+            found,
+            module,
+            callbacks,
+            datamodule=data,
+            output=chosen.output,
+            trainer=_trainer_options(config, chosen),
+            trust=chosen.trust,
+            progress=moved,
+        )
+    for archive in archives:
+        steps = len(archive.steps)
+        total = len(found.checkpoints)
+        rest = "" if steps == total else f"; the other {total - steps} are not due by its schedule (--all)"
+        print(f"{archive.path}: {_count(steps, 'step')} from {_count(total, 'checkpoint')}{rest}")
+    return 1 if found.damaged or len(archives) < len(callbacks) or not all(a.steps for a in archives) else 0
+
+
+def _import_class(chosen: argparse.Namespace, given: Mapping[str, Any] | None) -> None:
+    """Imports the module's class before anything else does: its Lightning is the one to use."""
+    from lightning_gradcam.building import find_class
+    from lightning_gradcam.checkpoint import class_named, config_beside, files_in, read_checkpoint
+    from lightning_gradcam.errors import CheckpointFileError
+
+    for file in files_in(chosen.checkpoints):
+        try:
+            contents = read_checkpoint(file, trust=chosen.trust, mapped=True)
+        except CheckpointFileError:
+            continue
+        name = chosen.model or class_named(contents, given, config_beside(str(file)) if given is None else None)
+        if name is not None:
+            find_class(name, "model")
+        return
+
+
+def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace) -> list[ProbeCallback]:
+    """Makes the callbacks of ours that the config names, with the options given here; one of CAMs where it has none."""
+    from lightning_gradcam.building import accepted, build, find_class
+    from lightning_gradcam.callback import GradCAMCallback
+    from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.hooks import ProbeCallback
+
+    flags = {name: getattr(chosen, name) for name in ("probes", "num_probes", "seed", "name")}
+    flags = {**plan_options(chosen), **{name: value for name, value in flags.items() if value is not None}}
+    # An error ends the replay; what takes long may; and no tracker gets the pictures of another day's run.
+    ours: dict[str, Any] = {"on_error": "raise", "max_overhead": None, "sinks": None, "log_untrained": False}
+    if chosen.all:
+        ours.update(every_n_epochs=1, every_n_validations=None)
+    listed = (config.get("trainer") or {}).get("callbacks") or []
+    made: list[ProbeCallback] = []
+    for entry in listed if isinstance(listed, list) else [listed]:
+        name = entry.get("class_path") if isinstance(entry, Mapping) else entry
+        if not isinstance(name, str):
+            continue
+        try:
+            kind = find_class(name if "." in name or ":" in name else f"lightning_gradcam.{name}", "callbacks")
+        except ConfigurationError:
+            continue
+        if isinstance(kind, type) and issubclass(kind, ProbeCallback):
+            own = dict(entry.get("init_args") or {}) if isinstance(entry, Mapping) else {}
+            if own.get("log_untrained"):
+                _say("log_untrained: no checkpoint holds the untrained weights; there is no baseline")
+            options = {**own, **accepted(kind, {**flags, **ours})}
+            made.append(build(kind, options, "callbacks", parsed=True))
+    if chosen.name is not None and len(made) > 1:
+        raise ConfigurationError(
+            f"--name: the config has {len(made)} callbacks of ours; leave it out, or give a config with one of them"
+        )
+    return made or [GradCAMCallback(**{**flags, **ours})]
+
+
+def _trainer_options(config: Mapping[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
+    own = config.get("trainer") or {}
+    if own.get("plugins"):
+        _say("trainer.plugins in the config are left out; a precision plugin is given as --precision")
+    found = {name: own[name] for name in _TRAINER if own.get(name) is not None}
+    for name in ("precision", "accelerator"):
+        if getattr(chosen, name) is not None:
+            found[name] = getattr(chosen, name)
+    return found
+
+
+def _seed(value: Any) -> None:
+    """Seeds as ``fit`` does, so that a data module which splits at random splits as it did then."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        import numpy as np
+        import torch
+
+        random.seed(value)
+        np.random.seed(value)
+        torch.manual_seed(value)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Keeps Lightning's own talk off the terminal; warnings of ours are said in a line each, when all is done."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for text in dict.fromkeys(str(warning.message) for warning in caught):
+            if text.startswith("lightning-gradcam: "):
+                _say(text.removeprefix("lightning-gradcam: "))
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def _say(text: str) -> None:
+    print(f"lightning-gradcam: {text}", file=sys.stderr)

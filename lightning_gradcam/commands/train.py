@@ -1,0 +1,95 @@
+"""``lightning-gradcam fit``, ``validate`` and ``test``: Lightning's own command line for any module and data module."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+from lightning_gradcam.commands import EXIT_CODES
+
+_WHAT = {
+    "fit": "train a module, with what callbacks its configuration names",
+    "validate": "validate a module, and log the maps of its probes",
+    "test": "test a module, and log the maps of its probes",
+}
+_EPILOG = f"""\
+example:
+  lightning-gradcam {{name}} --config config.yaml{{more}}
+  lightning-gradcam {{name}} --config config.yaml --print_config                  # what is in force, and stop
+  lightning-gradcam {{name}} --help-all                                           # every option of the trainer
+  lightning-gradcam {{name}} --model.help my_package.MyModule                     # and of a class
+
+All arguments go to LightningCLI (https://lightning.ai/docs/pytorch/stable/cli/lightning_cli.html) as they are. In
+config.yaml:
+
+  model:
+    class_path: my_package.MyModule          # any LightningModule; a file my_package.py in this folder will do
+    init_args: {{{{learning_rate: 0.001}}}}
+  data:
+    class_path: my_package.MyDataModule
+  trainer:
+    max_epochs: 5
+    callbacks:
+      - class_path: lightning_gradcam.GradCAMCallback
+        init_args: {{{{layers: [backbone.layer4], num_probes: 16}}}}
+
+{EXIT_CODES}
+"""
+_MORE = {
+    "fit": " --trainer.max_epochs 10 --trainer.callbacks.num_probes 32",
+    "validate": " --ckpt_path last.ckpt",
+    "test": " --ckpt_path best.ckpt",
+}
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the three commands to the parser."""
+    for name, what in _WHAT.items():
+        parser = commands.add_parser(
+            name,
+            help=what,
+            usage=f"lightning-gradcam {name} --config CONFIG [OPTION ...]",
+            description=f"{what[0].upper()}{what[1:]}; at the end it says where to look.",
+            epilog=_EPILOG.format(name=name, more=_MORE[name]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            # Nothing is an option here: all that follows is LightningCLI's.
+            prefix_chars="\0",
+            add_help=False,
+        )
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        parser.set_defaults(run=partial(_run, name, parser))
+
+
+def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> int:
+    arguments: list[str] = chosen.arguments
+    if arguments in (["-h"], ["--help"]):
+        parser.print_help()
+        return 0
+    from lightning_gradcam.commands.configured import Kept, command_line, refusals
+
+    kept = Kept()
+    line = command_line(name, arguments, kept)
+    try:
+        with refusals():
+            line([name, *("--help" if argument == "--help-all" else argument for argument in arguments)])
+    except SystemExit as end:
+        # Lightning ends the process itself after an interrupt.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            _say(kept.trainer)
+            raise KeyboardInterrupt from None
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        raise
+    _say(kept.trainer)
+    return 0
+
+
+def _say(trainer: Any) -> None:
+    if trainer is None or not trainer.is_global_zero or trainer.fast_dev_run:
+        return
+    from lightning_gradcam.commands.where import where_to_look
+
+    said = where_to_look(trainer.callbacks, trainer.loggers)
+    if "\n" in said:
+        print(said)

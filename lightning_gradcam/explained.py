@@ -1,0 +1,330 @@
+"""Maps for pictures, from any module or checkpoint: computed, looked at, and saved with their overlays and a page."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.account import CamAccount
+from lightning_gradcam.archive import ArchiveWriter, Manifest
+from lightning_gradcam.archive.manifest import MANIFEST
+from lightning_gradcam.checkpoint import Loaded, load_checkpoint
+from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
+from lightning_gradcam.guard import preserved, uninitialized
+from lightning_gradcam.images import are_inputs, prepare_for, probes_from
+from lightning_gradcam.inputs import Forward, Inputs, check_output_key
+from lightning_gradcam.layers import LayerSpec, check_layers
+from lightning_gradcam.layout import parse_layouts
+from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.options import check_count, check_drawing, check_name
+from lightning_gradcam.picture import Picture, Pixels
+from lightning_gradcam.plan import Plan
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import CamRecord
+from lightning_gradcam.storage import Storage, join, safe_name
+from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
+from lightning_gradcam.tiles import Slices, draw_tiles
+
+SHEETS, OVERLAYS = "sheets", "overlays"
+STAGE = "explain"
+# An overlay that stands alone need not fit into a sheet.
+_LARGEST_OVERLAY = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """What :func:`explain` has found; a notebook shows it as the viewer of a run.
+
+    Attributes:
+        record: Signed maps, scores and classes of every picture.
+        probes: The pictures.
+        manifest: What an archive of them says of itself.
+        plan: What was explained, and how it is drawn.
+        path: The folder it was saved to, or ``None``.
+        remarks: What a user should know of how the model and its pictures were loaded.
+    """
+
+    record: CamRecord
+    probes: ProbeSet
+    manifest: Manifest
+    plan: Plan
+    path: str | None = None
+    remarks: tuple[str, ...] = ()
+
+    def save(self, folder: str | os.PathLike[str]) -> Explained:
+        """Writes everything into a folder.
+
+        ``sheets/<layer>.png`` for each layer and method, ``overlays/<picture>.<layer>.<method>.<target>.png`` for each
+        picture and map, the raw maps as an archive of one step that :meth:`Archive.open` reads, and ``report.html``.
+
+        Args:
+            folder: A new one, or one without an archive; local, or a URL that fsspec knows.
+
+        Returns:
+            The same, with its ``path``.
+
+        Raises:
+            ConfigurationError: The folder holds an archive already.
+            ArchiveError: It can't be written.
+        """
+        root = os.fspath(folder)
+        check_free(root)
+        archive, _ = ArchiveWriter.start(root, self.manifest, self.probes)
+        archive.append(self.record)
+        storage = Storage(root)
+        account = CamAccount(self.plan, self.probes)
+        for tag, picture in account.pictures(self.record).items():
+            format, content = picture.file()
+            name = safe_name(tag.removeprefix(f"{self.plan.name}/").replace("/", "-"))
+            storage.write(f"{SHEETS}/{name}.{format}", content)
+        for name, picture in self.overlays():
+            storage.write(f"{OVERLAYS}/{name}.png", picture.encoded("png"))
+        account.report(archive)
+        return replace(self, path=root)
+
+    def overlays(self) -> Iterator[tuple[str, Picture]]:
+        """Yields each picture's overlay of each map, and a name for its file."""
+        drawing = replace(
+            self.plan.drawing, columns=("overlay",), max_tile=max(self.plan.drawing.max_tile, _LARGEST_OVERLAY)
+        )
+        for layer, method in dict.fromkeys((key.layer, key.method) for key in self.record.maps):
+            keys = [key for key in self.record.maps if (key.layer, key.method) == (layer, method)]
+            slices = Slices.of(self.record.maps[keys[0]].shape, self.probes.pixels.shape)
+            for row, probe in enumerate(self.probes.ids):
+                # One at a time: large pictures of a whole folder would not fit into memory.
+                tiles = draw_tiles(self.record, self.probes, keys, drawing, None, slices, [row])
+                for key, tile in zip(keys, tiles, strict=True):
+                    name = ".".join(safe_name(part.replace("/", "-")) for part in (probe, layer, method, key.target))
+                    pixels: Pixels = tile.pixels[0]
+                    yield name if len(name) <= 200 else safe_name(name), Picture(pixels, enlarged=True)
+
+    def lines(self, top: int = 1) -> Iterator[str]:
+        """Yields a line a picture: its name, the most likely classes with their probabilities, and the true class.
+
+        Args:
+            top: How many classes.
+        """
+        record, probes = self.record, self.probes
+        width = min(max(map(len, probes.ids)), 60)
+        for row, probe in enumerate(probes.ids):
+            found = list(zip(record.likeliest[row].tolist(), record.likeliest_confidence[row].tolist(), strict=True))
+            said = ", ".join(f"{probes.class_name(index)} {share:.1%}" for index, share in found[:top])
+            if not said:
+                name, scores = next(iter(record.scores.items()))
+                said = f"{name} {scores[row]:.4g}"
+            true = ""
+            if probes.labels is not None and probes.labels.dim() == 1:
+                true = f"  (true: {probes.class_name(int(probes.labels[row]))})"
+            yield f"{probe:<{width}}  {said}{true}"
+
+    def _repr_html_(self) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            archive, _ = ArchiveWriter.start(join(folder, self.plan.name), self.manifest, self.probes)
+            archive.append(self.record)
+            # The page is drawn from an archive's files; only a notebook goes there.
+            shown: str = import_module("lightning_gradcam.notebook").archive_html(archive)
+        return shown
+
+
+def explain(
+    model: nn.Module | str | os.PathLike[str],
+    images: Any,
+    layers: LayerSpec = "auto",
+    *,
+    methods: str | Sequence[str] = "gradcam",
+    targets: TargetSpec | Sequence[TargetSpec] = "predicted",
+    score: str = "logit",
+    layout: str | Mapping[str, str] | None = None,
+    output_key: Any = None,
+    transform: Callable[[Any], Tensor] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | Sequence[int] | None = None,
+    mode: str | None = None,
+    class_names: Sequence[str] | None = None,
+    labels: Any = None,
+    batch_size: int = 32,
+    drawing: Drawing | Mapping[str, Any] = Drawing(),  # noqa: B008 - frozen
+    device: str | torch.device | None = None,
+    forward: Forward | None = None,
+    model_class: str | Callable[..., nn.Module] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    data: Any = None,
+    trust: bool = False,
+    name: str = "explain",
+    output: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Explained:
+    """Explains pictures, with the options that the callback has.
+
+    The model comes back exactly as it was, except that ``device`` moves it.
+
+    Args:
+        model: Any module whose output is logits ``[N, C]``, or the path of a checkpoint.
+        images: A folder (sub-folders are true classes), files, PIL images, uint8 arrays ``[H, W, 3]``, tensors as the
+            model takes them, a list of these, or a :class:`ProbeSet` (:func:`~lightning_gradcam.images.probes_from`).
+        layers: As :func:`compute_cams` takes them, as all that follow down to ``output_key``. A target may also be the
+            name of a class.
+        methods: Likewise.
+        targets: Likewise.
+        score: Likewise.
+        layout: Likewise.
+        output_key: Likewise.
+        transform: From a PIL image to the model's input ``[C, H, W]``. Default: that of the data module's validation or
+            test data, where one is known; else pictures are scaled to 0…1, then by ``mean`` and ``std``.
+        mean: Of each channel, or one for all.
+        std: Likewise.
+        size: Height and width that pictures are resized to first; one number: both.
+        mode: ``"RGB"`` or ``"L"``; default: grey where the model's first convolution has one input channel.
+        class_names: Names of the classes, where the data tells none.
+        labels: True classes ``[N]``, where the folder tells none.
+        batch_size: How many pictures go through the model at once, at most.
+        drawing: How sheets and overlays look.
+        device: Where to compute; default: where the model is, and the CPU for a checkpoint.
+        forward: Called with a batch of inputs, instead of ``model``.
+        model_class: The class that a checkpoint belongs to; this and the next three as :func:`load_checkpoint` takes
+            them (there it is ``model``).
+        config: A YAML file of LightningCLI.
+        data: A data module (its class, import path, or an instance) to take transform and class names from.
+        trust: Read a checkpoint's objects of any kind.
+        name: Of the sheets' titles.
+        output: Save everything into this folder; see :meth:`Explained.save`.
+        progress: Called with how many pictures are done, and of how many.
+
+    Raises:
+        ConfigurationError: An option, the checkpoint or the pictures can't be used; it says what can.
+
+    Example::
+
+        explain("last.ckpt", "holiday_photos/", ["backbone.layer4"], model_class="my_package:Net", output="maps")
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+        >>> found = explain(net, torch.rand(2, 1, 5, 5), "1", targets=["predicted", 2])
+        >>> found.record.maps["1", "gradcam", "2"].shape
+        (2, 3, 3)
+    """
+    check_layers(layers)
+    resolve_methods(methods)
+    parse_layouts(layout)
+    check_output_key(output_key)
+    check_count("batch_size", batch_size)
+    drawn, kind = check_drawing(drawing), check_score(score)
+    if output is not None:
+        check_free(os.fspath(output))
+    loaded = _loaded(model, model_class, config, data, device, trust)
+    module, datamodule = loaded.module, loaded.datamodule
+    how = prepare_for(
+        module,
+        datamodule,
+        asked=data is not None,
+        transform=transform,
+        size=size,
+        mean=mean,
+        std=std,
+        mode=mode,
+        class_names=class_names,
+    )
+    probes = probes_from(images, how, labels=labels)
+    remarks = [*loaded.remarks, *how.remarks]
+    if how.transform is None and mean is None and not are_inputs(images):
+        remarks.append(
+            "no transform is known, so that pictures are only scaled to 0…1; give data (--data), or mean and std"
+            " (--mean, --std) where the model was trained on other inputs"
+        )
+    chosen = _classes_named(targets, probes.class_names or ())
+    resolve_targets(chosen)
+    plan = Plan(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
+    cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
+    record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
+    measured = CamAccount(plan, probes).measured(record)
+    manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
+    found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
+    return found if output is None else found.save(output)
+
+
+def check_free(folder: str) -> None:
+    """Refuses a folder that holds an archive already.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    if Storage(folder).exists(MANIFEST):
+        raise ConfigurationError(
+            f"output: {folder!r} holds an archive already; give another folder (-o), or delete that one"
+        )
+
+
+def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, trust: bool) -> Loaded:
+    # An instance goes beside a checkpoint as it is.
+    instance = data if data is not None and not isinstance(data, (str, type)) else None
+    if isinstance(model, nn.Module):
+        if model_class is not None or config is not None or isinstance(data, (str, type)):
+            raise ConfigurationError(
+                "model: got a module together with model_class=, config= or the class of a data module, which belong to"
+                " a checkpoint's path; leave them out, and give data= as an instance"
+            )
+        return Loaded("", model if device is None else model.to(device), instance)
+    if not isinstance(model, (str, os.PathLike)):
+        raise ConfigurationError(f"model: got a {type(model).__name__}; give a torch.nn.Module or a checkpoint's path")
+    named = None if instance is not None else data
+    loaded = load_checkpoint(
+        model, model=model_class, config=config, data=named, map_location=device or "cpu", trust=trust
+    )
+    return loaded if instance is None else replace(loaded, datamodule=instance)
+
+
+def _classes_named(targets: Any, names: Sequence[str]) -> Any:
+    """Returns the targets, with the names of classes replaced by their indices."""
+    if isinstance(targets, str):
+        return list(names).index(targets) if targets in names and targets not in ("predicted", "label") else targets
+    return [_classes_named(target, names) for target in targets] if isinstance(targets, (list, tuple)) else targets
+
+
+def _cams(
+    module: nn.Module,
+    plan: Plan,
+    probes: ProbeSet,
+    forward: Forward | None,
+    progress: Callable[[int, int], None] | None,
+    *,
+    own: bool,
+) -> Any:
+    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    total = len(probes)
+
+    def load(start: int, stop: int) -> Inputs:
+        if progress is not None:
+            progress(start, total)
+        part = probes.inputs[start:stop].to(weight.device)
+        return Inputs(part.to(weight.dtype) if part.is_floating_point() else part)
+
+    run: Forward = module if forward is None else forward
+    try:
+        if own and uninitialized(module):
+            # What a lazy module's first forward does can't be undone; a checkpoint's module is nobody else's.
+            with torch.no_grad():
+                run(load(0, 1).fresh())
+        with preserved(module):
+            cams = plan.explain(module, load, probes, run)
+    except LightningGradCAMError:
+        raise
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigurationError(
+            f"model: its forward failed on the pictures {list(probes.inputs.shape)} ({reason:.300}); give the size"
+            " (--size), mode or transform (--data) that it was trained with, or forward="
+        ) from error
+    if progress is not None:
+        progress(total, total)
+    return cams

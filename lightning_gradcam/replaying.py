@@ -1,0 +1,239 @@
+"""The evolution of a training, rebuilt from the checkpoints that it has left, as if a callback had been there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.archive.manifest import MANIFEST
+from lightning_gradcam.callback import GradCAMCallback
+from lightning_gradcam.checkpoint import (
+    check_fit,
+    files_in,
+    place_of,
+    read_checkpoint,
+    restore,
+    weights_of,
+)
+from lightning_gradcam.errors import ArchiveError, CheckpointFileError, ConfigurationError
+from lightning_gradcam.guard import uninitialized
+from lightning_gradcam.hooks import ProbeCallback
+from lightning_gradcam.host import Host, at_train_start, rank_zero_warn
+from lightning_gradcam.state import flaw
+from lightning_gradcam.storage import Storage, join
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One checkpoint.
+
+    Attributes:
+        path: The file.
+        epoch: The epoch whose weights it holds, counted from 0.
+        step: The x value at which Lightning logged the validation of these weights.
+        states: The states of callbacks, by their keys.
+        remark: What a user should know of these, or ``None``.
+    """
+
+    path: str
+    epoch: int
+    step: int
+    states: Mapping[str, Any]
+    remark: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The checkpoints of a training.
+
+    Attributes:
+        checkpoints: In the order of their steps, each epoch and step once.
+        damaged: Files that can't be read, with the reason.
+        repeated: Files that hold an epoch and step which another one has given.
+    """
+
+    checkpoints: tuple[Saved, ...]
+    damaged: tuple[tuple[str, str], ...] = ()
+    repeated: tuple[str, ...] = ()
+
+
+def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, trust: bool = False) -> Found:
+    """Looks at checkpoints, and puts them in order.
+
+    Args:
+        paths: Files, and folders whose ``.ckpt`` files are taken.
+        trust: As :func:`~lightning_gradcam.checkpoint.load_checkpoint` takes it.
+
+    Raises:
+        CheckpointFileError: A path does not exist, there is no checkpoint, or all of them are damaged.
+        ConfigurationError: One holds objects that only ``trust=True`` reads.
+    """
+    found: dict[tuple[int, int, Any], Saved] = {}
+    damaged, repeated = [], []
+    for file in files_in(paths):
+        try:
+            contents = read_checkpoint(file, trust=trust, mapped=True)
+            if not isinstance(contents, Mapping):
+                raise CheckpointFileError(f"checkpoint: {str(file)!r} holds a whole module, and no training's state")
+            weights_of(contents, str(file))
+        except CheckpointFileError as error:
+            damaged.append((str(file), str(error)))
+            continue
+        epoch, step, remark = place_of(contents)
+        key = (epoch, step, contents.get("global_step"))
+        if key in found:
+            repeated.append(str(file))
+        else:
+            found[key] = Saved(str(file), epoch, step, dict(contents.get("callbacks") or {}), remark)
+    if not found:
+        raise CheckpointFileError(damaged[0][1])
+    ordered = sorted(found.values(), key=lambda saved: (saved.step, saved.epoch))
+    return Found(tuple(ordered), tuple(damaged), tuple(repeated))
+
+
+def replay(
+    checkpoints: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    module: Any,
+    callback: ProbeCallback | Mapping[str, Any] | None = None,
+    *,
+    datamodule: Any = None,
+    output: str | os.PathLike[str] = "replay",
+    trainer: Mapping[str, Any] | None = None,
+    trust: bool = False,
+    progress: Progress | None = None,
+) -> Archive:
+    """Rebuilds the evolution of a training from its checkpoints, as if the callback had been there.
+
+    ``fit`` is set up, and ended before its first step; the callback's own hooks do the rest, for each checkpoint's
+    weights, at its epoch and step. Probes are drawn as the callback draws them; where the last checkpoint shows that a
+    callback of this name was there, they are its very probes. The maps equal those of the live run bit for bit where
+    the same machine, number of threads, precision and batch size compute them. What checkpoints do not hold can't be
+    rebuilt: validations without a checkpoint, and the baseline (``log_untrained`` logs the module as it is given).
+
+    Args:
+        checkpoints: Files, and folders whose ``.ckpt`` files are taken. Damaged ones are left out, with a warning.
+        module: A LightningModule of the class that was trained; it comes back with the weights of the last checkpoint.
+        callback: A new one, or its options; default: ``GradCAMCallback()``.
+        datamodule: That of the training, or its validation dataloader; ``None`` for the module's own loaders.
+        output: The archive's folder becomes ``<output>/<name>``, with sheets, film strips and ``report.html`` in it.
+        trainer: Options of the Trainer that bear on the maps, such as ``{"precision": "bf16-mixed"}``.
+        trust: As :func:`~lightning_gradcam.checkpoint.load_checkpoint` takes it.
+        progress: Called before each checkpoint, and at the end, with how many are done, and of how many.
+
+    Returns:
+        The archive.
+
+    Raises:
+        CheckpointFileError: There is no checkpoint, or all of them are damaged.
+        ConfigurationError: A checkpoint is another model's (nothing is written then), or an option can't be used.
+        ArchiveError: The folder can't be written.
+
+    Example::
+
+        archive = replay("version_0/checkpoints", Net(), {"layers": ["backbone.layer4"]}, datamodule=Data())
+        archive.epochs, archive.maps("backbone.layer4").shape
+    """
+    found = find_checkpoints(checkpoints, trust=trust)
+    for path, why in found.damaged:
+        rank_zero_warn(f"lightning-gradcam: {path} is left out: {why}")
+    made = callback if isinstance(callback, ProbeCallback) else GradCAMCallback(**(callback or {}))
+    (archive,) = replay_all(
+        found, module, [made], datamodule=datamodule, output=output, trainer=trainer, trust=trust, progress=progress
+    )
+    return archive
+
+
+def replay_all(
+    found: Found,
+    module: Any,
+    callbacks: Sequence[ProbeCallback],
+    *,
+    datamodule: Any = None,
+    output: str | os.PathLike[str],
+    trainer: Mapping[str, Any] | None = None,
+    trust: bool = False,
+    progress: Progress | None = None,
+) -> list[Archive]:
+    """Replays a training for several callbacks at once; see :func:`replay`.
+
+    Returns:
+        The archive of each.
+    """
+    root = os.path.abspath(output) if "://" not in os.fspath(output) else os.fspath(output)
+    for callback in callbacks:
+        if Storage(join(root, callback.name)).exists(MANIFEST):
+            raise ConfigurationError(
+                f"output: {join(root, callback.name)!r} holds an archive already; give another folder (-o), or delete"
+                " that one"
+            )
+    if not hasattr(module, "configure_optimizers"):
+        raise ConfigurationError(f"module: got a {type(module).__name__}; give the LightningModule that was trained")
+    _check_all(found, module, trust)
+    total = len(found.checkpoints)
+
+    def prepare() -> None:
+        for callback in callbacks:
+            if (state := _state_of(callback, found)) is not None:
+                callback.load_state_dict(state)
+
+    def visit(host: Host, move: Callable[[int, int], None]) -> None:
+        for callback in callbacks:
+            if callback.probes is None:
+                why = "its data can't be indexed" if not uninitialized(module) else "lazy modules have no weights yet"
+                raise ConfigurationError(
+                    f"probes: {callback.name} has none before the first batch, because {why}, and none comes in a"
+                    " replay; give probes= (--probes): a saved probe set, a folder of pictures, or the probes.npz of an"
+                    " archive"
+                )
+        for done, saved in enumerate(found.checkpoints):
+            if progress is not None:
+                progress(done, total)
+            contents = read_checkpoint(saved.path, trust=trust)
+            restore(host.module, contents, weights_of(contents, saved.path), saved.path)
+            move(saved.epoch, saved.step)
+            for callback in callbacks:
+                callback.on_validation_epoch_end(host.trainer, host.module)
+        if progress is not None:
+            progress(total, total)
+
+    at_train_start(module, datamodule, list(callbacks), prepare, visit, folder=root, options=trainer or {})
+    archives = [callback.archive for callback in callbacks]
+    return [Archive.open(archive.path) for archive in archives if archive is not None]
+
+
+def _check_all(found: Found, module: Any, trust: bool) -> None:
+    """Refuses checkpoints of other models before anything is written."""
+    configure = getattr(module, "configure_model", None)
+    if callable(configure):
+        # Lightning calls it again in `fit`, and asks of it to do nothing then.
+        configure()
+    home = str(getattr(type(module).on_load_checkpoint, "__module__", "")).split(".")[0]
+    if home not in ("pytorch_lightning", "lightning"):
+        # A hook of the module's own may change the weights' names as they are loaded.
+        return
+    for saved in found.checkpoints:
+        contents = read_checkpoint(saved.path, trust=trust, mapped=True)
+        check_fit(module, weights_of(contents, saved.path), saved.path)
+
+
+def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
+    """Returns what the last checkpoint keeps of a callback of this name, so that its very probes are taken."""
+    state = found.checkpoints[-1].states.get(callback.state_key)
+    if state is None:
+        return None
+    if (why := flaw(state)) is not None:
+        rank_zero_warn(f"lightning-gradcam: the probes of the live run are not known ({why}); they are drawn anew")
+        return None
+    archive = str(state["archive"])
+    try:
+        Archive.open(archive)
+    except ArchiveError:
+        archive = ""
+    kept = {name: state[name] for name in ("schema", "indices", "fingerprint", "run", "transferred") if name in state}
+    # Step -1: no step of the live run's archive is taken over.
+    return {**kept, "archive": archive, "step": -1}

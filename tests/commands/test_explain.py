@@ -1,0 +1,107 @@
+"""`explain`: pictures and a checkpoint in, a folder and lines out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_gradcam import Archive
+from lightning_gradcam.cli import main
+from lightning_gradcam.commands.explain import target
+from tests.commands.tiny import Module
+
+MODEL = ["--model", "tests.commands.tiny:Module", "--mean", "0", "--std", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save({"state_dict": Module().state_dict(), "epoch": 2, "global_step": 9}, "a.ckpt")
+    Path("pictures").mkdir()
+    for place, picture in enumerate(np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)):
+        Image.fromarray(picture).save(f"pictures/{place}.png")
+
+
+def test_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--layers", "net.relu1", "net.relu2", "--targets", "predicted", "3", "--score", "probability"]
+    assert main(["explain", "a.ckpt", "pictures", "-o", "out", *MODEL, *options, "--progress"]) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    archive = Archive.open("out")
+    assert (archive.layers, archive.targets, archive.epochs) == (("net.relu1", "net.relu2"), ("predicted", "3"), (2,))
+    record = archive.record(0)
+    for place in range(3):
+        assert lines[place] == f"{place}.png  {record.predicted[place]} {record.confidence[place]:.1%}"
+    assert lines[3] == "out/report.html: 3 pictures, net.relu1, net.relu2"
+    assert "pictures: 100%" in said.err
+    assert Path("out/report.html").is_file()
+    assert len(list(Path("out/overlays").iterdir())) == 12
+
+
+def test_files_and_folders_with_the_most_likely_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (30, 20)).save("wide.jpg")
+    options = ["--top", "3", "--size", "8", "--class-names", "ant", "bee", "cat", "dog", "eel", "--targets", "bee"]
+    assert main(["explain", "a.ckpt", "wide.jpg", "pictures", "-o", "out", *MODEL, *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["wide.jpg", "0.png", "1.png", "2.png"]
+    assert lines[0].count("%") == 3
+    assert Archive.open("out").targets == ("1",)
+
+
+def test_the_transform_of_a_data_module(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["--model", "tests.commands.tiny:Module", "--data", "tests.test_explained:Data"]
+    assert main(["explain", "a.ckpt", "pictures", "-o", "out", *names]) == 0
+    assert Archive.open("out").probes.class_names == ("ant", "bee", "cat", "dog", "elk")
+    assert "no transform" not in capsys.readouterr().err
+
+
+def test_what_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "a.ckpt", "pictures/0.png", "-o", "out", "--model", "tests.commands.tiny:Module"]) == 0
+    said = capsys.readouterr().err
+    assert "lightning-gradcam: no transform is known, so that pictures are only scaled to 0…1" in said
+    assert "lightning-gradcam: the file does not say at which step" in said
+
+
+def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["nowhere.ckpt", "pictures", *MODEL], "no file 'nowhere.ckpt'"),
+        (["a.ckpt", "nowhere.png", *MODEL], "no file 'nowhere.png'"),
+        (["a.ckpt", "pictures"], "nothing names the class"),
+        (["a.ckpt", "pictures", *MODEL, "--layers", "net.rely1"], "did you mean 'net.relu1'"),
+        (["a.ckpt", "pictures", *MODEL, "--targets", "cow"], "'cow'"),
+        (["a.ckpt", "pictures", *MODEL, "--size", "9"], "its forward failed on the pictures [3, 1, 9, 9]"),
+        (["a.ckpt", "pictures", *MODEL, "--top", "9"], "--top: got 9"),
+    ):
+        assert main(["explain", *arguments]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("lightning-gradcam: ")
+        assert said in line
+        assert not Path("explained").exists()
+
+
+def test_usage_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code, said in (
+        (["explain", "a.ckpt"], 2, "IMAGES"),
+        (["explain", "a.ckpt", "pictures", "--score", "loud"], 2, "--score"),
+        (["explain", "--help"], 0, "last.ckpt photos/ -o maps"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == code
+        found = capsys.readouterr()
+        assert said in found.err + found.out
+
+
+def test_targets_on_the_command_line() -> None:
+    assert [target(text) for text in ("3", "label", '{"top": 3}', "true", "1.5")] == [
+        3,
+        "label",
+        {"top": 3},
+        "true",
+        "1.5",
+    ]
