@@ -17,7 +17,7 @@ from lightning_gradcam.account import CamAccount
 from lightning_gradcam.archive import ArchiveWriter, Manifest
 from lightning_gradcam.archive.manifest import MANIFEST
 from lightning_gradcam.checkpoint import Loaded, load_checkpoint
-from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.drawing import Drawing, check_columns
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
 from lightning_gradcam.guard import preserved, uninitialized
 from lightning_gradcam.images import are_inputs, prepare_for, probes_from
@@ -243,7 +243,8 @@ def explain(
             " (--mean, --std) where the model was trained on other inputs"
         )
     chosen = _classes_named(targets, probes.class_names or ())
-    resolve_targets(chosen)
+    resolve_targets(chosen, probes.class_names)
+    check_columns(drawn, methods)
     plan = Plan(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
     cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
     record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)

@@ -46,6 +46,7 @@ def start(out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "sharded"])
 def test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process(tmp_path: Path, strategy: str) -> None:
     with_ours, _ = run(tmp_path / "with", strategy=strategy)

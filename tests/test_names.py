@@ -134,6 +134,7 @@ def read_back(callback: GradCAMCallback, names: list[str]) -> Archive:
 # ---- real runs
 
 
+@pytest.mark.slow
 def test_tensorboards_tags_are_name_and_layer_and_every_picture_is_there(folder: Path) -> None:
     logger = TensorBoardLogger(str(folder))
     archive = read_back(fitted(folder, logger, ODD), ODD)
@@ -167,6 +168,7 @@ def test_picture_files_of_any_layer_are_written_below_the_log_folder(folder: Pat
     assert stated.read_bytes().replace(b"\n", b"").decode("ascii").isprintable()
 
 
+@pytest.mark.slow
 def test_wandb_gets_every_picture_and_keeps_it_in_its_runs_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,8 +68,13 @@ trainer:
 """
 
 
-@pytest.mark.parametrize("way", ["alone", "in a list", "LightningCLI"])
-@pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "way", ["alone", pytest.param("in a list", marks=SLOW), pytest.param("LightningCLI", marks=SLOW)]
+)
+@pytest.mark.parametrize("namespace", [pytest.param("pytorch_lightning", marks=SLOW), "lightning.pytorch"])
 def test_the_callback_works_in_both_namespaces(tmp_path: Path, namespace: str, way: str) -> None:
     if find_spec(namespace.split(".")[0]) is None:
         pytest.skip(f"{namespace} is not installed")

@@ -138,6 +138,7 @@ def test_targets_on_the_command_line(tmp_path: Path, targets: str, names: tuple[
     assert archive.targets == names
 
 
+@pytest.mark.slow
 def test_resnet18_finds_its_layer(tmp_path: Path) -> None:
     main(
         [
