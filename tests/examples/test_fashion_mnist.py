@@ -314,3 +314,25 @@ def test_the_confusion_matrix_is_a_picture() -> None:
     assert picture.dtype == np.uint8
     assert picture.shape == (700, 800, 3)
     assert (picture < 100).mean() > 0.01
+
+
+@pytest.mark.slow
+def test_everything_that_the_tutorials_show_from_one_configuration(tmp_path: Path) -> None:
+    config = CONFIGS / "fashion_mnist_everything.yaml"
+    main(["fit", f"--config={config}", "--data.source=drawn", *SHORT, "--trainer.callbacks.gradients=true"])
+    folder = tmp_path / "lightning_logs" / "fashion_mnist" / "version_0"
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    layers = ("network.relu1", "network.relu2", "network.relu3")
+    assert {f"{name}/{layer}" for name in ("features", "gradcam") for layer in layers} <= set(events.Tags()["images"])
+    assert {f"gradcam_{what}/{layer}" for what in ("gradients", "weights") for layer in layers} <= set(
+        events.Tags()["histograms"]
+    )
+    archive = Archive.open(folder / "gradcam")
+    assert archive.targets == ("predicted", "6", "7")
+    assert archive.record(-1).gradients["network.relu3", "6"].channels.shape == (10, 8)
+    assert archive.record(-1).likeliest.shape == (10, 5)
+    assert Archive.open(folder / "features").channels("network.relu1").shape == (2, 2, 48, 28, 28)
+    # Due in the fifth epoch, which this run has not.
+    assert Archive.open(folder / "patterns").steps == ()
+    assert [path.name for path in folder.glob("*/report.html")]
