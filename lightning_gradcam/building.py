@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lightning_gradcam.errors import ConfigurationError, did_you_mean
+
+_SECTION = "a config whose {}: section has its arguments (--config)"
+_KEEPING = "a class that calls save_hyperparameters() keeps them in its checkpoints"
+_ADVICE = {
+    "model": f"give its arguments (--model-args KEY=VALUE), or {_SECTION.format('model')}; {_KEEPING}",
+    "data": f"give {_SECTION.format('data')}; {_KEEPING}",
+    "callbacks": "mend its init_args in the config",
+}
 
 
 def find_class(name: str, argument: str) -> Callable[..., Any]:
@@ -30,7 +41,7 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
         <class 'torch.nn.modules.activation.ReLU'>
     """
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
-    if not place or not attribute:
+    if not place or not attribute or name.endswith(".py"):
         raise ConfigurationError(
             f"{argument}: got {name!r}; give package.module:Class, or path/to/file.py:Class for a class in a script"
         )
@@ -135,27 +146,54 @@ def build(function: Callable[..., Any], arguments: Mapping[str, Any], argument: 
     except Exception as error:  # whatever a user's constructor raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(
-            f"{argument}: {name} can't be made with {_listed(arguments)} ({reason:.400}); give a config whose"
-            f" {argument}: section has its arguments, or let the class call save_hyperparameters() so that a checkpoint"
-            " has them"
+            f"{argument}: {name} can't be made with {_listed(arguments)} ({reason:.400}); {_ADVICE[argument]}"
         ) from error
 
 
 def _imported(place: str, argument: str) -> Any:
-    if place.endswith(".py"):
-        file = Path(place)
+    file = Path(place) if place.endswith(".py") else None
+    if file is not None:
         if not file.is_file():
             raise ConfigurationError(f"{argument}: no file {place!r}; give path/to/file.py:Class")
         folder, place = str(file.resolve().parent), file.stem
         if folder not in sys.path:
             sys.path.insert(0, folder)
     try:
+        if file is not None and (loaded := sys.modules.get(place)) is not None and not _is_of(loaded, file):
+            # Another file of the same name, or a module of Python's own, has it.
+            place = _loaded_from(file)
         return import_module(place)
+    except SystemExit as error:
+        raise ConfigurationError(
+            f"{argument}: importing {place!r} ended the program (SystemExit: {error.code}), as a script does that reads"
+            " its command line at once; put that under if __name__ == '__main__':"
+        ) from error
     except ImportError as error:
         raise ConfigurationError(
             f"{argument}: {place!r} can't be imported ({error}); install the package, run in the folder that holds it,"
             " or give path/to/file.py:Class"
         ) from error
+
+
+def _is_of(module: ModuleType, file: Path) -> bool:
+    origin = getattr(module, "__file__", None)
+    return origin is not None and Path(origin).resolve() == file.resolve()
+
+
+def _loaded_from(file: Path) -> str:
+    """Makes a file importable under a name that is its own, and returns that name."""
+    name = f"{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec = spec_from_file_location(name, file.resolve())
+        if spec is None or spec.loader is None:
+            return file.stem
+        module = sys.modules[name] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return name
 
 
 def _parsed(function: type, arguments: Mapping[str, Any]) -> Any:

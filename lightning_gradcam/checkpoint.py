@@ -56,13 +56,14 @@ def load_checkpoint(
     data: str | type | None = None,
     map_location: Any = "cpu",
     trust: bool = False,
+    model_args: Mapping[str, Any] | None = None,
 ) -> Loaded:
     """Builds the module that a checkpoint belongs to, and gives it the checkpoint's weights.
 
     The class is, in this order: ``model``; the config's ``model.class_path``; what the checkpoint itself names
     (LightningCLI writes it there); the ``config.yaml`` beside the run's ``checkpoints`` folder. Its arguments are those
     of the config that was given, else those that ``save_hyperparameters`` has put into the checkpoint, else those of
-    the ``config.yaml`` beside.
+    the ``config.yaml`` beside; ``model_args`` come before all of them.
 
     Args:
         path: A checkpoint of Lightning's, or a file that ``torch.save`` made of a module's ``state_dict()``.
@@ -72,17 +73,20 @@ def load_checkpoint(
         data: The data module's class, likewise. Default: that of the config or the checkpoint, where they name one.
         map_location: Where the weights go, as ``torch.load`` takes it.
         trust: Read objects of any kind. Whoever made the file can then run code here: for your own files only.
+        model_args: Arguments of the class, by name, such as ``{"num_classes": 10}``.
 
     Raises:
         CheckpointFileError: The file is missing, damaged, or no checkpoint.
-        ConfigurationError: Nothing names the class, it can't be made, its weights are others, or the file holds objects
-            that only ``trust=True`` reads.
+        ConfigurationError: Nothing names the class, it can't be made, its weights are others, the device is not there,
+            or the file holds objects that only ``trust=True`` reads.
 
     Example::
 
         loaded = load_checkpoint("lightning_logs/version_0/checkpoints/last.ckpt", model="my_package.models:Classifier")
         loaded.module(images)
     """
+    if isinstance(map_location, (str, torch.device)):
+        check_device(map_location)
     contents = read_checkpoint(path, map_location=map_location, trust=trust)
     place = os.fspath(path)
     if isinstance(contents, nn.Module):
@@ -90,9 +94,11 @@ def load_checkpoint(
     state = weights_of(contents, place)
     given = None if config is None else read_config(config)
     beside = config_beside(place) if given is None else None
-    module = build_module(contents, place, model=model, given=given, beside=beside)
+    module = build_module(contents, place, model=model, given=given, beside=beside, model_args=model_args)
     restore(module, contents, state, place)
-    epoch, step, remark = place_of(contents)
+    epoch, step, guess = place_of(contents)
+    # A file of weights alone does not claim to know of steps.
+    remark = guess if "global_step" in contents else None
     datamodule, failed = find_data(contents, data, given if given is not None else beside, asked=given is not None)
     return Loaded(
         place,
@@ -102,8 +108,24 @@ def load_checkpoint(
         step,
         contents.get("callbacks") or {},
         plain_arguments(contents.get("hyper_parameters")),
-        tuple(text for text in (remark, failed) if text is not None),
+        tuple(text for text in (remark, _averaged(contents, state), failed) if text is not None),
     )
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuses a device that this machine does not have.
+
+    Raises:
+        ConfigurationError: It says why.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigurationError(
+            f"device: got {str(device)!r}, which can't be used here ({reason:.200}); give one that this machine"
+            " has, such as cpu, cuda, cuda:1 or mps"
+        ) from error
 
 
 def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -153,9 +175,15 @@ def read_checkpoint(
         strange = [] if trust else _strange_types(place, str(error))
         if strange:
             raise ConfigurationError(
-                f"checkpoint: {place!r} holds objects that are not read without your say ({', '.join(strange)}):"
-                " hyper-parameters, mostly; keep plain values in save_hyperparameters(), or, for a file of your own,"
-                " give trust=True (--trust), which lets the file run code here"
+                f"checkpoint: {place!r} holds objects that are not read without your say ({_some(strange)}):"
+                " hyper-parameters mostly, or a whole module; keep plain values in save_hyperparameters(), save the"
+                " state_dict() of a module, or, for a file of your own, give trust=True (--trust), which lets the file"
+                " run code here"
+            ) from error
+        if trust and isinstance(error, (AttributeError, ImportError)):
+            raise ConfigurationError(
+                f"checkpoint: {place!r} holds objects whose code is not found here ({error!s:.200}); run where it can"
+                " be imported, or save the state_dict() and give the class (--model)"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointFileError(
@@ -200,8 +228,8 @@ def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
     progress = (loop.get("epoch_progress") or {}).get("current") or {}
     if not isinstance(stepped, int):
         known = "global_step" in contents
-        guess = "global_step, which counts every optimizer's steps" if known else "0"
-        return epoch, step, f"the file does not say at which step its metrics were logged; {guess}, is taken"
+        guess = "global_step, which counts every optimizer's steps, is taken" if known else "0 is taken"
+        return epoch, step, f"the file does not say at which step its metrics were logged; {guess}"
     ready, processed = _count(progress.get("ready")), _count(progress.get("processed"))
     if ready:
         # Saved after training, a checkpoint names the epoch that would come next.
@@ -216,6 +244,7 @@ def build_module(
     model: str | Callable[..., nn.Module] | None = None,
     given: Mapping[str, Any] | None = None,
     beside: Mapping[str, Any] | None = None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Makes the module that a checkpoint belongs to, with its own initial weights.
 
@@ -225,6 +254,7 @@ def build_module(
         model: As :func:`load_checkpoint` takes it.
         given: A config's sections.
         beside: Those of a config that was found beside the checkpoint.
+        model_args: Arguments of the class that come before all others.
 
     Raises:
         ConfigurationError: Nothing names the class, or it can't be made.
@@ -247,7 +277,7 @@ def build_module(
         arguments, parsed = {**accepted(function, arguments), **section(config, "model")[1]}, True
     else:
         arguments = accepted(function, arguments)
-    module = build(function, arguments, "model", parsed=parsed)
+    module = build(function, {**arguments, **(model_args or {})}, "model", parsed=parsed)
     if not isinstance(module, nn.Module):
         raise ConfigurationError(f"model: {name} gives a {type(module).__name__}; give the class of a torch.nn.Module")
     configure: Any = getattr(module, "configure_model", None)
@@ -306,6 +336,9 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None
 def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
     """Returns weights under the module's own names, whichever of the two went through torch.compile or DataParallel.
 
+    Where none of the names is the module's, and all of its names are there behind the same prefix (``"model."``), these
+    are taken: the module was a part of the one that was saved.
+
     Example:
         >>> list(aligned({"_orig_mod.weight": torch.zeros(1)}, nn.ReLU()))
         ['weight']
@@ -318,6 +351,13 @@ def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tens
         and not any(name.startswith("module.") for name in own)
     ):
         names = {name: plain.removeprefix("module.") for name, plain in names.items()}
+    plain_names = set(names.values())
+    first = next(iter(own), None)
+    if first is not None and plain_names.isdisjoint(own):
+        ends = [name.removesuffix(first) for name in names.values() if name.endswith(f".{first}")]
+        prefix = next((end for end in ends if all(f"{end}{name}" in plain_names for name in own)), None)
+        if prefix is not None:
+            names = {name: plain[len(prefix) :] for name, plain in names.items() if plain.startswith(prefix)}
     return {own.get(plain, plain): state[name] for name, plain in names.items()}
 
 
@@ -394,7 +434,7 @@ def _strange_types(path: str, message: str) -> list[str]:
             found = list(find(path))
         except Exception:  # files of old formats, and damaged ones
             found = []
-    return found or re.findall(r"(?:GLOBAL|global) `?([\w.]+)`? was not an allowed", message)
+    return sorted(found) or re.findall(r"(?:GLOBAL|global) `?([\w.]+)`? was not an allowed", message)
 
 
 def _other(path: str, module: nn.Module, why: str) -> ConfigurationError:
@@ -402,6 +442,17 @@ def _other(path: str, module: nn.Module, why: str) -> ConfigurationError:
         f"checkpoint: {path!r} does not fit {type(module).__name__}: {why}; give the model (--model) and the arguments"
         " (--config) that it was trained with"
     )
+
+
+def _averaged(contents: Mapping[str, Any], state: Mapping[str, Tensor]) -> str | None:
+    """Says which other weights of the same names a file holds, such as averaged ones."""
+    others = [
+        str(name)
+        for name, value in contents.items()
+        if isinstance(value, Mapping) and value is not state and value and value.keys() == state.keys()
+    ]
+    taken = next((str(name) for name, value in contents.items() if value is state), None)
+    return f"the weights under {taken!r} are taken, not those under {_some(others)}" if taken and others else None
 
 
 def _mismatch(state: Mapping[str, Tensor], module: nn.Module, *, strict: bool) -> str | None:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 from lightning_gradcam.account import CamAccount
 from lightning_gradcam.archive import ArchiveWriter, Manifest
 from lightning_gradcam.archive.manifest import MANIFEST
-from lightning_gradcam.checkpoint import Loaded, load_checkpoint
+from lightning_gradcam.checkpoint import Loaded, check_device, load_checkpoint
 from lightning_gradcam.drawing import Drawing, check_columns
-from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard import preserved, uninitialized
 from lightning_gradcam.images import are_inputs, prepare_for, probes_from
 from lightning_gradcam.inputs import Forward, Inputs, check_output_key
@@ -126,9 +127,16 @@ class Explained:
                 true = f"  (true: {probes.class_name(int(probes.labels[row]))})"
             yield f"{probe:<{width}}  {said}{true}"
 
+    def __repr__(self) -> str:
+        maps = ", ".join("/".join(key) for key in self.record.maps)
+        return f"Explained({len(self.probes)} pictures; maps: {maps}; path={self.path!r})"
+
     def _repr_html_(self) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            archive, _ = ArchiveWriter.start(join(folder, self.plan.name), self.manifest, self.probes)
+            # The last two parts are the page's title.
+            count = len(self.probes)
+            place = join(folder, self.plan.name, f"{count} picture{'' if count == 1 else 's'}")
+            archive, _ = ArchiveWriter.start(place, self.manifest, self.probes)
             archive.append(self.record)
             # The page is drawn from an archive's files; only a notebook goes there.
             shown: str = import_module("lightning_gradcam.notebook").archive_html(archive)
@@ -163,6 +171,7 @@ def explain(
     name: str = "explain",
     output: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> Explained:
     """Explains pictures, with the options that the callback has.
 
@@ -199,9 +208,14 @@ def explain(
         name: Of the sheets' titles.
         output: Save everything into this folder; see :meth:`Explained.save`.
         progress: Called with how many pictures are done, and of how many.
+        model_args: Arguments of a checkpoint's class, such as ``{"num_classes": 10}``; they come before all others.
+
+    Returns:
+        The maps with all that belongs to them; a notebook shows them as pictures.
 
     Raises:
-        ConfigurationError: An option, the checkpoint or the pictures can't be used; it says what can.
+        LightningGradCAMError: An option, the checkpoint or the pictures can't be used; it says what can. Most are
+            ``ConfigurationError``; pictures raise ``ProbeError``, and files ``CheckpointFileError``.
 
     Example::
 
@@ -222,7 +236,7 @@ def explain(
     drawn, kind = check_drawing(drawing), check_score(score)
     if output is not None:
         check_free(os.fspath(output))
-    loaded = _loaded(model, model_class, config, data, device, trust)
+    loaded = _loaded(model, model_class, config, data, device, trust, model_args)
     module, datamodule = loaded.module, loaded.datamodule
     how = prepare_for(
         module,
@@ -249,46 +263,68 @@ def explain(
     cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
     record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
     measured = CamAccount(plan, probes).measured(record)
+    if probes.class_names is not None and measured.likeliest.size:
+        named, largest = len(probes.class_names), int(measured.likeliest.max())
+        if largest >= named:
+            remarks.append(f"class_names: {named} names are known, and the model has more classes: {largest} has none")
     manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
     found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
     return found if output is None else found.save(output)
 
 
 def check_free(folder: str) -> None:
-    """Refuses a folder that holds an archive already.
+    """Refuses a folder that holds an archive already, and a local one that can't be written, before hours of work.
 
     Raises:
-        ConfigurationError: It does.
+        ConfigurationError: It is one of these.
     """
+    if "://" not in folder:
+        there = next((path for path in (Path(folder), *Path(folder).resolve().parents) if path.exists()), Path("."))
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            why = "is not a folder" if not there.is_dir() else "can't be written to"
+            raise ConfigurationError(f"output: got {folder!r}, and {str(there)!r} {why}; give another folder (-o)")
     if Storage(folder).exists(MANIFEST):
         raise ConfigurationError(
             f"output: {folder!r} holds an archive already; give another folder (-o), or delete that one"
         )
 
 
-def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, trust: bool) -> Loaded:
+def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, trust: bool, model_args: Any) -> Loaded:
     # An instance goes beside a checkpoint as it is.
     instance = data if data is not None and not isinstance(data, (str, type)) else None
     if isinstance(model, nn.Module):
-        if model_class is not None or config is not None or isinstance(data, (str, type)):
+        if model_class is not None or config is not None or model_args is not None or isinstance(data, (str, type)):
             raise ConfigurationError(
-                "model: got a module together with model_class=, config= or the class of a data module, which belong to"
-                " a checkpoint's path; leave them out, and give data= as an instance"
+                "model: got a module together with model_class=, model_args=, config= or the class of a data module,"
+                " which belong to a checkpoint's path; leave them out, and give data= as an instance"
             )
+        if device is not None:
+            check_device(device)
         return Loaded("", model if device is None else model.to(device), instance)
     if not isinstance(model, (str, os.PathLike)):
         raise ConfigurationError(f"model: got a {type(model).__name__}; give a torch.nn.Module or a checkpoint's path")
     named = None if instance is not None else data
     loaded = load_checkpoint(
-        model, model=model_class, config=config, data=named, map_location=device or "cpu", trust=trust
+        model,
+        model=model_class,
+        config=config,
+        data=named,
+        map_location=device or "cpu",
+        trust=trust,
+        model_args=model_args,
     )
     return loaded if instance is None else replace(loaded, datamodule=instance)
 
 
 def _classes_named(targets: Any, names: Sequence[str]) -> Any:
     """Returns the targets, with the names of classes replaced by their indices."""
-    if isinstance(targets, str):
-        return list(names).index(targets) if targets in names and targets not in ("predicted", "label") else targets
+    if isinstance(targets, str) and targets not in ("predicted", "label"):
+        if not names:
+            raise TargetError(
+                f"targets: got {targets!r}, and no names of classes are known; give 'predicted', 'label', an index,"
+                " {'top': k}, or the names of the classes (class_names=, --class-names; or data=, --data)"
+            )
+        return {"class": targets}
     return [_classes_named(target, names) for target in targets] if isinstance(targets, (list, tuple)) else targets
 
 

@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.archive.manifest import MANIFEST
 from lightning_gradcam.errors import ConfigurationError, ProbeError
 from lightning_gradcam.guard import isolated, isolated_rng
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
-from lightning_gradcam.probes.folder import read_folder, read_picture, scaling
+from lightning_gradcam.probes.folder import read_folder, read_picture, scaling, upright
 from lightning_gradcam.probes.wrapped import find_class_names, inside
 
 _ATTRIBUTES = ("val_transform", "test_transform", "eval_transform", "predict_transform", "transform")
@@ -103,8 +105,15 @@ def prepare_for(
         class_names: Instead of those of the data.
 
     Raises:
-        ConfigurationError: The named data module has no transform that can be found, or ``mode`` is unknown.
+        ConfigurationError: The named data module has no transform that can be found, ``size`` is none, or ``mode`` is
+            unknown.
     """
+    sides: list[Any] = [1] if size is None else list(size) if isinstance(size, (list, tuple)) else [size]
+    if len(sides) not in (1, 2) or any(
+        not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides
+    ):
+        raise ConfigurationError(f"size: got {size!r}; give both sides, or height and width, in pixels (--size)")
+    size = sides * 2 if isinstance(size, (list, tuple)) and len(sides) == 1 else size
     if mode not in (None, "RGB", "L"):
         raise ConfigurationError(f"mode: got {mode!r}; give 'RGB', 'L' (grey), or None for what the model takes")
     remarks: list[str] = []
@@ -135,7 +144,7 @@ def prepare_for(
 def are_inputs(images: Any) -> bool:
     """Whether images are a model's inputs already, which nothing is done to."""
     if isinstance(images, (str, os.PathLike)):
-        return Path(images).suffix == ".npz"
+        return Path(images).suffix == ".npz" or _is_archive(Path(images))
     entries = list(images) if isinstance(images, (list, tuple)) else [images]
     return all(isinstance(entry, (Tensor, ProbeSet)) for entry in entries)
 
@@ -144,9 +153,9 @@ def probes_from(images: Any, how: Preparation, *, labels: Any = None) -> ProbeSe
     """Makes probes of pictures.
 
     Args:
-        images: A folder (sub-folders are true classes), a file, a saved :class:`ProbeSet`; PIL images, uint8 arrays
-            ``[H, W]`` or ``[H, W, 3]``; tensors as the model takes them, ``[C, H, W]``; a list of these; a tensor or
-            uint8 array with an axis more; or a :class:`ProbeSet`, which is taken as it is.
+        images: A folder (sub-folders are true classes), a file, a saved :class:`ProbeSet`, a run's archive; PIL
+            images, uint8 arrays ``[H, W]`` or ``[H, W, 3]``; tensors as the model takes them, ``[C, H, W]``; a list of
+            these; a tensor or uint8 array with an axis more; or a :class:`ProbeSet`, which is taken as it is.
         how: How they become inputs.
         labels: True classes ``[N]``, where the pictures do not tell them.
 
@@ -163,6 +172,8 @@ def probes_from(images: Any, how: Preparation, *, labels: Any = None) -> ProbeSe
 def _probes(images: Any, how: Preparation) -> ProbeSet:
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
+        if _is_archive(path):
+            return Archive.open(str(path)).probes
         if path.is_dir():
             return _of_folder(path, how)
         if path.suffix == ".npz":
@@ -200,6 +211,10 @@ def _probes(images: Any, how: Preparation) -> ProbeSet:
     return ProbeSet(inputs, ids=names, class_names=how.class_names, display=display, display_source=source)
 
 
+def _is_archive(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
 def _of_folder(path: Path, how: Preparation) -> ProbeSet:
     transform = None if how.transform is None else how.whole
     with isolated(how.transform):
@@ -229,7 +244,7 @@ def _input(entry: Any, name: str, mode: str, apply: Callable[[Any], Tensor]) -> 
             f"images: {name!r} is {what}; give files, PIL images, uint8 arrays [H, W] or [H, W, 3], or tensors as the"
             " model takes them"
         )
-    return apply(entry.convert(mode))
+    return apply(upright(entry, name).convert(mode))
 
 
 def _names(entries: Sequence[Any]) -> tuple[str, ...]:
@@ -264,6 +279,7 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
         dataset = getattr(loaded, "dataset", None)
         if dataset is not None:
             own = next((o.transform for o in inside(dataset) if callable(getattr(o, "transform", None))), None)
+            why = f"nor has its {type(dataset).__name__}"
             return own or _attribute(datamodule), find_class_names(dataset) or find_class_names(datamodule), why
     return _attribute(datamodule), find_class_names(datamodule), why
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.archive.manifest import MANIFEST
@@ -71,7 +74,8 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 
     Raises:
         CheckpointFileError: A path does not exist, there is no checkpoint, or all of them are damaged.
-        ConfigurationError: One holds objects that only ``trust=True`` reads.
+        ConfigurationError: One holds objects that only ``trust=True`` reads, or two have the same epoch and step, and
+            other weights.
     """
     found: dict[tuple[int, int, Any], Saved] = {}
     damaged, repeated = [], []
@@ -87,6 +91,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
         epoch, step, remark = place_of(contents)
         key = (epoch, step, contents.get("global_step"))
         if key in found:
+            _check_same(found[key].path, str(file), weights_of(contents, str(file)), trust)
             repeated.append(str(file))
         else:
             found[key] = Saved(str(file), epoch, step, dict(contents.get("callbacks") or {}), remark)
@@ -94,6 +99,19 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
         raise CheckpointFileError(damaged[0][1])
     ordered = sorted(found.values(), key=lambda saved: (saved.step, saved.epoch))
     return Found(tuple(ordered), tuple(damaged), tuple(repeated))
+
+
+def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool) -> None:
+    """Refuses checkpoints of two trainings, of which only one could be replayed."""
+    known = weights_of(read_checkpoint(first, trust=trust, mapped=True), first)
+    same = known.keys() == weights.keys() and all(
+        torch.equal(value, weights[name]) if isinstance(value, torch.Tensor) else True for name, value in known.items()
+    )
+    if not same:
+        raise ConfigurationError(
+            f"checkpoint: {first!r} and {second!r} have the same epoch and step, and other weights: they are of two"
+            " trainings, or one has averaged weights; give the checkpoints of one"
+        )
 
 
 def replay(
@@ -119,7 +137,8 @@ def replay(
         checkpoints: Files, and folders whose ``.ckpt`` files are taken. Damaged ones are left out, with a warning.
         module: A LightningModule of the class that was trained; it comes back with the weights of the last checkpoint.
         callback: A new one, or its options; default: ``GradCAMCallback()``.
-        datamodule: That of the training, or its validation dataloader; ``None`` for the module's own loaders.
+        datamodule: That of the training, or its validation dataloader; ``None`` for the module's own loaders, or where
+            the callback has its probes.
         output: The archive's folder becomes ``<output>/<name>``, with sheets, film strips and ``report.html`` in it.
         trainer: Options of the Trainer that bear on the maps, such as ``{"precision": "bf16-mixed"}``.
         trust: As :func:`~lightning_gradcam.checkpoint.load_checkpoint` takes it.
@@ -184,7 +203,8 @@ def replay_all(
     def visit(host: Host, move: Callable[[int, int], None]) -> None:
         for callback in callbacks:
             if callback.probes is None:
-                why = "its data can't be indexed" if not uninitialized(module) else "lazy modules have no weights yet"
+                lazy = uninitialized(module)
+                why = "lazy modules have no weights yet" if lazy else "its data can't be indexed, or there is none"
                 raise ConfigurationError(
                     f"probes: {callback.name} has none before the first batch, because {why}, and none comes in a"
                     " replay; give probes= (--probes): a saved probe set, a folder of pictures, or the probes.npz of an"
@@ -201,7 +221,15 @@ def replay_all(
         if progress is not None:
             progress(total, total)
 
-    at_train_start(module, datamodule, list(callbacks), prepare, visit, folder=root, options=trainer or {})
+    try:
+        at_train_start(module, datamodule, list(callbacks), prepare, visit, folder=root, options=trainer or {})
+    except BaseException:
+        for callback in callbacks:
+            # Nothing is left in the way of the next attempt.
+            if callback.archive is not None and not callback.archive.steps:
+                with suppress(OSError):
+                    Storage(callback.archive.path).remove(MANIFEST)
+        raise
     archives = [callback.archive for callback in callbacks]
     return [Archive.open(archive.path) for archive in archives if archive is not None]
 

@@ -334,3 +334,66 @@ def test_a_config_for_subcommands(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("fit:\n  model: {width: 3}\n")
     assert read_config(path) == {"model": {"width": 3}}
+
+
+def test_the_part_of_a_module_that_was_saved(tmp_path: Path) -> None:
+    """A network's weights lie behind the name that its LightningModule gives it."""
+    torch.manual_seed(0)
+    network = TinyNet()
+    state = {f"model.{name}": value for name, value in network.state_dict().items()}
+    file = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {**state, "loss.weight": torch.ones(2)}, "epoch": 1, "global_step": 4}, file)
+    assert_same_weights(load_checkpoint(file, model=TinyNet).module, network)
+    state.popitem()
+    torch.save({"state_dict": state}, file)
+    with pytest.raises(ConfigurationError, match="does not fit TinyNet: missing: "):
+        load_checkpoint(file, model=TinyNet)
+
+
+def test_averaged_weights_beside_those_that_are_taken(tmp_path: Path) -> None:
+    network = TinyNet()
+    torch.save({"model": network.state_dict(), "model_ema": TinyNet().state_dict()}, tmp_path / "a.pth")
+    loaded = load_checkpoint(tmp_path / "a.pth", model=TinyNet)
+    assert_same_weights(loaded.module, network)
+    assert loaded.remarks == ("the weights under 'model' are taken, not those under model_ema",)
+
+
+def test_weights_alone_say_nothing_of_steps(tmp_path: Path) -> None:
+    torch.save(TinyNet().state_dict(), tmp_path / "a.pth")
+    assert load_checkpoint(tmp_path / "a.pth", model=TinyNet).remarks == ()
+
+
+def test_arguments_that_are_given(tmp_path: Path) -> None:
+    torch.save({"state_dict": Forgetful(3).state_dict(), "hyper_parameters": {"width": 9}}, tmp_path / "a.ckpt")
+    loaded = load_checkpoint(tmp_path / "a.ckpt", model=Forgetful, model_args={"width": 3})
+    assert loaded.module(torch.zeros(1, 3)).shape == (1, 2)
+
+
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    torch.save(TinyNet().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ConfigurationError, match="device: got 'gpu', which can't be used here"):
+        load_checkpoint(tmp_path / "a.pth", model=TinyNet, map_location="gpu")
+
+
+def test_trusted_code_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = __import__(__name__, fromlist=["x"])
+    monkeypatch.setattr(here, "Passing", type("Passing", (nn.Module,), {"__module__": __name__}), raising=False)
+    torch.save(here.Passing(), tmp_path / "a.pt")
+    monkeypatch.delattr(here, "Passing")
+    with pytest.raises(ConfigurationError, match=r"whose code is not found here .*'Passing'.*state_dict"):
+        load_checkpoint(tmp_path / "a.pt", trust=True)
+
+
+def test_scripts(tmp_path: Path) -> None:
+    """Two of one name, one that reads its command line, and one without a class."""
+    for folder, width in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same_script.py").write_text(f"class Net: width = {width}\n")
+    (tmp_path / "script_with_options.py").write_text("import sys\nsys.exit(2)\n")
+    found = [find_class(f"{tmp_path}/{folder}/same_script.py:Net", "model") for folder in ("one", "two", "one", "two")]
+    assert [kind.width for kind in found] == [1, 2, 1, 2]  # type: ignore[attr-defined]
+    assert found[1] is found[3]
+    with pytest.raises(ConfigurationError, match=r"ended the program \(SystemExit: 2\).*__name__"):
+        find_class(f"{tmp_path}/script_with_options.py:Net", "model")
+    with pytest.raises(ConfigurationError, match="path/to/file.py:Class for a class in a script"):
+        find_class("train.py", "model")

@@ -356,3 +356,69 @@ def test_a_broken_picture_is_named(folder: Path, model: TinyNet) -> None:
 def test_what_is_no_model() -> None:
     with pytest.raises(ConfigurationError, match="give a torch.nn.Module or a checkpoint's path"):
         explain(3, scaled(1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, [4, 4, 4], [4, 0], True])
+def test_sizes_that_are_none(model: TinyNet, folder: Path, size: Any) -> None:
+    with pytest.raises(ConfigurationError, match="size: got .*--size"):
+        explain(model, folder, "relu2", size=size)
+
+
+def test_a_list_of_one_size_is_both_sides() -> None:
+    assert prepare_for(TinyNet(), size=[7]).size == [7, 7]
+
+
+def test_photographs_are_upright(tmp_path: Path) -> None:
+    """Whoever holds a camera upright gets a wide picture, and a note in the file that says how to turn it."""
+    wide = np.zeros((4, 6), np.uint8)
+    wide[:, :3] = 255
+    note = Image.Exif()
+    note[274] = 6
+    Image.fromarray(wide).save(tmp_path / "photo.png", exif=note)
+    for images in (tmp_path, tmp_path / "photo.png", [Image.open(tmp_path / "photo.png")]):
+        inputs = probes_from(images, Preparation(mode="L")).inputs
+        torch.testing.assert_close(inputs[0, 0], torch.tensor([1.0] * 3 + [0.0] * 3)[:, None].expand(6, 4))
+
+
+def test_targets_by_name_need_names(model: TinyNet, folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"got 'cat', and no names of classes are known.*--class-names"):
+        explain(model, folder, "relu2", targets="cat")
+    with pytest.raises(ConfigurationError, match="class 'cut' not found; did you mean 'cat'"):
+        explain(model, folder, "relu2", targets=["cut"], class_names=NAMES)
+    assert list(explain(model, folder, "relu2", targets=["cat", 0], class_names=NAMES).record.scores) == ["2", "0"]
+
+
+def test_names_of_too_few_classes_are_remarked(model: TinyNet, folder: Path) -> None:
+    found = explain(model, folder, "relu2", class_names=NAMES[:2], mean=0, std=1)
+    assert len(found.remarks) == 1
+    assert found.remarks[0].startswith("class_names: 2 names are known, and the model has more classes: ")
+    assert explain(model, folder, "relu2", class_names=NAMES, mean=0, std=1).remarks == ()
+
+
+def test_what_is_no_device_or_folder_is_said_first(model: TinyNet, folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="device: got 'gpu', which can't be used here"):
+        explain(model, folder, "relu2", device="gpu")
+    file = folder / "0.png"
+    for output in (file, file / "deeper" / "still"):
+        with pytest.raises(ConfigurationError, match=r"0.png' is not a folder; give another folder \(-o\)"):
+            explain(model, [object()], "relu2", output=output)
+
+
+def test_the_page_in_a_notebook_is_called_by_name(model: TinyNet, folder: Path) -> None:
+    assert "explain/3 pictures" in explain(model, folder, "relu2")._repr_html_()
+
+
+def test_it_is_said_in_a_line(model: TinyNet, folder: Path) -> None:
+    found = explain(model, folder, "relu2", targets=["predicted", 3])
+    assert repr(found) == "Explained(3 pictures; maps: relu2/gradcam/predicted, relu2/gradcam/3; path=None)"
+
+
+def test_the_probes_of_an_archive(model: TinyNet, folder: Path, tmp_path: Path) -> None:
+    first = explain(model, folder, "relu2", output=tmp_path / "out")
+    again = explain(model, tmp_path / "out", "relu2")
+    assert again.probes.ids == first.probes.ids
+    np.testing.assert_array_equal(
+        again.record.maps["relu2", "gradcam", "predicted"],  # type: ignore[index]
+        first.record.maps["relu2", "gradcam", "predicted"],  # type: ignore[index]
+    )
+    assert again.remarks == ()

@@ -14,11 +14,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gradcam import Archive, ConfigurationError, GradCAMCallback, ProbeSet
+from lightning_gradcam import Archive, ConfigurationError, GradCAMCallback, LightningGradCAMError, ProbeSet
 from lightning_gradcam.checkpoint import CheckpointFileError
 from lightning_gradcam.feature_callback import FeatureMapCallback
 from lightning_gradcam.pattern_callback import FilterPatternCallback
-from lightning_gradcam.replaying import find_checkpoints, replay
+from lightning_gradcam.replaying import find_checkpoints, replay, replay_all
 from tests.conftest import CLASSES, TinyModule, loaders, tiny_data, trainer
 
 LAYERS = ["net.conv1", "net.relu2"]
@@ -342,3 +342,63 @@ def test_the_other_callbacks(tmp_path: Path, kind: Callable[..., Any]) -> None:
     channels = found.channels("net.conv1")
     np.testing.assert_array_equal(channels, callback.archive.channels("net.conv1"))
     assert not np.array_equal(channels[0], channels[2])
+
+
+def test_checkpoints_of_two_trainings_are_refused(tmp_path: Path) -> None:
+    """At the same step only one of them could be shown, and the page would be of neither."""
+    torch.manual_seed(0)
+    modules = {"one": TinyModule(), "two": TinyModule()}
+    for place, module in {**modules, "again": modules["two"]}.items():
+        (tmp_path / place).mkdir()
+        torch.save({"state_dict": module.state_dict(), "epoch": 1, "global_step": 4}, tmp_path / place / "a.ckpt")
+    with pytest.raises(ConfigurationError, match=r"one/a.ckpt' and .*two/a.ckpt' have the same epoch and step"):
+        find_checkpoints([tmp_path / "one", tmp_path / "two"])
+    assert find_checkpoints([tmp_path / "two", tmp_path / "again"]).repeated == (str(tmp_path / "again" / "a.ckpt"),)
+
+
+class Dataless(TinyModule):
+    """As in a script that gives its loaders to `fit`."""
+
+
+def test_probes_that_are_given_need_no_data(tmp_path: Path) -> None:
+    probes = ProbeSet(tiny_data(4).tensors[0], labels=tiny_data(4).tensors[1])
+    callback = live(tmp_path, Dataless, callbacks=[GradCAMCallback(**{**OPTIONS, "probes": probes})])
+    assert callback is not None
+    options = {**OPTIONS, "probes": probes}
+    found = replay(tmp_path / "checkpoints", Dataless(), options, output=tmp_path / "again")
+    assert_same(found, callback.archive)
+    fresh = {**OPTIONS, "name": "other"}
+    with pytest.raises(LightningGradCAMError, match="give probes="):
+        replay(tmp_path / "checkpoints", Dataless(), fresh, output=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"accelerator": "tpu"}, "(TPU|xla)"), ({"precision": "half"}, "half"), ({"speed": 2}, "speed")],
+)
+def test_what_lightning_refuses(tmp_path: Path, options: Any, said: str) -> None:
+    torch.save({"state_dict": TinyModule().state_dict(), "epoch": 1, "global_step": 4}, tmp_path / "a.ckpt")
+    with pytest.raises(ConfigurationError, match=f"trainer: Lightning refuses it .*{said}"):
+        replay(tmp_path / "a.ckpt", TinyModule(), OPTIONS, datamodule=loaders()[1], trainer=options, output=tmp_path)
+
+
+def test_an_attempt_that_fails_is_not_in_the_way(tmp_path: Path) -> None:
+    live(tmp_path, TinyModule, callbacks=[])
+    found = find_checkpoints(tmp_path / "checkpoints")
+    for second, error in (("nowhere.npz", LightningGradCAMError), (ProbeSet(tiny_data(4).tensors[0]), None)):
+        options = {**OPTIONS, "targets": "predicted"}
+        callbacks = [GradCAMCallback(**options), GradCAMCallback(**{**options, "name": "second", "probes": second})]
+        again: Any = {"datamodule": loaders()[1], "output": tmp_path / "again"}
+        if error is not None:
+            with pytest.raises(error, match="nowhere.npz"):
+                replay_all(found, TinyModule(), callbacks, **again)
+        else:
+            assert [len(archive.steps) for archive in replay_all(found, TinyModule(), callbacks, **again)] == [3, 3]
+
+
+def test_a_module_of_the_other_lightning(tmp_path: Path) -> None:
+    other = pytest.importorskip("lightning.pytorch")
+    kinds: Any = type("Foreign", (other.LightningModule,), {"configure_optimizers": lambda self: None})
+    torch.save({"state_dict": {}, "epoch": 1, "global_step": 4}, tmp_path / "a.ckpt")
+    with pytest.raises(ConfigurationError, match=r"Foreign is a LightningModule of lightning.pytorch, and .*import"):
+        replay(tmp_path / "a.ckpt", kinds(), OPTIONS, datamodule=loaders()[1], output=tmp_path)

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gradcam.commands import EXIT_CODES
+from lightning_gradcam.commands.layers import arguments
 from lightning_gradcam.commands.progress import add_progress, counting
 
 _EPILOG = f"""\
 example:
   lightning-gradcam explain version_0/checkpoints/last.ckpt photos/ -o maps      # saved by LightningCLI
   lightning-gradcam explain last.ckpt a.jpg b.jpg -o maps --model my_package:Net --mean 0.485 0.456 0.406 \\
-      --std 0.229 0.224 0.225 --size 224 --layers backbone.layer4 --targets cat hat --top 3
+      --std 0.229 0.224 0.225 --size 224 --layers backbone.layer4 --targets predicted 3 --top 3
   lightning-gradcam explain last.ckpt photos/ -o maps --model train.py:Net --data train.py:Data
+  lightning-gradcam explain resnet18.pth cat.jpg -o maps --model torchvision.models:resnet18 \\
+      --model-args num_classes=10 --size 224 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --targets '{{"top": 3}}'
 
 The folder maps/ gets report.html, sheets/ (one for each layer and method), overlays/ (one for each picture and map) and
 the raw maps: lightning_gradcam.Archive.open("maps").
@@ -36,7 +39,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of Lightning's, or a state_dict (.pt, .pth)")
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGES", help="pictures; a folder (sub-folders are true classes); saved probes"
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="pictures; a folder (sub-folders are true classes); saved probes, or a run's",
     )
     parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
     add_checkpoint_options(parser)
@@ -55,7 +61,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say which class a checkpoint belongs to."""
-    parser.add_argument("--model", metavar="CLASS", help="package.module:Class, or path/to/file.py:Class")
+    parser.add_argument(
+        "--model", metavar="CLASS", help="package.module:Class, path/to/file.py:Class, or a function that returns one"
+    )
+    parser.add_argument(
+        "--model-args", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of that class; values are YAML"
+    )
     parser.add_argument("--config", metavar="YAML", help="of LightningCLI: the classes and their arguments")
     parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
     parser.add_argument(
@@ -68,8 +79,13 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="dotted names or patterns (default: auto)")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
     parser.add_argument(
-        "--targets", nargs="+", type=target, metavar="TARGET", help="predicted, label, a class or its name, or JSON"
+        "--targets",
+        nargs="+",
+        type=target,
+        metavar="TARGET",
+        help='predicted (default), label, classes or their names, {"top": 3}',
     )
+    parser.add_argument("--output-key", type=key, metavar="KEY", help="where an output that is a dict has its logits")
     parser.add_argument("--score", choices=("logit", "probability", "sigmoid"), help="what is explained")
     parser.add_argument("--batch-size", type=int, metavar="N", help="how many pictures at once (default: 32)")
 
@@ -88,9 +104,21 @@ def target(text: str) -> Any:
     return value if isinstance(value, (int, dict)) and not isinstance(value, bool) else text
 
 
+def key(text: str) -> Any:
+    """Reads a key: a place, or a name.
+
+    Example:
+        >>> key("0"), key("out")
+        (0, 'out')
+    """
+    return int(text) if text.isdigit() else text
+
+
 def plan_options(chosen: argparse.Namespace) -> dict[str, Any]:
     """Returns what was said of what is explained; names that were left out are not in it."""
-    found = {name: getattr(chosen, name) for name in ("layers", "methods", "targets", "score", "batch_size")}
+    found = {
+        name: getattr(chosen, name) for name in ("layers", "methods", "targets", "output_key", "score", "batch_size")
+    }
     given = {name: value for name, value in found.items() if value is not None}
     if given.get("layers") == ["auto"]:
         given["layers"] = "auto"
@@ -116,6 +144,7 @@ def _run(chosen: argparse.Namespace) -> int:
             chosen.checkpoint,
             _images(chosen.images),
             model_class=chosen.model,
+            model_args=arguments(chosen.model_args) or None,
             config=chosen.config,
             data=chosen.data,
             trust=chosen.trust,
@@ -135,18 +164,18 @@ def _run(chosen: argparse.Namespace) -> int:
     for line in found.lines(chosen.top):
         print(line)
     layers = list(dict.fromkeys(key.layer for key in found.record.maps))
-    print(f"{Path(chosen.output, REPORT)}: {len(found.probes)} pictures, {', '.join(layers)}")
+    count = len(found.probes)
+    print(f"{Path(chosen.output, REPORT)}: {count} picture{'' if count == 1 else 's'}, {', '.join(layers)}")
     return 0
 
 
 def _images(paths: list[str]) -> Any:
     """Returns a folder or file as it is; of several, the files in them."""
-    from lightning_gradcam.probes.folder import SUFFIXES
+    from lightning_gradcam.probes.folder import pictures_in
 
     if len(paths) == 1:
         return paths[0]
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
-        found += inside if path.is_dir() else [path]
+        found += pictures_in(path) if path.is_dir() else [path]
     return found

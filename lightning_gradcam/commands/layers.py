@@ -145,12 +145,12 @@ def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
         config = chosen.config[0] if chosen.config else None
         loaded = load_checkpoint(chosen.checkpoint, model=chosen.model, config=config, trust=chosen.trust)
         return loaded.module, loaded.datamodule
-    name, arguments = chosen.model, _arguments(chosen.model_args)
+    name, given = chosen.model, arguments(chosen.model_args)
     if name is None:
-        name, arguments = section(read_config(chosen.config[-1]), "model")
+        name, given = section(read_config(chosen.config[-1]), "model")
         if name is None:
             raise ConfigurationError(f"config: {chosen.config[-1]!r} names no model.class_path; give --model, too")
-    model = build(find_class(name, "model"), arguments, "model", parsed=bool(chosen.config))
+    model = build(find_class(name, "model"), given, "model", parsed=bool(chosen.config))
     if not isinstance(model, nn.Module):
         raise ConfigurationError(f"model: {name} gives a {type(model).__name__}; give the class of a torch.nn.Module")
     return model, None
@@ -181,13 +181,19 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    sizes = tuple(int(size) for size in text.replace("x", ",").split(","))
-    if not sizes or min(sizes) < 1:
-        raise ValueError
-    return sizes
+    sizes = text.replace("x", ",").split(",")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"got {text!r}; give the shape of one sample, such as 3,224,224")
+    return tuple(map(int, sizes))
 
 
-def _arguments(pairs: Sequence[str]) -> dict[str, Any]:
+def arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    """Reads ``KEY=VALUE`` pairs; values are YAML.
+
+    Example:
+        >>> arguments(["width=64", "pool=max"])
+        {'width': 64, 'pool': 'max'}
+    """
     import yaml
 
     from lightning_gradcam.errors import ConfigurationError

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_gradcam.commands import EXIT_CODES
 from lightning_gradcam.commands.explain import add_checkpoint_options, add_plan_options, plan_options
+from lightning_gradcam.commands.layers import arguments
 from lightning_gradcam.commands.progress import add_progress, counting
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ example:
   lightning-gradcam replay version_0/checkpoints -o again                   # config.yaml lies beside the folder
   lightning-gradcam replay e1.ckpt e2.ckpt --config config.yaml -o again
   lightning-gradcam replay checkpoints/ --model train.py:Net --data train.py:Data --layers backbone.layer4
+  lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
 
 What is explained is what the callbacks in the config say; options that are given here come before theirs.
 The maps equal those of a live run bit for bit on the same machine with the same number of threads. The folder again/
@@ -82,7 +84,9 @@ def _run(chosen: argparse.Namespace) -> int:
     config: Mapping[str, Any] = given if given is not None else beside or {}
     _seed(config.get("seed_everything"))
     callbacks = _callbacks(config, chosen)
-    module: Any = build_module(contents, last, model=chosen.model, given=given, beside=beside)
+    module: Any = build_module(
+        contents, last, model=chosen.model, given=given, beside=beside, model_args=arguments(chosen.model_args)
+    )
     data, failed = find_data(contents, chosen.data, config, asked=given is not None)
     if failed is not None:
         raise ConfigurationError(failed)

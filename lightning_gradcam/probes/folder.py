@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lightning_gradcam.errors import ProbeError
@@ -52,7 +52,7 @@ def read_folder(
     root = Path(path)
     if not root.is_dir():
         raise ProbeError(f"probes: {str(path)!r} is not a folder; give a folder of pictures or a saved probe set")
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = pictures_in(root)
     if not files:
         raise ProbeError(f"probes: no picture in {str(path)!r}; it looks for {', '.join(SUFFIXES)}")
     given = normalization(mean, std)
@@ -79,6 +79,12 @@ def read_folder(
     )
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the pictures below a folder by name; hidden files, as macOS leaves them beside pictures, are none."""
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
 def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tensor:
     """Returns a picture file as the model's input.
 
@@ -92,9 +98,32 @@ def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tenso
     """
     try:
         with Image.open(file) as image:
-            return apply(image.convert(mode))
-    except (UnidentifiedImageError, OSError) as error:
+            return apply(upright(image, str(file)).convert(mode))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ProbeError(f"probes: {str(file)!r} can't be read as a picture ({error}); remove or mend it") from error
+
+
+def upright(image: Any, name: str) -> Any:
+    """Returns a picture as viewers show it: turned as its camera says, and deep grey values scaled to 8 bits.
+
+    Args:
+        image: A PIL image.
+        name: Its name, for errors.
+
+    Raises:
+        ProbeError: Its values have no range that is known.
+    """
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode in ("F", "I") or turned.mode.startswith("I;16"):
+        values = np.asarray(turned)
+        if turned.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ProbeError(
+                f"probes: {name!r} holds {values.dtype} values from {values.min():g} to {values.max():g}, whose range"
+                " is not known; save it with 8 or 16 bits, or give tensors"
+            )
+        # Pillow's own conversion would cut everything above 255.
+        return Image.fromarray((values // 257).astype(np.uint8))
+    return turned
 
 
 def scaling(size: int | Sequence[int] | None, scale: Normalization) -> Callable[[Any], Tensor]:

@@ -65,6 +65,12 @@ def test_what_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err
     assert "lightning-gradcam: no transform is known, so that pictures are only scaled to 0…1" in said
     assert "lightning-gradcam: the file does not say at which step" in said
+    Path("wide.py").write_text("from tests.commands.tiny import Module\n")
+    torch.save(Module().state_dict(), "weights.pth")
+    assert main(["explain", "weights.pth", "pictures/0.png", "-o", "other", "--model", "wide.py:Module"]) == 0
+    found = capsys.readouterr()
+    assert "at which step" not in found.err
+    assert found.out.endswith("other/report.html: 1 picture, net.relu2\n")
 
 
 def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +82,11 @@ def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["a.ckpt", "pictures", *MODEL, "--targets", "cow"], "'cow'"),
         (["a.ckpt", "pictures", *MODEL, "--size", "9"], "its forward failed on the pictures [3, 1, 9, 9]"),
         (["a.ckpt", "pictures", *MODEL, "--top", "9"], "--top: got 9"),
+        (["a.ckpt", "pictures", *MODEL, "--size", "9", "9", "9"], "size: got [9, 9, 9]"),
+        (["a.ckpt", "pictures", *MODEL, "--device", "gpu"], "device: got 'gpu'"),
+        (["a.ckpt", "pictures", *MODEL, "-o", "a.ckpt"], "'a.ckpt' is not a folder"),
+        (["a.ckpt", "pictures", *MODEL, "--model-args", "depth=3"], "Module can't be made with depth=3"),
+        (["a.ckpt", "pictures", *MODEL, "--model-args", "depth"], "model-args: got 'depth'"),
     ):
         assert main(["explain", *arguments]) == 1
         (line,) = capsys.readouterr().err.splitlines()
@@ -105,3 +116,29 @@ def test_targets_on_the_command_line() -> None:
         "true",
         "1.5",
     ]
+
+
+def test_arguments_of_the_model_and_an_output_of_several(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("several.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, width):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.head = nn.Conv2d(1, width, 3), nn.Linear(width, 3)\n"
+        "    def forward(self, x):\n"
+        "        return {'aux': x, 'out': self.head(self.conv(x).mean((2, 3)))}\n"
+    )
+    from torch import nn
+
+    torch.save({"conv.weight": torch.ones(5, 1, 3, 3), "conv.bias": torch.zeros(5), **_head(nn.Linear(5, 3))}, "a.pth")
+    arguments = ["explain", "a.pth", "pictures", "--model", "several.py:Net", "-o", "out"]
+    assert main(arguments) == 1
+    assert "Net can't be made with no arguments" in capsys.readouterr().err
+    assert main([*arguments, "--model-args", "width=5"]) == 1
+    assert "output_key" in capsys.readouterr().err
+    assert main([*arguments, "--model-args", "width=5", "--output-key", "out"]) == 0
+    assert Archive.open("out").layers == ("conv",)
+
+
+def _head(linear: torch.nn.Linear) -> dict[str, torch.Tensor]:
+    return {f"head.{name}": value for name, value in linear.state_dict().items()}

@@ -192,3 +192,24 @@ def test_probes_of_a_folder_survive_their_file(classes: Path, tmp_path: Path) ->
     loaded = ProbeSet.load(tmp_path / "p.npz")
     assert loaded.fingerprint == probes.fingerprint
     assert loaded.ids == probes.ids
+
+
+def test_grey_values_of_16_bits_are_scaled(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 24).reshape(4, 6).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    probes = read_folder(tmp_path)
+    expected = torch.from_numpy((deep // 257).astype(np.float32) / 255)
+    torch.testing.assert_close(probes.inputs[0], expected.expand(3, 4, 6))
+    assert len(probes.inputs.unique()) == 24
+
+
+def test_values_of_no_known_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 3, 24).reshape(4, 6).astype(np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ProbeError, match=r"a.tif' holds float32 values from 0 to 3, whose range is not known"):
+        read_folder(tmp_path)
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"what macOS leaves on other disks")
+    assert read_folder(tmp_path).ids == ("a.png",)

@@ -684,3 +684,38 @@ def test_run_without_steps_says_so(report: Open) -> None:
     shown = report(empty)
     assert shown.texts(".status") == ["version_0/gradcam has no logged step yet."]
     assert shown.page.locator(".bar").is_hidden()
+
+
+def test_pictures_explained_once_have_no_epochs(report: Open) -> None:
+    payload = garments(epochs=1, probes=3, layers=2)
+    steps = [{**step, "stage": "explain"} for step in payload.header["steps"]]
+    once = Payload({**payload.header, "steps": steps}, payload.blocks)
+    shown = report(once, hash="#show=film")
+    assert shown.texts(".facts")[0].startswith("version_0/gradcam · 3 pictures · maps explain the logit")
+    moving = shown.page.locator(".play, .epoch, .step, .now-label, .speed, .overview, .film")
+    assert moving.locator("visible=true").count() == 0
+    assert shown.page.locator(".card .cell canvas").count() == 9
+    shown.press("t", "ArrowLeft", " ")
+    assert shown.page.locator(".card .cell canvas").count() == 9
+    label = str(shown.page.locator(".cell.overlay canvas").first.get_attribute("aria-label"))
+    assert ", explained: predicted" in label
+    assert "epoch" not in shown.page.locator("main").inner_text().lower()
+    shown.page.locator(".card:nth-of-type(1) .probe-name").click()
+    shown.settle()
+    assert shown.texts(".detail h3") == ["Numbers"]
+    assert "epoch" not in shown.page.locator("main").inner_text().lower()
+    assert "epoch" not in shown.page.locator(".head").inner_text().lower()
+    # A training of one epoch keeps all of it, and so do two steps.
+    assert report(payload).page.locator(".epoch").is_visible()
+
+
+def test_pictures_explained_by_two_checkpoints_stand_side_by_side(report: Open) -> None:
+    runs = []
+    for place, title in ((1, "early"), (7, "late")):
+        payload = garments(epochs=1, probes=2, layers=1)
+        steps = [{**step, "stage": "explain", "epoch": place} for step in payload.header["steps"]]
+        runs.append(Payload({**payload.header, "steps": steps, "title": title, "id": title}, payload.blocks))
+    shown = report(*runs, hash="#compare=late")
+    assert shown.page.locator(".card .badge").count() == 4
+    assert shown.page.locator(".stand-in").is_hidden()
+    assert shown.page.locator(".epoch").is_hidden()

@@ -37,6 +37,7 @@ const FILTERS = [
   ['flipped', 'ever flipped'],
   ['blank', 'blank map now'],
 ];
+const OF_TRAINING = ['drift', 'flips', 'flipped'];
 const SPEEDS = [
   ['1', '1 / s'],
   ['2', '2 / s'],
@@ -91,18 +92,15 @@ export class Bar {
       class: 'speed',
       title: 'Steps a second',
     });
-    this.transport = make(
-      'div',
-      {class: 'transport'},
+    this.motion = [
       this.playButton,
       button('‹', 'Epoch before', () => act.step(-1), '←'),
       this.slider,
       button('›', 'Next epoch', () => act.step(1), '→'),
       make('div', {class: 'now-label'}, this.label, this.detail),
       this.speed,
-      this.more,
-      this.spoken,
-    );
+    ];
+    this.transport = make('div', {class: 'transport'}, ...this.motion, this.more, this.spoken);
   }
 
   buildOptions() {
@@ -223,6 +221,11 @@ export class Bar {
     const last = scene.positions.length - 1;
     this.slider.max = String(last);
     this.slider.disabled = last < 1;
+    // Where there is a single step, nothing moves.
+    for (const element of [...this.motion, this.show.element]) element.hidden = scene.once;
+    for (const field of [this.sort, this.filter]) {
+      for (const option of field.options) option.hidden = scene.once && OF_TRAINING.includes(option.value);
+    }
     this.methodField.hidden = scene.methods.length < 2;
     this.targetField.hidden = scene.targets.length < 2;
     const titles = new Map(scene.runs.flatMap((run) => run.keys.map((key) => [key.method, key.method_title])));

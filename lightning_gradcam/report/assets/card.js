@@ -94,7 +94,7 @@ export class Board {
   constructor(act) {
     this.act = act;
     this.element = make('div', {class: 'board'});
-    this.none = make('p', {class: 'nothing', text: 'No probe passes the filters at this epoch.', hidden: true});
+    this.none = make('p', {class: 'nothing', hidden: true});
     this.sizer = new ResizeObserver(() => this.fit());
     this.sizer.observe(this.element);
     this.watcher = new IntersectionObserver((entries) => this.seen(entries), {rootMargin: '400px 0px'});
@@ -108,6 +108,7 @@ export class Board {
     this.measure(scene);
     this.fit();
     const spark = sparkScale(scene);
+    setText(this.none, `No probe passes the filters${scene.once ? '' : ' at this epoch'}.`);
     this.cards = run.probes.map((_, probe) => new Card(scene, probe, this.act, spark));
     this.arrange(scene);
     for (const card of this.cards) this.watcher.observe(card.element);

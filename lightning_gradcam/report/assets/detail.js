@@ -70,8 +70,8 @@ export class Detail {
       make(
         'div',
         {class: 'detail-numbers'},
-        make('section', {}, title, this.panel.element),
-        make('section', {}, make('h3', {text: 'Numbers at this epoch'}), this.table),
+        scene.once ? null : make('section', {}, title, this.panel.element),
+        make('section', {}, make('h3', {text: scene.once ? 'Numbers' : 'Numbers at this epoch'}), this.table),
       ),
     );
   }
@@ -94,7 +94,7 @@ export class Detail {
       box.style.setProperty('--slices', String(run.keys[column.places[r]].slices));
       return box;
     });
-    const films = columns.map((column) => new Film(scene, r, place, column, this.act.pick));
+    const films = scene.once ? [] : columns.map((column) => new Film(scene, r, place, column, this.act.pick));
     const flips = run.flips(place).map((step) => {
       const [before, now] = [step - 1, step].map((at) => run.className(run.predicted(at, place)));
       const text = `${run.label(step)}: ${before} → ${now}`;
@@ -111,9 +111,9 @@ export class Detail {
       {class: 'detail-run'},
       line,
       make('div', {class: 'cells'}, cells[0].element, ...pairs),
-      make('h3', {text: 'All epochs'}),
-      make('div', {class: 'films'}, ...films.map((film) => film.element)),
-      scene.hasClasses() ? timeline(scene, r, place, this.act.pick) : null,
+      scene.once ? null : make('h3', {text: 'All epochs'}),
+      scene.once ? null : make('div', {class: 'films'}, ...films.map((film) => film.element)),
+      !scene.once && scene.hasClasses() ? timeline(scene, r, place, this.act.pick) : null,
       flips.length ? make('div', {class: 'flips'}, make('span', {text: 'Flips'}), ...flips) : null,
     );
   }

@@ -1,9 +1,9 @@
 // The top of the page: title, runs to choose from, and what has to be known of them.
 import {labelled, make, setText} from './dom.js';
 
-const LEAD =
-  'Colours show which places of a picture spoke for the class the maps explain. Press ▶ or drag the slider to see ' +
-  'how that changes while the network learns; “Film strips” shows all epochs at once.';
+const LEAD = 'Colours show which places of a picture spoke for the class the maps explain.';
+const MOTION =
+  ' Press ▶ or drag the slider to see how that changes while the network learns; “Film strips” shows all epochs at once.';
 const THEMES = {auto: 'as the system', light: 'light', dark: 'dark'};
 
 export class Head {
@@ -28,7 +28,7 @@ export class Head {
     this.standIn = make('p', {class: 'stand-in', role: 'status'});
     const tools = make('div', {class: 'tools'}, this.theme, help);
     const pickers = make('div', {class: 'pickers'}, this.runField, this.compareField);
-    this.lead = make('p', {class: 'lead', text: LEAD});
+    this.lead = make('p', {class: 'lead', text: LEAD + MOTION});
     this.element = make(
       'header',
       {class: 'head'},
@@ -58,10 +58,12 @@ export class Head {
       );
     this.compare.value = scene.runs[1] ? scene.runs[1].name : '';
     this.compareField.hidden = others.length === 0;
+    setText(this.lead, scene.once ? LEAD : LEAD + MOTION);
+    const {length} = header.probes;
     const facts = [
       scene.runs.map((run, r) => (scene.runs.length > 1 ? `${scene.marks[r]}: ${run.name}` : run.name)).join(', '),
-      `${header.probes.length} probes`,
-      `${scene.runs[0].steps.length} logged step${scene.runs[0].steps.length === 1 ? '' : 's'}`,
+      scene.once ? `${length} picture${length === 1 ? '' : 's'}` : `${length} probes`,
+      scene.once ? '' : `${scene.runs[0].steps.length} logged step${scene.runs[0].steps.length === 1 ? '' : 's'}`,
       `maps explain the ${header.score === 'logit' ? 'logit' : header.score}`,
       header.created ? header.created.slice(0, 10) : '',
     ];

@@ -18,6 +18,8 @@ export class Run {
     this.groups = this.keys.map((key) => this.keys.findIndex((k) => k.layer === key.layer && k.method === key.method));
     this.limits = this.foundLimits();
     this.places = new Map(this.probes.map((probe, place) => [probe.id, place]));
+    // Pictures that were explained once: no training, no epochs.
+    this.once = this.steps.length === 1 && this.steps[0].stage === 'explain';
     this.several = new Map();
     for (const step of this.steps) this.several.set(step.epoch, (this.several.get(step.epoch) || 0) + 1);
   }
@@ -111,6 +113,7 @@ export class Run {
   }
 
   label(step) {
+    if (this.once) return 'explained';
     const {epoch, step: number} = this.steps[step];
     const name = epoch === UNTRAINED ? 'untrained' : `epoch ${epoch}`;
     return this.several.get(epoch) > 1 ? `${name}, step ${number}` : name;
@@ -120,6 +123,7 @@ export class Run {
 // The positions of the slider: the steps of one run, or of two matched by epoch. Where a run has no step of an epoch,
 // its last one before (its first, where there is none) stands in, and `has` says so.
 export function positions(a, b) {
+  if (b && a.once && b.once) return [{a: 0, b: 0, has: [true, true], run: a, step: 0}];
   if (!b) return a.steps.map((_, step) => ({a: step, b: null, has: [true, false], run: a, step}));
   const epochs = [...new Set([...a.steps, ...b.steps].map((step) => step.epoch))].sort((x, y) => x - y);
   const found = [];

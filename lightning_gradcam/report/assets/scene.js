@@ -8,10 +8,12 @@ export class Scene {
     Object.assign(this, {runs, pictures});
     this.positions = positions(runs[0], runs[1]);
     this.marks = ['A', 'B'];
+    this.once = runs.every((run) => run.once);
   }
 
   // Takes over what is chosen; what this run does not have counts as not chosen.
-  take(state) {
+  take(wanted) {
+    const state = this.once ? {...wanted, show: 'cards'} : wanted;
     this.state = state;
     this.at = this.placeOf(state);
     this.methods = distinct(this.runs.flatMap((run) => run.keys.map((key) => key.method)));

@@ -210,6 +210,7 @@ class Viewer {
     this.head.build(scene, this.library.entries);
     this.bar.build(scene);
     for (const element of [this.board.element, this.overview.element, this.count]) element.hidden = probe >= 0;
+    this.overview.element.hidden ||= scene.once;
     this.detail.element.hidden = probe < 0;
     if (probe < 0) {
       this.overview.build(scene);
@@ -237,7 +238,8 @@ class Viewer {
       this.overview.move(scene);
       this.board.update(scene);
       const total = scene.runs[0].probes.length;
-      const shown = this.board.count === total ? `${total} probes` : `${this.board.count} of ${total} probes`;
+      const all = scene.once ? `${total} picture${total === 1 ? '' : 's'}` : `${total} probes`;
+      const shown = this.board.count === total ? all : `${this.board.count} of ${all}`;
       setText(this.count, `${shown} · brightest colour: ${SCALE_WORDS[state.scale]}`);
     }
     this.announceLater();
