@@ -17,6 +17,12 @@ from torch.utils.data import DataLoader, TensorDataset
 CLASSES = 5
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Tests run side by side, one a core: threads of torch's own, and of the processes that they start, would not help.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     threads = set(threading.enumerate())
