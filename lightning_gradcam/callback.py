@@ -21,6 +21,7 @@ from lightning_gradcam.options import (
     check_choice,
     check_count,
     check_drawing,
+    check_gradients,
     check_name,
     check_overhead,
     check_probes,
@@ -168,6 +169,7 @@ class GradCAMCallback(ProbeCallback):
         check_schedule(every_n_epochs, every_n_validations)
         check_overhead(max_overhead)
         check_share("min_energy_inside", min_energy_inside)
+        check_gradients(gradients, methods)
         parse_layouts(layout)
         check_output_key(output_key)
         check_forward_fn(forward_fn)

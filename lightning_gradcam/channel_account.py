@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.picture import Picture
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.report import REPORT, Gallery, Shot, write_report
-from lightning_gradcam.report.gallery import MAX_STEPS
+from lightning_gradcam.report.gallery import places_for
 from lightning_gradcam.storage import join
 from lightning_gradcam.study import Account, ChannelStudy
-from lightning_gradcam.tiles import evenly
 
 
 class ChannelAccount(Account):
@@ -71,16 +72,32 @@ def gallery_of(archive: Archive, study: ChannelStudy, *, title: str | None = Non
         ArchiveError: A step can't be read.
     """
     count = len(archive.steps)
-    shown = evenly(count, MAX_STEPS, ends=True)
-    shots: dict[str, list[Shot]] = {}
-    numbers: dict[str, list[float]] = {}
-    for place in shown:
-        record = archive.channel_record(place)
-        told = study.numbers(record)
-        for layer in record.channels:
-            sheet = study.sheet(record, layer, archive.probes)
-            shots.setdefault(layer, []).append(Shot(record.epoch, record.step, sheet))
-            numbers.setdefault(layer, []).append(told.get(layer, {}).get(study.curve[0], float("nan")))
+    last = _Step.of(archive, study, count - 1)
+    # No more are drawn than have room, and one after the other: all sheets of a run can take gigabytes.
+    shown = places_for(count, last.shots.values())
+    steps = [_Step.of(archive, study, place) if place < count - 1 else last for place in shown]
+    shots = {layer: [step.shots[layer] for step in steps] for layer in last.shots}
+    numbers = {layer: [step.numbers[layer] for step in steps] for layer in last.shots}
     named = title or "/".join(archive.path.rstrip("/").split("/")[-2:])
     remark = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""
     return Gallery(named, study.title, study.curve[1], shots, numbers, remark)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step's sheets and numbers, by layer."""
+
+    shots: dict[str, Shot]
+    numbers: dict[str, float]
+
+    @classmethod
+    def of(cls, archive: Archive, study: ChannelStudy, place: int) -> _Step:
+        record = archive.channel_record(place)
+        told, name = study.numbers(record), study.curve[0]
+        return cls(
+            {
+                layer: Shot(record.epoch, record.step, study.sheet(record, layer, archive.probes))
+                for layer in record.channels
+            },
+            {layer: told.get(layer, {}).get(name, float("nan")) for layer in record.channels},
+        )

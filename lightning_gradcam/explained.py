@@ -31,9 +31,10 @@ from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord
+from lightning_gradcam.slices import Slices
 from lightning_gradcam.storage import Storage, join, safe_name
 from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
-from lightning_gradcam.tiles import Slices, draw_tiles
+from lightning_gradcam.tiles import draw_tiles
 
 SHEETS, OVERLAYS = "sheets", "overlays"
 STAGE = "explain"

@@ -16,11 +16,12 @@ from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.localise import bounding_boxes, known_boxes, picture_size
 from lightning_gradcam.outline import put_box
+from lightning_gradcam.overlay import lay_over, maxima, scaled
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray, IntArray
 from lightning_gradcam.render import layer_title, method_title, score_title
-from lightning_gradcam.tiles import enlarged, fitted, fitted_size, lay_over, maxima, scaled, true_classes
+from lightning_gradcam.tiles import enlarged, fitted, fitted_size, true_classes
 from lightning_gradcam.typeset import INK, PALE, PAPER, RIGHT, WRONG, Color, write
 
 # A mark for right and wrong is this many pixels high and wide.

@@ -11,12 +11,12 @@ import numpy as np
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.errors import ProbeError, printable
 from lightning_gradcam.localise import known_boxes, picture_size
+from lightning_gradcam.overlay import maxima
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.slopes import vanished_layers, vanished_of, vanishing_remark
 from lightning_gradcam.stats import measure, to_last
-from lightning_gradcam.tiles import maxima
 
 
 class Meter:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.sinks import Sink
 
@@ -123,6 +124,22 @@ def checked_drawing(drawing: object, kind: type[D]) -> D:
                 f"drawing: got {dict(drawing)!r} ({error}); see lightning_gradcam.{kind.__name__}"
             ) from None
     raise ConfigurationError(f"drawing: got {drawing!r}; give {kind.__name__}(...) or a dict of its options")
+
+
+def check_gradients(gradients: object, methods: str | list[str]) -> None:
+    """Refuses anything but true and false, and gradients where no method takes any.
+
+    Raises:
+        ConfigurationError: With the value and what to do.
+    """
+    if not isinstance(gradients, bool):
+        raise ConfigurationError(f"gradients: got {gradients!r}; give true or false")
+    found = resolve_methods(methods)
+    if gradients and not any(method.needs == "gradients" for method in found.values()):
+        raise ConfigurationError(
+            f"gradients: got True, but none of methods={list(found)} takes a layer's gradients; add 'gradcam' to"
+            " methods, or leave gradients out"
+        )
 
 
 def check_filters(filters: Any) -> int | list[int] | None:

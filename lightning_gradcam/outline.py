@@ -74,7 +74,7 @@ def put_boxes(
     across = (pictures.shape[2] + SEAM) // len(slices.chosen)
     captions: list[tuple[str, ...]] = []
     for row, picture in enumerate(pictures):
-        where = f", slice {depths[row] + 1}" if slices.depth > 1 else ""
+        where = f", {slices.name(int(depths[row]))}" if slices.depth > 1 else ""
         if known is None:
             captions.append(())
         elif np.isnan(own[row]).any():

@@ -77,9 +77,10 @@ class FilterPatternCallback(ProbeCallback):
         ConfigurationError: An option can't work; at the start of training, one that does not fit model or data.
 
     Logged:
-        A sheet for each layer under ``<name>/<layer>``, and the mean activation that its patterns reach under
-        ``<name>_stats/<layer>/activation``. The patterns themselves are in the archive ``<log dir>/<name>/``
-        (:meth:`Archive.channels`).
+        A sheet for each layer under ``<name>/<layer>``, the mean activation that its patterns reach under
+        ``<name>_stats/<layer>/activation``, and how many of its filters never had a gradient under
+        ``<name>_stats/<layer>/silent``. The patterns themselves are in the archive ``<log dir>/<name>/``
+        (:meth:`Archive.channels`), 0.3 MB for each filter and step where pictures are 3x224x224.
 
     Example::
 

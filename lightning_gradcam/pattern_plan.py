@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,8 @@ Patterns = dict[str, LayerPatterns]
 
 # What takes less needs no bar.
 _PATIENCE = 2.0
+# Seconds between two looks of the bar; rich, where it draws Lightning's own bar, makes a new line of each.
+_INTERVAL, _INTERVAL_OF_LINES = 0.1, 10.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ class PatternPlan(ChannelStudy):
             ConfigurationError: The model takes clips or volumes.
         """
         first = load(0, 1)
+        if not first.picture.is_floating_point():
+            raise ConfigurationError(
+                f"inputs: the model takes {first.picture.dtype}, along which no gradient leads; where it takes the same"
+                " as floating-point numbers too, give probes=ProbeSet(pictures.float()), and the value_range of these"
+            )
         shape = tuple(first.picture.shape[1:])
         if len(spatial_axes(shape)) != 2:
             raise ConfigurationError(
@@ -144,7 +152,11 @@ class PatternPlan(ChannelStudy):
             map_shapes={layer: list(_channels_first(p.pictures).shape) for layer, p in found.items()},
             fingerprint=probes.fingerprint,
             kind="patterns",
-            settings={"drawing": asdict(self.drawing), "ascent": asdict(self.ascent)},
+            settings={
+                "drawing": asdict(self.drawing),
+                "ascent": asdict(self.ascent),
+                "filters": {layer: list(p.filters) for layer, p in found.items()},
+            },
         )
 
     def record(self, found: Patterns, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> ChannelRecord:
@@ -196,8 +208,10 @@ def _bar(name: str, *, shown: bool) -> Iterator[Progress | None]:
     except ImportError:
         yield None
         return
+    lines = type(sys.stderr).__module__.split(".")[0] == "rich"
+    interval = _INTERVAL_OF_LINES if lines else _INTERVAL
     # `disable=None`: nothing where nobody watches.
-    with tqdm(desc=name, unit="step", delay=_PATIENCE, leave=False, disable=None) as bar:
+    with tqdm(desc=name, unit="step", delay=_PATIENCE, mininterval=interval, leave=False, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

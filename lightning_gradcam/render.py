@@ -13,7 +13,8 @@ from lightning_gradcam.outline import LEGEND, legend
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
-from lightning_gradcam.tiles import BROKEN, SEAM, Slices, draw_tiles, evenly, tile_size, true_classes
+from lightning_gradcam.slices import SEAM, Slices
+from lightning_gradcam.tiles import BROKEN, draw_tiles, evenly, tile_size, true_classes
 from lightning_gradcam.typeset import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
 
 # Header not counted; WebP ends at 16,383 pixels a side.
@@ -112,7 +113,7 @@ def sheet(
         _likeliest(canvas, y + _LIST, record, probes, row, listed)
     for column, tile in enumerate(tiles):
         x = MARGIN + LABELS + column * (tile_w + _GAP)
-        write(canvas, (x, top - (37 if names else 21)), tile.heading, tile_w + _GAP, 13)
+        write(canvas, (x, top - (37 if names else 21)), tile.heading, tile_w + _GAP - 4, 13)
         for place, name in enumerate(names):
             write(canvas, (x + place * pitch, top - 20), name, pitch, 12, PALE)
         for row, pixels in enumerate(tile.pixels):
@@ -194,9 +195,8 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
     """Returns what stands above each slice of a strip."""
     if len(slices.chosen) == 1:
         return []
-    places = slices.frames if slices.length else slices.chosen
-    word = "frame " if slices.length else "slice "
-    return [f"{word if pitch >= 60 else ''}{place + 1}" for place in places]
+    names = [slices.name(place) for place in slices.chosen]
+    return names if pitch >= 60 else [name.split()[-1] for name in names]
 
 
 def row_label(

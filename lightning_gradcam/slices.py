@@ -45,9 +45,25 @@ class Slices:
         depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
         shown = min(max(depth, 1), _MOST_SLICES)
         chosen = np.linspace(0, max(depth, 1) - 1, shown).round().astype(int).tolist()
-        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
-        frames = tuple((2 * place + 1) * length // (2 * max(depth, 1)) for place in chosen)
+        frames = tuple(cls._frame(place, depth, length) for place in chosen)
         return cls(tuple(chosen), depth, frames, length)
+
+    def name(self, place: int) -> str:
+        """Returns what a slice is called: by the frame under it, where there are frames.
+
+        Args:
+            place: On the maps' axis of time or depth, shown or not.
+
+        Example:
+            >>> Slices.of((2, 4, 7, 7), (2, 16, 112, 112, 3)).name(0), Slices.of((2, 4, 7, 7), (2, 112, 112, 3)).name(3)
+            ('frame 3', 'slice 4')
+        """
+        return f"frame {self._frame(place, self.depth, self.length) + 1}" if self.length else f"slice {place + 1}"
+
+    @staticmethod
+    def _frame(place: int, depth: int, length: int) -> int:
+        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
+        return (2 * place + 1) * length // (2 * max(depth, 1))
 
     def of_maps(self, maps: FloatArray) -> FloatArray:
         """Returns the chosen slices, ``[N, s, h, w]``."""
@@ -61,7 +77,7 @@ class Slices:
         """
         if maps.ndim == 3:
             return maps[:, None].repeat(len(self.chosen), axis=1)
-        frames = [(2 * place + 1) * maps.shape[1] // (2 * max(self.depth, 1)) for place in self.chosen]
+        frames = [self._frame(place, self.depth, maps.shape[1]) for place in self.chosen]
         return maps[:, frames]
 
     def of_display(self, display: Pixels) -> Pixels:

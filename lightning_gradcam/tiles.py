@@ -1,10 +1,9 @@
-"""From maps and display pixels to the coloured pictures of a sheet; maps with time or depth become strips of slices."""
+"""From maps and display pixels to the columns of a sheet; maps with time or depth become strips of slices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,35 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gradcam.cams import CamKey
-from lightning_gradcam.drawing import GUIDED, Drawing, Interpolation, lookup_table
+from lightning_gradcam.drawing import GUIDED, Drawing
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.outline import put_boxes
+from lightning_gradcam.overlay import grey, lay_over, maxima, not_finite, scaled
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
-from lightning_gradcam.resize import resized
 from lightning_gradcam.slices import SEAM, Slices
 from lightning_gradcam.typeset import cross_out
-
-__all__ = [
-    "BROKEN",
-    "SEAM",
-    "Overlays",
-    "Slices",
-    "Tiles",
-    "draw_tiles",
-    "enlarged",
-    "evenly",
-    "fitted",
-    "fitted_size",
-    "grey",
-    "heat",
-    "lay_over",
-    "maxima",
-    "scaled",
-    "tile_size",
-    "true_classes",
-]
 
 BROKEN = "map not finite"
 _WIDEST_STRIP = 640
@@ -53,23 +32,6 @@ class Tiles:
     heading: str
     pixels: Pixels
     captions: Sequence[tuple[str, ...]]
-
-
-@dataclass(frozen=True, eq=False)
-class Overlays:
-    """Maps laid over pictures.
-
-    Attributes:
-        mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is all zero.
-        colors: The heatmap alone, likewise.
-        blank: Which maps are all zero (after the ReLU, unless the scale is ``"minmax"``), ``[N]``.
-        broken: Which are not finite; their pictures are faded, and are to be crossed out, ``[N]``.
-    """
-
-    mixed: Pixels
-    colors: Pixels
-    blank: npt.NDArray[np.bool_]
-    broken: npt.NDArray[np.bool_]
 
 
 def draw_tiles(
@@ -120,58 +82,19 @@ def draw_tiles(
             and record.classes[key.target][0] >= 0
         ):
             # Which class it is differs from row to row, and stands nowhere else.
-            names = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
+            said = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
+            names = [f"class {name}" if _is_class(name) else name for name in said]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
         overlay, heatmap = _headings(key.target, probes)
         pictures, below = enlarged(over.mixed, factor, over.broken), captions
         if drawing.boxes:
-            said = put_boxes(pictures, maps, probes, chosen, slices)
-            below = [(*lines, *more) for lines, more in zip(captions, said, strict=True)]
+            overlaps = put_boxes(pictures, maps, probes, chosen, slices)
+            below = [(*lines, *more) for lines, more in zip(captions, overlaps, strict=True)]
         columns.setdefault("overlay", []).append(Tiles(overlay, pictures, below))
         columns.setdefault("heatmap", []).append(Tiles(heatmap, enlarged(over.colors, factor, over.broken), captions))
         if "guided" in drawing.columns:
             columns.setdefault("guided", []).extend(_guided(record, probes, key, base, slices, chosen, factor))
     return [tile for name in drawing.columns for tile in columns.get(name, [])]
-
-
-def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawing) -> Overlays:
-    """Lays coloured maps over pictures.
-
-    Args:
-        base: The pictures, uint8 ``[N, s, H, W, 3]``.
-        maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``: they tell what is all zero or not finite.
-        shares: What is shown of them, in 0…1, ``[N, s, h, w]``.
-        drawing: Colour map, opacity, interpolation and scale.
-    """
-    values = heat(shares, base.shape[2:4], drawing.interpolation)
-    colors = lookup_table(drawing.colormap)[(np.clip(values, 0, 1) * 255).round().astype(np.uint8)]
-    mixed = (base * (1 - drawing.opacity) + colors * drawing.opacity).round().astype(np.uint8)
-    # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
-    blank = maxima(maps) <= 0 if drawing.scale != "minmax" else np.asarray((maps == 0).all(axis=_own_axes(maps)))
-    mixed[blank] = base[blank]
-    # What is left of a broken map is not shown: its finite part would look like a map.
-    broken = np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
-    mixed[broken], colors[broken] = _faded(base[broken]), 224
-    return Overlays(mixed, colors, blank, broken)
-
-
-def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
-    """Draws signed maps of the input's resolution: 0 is mid-grey, a probe's largest magnitude white or black.
-
-    Args:
-        signed: ``[N, H, W]`` or ``[N, T, H, W]``; places that are not finite are drawn as 0.
-        size: Height and width to draw at.
-        slices: Which frames are shown.
-
-    Returns:
-        uint8 ``[N, s, *size, 3]``.
-    """
-    clean = np.nan_to_num(signed, nan=0.0, posinf=0.0, neginf=0.0)
-    shown = heat(slices.of_pictures(clean), size, "bilinear")
-    # Of what is shown: averaging in smaller pictures would leave but pale grey.
-    top = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
-    shares = np.divide(shown, top, out=np.zeros_like(shown), where=top > 0)
-    return np.asarray((128 + 127 * shares).round().astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
 def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tuple[int, int]:
@@ -180,53 +103,6 @@ def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tup
     height, width = fitted_size(shown, display[-3], display[-2], drawing.max_tile)
     factor = _factor((1, shown, height, width), drawing)
     return height * factor, shown * (width * factor + SEAM) - SEAM
-
-
-def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) -> FloatArray:
-    """Resizes maps to the picture's resolution, each slice by itself.
-
-    Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
-        size: ``(H, W)``.
-        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; where a map is finer than the picture, what
-            falls on one pixel is averaged instead, as it is for the picture.
-
-    Returns:
-        ``[N, H, W]`` or ``[N, d, H, W]``; places are matched by area, corners not aligned.
-    """
-    height, width = maps.shape[-2:]
-    if (height, width) == size:
-        return maps
-    flat = resized(maps.reshape(-1, height, width), (size[0], size[1]), interpolation)
-    return flat.reshape(*maps.shape[:-2], *size)
-
-
-def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
-    """Brings maps to 0…1 by the stated scale, all slices alike; one without a positive value stays all zero.
-
-    Args:
-        maps: Signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
-        drawing: Its ``scale`` says how.
-        top: What 1 stands for, ``[N]``; unused with ``"minmax"``.
-
-    Returns:
-        The maps in 0…1; places that are not finite become 0.
-    """
-    clean = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
-    if drawing.scale == "minmax":
-        low, high = (of(axis=_own_axes(clean), keepdims=True) for of in (clean.min, clean.max))
-        span = high - low
-        return np.asarray(np.divide(clean - low, span, out=np.zeros_like(clean), where=span > 0))
-    positive = np.maximum(clean, 0)
-    limit = np.broadcast_to(top.reshape(-1, *[1] * (clean.ndim - 1)), positive.shape)
-    return np.asarray(np.clip(np.divide(positive, limit, out=np.zeros_like(positive), where=limit > 0), 0, 1))
-
-
-def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
-    """Returns each map's largest finite value ``[N]``, after ReLU by default; 0 where none is finite."""
-    largest = np.where(np.isfinite(maps), maps, -np.inf).max(axis=_own_axes(maps))
-    floor = 0 if relu else -np.inf
-    return np.asarray(np.where(np.isfinite(largest), np.maximum(largest, floor), 0), np.float32)
 
 
 def true_classes(label: Tensor) -> list[int]:
@@ -250,10 +126,6 @@ def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
     if ends and shown > 1:
         return [(2 * place * (count - 1) + shown - 1) // (2 * (shown - 1)) for place in range(shown)]
     return [place * count // shown for place in range(shown)]
-
-
-def _own_axes(maps: npt.NDArray[Any]) -> tuple[int, ...]:
-    return tuple(range(1, maps.ndim))
 
 
 def _headings(target: str, probes: ProbeSet) -> tuple[str, str]:
@@ -304,7 +176,7 @@ def _guided(
         )
     signed = record.maps[wanted][list(rows)]
     top = np.maximum(maxima(signed), maxima(-signed))
-    broken = np.asarray(~np.isfinite(signed).all(axis=_own_axes(signed)))
+    broken = not_finite(signed)
     captions = [
         (BROKEN,) if broken[row] else ("all zero",) if top[row] <= 0 else (f"largest ±{top[row]:.3g}",)
         for row in range(len(signed))
@@ -342,11 +214,6 @@ def _factor(shape: tuple[int, ...], drawing: Drawing) -> int:
     shorter, longer = sorted((height, width))
     across = 512 // longer if shown == 1 else _room(shown, drawing.max_tile) // width
     return drawing.magnification or max(1, min(-(-112 // shorter), 512 // longer, across))
-
-
-def _faded(pictures: Pixels) -> Pixels:
-    grey = pictures @ np.array([0.299, 0.587, 0.114]) * 0.5 + 100
-    return np.asarray(grey.round().astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
 def enlarged(pictures: Pixels, factor: int, crossed: npt.NDArray[np.bool_] | None = None) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # Tests run side by side, one a core: threads of torch's own, and of the processes that they start, would not help.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+
+
+def named(value: object) -> str:
+    """An id that is the same in every process: without addresses in memory and random numbers."""
+    return "tensor" if isinstance(value, Tensor) else re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 @pytest.fixture(autouse=True)

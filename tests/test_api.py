@@ -38,6 +38,7 @@ ROWS: list[tuple[str, ...]] = [
     ("outline",),
     ("stats", "imputation"),
     ("faithfulness",),
+    ("overlay",),
     ("tiles",),
     ("render",),
     ("film", "channel_sheet", "pattern_sheet"),

@@ -32,6 +32,7 @@ from lightning_gradcam import (
 from lightning_gradcam.report import REPORT
 from lightning_gradcam.tensorboard_plugin.places import places_of
 from lightning_gradcam.tensorboard_plugin.runs import found
+from tests.children import warned
 from tests.conftest import TinyModule, loaders, trainer
 from tests.setups import SETUPS, Checkpointed, Setup
 from tests.test_purity import assert_all_same, run
@@ -205,21 +206,33 @@ def test_a_resumed_run_takes_the_earlier_steps_over(tmp_path: Path) -> None:
         np.testing.assert_array_equal(after.archive.channels("net.conv1")[:2], before.archive.channels("net.conv1"))
 
 
-def test_a_run_goes_on_only_with_the_filters_it_began_with(tmp_path: Path) -> None:
-    def go(filters: int, ckpt: str | None = None) -> FilterPatternCallback:
-        callback = FilterPatternCallback("net.conv1", filters=filters, steps=2, on_error="raise")
+@pytest.mark.parametrize(
+    ("other", "changed"),
+    [
+        ({"filters": 3}, "map_shapes, filters"),
+        ({"filters": [2, 3]}, "filters"),
+        ({"steps": 3, "value_range": (0, 2)}, "ascent"),
+        ({"drawing": {"columns": 1}}, None),
+    ],
+)
+def test_a_run_goes_on_only_with_the_filters_and_the_ascent_it_began_with(
+    tmp_path: Path, other: dict[str, Any], changed: str | None
+) -> None:
+    def go(options: dict[str, Any], ckpt: str | None = None) -> FilterPatternCallback:
+        callback = FilterPatternCallback("net.conv1", on_error="raise", **{"filters": 2, "steps": 2, **options})
         keep = ModelCheckpoint(tmp_path / "kept", filename="{epoch}", save_top_k=-1, enable_version_counter=False)
-        options: dict[str, Any] = {"logger": CSVLogger(tmp_path), "enable_checkpointing": True}
-        running = trainer(tmp_path, callbacks=[callback, keep], max_epochs=1 if ckpt is None else 2, **options)
+        settings: dict[str, Any] = {"logger": CSVLogger(tmp_path), "enable_checkpointing": True}
+        running = trainer(tmp_path, callbacks=[callback, keep], max_epochs=1 if ckpt is None else 2, **settings)
         running.fit(TinyModule(), *loaders(), ckpt_path=ckpt)
         return callback
 
-    go(2)
-    with pytest.warns(UserWarning, match="earlier steps stay in .* alone: map_shapes changed since"):
-        resumed = go(3, str(tmp_path / "kept" / "epoch=0.ckpt"))
+    go({})
+    with warned() as texts:
+        resumed = go(other, str(tmp_path / "kept" / "epoch=0.ckpt"))
     assert resumed.archive is not None
-    assert resumed.archive.epochs == (1,)
-    assert resumed.archive.channels("net.conv1").shape == (1, 3, 1, 8, 8)
+    assert resumed.archive.epochs == ((0, 1) if changed is None else (1,))
+    assert [text.split("alone: ")[-1] for text in texts] == ([] if changed is None else [f"{changed} changed since"])
+    assert resumed.archive.channels("net.conv1").shape[1:] == (3 if other.get("filters") == 3 else 2, 1, 8, 8)
 
 
 def test_an_archive_of_channels_has_no_maps_and_one_of_cams_no_channels(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import io
+import time
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam import ConfigurationError, PatternDrawing, filter_patterns
+from lightning_gradcam import ConfigurationError, PatternDrawing, filter_patterns, pattern_plan
 from lightning_gradcam.ascent import Ascent
 from lightning_gradcam.guard import preserved
 from lightning_gradcam.inputs import Inputs
@@ -61,7 +64,7 @@ def test_patterns_of_a_model_with_several_inputs_are_recorded_with_channels_firs
     assert record.chosen["conv"] == (3, 1)
     torch.testing.assert_close(torch.tensor(record.channels["conv"]), expected.pictures.permute(0, 3, 1, 2))
     manifest = plan.manifest(probes, found, "run")
-    assert (manifest.kind, dict(manifest.map_shapes)) == ("patterns", {"conv": [3, 9, 8]})
+    assert (manifest.kind, dict(manifest.map_shapes)) == ("patterns", {"conv": [2, 3, 9, 8]})
     numbers = plan.numbers(record)["conv"]
     assert numbers["activation"] == pytest.approx(float(expected.activations.mean()), rel=1e-5)
     assert numbers["silent"] == 0
@@ -100,8 +103,12 @@ def test_clips_and_whole_numbers_are_refused() -> None:
         looked(PatternPlan("patterns", "0"), model, clips, ProbeSet(clips), model)
     whole = torch.zeros(1, 1, 6, 6, dtype=torch.uint8)
     scaled = nn.Sequential(nn.Conv2d(1, 2, 3))
-    with pytest.raises(ConfigurationError, match=r"the model takes torch.uint8, along which no gradient leads"):
+    with pytest.raises(ConfigurationError, match=r"the model takes torch.uint8, along .* give probes=ProbeSet"):
         looked(PatternPlan("patterns", "0"), scaled, whole, ProbeSet(whole), lambda x: scaled(x / 255))
+    floats = ProbeSet(whole.float())
+    plan = PatternPlan("patterns", "0", ascent=Ascent(steps=1, value_range=(0, 255)))
+    found = looked(plan, scaled, floats.inputs, floats, lambda x: scaled(x / 255))["0"]
+    assert found.pictures.max() > 100
 
 
 def test_a_bar_is_shown_on_request_and_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,3 +126,29 @@ def test_a_bar_is_shown_on_request_and_changes_nothing(capsys: pytest.CaptureFix
     assert torch.equal(*found)
     # No terminal here.
     assert capsys.readouterr().err == ""
+
+
+class Terminal(io.StringIO):
+    """Says of itself that somebody watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("rich", [False, True])
+def test_the_bar_is_one_line_also_beside_lightnings_rich_one(monkeypatch: pytest.MonkeyPatch, rich: bool) -> None:
+    terminal = Terminal()
+    if rich:
+        console = pytest.importorskip("rich.console").Console(file=terminal, force_terminal=True, width=100)
+        monkeypatch.setattr("sys.stderr", importlib.import_module("rich.file_proxy").FileProxy(console, terminal))
+    else:
+        monkeypatch.setattr("sys.stderr", terminal)
+        monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(pattern_plan, "_PATIENCE", 0)
+    with pattern_plan._bar("patterns", shown=True) as progress:
+        assert progress is not None
+        for done in range(1, 9):
+            time.sleep(0.12)
+            progress(done, 8)
+    assert terminal.getvalue().count("\n") <= 2
+    assert terminal.getvalue().count("patterns") > (0 if rich else 4)

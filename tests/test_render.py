@@ -15,7 +15,7 @@ from lightning_gradcam.drawing import Format, Scale, lookup_table
 from lightning_gradcam.picture import Picture
 from lightning_gradcam.record import CamRecord
 from lightning_gradcam.render import _header, _slice_lines, _slice_names, sheet
-from lightning_gradcam.tiles import SEAM, Slices
+from lightning_gradcam.slices import SEAM, Slices
 from lightning_gradcam.typeset import RIGHT, WRONG
 from tests.sheets import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
 

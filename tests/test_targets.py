@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_gradcam import TargetError, compute_cams
 from lightning_gradcam.targets import Given, Target, check_score, class_scores, resolve_targets
 from lightning_gradcam.targets.classes import Class
+from tests.conftest import named
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0], [5.0, 3.0, 0.0]])
 
@@ -50,7 +51,7 @@ def margin(output: Tensor) -> Tensor:
         (margin, [-3.0, 2.0], [-1, -1]),
         (["predicted"], [4.0, 5.0], [1, 0]),
     ],
-    ids=str,
+    ids=named,
 )
 def test_target_selects_scores_and_classes(spec: Any, scores: list[float], classes: list[int]) -> None:
     assert scored(spec, labels=torch.tensor([2, 1])) == (scores, classes)
@@ -81,7 +82,7 @@ def test_scores_stay_attached_to_the_graph(score: Any) -> None:
         assert torch.allclose(output.grad[:, 0], -p[:, 1] * p[:, 0])
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64], ids=named)
 def test_labels_of_any_integer_type_serve(dtype: torch.dtype) -> None:
     assert scored("label", labels=torch.tensor([0, 2], dtype=dtype))[1] == [0, 2]
 
@@ -103,7 +104,7 @@ class Margin:
         ([margin, {"per_probe": [1]}], ["margin", "per_probe"]),
         ((Margin(), 1), ["Margin", "1"]),
     ],
-    ids=str,
+    ids=named,
 )
 def test_names_follow_the_order_asked_for(spec: Any, names: list[str]) -> None:
     assert [target.name for target in resolve_targets(spec)] == names
@@ -120,7 +121,7 @@ NAMES = ["Boot", "tabby, tabby cat", "crane", "a/b", "crane"]
         ({"class": ("Boot", 2)}, ["0", "2"]),
         (["predicted", {"class": "Boot"}, 4], ["predicted", "0", "4"]),
     ],
-    ids=str,
+    ids=named,
 )
 def test_classes_by_name_are_those_of_their_index(spec: Any, names: list[str]) -> None:
     resolved = resolve_targets(spec, NAMES)
@@ -147,7 +148,7 @@ def test_a_class_by_name_selects_its_score() -> None:
         ([{"class": "Boot"}, 0], "targets: '0' is asked for 2 times"),
         ({"class": 5}, None),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_name_that_no_class_or_several_have_is_refused(spec: Any, message: str | None) -> None:
     if message is None:
@@ -169,7 +170,7 @@ def test_targets_are_frozen_and_plain() -> None:
     assert resolve_targets({"per_probe": [1, 2]}) == (Target("per_probe", Class((1, 2))),)
 
 
-@pytest.mark.parametrize("spec", [[3, 3], ["predicted", "label", "predicted"], [margin, margin]], ids=str)
+@pytest.mark.parametrize("spec", [[3, 3], ["predicted", "label", "predicted"], [margin, margin]], ids=named)
 def test_target_named_twice_is_refused(spec: Any) -> None:
     name = resolve_targets(spec[0])[0].name
     with pytest.raises(TargetError, match=f"targets: '{name}' is asked for 2 times; name each target once"):
@@ -184,7 +185,7 @@ def test_two_nameless_callables_are_refused_with_how_to_name_them(make: Callable
 
 @pytest.mark.parametrize("spec", [True, False, None, "best", "3", 2.0, {"per_probe": []}, {"per_probe": [1.5]},
                                   {"per_probe": [True]}, {"per_probe": [-1]}, {"per_probe": 3}, {"other": [1]},
-                                  {"per_probe": [1], "x": 2}, ["predicted", [1]]], ids=str)  # fmt: skip
+                                  {"per_probe": [1], "x": 2}, ["predicted", [1]]], ids=named)  # fmt: skip
 def test_impossible_target_is_refused_with_the_choices(spec: Any) -> None:
     with pytest.raises(TargetError) as caught:
         resolve_targets(spec)
@@ -192,6 +193,11 @@ def test_impossible_target_is_refused_with_the_choices(spec: Any) -> None:
     assert str(caught.value).startswith(
         f"targets: got {came!r}; give 'predicted', 'label', a class index, {{'class': name}}, {{'per_probe'"
     )
+
+
+def test_a_bare_name_is_refused_with_how_to_name_a_class() -> None:
+    with pytest.raises(TargetError, match="; a class of that name is {'class': 'coat'}$"):
+        resolve_targets("coat", class_names=["coat"])
 
 
 def test_no_target_is_refused_with_the_choices() -> None:
@@ -352,7 +358,7 @@ def test_score_is_one_of_two() -> None:
 
 
 @pytest.mark.parametrize("spec", ["predicted", 0, {"top": 1}, {"per_probe": [0]}, {"contrast": [0, 1]}, {"output": 0}])
-@pytest.mark.parametrize("shape", [(5,), (5, 3), ()], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (5, 3), ()], ids=named)
 def test_an_output_without_a_row_for_each_sample_is_refused(spec: Any, shape: tuple[int, ...]) -> None:
     (target,) = resolve_targets(spec)
     with pytest.raises(TargetError) as caught:

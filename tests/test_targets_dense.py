@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_gradcam import TargetError, compute_cams
 from lightning_gradcam.targets import Explained, Given, class_probabilities, probability_of, resolve_targets
 from lightning_gradcam.targets.detection import overlaps
+from tests.conftest import named
 
 
 def explained(spec: Any, output: Any, samples: int = 2, **given: Any) -> Explained:
@@ -304,7 +305,7 @@ def test_what_is_no_detectors_output_is_refused(output: Any) -> None:
         explained({"detect": 1}, output)
 
 
-@pytest.mark.parametrize("boxes", [[[0, 0, 1]], [], [[2, 0, 1, 1]], "box"], ids=str)
+@pytest.mark.parametrize("boxes", [[[0, 0, 1]], [], [[2, 0, 1, 1]], "box"], ids=named)
 def test_impossible_boxes_are_refused(boxes: Any) -> None:
     with pytest.raises(TargetError, match="targets: got boxes .*; give one .* for each probe, in pixels"):
         resolve_targets({"detect": 1, "boxes": boxes})
@@ -346,7 +347,7 @@ def test_similarity_to_a_reference_probe_by_hand() -> None:
         ({"segment": 1}, torch.randn(3, 4, 2, 5, 6)),
         ({"similar_to": 1}, torch.randn(3, 4)),
     ],
-    ids=str,
+    ids=named,
 )
 def test_again_holds_the_choices_for_any_number_of_copies(spec: Any, output: Tensor) -> None:
     given = Given(3, labels=torch.tensor([0, 0, 0]), masks=torch.rand(3, 9, 9) > 0.5)

@@ -11,7 +11,9 @@ import torch
 from lightning_gradcam import CamKey, Drawing, DrawingError
 from lightning_gradcam.drawing import Scale, lookup_table
 from lightning_gradcam.outline import FOUND, KNOWN
-from lightning_gradcam.tiles import SEAM, Slices, Tiles, _map_caption, draw_tiles, grey, heat, maxima, scaled
+from lightning_gradcam.overlay import grey, heat, maxima, scaled
+from lightning_gradcam.slices import SEAM, Slices
+from lightning_gradcam.tiles import Tiles, _map_caption, draw_tiles
 from tests.sheets import INF, NAN, PLAIN, Array, probe_set, ramp, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
@@ -315,6 +317,10 @@ def test_boxes_of_a_volume_are_drawn_on_the_slice_with_the_largest_value() -> No
     hidden = boxed(volume(), slices=Slices((1,), 3, (0,), 0), boxes=boxes)
     assert not seen(hidden.pixels, FOUND).any()
     assert hidden.captions[0][-1] == "IoU 1.00, slice 3"
+    # As the column is headed: of six frames, the last of three slices lies on the sixth.
+    display = np.zeros((2, 6, 2, 2, 3), np.uint8)
+    framed = boxed(volume(), slices=Slices((0, 2), 3, (1, 5), 6), boxes=boxes, display=display)
+    assert framed.captions[0][-1] == "IoU 1.00, frame 6"
 
 
 # ---- Guided Grad-CAM

@@ -43,8 +43,8 @@ class Manifest:
         kind: ``"cams"``; ``"features"`` or ``"patterns"`` (:class:`~lightning_gradcam.channels.ChannelRecord`): then
             ``methods`` and ``targets`` are empty, and ``map_shapes`` has ``[C, h, w]`` of feature maps, and
             ``[F, c, H, W]`` of patterns.
-        settings: How sheets of channels are drawn and patterns found, so that the report can be made again; ``None``
-            for CAMs.
+        settings: How sheets of channels are drawn, and which filters' patterns are found and how, so that the report
+            can be made again; ``None`` for CAMs.
     """
 
     run: str
@@ -112,7 +112,15 @@ class Manifest:
     def differences(self, other: Manifest) -> list[str]:
         """Returns what keeps the maps of two archives from standing in one: differing fields, by name."""
         names = ("kind", "layers", "methods", "targets", "score", "map_shapes", "fingerprint")
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
+        own, others = self._found_by(), other._found_by()
+        return [
+            *(name for name in names if getattr(self, name) != getattr(other, name)),
+            *(name for name in dict.fromkeys([*own, *others]) if own.get(name) != others.get(name)),
+        ]
+
+    def _found_by(self) -> dict[str, Any]:
+        """The settings that make records what they are, as they are read back: a drawing can be another one."""
+        return {name: value for name, value in json.loads(json.dumps(self.settings or {})).items() if name != "drawing"}
 
 
 def _is_shape(value: object) -> bool:

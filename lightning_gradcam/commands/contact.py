@@ -7,7 +7,8 @@ import numpy as np
 from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.tiles import Slices, enlarged, fitted, tile_size, true_classes
+from lightning_gradcam.slices import Slices
+from lightning_gradcam.tiles import enlarged, fitted, tile_size, true_classes
 from lightning_gradcam.typeset import INK, PALE, WRONG, write
 
 _MARGIN, _GAP, _TEXT = 12, 10, 40

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,43 @@ MAX_STEPS = 48
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One layer's sheet at one step.
+    """One layer's sheet at one step, as a file: its pixels are a hundred times as much.
+
+    Args:
+        picture: The sheet; it is not kept.
 
     Attributes:
         epoch: Counted from 0; -1 is the untrained baseline.
         step: The x value.
-        picture: The sheet.
+        format: Of the file.
+        content: The file's bytes.
+        size: Height and width.
     """
 
     epoch: int
     step: int
-    picture: Picture
+    picture: InitVar[Picture]
+    format: str = field(init=False)
+    content: bytes = field(init=False, repr=False)
+    size: tuple[int, int] = field(init=False)
+
+    def __post_init__(self, picture: Picture) -> None:
+        # Enlarged pixels compress best as they are; a large sheet of small numbers as WebP.
+        format, content = picture.file(("png", "jpeg", "webp"))
+        height, width = picture.pixels.shape[:2]
+        for name, value in (("format", format), ("content", content), ("size", (height, width))):
+            object.__setattr__(self, name, value)
+
+
+def places_for(count: int, last: Iterable[Shot]) -> list[int]:
+    """Returns which steps a page has room for: the first, the last, and evenly chosen ones between.
+
+    Args:
+        count: How many there are.
+        last: The last step's sheets, which tell how large one is.
+    """
+    one = sum(len(shot.content) for shot in last)
+    return evenly(count, max(2, min(MAX_STEPS, MAX_BYTES * 3 // 4 // max(one, 1))), ends=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +82,7 @@ class Gallery:
     def header(self) -> dict[str, Any]:
         """Returns it ready for JSON, with pictures as ``data:`` URLs, thinned out to what a page can hold."""
         count = max((len(shots) for shots in self.layers.values()), default=0)
-        one = sum(len(_file(shots[-1].picture)[1]) for shots in self.layers.values() if shots)
-        shown = evenly(count, max(2, min(MAX_STEPS, MAX_BYTES * 3 // 4 // max(one, 1))), ends=True)
+        shown = places_for(count, [shots[-1] for shots in self.layers.values() if shots])
         left_out = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""
         return {
             "title": self.title,
@@ -78,20 +103,13 @@ class Gallery:
 
 
 def _shot(shot: Shot) -> dict[str, Any]:
-    format, content = _file(shot.picture)
-    height, width = shot.picture.pixels.shape[:2]
     return {
         "epoch": None if shot.epoch == UNTRAINED_EPOCH else shot.epoch,
         "step": shot.step,
-        "width": width,
-        "height": height,
-        "picture": f"data:image/{format};base64,{base64.b64encode(content).decode()}",
+        "width": shot.size[1],
+        "height": shot.size[0],
+        "picture": f"data:image/{shot.format};base64,{base64.b64encode(shot.content).decode()}",
     }
-
-
-def _file(picture: Picture) -> tuple[str, bytes]:
-    # Enlarged pixels compress best as they are; a large sheet of small numbers as WebP.
-    return picture.file(("png", "jpeg", "webp"))
 
 
 def _plain(value: float) -> float | None:

@@ -15,12 +15,14 @@ from PIL import Image
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.cams import CamKey
+from lightning_gradcam.overlay import maxima
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.render import method_title
+from lightning_gradcam.slices import Slices
 from lightning_gradcam.stats import STATS, affordable, to_last
-from lightning_gradcam.tiles import Slices, evenly, maxima, true_classes
+from lightning_gradcam.tiles import evenly, true_classes
 
 FORMAT = 1
 MAX_PROBES = 64

@@ -117,7 +117,8 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
         # A functools.partial goes by the name of its function, unless it has been given one.
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
         return [Target(name or type(spec).__name__, Called(spec))]
-    raise TargetError(f"targets: got {spec!r}; give {_CHOICES}")
+    by_name = f"; a class of that name is {{'class': {spec!r}}}" if isinstance(spec, str) else ""
+    raise TargetError(f"targets: got {spec!r}; give {_CHOICES}{by_name}")
 
 
 def _resolve_named(spec: dict[str, Any], class_names: Sequence[str] | None) -> list[Target]:

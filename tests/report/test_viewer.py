@@ -11,8 +11,10 @@ import pytest
 
 from lightning_gradcam import Drawing
 from lightning_gradcam.drawing import lookup_table
+from lightning_gradcam.overlay import heat
 from lightning_gradcam.report import Payload, page
-from lightning_gradcam.tiles import Slices, draw_tiles, heat
+from lightning_gradcam.slices import Slices
+from lightning_gradcam.tiles import draw_tiles
 from tests.report.browser import Opened, Pixels, as_url, launched
 from tests.report.runs import garments, made
 from tests.sheets import probe_set, record

@@ -1,0 +1,133 @@
+"""Maps laid over pictures: scaled, resized, coloured and mixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.drawing import Drawing, Interpolation, lookup_table
+from lightning_gradcam.picture import Pixels
+from lightning_gradcam.record import FloatArray
+from lightning_gradcam.resize import resized
+from lightning_gradcam.slices import Slices
+
+
+@dataclass(frozen=True, eq=False)
+class Overlays:
+    """Maps laid over pictures.
+
+    Attributes:
+        mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is all zero.
+        colors: The heatmap alone, likewise.
+        blank: Which maps are all zero (after the ReLU, unless the scale is ``"minmax"``), ``[N]``.
+        broken: Which are not finite; their pictures are faded, and are to be crossed out, ``[N]``.
+    """
+
+    mixed: Pixels
+    colors: Pixels
+    blank: npt.NDArray[np.bool_]
+    broken: npt.NDArray[np.bool_]
+
+
+def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawing) -> Overlays:
+    """Lays coloured maps over pictures.
+
+    Args:
+        base: The pictures, uint8 ``[N, s, H, W, 3]``.
+        maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``: they tell what is all zero or not finite.
+        shares: What is shown of them, in 0…1, ``[N, s, h, w]``.
+        drawing: Colour map, opacity, interpolation and scale.
+    """
+    values = heat(shares, base.shape[2:4], drawing.interpolation)
+    colors = lookup_table(drawing.colormap)[(np.clip(values, 0, 1) * 255).round().astype(np.uint8)]
+    mixed = (base * (1 - drawing.opacity) + colors * drawing.opacity).round().astype(np.uint8)
+    # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
+    blank = maxima(maps) <= 0 if drawing.scale != "minmax" else np.asarray((maps == 0).all(axis=_own_axes(maps)))
+    mixed[blank] = base[blank]
+    # What is left of a broken map is not shown: its finite part would look like a map.
+    broken = not_finite(maps)
+    mixed[broken], colors[broken] = _faded(base[broken]), 224
+    return Overlays(mixed, colors, blank, broken)
+
+
+def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
+    """Draws signed maps of the input's resolution: 0 is mid-grey, a probe's largest magnitude white or black.
+
+    Args:
+        signed: ``[N, H, W]`` or ``[N, T, H, W]``; places that are not finite are drawn as 0.
+        size: Height and width to draw at.
+        slices: Which frames are shown.
+
+    Returns:
+        uint8 ``[N, s, *size, 3]``.
+    """
+    clean = np.nan_to_num(signed, nan=0.0, posinf=0.0, neginf=0.0)
+    shown = heat(slices.of_pictures(clean), size, "bilinear")
+    # Of what is shown: averaging in smaller pictures would leave but pale grey.
+    top = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
+    shares = np.divide(shown, top, out=np.zeros_like(shown), where=top > 0)
+    return np.asarray((128 + 127 * shares).round().astype(np.uint8)[..., None].repeat(3, axis=-1))
+
+
+def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) -> FloatArray:
+    """Resizes maps to the picture's resolution, each slice by itself.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        size: ``(H, W)``.
+        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; where a map is finer than the picture, what
+            falls on one pixel is averaged instead, as it is for the picture.
+
+    Returns:
+        ``[N, H, W]`` or ``[N, d, H, W]``; places are matched by area, corners not aligned.
+    """
+    height, width = maps.shape[-2:]
+    if (height, width) == size:
+        return maps
+    flat = resized(maps.reshape(-1, height, width), (size[0], size[1]), interpolation)
+    return flat.reshape(*maps.shape[:-2], *size)
+
+
+def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
+    """Brings maps to 0…1 by the stated scale, all slices alike; one without a positive value stays all zero.
+
+    Args:
+        maps: Signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
+        drawing: Its ``scale`` says how.
+        top: What 1 stands for, ``[N]``; unused with ``"minmax"``.
+
+    Returns:
+        The maps in 0…1; places that are not finite become 0.
+    """
+    clean = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
+    if drawing.scale == "minmax":
+        low, high = (of(axis=_own_axes(clean), keepdims=True) for of in (clean.min, clean.max))
+        span = high - low
+        return np.asarray(np.divide(clean - low, span, out=np.zeros_like(clean), where=span > 0))
+    positive = np.maximum(clean, 0)
+    limit = np.broadcast_to(top.reshape(-1, *[1] * (clean.ndim - 1)), positive.shape)
+    return np.asarray(np.clip(np.divide(positive, limit, out=np.zeros_like(positive), where=limit > 0), 0, 1))
+
+
+def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
+    """Returns each map's largest finite value ``[N]``, after ReLU by default; 0 where none is finite."""
+    largest = np.where(np.isfinite(maps), maps, -np.inf).max(axis=_own_axes(maps))
+    floor = 0 if relu else -np.inf
+    return np.asarray(np.where(np.isfinite(largest), np.maximum(largest, floor), 0), np.float32)
+
+
+def not_finite(maps: FloatArray) -> npt.NDArray[np.bool_]:
+    """Returns which maps have a value that is not finite, ``[N]``."""
+    return np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
+
+
+def _own_axes(maps: npt.NDArray[Any]) -> tuple[int, ...]:
+    return tuple(range(1, maps.ndim))
+
+
+def _faded(pictures: Pixels) -> Pixels:
+    grey = pictures @ np.array([0.299, 0.587, 0.114]) * 0.5 + 100
+    return np.asarray(grey.round().astype(np.uint8)[..., None].repeat(3, axis=-1))
