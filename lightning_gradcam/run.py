@@ -159,7 +159,7 @@ class Run:
             rank_zero_warn(
                 "lightning-gradcam: the weights of the last training step are explained, not the averaged ones that"
                 " were validated: a validation_step(dataloader_iter) does not show which batch is the last; list"
-                " GradCAMCallback before WeightAveraging"
+                " this callback before WeightAveraging"
             )
         self.ended(host, host.step)
 
