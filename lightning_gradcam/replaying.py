@@ -13,18 +13,12 @@ import torch
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.archive.manifest import MANIFEST
 from lightning_gradcam.callback import GradCAMCallback
-from lightning_gradcam.checkpoint import (
-    check_fit,
-    files_in,
-    place_of,
-    read_checkpoint,
-    restore,
-    weights_of,
-)
+from lightning_gradcam.checkpoint import check_fit, restore
 from lightning_gradcam.errors import ArchiveError, CheckpointFileError, ConfigurationError
 from lightning_gradcam.guard import uninitialized
 from lightning_gradcam.hooks import ProbeCallback
 from lightning_gradcam.host import Host, at_train_start, rank_zero_warn
+from lightning_gradcam.saved import files_in, place_of, read_checkpoint, weights_of
 from lightning_gradcam.state import flaw
 from lightning_gradcam.storage import Storage, join
 

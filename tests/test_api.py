@@ -55,6 +55,7 @@ ROWS: list[tuple[str, ...]] = [
     ("exhibits",),
     ("session",),
     ("host", "building", "images"),
+    ("saved",),
     ("checkpoint",),
     ("run",),
     ("hooks",),

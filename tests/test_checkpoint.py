@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from lightning_gradcam import ConfigurationError
 from lightning_gradcam.building import find_class, read_config
-from lightning_gradcam.checkpoint import CheckpointFileError, aligned, load_checkpoint, place_of, read_checkpoint
+from lightning_gradcam.checkpoint import aligned, load_checkpoint
+from lightning_gradcam.errors import CheckpointFileError
+from lightning_gradcam.saved import place_of, read_checkpoint
 from tests.conftest import TinyModule, TinyNet, loaders, trainer
 
 

@@ -348,9 +348,9 @@ FORBIDDEN_CALLS |= {"np.save", "torch.hub.load", "torch.jit.load", "torch.packag
 TORCH = "torch.load"
 OWN_FILES = {
     "building.py": "yaml",
-    "checkpoint.py": TORCH,
     "commands/configured.py": "yaml",
     "commands/layers.py": "yaml",
+    "saved.py": TORCH,
 }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam import Archive, ConfigurationError, GradCAMCallback, LightningGradCAMError, ProbeSet
-from lightning_gradcam.checkpoint import CheckpointFileError
+from lightning_gradcam.errors import CheckpointFileError
 from lightning_gradcam.feature_callback import FeatureMapCallback
 from lightning_gradcam.pattern_callback import FilterPatternCallback
 from lightning_gradcam.replaying import find_checkpoints, replay, replay_all

@@ -64,8 +64,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.building import read_config
-    from lightning_gradcam.checkpoint import build_module, config_beside, find_data, read_checkpoint
+    from lightning_gradcam.checkpoint import build_module, find_data
     from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.saved import config_beside, read_checkpoint
 
     given = None if chosen.config is None else read_config(chosen.config)
     _import_class(chosen, given)
@@ -117,8 +118,9 @@ def _run(chosen: argparse.Namespace) -> int:
 def _import_class(chosen: argparse.Namespace, given: Mapping[str, Any] | None) -> None:
     """Imports the module's class before anything else does: its Lightning is the one to use."""
     from lightning_gradcam.building import find_class
-    from lightning_gradcam.checkpoint import class_named, config_beside, files_in, read_checkpoint
+    from lightning_gradcam.checkpoint import class_named
     from lightning_gradcam.errors import CheckpointFileError
+    from lightning_gradcam.saved import config_beside, files_in, read_checkpoint
 
     for file in files_in(chosen.checkpoints):
         try:

@@ -1,0 +1,181 @@
+"""What a checkpoint's file holds: weights, arguments, and where in the training it was written."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.building import read_config
+from lightning_gradcam.errors import CheckpointFileError, ConfigurationError
+
+SUFFIX = ".ckpt"
+# Where the weights stand in files of Lightning, of training scripts, and of torchvision's references.
+_STATES = ("state_dict", "model_state_dict", "model")
+
+
+def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Returns files, and those of folders that end in ``.ckpt``, each once.
+
+    Args:
+        paths: Files and folders.
+
+    Raises:
+        CheckpointFileError: A path does not exist, or there is no checkpoint.
+    """
+    files: dict[Path, None] = {}
+    for path in map(Path, [paths] if isinstance(paths, (str, os.PathLike)) else paths):
+        inside = sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
+        if not inside or not inside[0].is_file():
+            what = f"no {SUFFIX} file in" if path.is_dir() else "no file"
+            raise CheckpointFileError(
+                f"checkpoint: {what} {str(path)!r}; give checkpoints, or a folder that holds some"
+            )
+        files.update(dict.fromkeys(inside))
+    if not files:
+        raise CheckpointFileError("checkpoint: got none; give checkpoints, or a folder that holds some")
+    return list(files)
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], *, map_location: Any = "cpu", trust: bool = False, mapped: bool = False
+) -> Any:
+    """Reads a checkpoint's file.
+
+    Args:
+        path: The file.
+        map_location: As ``torch.load`` takes it.
+        trust: Read objects of any kind.
+        mapped: Leave the weights on disk until they are used, where the file's format allows it.
+
+    Raises:
+        CheckpointFileError: It is missing, damaged, or no checkpoint.
+        ConfigurationError: It holds objects that only ``trust=True`` reads.
+    """
+    place = os.fspath(path)
+    if not Path(place).is_file():
+        raise CheckpointFileError(f"checkpoint: no file {place!r}; give a .ckpt of Lightning's, or a .pt or .pth")
+    try:
+        contents = _read(place, map_location, trust, mapped)
+    except Exception as error:  # torn files raise from many depths of zip and torch
+        strange = [] if trust else _strange_types(place, str(error))
+        if strange:
+            raise ConfigurationError(
+                f"checkpoint: {place!r} holds objects that are not read without your say ({some(strange)}):"
+                " hyper-parameters mostly, or a whole module; keep plain values in save_hyperparameters(), save the"
+                " state_dict() of a module, or, for a file of your own, give trust=True (--trust), which lets the file"
+                " run code here"
+            ) from error
+        if trust and isinstance(error, (AttributeError, ImportError)):
+            raise ConfigurationError(
+                f"checkpoint: {place!r} holds objects whose code is not found here ({error!s:.200}); run where it can"
+                " be imported, or save the state_dict() and give the class (--model)"
+            ) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointFileError(
+            f"checkpoint: {place!r} is truncated or no checkpoint ({reason:.200}); save it again, or leave it out"
+        ) from error
+    if not isinstance(contents, (Mapping, nn.Module)):
+        raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, and no weights")
+    return contents
+
+
+def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
+    """Returns the weights by name.
+
+    Raises:
+        CheckpointFileError: There are none.
+    """
+    for name in _STATES:
+        found = contents.get(name)
+        if isinstance(found, Mapping):
+            return found
+    if contents and all(isinstance(value, Tensor) for value in contents.values()):
+        return contents
+    raise CheckpointFileError(
+        f"checkpoint: {path!r} has no weights under {', '.join(_STATES)}, and is no state_dict itself; it holds"
+        f" {', '.join(map(str, list(contents)[:10])) or 'nothing'}"
+    )
+
+
+def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
+    """Returns epoch and step of the validation that a checkpoint's weights belong to; a remark where that is a guess.
+
+    Lightning logs validation metrics at the number of batches that stepped. It counts the last batch of an epoch after
+    the validation at its end, so that a checkpoint saved at the end of the epoch is one ahead of it.
+
+    Example:
+        >>> place_of({"epoch": 3, "global_step": 40})[:2]
+        (3, 40)
+    """
+    epoch, step = _count(contents.get("epoch")), _count(contents.get("global_step"))
+    loop: Any = (contents.get("loops") or {}).get("fit_loop") or {}
+    stepped = (loop.get("epoch_loop.state_dict") or {}).get("_batches_that_stepped")
+    progress = (loop.get("epoch_progress") or {}).get("current") or {}
+    if not isinstance(stepped, int):
+        known = "global_step" in contents
+        guess = "global_step, which counts every optimizer's steps, is taken" if known else "0 is taken"
+        return epoch, step, f"the file does not say at which step its metrics were logged; {guess}"
+    ready, processed = _count(progress.get("ready")), _count(progress.get("processed"))
+    if ready:
+        # Saved after training, a checkpoint names the epoch that would come next.
+        epoch = min(epoch, ready - 1)
+    return epoch, stepped - 1 if ready and processed == ready else stepped, None
+
+
+def _read(path: str, map_location: Any, trust: bool, mapped: bool) -> Any:
+    if mapped:
+        try:
+            return torch.load(path, map_location=map_location, weights_only=not trust, mmap=True)
+        except (RuntimeError, ValueError):
+            # Files of old formats can't be left on disk, and damaged ones say why below.
+            pass
+    return torch.load(path, map_location=map_location, weights_only=not trust)
+
+
+def _strange_types(path: str, message: str) -> list[str]:
+    """Returns the names of a checkpoint's types that are not read without trust; none where that is not the problem."""
+    find: Any = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+    found: list[str] = []
+    if find is not None:
+        try:
+            found = list(find(path))
+        except Exception:  # files of old formats, and damaged ones
+            found = []
+    return sorted(found) or re.findall(r"(?:GLOBAL|global) `?([\w.]+)`? was not an allowed", message)
+
+
+def averaged(contents: Mapping[str, Any], state: Mapping[str, Tensor]) -> str | None:
+    """Says which other weights of the same names a file holds, such as averaged ones."""
+    others = [
+        str(name)
+        for name, value in contents.items()
+        if isinstance(value, Mapping) and value is not state and value and value.keys() == state.keys()
+    ]
+    taken = next((str(name) for name, value in contents.items() if value is state), None)
+    return f"the weights under {taken!r} are taken, not those under {some(others)}" if taken and others else None
+
+
+def some(names: list[str]) -> str:
+    """Returns the first four names, and how many there are more."""
+    rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + rest
+
+
+def config_beside(path: str) -> dict[str, Any] | None:
+    """Returns the config that LightningCLI saved with the run that a checkpoint belongs to."""
+    folder = Path(path).resolve().parent
+    found = next((file for file in (folder.parent / "config.yaml", folder / "config.yaml") if file.is_file()), None)
+    try:
+        return None if found is None else read_config(found)
+    except ConfigurationError:
+        return None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
