@@ -45,7 +45,9 @@ def test_every_command_is_on_the_page() -> None:
 def test_the_pages_examples_print_what_it_says(tmp_path: Path) -> None:
     for name in ("configs", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    # As wide as the terminal that the page was written from; runners may say something else.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": "120"}
     exports = ""
     for command, output in examples():
         if command.startswith("export "):
