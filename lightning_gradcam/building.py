@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lightning_gradcam.errors import ConfigurationError, did_you_mean
+from lightning_gradcam.errors import ConfigurationError, RefusedError, did_you_mean
 
 _SECTION = "a config whose {}: section has its arguments (--config)"
 _KEEPING = "a class that calls save_hyperparameters() keeps them in its checkpoints"
@@ -21,6 +22,10 @@ _ADVICE = {
     "model": f"give its arguments (--model-args KEY=VALUE), or {_SECTION.format('model')}; {_KEEPING}",
     "data": f"give {_SECTION.format('data')}; {_KEEPING}",
     "callbacks": "mend its init_args in the config",
+}
+_INSTEAD = {
+    "model": "; if you trust it, name the class or function yourself (--model)",
+    "data": "; if you trust it, name the class yourself (--data)",
 }
 
 
@@ -58,6 +63,44 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
     return made
 
 
+def named_class(name: str, argument: str, base: type | str) -> type:
+    """Imports a class that a file names, and checks it before anybody calls it.
+
+    Args:
+        name: ``"package.module.Class"`` or ``"package.module:Class"``; no script, and no function.
+        argument: What the name was given as, for errors.
+        base: A base class that it has to inherit from, or the name of a class of Lightning's.
+
+    Raises:
+        RefusedError: It is no class, or none of that kind; nothing was called.
+        ConfigurationError: It can't be imported.
+
+    Example:
+        >>> named_class("collections.Counter", "model", dict)
+        <class 'collections.Counter'>
+    """
+    place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
+    if place.endswith(".py") or not all(part.isidentifier() for part in (*place.split("."), attribute)):
+        raise RefusedError(f"{argument}: the file names {name!r:.200}, which is no package.module.Class")
+    module = _imported(place, argument)
+    try:
+        found: Any = getattr(module, attribute)
+    except Exception as error:  # packages that import their parts late raise of any kind
+        raise ConfigurationError(f"{argument}: {place!r} has no {attribute!r} ({error!s:.200})") from error
+    # Lightning is one of two packages, and may have been imported just now.
+    homes = [sys.modules.get(package) for package in ("pytorch_lightning", "lightning.pytorch")]
+    bases = [base] if isinstance(base, type) else [getattr(home, base) for home in homes if hasattr(home, base)]
+    # Not `issubclass`, which asks abstract classes; not `isinstance`, which asks the object.
+    if not issubclass(type(found), type) or not any(kind in found.__mro__ for kind in bases):
+        wanted = base if isinstance(base, str) else base.__name__
+        raise RefusedError(
+            f"{argument}: the file names {name!r}, which is no subclass of {wanted}, and was not called; if the file"
+            f" is a stranger's, it may have been made to run code here{_INSTEAD.get(argument, '')}"
+        )
+    made: type = found
+    return made
+
+
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML file as LightningCLI writes and reads them.
 
@@ -65,13 +108,17 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: The file, such as the ``config.yaml`` that LightningCLI saves beside a run's logs.
 
     Raises:
+        RefusedError: It has more values or levels than a configuration.
         ConfigurationError: It is not there, or no YAML mapping.
     """
-    import yaml
+    from lightning_gradcam.yaml_text import LONGEST, parse_yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        with open(path, encoding="utf-8") as file:
+            values = parse_yaml(file.read(LONGEST + 1), f"config: {os.fspath(path)!r}")
+    except RefusedError:
+        raise
+    except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {error!s:.200}"
         raise ConfigurationError(
             f"config: {os.fspath(path)!r} can't be read ({reason}); give the config.yaml that LightningCLI saved, or"
@@ -104,7 +151,18 @@ def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str,
         return None, {}
     if "class_path" not in values:
         return None, dict(values)
-    return str(values["class_path"]), {**(values.get("init_args") or {}), **(values.get("dict_kwargs") or {})}
+    given = (values.get("init_args"), values.get("dict_kwargs"))
+    return str(values["class_path"]), {name: one for part in given for name, one in mapping(part).items()}
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Returns a section of a file; an empty one where it is none.
+
+    Example:
+        >>> mapping({"width": 3}), mapping("text"), mapping(None)
+        ({'width': 3}, {}, {})
+    """
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +181,14 @@ def accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict
     return {name: value for name, value in arguments.items() if name in parameters}
 
 
-def build(function: Callable[..., Any], arguments: Mapping[str, Any], argument: str, *, parsed: bool) -> Any:
+def build(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    argument: str,
+    *,
+    parsed: bool,
+    kept: Mapping[str, Any] | None = None,
+) -> Any:
     """Calls a constructor.
 
     Args:
@@ -131,22 +196,27 @@ def build(function: Callable[..., Any], arguments: Mapping[str, Any], argument: 
         arguments: By name.
         argument: What the class was given as, for errors.
         parsed: The arguments are plain values of a command line or YAML file, which jsonargparse turns into what the
-            constructor's annotations ask for; otherwise they are passed on as they are.
+            constructor's annotations ask for, classes and functions that they name included; otherwise they are passed
+            on as they are.
+        kept: Arguments that are passed on as they are in any case; ``arguments`` come before them.
 
     Raises:
         ConfigurationError: An argument is missing, unknown or can't be used.
     """
     name = getattr(function, "__qualname__", repr(function))
+    rest = {key: value for key, value in (kept or {}).items() if key not in arguments}
     try:
-        if parsed and isinstance(function, type):
-            return _parsed(function, arguments)
-        return function(**arguments)
+        # What nobody has given needs no parsing, nor jsonargparse.
+        if parsed and arguments and isinstance(function, type):
+            return _parsed(function, arguments, rest)
+        return function(**rest, **arguments)
     except ConfigurationError:
         raise
     except Exception as error:  # whatever a user's constructor raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(
-            f"{argument}: {name} can't be made with {_listed(arguments)} ({reason:.400}); {_ADVICE[argument]}"
+            f"{argument}: {name} can't be made with {_listed({**rest, **arguments})} ({reason:.400});"
+            f" {_ADVICE[argument]}"
         ) from error
 
 
@@ -196,7 +266,7 @@ def _loaded_from(file: Path) -> str:
     return name
 
 
-def _parsed(function: type, arguments: Mapping[str, Any]) -> Any:
+def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any]) -> Any:
     try:
         from jsonargparse import ArgumentParser
     except ImportError as error:
@@ -204,17 +274,24 @@ def _parsed(function: type, arguments: Mapping[str, Any]) -> Any:
             "config: its values are turned into arguments by jsonargparse, as LightningCLI does, and that is not"
             " installed; pip install 'jsonargparse[signatures]'"
         ) from error
-    parser = ArgumentParser(exit_on_error=False)
+
+    def make(kind: type, *unnamed: Any, **named: Any) -> Any:
+        return kind(*unnamed, **{**kept, **named})
+
+    parser, skip = ArgumentParser(exit_on_error=False), set(kept)
+    if kept:
+        # Values of a file that nobody vouches for never reach jsonargparse, which would import what they name.
+        parser.add_instantiator(make, function, subclasses=False)
     if set(arguments) <= set(inspect.signature(function).parameters):
-        parser.add_class_arguments(function, "made", fail_untyped=False)
+        parser.add_class_arguments(function, "made", fail_untyped=False, skip=skip)
         values: dict[str, Any] = {"made": dict(arguments)}
     else:
         # Arguments that go through **kwargs to a base class.
-        parser.add_subclass_arguments(function, "made", fail_untyped=False)
+        parser.add_subclass_arguments(function, "made", fail_untyped=False, skip=skip)
         path = f"{function.__module__}.{function.__qualname__}"
         values = {"made": {"class_path": path, "dict_kwargs": dict(arguments)}}
     return parser.instantiate_classes(parser.parse_object(values)).made
 
 
 def _listed(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r:.60}" for name, value in arguments.items()) or "no arguments"
+    return ", ".join(f"{name}={reprlib.repr(value):.60}" for name, value in arguments.items()) or "no arguments"

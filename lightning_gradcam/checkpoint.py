@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_gradcam.building import accepted, build, find_class, read_config, section
-from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.building import accepted, build, find_class, mapping, named_class, read_config, section
+from lightning_gradcam.errors import ConfigurationError, RefusedError
 from lightning_gradcam.saved import averaged, config_beside, place_of, read_checkpoint, some, weights_of
+from lightning_gradcam.stored import stored_arguments
 
 _COMPILED = "_orig_mod."
 _INSTANTIATOR, _CLASS = "_instantiator", "_class_path"
@@ -61,18 +62,24 @@ def load_checkpoint(
     of the config that was given, else those that ``save_hyperparameters`` has put into the checkpoint, else those of
     the ``config.yaml`` beside; ``model_args`` come before all of them.
 
+    What a file names is checked to be a class of the right kind before it is called. With ``model``, nothing that the
+    checkpoint or the ``config.yaml`` beside it names is imported, except with ``trust``.
+
     Args:
         path: A checkpoint of Lightning's, or a file that ``torch.save`` made of a module's ``state_dict()``.
         model: The class (``"package.module:Class"``, ``"path/to/file.py:Class"``, or the class itself), or a function
             that returns the module, such as ``"torchvision.models:resnet18"``.
         config: A YAML file of LightningCLI.
-        data: The data module's class, likewise. Default: that of the config or the checkpoint, where they name one.
+        data: The data module's class, likewise. Default: that of the config; without ``model``, also that of the
+            checkpoint.
         map_location: Where the weights go, as ``torch.load`` takes it.
-        trust: Read objects of any kind. Whoever made the file can then run code here: for your own files only.
+        trust: Read objects of any kind, and import what the files name. Whoever made them can then run code here: for
+            your own files only.
         model_args: Arguments of the class, by name, such as ``{"num_classes": 10}``.
 
     Raises:
         CheckpointFileError: The file is missing, damaged, or no checkpoint.
+        RefusedError: The file, or the config, names what is not imported or called.
         ConfigurationError: Nothing names the class, it can't be made, its weights are others, the device is not there,
             or the file holds objects that only ``trust=True`` reads.
 
@@ -90,12 +97,13 @@ def load_checkpoint(
     state = weights_of(contents, place)
     given = None if config is None else read_config(config)
     beside = config_beside(place) if given is None else None
-    module = build_module(contents, place, model=model, given=given, beside=beside, model_args=model_args)
+    module = build_module(contents, place, model=model, given=given, beside=beside, model_args=model_args, trust=trust)
     restore(module, contents, state, place)
     epoch, step, guess = place_of(contents)
     # A file of weights alone does not claim to know of steps.
     remark = guess if "global_step" in contents else None
-    datamodule, failed = find_data(contents, data, given if given is not None else beside, asked=given is not None)
+    names = may_import(model, given, trust=trust)
+    datamodule, failed = find_data(contents, data, given=given, beside=beside, names=names, trust=trust)
     return Loaded(
         place,
         module.to(map_location).eval() if isinstance(map_location, (str, torch.device)) else module.eval(),
@@ -132,6 +140,7 @@ def build_module(
     given: Mapping[str, Any] | None = None,
     beside: Mapping[str, Any] | None = None,
     model_args: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> nn.Module:
     """Makes the module that a checkpoint belongs to, with its own initial weights.
 
@@ -142,44 +151,95 @@ def build_module(
         given: A config's sections.
         beside: Those of a config that was found beside the checkpoint.
         model_args: Arguments of the class that come before all others.
+        trust: As :func:`load_checkpoint` takes it.
 
     Raises:
+        RefusedError: A file names what is not imported or called.
         ConfigurationError: Nothing names the class, or it can't be made.
     """
-    saved = dict(contents.get("hyper_parameters") or {})
-    name = model if model is not None else class_named(contents, given, beside)
-    if name is None:
+    function = model_class(contents, model, given, beside)
+    if function is None:
         raise ConfigurationError(
             f"model: nothing names the class of {path!r}: it was not saved by LightningCLI with a class_path, and no"
             " config names one; give model='package.module:Class' (--model), in a script 'path/to/file.py:Class'"
         )
-    function = find_class(name, "model") if isinstance(name, str) else name
-    arguments, parsed = plain_arguments(saved), _INSTANTIATOR in saved
+    saved = mapping(contents.get("hyper_parameters"))
+    arguments = plain_arguments(saved)
     kept = contents.get("hparams_name")
-    if kept and kept in accepted(function, {kept: None}) and kept not in arguments and kept != "kwargs":
-        arguments = {kept: arguments}
+    if isinstance(kept, str) and kept and kept in accepted(function, {kept: None}) and kept not in arguments:
+        arguments = {kept: arguments} if kept != "kwargs" else arguments
     config = given if given is not None else (beside if not arguments else None)
-    if config is not None:
-        # Links between arguments leave some out of the file.
-        arguments, parsed = {**accepted(function, arguments), **section(config, "model")[1]}, True
-    else:
-        arguments = accepted(function, arguments)
-    module = build(function, {**arguments, **(model_args or {})}, "model", parsed=parsed)
+    # Links between arguments leave some out of the config.
+    configured = {} if config is None else section(config, "model")[1]
+    module = _built(
+        function,
+        accepted(function, arguments),
+        configured,
+        "model",
+        own=model_args or {},
+        # Values that a Python program has kept are what its constructor took.
+        parsed=_INSTANTIATOR in saved or config is not None,
+        names=may_import(model, given, trust=trust),
+        trust_config=given is not None,
+        trust=trust,
+    )
     if not isinstance(module, nn.Module):
-        raise ConfigurationError(f"model: {name} gives a {type(module).__name__}; give the class of a torch.nn.Module")
+        named = getattr(function, "__qualname__", function)
+        raise ConfigurationError(f"model: {named} gives a {type(module).__name__}; give the class of a torch.nn.Module")
     configure: Any = getattr(module, "configure_model", None)
     if callable(configure):
         configure()
     return module
 
 
-def class_named(
-    contents: Mapping[str, Any], given: Mapping[str, Any] | None, beside: Mapping[str, Any] | None
-) -> str | None:
-    """Returns the import path of a checkpoint's class, where a config or the checkpoint has it; see `build_module`."""
-    saved = contents.get("hyper_parameters") or {}
+def may_import(model: Any, given: Mapping[str, Any] | None, *, trust: bool) -> bool:
+    """Whether classes that a checkpoint, or the config beside it, names may be imported: not where the user names one.
+
+    Args:
+        model: As :func:`load_checkpoint` takes it.
+        given: The sections of a config that the user has given.
+        trust: As :func:`load_checkpoint` takes it.
+    """
+    return trust or (model is None and section(given or {}, "model")[0] is None)
+
+
+def model_class(
+    contents: Mapping[str, Any], model: Any, given: Mapping[str, Any] | None, beside: Mapping[str, Any] | None
+) -> Callable[..., Any] | None:
+    """Returns a checkpoint's class: the user's, or one that a config or the checkpoint names; see `build_module`.
+
+    Raises:
+        RefusedError: A file names something else than a module's class.
+        ConfigurationError: It can't be imported.
+    """
+    if model is not None:
+        return find_class(model, "model") if isinstance(model, str) else model
+    saved = mapping(contents.get("hyper_parameters"))
     named = (section(given or {}, "model")[0], saved.get(_CLASS), section(beside or {}, "model")[0])
-    return next((found for found in named if isinstance(found, str)), None)
+    name = next((found for found in named if isinstance(found, str)), None)
+    return None if name is None else named_class(name, "model", nn.Module)
+
+
+def _built(
+    function: Callable[..., Any],
+    saved: Mapping[str, Any],
+    configured: Mapping[str, Any],
+    argument: str,
+    *,
+    own: Mapping[str, Any],
+    parsed: bool,
+    names: bool,
+    trust_config: bool,
+    trust: bool,
+) -> Any:
+    """Calls a constructor with arguments of a checkpoint, of a config and of the user, each as far as it is trusted."""
+    vouched = {**(saved if trust and parsed else {}), **(configured if trust or trust_config else {}), **own}
+    kept = {} if trust and parsed else dict(saved)
+    others = {} if trust or trust_config else dict(configured)
+    found = {name: value for name, value in {**kept, **others}.items() if name not in vouched}
+    if parsed:
+        found = stored_arguments(function, found, argument, names=names)
+    return build(function, vouched, argument, parsed=parsed, kept=found)
 
 
 def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, Tensor], path: str) -> None:
@@ -250,56 +310,73 @@ def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tens
 
 def plain_arguments(saved: Any) -> dict[str, Any]:
     """Returns a checkpoint's hyper-parameters without LightningCLI's own entries."""
-    return {name: value for name, value in dict(saved or {}).items() if name not in (_INSTANTIATOR, _CLASS)}
-
-
-def build_data(data: str | type, saved: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
-    """Makes a data module.
-
-    Args:
-        data: Its class, as :func:`load_checkpoint` takes it.
-        saved: What ``save_hyperparameters`` has kept of its arguments.
-        config: Its section ``data:`` has the arguments.
-
-    Raises:
-        ConfigurationError: It can't be made, or is no data module.
-    """
-    function = find_class(data, "data") if isinstance(data, str) else data
-    kept = accepted(function, plain_arguments(saved))
-    arguments = section(config or {}, "data")[1]
-    made = build(function, {**kept, **arguments}, "data", parsed=bool(arguments) or _INSTANTIATOR in saved)
-    if not any(kind.__name__ == "LightningDataModule" for kind in type(made).__mro__):
-        raise ConfigurationError(f"data: {data} gives a {type(made).__name__}; give a LightningDataModule's class")
-    return made
+    return {name: value for name, value in mapping(saved).items() if name not in (_INSTANTIATOR, _CLASS)}
 
 
 def find_data(
-    contents: Mapping[str, Any], data: str | type | None, config: Mapping[str, Any] | None, *, asked: bool
+    contents: Mapping[str, Any],
+    data: str | type | None,
+    *,
+    given: Mapping[str, Any] | None,
+    beside: Mapping[str, Any] | None,
+    names: bool,
+    trust: bool,
+    asked: bool = False,
 ) -> tuple[Any, str | None]:
     """Makes the data module that the user, the config or the checkpoint names, where one does.
 
     Args:
         contents: The checkpoint's.
         data: As :func:`load_checkpoint` takes it.
-        config: A config's sections.
-        asked: The user has given the config.
+        given: A config's sections.
+        beside: Those of a config that was found beside the checkpoint.
+        names: See :func:`may_import`.
+        trust: As :func:`load_checkpoint` takes it.
+        asked: Without its data module, the user can't go on.
 
     Returns:
-        The data module or ``None``, and a remark where one that nobody asked for can't be made.
+        The data module or ``None``, and a remark where one is named and not made.
 
     Raises:
+        RefusedError: A file names what is not imported or called.
         ConfigurationError: One that was asked for can't be made.
     """
-    saved = dict(contents.get("datamodule_hyper_parameters") or {})
-    name = data if data is not None else section(config or {}, "data")[0] or saved.get(_CLASS)
+    saved = mapping(contents.get("datamodule_hyper_parameters"))
+    config = given if given is not None else beside
+    asked = asked or data is not None or given is not None
+    of_given, of_files = section(given or {}, "data")[0], (section(beside or {}, "data")[0], saved.get(_CLASS))
+    name = data if data is not None else of_given or next((one for one in of_files if isinstance(one, str)), None)
     if name is None:
         return None, None
+    if data is None and of_given is None and not names:
+        return None, (
+            f"the data module that the checkpoint names ({name}) is not imported, because you have named the model;"
+            " name it, too, if you trust it (--data)"
+        )
     try:
-        return build_data(name, saved, config), None
+        if data is None:
+            function: Callable[..., Any] = named_class(str(name), "data", "LightningDataModule")
+        else:
+            function = find_class(data, "data") if isinstance(data, str) else data
+        configured = section(config or {}, "data")[1]
+        made = _built(
+            function,
+            accepted(function, plain_arguments(saved)),
+            configured,
+            "data",
+            own={},
+            parsed=bool(configured) or _INSTANTIATOR in saved,
+            names=names,
+            trust_config=given is not None,
+            trust=trust,
+        )
+        if not any(kind.__name__ == "LightningDataModule" for kind in type(made).__mro__):
+            raise ConfigurationError(f"data: {name} gives a {type(made).__name__}; give a LightningDataModule's class")
     except ConfigurationError as error:
-        if data is not None or asked:
+        if asked or isinstance(error, RefusedError):
             raise
         return None, f"the data module that the checkpoint names is left out ({error})"
+    return made, None
 
 
 def _other(path: str, module: nn.Module, why: str) -> ConfigurationError:

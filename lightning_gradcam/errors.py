@@ -8,6 +8,7 @@
     │   ├── TargetError: a target that the output or the labels can't serve
     │   ├── MethodError: a method that is unknown or can't work on a layer
     │   ├── ProbeError: probes that can't be drawn, or do not fit the model
+    │   ├── RefusedError: a file names what may not be imported or called, or is YAML without bounds
     │   └── DrawingError: a colour map, scale or size that can't be drawn
     ├── ProbeFileError: a saved probe set that can't be read
     ├── CheckpointFileError: a checkpoint that can't be read
@@ -54,6 +55,10 @@ class ProbeError(ConfigurationError):
 
 class DrawingError(ConfigurationError):
     """A drawing option is unknown or out of range."""
+
+
+class RefusedError(ConfigurationError):
+    """A file names what may not be imported or called, or asks for more values than a configuration has."""
 
 
 class ProbeFileError(LightningGradCAMError):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.building import read_config
-from lightning_gradcam.errors import CheckpointFileError, ConfigurationError
+from lightning_gradcam.errors import CheckpointFileError, ConfigurationError, RefusedError
 
 SUFFIX = ".ckpt"
 # Where the weights stand in files of Lightning, of training scripts, and of torchvision's references.
@@ -168,11 +168,17 @@ def some(names: list[str]) -> str:
 
 
 def config_beside(path: str) -> dict[str, Any] | None:
-    """Returns the config that LightningCLI saved with the run that a checkpoint belongs to."""
+    """Returns the config that LightningCLI saved with the run that a checkpoint belongs to.
+
+    Raises:
+        RefusedError: It has more values or levels than a configuration.
+    """
     folder = Path(path).resolve().parent
     found = next((file for file in (folder.parent / "config.yaml", folder / "config.yaml") if file.is_file()), None)
     try:
         return None if found is None else read_config(found)
+    except RefusedError:
+        raise
     except ConfigurationError:
         return None
 

@@ -17,7 +17,7 @@ PACKAGE = Path(lightning_gradcam.__file__).parent
 # From the first to the last room; a module may import from those above it, and from its own row.
 ROWS: list[tuple[str, ...]] = [
     ("errors",),
-    ("storage", "failures", "worker", "schedule", "snapshot", "batch", "ranks", "state", "npz", "slopes"),
+    ("storage", "failures", "worker", "schedule", "snapshot", "batch", "ranks", "state", "npz", "slopes", "yaml_text"),
     ("guard",),
     ("probes",),
     ("layers", "layout", "inputs", "intercept", "awaken"),
@@ -55,7 +55,7 @@ ROWS: list[tuple[str, ...]] = [
     ("exhibits",),
     ("session",),
     ("host", "building", "images"),
-    ("saved",),
+    ("saved", "stored"),
     ("checkpoint",),
     ("run",),
     ("hooks",),

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_gradcam.errors import ConfigurationError
@@ -199,7 +198,7 @@ def _import_model(arguments: Sequence[str]) -> None:
 
 def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Returns where a model is spoken of, and its class path or an empty text."""
-    import yaml
+    from lightning_gradcam.yaml_text import LONGEST, parse_yaml
 
     found: list[tuple[str, str]] = []
     pairs = [part for argument in arguments for part in argument.split("=", 1)]
@@ -207,12 +206,18 @@ def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
         if option in ("--model", "--model.class_path"):
             found.append((option, value))
         elif option in ("-c", "--config"):
-            with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-                content = yaml.safe_load(Path(value).read_text())
-                model = content.get("model") if isinstance(content, Mapping) else None
-                path = model.get("class_path") if isinstance(model, Mapping) else model
-                if model is not None:
-                    found.append((value, path if isinstance(path, str) else ""))
+            try:
+                with open(value, encoding="utf-8") as file:
+                    content = parse_yaml(file.read(LONGEST + 1), f"config: {value!r}")
+            except ConfigurationError:
+                # LightningCLI would read it, for hours.
+                raise
+            except (OSError, ValueError):
+                continue
+            model = content.get("model") if isinstance(content, Mapping) else None
+            path = model.get("class_path") if isinstance(model, Mapping) else model
+            if model is not None:
+                found.append((value, path if isinstance(path, str) else ""))
     return found
 
 

@@ -137,7 +137,7 @@ def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
     """Returns the model, and the data module of its checkpoint where there is one."""
     from torch import nn
 
-    from lightning_gradcam.building import build, find_class, read_config, section
+    from lightning_gradcam.building import build, find_class, named_class, read_config, section
     from lightning_gradcam.checkpoint import load_checkpoint
     from lightning_gradcam.errors import ConfigurationError
 
@@ -146,11 +146,14 @@ def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
         loaded = load_checkpoint(chosen.checkpoint, model=chosen.model, config=config, trust=chosen.trust)
         return loaded.module, loaded.datamodule
     name, given = chosen.model, arguments(chosen.model_args)
-    if name is None:
+    if name is not None:
+        function = find_class(name, "model")
+    else:
         name, given = section(read_config(chosen.config[-1]), "model")
         if name is None:
             raise ConfigurationError(f"config: {chosen.config[-1]!r} names no model.class_path; give --model, too")
-    model = build(find_class(name, "model"), given, "model", parsed=bool(chosen.config))
+        function = named_class(name, "model", nn.Module)
+    model = build(function, given, "model", parsed=bool(chosen.config))
     if not isinstance(model, nn.Module):
         raise ConfigurationError(f"model: {name} gives a {type(model).__name__}; give the class of a torch.nn.Module")
     return model, None
@@ -194,14 +197,18 @@ def arguments(pairs: Sequence[str]) -> dict[str, Any]:
         >>> arguments(["width=64", "pool=max"])
         {'width': 64, 'pool': 'max'}
     """
-    import yaml
-
     from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.yaml_text import parse_yaml
 
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
         raise ConfigurationError(f"model-args: got {wrong[0]!r}; give key=value, such as width=64")
-    return {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    try:
+        return {key: parse_yaml(value, f"model-args: {key}") for key, value in (pair.split("=", 1) for pair in pairs)}
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(f"model-args: a value is no YAML ({error!s:.200}); put text into quotes") from error
 
 
 def _as_json(listing: Listing) -> str:

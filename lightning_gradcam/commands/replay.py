@@ -64,8 +64,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.building import read_config
-    from lightning_gradcam.checkpoint import build_module, find_data
-    from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.checkpoint import build_module, find_data, may_import
     from lightning_gradcam.saved import config_beside, read_checkpoint
 
     given = None if chosen.config is None else read_config(chosen.config)
@@ -84,13 +83,22 @@ def _run(chosen: argparse.Namespace) -> int:
     beside = config_beside(last) if given is None else None
     config: Mapping[str, Any] = given if given is not None else beside or {}
     _seed(config.get("seed_everything"))
-    callbacks = _callbacks(config, chosen)
+    names = may_import(chosen.model, given, trust=chosen.trust)
+    callbacks = _callbacks(config, chosen, names=names, vouched=given is not None or chosen.trust)
     module: Any = build_module(
-        contents, last, model=chosen.model, given=given, beside=beside, model_args=arguments(chosen.model_args)
+        contents,
+        last,
+        model=chosen.model,
+        given=given,
+        beside=beside,
+        model_args=arguments(chosen.model_args),
+        trust=chosen.trust,
     )
-    data, failed = find_data(contents, chosen.data, config, asked=given is not None)
-    if failed is not None:
-        raise ConfigurationError(failed)
+    data, left_out = find_data(
+        contents, chosen.data, given=given, beside=beside, names=names, trust=chosen.trust, asked=True
+    )
+    if left_out is not None:
+        _say(left_out)
     with counting("checkpoints", len(found.checkpoints), show=chosen.progress) as bar, _said():
 
         def moved(done: int, total: int) -> None:
@@ -117,8 +125,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _import_class(chosen: argparse.Namespace, given: Mapping[str, Any] | None) -> None:
     """Imports the module's class before anything else does: its Lightning is the one to use."""
-    from lightning_gradcam.building import find_class
-    from lightning_gradcam.checkpoint import class_named
+    from lightning_gradcam.checkpoint import model_class
     from lightning_gradcam.errors import CheckpointFileError
     from lightning_gradcam.saved import config_beside, files_in, read_checkpoint
 
@@ -127,18 +134,27 @@ def _import_class(chosen: argparse.Namespace, given: Mapping[str, Any] | None) -
             contents = read_checkpoint(file, trust=chosen.trust, mapped=True)
         except CheckpointFileError:
             continue
-        name = chosen.model or class_named(contents, given, config_beside(str(file)) if given is None else None)
-        if name is not None:
-            find_class(name, "model")
+        if isinstance(contents, Mapping):
+            model_class(contents, chosen.model, given, config_beside(str(file)) if given is None else None)
         return
 
 
-def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace) -> list[ProbeCallback]:
-    """Makes the callbacks of ours that the config names, with the options given here; one of CAMs where it has none."""
-    from lightning_gradcam.building import accepted, build, find_class
+def _callbacks(
+    config: Mapping[str, Any], chosen: argparse.Namespace, *, names: bool, vouched: bool
+) -> list[ProbeCallback]:
+    """Makes the callbacks of ours that the config names, with the options given here; one of CAMs where it has none.
+
+    Args:
+        config: Its sections.
+        chosen: The options.
+        names: Other packages' classes that it names may be imported.
+        vouched: The user has given the config, or trusts what lies beside the checkpoints.
+    """
+    from lightning_gradcam.building import accepted, build, mapping, named_class
     from lightning_gradcam.callback import GradCAMCallback
     from lightning_gradcam.errors import ConfigurationError
     from lightning_gradcam.hooks import ProbeCallback
+    from lightning_gradcam.stored import stored_arguments
 
     flags = {name: getattr(chosen, name) for name in ("probes", "num_probes", "seed", "name")}
     flags = {**plan_options(chosen), **{name: value for name, value in flags.items() if value is not None}}
@@ -146,22 +162,32 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace) -> list[Pr
     ours: dict[str, Any] = {"on_error": "raise", "max_overhead": None, "sinks": None, "log_untrained": False}
     if chosen.all:
         ours.update(every_n_epochs=1, every_n_validations=None)
-    listed = (config.get("trainer") or {}).get("callbacks") or []
+    listed = mapping(config.get("trainer")).get("callbacks") or []
     made: list[ProbeCallback] = []
     for entry in listed if isinstance(listed, list) else [listed]:
         name = entry.get("class_path") if isinstance(entry, Mapping) else entry
         if not isinstance(name, str):
             continue
-        try:
-            kind = find_class(name if "." in name or ":" in name else f"lightning_gradcam.{name}", "callbacks")
-        except ConfigurationError:
+        name = name if "." in name or ":" in name else f"lightning_gradcam.{name}"
+        package = name.replace(":", ".").split(".")[0]
+        if not names and not vouched and package != "lightning_gradcam":
+            if package not in ("pytorch_lightning", "lightning"):
+                _say(f"the callback {name} in the config beside is not imported, because of --model; --config does")
             continue
-        if isinstance(kind, type) and issubclass(kind, ProbeCallback):
-            own = dict(entry.get("init_args") or {}) if isinstance(entry, Mapping) else {}
-            if own.get("log_untrained"):
-                _say("log_untrained: no checkpoint holds the untrained weights; there is no baseline")
-            options = {**own, **accepted(kind, {**flags, **ours})}
-            made.append(build(kind, options, "callbacks", parsed=True))
+        try:
+            kind = named_class(name, "callbacks", ProbeCallback)
+        except ConfigurationError:
+            # One of another kind, or whose package is not here.
+            continue
+        own = mapping(entry.get("init_args")) if isinstance(entry, Mapping) else {}
+        if own.get("log_untrained"):
+            _say("log_untrained: no checkpoint holds the untrained weights; there is no baseline")
+        options = accepted(kind, {**flags, **ours})
+        kept = {option: value for option, value in own.items() if option not in options}
+        if vouched:
+            options, kept = {**kept, **options}, {}
+        kept = stored_arguments(kind, kept, "callbacks", names=names)
+        made.append(build(kind, options, "callbacks", parsed=True, kept=kept))
     if chosen.name is not None and len(made) > 1:
         raise ConfigurationError(
             f"--name: the config has {len(made)} callbacks of ours; leave it out, or give a config with one of them"
@@ -170,7 +196,9 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace) -> list[Pr
 
 
 def _trainer_options(config: Mapping[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
-    own = config.get("trainer") or {}
+    from lightning_gradcam.building import mapping
+
+    own = mapping(config.get("trainer"))
     if own.get("plugins"):
         _say("trainer.plugins in the config are left out; a precision plugin is given as --precision")
     found = {name: own[name] for name in _TRAINER if own.get(name) is not None}
