@@ -80,7 +80,8 @@ def named_class(name: str, argument: str, base: type | str) -> type:
         <class 'collections.Counter'>
     """
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
-    if place.endswith(".py") or not all(part.isidentifier() for part in (*place.split("."), attribute)):
+    parts = (*place.split("."), attribute)
+    if len(name) > 200 or place.endswith(".py") or not all(part.isidentifier() for part in parts):
         raise RefusedError(f"{argument}: the file names {name!r:.200}, which is no package.module.Class")
     module = _imported(place, argument)
     try:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_gradcam.building import accepted, build, find_class, mapping, named_class, read_config, section
+from lightning_gradcam.building import accepted, find_class, mapping, named_class, read_config, section
 from lightning_gradcam.errors import ConfigurationError, RefusedError
 from lightning_gradcam.saved import averaged, config_beside, place_of, read_checkpoint, some, weights_of
-from lightning_gradcam.stored import stored_arguments
+from lightning_gradcam.stored import build_stored
 
 _COMPILED = "_orig_mod."
 _INSTANTIATOR, _CLASS = "_instantiator", "_class_path"
@@ -171,7 +171,7 @@ def build_module(
     config = given if given is not None else (beside if not arguments else None)
     # Links between arguments leave some out of the config.
     configured = {} if config is None else section(config, "model")[1]
-    module = _built(
+    module = build_stored(
         function,
         accepted(function, arguments),
         configured,
@@ -180,8 +180,8 @@ def build_module(
         # Values that a Python program has kept are what its constructor took.
         parsed=_INSTANTIATOR in saved or config is not None,
         names=may_import(model, given, trust=trust),
-        trust_config=given is not None,
-        trust=trust,
+        trusted=trust,
+        trusted_config=trust or given is not None,
     )
     if not isinstance(module, nn.Module):
         named = getattr(function, "__qualname__", function)
@@ -218,28 +218,6 @@ def model_class(
     named = (section(given or {}, "model")[0], saved.get(_CLASS), section(beside or {}, "model")[0])
     name = next((found for found in named if isinstance(found, str)), None)
     return None if name is None else named_class(name, "model", nn.Module)
-
-
-def _built(
-    function: Callable[..., Any],
-    saved: Mapping[str, Any],
-    configured: Mapping[str, Any],
-    argument: str,
-    *,
-    own: Mapping[str, Any],
-    parsed: bool,
-    names: bool,
-    trust_config: bool,
-    trust: bool,
-) -> Any:
-    """Calls a constructor with arguments of a checkpoint, of a config and of the user, each as far as it is trusted."""
-    vouched = {**(saved if trust and parsed else {}), **(configured if trust or trust_config else {}), **own}
-    kept = {} if trust and parsed else dict(saved)
-    others = {} if trust or trust_config else dict(configured)
-    found = {name: value for name, value in {**kept, **others}.items() if name not in vouched}
-    if parsed:
-        found = stored_arguments(function, found, argument, names=names)
-    return build(function, vouched, argument, parsed=parsed, kept=found)
 
 
 def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, Tensor], path: str) -> None:
@@ -350,8 +328,8 @@ def find_data(
         return None, None
     if data is None and of_given is None and not names:
         return None, (
-            f"the data module that the checkpoint names ({name}) is not imported, because you have named the model;"
-            " name it, too, if you trust it (--data)"
+            f"the data module that the checkpoint names ({name!r:.200}) is not imported, because you have named the"
+            " model; name it, too, if you trust it (--data)"
         )
     try:
         if data is None:
@@ -359,7 +337,7 @@ def find_data(
         else:
             function = find_class(data, "data") if isinstance(data, str) else data
         configured = section(config or {}, "data")[1]
-        made = _built(
+        made = build_stored(
             function,
             accepted(function, plain_arguments(saved)),
             configured,
@@ -367,8 +345,8 @@ def find_data(
             own={},
             parsed=bool(configured) or _INSTANTIATOR in saved,
             names=names,
-            trust_config=given is not None,
-            trust=trust,
+            trusted=trust,
+            trusted_config=trust or given is not None,
         )
         if not any(kind.__name__ == "LightningDataModule" for kind in type(made).__mro__):
             raise ConfigurationError(f"data: {name} gives a {type(made).__name__}; give a LightningDataModule's class")

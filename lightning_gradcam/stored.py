@@ -53,6 +53,43 @@ def stored_arguments(
     return found
 
 
+def build_stored(
+    function: Callable[..., Any],
+    saved: Mapping[str, Any],
+    configured: Mapping[str, Any],
+    argument: str,
+    *,
+    own: Mapping[str, Any],
+    parsed: bool,
+    names: bool,
+    trusted: bool,
+    trusted_config: bool,
+) -> Any:
+    """Calls a constructor with arguments of a checkpoint, of a config and of the user, each as far as it is trusted.
+
+    Args:
+        function: The constructor.
+        saved: The checkpoint's arguments.
+        configured: The config's, which come before these.
+        argument: What the constructor was given as, for errors.
+        own: The user's, which come before all.
+        parsed: The values are those of a command line or YAML file, which annotations turn into what they ask for.
+        names: As :func:`stored_arguments` takes it.
+        trusted: The user vouches for the checkpoint: jsonargparse may import what its values name.
+        trusted_config: The user vouches for the config.
+
+    Raises:
+        RefusedError: As :func:`stored_arguments` does.
+        ConfigurationError: An argument is missing, unknown or can't be used.
+    """
+    vouched = {**(saved if trusted and parsed else {}), **(configured if trusted_config else {}), **own}
+    kept = {**({} if trusted and parsed else saved), **({} if trusted_config else configured)}
+    kept = {name: value for name, value in kept.items() if name not in vouched}
+    if parsed:
+        kept = stored_arguments(function, kept, argument, names=names)
+    return build(function, vouched, argument, parsed=parsed, kept=kept)
+
+
 class _UnfitError(Exception):
     """A value is not what an annotation asks for."""
 

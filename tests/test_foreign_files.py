@@ -177,7 +177,7 @@ def test_a_callback_of_ones_own_needs_no_option_unless_the_model_is_named(capsys
     write({"hyper_parameters": TINY}, _CALLBACK.format("evil.Maps", "{}"))
     assert main([*COMMANDS["replay"], "--model", MODEL]) == 0
     assert not Path("imported").exists()
-    assert "the callback evil.Maps in the config beside is not imported, because of --model" in capsys.readouterr().err
+    assert "callback 'evil.Maps' of the config beside is not imported with --model" in capsys.readouterr().err
     main([*COMMANDS["replay"][:3], "other"])
     assert Path("called").exists()
 
@@ -189,7 +189,7 @@ def test_a_data_module_is_imported_where_the_user_says_so(
     write({"hyper_parameters": TINY}, _DATA.format("evil.Data", "{}"))
     model = [] if allowed is None else ["--model", MODEL]
     assert main([*COMMANDS["explain"], "--model", MODEL]) == 0
-    assert "names (evil.Data) is not imported, because you have named the model" in capsys.readouterr().err
+    assert "names ('evil.Data') is not imported, because you have named the model" in capsys.readouterr().err
     assert not Path("imported").exists()
     # `--data` asks for a transform, which it has not: it was made before that is known.
     main([*COMMANDS["explain"][:-1], "other", *model, *(allowed or [])])
@@ -241,7 +241,16 @@ def test_classes_that_only_claim_to_be_of_a_kind() -> None:
     for name in ("torch.nn.functional.relu", "torch.nn.functional", "torch.nn", "torch.float32"):
         with pytest.raises(RefusedError, match=r"no subclass of Module"):
             named_class(name, "model", nn.Module)
-    for name in ("evil.py:Other", "../evil:Other", ".evil.Other", "evil", "a..b", "evil:Other.__init__", "e\0vil.A"):
+    for name in (
+        "evil.py:Other",
+        "../evil:Other",
+        ".evil.Other",
+        "evil",
+        "a..b",
+        "evil:Other.__init__",
+        "e\0vil.A",
+        "a." * 200,
+    ):
         with pytest.raises(RefusedError, match=r"no package.module.Class"):
             named_class(name, "model", nn.Module)
 

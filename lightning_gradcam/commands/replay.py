@@ -172,7 +172,7 @@ def _callbacks(
         package = name.replace(":", ".").split(".")[0]
         if not names and not vouched and package != "lightning_gradcam":
             if package not in ("pytorch_lightning", "lightning"):
-                _say(f"the callback {name} in the config beside is not imported, because of --model; --config does")
+                _say(f"callback {name!r:.200} of the config beside is not imported with --model; --config imports it")
             continue
         try:
             kind = named_class(name, "callbacks", ProbeCallback)
