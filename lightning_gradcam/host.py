@@ -21,11 +21,12 @@ from torch.utils._pytree import tree_map
 from lightning_gradcam.errors import ConfigurationError, ProbeError, printable
 from lightning_gradcam.guard import isolated, preserved
 from lightning_gradcam.storage import Storage, join
+from lightning_gradcam.warn import warn
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
     from pytorch_lightning.utilities import rank_zero_info as _info
-    from pytorch_lightning.utilities import rank_zero_warn as _warn
+    from pytorch_lightning.utilities import rank_zero_only as _rank_zero_only
 else:
     _packages = ("pytorch_lightning", "lightning.pytorch")
     # In the order of import: a script's own Lightning comes before what its libraries bring along.
@@ -33,7 +34,7 @@ else:
     _package = _loaded[0] if _loaded else _packages[0 if find_spec(_packages[0]) is not None else 1]
     Callback = import_module(_package).Callback
     _info = import_module(f"{_package}.utilities").rank_zero_info
-    _warn = import_module(f"{_package}.utilities").rank_zero_warn
+    _rank_zero_only = import_module(f"{_package}.utilities").rank_zero_only
 
 __all__ = ["Callback", "rank_zero_info", "rank_zero_warn"]
 
@@ -47,9 +48,10 @@ def rank_zero_info(message: str) -> None:
     _info(printable(message, keep="\n"))
 
 
+@_rank_zero_only
 def rank_zero_warn(message: str) -> None:
-    """Warns on rank zero; names and tracebacks in it may be any text."""
-    _warn(printable(message, keep="\n"), stacklevel=5)
+    """Warns on rank zero, at the user's line; names and tracebacks in it may be any text."""
+    warn(printable(message, keep="\n"))
 
 
 def check_forward(module: nn.Module) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from lightning_gradcam.layers import LayerSpec, compiled_layers, mixing_layers, 
 from lightning_gradcam.methods import Method
 from lightning_gradcam.slopes import joined
 from lightning_gradcam.targets import Given, Target
+from lightning_gradcam.warn import warn
 
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -141,11 +141,10 @@ def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> N
         if name and name not in available:
             raise LayerError(f"layout: layer {name!r} not found{did_you_mean(name, available)}")
     if samples > 1 and (mixing := mixing_layers(available)):
-        warnings.warn(
+        warn(
             f"model: {', '.join(map(repr, mixing))} keep no running statistics, so that samples influence each other in"
             " evaluation mode too: a sample's map depends on those beside it, and on batch_size; give"
-            " track_running_stats=True, or explain one sample at a time",
-            stacklevel=3,
+            " track_running_stats=True, or explain one sample at a time"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lightning_gradcam.capture import capture, floating_tensors, main_tensor
 from lightning_gradcam.errors import CaptureError, LayerError
 from lightning_gradcam.layers import named_layers, no_hooks, unwrapped
 from lightning_gradcam.layout import Layout, check_places, find_layout, fits
+from lightning_gradcam.warn import warn
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.
 _PASSIVE = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample)
@@ -246,10 +246,9 @@ class Survey:
         first = find(picture=None, last=False)
         assert first is not None
         if say:
-            warnings.warn(
+            warn(
                 f"layers: {seen.name!r} has the output {list(seen.shape)}, which could have its channels first"
-                f" or last; taken as {first.axes}. Say which with layout={{{seen.name!r}: 'NCHW'}} or 'NHWC'",
-                stacklevel=2,
+                f" or last; taken as {first.axes}. Say which with layout={{{seen.name!r}: 'NCHW'}} or 'NHWC'"
             )
         return first
 

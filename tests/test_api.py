@@ -50,6 +50,7 @@ ROWS: list[tuple[str, ...]] = [
     ("study",),
     ("plan", "feature_plan", "pattern_plan", "options"),
     ("meter", "serving"),
+    ("table",),
     ("evolution",),
     ("account", "channel_account"),
     ("exhibits",),
