@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -73,34 +74,63 @@ class Explanation:
     copies: bool = False
     gradients: bool = False
 
-    @cached_property
+    @property
     def survey(self) -> Survey:
         """A look at the model with two of the samples; only where it is needed."""
+        return self._look[0]
+
+    @cached_property
+    def _look(self) -> tuple[Survey, Inputs, Given]:
+        """The survey, its samples, and what targets may look at of these."""
         try:
-            return self._surveyed(self.inputs.part(0, 2))
+            return self._surveyed(self.inputs.part(0, 2), self.given.part(0, min(2, self.given.samples)))
         except RuntimeError:
             # An input that all samples share can happen to have as many entries as there are samples.
-            return self._surveyed(self.inputs)
+            return self._surveyed(self.inputs, self.given)
 
-    def _surveyed(self, inputs: Inputs) -> Survey:
-        return Survey(
+    def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
+        survey = Survey(
             self.model,
             lambda: self.run(inputs.fresh()),
             samples=inputs.samples,
             picture=picture_size(inputs.picture),
             given=self.given_layouts,
         )
+        return survey, inputs, given
+
+    @cached_property
+    def _search(self) -> tuple[Survey, Given]:
+        """The survey that is asked what the targets depend on; of all samples where a callable can't do with two.
+
+        Raises:
+            Exception: What a callable target raises, as it came.
+        """
+        survey, inputs, given = self._look
+        with suppress(Exception):
+            self._try(inputs, given)
+            return survey, given
+        self._try(self.inputs, self.given)
+        return self._surveyed(self.inputs, self.given)[0], self.given
+
+    def _try(self, inputs: Inputs, given: Given) -> None:
+        """Calls callable targets with the model as it is: in a search they may fail because the weights are others."""
+        if any(target.select.is_particular for target in self.targets):
+            with torch.no_grad():
+                self._particular(self.run(inputs.fresh()), given)
+
+    def _particular(self, output: Any, given: Given) -> list[Tensor]:
+        """The scores of the targets that may look at a part of the output alone."""
+        return [t.select.explain(output, given, t.name).scores for t in self.targets if t.select.is_particular]
 
     def auto(self) -> str:
         """Returns the layer that ``"auto"`` means."""
-        return self.survey.auto(self._meant)
+        return self._search[0].auto(self._meant)
 
     def _meant(self, output: Any) -> Tensor:
         """One number that depends on all that the targets may look at, of the survey's samples."""
-        few = self.given.part(0, min(2, self.given.samples))
         try:
-            own = [t.select.explain(output, few, t.name).scores for t in self.targets if t.select.is_particular]
-        except Exception:  # a callable may count on all samples
+            own = self._particular(output, self._search[1])
+        except Exception:  # under other weights a detector may find nothing, and a callable count on finding something
             own = []
         return mixed(own if len(own) == len(self.targets) else output)
 
@@ -311,9 +341,12 @@ class Explanation:
             keys = [CamKey(layer, name, target.name) for name in needed for target in self.targets]
             alive.append(torch.stack([(first.maps[key] != 0).any() for key in keys]).any())
         for layer, reached in zip(first.layouts, torch.stack(alive).tolist(), strict=True):
-            if reached or self.survey.alive(self._meant, [layer]) or layer not in self.survey.spatial():
+            if reached:
                 continue
-            instead = self.survey.instead_of(layer, self._meant, later=False)
+            survey = self._search[0]
+            if survey.alive(self._meant, [layer]) or layer not in survey.spatial():
+                continue
+            instead = survey.instead_of(layer, self._meant, later=False)
             why = (
                 "what follows reads its class or register tokens alone"
                 if first.layouts[layer].prefix
@@ -330,8 +363,10 @@ class Explanation:
         except CaptureError as error:
             missing = next(name for name, gradient in gradients.items() if gradient is None)
             # Behind it, where a part of the model runs without a graph; or before it, where it does not lead there.
-            later = self.survey.instead_of(missing, self._meant, later=True)
-            instead = later or self.survey.instead_of(missing, self._meant, later=False)
+            survey = self._search[0]
+            instead = survey.instead_of(missing, self._meant, later=True) or survey.instead_of(
+                missing, self._meant, later=False
+            )
             raise CaptureError(f"{error}, for instance {instead!r}" if instead else str(error)) from None
 
 

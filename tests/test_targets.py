@@ -466,3 +466,45 @@ def test_a_partial_goes_by_its_function_or_by_the_name_it_is_given() -> None:
         resolve_targets([first, second])
     second.__name__ = "other"  # type: ignore[attr-defined]
     assert [target.name for target in resolve_targets([first, second])] == ["difference", "other"]
+
+
+# ---- callables and the search for the layer that "auto" means
+
+
+class Result:
+    """An output whose tensors only its own users know."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+
+class Early(nn.Module):
+    """Two numbers a sample from the first convolution, and two from the second behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x)
+        return torch.cat([first.square().mean((2, 3)), self.second(first.detach()).square().mean((2, 3))], dim=1)
+
+
+def test_an_error_in_a_callable_comes_out_of_the_search_for_a_layer_as_it_was_raised() -> None:
+    class Wrapped(Early):
+        def forward(self, x: Tensor) -> Result:  # type: ignore[override]
+            return Result(super().forward(x))
+
+    def misspelt(output: Any) -> Tensor:
+        return output.logit[:, 0]  # type: ignore[no-any-return]
+
+    with pytest.raises(AttributeError, match="no attribute 'logit'") as caught:
+        compute_cams(Wrapped(), torch.rand(4, 1, 6, 6), "auto", targets=misspelt)
+    assert caught.traceback[-1].name == "misspelt"
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("columns", [(0, 1, 0, 1), (2, 3, 2, 3)])
+def test_a_callable_that_counts_on_all_samples_says_which_layer_auto_means(columns: tuple[int, ...]) -> None:
+    cams = compute_cams(Early(), torch.rand(4, 1, 6, 6), "auto", targets=lambda output: output[range(4), columns])
+    assert {key.layer for key in cams.maps} == {"second" if 2 in columns else "first"}
