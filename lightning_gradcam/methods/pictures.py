@@ -55,10 +55,12 @@ def fullgrad(rerun: Rerun) -> Tensor:
     r"""FullGrad: :math:`\psi(\nabla_x f \circ x) + \sum_l \sum_c \psi(f^b_{lc})`, the input's share and every bias's.
 
     :math:`f^b` is the gradient at the output of a convolution or batch norm times its bias; :math:`\psi` takes the
-    magnitude, scales each channel of each sample to 0…1 and resizes it (bilinear) to the input. Biases without places
-    (of linear layers) and those of other norms have no map and are left out.
+    magnitude, scales a layer's channels together to 0…1, for each sample, and resizes them (bilinear) to the input.
+    Biases without places (of linear layers) and those of other norms have no map and are left out.
 
     Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS 2019, equation 8.
+    Scaling the channels together follows their code (idiap/fullgrad-saliency): channels that contribute little stay
+    small.
 
     Args:
         rerun: The handle to the model.
@@ -88,7 +90,8 @@ def fullgrad(rerun: Rerun) -> Tensor:
 
 
 def _scaled(maps: Tensor) -> Tensor:
-    axes = tuple(range(3, maps.dim()))
+    """Scales ``[T, N, C, *S]`` to 0…1, the channels of a target and sample together."""
+    axes = tuple(range(2, maps.dim()))
     low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
     span = high - low
     return torch.where(span != 0, (maps - low) / torch.where(span != 0, span, 1), 0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import compute_cams
+from lightning_gradcam.methods import pictures
 
 pytestmark = pytest.mark.parity
 
@@ -133,8 +134,17 @@ def test_pytorch_grad_cams_finer_cam(net: Net, inputs: Tensor) -> None:
     close(ours(net, inputs, "finercam", targets="predicted"), kept[-1])
 
 
-def test_pytorch_grad_cams_fullgrad(net: Net, inputs: Tensor) -> None:
-    """It adds 1e-7 to what it divides by, which larger gradients make vanish."""
+def test_pytorch_grad_cams_fullgrad(net: Net, inputs: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It scales each channel on its own, where FullGrad's authors scale a layer's channels together: so do we here.
+
+    And it adds 1e-7 to what it divides by, which larger gradients make vanish.
+    """
+
+    def each_channel(maps: Tensor) -> Tensor:
+        low, high = maps.amin((3, 4), keepdim=True), maps.amax((3, 4), keepdim=True)
+        return ((maps - low) / (high - low)).nan_to_num()
+
+    monkeypatch.setattr(pictures, "_scaled", each_channel)
     net.head.weight.data *= 1e4
     cam = grad_cam.FullGrad(net, [])
     kept = []

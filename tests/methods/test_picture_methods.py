@@ -233,10 +233,12 @@ def test_fullgrad_adds_up_the_input_and_every_bias(model: str) -> None:
         x = made.inputs[n : n + 1].clone().requires_grad_()
         outputs, logits = outputs_with_bias(made.model, x)
         grads = torch.autograd.grad(logits[0, 2], [x, *(output for output, _ in outputs)])
-        expected = sum(scaled(channel.abs()) for channel in (grads[0] * x)[0])
+        expected = scaled((grads[0] * x)[0].abs()).sum(0)
         for (_, bias), g in zip(outputs, grads[1:], strict=True):
-            for k in range(len(bias)):
-                expected = expected + resized(scaled((g[0, k] * bias[k]).abs()), x.shape[2:])
+            # The authors scale all channels of a layer together.
+            shares = scaled(torch.stack([(g[0, k] * bias[k]).abs() for k in range(len(bias))]))
+            for share in shares:
+                expected = expected + resized(share, x.shape[2:])
         torch.testing.assert_close(found["model", "fullgrad", 2][n], expected.detach(), rtol=0, atol=1e-8)
 
 
