@@ -15,8 +15,9 @@ from lightning_gradcam.guard import preserved
 from lightning_gradcam.inputs import Forward, Inputs, caller, check_output_key
 from lightning_gradcam.layers import LayerSpec
 from lightning_gradcam.layout import parse_layouts
+from lightning_gradcam.memory import is_out_of_memory
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.parts import Request, explain, is_out_of_memory
+from lightning_gradcam.parts import Request, explain
 from lightning_gradcam.targets import Given, TargetSpec, check_score, resolve_targets
 
 __all__ = ["CamKey", "Cams", "compute_cams", "find_key"]

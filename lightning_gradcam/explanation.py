@@ -62,6 +62,7 @@ class Explanation:
         given_layouts: What the user says of layouts, by layer name; ``""`` stands for all.
         copies: The model changes a layer's output in place, and goes on with copies; becomes true where that is found.
         gradients: Put the gradients into numbers, too.
+        halve: Run fewer variants of the samples at once where memory does not suffice.
     """
 
     model: nn.Module
@@ -73,6 +74,7 @@ class Explanation:
     given_layouts: Mapping[str, str]
     copies: bool = False
     gradients: bool = False
+    halve: bool = True
 
     @property
     def survey(self) -> Survey:
@@ -160,7 +162,7 @@ class Explanation:
         if check:
             self._check_dependence(first)
         found = dict(first.maps)
-        again = Model(self.model, self.run, self.inputs, first.explained, whole_graph)
+        again = Model(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
         for name, method in self.methods.items():
             if method.needs == "model":
                 self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)

@@ -19,7 +19,8 @@ from lightning_gradcam.guard import preserved
 from lightning_gradcam.inputs import Forward, Inputs, caller
 from lightning_gradcam.layers import LayerSpec, resolve_layers
 from lightning_gradcam.layout import Layout, parse_layouts
-from lightning_gradcam.parts import check_layouts, check_model, eager, even, is_out_of_memory
+from lightning_gradcam.memory import is_out_of_memory
+from lightning_gradcam.parts import check_layouts, check_model, eager, even
 from lightning_gradcam.targets import Given, resolve_targets
 from lightning_gradcam.variants import full_precision
 

@@ -18,6 +18,7 @@ from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mea
 from lightning_gradcam.explanation import Explanation
 from lightning_gradcam.inputs import Forward, Inputs
 from lightning_gradcam.layers import LayerSpec, compiled_layers, mixing_layers, named_layers, resolve_layers
+from lightning_gradcam.memory import is_out_of_memory
 from lightning_gradcam.methods import Method
 from lightning_gradcam.slopes import joined
 from lightning_gradcam.targets import Given, Target
@@ -40,7 +41,7 @@ class Request:
         check: Make sure that a zero gradient is none by construction; once is enough for a model.
         copies: The model is known to change a layer's output in place; it is found out where not given.
         keep_output: Keep the model's output; it can be larger than all maps.
-        halve: Take half as many samples at once where memory does not suffice.
+        halve: Take half as many samples, or variants of them, at once where memory does not suffice.
         gradients: Put the gradients into numbers, too.
     """
 
@@ -100,6 +101,7 @@ def explain(
                 layouts,
                 copies,
                 asked.gradients,
+                asked.halve,
             )
             try:
                 if modules is None:
@@ -163,12 +165,6 @@ def even(samples: int, most: int | None) -> int:
     """Returns the size of parts that are as even as they can be."""
     parts = -(-samples // most) if most else 1
     return -(-samples // max(parts, 1))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory, of a device or of the host, does not suffice."""
-    known = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
-    return known or "can't allocate memory" in str(error)
 
 
 def _joined(parts: Sequence[Cams]) -> Cams:

@@ -17,7 +17,8 @@ from lightning_gradcam.guard import preserved
 from lightning_gradcam.inputs import Forward
 from lightning_gradcam.layers import LayerSpec, mixing_layers, named_layers
 from lightning_gradcam.layout import Layout
-from lightning_gradcam.parts import eager, is_out_of_memory
+from lightning_gradcam.memory import is_out_of_memory
+from lightning_gradcam.parts import eager
 from lightning_gradcam.route import Route, find_routes
 
 Filters = int | Sequence[int] | None
@@ -162,8 +163,10 @@ def climb(
         chosen = {name: _chosen(name, filters, route.channels) for name, route in routes.items()}
         total, done = sum(map(len, chosen.values())) * ascent.steps, 0
         # Samples that influence each other would make a pattern depend on the filters beside it.
-        size = 1 if mixing_layers(named_layers(model)) else batch_size
+        most = 1 if mixing_layers(named_layers(model)) else batch_size
         for name, route in routes.items():
+            # Where memory does not suffice for a late layer, it may for an early one.
+            size = most
             parts: list[tuple[Tensor, Tensor, Tensor]] = []
             start, numbers = 0, chosen[name]
             while start < len(numbers):

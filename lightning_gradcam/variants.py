@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.layers import mixing_layers, named_layers
+from lightning_gradcam.memory import is_out_of_memory
 from lightning_gradcam.targets import Explained
 
 # Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
@@ -32,6 +33,8 @@ class Model:
         inputs: The batch.
         explained: Target name to its choices.
         whole_graph: The model needs its graph from the input on; see :func:`lightning_gradcam.capture.capture`.
+        halve: Run half as many variants at once where memory does not suffice; ranks that have to run the same
+            forwards can't.
     """
 
     module: nn.Module
@@ -39,6 +42,7 @@ class Model:
     inputs: Inputs
     explained: Mapping[str, Explained]
     whole_graph: bool = False
+    halve: bool = True
 
     def forward(self, picture: Tensor, *, copies: int = 1) -> Any:
         """Returns what the model makes of another picture, or of ``copies`` of them, one after the other."""
@@ -56,6 +60,9 @@ class Model:
             variants: Taken as they are needed.
             replaced: Puts the second of a variant's two in its place, inside its ``with``.
 
+        Where memory does not suffice, half as many variants are run at once for the rest of this call; the next call
+        begins with all again.
+
         Returns:
             ``[V, T, N]``.
         """
@@ -63,17 +70,23 @@ class Model:
         mixing = mixing_layers(named_layers(self.module))
         repeats = not mixing and all(explained.repeats for explained in self.explained.values())
         together = max(1, _BATCH // self.inputs.samples) if repeats else 1
-        waiting, found = iter(variants), []
+        source, waiting, found = iter(variants), list[Variant](), list[Tensor]()
         with torch.no_grad():
-            while group := list(islice(waiting, together)):
+            while waiting := waiting or list(islice(source, together)):
+                size = min(together, len(waiting))
                 try:
-                    found.append(self._scored(group, replaced))
-                except RuntimeError:
-                    if len(group) == 1:
+                    scores = self._scored(waiting[:size], replaced)
+                except (RuntimeError, MemoryError) as error:
+                    short = is_out_of_memory(error)
+                    if size == 1 or (short and not self.halve):
                         raise
                     # An input that all samples share can happen to have as many entries as there are samples.
-                    together = 1
-                    found += [self._scored([variant], replaced) for variant in group]
+                    together = (size + 1) // 2 if short else 1
+                    # Tried again outside the `except`: the error's traceback holds the tensors of the attempt.
+                    scores = None
+                if scores is not None:
+                    found.append(scores)
+                    del waiting[:size]
         return torch.cat(found)
 
     def _scored(

@@ -451,6 +451,21 @@ def test_progress_is_told_and_halves_fit_where_wholes_do_not() -> None:
         torch.testing.assert_close(found[name].pictures, expected[name].pictures, rtol=0, atol=1e-12)
 
 
+def test_a_shortage_of_memory_at_one_layer_is_over_at_the_next() -> None:
+    model, sizes, short = small(), list[int](), [True]
+
+    def forward(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        if len(x) > 3 and short.pop():
+            raise RuntimeError("CUDA error: out of memory")
+        short.append(False)
+        output: Tensor = model(x)
+        return output
+
+    filter_patterns(model, ["0", "2"], SHAPE, steps=1, forward=forward)
+    assert max(sizes) == sizes[-1] == 7
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
