@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.foreign import in_other_threads
 from lightning_gradcam.snapshot import Attributes, Generators, changes_by_use, generators_of, held_by
 
 
@@ -52,6 +53,12 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     Private state: generators that they hold, and the attributes (counters, caches) of whatever can be indexed or
     called. These are restored by reference: no data is copied, so a tensor that is overwritten in place stays so.
 
+    An object that another thread works with meanwhile, such as a data set that prefetches, keeps its attributes and
+    containers as they are: who has changed them can't be told, and what its thread has put there must not be lost. So a
+    counter or a cache of such an object keeps what our own use has done to it; see
+    :func:`lightning_gradcam.foreign.in_other_threads` for what counts. Generators are set back all the same, and a
+    thread that begins and ends meanwhile goes unseen.
+
     Args:
         *owners: The objects that are about to be used.
         deep: Follow what they hold: wrapped data sets, composed transforms, dicts and lists of them, closures,
@@ -60,12 +67,17 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
     generators = Generators(generators_of(held))
     used = [owner for owner in held if not deep or changes_by_use(owner)]
-    attributes = Attributes(map(vars, used), tensors=False)
+    attributes = [(owner, Attributes([vars(owner)], tensors=False)) for owner in used]
+    apart = in_other_threads(used)
     with isolated_rng():
         try:
             yield
         finally:
-            attributes.restore()
+            # Again: indexing may have started the thread.
+            apart |= in_other_threads(used)
+            for owner, held_then in attributes:
+                if id(owner) not in apart:
+                    held_then.restore(apart=apart)
             generators.restore()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache, partial
 from inspect import isfunction
 from itertools import chain, islice
@@ -91,13 +91,19 @@ class Attributes:
         self._tensors = [(value, value.detach().clone()) for value in {id(value): value for value in kept}.values()]
         self._arrays = [(value, value.copy()) for value in (arrays if tensors else ())]
 
-    def restore(self) -> None:
-        """Puts everything back that is no longer as it was."""
+    def restore(self, *, apart: Set[int] = frozenset()) -> None:
+        """Puts everything back that is no longer as it was.
+
+        Args:
+            apart: The ``id()`` of containers whose content is left as it is.
+        """
         for contents in self._contents:
-            contents.restore()
+            if id(contents.container) not in apart:
+                contents.restore()
         if any(self._empty):
             for container in self._empty:
-                container.clear()
+                if id(container) not in apart:
+                    container.clear()
         values = chain.from_iterable(map(dict.values, self._owners))
         if [*map(id, values)] != self._ids or [*chain.from_iterable(self._owners)] != self._names:
             self._restore_references()
@@ -134,14 +140,14 @@ class _Contents:
     """What a container holds, in order."""
 
     def __init__(self, container: Any) -> None:
-        self._container = container
+        self.container = container
         self._entries = self._now()
         self._ids = [*map(id, self._entries)]
 
     def restore(self) -> None:
         if [*map(id, self._now())] == self._ids:
             return
-        container, entries = self._container, self._entries
+        container, entries = self.container, self._entries
         container.clear()
         if isinstance(container, dict):
             half = len(entries) // 2
@@ -152,7 +158,7 @@ class _Contents:
             container.extend(entries)
 
     def _now(self) -> list[Any]:
-        container = self._container
+        container = self.container
         return [*container, *container.values()] if isinstance(container, dict) else [*container]
 
 

@@ -20,7 +20,7 @@ ROWS: list[tuple[str, ...]] = [
     ("storage", "failures", "worker", "schedule", "snapshot", "batch", "ranks", "state", "npz", "slopes", "yaml_text"),
     ("guard",),
     ("probes",),
-    ("layers", "layout", "inputs", "intercept", "awaken", "memory"),
+    ("layers", "layout", "inputs", "intercept", "awaken"),
     ("capture", "targets", "cams", "input_form"),
     ("survey", "variants"),
     ("rerun",),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import random
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -285,6 +288,92 @@ def test_data_is_not_copied_and_strangers_are_left_alone() -> None:
     assert dataset.data.tolist() == [1, 1, 1, 1]
     assert dataset.stranger.beats == 1
     assert torch.equal(dataset.stranger.generator.get_state(), state)
+
+
+class Prefetching(Dataset[int]):
+    """A thread of its own adds to a list, a deque and a dict, whenever it is asked to."""
+
+    def __init__(self, start: str) -> None:
+        self.asked, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        self.ready: deque[int] = deque([0])
+        self.seen: list[int] = []
+        self.cache: dict[int, int] = {}
+        self.count, self.over = 0, False
+        self.start = start
+        if start == "attribute":
+            self.thread = threading.Thread(target=self.fill)
+            self.thread.start()
+        elif start == "method":
+            threading.Thread(target=self.fill).start()
+        elif start == "argument":
+            threading.Thread(target=Prefetching.fill, args=(self,)).start()
+
+    def fill(self) -> None:
+        while self.asked.acquire() and not self.over:
+            self.count += 1
+            self.ready.append(self.count)
+            self.seen.append(self.count)
+            self.cache[self.count] = self.count
+            self.done.release()
+
+    def close(self) -> None:
+        self.over = True
+        self.asked.release()
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        if self.start == "lazy":
+            self.start = "running"
+            threading.Thread(target=self.fill).start()
+        elif self.start == "pool":
+            self.start = "running"
+            self.pool = ThreadPoolExecutor(1)
+            self.pool.submit(self.fill)
+        self.asked.release()
+        self.done.acquire()
+        return index
+
+
+@pytest.mark.parametrize("start", ["attribute", "method", "argument", "lazy", "pool"])
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: Subset(d, [0, 1])], ids=["plain", "subset"])
+def test_what_a_data_sets_own_thread_adds_meanwhile_stays(start: str, wrap: Any) -> None:
+    dataset = Prefetching(start)
+    try:
+        with isolated(wrap(dataset)):
+            wrap(dataset)[1]
+        assert (dataset.count, list(dataset.ready), dataset.seen, dataset.cache) == (1, [0, 1], [1], {1: 1})
+        assert dataset.start == ("running" if start in ("lazy", "pool") else start)
+    finally:
+        dataset.close()
+        if start == "pool":
+            dataset.pool.shutdown()
+
+
+def test_a_container_that_a_thread_fills_stays_and_the_rest_of_the_data_set_is_restored() -> None:
+    class Shared(Augmented):
+        ready: list[int]
+
+    dataset, asked, done = Shared("object"), threading.Event(), threading.Event()
+    dataset.ready = []
+
+    def fill(into: list[int]) -> None:
+        asked.wait()
+        into.append(1)
+        done.set()
+        over.wait()
+
+    over = threading.Event()
+    thread = threading.Thread(target=fill, args=(dataset.ready,))
+    thread.start()
+    with isolated(dataset):
+        assert dataset[0]
+        asked.set()
+        done.wait()
+    over.set()
+    thread.join()
+    assert (dataset.ready, dataset.calls, dataset.log) == ([1], 0, [])
 
 
 def test_generators_of_a_module_are_restored() -> None:
