@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -244,6 +246,89 @@ def test_damaged_archives_are_said_and_stop_nothing(tmp_path: Path) -> None:
     assert "probes.npz" in said["probes"][1]
     assert "delete that file to read the rest" in said["first"][1]
     assert len(page.header("whole/gradcam")["steps"]) == 2
+
+
+def spoilt(file: Path, kind: str) -> None:
+    """Puts something in a file's place that can't be read as one."""
+    file.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "dangling link":
+        file.symlink_to(file.parent / "nowhere")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(os.path.relpath(file))
+    else:
+        file.write_text("{}")
+        file.chmod(0)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "socket", "unreadable"])
+def test_a_manifest_that_is_no_file_to_read_hides_no_other_run(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an archive beside it, in the folder above it, and in the archive's own folder below."""
+    monkeypatch.chdir(tmp_path)
+    logs = tmp_path / "logs"
+    written(logs / "bad" / "gradcam")
+    spoilt(logs / "bad" / "gradcam" / "manifest.json", kind)
+    written(logs / "good" / "gradcam")
+    (logs / "steps").mkdir()
+    (logs / "probes.npz").write_bytes(b"")
+    spoilt(logs / "manifest.json", kind)
+    opened = os.open
+
+    def refusing(path: Any, *args: Any, **options: Any) -> int:
+        # For root everything can be read.
+        if str(path).endswith("manifest.json") and os.path.isfile(path) and not os.stat(path).st_mode & 0o777:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    page = Page(logs)
+    found: list[dict[str, Any]] = []
+    asking = threading.Thread(target=lambda: found.append(page.runs()), daemon=True)
+    asking.start()
+    asking.join(30)
+    assert found, "the list of runs is waited for"
+    assert found[0]["good/gradcam"]["problem"] == ""
+    assert all(run["problem"] for name, run in found[0].items() if name != "good/gradcam")
+    assert ("bad/gradcam" in found[0]) == (kind == "unreadable")
+    assert len(page.header("good/gradcam")["steps"]) == 2
+    assert page.notes() == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "socket", "unreadable"])
+def test_whatever_has_the_name_of_a_step_is_left_out(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    archive = written(tmp_path / "logs" / "gradcam")
+    name = sorted(os.listdir(Path(archive.path, "steps")))[-1]
+    spoilt(Path(archive.path, "steps", name), kind)
+    header = Page(tmp_path / "logs").header("gradcam")
+    assert len(header["steps"]) == 1
+
+
+def test_what_fails_in_one_run_is_said_of_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        written(tmp_path / name / "gradcam")
+    listed = Place.entries
+
+    def failing(self: Place, folder: str, **options: Any) -> Any:
+        if folder == "a/gradcam/steps" or folder == "b":
+            raise RuntimeError("no answer")
+        return listed(self, folder, **options)
+
+    monkeypatch.setattr(Place, "entries", failing)
+    page = Page(tmp_path)
+    assert {name: run["problem"] for name, run in page.runs().items()} == {
+        "a/gradcam": "its steps can't be listed (RuntimeError: no answer)",
+        "c/gradcam": "",
+    }
+    assert page.notes() == [f"{tmp_path}/b can't be read (RuntimeError: no answer)."]
 
 
 def test_a_run_that_has_gone_is_not_found(tmp_path: Path) -> None:

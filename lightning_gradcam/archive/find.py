@@ -26,14 +26,15 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
         find_archives("lightning_logs")    # ["lightning_logs/version_0/gradcam", …]
     """
     root = os.fspath(path)
-    if Storage(root).exists(MANIFEST):
+    if _has_manifest(root):
         return [root]
     found = []
     for folder, folders, files in os.walk(root) if "://" not in root else ():
-        if MANIFEST in files and STEPS in folders:
+        archive = STEPS in folders and MANIFEST in files and _has_manifest(folder)
+        if archive:
             found.append(folder)
         # What lies in an archive is no archive.
-        deep = MANIFEST in files or folder[len(root) :].count(os.sep) >= _DEEPEST
+        deep = archive or folder[len(root) :].count(os.sep) >= _DEEPEST
         folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
     if not found:
         raise ArchiveError(
@@ -41,3 +42,8 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
             " one above it"
         )
     return sorted(found)
+
+
+def _has_manifest(folder: str) -> bool:
+    """Whether there is one that can be read: of a pipe, reading would wait for ever."""
+    return Storage(folder).exists(MANIFEST) if "://" in folder else os.path.isfile(os.path.join(folder, MANIFEST))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _URL = re.compile("[a-zA-Z][0-9a-zA-Z.+-]*://.*")
 
 
@@ -17,7 +20,7 @@ class Entry:
 
     Attributes:
         name: Its last part.
-        folder: Whether it is one; symbolic links are neither listed as folders nor as files.
+        folder: Whether it is one; symbolic links, pipes, sockets and devices are not listed at all.
         state: Changes with its content: time and size where they are known. ``None``: not asked for, or not known.
     """
 
@@ -64,6 +67,7 @@ class Place:
 
         Raises:
             FileNotFoundError: There is none, or a link to somewhere else.
+            OSError: It can't be read, or is no regular file.
         """
         path = self.path(*parts)
         if self.remote:
@@ -72,7 +76,10 @@ class Place:
             return data
         if os.path.realpath(path) != os.path.normpath(path):
             raise FileNotFoundError(path)
-        with open(path, "rb") as file:
+        # A pipe is opened without waiting for who writes to it, and is told by what was opened.
+        with os.fdopen(os.open(path, _READ), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "this is no regular file", path)
             return file.read()
 
     def holds(self, folder: str) -> bool:
@@ -88,9 +95,13 @@ class Place:
                     try:
                         if entry.is_symlink():
                             continue
+                        folder_too = entry.is_dir(follow_symlinks=False)
+                        # Pipes, sockets and devices are none of ours: opening one may wait for ever.
+                        if not folder_too and not entry.is_file(follow_symlinks=False):
+                            continue
                         state = _state_of(entry.stat(follow_symlinks=False)) if states else None
-                        yield Entry(entry.name, entry.is_dir(follow_symlinks=False), state)
-                    except FileNotFoundError:  # deleted meanwhile
+                        yield Entry(entry.name, folder_too, state)
+                    except OSError:  # deleted meanwhile, or a file that its disk can't read
                         continue
         except (FileNotFoundError, NotADirectoryError):
             return

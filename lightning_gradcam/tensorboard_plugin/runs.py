@@ -110,24 +110,22 @@ class Finder:
 def found(places: Sequence[Place]) -> Listing:
     """Walks through the log directories once.
 
-    Hidden folders and links are left out, and what lies in an archive's folder.
+    Hidden folders and links are left out, and what lies in the folder of a sound archive. What is wrong with one folder
+    concerns no other one.
     """
     runs: dict[str, Run] = {}
     notes: list[str] = []
     for place in places:
         try:
-            for folder, entries in _archives(place, notes):
-                run = _run(place, folder, entries)
-                if run is not None:
-                    runs.setdefault(run.name, run)
+            for run in _runs(place, notes):
+                runs.setdefault(run.name, run)
         except Exception as error:  # stores have exceptions of their own
-            said = printable(f"{type(error).__name__}: {error!s:.200}")
-            notes.append(f"{place.root} can't be read ({said}).")
+            notes.append(f"{place.root} can't be read ({_said(error)}).")
     return Listing(dict(sorted(runs.items())), tuple(notes))
 
 
-def _archives(place: Place, notes: list[str]) -> Iterator[tuple[str, dict[str, Entry]]]:
-    """Yields the folders that look like an archive, breadth first, with what is in them."""
+def _runs(place: Place, notes: list[str]) -> Iterator[Run]:
+    """Yields the archives below a log directory, breadth first."""
     waiting = deque([("", 0)])
     folders = seen = 0
     most = _MAX_REMOTE_FOLDERS if place.remote else _MAX_FOLDERS
@@ -148,14 +146,22 @@ def _archives(place: Place, notes: list[str]) -> Iterator[tuple[str, dict[str, E
                     inside[entry.name] = entry
                 if seen >= _MAX_ENTRIES:
                     break
-        except OSError:
+        except Exception as error:  # stores have exceptions of their own
             if not folder:
                 raise
+            if not isinstance(error, OSError):
+                notes.append(f"{place.path(folder)} can't be read ({_said(error)}).")
             continue
-        if "manifest.json" in inside and ("probes.npz" in inside or "steps" in inside):
-            yield folder, inside
-        elif depth < _MAX_DEPTH:
-            names = sorted(entry.name for entry in inside.values() if entry.folder)
+        manifest = inside.get("manifest.json")
+        looks_so = manifest is not None and not manifest.folder and ("probes.npz" in inside or "steps" in inside)
+        run = _run(place, folder, inside) if looks_so else None
+        if run is not None:
+            yield run
+        if run is not None and not run.problem:
+            continue
+        if depth < _MAX_DEPTH:
+            # Of what only looks like an archive, its steps need not be looked through.
+            names = sorted(e.name for e in inside.values() if e.folder and not (looks_so and e.name == "steps"))
             waiting.extend(
                 (f"{folder}/{name}" if folder else name, depth + 1)
                 for name in names
@@ -175,11 +181,15 @@ def _run(place: Place, folder: str, entries: dict[str, Entry]) -> Run | None:
             return None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except Exception as error:  # whatever a store or a broken file raises
         if "probes.npz" not in entries:
             return None
-        said, problem = {}, printable(f"its manifest.json can't be read ({type(error).__name__}: {error!s:.120})")
-    files = step_files(place, folder) if "steps" in entries else []
+        said, problem = {}, f"its manifest.json can't be read ({_said(error)})"
+    files: list[Entry] = []
+    try:
+        files = step_files(place, folder) if "steps" in entries else []
+    except Exception as error:
+        problem = problem or f"its steps can't be listed ({_said(error)})"
     return Run(
         name=place.run_name(folder),
         place=place,
@@ -191,6 +201,10 @@ def _run(place: Place, folder: str, entries: dict[str, Entry]) -> Run | None:
         mark=mark_of([str(said.get("run", "")), *(f"{entry.name} {entry.state}" for entry in files)]),
         problem=problem,
     )
+
+
+def _said(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error!s:.200}")
 
 
 def step_files(place: Place, folder: str) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,18 @@ def test_a_folder_without_one_is_said(tmp_path: Path) -> None:
         find_archives(tmp_path)
     with pytest.raises(ArchiveError, match="run: no archive"):
         find_archives(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link"])
+def test_a_manifest_that_is_no_file_hides_no_archive(tmp_path: Path, kind: str) -> None:
+    good = archive(tmp_path / "good" / "gradcam")
+    for folder in (tmp_path, tmp_path / "bad"):
+        (folder / "steps").mkdir(parents=True)
+        manifest = folder / "manifest.json"
+        if kind == "pipe":
+            os.mkfifo(manifest)
+        elif kind == "folder":
+            manifest.mkdir()
+        else:
+            manifest.symlink_to(folder / "nowhere")
+    assert find_archives(tmp_path) == [good]
