@@ -6,8 +6,8 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,40 +21,92 @@ _LONGEST_HEADER = 1000
 _PART = 2**20
 
 
-def read_npz(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Reads a ``.npz`` file of plain numbers that may come from anyone.
+class Npz(Mapping[str, npt.NDArray[Any]]):
+    """The arrays of a ``.npz`` file, each read from the file when it is asked for, and not kept.
+
+    Attributes:
+        meta: The JSON object that the file holds in its array ``meta``, which is not among the arrays.
+        size: Bytes of the whole file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size = file.seek(0, io.SEEK_END)
+        self._zip = zipfile.ZipFile(file)
+        members = self._zip.infolist()
+        if sum(member.file_size for member in members) > room(self.size):
+            raise ValueError(f"expands to far more than the {self.size} bytes that it has")
+        if sum(member.compress_size for member in members) > self.size:
+            raise ValueError("its members overlap")
+        for member in members:
+            name = _name(member)
+            # Parsed, text takes a multiple of its bytes.
+            most = min(_DEFLATE * member.compress_size, room(self.size, _META_ROOM if name == "meta" else None))
+            if member.file_size > most:
+                raise ValueError(f"{name[:40]!r} claims {member.file_size} bytes, more than it can have")
+        self._members = {_name(member): member for member in members}
+        stated = json.loads(checked(self["meta"], "meta", "uint8", (1,)).tobytes())
+        if not isinstance(stated, dict):
+            raise TypeError(f"'meta' is a {type(stated).__name__}, expected an object")
+        self.meta: dict[str, Any] = stated
+        del self._members["meta"]
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        member = self._members[name]
+        with self._zip.open(member) as stream:
+            return _array(stream, member.file_size)
+
+    # Mapping's own would read the array to find out.
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+
+def open_npz(source: bytes | BinaryIO) -> Npz:
+    """Opens a ``.npz`` file of plain numbers that may come from anyone, and reads its directory and ``meta``.
 
     Nothing is allocated before the zip's directory, the array's header and the file's own size have agreed on how much
     it is; ``np.load`` trusts each of them, and reads members that are no arrays.
 
     Args:
+        source: The whole file, or an open one that can seek and stays open while arrays are read.
+
+    Returns:
+        The arrays by name. Asking for one reads its bytes only.
+
+    Raises:
+        Exception: Of many kinds, where the bytes are broken; so does asking for an array.
+
+    Example::
+
+        with open("step.npz", "rb") as file:
+            scale = open_npz(file)["scale0"]
+    """
+    return Npz(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def read_npz(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Reads all arrays of a ``.npz`` file at once, with the same care as :func:`open_npz`.
+
+    Args:
         data: The whole file.
 
     Returns:
-        The arrays by name, and what stands as JSON in the one called ``meta``.
+        The arrays by name, and the JSON object in the one called ``meta``.
 
     Raises:
         Exception: Of many kinds, where the bytes are broken.
     """
-    arrays = {}
-    with zipfile.ZipFile(io.BytesIO(data)) as file:
-        members = file.infolist()
-        if sum(member.file_size for member in members) > room(len(data)):
-            raise ValueError(f"expands to far more than the {len(data)} bytes that it has")
-        if sum(member.compress_size for member in members) > len(data):
-            raise ValueError("its parts lie upon each other")
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            # Parsed, text takes a multiple of its bytes.
-            most = min(_DEFLATE * member.compress_size, room(len(data), _META_ROOM if name == "meta" else None))
-            if member.file_size > most:
-                raise ValueError(f"{name[:40]!r} claims {member.file_size} bytes, more than it can have")
-            with file.open(member) as stream:
-                arrays[name] = _array(stream, member.file_size)
-    stated = json.loads(checked(arrays.pop("meta"), "meta", "uint8", (1,)).tobytes())
-    if not isinstance(stated, dict):
-        raise TypeError(f"'meta' is a {type(stated).__name__}, expected an object")
-    return arrays, stated
+    file = open_npz(data)
+    return dict(file), file.meta
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    return member.filename.removesuffix(".npy")
 
 
 def room(size: int, floor: int | None = None) -> int:

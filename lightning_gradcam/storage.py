@@ -6,10 +6,12 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -21,6 +23,8 @@ except ImportError:  # Windows
 
 # Seconds to wait for another process's lock.
 _LOCK_PATIENCE = 60.0
+# Bytes that one request to an object store asks for at least: a step file takes a few requests and not a few dozen.
+_BLOCK = 2**18
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]")
 
 
@@ -46,9 +50,37 @@ class Storage:
 
         Raises:
             FileNotFoundError: There is no such file.
+            OSError: It can't be read, or is no regular file.
         """
+        if self._local:
+            with self.open(name) as file:
+                return file.read()
         data: bytes = self._files.cat_file(f"{self._path}/{name}")
         return data
+
+    def open(self, name: str) -> BinaryIO:
+        """Opens the file for reading; only the parts that are asked for are read, from URLs in blocks of 256 KiB.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            OSError: It can't be read, or is no regular file.
+        """
+        path = f"{self._path}/{name}"
+        if not self._local:
+            remote: BinaryIO = self._files.open(path, "rb", block_size=_BLOCK)
+            return remote
+        # A FIFO or a device could keep a reader waiting for ever: not even opening one may wait.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            if not stat.S_ISREG(mode):
+                raise OSError(errno.EINVAL, f"it is a {_kind(mode)} and no regular file", path)
+            return os.fdopen(handle, "rb")
+        except BaseException:
+            os.close(handle)
+            raise
 
     def write(self, name: str, data: bytes) -> None:
         """Writes the whole file or nothing: whoever reads meanwhile sees the old content or the new one."""
@@ -108,6 +140,11 @@ class Storage:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+    return kinds.get(stat.S_IFMT(mode), "special file")
 
 
 def _lock(handle: int) -> bool:

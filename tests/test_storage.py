@@ -50,6 +50,28 @@ def test_missing_file_is_a_file_not_found_error(root: str) -> None:
         Storage(root).read("a.bin")
 
 
+def test_an_open_file_can_be_read_in_parts(root: str) -> None:
+    storage = Storage(root)
+    storage.write("deep/a.bin", b"0123456789")
+    with storage.open("deep/a.bin") as file:
+        assert file.seek(0, os.SEEK_END) == 10
+        file.seek(4)
+        assert file.read(2) == b"45"
+    with pytest.raises(FileNotFoundError):
+        storage.open("deep/b.bin")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_what_could_keep_a_reader_waiting_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    (tmp_path / "folder").mkdir()
+    for read in (Storage(tmp_path).read, Storage(tmp_path).open):
+        with pytest.raises(OSError, match=r"it is a FIFO and no regular file: '.*/a'"):
+            read("a")
+        with pytest.raises(IsADirectoryError):
+            read("folder")
+
+
 def test_names_are_sorted_and_those_of_the_folder_alone(root: str) -> None:
     storage = Storage(root)
     for name in ("steps/b", "steps/a", "steps/deep/c", "other"):

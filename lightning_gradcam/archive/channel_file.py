@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from lightning_gradcam.channels import ChannelKind, ChannelRecord
-from lightning_gradcam.npz import checked, is_whole, read_npz, text, texts
+from lightning_gradcam.npz import checked, is_whole, open_npz, text, texts
 from lightning_gradcam.record import FloatArray
 
 SCHEMA = 1
@@ -38,20 +38,28 @@ def packed(record: ChannelRecord) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(data: bytes) -> ChannelRecord:
-    """Reads what :func:`packed` gave; broken bytes raise whatever they make zip, NumPy and JSON raise."""
-    file, meta = read_npz(data)
+def unpacked(source: bytes | BinaryIO, only: str | None = None) -> ChannelRecord:
+    """Reads what :func:`packed` gave; broken bytes raise whatever they make zip, NumPy and JSON raise.
+
+    Args:
+        source: The file's bytes, or the open file, of which only the parts that are needed are read.
+        only: The one layer to read; ``None``: all.
+    """
+    file = open_npz(source)
+    meta = file.meta
     if meta["schema"] != SCHEMA:
         raise ValueError(f"it has schema {meta['schema']!r:.40}, this version reads {SCHEMA}")
     if not (is_whole(meta["epoch"]) and is_whole(meta["step"])):
         raise TypeError("its epoch and step are no whole numbers")
     layers = texts(meta, "layers")
     if len(set(layers)) < len(layers):
-        raise ValueError("a layer stands in it twice")
+        raise ValueError("it holds a layer twice")
     channels: dict[str, FloatArray] = {}
     chosen: dict[str, tuple[int, ...]] = {}
     numbers: dict[str, Mapping[str, FloatArray]] = {}
     for place, (layer, places, listed) in enumerate(zip(layers, meta["chosen"], meta["numbers"], strict=True)):
+        if only is not None and layer != only:
+            continue
         shares = checked(file[f"map{place}"], f"map{place}", "float16", (4, 5)).astype(np.float32)
         scale = checked(file[f"scale{place}"], f"scale{place}", "float32", (2,))
         if scale.shape != shares.shape[:2]:

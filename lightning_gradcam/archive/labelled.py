@@ -27,9 +27,9 @@ def numbers_of(archive: Archive, key: CamKey) -> dict[str, FloatArray]:
     """
     count = len(archive.steps)
     found: dict[str, FloatArray] = {}
-    last = archive.record(count - 1) if count else None
+    last = archive.record(count - 1, keys=[key]) if count else None
     for row in range(count):
-        record = archive.record(row)
+        record = archive.record(row, keys=[key])
         stats = {
             **record.numbers.get(key, {}),
             "score": record.scores[key.target],

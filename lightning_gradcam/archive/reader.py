@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from lightning_gradcam.archive import channel_file
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
-from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked
+from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked, unpacked_maps
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.errors import ArchiveError, did_you_mean
@@ -131,13 +131,14 @@ class Archive:
         Raises:
             ArchiveError: The layer, method or target is not in the archive, or a step's file is damaged.
         """
+        self._check_cams()
         key = self._key(layer, method, target)
         files = self._files()
         shape = (len(self.probes), *(self._shape(layer, key.method) or ()))
         # Not before the first file has turned out to be as large as the manifest says.
         stacked = np.zeros((0, *shape), np.float32)
         for row, (*_, file) in enumerate(files):
-            maps = self._read(file).maps.get(key)
+            maps = self._unpacked(file, lambda opened: unpacked_maps(opened, key))
             if maps is None or maps.shape != shape:
                 came = "nothing" if maps is None else list(maps.shape)
                 raise ArchiveError(f"archive: {file} holds {came} for {tuple(key)}, expected {list(shape)}")
@@ -214,7 +215,7 @@ class Archive:
             shape.insert(0, len(self.probes))
         stacked = []
         for *_, file in self._files():
-            found = self._channels_in(file).channels.get(layer)
+            found = self._channels_in(file, layer).channels.get(layer)
             if found is None or list(found.shape) != shape:
                 came = "nothing" if found is None else list(found.shape)
                 raise ArchiveError(f"archive: {file} holds {came} for {layer!r}, expected {shape}")
@@ -236,16 +237,24 @@ class Archive:
         """Returns everything of one logged step, of whatever kind the archive is."""
         return self.record(index) if self.manifest.kind == "cams" else self.channel_record(index)
 
-    def record(self, index: int) -> CamRecord:
-        """Returns everything of one logged step.
+    def record(self, index: int, *, keys: Collection[CamKey] | None = None) -> CamRecord:
+        """Returns everything of one logged step, or of some of its maps.
 
         Args:
             index: Its place in :attr:`steps`, as they were last asked for; negative counts from the end.
+            keys: Maps to read, with their numbers and gradients; those of other keys are not read and absent from the
+                record. Default: all.
 
         Raises:
-            ArchiveError: There is no such step, this is no archive of CAMs, or the step's file is damaged.
+            ArchiveError: There is no such step or key, this is no archive of CAMs, or the step's file is damaged.
+
+        Example::
+
+            archive.record(-1, keys=[CamKey("network.relu3", "gradcam", "predicted")])
         """
-        return self._read(self._file(index))
+        self._check_cams()
+        chosen = None if keys is None else [self._key(*key) for key in keys]
+        return self._unpacked(self._file(index), lambda opened: unpacked(opened, chosen))
 
     def _file(self, index: int) -> str:
         # Listed anew for each, the folder would be read as many times as it has files by whoever goes through them.
@@ -282,24 +291,24 @@ class Archive:
         self._listed = sorted((*place, name) for name, place in names if place is not None)
         return self._listed
 
-    def _read(self, file: str) -> CamRecord:
+    def _check_cams(self) -> None:
         if self.manifest.kind != "cams":
             raise ArchiveError(
                 f"archive: {self.path!r} holds {self.manifest.kind} and no CAMs; ask it for channels(layer)"
             )
-        return self._unpacked(file, unpacked)
 
-    def _channels_in(self, file: str) -> ChannelRecord:
+    def _channels_in(self, file: str, layer: str | None = None) -> ChannelRecord:
         if self.manifest.kind == "cams":
             raise ArchiveError(
                 f"archive: {self.path!r} holds CAMs and no channels; ask it for maps(layer), or open the folder of a"
                 " FeatureMapCallback or FilterPatternCallback"
             )
-        return self._unpacked(file, channel_file.unpacked)
+        return self._unpacked(file, lambda opened: channel_file.unpacked(opened, layer))
 
-    def _unpacked(self, file: str, read: Callable[[bytes], R]) -> R:
+    def _unpacked(self, file: str, read: Callable[[BinaryIO], R]) -> R:
         try:
-            return read(self._storage.read(f"{STEPS}/{file}"))
+            with self._storage.open(f"{STEPS}/{file}") as opened:
+                return read(opened)
         except Exception as error:
             raise ArchiveError(
                 f"archive: {self.path}/{STEPS}/{file} is damaged ({type(error).__name__}: {error!s:.200}); delete that"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from lightning_gradcam.cams import CamKey
-from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
-from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord
+from lightning_gradcam.npz import Npz, checked, is_whole, open_npz, room, text, texts
+from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.slopes import DTYPES, EDGES, GradientSummary, NumPyArray
 from lightning_gradcam.targets import ScoreKind
 
@@ -74,17 +74,27 @@ def packed(record: CamRecord) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(data: bytes) -> CamRecord:
-    """Reads what :func:`packed` gave; broken bytes raise whatever they make zip, NumPy and JSON raise."""
-    file, meta = read_npz(data)
-    if meta["schema"] != SCHEMA:
-        raise ValueError(f"it has schema {meta['schema']!r:.40}, this version reads {SCHEMA}")
-    if not (is_whole(meta["epoch"]) and is_whole(meta["step"])):
-        raise TypeError("its epoch and step are no whole numbers")
+def unpacked(source: bytes | BinaryIO, keys: Collection[CamKey] | None = None) -> CamRecord:
+    """Reads what :func:`packed` gave; broken bytes raise whatever they make zip, NumPy and JSON raise.
+
+    Args:
+        source: The file's bytes, or the open file, of which only the parts that are needed are read.
+        keys: Maps to read, with their numbers and gradients; ``None``: all.
+
+    Raises:
+        KeyError: One of the keys is not in the file.
+    """
+    file, places = _opened(source)
+    meta = file.meta
+    if keys is not None:
+        if missing := [key for key in keys if key not in places]:
+            raise KeyError(f"it has no maps of {tuple(missing[0])!r:.200}")
+        places = {key: place for key, place in places.items() if key in keys}
     ids, names = texts(meta, "probe_ids"), texts(meta, "targets")
     explained = [_pair(key) for key in meta.get("gradients", ())]
-    if len(explained) * len(ids) * 16 * len(EDGES) > room(len(data)):
+    if len(explained) * len(ids) * 16 * len(EDGES) > room(file.size):
         raise ValueError(f"histograms of {len(explained)} gradients and {len(ids)} probes are more than it can have")
+    read = {(key.layer, key.target) for key in places}
 
     def numbers(name: str, dtype: str) -> Any:
         values = checked(file[name], name, dtype, (1,))
@@ -94,14 +104,8 @@ def unpacked(data: bytes) -> CamRecord:
 
     maps: dict[CamKey, Any] = {}
     measured: dict[CamKey, Mapping[str, Any]] = {}
-    for place, key in enumerate(meta["keys"]):
-        layer, method, target = texts({"key": key}, "key")
-        shares = checked(file[f"map{place}"], f"map{place}", "float16", range(2, 6)).astype(np.float32)
-        if len(shares) != len(ids):
-            raise ValueError(f"'map{place}' has {len(shares)} entries for {len(ids)} probes")
-        scale = numbers(f"scale{place}", "float32").reshape(-1, *[1] * (shares.ndim - 1))
-        with np.errstate(over="ignore", invalid="ignore"):
-            maps[CamKey(layer, method, target)] = np.multiply(shares, scale, out=shares)
+    for key, place in places.items():
+        maps[key] = _maps(file, place, len(ids))
         if f"numbers{place}" in file:
             stats = texts({"numbers": meta["numbers"][place]}, "numbers")
             values = checked(file[f"numbers{place}"], f"numbers{place}", "float32", (2,))
@@ -109,7 +113,7 @@ def unpacked(data: bytes) -> CamRecord:
                 raise ValueError(
                     f"'numbers{place}' is {list(values.shape)} for {len(stats)} names and {len(ids)} probes"
                 )
-            measured[CamKey(layer, method, target)] = MappingProxyType(dict(zip(stats, values, strict=True)))
+            measured[key] = MappingProxyType(dict(zip(stats, values, strict=True)))
     return CamRecord(
         epoch=meta["epoch"],
         step=meta["step"],
@@ -131,9 +135,46 @@ def unpacked(data: bytes) -> CamRecord:
         numbers=MappingProxyType(measured),
         **_likeliest(file, len(ids)),
         gradients=MappingProxyType(
-            {key: _unpacked_summary(file, str(place), len(ids)) for place, key in enumerate(explained)}
+            {
+                key: _unpacked_summary(file, str(place), len(ids))
+                for place, key in enumerate(explained)
+                if keys is None or key in read
+            }
         ),
     )
+
+
+def unpacked_maps(source: bytes | BinaryIO, key: CamKey) -> FloatArray | None:
+    """Reads one key's maps and nothing else of a step file, or returns ``None`` where it has none of that key."""
+    file, places = _opened(source)
+    return _maps(file, places[key], len(texts(file.meta, "probe_ids"))) if key in places else None
+
+
+def _opened(source: bytes | BinaryIO) -> tuple[Npz, dict[CamKey, int]]:
+    """Opens a step file; returns also the place of each key, which is in the names of its arrays."""
+    file = open_npz(source)
+    meta = file.meta
+    if meta["schema"] != SCHEMA:
+        raise ValueError(f"it has schema {meta['schema']!r:.40}, this version reads {SCHEMA}")
+    if not (is_whole(meta["epoch"]) and is_whole(meta["step"])):
+        raise TypeError("its epoch and step are no whole numbers")
+    places: dict[CamKey, int] = {}
+    for place, key in enumerate(meta["keys"]):
+        layer, method, target = texts({"key": key}, "key")
+        places[CamKey(layer, method, target)] = place
+    return file, places
+
+
+def _maps(file: Npz, place: int, count: int) -> FloatArray:
+    shares: FloatArray = checked(file[f"map{place}"], f"map{place}", "float16", range(2, 6)).astype(np.float32)
+    if len(shares) != count:
+        raise ValueError(f"'map{place}' has {len(shares)} entries for {count} probes")
+    scale = checked(file[f"scale{place}"], f"scale{place}", "float32", (1,))
+    if len(scale) != count:
+        raise ValueError(f"'scale{place}' has {len(scale)} entries for {count} probes")
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.multiply(shares, scale.reshape(-1, *[1] * (shares.ndim - 1)), out=shares)
+    return shares
 
 
 def _likeliest(file: Mapping[str, NumPyArray], samples: int) -> dict[str, NumPyArray]:

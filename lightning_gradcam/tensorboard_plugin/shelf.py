@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from lightning_gradcam.archive import Archive, Manifest
 from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked
@@ -182,6 +184,9 @@ class _Unlinked(Storage):
 
     def read(self, name: str) -> bytes:
         return self._place.read(self._folder, name)
+
+    def open(self, name: str) -> BinaryIO:
+        return io.BytesIO(self.read(name))
 
     def names(self, folder: str) -> list[str]:
         inside = self._place.entries("/".join(filter(None, (self._folder, folder))))

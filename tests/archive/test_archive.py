@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 
 from lightning_gradcam import Archive, ArchiveError, CamKey, CamRecord, LightningGradCAMError, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter, Manifest
+from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.storage import Storage
 
 Array = npt.NDArray[np.float32]
@@ -253,6 +254,74 @@ def test_archive_without_steps_opens_and_has_none(root: str) -> None:
     assert archive.maps("conv2", relu=False).dtype == np.float32
     with pytest.raises(ArchiveError, match="index: got -1; the archive has 0 steps"):
         archive.record(-1)
+
+
+def test_a_record_of_some_maps_has_those_alone(root: str) -> None:
+    started(f"{root}/gradcam", 10, 20)
+    archive = Archive.open(f"{root}/gradcam")
+    keys = [CamKey("conv2", "mean", "3"), CamKey("conv1", "gradcam", "predicted")]
+    read = archive.record(1, keys=keys)
+    assert list(read.maps) == keys[::-1]
+    for key in keys:
+        np.testing.assert_array_equal(read.maps[key], archive.maps(*key, relu=False)[1])
+    np.testing.assert_array_equal(read.scores["3"], archive.record(1).scores["3"])
+    assert archive.record(1, keys=[]).maps == {}
+    with pytest.raises(ArchiveError, match="layer: 'conv3' is not in this archive"):
+        archive.record(1, keys=[CamKey("conv3", "mean", "3")])
+
+
+class CountingStorage(Storage):
+    """Counts the bytes that are read of step files."""
+
+    count = 0
+
+    def open(self, name: str) -> BinaryIO:
+        storage, whole = self, super().open(name)
+
+        class Counting(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                found = super().read(size)
+                storage.count += len(found)
+                return found
+
+        return Counting(whole.read())
+
+    def read(self, name: str) -> bytes:
+        data = super().read(name)
+        self.count += len(data) if name.startswith("steps/") else 0
+        return data
+
+
+def test_what_asks_for_one_map_reads_that_maps_bytes(tmp_path: Path) -> None:
+    layers = tuple(f"l{place}" for place in range(40))
+    shapes = {layer: [30, 30] for layer in layers}
+    stated = manifest(layers=layers, methods=("mean",), targets=("3",), map_shapes=shapes)
+    writer, _ = ArchiveWriter.start(str(tmp_path / "a"), stated, probe_set())
+    maps = {CamKey(layer, "mean", "3"): np.full((COUNT, 30, 30), i, np.float32) for i, layer in enumerate(layers)}
+    for step in (10, 20):
+        writer.append(dataclasses.replace(record(step), maps=maps))
+    most = sum(path.stat().st_size for path in (tmp_path / "a" / "steps").iterdir()) / 10
+    storage = CountingStorage(tmp_path / "a")
+    archive = Archive(storage, stated)
+    assert (archive.maps("l7") == 7).all()
+    assert COUNT * 30 * 30 * 2 * 2 < storage.count < most
+    storage.count = 0
+    # Of the last step twice: every step is compared with it.
+    assert archive.numbers("l7")["drift_to_last"].shape == (2, COUNT)
+    assert storage.count < 1.5 * most
+
+
+def test_what_asks_for_one_layers_channels_reads_that_layers_bytes(tmp_path: Path) -> None:
+    layers = tuple(f"l{place}" for place in range(40))
+    shapes = {layer: [2, 30, 30] for layer in layers}
+    stated = manifest(kind="features", layers=layers, methods=(), targets=(), map_shapes=shapes)
+    writer, _ = ArchiveWriter.start(str(tmp_path / "a"), stated, probe_set())
+    shown = {layer: np.full((COUNT, 2, 30, 30), place, np.float32) for place, layer in enumerate(layers)}
+    writer.append(ChannelRecord(0, 10, "fit", "features", tuple("abcd"), shown, dict.fromkeys(layers, (0, 1))))
+    storage = CountingStorage(tmp_path / "a")
+    assert (Archive(storage, stated).channels("l7") == 7).all()
+    (step,) = (tmp_path / "a" / "steps").iterdir()
+    assert COUNT * 2 * 30 * 30 * 2 < storage.count < step.stat().st_size / 10
 
 
 @pytest.mark.parametrize("index", [2, -3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -12,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gradcam import CamRecord, compute_cams
-from lightning_gradcam.archive.step_file import packed, unpacked
+from lightning_gradcam import CamKey, CamRecord, compute_cams
+from lightning_gradcam.archive.step_file import packed, unpacked, unpacked_maps
 from lightning_gradcam.slopes import DTYPES, EDGES, GradientSummary, summarised
 from tests.conftest import TinyNet
 
@@ -142,3 +143,45 @@ def test_a_small_file_does_not_claim_many_histograms() -> None:
 
     with pytest.raises(ValueError, match="histograms of 50000 gradients and 3 probes are more than it can have"):
         unpacked(changed(packed(record()), claim))
+
+
+class Counting(io.BytesIO):
+    """Counts the bytes that are read."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        self.count += len(found)
+        return found
+
+
+def test_one_maps_bytes_are_read_and_no_others() -> None:
+    wanted = record()
+    place = CamKey("conv1", "gradcam", "predicted")
+    maps = {place._replace(layer=f"l{i}"): np.full((3, 40, 40), i + 1, np.float32) for i in range(40)}
+    data = packed(dataclasses.replace(wanted, maps=maps))
+    key = place._replace(layer="l25")
+    reads: list[Callable[[Counting], Any]] = [
+        lambda file: unpacked_maps(file, key),
+        lambda file: unpacked(file, [key]).maps[key],
+    ]
+    for read in reads:
+        file = Counting(data)
+        found = read(file)
+        np.testing.assert_array_equal(found, maps[key])
+        assert found.nbytes // 2 < file.count < len(data) / 10
+    assert unpacked_maps(data, key._replace(layer="l40")) is None
+    with pytest.raises(KeyError, match="it has no maps of"):
+        unpacked(data, [key, key._replace(layer="l40")])
+
+
+def test_of_chosen_keys_maps_numbers_and_gradients_are_read() -> None:
+    wanted = record()
+    key = list(wanted.maps)[2]
+    numbers = {each: {"drift": np.full(3, place, np.float32)} for place, each in enumerate(wanted.maps)}
+    found = unpacked(packed(dataclasses.replace(wanted, numbers=numbers)), [key])
+    assert list(found.maps) == list(found.numbers) == [key]
+    np.testing.assert_array_equal(found.numbers[key]["drift"], 2)
+    assert list(found.gradients) == [(key.layer, key.target)]
+    np.testing.assert_array_equal(found.scores["2"], wanted.scores["2"])
