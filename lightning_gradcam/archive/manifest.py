@@ -64,7 +64,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes, place: str) -> Manifest:
-        """Reads a manifest's bytes; ``place`` is what errors call its folder.
+        """Reads a manifest's bytes; ``place`` is what errors call its folder. Unknown entries are ignored.
 
         Raises:
             ArchiveError: It is damaged or of another schema.
@@ -76,8 +76,8 @@ class Manifest:
                     f"archive: {place!r} has schema {values['schema']!r:.40}, this version reads {SCHEMA}; install the"
                     " version that wrote it"
                 )
-            if strange := set(values) - {field.name for field in fields(cls)}:
-                raise ValueError(f"it has the entry {min(strange)!r:.80}, which this version does not know")
+            # Later versions may add entries; a change that this one would misread comes with another schema.
+            values = {field.name: values[field.name] for field in fields(cls) if field.name in values}
             texts_of = {name: text(values, name) for name in ("run", "name", "score", "fingerprint")}
             created = text(values, "created") if "created" in values else ""
             lists = {name: texts(values, name) for name in ("layers", "methods", "targets")}
