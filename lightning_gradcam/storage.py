@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -26,6 +26,18 @@ _LOCK_PATIENCE = 60.0
 # Bytes that one request to an object store asks for at least: a step file takes a few requests and not a few dozen.
 _BLOCK = 2**18
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]")
+
+
+class Stamp(NamedTuple):
+    """A file's state.
+
+    Attributes:
+        prompt: Opening it does not wait for anybody: it is no FIFO, socket or device.
+        state: What changes with its content.
+    """
+
+    prompt: bool
+    state: object
 
 
 class Storage:
@@ -103,6 +115,22 @@ class Storage:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
+    def stamp(self, name: str) -> Stamp | None:
+        """Returns the file's state without reading or opening it, or ``None`` where there is no such file.
+
+        Two stamps are equal where the file was not replaced or changed in between.
+        """
+        path = f"{self._path}/{name}"
+        try:
+            if not self._local:
+                self._files.invalidate_cache()
+                return Stamp(True, self._files.ukey(path))
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        mode = stat.S_IFMT(found.st_mode)
+        return Stamp(mode in (stat.S_IFREG, stat.S_IFDIR), (found.st_ino, found.st_mtime_ns, found.st_size, mode))
+
     def remove(self, name: str) -> None:
         """Deletes one file."""
         self._files.rm_file(f"{self._path}/{name}")
@@ -126,7 +154,9 @@ class Storage:
             until = time.monotonic() + _LOCK_PATIENCE
             while not _lock(handle):
                 if time.monotonic() > until:
-                    raise TimeoutError(errno.ETIMEDOUT, "another process does not give the folder free", self._path)
+                    raise TimeoutError(
+                        errno.ETIMEDOUT, "another process still holds the lock on this folder", self._path
+                    )
                 time.sleep(0.02)
             yield
         finally:
@@ -134,8 +164,10 @@ class Storage:
 
     def names(self, folder: str) -> list[str]:
         """Returns the sorted names of what is in a sub-folder; none where it does not exist."""
-        self._files.invalidate_cache()
         try:
+            if self._local:
+                return sorted(os.listdir(f"{self._path}/{folder}"))
+            self._files.invalidate_cache()
             found = self._files.ls(f"{self._path}/{folder}", detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []

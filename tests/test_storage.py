@@ -61,10 +61,28 @@ def test_an_open_file_can_be_read_in_parts(root: str) -> None:
         storage.open("deep/b.bin")
 
 
+def test_a_stamp_changes_with_the_file_alone(root: str) -> None:
+    storage = Storage(root)
+    assert storage.stamp("a/b") is None
+    storage.write("a", b"1")
+    assert storage.stamp("a/b") is None
+    first = storage.stamp("a")
+    assert first is not None
+    assert first.prompt
+    storage.write("b", b"1")
+    storage.read("a")
+    assert Storage(root).stamp("a") == first
+    storage.write("a", b"1")
+    assert storage.stamp("a") != first
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
 def test_what_could_keep_a_reader_waiting_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
     (tmp_path / "folder").mkdir()
+    stamp = Storage(tmp_path).stamp("a")
+    assert stamp is not None
+    assert not stamp.prompt
     for read in (Storage(tmp_path).read, Storage(tmp_path).open):
         with pytest.raises(OSError, match=r"it is a FIFO and no regular file: '.*/a'"):
             read("a")

@@ -36,6 +36,7 @@ class Archive:
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self._storage = storage
+        self._names: list[str] = []
         self._listed: list[tuple[int, int, int, str]] = []
         self.manifest = manifest
 
@@ -287,8 +288,12 @@ class Archive:
         return own if own is not None or f"{MODEL}/{method}" in shapes else shapes.get(layer)
 
     def _files(self) -> list[tuple[int, int, int, str]]:
-        names = [(name, parse_step_file_name(name)) for name in self._storage.names(STEPS)]
-        self._listed = sorted((*place, name) for name, place in names if place is not None)
+        names = self._storage.names(STEPS)
+        # Most listings find nothing new, and taking thousands of names apart takes longer than listing them.
+        if names != self._names:
+            places = [(name, parse_step_file_name(name)) for name in names]
+            self._listed = sorted((*place, name) for name, place in places if place is not None)
+            self._names = names
         return self._listed
 
     def _check_cams(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,10 @@ from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord
-from lightning_gradcam.storage import Storage
+from lightning_gradcam.storage import Stamp, Storage
+
+# Seconds between two looks at a manifest that is no regular file.
+_POLL = 0.05
 
 
 class ArchiveWriter(Archive):
@@ -22,6 +26,8 @@ class ArchiveWriter(Archive):
 
     # How many files each step and epoch have; the folder is listed once and not at every step.
     _written: Counter[tuple[int, int]] | None = None
+    # The manifest's state when it was last read and found to be this run's.
+    _owned: Stamp | None = None
 
     @classmethod
     def start(
@@ -110,8 +116,11 @@ class ArchiveWriter(Archive):
     def append(self, record: CamRecord | ChannelRecord) -> None:
         """Writes one step's maps or channels; never over another's: two validations can share a step.
 
+        As long as the manifest is there but is no regular file, it waits, as it would for a disk that does not answer:
+        call it from a thread for which somebody has limited patience.
+
         Raises:
-            ArchiveError: The folder is this run's no more.
+            ArchiveError: The folder no longer belongs to this run.
         """
         self._check_owner()
         if self._written is None:
@@ -123,6 +132,10 @@ class ArchiveWriter(Archive):
 
     def _check_owner(self) -> None:
         # Steps without a manifest could not be opened, and beside another run's manifest they would pass for its own.
+        while (stamp := self._storage.stamp(MANIFEST)) is not None and not stamp.prompt:
+            time.sleep(_POLL)
+        if stamp is not None and stamp == self._owned:
+            return
         try:
             owner = Archive.open(self.path).manifest.run
         except ArchiveError as error:
@@ -135,6 +148,8 @@ class ArchiveWriter(Archive):
                 f"archive: {self.path!r} was taken over by another run ({owner}) that began at the same moment, and is"
                 " not written to; give each run a log directory or version of its own"
             )
+        # Taken before reading: whatever replaced the manifest since then has another one.
+        self._owned = stamp
 
     def discard(self) -> None:
         """Deletes the steps and the manifest; the folder is then nobody's."""
@@ -147,7 +162,7 @@ class ArchiveWriter(Archive):
         for later, _, _, file in self._files():
             if later > step:
                 self._storage.remove(f"{STEPS}/{file}")
-        self._listed = []
+        self._names, self._listed = [], []
 
 
 def _copy_steps(storage: Storage, manifest: Manifest, parent: Mapping[str, Any]) -> str | None:

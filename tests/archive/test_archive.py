@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import threading
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import torch
 
 from lightning_gradcam import Archive, ArchiveError, CamKey, CamRecord, LightningGradCAMError, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter, Manifest
+from lightning_gradcam.archive.step_file import parse_step_file_name
 from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.storage import Storage
 
@@ -597,6 +599,71 @@ def test_own_folder_with_another_configuration_is_refused_by_what_changed(
 
 def test_name_and_versions_may_differ() -> None:
     assert manifest().differences(manifest("other", name="x", versions={"torch": "1"}, parent={"run": "y"})) == []
+
+
+def test_whose_folder_it_is_is_read_again_only_where_the_manifest_changed(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = started(f"{root}/a", 10)
+    read: list[str] = []
+    reading = Storage.read
+
+    def watched(self: Storage, name: str) -> bytes:
+        read.append(name)
+        return reading(self, name)
+
+    monkeypatch.setattr(Storage, "read", watched)
+    for step in (20, 30):
+        writer.append(record(step))
+    assert read == []
+    Storage(f"{root}/a").write("manifest.json", writer.manifest.to_bytes())
+    for step in (40, 50):
+        writer.append(record(step))
+    assert read == ["manifest.json"]
+    Storage(f"{root}/a").write("manifest.json", manifest("second").to_bytes())
+    for _ in range(2):
+        with pytest.raises(ArchiveError, match=r"taken over by another run \(second\)"):
+            writer.append(record(60))
+    assert writer.steps == (10, 20, 30, 40, 50)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("steps", [(), (10,)], ids=["at the first step", "later"])
+def test_a_manifest_that_could_not_be_opened_is_waited_for(tmp_path: Path, steps: tuple[int, ...]) -> None:
+    """A FIFO behaves as a network disk that does not answer: who opens it waits for ever."""
+    writer = started(tmp_path / "a", *steps)
+    path, aside = tmp_path / "a" / "manifest.json", tmp_path / "manifest.json"
+    path.rename(aside)
+    os.mkfifo(path)
+    waiting = threading.Thread(target=writer.append, args=(record(20, 1),), daemon=True)
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    assert writer.steps == steps
+    with pytest.raises(ArchiveError, match="can't be read .*FIFO and no regular file"):
+        Archive.open(tmp_path / "a")
+    aside.replace(path)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert Archive.open(tmp_path / "a").steps == (*steps, 20)
+
+
+def test_names_of_steps_are_taken_apart_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = started(tmp_path / "a", 10, 20)
+    parsed: list[str] = []
+
+    def watched(name: str) -> tuple[int, int, int] | None:
+        parsed.append(name)
+        return parse_step_file_name(name)
+
+    monkeypatch.setattr("lightning_gradcam.archive.reader.parse_step_file_name", watched)
+    for _ in range(5):
+        assert archive.steps == (10, 20)
+        assert archive.record(-1).step == 20
+    assert len(parsed) <= 2
+    archive.append(record(30, 2))
+    assert archive.steps == (10, 20, 30)
+    assert len(parsed) <= 5
 
 
 # ---- taking over a parent's steps
