@@ -115,6 +115,35 @@ class Storage:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
+    def link(self, name: str, source: Storage, theirs: str) -> bool:
+        """Makes another folder's file appear in this one without copying it, where both are on one local disk.
+
+        Both names then share their content for good: only for files that nobody changes in place. Those of
+        :meth:`write` are such files: it replaces a file as a whole, and leaves the content of the old one alone.
+
+        Args:
+            name: The file's name here.
+            source: The other folder.
+            theirs: Its name there.
+
+        Returns:
+            Whether it is here now. If not, copy it: it is on another disk or another user's, the file system has no
+            hard links, there is a file of that name here, or the other one can't be read.
+        """
+        if not (self._local and source._local):
+            return False
+        try:
+            # A link to a symbolic link might lead elsewhere from here.
+            path = os.path.realpath(f"{source._path}/{theirs}")
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                return False
+            target = Path(self._path, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, target)
+        except OSError:
+            return False
+        return True
+
     def stamp(self, name: str) -> Stamp | None:
         """Returns the file's state without reading or opening it, or ``None`` where there is no such file.
 

@@ -90,6 +90,22 @@ def test_what_could_keep_a_reader_waiting_is_refused(tmp_path: Path) -> None:
             read("folder")
 
 
+def test_a_link_is_the_file_itself_and_never_replaces_one(tmp_path: Path) -> None:
+    storage, source = Storage(tmp_path / "a"), Storage(tmp_path / "b")
+    source.write("deep/x", b"1")
+    (tmp_path / "b" / "y").symlink_to("deep/x")
+    for name in ("deep/x", "y"):
+        assert storage.link(name, source, name)
+        assert not (tmp_path / "a" / name).is_symlink()
+        assert os.path.samefile(tmp_path / "a" / name, tmp_path / "b" / "deep" / "x")
+    source.write("deep/x", b"2")
+    assert storage.read("deep/x") == b"1"
+    assert not storage.link("deep/x", source, "deep/x")
+    assert not storage.link("gone", source, "gone")
+    assert not storage.link("deep", source, "deep")
+    assert not storage.link("x", Storage("memory://none"), "x")
+
+
 def test_names_are_sorted_and_those_of_the_folder_alone(root: str) -> None:
     storage = Storage(root)
     for name in ("steps/b", "steps/a", "steps/deep/c", "other"):

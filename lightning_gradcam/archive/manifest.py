@@ -19,6 +19,7 @@ from lightning_gradcam.npz import is_whole, text, texts
 
 MANIFEST, PROBES, STEPS = "manifest.json", "probes.npz", "steps"
 _LARGEST_MAP = 2**31
+_PARENT = ("archive", "run", "step")
 Kind = Literal["cams", "features", "patterns"]
 
 
@@ -107,6 +108,8 @@ class Manifest:
             except PackageNotFoundError:  # run from a source tree, or the other Lightning is the one at work
                 continue
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        if parent is not None:
+            parent = {name: parent[name] for name in _PARENT if name in parent}
         return replace(self, parent=parent, created=now, versions=versions)
 
     def differences(self, other: Manifest) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_gradcam.archive import channel_file
@@ -28,6 +28,8 @@ class ArchiveWriter(Archive):
     _written: Counter[tuple[int, int]] | None = None
     # The manifest's state when it was last read and found to be this run's.
     _owned: Stamp | None = None
+    # The folder had a manifest of this run: its steps are in it already.
+    _continued = False
 
     @classmethod
     def start(
@@ -38,6 +40,7 @@ class ArchiveWriter(Archive):
         *,
         parent: Mapping[str, Any] | None = None,
         copy_steps: bool = True,
+        later: bool = False,
     ) -> tuple[ArchiveWriter, str | None]:
         """Creates the archive, or goes on with this run's own.
 
@@ -45,12 +48,14 @@ class ArchiveWriter(Archive):
             path: Its folder.
             manifest: What it is to say; ``parent``, date and versions are filled in here.
             probes: Written once.
-            parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, where one was resumed.
+            parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, where one was resumed;
+                :meth:`take_over` describes the entries.
             copy_steps: Training goes on from the checkpoint: take over the parent's steps up to it; in the parent's
                 own folder, later ones are deleted.
+            later: Leave the steps to a call of :meth:`take_over`, which can take long for a large archive.
 
         Returns:
-            The writer, and a remark for the user where the parent's steps could not be taken over.
+            The writer, and a remark for the user where some of the parent's steps are not in the archive.
 
         Raises:
             ArchiveError: The folder belongs to another run, or to this one with another configuration, or can't be
@@ -60,7 +65,7 @@ class ArchiveWriter(Archive):
         try:
             # Of two processes that begin at the same moment, the second is to find the manifest of the first.
             with storage.locked():
-                return cls._begin(storage, manifest, probes, parent, copy_steps)
+                return cls._begin(storage, manifest, probes, parent, copy_steps, later)
         except OSError as error:
             raise ArchiveError(
                 f"archive: {path!r} can't be written ({type(error).__name__}: {error}); give this process a folder that"
@@ -75,6 +80,7 @@ class ArchiveWriter(Archive):
         probes: ProbeSet,
         parent: Mapping[str, Any] | None,
         copy_steps: bool,
+        later: bool,
     ) -> tuple[ArchiveWriter, str | None]:
         path = storage.root
         if storage.exists(MANIFEST):
@@ -89,17 +95,62 @@ class ArchiveWriter(Archive):
                 )
             writer = cls(storage, existing)
             writer.check(manifest)
-            if parent is not None:
-                writer.rewind(int(parent["step"]))
-            return writer, None
+            writer._continued = True
+            return writer, None if parent is None or later else writer.take_over(parent)
         filled = manifest.stamped(parent)
         # Steps without a manifest are the remains of a run that was killed while it began.
         for file in filter(is_ours, storage.names(STEPS)):
             storage.remove(f"{STEPS}/{file}")
-        remark = _copy_steps(storage, filled, parent) if parent is not None and copy_steps else None
+        writer = cls(storage, filled)
+        remark = writer.take_over(parent) if parent is not None and copy_steps and not later else None
         storage.write(PROBES, probes.to_bytes())
         storage.write(MANIFEST, filled.to_bytes())
-        return cls(storage, filled), remark
+        return writer, remark
+
+    def take_over(self, parent: Mapping[str, Any]) -> str | None:
+        """Brings the archive to the state at a checkpoint: the second half of :meth:`start`, before any append.
+
+        The parent's steps up to the checkpoint become steps of this archive, as hard links where the disk allows it;
+        in the parent's own folder, those after the checkpoint are deleted.
+
+        Args:
+            parent: As :meth:`start` got it. ``archive`` is the parent's folder, ``step`` the last step that was handed
+                over when the checkpoint was written (-1: none), and ``logged``, if given, the number of steps that had
+                been handed over by then.
+
+        Returns:
+            A remark for the user where some of these steps are not in the archive.
+
+        Raises:
+            OSError: The folder can't be written.
+        """
+        last, logged = int(parent["step"]), parent.get("logged")
+        if self._continued:
+            return self.rewind(last, logged)
+        try:
+            source = Archive.open(parent["archive"])
+            files = [(step, file) for step, _, _, file in source._files() if step <= last]
+        except (ArchiveError, OSError) as error:
+            return f"the earlier steps could not be copied, the record begins here ({error})"
+        if changed := source.manifest.differences(self.manifest):
+            return f"the earlier steps stay in {source.path!r} alone: {', '.join(changed)} changed since"
+        self._written = None
+        unreadable: list[str] = []
+        for _, file in files:
+            name = f"{STEPS}/{file}"
+            # Step files are never changed in place, so that both archives can share one.
+            if self._storage.link(name, source._storage, name):
+                continue
+            try:
+                data = source._storage.read(name)
+            except Exception as error:  # object stores have exceptions of their own
+                unreadable.append(f"{file} can't be read ({error!s:.200})")
+                continue
+            self._storage.write(name, data)
+        remarks = [_missing([step for step, _ in files], last, logged)]
+        if unreadable:
+            remarks.append(f"{len(unreadable)} of {len(files)} earlier steps could not be copied: {unreadable[0]}")
+        return "; ".join(filter(None, remarks)) or None
 
     def check(self, manifest: Manifest) -> None:
         """Refuses a configuration whose maps can't stand in this archive.
@@ -156,28 +207,39 @@ class ArchiveWriter(Archive):
         self.rewind(-1)
         self._storage.remove(MANIFEST)
 
-    def rewind(self, step: int) -> None:
-        """Deletes the steps after ``step``: a run resumed from there will make them again."""
+    def rewind(self, step: int, logged: int | None = None) -> str | None:
+        """Deletes the steps after ``step``: a run resumed from there will make them again.
+
+        Args:
+            step: The last one that stays.
+            logged: How many steps had been handed over by then, where that is known.
+
+        Returns:
+            A remark for the user where some of the steps up to ``step`` were never written.
+        """
         self._written = None
-        for later, _, _, file in self._files():
-            if later > step:
+        kept = []
+        for found, _, _, file in self._files():
+            if found > step:
                 self._storage.remove(f"{STEPS}/{file}")
+            else:
+                kept.append(found)
         self._names, self._listed = [], []
+        return _missing(kept, step, logged)
 
 
-def _copy_steps(storage: Storage, manifest: Manifest, parent: Mapping[str, Any]) -> str | None:
-    try:
-        source = Archive.open(parent["archive"])
-        files = source._files()
-    except (ArchiveError, OSError) as error:
-        return f"the earlier steps could not be copied, the record begins here ({error})"
-    if changed := source.manifest.differences(manifest):
-        return f"the earlier steps stay in {source.path!r} alone: {', '.join(changed)} changed since"
-    for step, _, _, file in files:
-        if step <= int(parent["step"]):
-            try:
-                data = source._storage.read(f"{STEPS}/{file}")
-            except OSError as error:
-                return f"not all of the earlier steps could be copied: {file} can't be read ({error})"
-            storage.write(f"{STEPS}/{file}", data)
-    return None
+def _missing(steps: Sequence[int], last: int, logged: int | None) -> str | None:
+    """Says which of the steps that were handed over up to a checkpoint an archive does not have.
+
+    Args:
+        steps: Those that it has.
+        last: The last one that was handed over; -1: none was.
+        logged: How many were; ``None`` where that is not known.
+    """
+    count = max(logged or 0, len(steps))
+    if last < 0 or (last in steps and len(steps) == count):
+        return None
+    if last not in steps and len(steps) >= count - 1:
+        return f"step {last} is missing: it was not written before the process ended"
+    named = "" if last in steps else f", step {last} is missing"
+    return f"{len(steps)} of {count} logged steps were written before the process ended{named}"

@@ -709,6 +709,101 @@ def test_missing_parent_is_remarked(tmp_path: Path) -> None:
     assert writer.steps == ()
 
 
+def inodes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in (folder / "steps").iterdir()}
+
+
+def test_parents_steps_are_shared_and_either_archive_goes_on_by_itself(tmp_path: Path) -> None:
+    first = started(tmp_path / "a", 10, 20, 30)
+    parent = {"archive": str(tmp_path / "a"), "run": "first", "step": 20}
+    second = started(tmp_path / "b", run="second", parent=parent)
+    ours, theirs = inodes(tmp_path / "b"), inodes(tmp_path / "a")
+    assert len(ours) == 2
+    assert ours.items() <= theirs.items()
+    second.append(record(20, 1, seed=1))
+    second.rewind(10)
+    second.append(record(20, 1, seed=2))
+    assert first.steps == (10, 20, 30)
+    key = CamKey("conv1", "gradcam", "predicted")
+    np.testing.assert_allclose(first.record(1).maps[key], record(20).maps[key], atol=0.01)
+    first.discard()
+    assert second.record(0).step == 10
+
+
+@pytest.mark.parametrize("cause", ["no links", "there already"])
+def test_parents_steps_are_copied_where_they_can_not_be_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    started(tmp_path / "a", 10, 20)
+    parent = {"archive": str(tmp_path / "a"), "run": "first", "step": 20}
+    writer = started(tmp_path / "b", run="second", parent=parent, later=True)
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if cause == "no links":
+        monkeypatch.setattr(os, "link", refuse)
+    else:
+        writer.append(record(10, 0, seed=5))
+    assert writer.take_over(parent) is None
+    assert (writer.steps, writer.epochs) == ((10, 20), (0, 1))
+    shared = set(inodes(tmp_path / "a").values()) & set(inodes(tmp_path / "b").values())
+    assert len(shared) == (0 if cause == "no links" else 1)
+    np.testing.assert_array_equal(writer.maps("conv2"), Archive.open(tmp_path / "a").maps("conv2"))
+    assert not [name for name in os.listdir(tmp_path / "b" / "steps") if name.endswith("tmp")]
+
+
+def test_taking_over_can_be_left_for_later(root: str) -> None:
+    started(f"{root}/a", 10, 20, 30)
+    parent = {"archive": f"{root}/a", "run": "first", "step": 20, "logged": 2}
+    writer = started(f"{root}/b", run="second", parent=parent, later=True)
+    assert Archive.open(f"{root}/b").steps == ()
+    assert Archive.open(f"{root}/b").manifest.parent == {"archive": f"{root}/a", "run": "first", "step": 20}
+    assert writer.take_over(parent) is None
+    writer.append(record(20, 1))
+    assert Archive.open(f"{root}/b").steps == (10, 20, 20)
+    own = started(f"{root}/a", run="third", parent=parent, later=True)
+    assert Archive.open(f"{root}/a").steps == (10, 20, 30)
+    assert own.take_over(parent) is None
+    assert Archive.open(f"{root}/a").steps == (10, 20)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own folder", "another folder"])
+@pytest.mark.parametrize(
+    ("step", "logged", "remark"),
+    [
+        (20, None, None),
+        (20, 2, None),
+        (-1, 0, None),
+        (25, None, "step 25 is missing: it was not written before the process ended"),
+        (25, 3, "step 25 is missing: it was not written before the process ended"),
+        (20, 3, "2 of 3 logged steps were written before the process ended"),
+        (25, 4, "2 of 4 logged steps were written before the process ended, step 25 is missing"),
+    ],
+)
+def test_steps_that_were_logged_and_never_written_are_remarked(
+    tmp_path: Path, own: bool, step: int, logged: int | None, remark: str | None
+) -> None:
+    started(tmp_path / "a", 10, 20, 30)
+    parent = {"archive": str(tmp_path / "a"), "run": "first", "step": step, "logged": logged}
+    folder = str(tmp_path / ("a" if own else "b"))
+    writer, said = ArchiveWriter.start(folder, manifest("second"), probe_set(), parent=parent)
+    assert said == remark
+    assert writer.steps == (() if step < 0 else (10, 20))
+
+
+def test_a_step_of_the_parent_that_can_not_be_read_costs_that_step_alone(tmp_path: Path) -> None:
+    started(tmp_path / "a", 10, 20)
+    broken = tmp_path / "a" / "steps" / "step-0000000010-epoch-0000.npz"
+    broken.unlink()
+    broken.mkdir()
+    parent = {"archive": str(tmp_path / "a"), "run": "first", "step": 20}
+    writer, remark = ArchiveWriter.start(str(tmp_path / "b"), manifest("second"), probe_set(), parent=parent)
+    assert remark is not None
+    assert remark.startswith("1 of 2 earlier steps could not be copied: step-0000000010-epoch-0000.npz can't be read (")
+    assert writer.steps == (20,)
+
+
 @pytest.mark.parametrize("step", [19, 20, 29, 30, 31])
 def test_rewind_deletes_the_later_steps(root: str, step: int) -> None:
     writer = started(f"{root}/a", 10, 20, 30)
@@ -745,8 +840,15 @@ def test_manifest_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         written.append(name)
         write(self, name, data)
 
+    link = Storage.link
+
+    def watched_link(self: Storage, name: str, source: Storage, theirs: str) -> bool:
+        written.append(name)
+        return link(self, name, source, theirs)
+
     started(tmp_path / "a", 10)
     monkeypatch.setattr(Storage, "write", watched)
+    monkeypatch.setattr(Storage, "link", watched_link)
     started(tmp_path / "b", run="second", parent={"archive": str(tmp_path / "a"), "run": "first", "step": 10})
     assert written == ["steps/step-0000000010-epoch-0000.npz", "probes.npz", "manifest.json"]
 
