@@ -46,6 +46,8 @@ class CamRecord:
         likeliest_confidence: Their probabilities, float32 ``[N, k]``.
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for, as NumPy arrays
             (:class:`~lightning_gradcam.slopes.GradientSummary`); sums and norms float64, other such numbers float32.
+        peaks: Key to each map's largest value in this and all earlier logged steps of the run, float32 ``[N]``: a
+            resumed run goes on with them. Empty where they are not known, as in archives of version 0.1.0.
 
     Example:
         The channels with the largest weights for the first probe, ``record`` being the first of an archive::
@@ -69,8 +71,12 @@ class CamRecord:
     likeliest: IntArray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     likeliest_confidence: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     gradients: Mapping[tuple[str, str], GradientSummary[NumPyArray]] = field(default_factory=dict)
+    peaks: Mapping[CamKey, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Copied: whoever keeps the peaks raises them with the next step.
+        peaks = {key: _frozen(np.array(values, np.float32)) for key, values in self.peaks.items()}
+        object.__setattr__(self, "peaks", MappingProxyType(peaks))
         for name in ("likeliest", "likeliest_confidence"):
             if not getattr(self, name).size:
                 object.__setattr__(self, name, _frozen(getattr(self, name).reshape(len(self.probe_ids), 0)))
@@ -135,6 +141,7 @@ class CamRecord:
             gradients=MappingProxyType(
                 {key: summary.each(lambda _, values: values[chosen]) for key, summary in self.gradients.items()}
             ),
+            peaks=of(self.peaks),
         )
 
 

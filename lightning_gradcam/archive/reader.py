@@ -17,6 +17,7 @@ from lightning_gradcam.cams import CamKey
 from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.errors import ArchiveError, did_you_mean
 from lightning_gradcam.methods import MODEL
+from lightning_gradcam.overlay import maxima
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.storage import Storage
@@ -256,6 +257,34 @@ class Archive:
         self._check_cams()
         chosen = None if keys is None else [self._key(*key) for key in keys]
         return self._unpacked(self._file(index), lambda opened: unpacked(opened, chosen))
+
+    def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], int]:
+        """Returns what a run has to know of its earlier steps to go on.
+
+        One file is read where the last step has its :attr:`CamRecord.peaks`. In an archive of version 0.1.0 no step has
+        them, and every step's maps are read, one step at a time.
+
+        Returns:
+            The last record, or ``None`` in an archive without steps; each map's largest value over all steps, ``[N]``,
+            which channels do not have; and the number of steps.
+
+        Raises:
+            ArchiveError: A step's file is damaged.
+        """
+        count = len(self._files())
+        if not count:
+            return None, {}, 0
+        last = self.any_record(count - 1)
+        peaks: dict[CamKey, FloatArray] = {}
+        if isinstance(last, CamRecord):
+            for index in reversed(range(count)):
+                record = last if index == count - 1 else self.record(index)
+                known = record.peaks or {key: maxima(maps) for key, maps in record.maps.items()}
+                for key, values in known.items():
+                    peaks[key] = np.fmax(peaks[key], values) if key in peaks else values
+                if record.peaks:
+                    break
+        return last, peaks, count
 
     def _file(self, index: int) -> str:
         # Listed anew for each, the folder would be read as many times as it has files by whoever goes through them.

@@ -67,6 +67,8 @@ def packed(record: CamRecord) -> bytes:
             arrays[f"confidences{place}"] = record.confidences[name]
     if record.likeliest.shape[1]:
         arrays["likeliest"], arrays["likeliest_confidence"] = record.likeliest, record.likeliest_confidence
+    if record.maps and record.peaks.keys() >= record.maps.keys():
+        arrays["peaks"] = np.stack([record.peaks[key] for key in record.maps]).astype(np.float32)
     for place, summary in enumerate(record.gradients.values()):
         arrays.update({f"{name}{place}": values for name, values in _packed_summary(summary).items()})
     buffer = io.BytesIO()
@@ -141,6 +143,7 @@ def unpacked(source: bytes | BinaryIO, keys: Collection[CamKey] | None = None) -
                 if keys is None or key in read
             }
         ),
+        peaks=_peaks(file, places, len(ids)),
     )
 
 
@@ -163,6 +166,15 @@ def _opened(source: bytes | BinaryIO) -> tuple[Npz, dict[CamKey, int]]:
         layer, method, target = texts({"key": key}, "key")
         places[CamKey(layer, method, target)] = place
     return file, places
+
+
+def _peaks(file: Npz, places: Mapping[CamKey, int], samples: int) -> dict[CamKey, FloatArray]:
+    if "peaks" not in file:
+        return {}
+    peaks = checked(file["peaks"], "peaks", "float32", (2,))
+    if peaks.shape != (len(file.meta["keys"]), samples):
+        raise ValueError(f"'peaks' is {list(peaks.shape)} for {len(file.meta['keys'])} maps of {samples} probes")
+    return {key: peaks[place] for key, place in places.items()}
 
 
 def _maps(file: Npz, place: int, count: int) -> FloatArray:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import threading
 import uuid
 import zipfile
@@ -30,6 +31,7 @@ Array = npt.NDArray[np.float32]
 SHAPES = {"conv1": [5, 4], "conv2": [2, 3]}
 METHODS, TARGETS = ("gradcam", "mean"), ("predicted", "3")
 COUNT = 4
+KEY = CamKey("conv2", "mean", "3")
 
 
 def probe_set(seed: int = 0) -> ProbeSet:
@@ -893,3 +895,89 @@ def test_part_of_a_record(tmp_path: Path) -> None:
     np.testing.assert_array_equal(part.numbers[key]["entropy"], [3.0, 1.0])
     np.testing.assert_array_equal(part.confidences["predicted"], [np.nan, 1.0])
     assert part.predicted.tolist() == [-1, 1]
+
+
+# ---- what a resumed run goes on with
+
+
+def with_peaks(found: CamRecord, value: float) -> CamRecord:
+    return dataclasses.replace(found, peaks={key: np.full(COUNT, value, np.float32) for key in found.maps})
+
+
+def test_peaks_are_kept_with_the_maps(root: str) -> None:
+    peaks = {key: np.array([0, 1e-30, 3e38, np.nan], np.float32) + place for place, key in enumerate(record().maps)}
+    written = dataclasses.replace(record(), peaks=peaks)
+    started(f"{root}/a").append(written)
+    archive = Archive.open(f"{root}/a")
+    for found in (written, archive.record(0), archive.record(0, keys=list(peaks)[2:4])):
+        assert list(found.peaks) == list(found.maps)
+        for key, values in found.peaks.items():
+            np.testing.assert_array_equal(values, peaks[key], strict=True)
+            assert not values.flags.writeable
+    np.testing.assert_array_equal(written.part([2, 0]).peaks[KEY], peaks[KEY][[2, 0]])
+    next(iter(peaks.values()))[:] = 7
+    assert (next(iter(written.peaks.values())) != 7).all()
+
+
+def test_peaks_of_some_of_the_maps_are_not_written(tmp_path: Path) -> None:
+    started(tmp_path / "a").append(dataclasses.replace(record(), peaks={KEY: np.ones(COUNT, np.float32)}))
+    assert Archive.open(tmp_path / "a").record(0).peaks == {}
+
+
+def test_one_file_tells_how_a_run_goes_on_where_it_has_the_peaks(tmp_path: Path) -> None:
+    writer = started(tmp_path / "a", 10)
+    for epoch, step in enumerate((20, 30), 1):
+        writer.append(with_peaks(record(step, epoch), step))
+    storage = CountingStorage(tmp_path / "a")
+    last, peaks, count = Archive(storage, writer.manifest).recall()
+    assert isinstance(last, CamRecord)
+    assert (last.step, count) == (30, 3)
+    assert set(peaks) == set(last.maps)
+    assert all((values == 30).all() for values in peaks.values())
+    (step,) = (tmp_path / "a" / "steps").glob("step-0000000030-*")
+    assert storage.count < 1.5 * step.stat().st_size
+
+
+def test_peaks_of_steps_without_them_are_found_in_their_maps(tmp_path: Path) -> None:
+    writer = started(tmp_path / "a", 10)
+    writer.append(with_peaks(record(20, 1), 0.5))
+    writer.append(record(30, 2))
+    last, peaks, count = Archive.open(tmp_path / "a").recall()
+    assert last is not None
+    assert (last.step, count) == (30, 3)
+    maps = writer.maps(*KEY)
+    np.testing.assert_array_equal(peaks[KEY], np.maximum(0.5, maps[2].max((1, 2))))
+
+
+def test_an_archive_without_steps_and_one_of_channels_are_recalled_too(tmp_path: Path) -> None:
+    assert started(tmp_path / "a").recall() == (None, {}, 0)
+    stated = manifest(kind="features", methods=(), targets=(), map_shapes={"conv1": [1, 2, 2], "conv2": [1, 2, 2]})
+    writer, _ = ArchiveWriter.start(str(tmp_path / "b"), stated, probe_set())
+    maps = {layer: np.ones((COUNT, 1, 2, 2), np.float32) for layer in SHAPES}
+    for step in (10, 20):
+        writer.append(ChannelRecord(0, step, "fit", "features", tuple("abcd"), maps, dict.fromkeys(maps, (0,))))
+    last, peaks, count = writer.recall()
+    assert isinstance(last, ChannelRecord)
+    assert (last.step, peaks, count) == (20, {}, 2)
+
+
+def test_an_archive_of_version_0_1_0_is_read_and_continued(tmp_path: Path) -> None:
+    """Its two steps were written by that version: two probes, two layers, two targets, numbers and gradients."""
+    path = tmp_path / "a"
+    shutil.copytree(Path(__file__).parent / "written_by_0_1_0", path)
+    archive = Archive.open(path)
+    assert (archive.steps, archive.epochs, archive.layers) == ((0, 10), (-1, 0), ("conv1", "relu2"))
+    assert archive.probes.fingerprint == archive.manifest.fingerprint
+    last, peaks, count = archive.recall()
+    assert isinstance(last, CamRecord)
+    assert (last.step, last.peaks, count, len(last.gradients)) == (10, {}, 2, 4)
+    np.testing.assert_array_equal(last.likeliest, [[1, 3, 0, 2, 4]] * 2)
+    np.testing.assert_allclose(last.scores["predicted"], [0.05503459, 0.05670286])
+    key = CamKey("conv1", "gradcam", "predicted")
+    np.testing.assert_allclose(peaks[key], [6.3370157e-05, 7.7234511e-04], rtol=1e-6)
+    np.testing.assert_array_equal(archive.maps(*key).max((0, 2, 3)), peaks[key])
+    np.testing.assert_array_equal(archive.numbers(*key)["entropy"], [[0, 0], [10, 10]])
+    writer, remark = ArchiveWriter.start(str(path), archive.manifest, archive.probes)
+    assert remark is None
+    writer.append(dataclasses.replace(last, step=20, epoch=1, peaks=peaks))
+    assert Archive.open(path).record(-1).peaks.keys() == peaks.keys()

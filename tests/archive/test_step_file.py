@@ -119,6 +119,9 @@ def test_empty_bins_take_no_room() -> None:
         ("slope_channels1", lambda v: v[:, :2], "do not fit"),
         ("slope_channels1", lambda v: v.astype(np.int64), "expected uint64"),
         ("slope_channel_weights1", lambda v: v[:2], "do not fit"),
+        ("peaks", lambda v: v[:3], "'peaks' is"),
+        ("peaks", lambda v: v[:, :2], "'peaks' is"),
+        ("peaks", lambda v: v.astype(np.float16), "expected float32"),
         ("slope_largest1", lambda v: v[:2], "do not fit"),
         ("slope_vanished1", lambda v: v.astype(np.uint8), "expected bool"),
     ],
@@ -127,8 +130,10 @@ def test_arrays_that_do_not_fit_are_refused(name: str, change: Callable[[Any], A
     def other(arrays: Arrays, _meta: dict[str, Any]) -> None:
         arrays[name] = change(arrays[name])
 
+    wanted = record()
+    peaks = {key: np.ones(3, np.float32) for key in wanted.maps}
     with pytest.raises((TypeError, ValueError), match=message):
-        unpacked(changed(packed(record()), other))
+        unpacked(changed(packed(dataclasses.replace(wanted, peaks=peaks)), other))
 
 
 @pytest.mark.parametrize("keys", [[["a"]], [["a", "b", "c"]], ["ab"], [[1, 2]], 3, [["a", "b"]] * 9])
