@@ -18,6 +18,8 @@ are explained, drawn and logged. Every 50 steps one line, of the steps since the
 
 The goals compare the second tenth of the steps with the last tenth (of 1,000 steps: 100-200 with 900-1,000), and the
 state after a fifth of them (200) with the last.
+
+A second section measures what resuming costs where an archive holds 2,000 steps; ``resuming.py`` describes its lines.
 """
 
 from __future__ import annotations
@@ -44,9 +46,12 @@ from lightning_gradcam import GradCAMCallback, ProbeSet
 from lightning_gradcam.sinks import Entry, Numbers, Sink
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from drawn_garments import CLASS_NAMES, draw_garments
 from fashion_mnist_model import FashionMNISTClassifier
+
+from benchmarks.resuming import STEPS, resuming
 
 LAYERS = ["network.relu1", "network.relu2", "network.relu3"]
 BATCH = 32
@@ -256,6 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--every", type=_positive, default=50, help="steps a line")
     parser.add_argument("--probes", type=_positive, default=16, help="pictures that are explained in every step")
     parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
+    parser.add_argument("--resumed", type=_positive, default=STEPS, help="steps in the archive that is resumed")
     options = parser.parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -270,6 +276,9 @@ def main(arguments: list[str] | None = None) -> None:
     lines, times = measure(options.steps, options.every, options.probes)
     print("\ngoals")
     print("\n".join(goals(lines, times, options.steps)))
+    print()
+    for line in resuming(options.resumed):
+        print(line, flush=True)
     names = ("lightning-gradcam", "torch", "pytorch-lightning", "tensorboard")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     print(f"\n{versions}; {os.cpu_count()} CPUs, {torch.get_num_threads()} threads")

@@ -114,13 +114,16 @@ def test_memory_sees_the_parts_and_what_is_explained_at_once() -> None:
 def test_growth_has_a_line_for_every_few_steps_and_all_goals() -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("Linux alone says how large a process is")
-    lines = _run("growth.py", "--steps", "20", "--every", "4", "--probes", "2")
+    lines = _run("growth.py", "--steps", "20", "--every", "4", "--probes", "2", "--resumed", "20")
     heading = next(place for place, line in enumerate(lines) if line.split()[:1] == ["steps"])
     rows = [[float(word) for word in line.split()] for line in lines[heading + 1 : lines.index("", heading)]]
     assert all(len(row) == 8 for row in rows)
     assert [row[0] for row in rows] == [4, 8, 12, 16, 20]
     assert all(0 < number < math.inf for row in rows for number in row)
-    assert sum(" at most " in line for line in lines) == 8
+    assert sum(" at most " in line for line in lines) == 9
+    for name in ("start", "take over", "recall", "one map", "whole steps"):
+        ((seconds,),) = _figures(lines, name)
+        assert 0 < seconds < math.inf
 
 
 @pytest.mark.slow
