@@ -26,6 +26,7 @@ from lightning_gradcam.film import (
 )
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.render import MARGIN, color_bar, epoch_title
 from lightning_gradcam.tiles import evenly
@@ -98,7 +99,7 @@ class Animation:
 
 def animate(
     records: Sequence[CamRecord],
-    probes: ProbeSet,
+    probes: ProbeSet | ProbeView,
     *,
     key: CamKey,
     drawing: Drawing,
@@ -128,7 +129,8 @@ def animate(
     Raises:
         DrawingError: No record has the map.
     """
-    shown, rows = with_map(records, key), evenly(len(probes), MOST_PROBES)
+    probes, shown = probes.view, with_map(records, key)
+    rows = evenly(len(probes), MOST_PROBES)
     tops = maxima_of(shown, key) if limits is None else limits
     count, side = len(shown), _SIDE
     while True:

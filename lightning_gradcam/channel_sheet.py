@@ -13,9 +13,10 @@ from lightning_gradcam.drawing import lookup_table
 from lightning_gradcam.grid import GridDrawing, layer_limits, normalised, tiled
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import FloatArray
 from lightning_gradcam.render import MARGIN, TALLEST, epoch_title
-from lightning_gradcam.tiles import enlarged, evenly, fitted, true_classes
+from lightning_gradcam.tiles import enlarged, evenly, fitted
 from lightning_gradcam.typeset import INK, LINE, PALE, PAPER, WRONG, Color, cross_out, write
 
 _GAP = 12
@@ -29,7 +30,9 @@ _NARROWEST = 820
 _NUMBERED = 26
 
 
-def channel_sheet(record: ChannelRecord, probes: ProbeSet, *, layer: str, drawing: GridDrawing, title: str) -> Picture:
+def channel_sheet(
+    record: ChannelRecord, probes: ProbeSet | ProbeView, *, layer: str, drawing: GridDrawing, title: str
+) -> Picture:
     """Draws the channels of one layer: for each probe its input and, beside it, the grid of all channels.
 
     Of maps with time or depth the middle slice is drawn, normalised with the whole volume.
@@ -45,7 +48,7 @@ def channel_sheet(record: ChannelRecord, probes: ProbeSet, *, layer: str, drawin
         The sheet. Its header states layer, epoch, step, which channels are shown, the scale, and how many channels are
         dead; these are hatched.
     """
-    maps, numbers = record.channels[layer], record.chosen[layer]
+    probes, maps, numbers = probes.view, record.channels[layer], record.chosen[layer]
     dead = record.numbers.get(layer, {}).get(DEAD)
     sizes = _Sizes.of(maps.shape, drawing)
     rows = evenly(len(probes), sizes.probes)
@@ -163,7 +166,7 @@ def _hatched(height: int, width: int) -> Pixels:
     return np.where(stripes[..., None], np.array(_HATCH, np.uint8), np.array(_HATCHED, np.uint8))
 
 
-def _inputs(probes: ProbeSet, rows: list[int], sizes: _Sizes) -> list[Pixels]:
+def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
     """Returns the probes' pictures, each at most 128 pixels a side; of clips and volumes the slice's middle frame."""
     pixels = probes.pixels[rows]
     if pixels.ndim == 5:
@@ -175,13 +178,13 @@ def _inputs(probes: ProbeSet, rows: list[int], sizes: _Sizes) -> list[Pixels]:
     return list(enlarged(small, factor))
 
 
-def _label(canvas: Pixels, at: tuple[int, int], probes: ProbeSet, row: int, picture: Pixels) -> None:
+def _label(canvas: Pixels, at: tuple[int, int], probes: ProbeView, row: int, picture: Pixels) -> None:
     x, y = at
     height, width = picture.shape[:2]
     canvas[y : y + height, x : x + width] = picture
     write(canvas, (x, y + height + 3), f"#{probes.ids[row]}", _INPUT, 12, PALE)
-    if probes.labels is not None:
-        names = ", ".join(map(probes.class_name, true_classes(probes.labels[row])))
+    if probes.true is not None:
+        names = ", ".join(map(probes.class_name, probes.true_classes(row)))
         write(canvas, (x, y + height + 19), names, _INPUT, 13)
 
 
@@ -212,7 +215,7 @@ def _header(
     layer: str,
     title: str,
     drawing: GridDrawing,
-    probes: ProbeSet,
+    probes: ProbeView,
 ) -> list[tuple[str, Color]]:
     lines: list[tuple[str, Color]] = [
         (f"{title}  {layer}", INK),

@@ -12,12 +12,13 @@ from lightning_gradcam.meter import Meter
 from lightning_gradcam.picture import Picture
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.sinks import Evolution, Numbers, Row
 from lightning_gradcam.stats import affordable
 from lightning_gradcam.storage import Storage, safe_name
 from lightning_gradcam.strip import film_strip, thinned
-from lightning_gradcam.tiles import evenly, true_classes
+from lightning_gradcam.tiles import evenly
 
 FOLDER = "evolution"
 # More have no room in a strip; steps are cut down to these as they are read, so that memory stays small.
@@ -54,7 +55,7 @@ def evolution_of(
     count = len(archive.steps)
     chosen = evenly(len(probes), _MOST_PROBES)
     records = [archive.record(place).part(chosen) for place in thinned(count)]
-    shown = probes.part(chosen)
+    shown = probes.view.part(chosen)
     title = plan.name if len(chosen) == len(probes) else f"{plan.name} ({len(chosen)} of {len(probes)} probes)"
     first: dict[str, CamKey] = {}
     for key in records[-1].maps:
@@ -107,7 +108,7 @@ def late_numbers(archive: Archive, meter: Meter) -> Iterator[Numbers]:
 
 def _rows(
     records: Sequence[CamRecord],
-    probes: ProbeSet,
+    probes: ProbeView,
     plan: Plan,
     keys: Mapping[str, CamKey],
     peaks: Mapping[CamKey, FloatArray],
@@ -124,7 +125,7 @@ def _rows(
     inputs = next(iter(films.values())).inputs
     for place, row in enumerate(places):
         original = Picture(inputs[place], enlarged=True)
-        true = [] if probes.labels is None else true_classes(probes.labels[row])
+        true = probes.true_classes(row)
         for step, record in enumerate(records):
             predicted = int(record.predicted[row])
             yield Row(

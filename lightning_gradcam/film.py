@@ -19,9 +19,10 @@ from lightning_gradcam.outline import put_box
 from lightning_gradcam.overlay import lay_over, maxima, scaled
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import CamRecord, FloatArray, IntArray
 from lightning_gradcam.render import layer_title, method_title, score_title
-from lightning_gradcam.tiles import enlarged, fitted, fitted_size, true_classes
+from lightning_gradcam.tiles import enlarged, fitted, fitted_size
 from lightning_gradcam.typeset import INK, PALE, PAPER, RIGHT, WRONG, Color, write
 
 # A mark for right and wrong is this many pixels high and wide.
@@ -48,7 +49,7 @@ class Film:
     """
 
     records: tuple[CamRecord, ...]
-    probes: ProbeSet
+    probes: ProbeView
     key: CamKey
     drawing: Drawing
     rows: tuple[int, ...]
@@ -62,7 +63,7 @@ class Film:
     def of(
         cls,
         records: Sequence[CamRecord],
-        probes: ProbeSet,
+        probes: ProbeSet | ProbeView,
         *,
         key: CamKey,
         drawing: Drawing,
@@ -81,7 +82,7 @@ class Film:
             rows: The places of the probes to draw.
             side: As of :func:`tile_shape`.
         """
-        chosen = list(rows)
+        probes, chosen = probes.view, list(rows)
         tops = np.full_like(limits, limits.max()) if drawing.scale == "layer" else limits
         top = np.asarray(tops, np.float32)[chosen]
         shape, pixels = records[0].maps[key].shape, probes.pixels
@@ -93,8 +94,7 @@ class Film:
             base = pixels[chosen]
         height, width, factor = tile_shape(pixels.shape, drawing, side)
         base = fitted(base[:, None], max(height, width) // factor)
-        labels = probes.labels
-        true = tuple(() if labels is None else tuple(true_classes(labels[row])) for row in chosen)
+        true = tuple(probes.true_classes(row) for row in chosen)
         return cls(tuple(records), probes, key, common_scale(drawing), tuple(chosen), base, factor, top, true, places)
 
     @property
@@ -188,7 +188,7 @@ def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[i
 
 def header(
     records: Sequence[CamRecord],
-    probes: ProbeSet,
+    probes: ProbeSet | ProbeView,
     *,
     key: CamKey,
     drawing: Drawing,
@@ -209,7 +209,7 @@ def header(
         total: How many steps were logged.
         width: To which lines are wrapped, in pixels.
     """
-    record, count = records[-1], len(records)
+    probes, record, count = probes.view, records[-1], len(records)
     steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
     which = f"all {count} {steps}" if total is None or total <= count else f"{count} of {total} {steps}, evenly chosen"
     if count == 1 and (total or 1) == 1:
@@ -279,7 +279,7 @@ def _strongest(records: Sequence[CamRecord], key: CamKey) -> IntArray:
     return np.asarray(sums.argmax(axis=1), np.int64)
 
 
-def _target_title(target: str, probes: ProbeSet) -> str:
+def _target_title(target: str, probes: ProbeView) -> str:
     if target in ("predicted", "label"):
         return {"predicted": "the predicted class", "label": "the true class"}[target]
     if target.isascii() and target.isdigit():

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import FloatArray, IntArray
 from lightning_gradcam.resize import resized
 
@@ -109,18 +110,14 @@ def strongest_slices(maps: npt.NDArray[Any]) -> IntArray:
     return np.asarray(tops.argmax(axis=1), np.int64)
 
 
-def picture_size(probes: ProbeSet) -> tuple[int, int]:
+def picture_size(probes: ProbeSet | ProbeView) -> tuple[int, int]:
     """Returns height and width of the picture in whose pixels the boxes of probes are: the mask's, or the input's."""
-    if probes.masks is not None and probes.masks.dim() == 3:
-        height, width = probes.masks.shape[1:]
-    else:
-        height, width = probes.inputs.shape[-2:] if probes.inputs.dim() >= 4 else probes.pixels.shape[-3:-1]
-    return int(height), int(width)
+    return probes.view.size
 
 
-def known_boxes(probes: ProbeSet) -> FloatArray | None:
+def known_boxes(probes: ProbeSet | ProbeView) -> FloatArray | None:
     """Returns the known boxes of probes, float32 ``[N, 4]``, NaN for a probe without one; ``None`` where all are."""
-    boxes = None if probes.boxes is None else probes.boxes.numpy()
+    boxes = probes.view.boxes
     return None if boxes is None or np.isnan(boxes).any(axis=1).all() else boxes
 
 

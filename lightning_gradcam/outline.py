@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lightning_gradcam.localise import bounding_boxes, iou, known_boxes, picture_size, strongest_slices
 from lightning_gradcam.picture import Pixels
-from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import FloatArray
 from lightning_gradcam.slices import SEAM, Slices
 from lightning_gradcam.typeset import PALE, write
@@ -51,7 +51,7 @@ def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, kn
 
 
 def put_boxes(
-    pictures: Pixels, maps: FloatArray, probes: ProbeSet, rows: Sequence[int], slices: Slices
+    pictures: Pixels, maps: FloatArray, probes: ProbeView, rows: Sequence[int], slices: Slices
 ) -> list[tuple[str, ...]]:
     """Draws the boxes of maps and of their probes on finished overlays, in place.
 

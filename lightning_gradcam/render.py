@@ -12,9 +12,10 @@ from lightning_gradcam.localise import known_boxes
 from lightning_gradcam.outline import LEGEND, legend
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.slices import SEAM, Slices
-from lightning_gradcam.tiles import BROKEN, draw_tiles, evenly, tile_size, true_classes
+from lightning_gradcam.tiles import BROKEN, draw_tiles, evenly, tile_size
 from lightning_gradcam.typeset import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
 
 # Header not counted; WebP ends at 16,383 pixels a side.
@@ -54,7 +55,7 @@ _WITHOUT_LAYER = ("fullgrad", "guided_backprop")
 
 def sheet(
     record: CamRecord,
-    probes: ProbeSet,
+    probes: ProbeSet | ProbeView,
     *,
     layer: str,
     method: str,
@@ -81,6 +82,7 @@ def sheet(
     Raises:
         DrawingError: A column needs a map that the record does not have.
     """
+    probes = probes.view
     keys = [key for key in record.maps if key.layer == layer and key.method == method]
     slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
@@ -151,7 +153,13 @@ def _row_height(tile: int, lines: int, top: int = 0) -> int:
 
 
 def _header(
-    record: CamRecord, layer: str, method: str, drawing: Drawing, title: str, probes: ProbeSet, slices: Slices
+    record: CamRecord,
+    layer: str,
+    method: str,
+    drawing: Drawing,
+    title: str,
+    probes: ProbeSet | ProbeView,
+    slices: Slices,
 ) -> list[tuple[str, Color]]:
     what = f"{method_title(method)} of the {score_title(record.score)}"
     lines = [
@@ -168,7 +176,7 @@ def _header(
         lines.append(("guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,", PALE))
         lines.append(("white: a brighter pixel raises the score, black: a darker one does", PALE))
     if listed := min(drawing.top, record.likeliest.shape[1]):
-        of_true = "; the true one has a green square" if probes.labels is not None else ""
+        of_true = "; the true one has a green square" if probes.view.true is not None else ""
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
         lines.append((f"at the left, the {most}{of_true}", PALE))
     # On every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
@@ -200,7 +208,7 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
 
 
 def row_label(
-    canvas: Pixels, y: int, record: CamRecord, probes: ProbeSet, row: int, predicted_head: str = "pred"
+    canvas: Pixels, y: int, record: CamRecord, probes: ProbeView, row: int, predicted_head: str = "pred"
 ) -> None:
     """Writes a probe's id, true and predicted class at the left of its row, 76 pixels high.
 
@@ -212,7 +220,7 @@ def row_label(
         row: The probe's place.
         predicted_head: What stands before the predicted class.
     """
-    true = [] if probes.labels is None else true_classes(probes.labels[row])
+    true = probes.true_classes(row)
     predicted, confidence = int(record.predicted[row]), float(record.confidence[row])
     write(canvas, (MARGIN, y), f"#{probes.ids[row]}", LABELS - _GAP, 12, PALE)
     lines = []
@@ -228,9 +236,9 @@ def row_label(
         stamp(canvas, (MARGIN, y + 56), right=predicted in true)
 
 
-def _likeliest(canvas: Pixels, y: int, record: CamRecord, probes: ProbeSet, row: int, top: int) -> None:
+def _likeliest(canvas: Pixels, y: int, record: CamRecord, probes: ProbeView, row: int, top: int) -> None:
     """Writes a probe's most likely classes below its label, a line each."""
-    true = [] if probes.labels is None else true_classes(probes.labels[row])
+    true = probes.true_classes(row)
     found = zip(record.likeliest[row, :top], record.likeliest_confidence[row, :top], strict=True)
     for number, (index, confidence) in enumerate(found):
         line, known = y + _LIST_LINE * number, int(index) in true

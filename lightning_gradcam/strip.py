@@ -22,6 +22,7 @@ from lightning_gradcam.film import (
 )
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.render import LABELS, MARGIN, TALLEST, color_bar, epoch_title, row_label
 from lightning_gradcam.tiles import evenly
@@ -45,7 +46,7 @@ def thinned(count: int, most: int = MOST_COLUMNS) -> list[int]:
 
 def film_strip(
     records: Sequence[CamRecord],
-    probes: ProbeSet,
+    probes: ProbeSet | ProbeView,
     *,
     key: CamKey,
     drawing: Drawing,
@@ -83,7 +84,7 @@ def film_strip(
         >>> records = [archive.record(place) for place in thinned(len(archive.steps))]  # doctest: +SKIP
         >>> film_strip(records, archive.probes, key=key, drawing=Drawing(), title="gradcam")  # doctest: +SKIP
     """
-    shown = with_map(records, key)
+    probes, shown = probes.view, with_map(records, key)
     tile_h, tile_w, factor = tile_shape(probes.pixels.shape, drawing, _SIDE)
     pitch, row_h = max(tile_w, _NARROWEST_TILE) + _GAP, max(tile_h + _CAPTION, 84) + _GAP
     left = MARGIN + LABELS

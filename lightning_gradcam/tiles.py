@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
 
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.drawing import GUIDED, Drawing
@@ -17,6 +16,7 @@ from lightning_gradcam.outline import put_boxes
 from lightning_gradcam.overlay import grey, lay_over, maxima, not_finite, scaled
 from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.slices import SEAM, Slices
 from lightning_gradcam.typeset import cross_out
@@ -36,7 +36,7 @@ class Tiles:
 
 def draw_tiles(
     record: CamRecord,
-    probes: ProbeSet,
+    probes: ProbeSet | ProbeView,
     keys: Sequence[CamKey],
     drawing: Drawing,
     limits: Mapping[CamKey, FloatArray] | None,
@@ -61,7 +61,7 @@ def draw_tiles(
     Raises:
         DrawingError: Guided Grad-CAM is asked for, and the record has none.
     """
-    chosen = list(rows)
+    probes, chosen = probes.view, list(rows)
     base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
     factor = _factor(base.shape, drawing)
     of_all = {key: maxima(record.maps[key]) for key in keys}
@@ -105,11 +105,6 @@ def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tup
     return height * factor, shown * (width * factor + SEAM) - SEAM
 
 
-def true_classes(label: Tensor) -> list[int]:
-    """Returns the true classes of one probe: one, or those marked in a label with several."""
-    return [int(label)] if label.dim() == 0 else [int(index) for index in label.nonzero()]
-
-
 def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
     """Returns at most ``most`` places of ``count``, evenly chosen; at least one.
 
@@ -128,7 +123,7 @@ def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
     return [place * count // shown for place in range(shown)]
 
 
-def _headings(target: str, probes: ProbeSet) -> tuple[str, str]:
+def _headings(target: str, probes: ProbeView) -> tuple[str, str]:
     """Returns what stands above a target's overlays and heatmaps."""
     if "_vs_" in target:
         # Both classes have to fit above a small tile.
@@ -138,7 +133,7 @@ def _headings(target: str, probes: ProbeSet) -> tuple[str, str]:
     return f"overlay: {shown}", f"map: {shown}"
 
 
-def _shown_target(target: str, probes: ProbeSet) -> str:
+def _shown_target(target: str, probes: ProbeView) -> str:
     return f"class {probes.class_name(int(target))}" if _is_class(target) else target.replace("_vs_", " vs ")
 
 
@@ -158,7 +153,7 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
 
 def _guided(
     record: CamRecord,
-    probes: ProbeSet,
+    probes: ProbeView,
     key: CamKey,
     base: Pixels,
     slices: Slices,

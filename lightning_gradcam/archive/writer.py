@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from lightning_gradcam.archive import channel_file
@@ -30,6 +33,8 @@ class ArchiveWriter(Archive):
     _owned: Stamp | None = None
     # The folder had a manifest of this run: its steps are in it already.
     _continued = False
+    # The probes, and what their file is to be.
+    _given: tuple[bytes, ProbeSet] | None = None
 
     @classmethod
     def start(
@@ -96,6 +101,9 @@ class ArchiveWriter(Archive):
             writer = cls(storage, existing)
             writer.check(manifest)
             writer._continued = True
+            # Of the same fingerprint, so that these probes stand for those of the file.
+            with suppress(OSError):
+                writer._given = hashlib.sha256(storage.read(PROBES)).digest(), probes
             return writer, None if parent is None or later else writer.take_over(parent)
         filled = manifest.stamped(parent)
         # Steps without a manifest are the remains of a run that was killed while it began.
@@ -103,9 +111,25 @@ class ArchiveWriter(Archive):
             storage.remove(f"{STEPS}/{file}")
         writer = cls(storage, filled)
         remark = writer.take_over(parent) if parent is not None and copy_steps and not later else None
-        storage.write(PROBES, probes.to_bytes())
+        content = probes.to_bytes()
+        storage.write(PROBES, content)
         storage.write(MANIFEST, filled.to_bytes())
+        writer._given = hashlib.sha256(content).digest(), probes
         return writer, remark
+
+    @cached_property
+    def probes(self) -> ProbeSet:
+        """The run's own probes, as long as their file is the one that was written.
+
+        They are asked for in the background, where those of the file would have to be made into tensors.
+        """
+        if self._given is not None:
+            digest, probes = self._given
+            # Where it can't be read, reading it once more says why.
+            with suppress(Exception):
+                if hashlib.sha256(self._storage.read(PROBES)).digest() == digest:
+                    return probes
+        return super().probes
 
     def take_over(self, parent: Mapping[str, Any]) -> str | None:
         """Brings the archive to the state at a checkpoint: the second half of :meth:`start`, before any append.

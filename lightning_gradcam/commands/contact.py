@@ -8,7 +8,7 @@ from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.slices import Slices
-from lightning_gradcam.tiles import enlarged, fitted, tile_size, true_classes
+from lightning_gradcam.tiles import enlarged, fitted, tile_size
 from lightning_gradcam.typeset import INK, PALE, WRONG, write
 
 _MARGIN, _GAP, _TEXT = 12, 10, 40
@@ -58,17 +58,15 @@ def said(probes: ProbeSet) -> str:
     """Returns how many probes there are, of what shape and of how many classes."""
     shape = " x ".join(map(str, probes.inputs.shape[1:]))
     many = "probe" if len(probes) == 1 else "probes"
-    classes = set() if probes.labels is None else {index for label in probes.labels for index in true_classes(label)}
+    classes = {index for true in probes.view.true or () for index in true}
     return f"{len(probes)} {many}, {shape}, {f'{len(classes)} classes' if classes else 'without labels'}"
 
 
 def true_class(probes: ProbeSet, row: int) -> str:
     """Returns the true class's index and name; several of them with commas; nothing without labels."""
-    if probes.labels is None:
-        return ""
     return ", ".join(
         name if name == str(index) else f"{index} {name}"
-        for index in true_classes(probes.labels[row])
+        for index in probes.view.true_classes(row)
         for name in [probes.class_name(index)]
     )
 

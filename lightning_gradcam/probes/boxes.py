@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -26,7 +28,7 @@ def check_boxes(boxes: Tensor) -> None:
         )
 
 
-def filled(boxes: Tensor, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def filled(boxes: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Returns boxes as masks, bool ``[N, *size]``: the pixels whose centres lie inside; none for a box of NaN.
 
     Args:
@@ -34,11 +36,10 @@ def filled(boxes: Tensor, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         size: Height and width.
 
     Example:
-        >>> import torch
-        >>> filled(torch.tensor([[1.0, 0.0, 3.0, 1.0]]), (2, 4)).astype(int).tolist()
+        >>> filled(np.array([[1.0, 0.0, 3.0, 1.0]]), (2, 4)).astype(int).tolist()
         [[[0, 1, 1, 0], [0, 0, 0, 0]]]
     """
-    left, top, right, bottom = boxes.numpy().T[:, :, None]
+    left, top, right, bottom = np.asarray(boxes).T[:, :, None]
     across, down = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
     columns, rows = (left <= across) & (across < right), (top <= down) & (down < bottom)
     return np.asarray(rows[:, :, None] & columns[:, None, :])

@@ -21,6 +21,7 @@ from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
 from lightning_gradcam.probes.boxes import check_boxes, filled
 from lightning_gradcam.probes.display import Pixels, to_pixels
+from lightning_gradcam.probes.view import ProbeView, true_classes_of
 from lightning_gradcam.storage import Storage
 
 SCHEMA = 1
@@ -102,6 +103,8 @@ class ProbeSet:
         if len(set(self.ids)) != count:
             twice = Counter(self.ids).most_common(1)[0][0]
             raise ProbeError(f"probes: the id {twice!r} stands more than once; give each probe an id of its own")
+        # Not at the first use, which is in the background: nothing there touches torch.
+        put(self, "_view", self._viewed())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,15 +118,33 @@ class ProbeSet:
         assert self.display is not None
         return self.display
 
+    @property
+    def view(self) -> ProbeView:
+        """What drawing needs, in NumPy alone; arrays share their memory with the tensors."""
+        view: ProbeView = self._view  # type: ignore[attr-defined]
+        return view
+
+    def _viewed(self) -> ProbeView:
+        masks = self.masks.numpy() if self.masks is not None and self.masks.dim() == 3 else None
+        shape = self.inputs.shape[-2:] if self.inputs.dim() >= 4 else self.pixels.shape[-3:-1]
+        return ProbeView(
+            ids=self.ids,
+            pixels=self.pixels,
+            true=true_classes_of(self.labels),
+            masks=masks,
+            boxes=None if self.boxes is None else self.boxes.numpy(),
+            size=(int(shape[0]), int(shape[1])) if masks is None else (masks.shape[1], masks.shape[2]),
+            class_names=self.class_names,
+            note=self.note,
+            display_source=self.display_source,
+        )
+
     @cached_property
     def regions(self) -> npt.NDArray[np.bool_] | None:
         """Where the telling parts are, bool ``[N, H, W]``: the masks, or else the boxes filled; ``None``: not known."""
         if self.masks is not None:
-            return self.masks.numpy() if self.masks.dim() == 3 else None
-        if self.boxes is None:
-            return None
-        size = self.inputs.shape[-2:] if self.inputs.dim() >= 4 else self.pixels.shape[-3:-1]
-        return filled(self.boxes, (int(size[0]), int(size[1])))
+            return self.view.masks
+        return None if self.view.boxes is None else filled(self.view.boxes, self.view.size)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -133,8 +154,7 @@ class ProbeSet:
 
     def class_name(self, index: int) -> str:
         """Returns the class's name, or its index as text where it has none."""
-        names = self.class_names or ()
-        return names[index] if 0 <= index < len(names) else str(index)
+        return self.view.class_name(index)
 
     def part(self, rows: Sequence[int]) -> ProbeSet:
         """Returns some of the probes, at these places."""

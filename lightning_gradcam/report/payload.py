@@ -17,12 +17,12 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.cams import CamKey
 from lightning_gradcam.overlay import maxima
 from lightning_gradcam.picture import Pixels
-from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.render import method_title
 from lightning_gradcam.slices import Slices
 from lightning_gradcam.stats import STATS, affordable, to_last
-from lightning_gradcam.tiles import evenly, true_classes
+from lightning_gradcam.tiles import evenly
 
 FORMAT = 1
 MAX_PROBES = 64
@@ -59,7 +59,7 @@ class Outline:
         Raises:
             ArchiveError: The archive is damaged.
         """
-        probes, manifest = archive.probes, archive.manifest
+        probes, manifest = archive.probes.view, archive.manifest
         first = archive.record(0) if archive.steps else None
         keys = () if first is None else tuple(first.maps)
         slices = {key: Slices.of(first.maps[key].shape, probes.pixels.shape) for key in keys} if first else {}
@@ -200,19 +200,18 @@ def _shares(maps: FloatArray, top: FloatArray) -> npt.NDArray[np.uint8]:
 
 
 def _probes(
-    probes: ProbeSet, rows: Sequence[int], pictures: Sequence[Pixels], size: tuple[int, int]
+    probes: ProbeView, rows: Sequence[int], pictures: Sequence[Pixels], size: tuple[int, int]
 ) -> list[dict[str, Any]]:
     found = []
     for place, row in enumerate(rows):
-        true = [] if probes.labels is None else true_classes(probes.labels[row])
+        true = list(probes.true_classes(row))
         mask, box = None, None
-        if probes.masks is not None and probes.masks.dim() == 3:
-            image = Image.fromarray(probes.masks[row].numpy().astype(np.uint8) * 255)
+        if probes.masks is not None:
+            image = Image.fromarray(probes.masks[row].astype(np.uint8) * 255)
             mask = _data_url(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
-        if probes.boxes is not None and not probes.boxes[row].isnan().any():
+        if probes.boxes is not None and not np.isnan(probes.boxes[row]).any():
             # In shares of the picture, whatever it was scaled to.
-            tall, wide = probes.regions.shape[1:] if probes.regions is not None else size
-            scale = (size[1] / wide, size[0] / tall)
+            scale = (size[1] / probes.size[1], size[0] / probes.size[0])
             box = [round(float(edge) * scale[i % 2], 2) for i, edge in enumerate(probes.boxes[row])]
         found.append(
             {
@@ -227,7 +226,7 @@ def _probes(
     return found
 
 
-def _pictures(probes: ProbeSet, rows: Sequence[int], slices: Slices | None) -> tuple[int, int, list[Pixels]]:
+def _pictures(probes: ProbeView, rows: Sequence[int], slices: Slices | None) -> tuple[int, int, list[Pixels]]:
     """Returns height and width of a slice's picture, and the pictures, slices side by side."""
     chosen = slices if slices is not None else Slices.of((0, 1, 1), probes.pixels.shape)
     frames = chosen.of_display(probes.pixels[list(rows)])

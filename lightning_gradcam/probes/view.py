@@ -1,0 +1,100 @@
+"""What drawing needs of probes, in NumPy alone: it happens beside the training, which torch's threads would slow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.probes.display import Pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeView:
+    """Pictures, names and known regions of probes, without their inputs.
+
+    A torch operation on a large tensor wakes a team of threads for the thread that calls it. In a background thread
+    that is a second team beside the training's own, and both then compete for the same cores; so all that is drawn,
+    measured or written in the background takes its probes from here.
+
+    Attributes:
+        ids: One unique name for each probe.
+        pixels: The pictures to draw on, uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
+        true: The true classes of each probe; ``None`` where no labels are known.
+        masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
+        boxes: The same as boxes, float32 ``[N, 4]``, or ``None``.
+        size: Height and width of the picture in whose pixels the boxes are: the mask's, or the input's.
+        class_names: Names of the classes by index, or ``None``.
+        note: A remark for every header.
+        display_source: How the pictures were recovered.
+    """
+
+    ids: tuple[str, ...]
+    pixels: Pixels
+    true: tuple[tuple[int, ...], ...] | None
+    masks: npt.NDArray[np.bool_] | None
+    boxes: npt.NDArray[np.float32] | None
+    size: tuple[int, int]
+    class_names: tuple[str, ...] | None
+    note: str
+    display_source: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def view(self) -> ProbeView:
+        """Itself, so that drawing takes a probe set or its view."""
+        return self
+
+    def class_name(self, index: int) -> str:
+        """Returns the class's name, or its index as text where it has none."""
+        names = self.class_names or ()
+        return names[index] if 0 <= index < len(names) else str(index)
+
+    def true_classes(self, row: int) -> tuple[int, ...]:
+        """Returns the true classes of one probe; none where they are not known."""
+        return () if self.true is None else self.true[row]
+
+    def part(self, rows: Sequence[int]) -> ProbeView:
+        """Returns some of the probes, at these places."""
+        chosen = list(rows)
+        if chosen == list(range(len(self))):
+            return self
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[chosen]
+
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in chosen),
+            pixels=self.pixels[chosen],
+            true=None if self.true is None else tuple(self.true[row] for row in chosen),
+            masks=of(self.masks),
+            boxes=of(self.boxes),
+        )
+
+
+def true_classes_of(labels: Tensor | None) -> tuple[tuple[int, ...], ...] | None:
+    """Returns each probe's true classes: one, or those marked in a label with several.
+
+    Args:
+        labels: int64 ``[N]``, or 0 and 1 for each class ``[N, C]``.
+
+    Example:
+        >>> import torch
+        >>> true_classes_of(torch.tensor([2, 0])), true_classes_of(torch.tensor([[1, 0, 1]]))
+        (((2,), (0,)), ((0, 2),))
+    """
+    if labels is None:
+        return None
+    values = labels.numpy()
+    if values.ndim == 1:
+        return tuple((int(index),) for index in values)
+    return tuple(tuple(int(index) for index in np.argwhere(label)[:, 0]) for label in values)
