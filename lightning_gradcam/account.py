@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.evolution import evolution_of, late_numbers, save_evolution
+from lightning_gradcam.evolution import evolution_of, late_numbers
 from lightning_gradcam.meter import Meter
 from lightning_gradcam.picture import Picture
 from lightning_gradcam.plan import Plan
@@ -80,9 +80,7 @@ class CamAccount(Account):
 
     def evolution(self, archive: Archive, *, ended: bool, rows: bool) -> Evolution | None:
         """Draws film strips, at the end also animations, and writes them into the archive's folder."""
-        found = evolution_of(archive, self.study, self.probes, self._meter.peaks, ended=ended, rows=rows)
-        save_evolution(found, archive.path)
-        return found
+        return evolution_of(archive, self.study, self.probes, self._meter.peaks, ended=ended, rows=rows)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
         """Yields how far each step was from the last one."""

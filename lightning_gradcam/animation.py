@@ -106,6 +106,7 @@ def animate(
     title: str,
     limits: FloatArray | None = None,
     total: int | None = None,
+    note: str = "",
 ) -> Animation:
     """Draws how one map of each probe changed in training: a frame a step, all probes beside each other.
 
@@ -121,6 +122,7 @@ def animate(
         title: The first words of each frame.
         limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
         total: How many steps were logged, for the header; as many as there are records where not given.
+        note: A line of the header, such as what was left out.
 
     Returns:
         The animation. Where its file would exceed :data:`MAX_BYTES`, pictures are made smaller and frames fewer, in
@@ -148,6 +150,8 @@ def animate(
             total=len(shown) if total is None else total,
             width=inner,
         )
+        if note:
+            lines.append((note, PALE))
         if len(rows) < len(probes):
             lines.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
         less = [word for word, short in (("smaller", side < _SIDE), ("fewer", count < len(shown))) if short]

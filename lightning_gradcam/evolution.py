@@ -2,32 +2,245 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
 
 from lightning_gradcam.animation import Animation, animate
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.cams import CamKey
-from lightning_gradcam.film import Film
 from lightning_gradcam.meter import Meter
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.picture import PackedPicture, Picture
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.sinks import Evolution, Numbers, Row
 from lightning_gradcam.stats import affordable
 from lightning_gradcam.storage import Storage, safe_name
 from lightning_gradcam.strip import film_strip, thinned
+from lightning_gradcam.table import table_rows
 from lightning_gradcam.tiles import evenly
 
 FOLDER = "evolution"
-# More have no room in a strip; steps are cut down to these as they are read, so that memory stays small.
-_MOST_PROBES = 128
-# One takes up to a second and the end of a run waits for them.
-_MOST_ANIMATIONS = 32
+# Pairs of a layer and a method that are drawn: each strip and animation takes up to seconds and megabytes.
+MOST_PAIRS = 32
+# More have no room in a strip.
+MOST_PROBES = 128
+# Pixels of all strips together; where there are many strips, each may still have as many as the second number.
+ALL_PIXELS, LEAST_PIXELS = 64_000_000, 4_000_000
+# Bytes of maps that are held at once: of as many pairs as fit, and of a single pair of as many probes as fit.
+MAP_BYTES = 128_000_000
 _MOST_ROW_PROBES, _MOST_ROW_PICTURES = 16, 1_500
-# Of a table's pictures, in pixels.
-_SIDE = 112
+# Of layers in a remark.
+_NAMED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """One layer and method to draw: its map, of the first target, and what the brightest colour is for each probe."""
+
+    key: CamKey
+    limits: FloatArray
+    bytes: int
+
+
+class Evolving:
+    """One drawing of the run so far, in parts that each take a few seconds at most.
+
+    What is drawn is bounded, whatever was asked for: strips and animations of :data:`MOST_PAIRS` layers and methods, of
+    24 steps and of :data:`MOST_PROBES` probes, each evenly chosen; the more strips, the fewer pixels each. Only maps
+    that are drawn are read, of as many layers at once as take :data:`MAP_BYTES`. Headers say what was left out, and at
+    the end of a run so does the remark of :meth:`result`.
+
+    Args:
+        archive: Its steps, one at least.
+        plan: Names the tags, and says how to draw.
+        probes: The run's.
+        peaks: Each map's largest value in any step, ``[N]``; copied.
+        ended: The run is over: draw animations, too.
+        rows: If it is over, make the rows of a table, too.
+        count: Only the first ``count`` steps exist for this drawing; default: all that there are now.
+
+    Example:
+        >>> evolving = Evolving(archive, plan, probes, peaks, ended=True, rows=False)  # doctest: +SKIP
+        >>> for name, draw in evolving.parts():  # doctest: +SKIP
+        ...     draw()
+        >>> evolving.result().strips  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        plan: Plan,
+        probes: ProbeSet,
+        peaks: Mapping[CamKey, FloatArray],
+        *,
+        ended: bool,
+        rows: bool,
+        count: int | None = None,
+    ) -> None:
+        steps, epochs = archive.steps, archive.epochs
+        self._archive, self._plan, self._ended = archive, plan, ended
+        self._count = len(steps) if count is None else min(count, len(steps))
+        self._last = steps[self._count - 1], epochs[self._count - 1]
+        self._places = thinned(self._count)
+        first: dict[tuple[str, str], CamKey] = {}
+        for key in peaks:
+            first.setdefault((key.layer, key.method), key)
+        chosen = evenly(len(first), MOST_PAIRS, ends=True)
+        self._of = len(first)
+        self._left_out = [plan.evolution_tag(*pair) for place, pair in enumerate(first) if place not in chosen]
+        keys = [list(first.values())[place] for place in chosen if place < len(first)]
+        sizes = {key: 4 * math.prod(archive.shape_of(key.layer, key.method) or (1,)) for key in keys}
+        room = MAP_BYTES // (max(sizes.values(), default=1) * len(self._places))
+        # The places of the probes that are read.
+        self._chosen = evenly(len(probes), min(MOST_PROBES, room))
+        self._probes, self._all_probes = probes.view.part(self._chosen), len(probes)
+        self._pairs = [_Pair(key, peaks[key][self._chosen], sizes[key] * len(self._chosen)) for key in keys]
+        most = max(1, _MOST_ROW_PICTURES // max(1, len(self._places) * len(keys)))
+        # Of these, those in the table.
+        self._rows = evenly(len(self._chosen), min(most, _MOST_ROW_PROBES)) if ended and rows else []
+        self._records: dict[int, CamRecord] = {}
+        self._in_table: dict[int, CamRecord] = {}
+        self._strips: dict[str, Picture] = {}
+        self._animations: dict[str, Animation] = {}
+        self._table: list[Row] = []
+
+    def parts(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Yields what there is to do: a name for reports, and a call that does it; to be called in this order.
+
+        A strip or animation is also written into the archive's folder ``evolution/``. Where a call fails, what it would
+        have drawn is missing, or the step that it would have read.
+        """
+        for batch in self._batches():
+            self._records = {}
+            for place in self._places:
+                yield f"reading step {place + 1} of {self._count} for film strips", partial(self._read, batch, place)
+            for pair in batch:
+                yield f"the film strip of {self._short(pair.key)}", partial(self._draw_strip, pair)
+                if self._ended:
+                    yield f"the animation of {self._short(pair.key)}", partial(self._draw_animation, pair)
+        self._records = {}
+        if self._rows:
+            yield "the rows of the table", self._draw_table
+
+    def result(self) -> Evolution:
+        """Returns what the finished parts drew."""
+        step, epoch = self._last
+        strips, animations = self._strips, self._animations
+        remark = self._remark() if self._ended else ""
+        return Evolution(self._plan.name, step, epoch, self._ended, strips, animations, self._table, remark=remark)
+
+    def _batches(self) -> Iterator[list[_Pair]]:
+        """Yields the pairs, as many at once as their maps have room in memory."""
+        batch: list[_Pair] = []
+        for pair in self._pairs:
+            if batch and len(self._places) * sum(one.bytes for one in (*batch, pair)) > MAP_BYTES:
+                yield batch
+                batch = []
+            batch.append(pair)
+        yield batch
+
+    def _read(self, batch: Sequence[_Pair], place: int) -> None:
+        record = self._archive.excerpt(place, {pair.key for pair in batch}, self._chosen)
+        self._records[place] = record
+        if self._rows:
+            part = record.part(self._rows)
+            earlier = self._in_table[place].maps if place in self._in_table else {}
+            self._in_table[place] = replace(part, maps={**earlier, **part.maps})
+
+    def _draw_strip(self, pair: _Pair) -> None:
+        pixels = max(LEAST_PIXELS, ALL_PIXELS // len(self._pairs))
+        drawing = self._plan.drawing
+        drawing = replace(drawing, max_sheet_pixels=min(drawing.max_sheet_pixels, pixels))
+        picture = film_strip(
+            self._read_records,
+            self._probes,
+            key=pair.key,
+            drawing=drawing,
+            title=self._title,
+            limits=pair.limits,
+            total=self._count,
+            note=self._note,
+        )
+        format, content = picture.file()
+        self._write(pair.key, format, content, others=("png", "jpeg", "webp"))
+        # Pixels of all strips at once would take too much memory.
+        self._strips[self._tag(pair.key)] = PackedPicture(picture)
+
+    def _draw_animation(self, pair: _Pair) -> None:
+        animation = animate(
+            self._read_records,
+            self._probes,
+            key=pair.key,
+            drawing=self._plan.drawing,
+            title=self._title,
+            limits=pair.limits,
+            total=self._count,
+            note=self._note,
+        )
+        self._write(pair.key, *animation.file())
+        self._animations[self._tag(pair.key)] = animation
+
+    def _draw_table(self) -> None:
+        records = [self._in_table[place] for place in sorted(self._in_table)]
+        whole = [record for record in records if len(record.maps) == len(self._pairs)]
+        if whole:
+            drawing = self._plan.drawing
+            tops = {pair.key: pair.limits[self._rows] for pair in self._pairs}
+            if drawing.scale == "layer":
+                # Of all probes, not only of those in the table.
+                tops = {pair.key: np.full(len(self._rows), pair.limits.max(), np.float32) for pair in self._pairs}
+            tags = {self._plan.tag(key.layer, key.method): key for key in tops}
+            self._table = table_rows(whole, self._probes.part(self._rows), tags, tops, drawing)
+        self._in_table = {}
+
+    def _write(self, key: CamKey, format: str, content: bytes, others: Sequence[str] = ()) -> None:
+        storage, stem = Storage(self._archive.path), f"{FOLDER}/{safe_name(self._short(key))}"
+        storage.write(f"{stem}.{format}", content)
+        # A strip that has become large has another format than the earlier one.
+        for other in others:
+            if other != format and storage.exists(f"{stem}.{other}"):
+                storage.remove(f"{stem}.{other}")
+
+    @property
+    def _read_records(self) -> list[CamRecord]:
+        return [self._records[place] for place in sorted(self._records)]
+
+    @property
+    def _title(self) -> str:
+        name, shown = self._plan.name, len(self._chosen)
+        return name if shown == self._all_probes else f"{name} ({shown} of {self._all_probes} probes)"
+
+    @property
+    def _note(self) -> str:
+        if not self._left_out:
+            return ""
+        return f"drawn for {len(self._pairs)} of {self._of} layers and methods, evenly chosen; all are in the archive"
+
+    def _remark(self) -> str:
+        less = []
+        if self._left_out:
+            short = [tag.split("/", 1)[1] for tag in self._left_out]
+            named = ", ".join(short[:_NAMED]) + (f" and {len(short) - _NAMED} more" if len(short) > _NAMED else "")
+            less.append(f"{len(self._pairs)} of {self._of} layers and methods (without {named:.200})")
+        if len(self._chosen) < self._all_probes:
+            less.append(f"{len(self._chosen)} of {self._all_probes} probes")
+        if not less:
+            return ""
+        return (
+            f"film strips and animations show {' and '.join(less)}, evenly chosen, to keep the end of the run short;"
+            f" all maps are in the archive {self._archive.path} and its report.html"
+        )
+
+    def _tag(self, key: CamKey) -> str:
+        return self._plan.evolution_tag(key.layer, key.method)
+
+    def _short(self, key: CamKey) -> str:
+        return self._tag(key).removeprefix(f"{self._plan.name}_evolution/")
 
 
 def evolution_of(
@@ -39,56 +252,15 @@ def evolution_of(
     ended: bool,
     rows: bool,
 ) -> Evolution:
-    """Draws the run so far.
-
-    Args:
-        archive: Its steps, one at least.
-        plan: Names the tags, and says how to draw.
-        probes: The run's.
-        peaks: Each map's largest value in any step, ``[N]``.
-        ended: Draw animations, too; of more than 32 layers and methods, of as many evenly chosen.
-        rows: And the rows of a table.
+    """Draws the run so far at once, and writes it into the archive's folder; see :class:`Evolving`.
 
     Raises:
         ArchiveError: A step can't be read.
     """
-    count = len(archive.steps)
-    chosen = evenly(len(probes), _MOST_PROBES)
-    records = [archive.record(place).part(chosen) for place in thinned(count)]
-    shown = probes.view.part(chosen)
-    title = plan.name if len(chosen) == len(probes) else f"{plan.name} ({len(chosen)} of {len(probes)} probes)"
-    first: dict[str, CamKey] = {}
-    for key in records[-1].maps:
-        first.setdefault(plan.evolution_tag(key.layer, key.method), key)
-    animated = {list(first)[place] for place in evenly(len(first), _MOST_ANIMATIONS)}
-    strips: dict[str, Picture] = {}
-    animations: dict[str, Animation] = {}
-    for tag, key in first.items():
-        how = {"key": key, "drawing": plan.drawing, "title": title, "limits": peaks[key][chosen], "total": count}
-        strips[tag] = film_strip(records, shown, **how)  # type: ignore[arg-type]
-        if ended and tag in animated:
-            animations[tag] = animate(records, shown, **how)  # type: ignore[arg-type]
-    last = records[-1]
-    limits = {key: peaks[key][chosen] for key in first.values()}
-    sheets = {plan.tag(key.layer, key.method): key for key in first.values()}
-    table = list(_rows(records, shown, plan, sheets, limits)) if ended and rows else []
-    return Evolution(plan.name, last.step, last.epoch, ended, strips, animations, table)
-
-
-def save_evolution(evolution: Evolution, path: str) -> None:
-    """Writes strips and animations into the archive's folder; those of earlier steps are replaced.
-
-    Args:
-        evolution: The run so far.
-        path: The archive's folder.
-    """
-    storage = Storage(path)
-    prefix = f"{evolution.name}_evolution/"
-    for tag, picture in evolution.strips.items():
-        storage.write(f"{FOLDER}/{safe_name(tag.removeprefix(prefix))}.png", picture.encoded("png"))
-    for tag, animation in evolution.animations.items():
-        format, content = animation.file()
-        storage.write(f"{FOLDER}/{safe_name(tag.removeprefix(prefix))}.{format}", content)
+    evolving = Evolving(archive, plan, probes, peaks, ended=ended, rows=rows)
+    for _, draw in evolving.parts():
+        draw()
+    return evolving.result()
 
 
 def late_numbers(archive: Archive, meter: Meter) -> Iterator[Numbers]:
@@ -104,38 +276,3 @@ def late_numbers(archive: Archive, meter: Meter) -> Iterator[Numbers]:
         record = archive.record(place)
         if means := meter.means_to_last(record, last):
             yield Numbers(record.step, record.epoch, means)
-
-
-def _rows(
-    records: Sequence[CamRecord],
-    probes: ProbeView,
-    plan: Plan,
-    keys: Mapping[str, CamKey],
-    peaks: Mapping[CamKey, FloatArray],
-) -> Iterator[Row]:
-    """Yields a table's rows, probe by probe; of so many probes that the pictures do not become too many."""
-    most = max(1, _MOST_ROW_PICTURES // (len(records) * len(keys)))
-    places = evenly(len(probes), min(most, _MOST_ROW_PROBES))
-    films = {
-        tag: Film.of(records, probes, key=key, drawing=plan.drawing, limits=peaks[key], rows=places, side=_SIDE)
-        for tag, key in keys.items()
-    }
-    target = next(iter(keys.values())).target
-    drawn = {tag: [film.overlays(step)[0] for step in range(len(records))] for tag, film in films.items()}
-    inputs = next(iter(films.values())).inputs
-    for place, row in enumerate(places):
-        original = Picture(inputs[place], enlarged=True)
-        true = probes.true_classes(row)
-        for step, record in enumerate(records):
-            predicted = int(record.predicted[row])
-            yield Row(
-                probe=probes.ids[row],
-                original=original,
-                epoch=record.epoch,
-                step=record.step,
-                true=", ".join(map(probes.class_name, true)),
-                predicted=probes.class_name(predicted) if predicted >= 0 else "",
-                confidence=float(record.confidence[row]),
-                score=float(record.scores[target][row]),
-                overlays={tag: Picture(pictures[step][place], enlarged=True) for tag, pictures in drawn.items()},
-            )

@@ -41,6 +41,11 @@ class Picture:
     format: str = "auto"
     _files: dict[str, bytes] = field(default_factory=dict, repr=False)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
     def file(self, formats: Sequence[str] = ("png", "jpeg", "webp")) -> tuple[str, bytes]:
         """Returns the picture as a file, in its own format where that is possible and as a PNG elsewhere.
 
@@ -72,6 +77,34 @@ class Picture:
         options = {"png": {"compress_level": 1}, "jpeg": {"quality": 90, "subsampling": 0}, "webp": {"quality": 90}}
         image.save(buffer, format.upper(), **options[format])
         return buffer.getvalue()
+
+
+class PackedPicture(Picture):
+    """A finished picture that keeps its own file alone, so that many take little memory.
+
+    Its pixels are decoded whenever they are asked for: exact from a PNG, close to what was drawn from a JPEG or WebP.
+
+    Args:
+        picture: What it is made of.
+    """
+
+    def __init__(self, picture: Picture) -> None:
+        format, content = picture.file()
+        for name, value in (("enlarged", picture.enlarged), ("format", format), ("_files", {format: content})):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_size", picture.size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        size: tuple[int, int] = self._size  # type: ignore[attr-defined]
+        return size
+
+    @property
+    def pixels(self) -> Pixels:
+        """uint8 ``[H, W, 3]``."""
+        with Image.open(io.BytesIO(self._files[self.format])) as image:
+            return np.asarray(image.convert("RGB"))
 
 
 def _plain_png(pixels: Pixels) -> bytes:

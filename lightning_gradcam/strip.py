@@ -53,6 +53,7 @@ def film_strip(
     title: str,
     limits: FloatArray | None = None,
     total: int | None = None,
+    note: str = "",
 ) -> Picture:
     """Draws how one map of each probe changed in training: a row a probe, a column a step.
 
@@ -72,6 +73,7 @@ def film_strip(
         title: The picture's first words.
         limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
         total: How many steps were logged, for the header; as many as there are records where not given.
+        note: A line of the header, such as what was left out.
 
     Returns:
         The strip, of at most ``drawing.max_sheet_pixels`` pixels and 15,000 rows of them; where that is too little for
@@ -100,6 +102,8 @@ def film_strip(
         total=total,
         width=width - 2 * MARGIN,
     )
+    if note:
+        lines.append((note, PALE))
     # Where validation runs several times an epoch, epochs alone don't tell columns apart.
     stepped = len({record.epoch for record in shown}) < len(shown)
     below = 18 * 2 + 8 + (32 if stepped else 18) + FRAME + 2

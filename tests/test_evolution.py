@@ -191,6 +191,9 @@ def test_many_probes_are_thinned_and_the_title_says_so(tmp_path: Path) -> None:
         def record(self, index: int) -> Any:
             return super().record(index).part(rows.tolist())
 
+        def excerpt(self, index: int, keys: Any, chosen: Any) -> Any:
+            return super().excerpt(index, keys, rows[chosen].tolist())
+
     found = evolution_of(
         Many(archive._storage, archive.manifest),
         Plan("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing()),

@@ -73,6 +73,10 @@ class Archive:
         shown: str = import_module("lightning_gradcam.notebook").archive_html(self)
         return shown
 
+    def reader(self) -> Archive:
+        """Returns a reader of its own of the same archive, for another thread."""
+        return Archive(self._storage, self.manifest)
+
     @property
     def path(self) -> str:
         """The archive's folder."""
@@ -136,7 +140,7 @@ class Archive:
         self._check_cams()
         key = self._key(layer, method, target)
         files = self._files()
-        shape = (len(self.probes), *(self._shape(layer, key.method) or ()))
+        shape = (len(self.probes), *(self.shape_of(layer, key.method) or ()))
         # Not before the first file has turned out to be as large as the manifest says.
         stacked = np.zeros((0, *shape), np.float32)
         for row, (*_, file) in enumerate(files):
@@ -296,7 +300,7 @@ class Archive:
         return files[index][-1]
 
     def _key(self, layer: str, method: str | None, target: str | int | None) -> CamKey:
-        possible = [name for name in self.methods if self._shape(layer, name) is not None]
+        possible = [name for name in self.methods if self.shape_of(layer, name) is not None]
         chosen = {
             "layer": (layer, self.layers),
             "method": (method if method is not None or not possible else possible[0], possible),
@@ -310,7 +314,8 @@ class Archive:
                 )
         return CamKey(*(str(value) for value, _ in chosen.values()))
 
-    def _shape(self, layer: str, method: str) -> Sequence[int] | None:
+    def shape_of(self, layer: str, method: str) -> Sequence[int] | None:
+        """Returns the shape of a probe's map, ``[h, w]`` or ``[d, h, w]``; ``None`` where there is no such map."""
         shapes = self.manifest.map_shapes
         own = shapes.get(f"{layer}/{method}")
         # A method with the key "model" has no maps at the layers, and is listed with a shape of its own.

@@ -122,6 +122,7 @@ class Evolution:
         animations: Likewise to animation; empty while the run goes on.
         rows: For a table, where a sink takes them; empty while the run goes on.
         repeated: The run ended right after a call with these very strips.
+        remark: At the end, what was left out of strips and animations; empty where that is nothing.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Evolution:
     animations: Mapping[str, Animation]
     rows: Sequence[Row]
     repeated: bool = False
+    remark: str = ""
 
 
 class Sink(ABC):

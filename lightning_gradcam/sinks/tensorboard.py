@@ -76,8 +76,7 @@ class TensorBoardSink(Sink):
 
 def _add_encoded(writer: Any, tag: str, picture: Picture, step: int) -> None:
     # `add_image` encodes at a slow level (0.9 s for a large sheet) and draws nothing better; ready bytes pass through.
-    height, width = picture.pixels.shape[:2]
-    _add(writer, tag, (height, width), picture.file(TensorBoardSink.formats)[1], step)
+    _add(writer, tag, picture.size, picture.file(TensorBoardSink.formats)[1], step)
 
 
 def _add(writer: Any, tag: str, size: tuple[int, int], content: bytes, step: int) -> None:

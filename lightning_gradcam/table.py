@@ -1,0 +1,61 @@
+"""The rows of a table of probes, steps and overlays, for loggers that have tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lightning_gradcam.cams import CamKey
+from lightning_gradcam.drawing import Drawing
+from lightning_gradcam.film import Film
+from lightning_gradcam.picture import Picture
+from lightning_gradcam.probes.view import ProbeView
+from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.sinks import Row
+
+# Of a table's pictures, in pixels.
+_SIDE = 112
+
+
+def table_rows(
+    records: Sequence[CamRecord],
+    probes: ProbeView,
+    keys: Mapping[str, CamKey],
+    limits: Mapping[CamKey, FloatArray],
+    drawing: Drawing,
+) -> list[Row]:
+    """Returns a table's rows, probe by probe, a row for each step.
+
+    Args:
+        records: The steps, in order; each has all of the maps.
+        probes: Those of the records, all of which are in the table.
+        keys: Sheet's tag to map; the score is that of the first map's target.
+        limits: Each map's largest value in the whole run, ``[N]``.
+        drawing: As for a film strip.
+    """
+    every = range(len(probes))
+    films = {
+        tag: Film.of(records, probes, key=key, drawing=drawing, limits=limits[key], rows=every, side=_SIDE)
+        for tag, key in keys.items()
+    }
+    target = next(iter(keys.values())).target
+    drawn = {tag: [film.overlays(step)[0] for step in range(len(records))] for tag, film in films.items()}
+    inputs = next(iter(films.values())).inputs
+    found = []
+    for row in every:
+        original = Picture(inputs[row], enlarged=True)
+        for step, record in enumerate(records):
+            predicted = int(record.predicted[row])
+            found.append(
+                Row(
+                    probe=probes.ids[row],
+                    original=original,
+                    epoch=record.epoch,
+                    step=record.step,
+                    true=", ".join(map(probes.class_name, probes.true_classes(row))),
+                    predicted=probes.class_name(predicted) if predicted >= 0 else "",
+                    confidence=float(record.confidence[row]),
+                    score=float(record.scores[target][row]),
+                    overlays={tag: Picture(pictures[step][row], enlarged=True) for tag, pictures in drawn.items()},
+                )
+            )
+    return found
