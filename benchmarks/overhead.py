@@ -9,6 +9,7 @@ Sections (``--sections``), all on the CPU:
 - ``224x224``: torchvision's ResNet-18 with random weights and ten classes at ``layer2``, ``layer3`` and ``layer4``.
 - ``cpu``: CPU seconds of the same calls, of all threads; on its own it measures both sizes.
 - ``fit``: a whole ``Trainer.fit`` of the tutorials' network with the callback and without.
+- ``worker``: short fits of ResNet-18 at 96x96 whose worker is busy for much of the time, with the callback and without.
 
 The first two: in one ``Trainer.fit``, the end of every validation calls all rivals on the same weights, the same probes
 and the same ``TensorBoardLogger``, and times each call. Their order turns round from epoch to epoch, and the first
@@ -38,6 +39,12 @@ The section ``fit`` draws its training pictures anew from a small set, as many a
 which a first fit finds out. Fits with and without the callback come in pairs, all from the same weights and batches;
 which one goes first alternates. A fit's time is that of all of ``trainer.fit``: the probes, the first explanation,
 which checks the configuration, and the wait for the last pictures included.
+
+The section ``worker`` asks what drawing in the background costs where it has least time: six validations, four seconds
+apart, after each of which 16 probes at three layers are explained, drawn and logged to TensorBoard, film strips after
+the first, second and fourth, and at the end strips, animations and the report. Fits come in threes: with the callback,
+with a bare callback that computes the same maps and drops them, and with neither; the order turns round. Compared are
+the times of ``trainer.fit``, and the median times of a training step, of all but the first epoch's first steps.
 """
 
 from __future__ import annotations
@@ -84,8 +91,8 @@ from fashion_mnist_model import FashionMNISTClassifier
 
 from benchmarks.compute import Case, limit, ratios
 
-SMALL_PICTURES, LARGE_PICTURES, CPU, FIT = "28x28", "224x224", "cpu", "fit"
-SECTIONS = (SMALL_PICTURES, LARGE_PICTURES, CPU, FIT)
+SMALL_PICTURES, LARGE_PICTURES, CPU, FIT, WORKER = "28x28", "224x224", "cpu", "fit", "worker"
+SECTIONS = (SMALL_PICTURES, LARGE_PICTURES, CPU, FIT, WORKER)
 LAYERS = ["network.relu1", "network.relu2", "network.relu3"]
 RESNET_LAYERS = ["network.layer2", "network.layer3", "network.layer4"]
 IMAGES, BATCH, WARM_UP = 256, 128, 3
@@ -95,8 +102,11 @@ MARGIN = 1.15
 OURS, BY_HAND, LIMIT = "GradCAMCallback, blocking", "by hand", "limit"
 OUR_MAPS, MAPS_BY_HAND = "  its maps alone (compute_cams)", "  its maps alone (pytorch-grad-cam)"
 OWN_BLOCKING, OWN_BACKGROUND = "  by its own account: blocking", "  by its own account: background"
-WITH, WITHOUT = "fit with the callback", "fit without"
+WITH, WITHOUT, EXPLAINING = "fit with the callback", "fit without", "fit with maps alone (compute_cams)"
 OF_BY_HAND, OF_LIMIT, OF_FIT = 1 / 30, 1.3, 1.02
+# Of the section `worker`: seconds between two validations, how many there are, and batches.
+APART, VALIDATIONS, WORKER_SIDE, WORKER_BATCH = 4.0, 6, 96, 32
+OF_WORKER_FIT, OF_WORKER_STEP = 1.15, 1.03
 
 Seconds = dict[str, list[float]]
 
@@ -460,6 +470,105 @@ def compare_fits(probes: int, pairs: int, epochs: int, small: bool) -> list[Goal
     return [Goal(f"{WITH} / {WITHOUT}, epochs of {shortest:.1f} s", ratios(wall, WITH, WITHOUT), OF_FIT)]
 
 
+# ---- training steps beside a busy worker
+
+
+class Steps(Callback):
+    """Times every training step; listed first, so that no other callback's work is in it."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._began = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Begins."""
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Ends."""
+        self.seconds.append(time.perf_counter() - self._began)
+
+
+class Explaining(Callback):
+    """Computes the maps at every validation's end, and drops them."""
+
+    def __init__(self, probes: ProbeSet) -> None:
+        self.inputs = probes.inputs
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Computes."""
+        compute_cams(pl_module, self.inputs, RESNET_LAYERS, relu=False)
+
+
+def busy_fit(images: Tensor, labels: Tensor, steps: int, callbacks: Sequence[Callback]) -> tuple[float, float]:
+    """Trains ResNet-18, from the same weights and batches every time.
+
+    Args:
+        images: What it is trained with, in turn.
+        labels: Their classes.
+        steps: Training steps before each validation.
+        callbacks: The Trainer's, after the one that times its steps.
+
+    Returns:
+        Seconds of ``trainer.fit``, and the median of a training step's.
+    """
+    torch.manual_seed(0)
+    module, data, timer = ResNetClassifier(), TensorDataset(images, labels), Steps()
+    order = RandomSampler(data, True, steps * WORKER_BATCH, generator=torch.Generator().manual_seed(0))
+    validation = DataLoader(TensorDataset(images[:WORKER_BATCH], labels[:WORKER_BATCH]), WORKER_BATCH)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(folder, VALIDATIONS, [timer, *callbacks])
+        gc.collect()
+        begin = time.perf_counter()
+        trainer.fit(module, DataLoader(data, WORKER_BATCH, sampler=order), validation)
+        seconds = time.perf_counter() - begin
+    return seconds, statistics.median(timer.seconds[min(5, steps // 2) :])
+
+
+def compare_busy_fits(probes: int, rounds: int, small: bool) -> list[Goal]:
+    """Measures fits with the callback, with maps alone and with neither, and prints their tables.
+
+    Args:
+        probes: How many are explained.
+        rounds: How many fits of each kind.
+        small: Much shorter fits.
+
+    Returns:
+        The goals.
+    """
+    images, labels = garments(max(256, probes), WORKER_SIDE, channels=3)
+    explained = ProbeSet(images[:probes], labels=labels[:probes], class_names=CLASS_NAMES)
+    kinds: dict[str, Callable[[], list[Callback]]] = {
+        WITH: lambda: [GradCAMCallback(RESNET_LAYERS, probes=explained, on_error="raise")],
+        EXPLAINING: lambda: [Explaining(explained)],
+        WITHOUT: lambda: [],
+    }
+    # All that is loaded or compiled once, and then the speed.
+    for make in kinds.values():
+        busy_fit(images, labels, 2, make())
+    steps = 2 if small else math.ceil(APART / busy_fit(images, labels, 5, [])[1])
+    print(
+        f"\nResNet-18, {WORKER_SIDE}x{WORKER_SIDE}, {VALIDATIONS} validations after {steps} steps of {WORKER_BATCH}"
+        f" pictures each; {probes} probes, {len(RESNET_LAYERS)} layers"
+    )
+    fits: Seconds = {name: [] for name in kinds}
+    medians: Seconds = {name: [] for name in kinds}
+    for number in range(rounds):
+        for name in kinds if number % 2 == 0 else reversed(kinds):
+            seconds, median = busy_fit(images, labels, steps, kinds[name]())
+            fits[name].append(seconds)
+            medians[name].append(median)
+    print("\n".join(table("whole fit", fits, unit=1)))
+    print("\n".join(ratio(fits, over, WITHOUT) for over in (WITH, EXPLAINING)))
+    print("\n".join(table("a training step, median of a fit", medians)))
+    print("\n".join(ratio(medians, over, WITHOUT) for over in (WITH, EXPLAINING)))
+    apart = min(fits[WITHOUT]) / VALIDATIONS
+    return [
+        Goal(f"{WITH} / {WITHOUT}, validations {apart:.1f} s apart", ratios(fits, WITH, WITHOUT), OF_WORKER_FIT),
+        Goal("a training step with the callback / without", ratios(medians, WITH, WITHOUT), OF_WORKER_STEP),
+    ]
+
+
 def _positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text}; give 1 or more")
@@ -489,6 +598,8 @@ def main(arguments: list[str] | None = None) -> None:
         goals += compare(built, options.epochs, blocking=name in sections, cpu=CPU in sections)
     if FIT in sections:
         goals += compare_fits(options.probes, options.fit_pairs, options.fit_epochs, options.small)
+    if WORKER in sections:
+        goals += compare_busy_fits(options.probes, options.fit_pairs, options.small)
     if goals:
         print("\ngoals: medians of the rounds' ratios")
         print("\n".join(map(str, goals)))
