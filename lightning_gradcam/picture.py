@@ -55,7 +55,8 @@ class Picture:
         Returns:
             The format, and the file's content; scaled down where it is larger than the format allows.
         """
-        small = self.enlarged or self.pixels.shape[0] * self.pixels.shape[1] <= _SMALL
+        height, width = self.size
+        small = self.enlarged or height * width <= _SMALL
         own = self.format if self.format != "auto" else ("png" if small else "jpeg")
         chosen = own if own in formats else "png"
         return chosen, self.encoded(chosen)
@@ -108,12 +109,14 @@ class PackedPicture(Picture):
 
 
 def _plain_png(pixels: Pixels) -> bytes:
-    # Pillow tries five filters on every row and lets nobody choose; without a filter, repeated rows compress as well
-    # in half the time. Bytes saved here are bytes less for TensorBoard, whose checksum runs at 5 MB a second.
+    # Pillow tries five filters on every row and lets nobody choose. Of rows that are repeated, the filter "up" leaves
+    # zeros: level 1 then gives as few bytes as level 6 without a filter, in half its time.
     height, width = pixels.shape[:2]
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)
-    rows[:, 1:] = pixels.reshape(height, -1)
+    flat, rows = pixels.reshape(height, -1), np.empty((height, 1 + 3 * width), np.uint8)
+    rows[:, 0] = 2
+    rows[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b"")]
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")]
     parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
