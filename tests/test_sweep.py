@@ -25,14 +25,14 @@ def test_a_model_of_each_family(name: str) -> None:
     assert (result.layer, result.layout) == listed()[name]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in CLASSIFICATION if name not in QUICK])
 def test_every_other_classification_model(name: str) -> None:
     result = found(name, torchvision_model(name), input_for(name, samples=1))
     assert (result.layer, result.layout) == listed()[name]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", VIDEO)
 def test_every_video_model(name: str) -> None:
     result = found(name, torchvision_model(name), input_for(name, video=True, samples=1))
