@@ -140,9 +140,9 @@ class Watch(Callback):
     # After `on_validation_epoch_end` of all callbacks, whatever their order.
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Waits, and reads."""
-        session = self.callback._run.session
-        assert session is not None
-        session.finish()
+        recorder = self.callback._run.recorder
+        assert recorder is not None
+        recorder.finish()
         step = trainer.current_epoch + 1
         assert len(self.times.blocking) == step
         if step % self.every == 0:

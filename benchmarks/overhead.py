@@ -259,9 +259,9 @@ class TimedGradCAM(GradCAMCallback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Times each rival once, in an order that turns round."""
-        logger, session = trainer.logger, self._run.session
+        logger, recorder = trainer.logger, self._run.recorder
         assert isinstance(logger, TensorBoardLogger)
-        assert session is not None
+        assert recorder is not None
         explain = super().on_validation_epoch_end
         rivals: dict[str, Callable[[], object]] = {
             OURS: lambda: explain(trainer, pl_module),
@@ -278,9 +278,9 @@ class TimedGradCAM(GradCAMCallback):
             if name == OURS:
                 # What is served on the training thread is served once the worker has finished, in a fit at the end
                 # of a later training batch.
-                session._worker.finish()
+                recorder.wait()
                 begin = time.perf_counter()
-                session.settle()
+                recorder.settle()
                 seconds += time.perf_counter() - begin
             logger.experiment.flush()
             self.cpu[name].append(time.process_time() - cpu)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.evolution import evolution_of, late_numbers
+from lightning_gradcam.cams import CamKey
+from lightning_gradcam.evolution import Evolving, late_numbers
 from lightning_gradcam.meter import Meter
 from lightning_gradcam.picture import Picture
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord
+from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.render import sheet
 from lightning_gradcam.report import REPORT, write_report
-from lightning_gradcam.sinks import Evolution, Histogram, Numbers
+from lightning_gradcam.sinks import Histogram, Numbers
 from lightning_gradcam.sinks.histograms import histograms_of
 from lightning_gradcam.storage import join
 from lightning_gradcam.study import Account
@@ -33,10 +34,10 @@ class CamAccount(Account):
         super().__init__(study, probes)
         self._meter = Meter(study, probes)
 
-    def remember(self, record: CamRecord) -> None:
-        """Takes a step into account that was recorded earlier."""
-        self._meter.remember(record)
-        self.count = self._meter.count
+    def remember(self, last: CamRecord, peaks: Mapping[CamKey, FloatArray], count: int) -> None:
+        """Takes the steps into account that were recorded earlier."""
+        self._meter.remember(last, peaks)
+        self.count = count
 
     def forget(self) -> None:
         """Begins anew: training goes on from an earlier step."""
@@ -44,9 +45,9 @@ class CamAccount(Account):
         self.count = 0
 
     def measured(self, record: CamRecord) -> CamRecord:
-        """Returns the record with its numbers; asked again for the latest one, it returns the same."""
+        """Returns the record with its numbers, and the largest values of its maps so far."""
         found = self._meter.measured(record)
-        self.count = self._meter.count
+        self.count += 1
         return found
 
     def pictures(self, record: CamRecord) -> dict[str, Picture]:
@@ -78,9 +79,9 @@ class CamAccount(Account):
         """Returns histograms of the gradients and of the channel weights."""
         return histograms_of(record.gradients, self.study.name, next(iter(record.scores)))
 
-    def evolution(self, archive: Archive, *, ended: bool, rows: bool) -> Evolution | None:
-        """Draws film strips, at the end also animations, and writes them into the archive's folder."""
-        return evolution_of(archive, self.study, self.probes, self._meter.peaks, ended=ended, rows=rows)
+    def evolving(self, archive: Archive, *, ended: bool, rows: bool) -> Evolving:
+        """Returns what draws film strips, at the end also animations, and writes them into the archive's folder."""
+        return Evolving(archive, self.study, self.probes, self._meter.peaks, ended=ended, rows=rows)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
         """Yields how far each step was from the last one."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.cams import CamKey
 from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.picture import Picture
-from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record import FloatArray
 from lightning_gradcam.report import REPORT, Gallery, Shot, write_report
 from lightning_gradcam.report.gallery import places_for
 from lightning_gradcam.storage import join
@@ -24,13 +26,9 @@ class ChannelAccount(Account):
 
     study: ChannelStudy
 
-    def __init__(self, study: ChannelStudy, probes: ProbeSet) -> None:
-        super().__init__(study, probes)
-        self._latest: ChannelRecord | None = None
-
-    def remember(self, record: ChannelRecord) -> None:
-        """Counts a step that was recorded earlier."""
-        self.count += 1
+    def remember(self, last: ChannelRecord, peaks: Mapping[CamKey, FloatArray], count: int) -> None:
+        """Counts the steps that were recorded earlier."""
+        self.count = count
 
     def forget(self) -> None:
         """Begins anew: training goes on from an earlier step."""
@@ -38,9 +36,7 @@ class ChannelAccount(Account):
 
     def measured(self, record: ChannelRecord) -> ChannelRecord:
         """Returns the record as it is: its numbers were found with it."""
-        if record is not self._latest:
-            self.count += 1
-            self._latest = record
+        self.count += 1
         return record
 
     def pictures(self, record: ChannelRecord) -> dict[str, Picture]:

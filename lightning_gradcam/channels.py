@@ -91,6 +91,11 @@ class ChannelRecord:
                 f" {chosen} chosen"
             )
 
+    @property
+    def nbytes(self) -> int:
+        """What its channels keep in memory, in bytes."""
+        return sum(values.nbytes for values in self.channels.values())
+
     def part(self, rows: Sequence[int]) -> ChannelRecord:
         """Returns the record of some of the probes, at these places; patterns belong to none and stay as they are."""
         if self.kind == "patterns":

@@ -145,7 +145,7 @@ class Evolving:
         yield batch
 
     def _read(self, batch: Sequence[_Pair], place: int) -> None:
-        record = self._archive.excerpt(place, {pair.key for pair in batch}, self._chosen)
+        record = self._archive.record(place, keys={pair.key for pair in batch}).part(self._chosen)
         self._records[place] = record
         if self._rows:
             part = record.part(self._rows)

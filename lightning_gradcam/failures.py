@@ -26,7 +26,8 @@ _MEANS = {
     "the report": "make it anew with: lightning-gradcam report ARCHIVE -o report.html",
     "the archive": "this step's maps are not kept; those of other steps are as they were",
     "drawing": "no pictures of this step; its maps are in the archive all the same",
-    "the background worker": "pictures may be missing; maps are still written to the archive",
+    "the background worker": "what waits behind that job is kept in memory, within a bound, and done if it comes back;"
+    " nobody waits for it again",
     "closing": "what was not written out by then may be missing there",
     "the sink": "this step is missing there; other loggers and the archive are not concerned",
 }

@@ -49,12 +49,15 @@ class ProbeCallback(Callback):
     @property
     def probes(self) -> ProbeSet | None:
         """The probes in use; ``None`` before training has started, and on other ranks than zero."""
-        return self._run.session.probes if self._run.session is not None else None
+        return self._run.recorder.probes if self._run.recorder is not None else None
 
     @property
     def archive(self) -> Archive | None:
-        """The run's archive, to read while it grows and afterwards; ``None`` before training has started."""
-        return self._run.session.archive if self._run.session is not None else None
+        """The run's archive, to read while it grows and afterwards; ``None`` before training has started.
+
+        Waits until every step that was explained is written.
+        """
+        return self._run.recorder.archive if self._run.recorder is not None else None
 
     @property
     def state_key(self) -> str:
@@ -158,8 +161,8 @@ class ProbeCallback(Callback):
         """Stores which probes are in use and where the archive stands, in plain types."""
         # Not `state_dict`: Lightning refuses two stateful callbacks of one key in the Trainer's constructor, before
         # `setup` can say that they need different names.
-        if self._run.session is not None and trainer.is_global_zero:
-            checkpoint.setdefault("callbacks", {})[self.state_key] = self._run.state(self._run.session)
+        if self._run.recorder is not None and trainer.is_global_zero:
+            checkpoint.setdefault("callbacks", {})[self.state_key] = self._run.state(self._run.recorder)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over probes and archive of the run that the checkpoint belongs to."""

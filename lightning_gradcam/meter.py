@@ -24,7 +24,6 @@ class Meter:
 
     Attributes:
         peaks: Each map's largest value so far, ``[N]``.
-        count: How many steps there were.
 
     Args:
         plan: Its ``min_energy_inside`` is the alarm.
@@ -36,12 +35,10 @@ class Meter:
 
     def __init__(self, plan: Plan, probes: ProbeSet) -> None:
         self.peaks: dict[CamKey, FloatArray] = {}
-        self.count = 0
         self._plan = plan
         self._regions = probes.regions
         self._boxes, self._size = known_boxes(probes), picture_size(probes)
         self._before: CamRecord | None = None
-        self._latest: tuple[CamRecord, CamRecord] | None = None
         self._alarmed = False
         self._vanished: set[str] = set()
         if plan.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
@@ -52,35 +49,37 @@ class Meter:
             )
 
     def measured(self, record: CamRecord) -> CamRecord:
-        """Returns the record with its numbers; asked again for the latest one, it returns the same.
+        """Returns the record with its numbers, and the largest values of its maps so far.
 
         Args:
-            record: The next step's, or the latest one again.
+            record: The next step's.
         """
-        if self._latest is not None and self._latest[0] is record:
-            return self._latest[1]
         before = None if self._before is None else self._before.maps
         numbers = measure(record.maps, before, self._regions, boxes=self._boxes, size=self._size)
-        found = replace(
-            record, numbers=MappingProxyType({key: MappingProxyType(stats) for key, stats in numbers.items()})
-        )
-        self.remember(record)
-        self._latest = (record, found)
-        return found
-
-    def remember(self, record: CamRecord) -> None:
-        """Takes a step into account that was measured earlier."""
         self._before = record
-        self.count += 1
         for key, maps in record.maps.items():
             peak = maxima(maps)
             self.peaks[key] = np.maximum(self.peaks[key], peak) if key in self.peaks else peak
+        return replace(
+            record,
+            numbers=MappingProxyType({key: MappingProxyType(stats) for key, stats in numbers.items()}),
+            peaks=MappingProxyType({key: self.peaks[key] for key in record.maps}),
+        )
+
+    def remember(self, last: CamRecord, peaks: Mapping[CamKey, FloatArray]) -> None:
+        """Takes the steps into account that were measured earlier.
+
+        Args:
+            last: The latest of them.
+            peaks: Each map's largest value in any of them, ``[N]``.
+        """
+        self._before = last
+        self.peaks = dict(peaks)
 
     def forget(self) -> None:
         """Begins anew: training goes on from an earlier step."""
-        self.peaks.clear()
-        self.count = 0
-        self._before = self._latest = None
+        self.peaks = {}
+        self._before = None
 
     def means(self, record: CamRecord) -> dict[str, float]:
         """Returns a measured step's numbers by tag: means over the probes; those that no probe has are left out.

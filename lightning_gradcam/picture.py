@@ -46,6 +46,11 @@ class Picture:
         """Height and width in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        """What it keeps in memory, in bytes, its files left out."""
+        return self.pixels.nbytes
+
     def file(self, formats: Sequence[str] = ("png", "jpeg", "webp")) -> tuple[str, bytes]:
         """Returns the picture as a file, in its own format where that is possible and as a PNG elsewhere.
 
@@ -100,6 +105,11 @@ class PackedPicture(Picture):
         """Height and width in pixels."""
         size: tuple[int, int] = self._size  # type: ignore[attr-defined]
         return size
+
+    @property
+    def nbytes(self) -> int:
+        """What it keeps in memory, in bytes."""
+        return sum(map(len, self._files.values()))
 
     @property
     def pixels(self) -> Pixels:

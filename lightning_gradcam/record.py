@@ -119,6 +119,11 @@ class CamRecord:
             ),
         )
 
+    @property
+    def nbytes(self) -> int:
+        """What its maps keep in memory, in bytes."""
+        return sum(maps.nbytes for maps in self.maps.values())
+
     def part(self, rows: Sequence[int]) -> CamRecord:
         """Returns the record of some of the probes, at these places."""
         chosen = list(rows)

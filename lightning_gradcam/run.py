@@ -1,12 +1,13 @@
-"""One run: its probes, its session, and what is explained when; hooks and their gates are the callback's."""
+"""One run: its probes, its recorder, and what is explained when; hooks and their gates are the callback's."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import Archive
@@ -16,6 +17,7 @@ from lightning_gradcam.failures import Failures, OnError
 from lightning_gradcam.guard import uninitialized
 from lightning_gradcam.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.inputs import Inputs
+from lightning_gradcam.pipeline.recorder import Destination, Recorder, Subject
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.dataset import Drawn, input_of
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
@@ -23,14 +25,12 @@ from lightning_gradcam.probes.wrapped import has_indices
 from lightning_gradcam.ranks import Ranks, alone
 from lightning_gradcam.record import UNTRAINED_EPOCH
 from lightning_gradcam.schedule import Schedule
-from lightning_gradcam.session import EXPLAINING, Session
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.state import SCHEMA, flaw
-from lightning_gradcam.storage import absolute
 from lightning_gradcam.study import Account, Study
 from lightning_gradcam.worker import Worker
 
-TAKING = "taking probes"
+EXPLAINING, TAKING = "explaining", "taking probes"
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Run:
 
     Args:
         options: The callback's.
-        find_log_dir: Returns the folder that archives stand in; called when the first session is opened.
+        find_log_dir: Returns the folder that archives stand in; called when the first recorder is opened.
     """
 
     def __init__(self, options: RunOptions, find_log_dir: Callable[[Host], str | None]) -> None:
-        self.session: Session | None = None
+        self.recorder: Recorder | None = None
         self.log_dir: str | None = None
         self.waiting = False
         self._resumed: dict[str, Any] = {}
@@ -99,11 +99,11 @@ class Run:
             ConfigurationError: What is asked for does not fit the model or the data.
         """
         waited = self.waiting
-        if self.session is not None and host.fitting and not self._fitted:
+        if self.recorder is not None and host.fitting and not self._fitted:
             # What `validate` or `test` has left is no part of a training's record: its probes may be other ones.
-            self.session.close()
-            self.session.discard()
-            self.session, self._passing = None, self._options.probes.passing()
+            self.recorder.close()
+            self.recorder.discard()
+            self.recorder, self._passing = None, self._options.probes.passing()
         if waited and self._streams and host.fitting and host.validates:
             # The end of the validation that the probes come from is soon enough.
             return
@@ -125,7 +125,7 @@ class Run:
 
     def meet(self, host: Host, batch: Any) -> None:
         """Takes samples of a batch that passes by, where probes are needed and can't be had by index."""
-        if self.session is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
+        if self.recorder is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
             return
         if self._streams is None:
             self._streams = self._needs_stream(host)
@@ -172,24 +172,24 @@ class Run:
 
     def settle(self) -> None:
         """Hands finished pictures to the loggers that can't be served in the background."""
-        if self.session is not None:
-            self.session.settle()
+        if self.recorder is not None:
+            self.recorder.settle()
 
     def finish(self) -> None:
         """Waits until everything is written."""
-        if self.session is not None:
-            self.session.finish()
+        if self.recorder is not None:
+            self.recorder.finish()
 
     def conclude(self) -> None:
         """Training has ended: has the whole run drawn, and waits until everything is written."""
-        if self.session is not None:
-            self.session.conclude()
-            self.session.finish()
+        if self.recorder is not None:
+            self.recorder.conclude()
+            self.recorder.finish()
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks."""
-        if self.session is not None:
-            self.session.close()
+        if self.recorder is not None:
+            self.recorder.close()
         self._ranks.close()
 
     def report(self, host: Host) -> None:
@@ -202,7 +202,7 @@ class Run:
                     " forward()"
                 )
             rank_zero_warn(f"lightning-gradcam: nothing was logged: {why}")
-        archive = self.session.archive if self.session is not None else None
+        archive = self.recorder.archive if self.recorder is not None else None
         if archive is None or not host.fitting:
             return
         try:
@@ -212,7 +212,7 @@ class Run:
             return
         if steps:
             rank_zero_info(f"lightning-gradcam: maps of {len(steps)} steps are in {archive.path}")
-        elif self.session is not None and self.session.last_step >= 0:
+        elif self.recorder is not None and self.recorder.last_step >= 0:
             rank_zero_warn(f"lightning-gradcam: no maps are in {archive.path}; the warnings above say why")
         else:
             options = self._options
@@ -221,20 +221,17 @@ class Run:
                 f"{options.every_n_epochs}, every_n_validations={options.every_n_validations}); lower these"
             )
 
-    def state(self, session: Session) -> dict[str, Any]:
+    def state(self, recorder: Recorder) -> dict[str, Any]:
         """Returns what a checkpoint keeps, in plain types."""
-        archive = session.archive
-        indices = session.probes.indices
+        indices = recorder.probes.indices
         return {
             "schema": SCHEMA,
             "indices": None if indices is None else list(indices),
-            "fingerprint": session.probes.fingerprint,
-            "archive": "" if archive is None else absolute(archive.path),
-            "run": self._id if archive is None else archive.manifest.run,
-            "step": session.last_step,
-            "validations": self._schedule.validations,
-            "every": self._schedule.every,
+            "fingerprint": recorder.probes.fingerprint,
+            "run": self._id,
             "transferred": self._drawn is not None and self._drawn.transferred,
+            **recorder.state(),
+            **self._schedule.state(),
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -247,8 +244,7 @@ class Run:
             )
             return
         self._resumed = dict(state)
-        self._schedule.validations = int(state.get("validations", 0))
-        self._schedule.every = int(state.get("every", self._schedule.every))
+        self._schedule.resume(state)
 
     def _join(self, host: Host) -> None:
         """Where all ranks explain together, they agree on every step of it from here on."""
@@ -257,7 +253,7 @@ class Run:
 
     def _needs_stream(self, host: Host) -> bool:
         """Whether probes can only be had from batches that pass by."""
-        if self.session is not None or self._options.probes.given is not None:
+        if self.recorder is not None or self._options.probes.given is not None:
             return False
         if self._resumed.get("transferred"):
             try:
@@ -311,14 +307,14 @@ class Run:
     def _start(self, host: Host, *, untrained: bool) -> None:
         resumed, self._resumed = self._resumed, {}
         self._fitted = self._fitted or host.fitting
-        if self.session is None or self._drawn is None:
+        if self.recorder is None or self._drawn is None:
             self._open(host, resumed, untrained=untrained)
         elif host.fitting:
             found = self._try(host, self._drawn)
             with self._ranks.together("the archive"):
-                self.session.check(found)
-                if resumed and resumed["run"] == self.state(self.session)["run"]:
-                    self.session.rewind(resumed["step"])
+                self.recorder.check(found)
+                if resumed and resumed["run"] == self.state(self.recorder)["run"]:
+                    self.recorder.rewind(resumed["step"])
 
     def _open(self, host: Host, resumed: dict[str, Any], *, untrained: bool) -> None:
         with self._ranks.together("drawing probes"):
@@ -340,32 +336,33 @@ class Run:
         first = host.trainer.is_global_zero
         with self._ranks.together("the archive"):
             self.log_dir = self._find_log_dir(host) if first else None
-            self.session, no_copy = Session.start(
+            self.recorder = Recorder.start(
                 self._options.study,
                 self._drawn.probes,
                 found,
                 account=self._options.account,
-                run=self._id,
-                log_dir=self.log_dir,
-                loggers=host.loggers if first else [],
-                sinks=self._options.sinks if first else [],
-                resumed=resumed if first else {},
-                copy_steps=host.fitting,
-                worker=Worker(background=self._options.background),
+                to=Destination(
+                    folder=self.log_dir,
+                    loggers=host.loggers if first else [],
+                    sinks=self._options.sinks if first else [],
+                    run=self._id,
+                    resumed=resumed if first else {},
+                    copy_steps=host.fitting,
+                ),
+                worker=partial(Worker, background=self._options.background),
                 failures=self._failures,
             )
-        for remark in (other_probes, no_copy):
-            if remark is not None:
-                rank_zero_warn(f"lightning-gradcam: {remark}")
+        if other_probes is not None:
+            rank_zero_warn(f"lightning-gradcam: {other_probes}")
         if self._options.log_untrained and host.fitting and untrained and host.untrained:
             began = time.perf_counter()
-            self.session.log(found, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)
-            self.session.settle()
+            self.recorder.hand_over(found, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)
+            self.recorder.settle()
 
     def _try(self, host: Host, drawn: Drawn) -> Any:
         try:
-            with self._ranks.together("trying the configuration"):
-                return self._explain(host, drawn, self._options.study)
+            subject = self._subject(host, drawn, "trying the configuration")
+            return subject.seen(self._options.study, drawn.probes)
         except LightningGradCAMError:
             raise
         except Exception as error:
@@ -375,7 +372,14 @@ class Run:
                 " hooks to forward()"
             ) from error
 
-    def _explain(self, host: Host, drawn: Drawn, study: Study) -> Any:
+    def _subject(self, host: Host, drawn: Drawn, what: str) -> Subject:
+        """The module in its trainer, for the recorder.
+
+        Args:
+            host: The trainer.
+            drawn: The probes, as a batch.
+            what: Happens on all ranks that explain together, for errors.
+        """
         function = self._options.forward_fn
 
         def load(start: int, stop: int) -> Inputs:
@@ -386,28 +390,33 @@ class Run:
             picture = input_of(batch, self._options.probes.input_key)
             return Inputs(picture if function is None else batch, picture)
 
-        with host.explaining(), nullcontext() if host.shards else alone():
-            # Ranks that explain together have to take the same parts.
-            return study.explain(host.module, load, drawn.probes, host.forward_of(function), halve=not host.shards)
+        def guard() -> AbstractContextManager[Any]:
+            with ExitStack() as stack:
+                stack.enter_context(self._ranks.together(what))
+                stack.enter_context(host.explaining())
+                if not host.shards:
+                    stack.enter_context(alone())
+                return stack.pop_all()
+
+        # Ranks that explain together have to take the same parts.
+        return Subject(host.module, load, host.forward_of(function), guard, halve=not host.shards)
 
     def _is_wanted(self, host: Host, step: int) -> bool:
         if host.fitting and not self._schedule.due(host.epoch, time.monotonic()):
             return False
-        if self.session is None or self._failures.given_up(EXPLAINING) or (self._fitted and not host.fitting):
+        if self.recorder is None or self._failures.given_up(EXPLAINING) or (self._fitted and not host.fitting):
             return False
-        if not host.fitting and self.session.last_step == step:
+        if not host.fitting and self.recorder.last_step == step:
             rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")
             return False
         return True
 
     def _log(self, host: Host, step: int) -> None:
-        if self.session is None or self._drawn is None:
+        if self.recorder is None or self._drawn is None:
             return
         with self._failures.contained(EXPLAINING, step=step):
-            began = time.perf_counter()
-            with self._ranks.together("explaining"):
-                found = self._explain(host, self._drawn, self.session.study)
-            blocked = self.session.log(found, epoch=host.epoch, step=step, stage=host.stage, began=began)
+            subject = self._subject(host, self._drawn, "explaining")
+            blocked = self.recorder.log(subject, epoch=host.epoch, step=step, stage=host.stage)
             if remark := self._schedule.spent(blocked):
                 rank_zero_info(f"lightning-gradcam: {remark}")
-        self.session.settle()
+        self.recorder.settle()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 class Schedule:
@@ -20,7 +22,8 @@ class Schedule:
     """
 
     def __init__(self, every_n_epochs: int, every_n_validations: int | None, max_overhead: float | None) -> None:
-        self.every = every_n_validations or every_n_epochs
+        self._option = every_n_validations or every_n_epochs
+        self.every = self._option
         self.validations = 0
         self._by_epoch = every_n_validations is None
         self._max_overhead = max_overhead
@@ -28,6 +31,21 @@ class Schedule:
         self._began = self._period = self._cost = 0.0
         self._measured = 0
         self._said = False
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps: the count, and how far ``max_overhead`` has widened which option."""
+        widened = {"widened": self.every, "widened_from": self._option} if self.every > self._option else {}
+        return {"validations": self.validations, **widened}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint; an option that has changed since comes before what was widened then.
+
+        Args:
+            state: As :meth:`state` returned it.
+        """
+        self.validations = int(state.get("validations", 0))
+        if self._max_overhead is not None and state.get("widened_from") == self._option:
+            self.every = max(self._option, int(state.get("widened", 0)))
 
     def due(self, epoch: int, now: float) -> bool:
         """Counts one more validation, at ``now`` in seconds, and says whether it is to be explained."""

@@ -1,23 +1,24 @@
 """What a callback looks at in every logged step: CAMs, feature maps or filter patterns, behind one interface.
 
-A run (``run.py``) and its session (``session.py``) know only this: a study looks at the model on the training thread,
-and its account has the record of what was found measured and drawn on the worker.
+The recorder knows only this: a study looks at the model on the training thread, and its account measures and draws the
+record of what was found, on the recording thread.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import nn
 
 from lightning_gradcam.archive import Archive, Manifest
+from lightning_gradcam.cams import CamKey
 from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.inputs import Forward, Inputs
 from lightning_gradcam.picture import Picture
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord
+from lightning_gradcam.record import CamRecord, FloatArray
 from lightning_gradcam.sinks import Evolution, Histogram, Numbers
 
 if TYPE_CHECKING:
@@ -120,8 +121,18 @@ class ChannelStudy(Study):
         return f"{self.name}/{layer}"
 
 
+class EvolutionParts(Protocol):
+    """A drawing of the run so far, in parts that take a few seconds each."""
+
+    def parts(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Yields each part's name for reports, and the call that draws it."""
+
+    def result(self) -> Evolution:
+        """Returns what the parts have drawn; parts that failed are missing."""
+
+
 class Account(ABC):
-    """What a session tells of its steps, in their order; on the worker, without torch.
+    """Measures and draws the steps of a run, in their order; on the recording thread, without torch.
 
     Attributes:
         study: What is looked at.
@@ -135,8 +146,14 @@ class Account(ABC):
         self.count = 0
 
     @abstractmethod
-    def remember(self, record: Any) -> None:
-        """Takes a step into account that was recorded earlier."""
+    def remember(self, last: Any, peaks: Mapping[CamKey, FloatArray], count: int) -> None:
+        """Takes the steps into account that were recorded earlier.
+
+        Args:
+            last: The latest of them.
+            peaks: Each map's largest value in any of them, ``[N]``; empty for channels.
+            count: How many there are.
+        """
 
     @abstractmethod
     def forget(self) -> None:
@@ -144,7 +161,7 @@ class Account(ABC):
 
     @abstractmethod
     def measured(self, record: Any) -> Any:
-        """Returns the record with its numbers; asked again for the latest one, it returns the same."""
+        """Returns the next step's record with its numbers."""
 
     @abstractmethod
     def pictures(self, record: Any) -> dict[str, Picture]:
@@ -162,8 +179,8 @@ class Account(ABC):
         """Returns what the user is to be warned of after a measured step; nothing by default."""
         return ()
 
-    def evolution(self, archive: Archive, *, ended: bool, rows: bool) -> Evolution | None:
-        """Draws the run so far, and writes it into the archive's folder; nothing by default.
+    def evolving(self, archive: Archive, *, ended: bool, rows: bool) -> EvolutionParts | None:
+        """Returns what draws the run so far, in parts, and writes it into the archive's folder; nothing by default.
 
         Args:
             archive: Its steps, one at least.

@@ -1,28 +1,42 @@
-"""One background thread that does jobs in order, so that the training thread need not wait for drawing and writing."""
+"""A background thread that does jobs in order, so that the training thread need not wait for drawing and writing."""
 
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from lightning_gradcam.errors import StalledError
 
 THREAD_NAME = "lightning-gradcam"
+# How long one look at the clock lasts, in seconds: a process that was suspended meanwhile has waited that long at most.
+_LOOK = 0.25
+# What may wait behind a job that hangs: later jobs are kept for the case that it comes back.
+_MOST_BYTES, _MOST_JOBS = 256 * 2**20, 1000
+
+
+class _Job(NamedTuple):
+    name: str
+    call: Callable[[], object]
+    nbytes: int
 
 
 class Worker:
     """Does jobs one after the other, in the order in which they were given.
 
-    The thread begins with the first job and ends with :meth:`close`; at the interpreter's exit, what is waiting is
-    done first.
+    The thread begins with the first job and ends with :meth:`close`; there is never more than one. At the interpreter's
+    exit, what waits is done first. Whoever has once waited in vain for a job does not wait for it again: until that job
+    ends, later ones are only kept, within a bound.
 
     Args:
         background: ``False`` does each job at once, in the thread that gives it.
         size: How many jobs may wait; whoever gives one more waits until there is room.
-        patience: Seconds that a single job may take before nobody waits for it any more.
+        patience: Seconds without progress after which callers stop waiting. Time in which the process was suspended
+            does not count.
 
     Example:
         >>> worker, done = Worker(), []
@@ -37,67 +51,171 @@ class Worker:
         self._background = background
         self._size = size
         self._patience = patience
-        self._waiting: deque[tuple[str, Callable[[], object]]] = deque()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._current: str | None = None
-        self._since = 0.0
+        self._progress = 0
+        self._stalled = False
         self._closing = False
+        self._failed: deque[tuple[str, BaseException]] = deque()
+        self._process = os.getpid()
 
-    def submit(self, name: str, job: Callable[[], object]) -> None:
-        """Takes a job, which handles its own exceptions, and waits for room where the queue is full.
+    @property
+    def stalled(self) -> bool:
+        """Whether somebody has waited in vain for the job at work."""
+        return self._stalled
+
+    @property
+    def here(self) -> bool:
+        """Whether the caller is one of the worker's own jobs."""
+        return threading.current_thread() is self._thread
+
+    def submit(self, name: str, job: Callable[[], object], *, nbytes: int = 0, wait: bool = True) -> None:
+        """Takes a job, and then waits until there is room again; interrupted, the job is in the queue all the same.
+
+        Args:
+            name: What errors call it.
+            job: What it raises ends neither the thread nor later jobs, and is kept for :meth:`failed`.
+            nbytes: What it keeps in memory while it waits.
+            wait: ``False`` does not wait for room.
 
         Raises:
-            StalledError: There is no room, and the job at work has run out of patience.
+            StalledError: The job at work has run out of patience, which is raised once for each such job; or so much
+                waits behind it that this one is left out.
         """
         if not self._background:
             job()
             return
+        self._leave_parent()
         with self._changed:
-            self._wait(lambda: len(self._waiting) < self._size, f"{name} is left out")
-            self._waiting.append((name, job))
+            if self._stalled and self._is_full(nbytes):
+                raise StalledError(
+                    f"background: {self._current} still has not come to an end; {name} is left out, because"
+                    f" {len(self._waiting)} jobs wait for it already"
+                )
+            self._waiting.append(_Job(name, job, nbytes))
+            if not self.here:
+                # A job that gives further ones does not keep a thread alive that is to end.
+                self._closing = False
+            self._run()
             self._changed.notify_all()
-        if self._thread is None:
-            self._closing = False
-            self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
-            self._thread.start()
-            atexit.register(self.close)
+        if wait:
+            self.wait_for_room(name)
+
+    def wait_for_room(self, name: str) -> None:
+        """Waits until no more jobs wait than there is room for.
+
+        Args:
+            name: What the caller has given, for the error.
+
+        Raises:
+            StalledError: The job at work has run out of patience; what waits is kept.
+        """
+        self._leave_parent()
+        with self._changed:
+            self._wait(lambda: len(self._waiting) <= self._size, f"{name} waits for it in memory")
 
     def finish(self) -> None:
         """Waits until all jobs have ended.
 
         Raises:
-            StalledError: The job at work has run out of patience.
+            StalledError: The job at work has run out of patience; what waits is kept.
         """
+        self._leave_parent()
         with self._changed:
-            self._wait(lambda: not self._waiting and self._current is None, "what waits behind it is not done yet")
+            self._wait(self._is_idle, "what waits behind it is not done yet")
 
-    def close(self) -> None:
+    def close(self, *, drop: bool = False) -> None:
         """Waits until all jobs have ended, and ends the thread; a later job begins a new one.
 
+        Args:
+            drop: Where the job at work hangs, forget what waits behind it; else the thread goes on if it comes back.
+
         Raises:
-            StalledError: The job at work has run out of patience; the thread is left to it, and what waits is dropped.
+            StalledError: The job at work hangs; the thread is left to it.
         """
         atexit.unregister(self.close)
-        thread, self._thread = self._thread, None
+        self._leave_parent()
+        thread = self._thread
         if thread is None:
             return
         try:
             self.finish()
         finally:
             with self._changed:
+                hangs, waiting = self._current, [job.name for job in self._waiting]
                 self._closing = True
-                self._waiting.clear()
+                if drop:
+                    self._waiting.clear()
                 self._changed.notify_all()
-        thread.join()
+        if hangs is None:
+            thread.join()
+        else:
+            then = "what waits behind it is dropped" if drop else "what waits behind it is done if it comes back"
+            raise StalledError(
+                f"background: {hangs} still has not come to an end; {then}: {', '.join(waiting[:3]) or 'nothing'}"
+                + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
+            )
+
+    def failed(self) -> list[tuple[str, BaseException]]:
+        """Returns, once, which jobs have raised, and what."""
+        found = list(self._failed)
+        for _ in found:
+            self._failed.popleft()
+        return found
+
+    def tick(self) -> None:
+        """Says, from a job of several parts, that it gets on."""
+        with self._changed:
+            self._advance()
+
+    def _leave_parent(self) -> None:
+        """Begins anew in a process that was forked: the thread, and what it was given, are the parent's."""
+        if self._process != os.getpid():
+            self._begin()
+
+    def _run(self) -> None:
+        """Starts the thread where there is none, or where something has killed it."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._current, self._stalled = None, False
+        self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
+        self._thread.start()
+        atexit.unregister(self.close)
+        atexit.register(self.close)
+
+    def _is_idle(self) -> bool:
+        return not self._waiting and self._current is None
+
+    def _is_full(self, nbytes: int) -> bool:
+        kept = sum(job.nbytes for job in self._waiting)
+        return len(self._waiting) >= _MOST_JOBS or kept + nbytes > _MOST_BYTES
+
+    def _advance(self) -> None:
+        self._progress += 1
+        self._stalled = False
+        self._changed.notify_all()
 
     def _wait(self, ready: Callable[[], bool], otherwise: str) -> None:
-        while not ready():
-            if self._current is not None and time.monotonic() - self._since > self._patience:
+        waited, progress = 0.0, self._progress
+        while not ready() and not self._stalled:
+            self._run()
+            if progress != self._progress:
+                waited, progress = 0.0, self._progress
+            if waited >= self._patience:
+                self._stalled = True
                 raise StalledError(
                     f"background: {self._current} has not come to an end in {self._patience:g} seconds; {otherwise}"
                 )
-            self._changed.wait(timeout=min(1.0, self._patience))
+            look = min(_LOOK, self._patience - waited)
+            begin = time.monotonic()
+            self._changed.wait(timeout=look)
+            # A clock that ran on while the process was suspended says nothing about the job.
+            waited += min(time.monotonic() - begin, look)
 
     def _work(self) -> None:
         while True:
@@ -105,15 +223,19 @@ class Worker:
                 while not self._waiting and not self._closing:
                     self._changed.wait()
                 if not self._waiting:
+                    self._thread = None
                     return
-                self._current, job = self._waiting.popleft()
-                self._since = time.monotonic()
-                self._changed.notify_all()
+                name, call, _ = self._waiting.popleft()
+                self._current = name
+                self._advance()
             try:
-                job()
+                call()
+            except BaseException as error:
+                # A `SystemExit` here would end the thread, and with it the training's wait for room.
+                self._failed.append((name, error))
             finally:
                 # Not kept until the next job comes: what it holds is as large as a step's maps and pictures.
-                del job
+                del call
                 with self._changed:
                     self._current = None
-                    self._changed.notify_all()
+                    self._advance()

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import threading
 import time
+from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lightning_gradcam.run
-from lightning_gradcam import Entry, GradCAMCallback, MemorySink, Numbers, Sink
+from lightning_gradcam import Archive, Drawing, Entry, Evolution, GradCAMCallback, MemorySink, Numbers, Sink, evolution
+from lightning_gradcam.archive import ArchiveWriter
 from lightning_gradcam.worker import THREAD_NAME, Worker
+from tests.children import FORKED
 from tests.conftest import TinyModule, loaders, trainer
+from tests.test_worker import until
 
 LAYERS = ["net.relu1", "net.relu2"]
 
@@ -78,6 +85,119 @@ def test_sinks_are_called_on_the_threads_they_ask_for_in_the_order_of_the_steps(
         assert [numbers.step for numbers in sink.numbers] == 2 * [entry.step for entry in sink.entries]
 
 
+def test_pictures_and_strips_do_not_depend_on_how_far_the_worker_lags(tmp_path: Path) -> None:
+    """With a scale that grows over the run, in which the training is several steps ahead of what is drawn."""
+
+    class AllOf(Slow):
+        """Keeps the files of everything it is given."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.files: list[tuple[int, str, bytes]] = []
+
+        def log(self, entry: Entry) -> None:
+            super().log(entry)
+            self.files += [(entry.step, tag, picture.encoded("png")) for tag, picture in entry.pictures.items()]
+
+        def log_evolution(self, evolution: Evolution) -> None:
+            strips = [(tag, strip.encoded("png")) for tag, strip in evolution.strips.items()]
+            strips += [(tag, animation.file()[1]) for tag, animation in evolution.animations.items()]
+            self.files += [(evolution.step, tag, content) for tag, content in strips]
+
+    sinks = AllOf(), AllOf()
+    for sink, background in zip(sinks, (False, True), strict=True):
+        pl.seed_everything(3, verbose=False)
+        fit(tmp_path / str(background), [sink], epochs=5, background=background, drawing=Drawing(scale="run"))
+    # Sheets of five steps, strips after 1, 2 and 4 of them, and strips and animations at the end; two layers.
+    assert len(sinks[0].files) == 2 * (5 + 3 + 2)
+    assert sinks[1].files == sinks[0].files
+
+
+def test_what_is_explained_is_on_the_disk_however_slow_the_loggers_are(tmp_path: Path) -> None:
+    """Killed while the first step's logger hangs: two wait behind it, and the training waits with one more."""
+    process = FORKED.Process(target=_train_with_a_logger_that_hangs, args=(tmp_path,))
+    process.start()
+    until(lambda: len(list(tmp_path.glob("gradcam_runs/0/gradcam/steps/step-*.npz"))) == 4)
+    process.kill()
+    process.join()
+    assert Archive.open(tmp_path / "gradcam_runs/0/gradcam").epochs == (0, 1, 2, 3)
+
+
+def _train_with_a_logger_that_hangs(root: Path) -> None:
+    class Hanging(MemorySink):
+        def log(self, entry: Entry) -> None:
+            time.sleep(1000)
+
+    torch.set_num_threads(1)
+    fit(root, [Hanging()], epochs=20)
+
+
+@pytest.mark.parametrize("error", [SystemExit, CancelledError])
+def test_what_would_end_a_thread_is_contained_and_reported(tmp_path: Path, error: type[BaseException]) -> None:
+    class Ending(MemorySink):
+        def log(self, entry: Entry) -> None:
+            raise error("of the sink")
+
+    callback = GradCAMCallback(LAYERS, sinks=[Ending()])
+    running = trainer(tmp_path, callbacks=callback, max_epochs=8)
+    with pytest.warns(UserWarning, match=rf"the sink Ending failed at step 4[\s\S]*{error.__name__}") as caught:
+        running.fit(TinyModule(), *loaders())
+    assert running.current_epoch == 8
+    assert sum("is given up" in str(w.message) for w in caught) == 1
+    assert callback.archive is not None
+    assert len(callback.archive.steps) == 8
+
+
+def test_background_seconds_cover_all_that_comes_before_them(tmp_path: Path) -> None:
+    class SlowStrips(MemorySink):
+        def log_evolution(self, evolution: Evolution) -> None:
+            time.sleep(0.4)
+
+    sink = SlowStrips()
+    fit(tmp_path, [sink], epochs=3)
+    seconds = [numbers.values.get("gradcam_stats/background_seconds", 0.0) for numbers in sink.numbers]
+    # Strips are drawn after one and two steps.
+    assert [value >= 0.4 for value in seconds[:3]] == [True, True, False]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_the_way_from_the_hook_to_a_logger_is_short(tmp_path: Path, background: bool) -> None:
+    """At most fifteen functions of this package, on either thread."""
+
+    class Deep(MemorySink):
+        def log(self, entry: Entry) -> None:
+            files = [frame.filename for frame in inspect.stack()]
+            depths.append(sum(f"{os.sep}lightning_gradcam{os.sep}" in file for file in files))
+
+    depths: list[int] = []
+    fit(tmp_path, [Deep()], epochs=1, background=background)
+    assert 3 < depths[0] <= 15
+
+
+def test_a_slow_but_healthy_end_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part of the end takes a good part of the patience; all together take several times as long."""
+
+    def slowly(call: Any) -> Any:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(0.25)
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    for name in ("film_strip", "animate"):
+        monkeypatch.setattr(f"lightning_gradcam.evolution.{name}", slowly(getattr(evolution, name)))
+    monkeypatch.setattr(lightning_gradcam.run, "Worker", partial(Worker, patience=1.0))
+    sink = MemorySink()
+    layers = ["net.conv1", "net.relu1", "net.conv2", "net.relu2"]
+    callback = GradCAMCallback(layers, methods=["gradcam", "layercam"], sinks=[sink], on_error="raise")
+    trainer(tmp_path, callbacks=callback, max_epochs=1).fit(TinyModule(), *loaders())
+    assert callback.archive is not None
+    folder = Path(callback.archive.path)
+    assert (folder / "report.html").exists()
+    assert len(list((folder / "evolution").iterdir())) == 16
+    assert [len(found.animations) for found in sink.evolutions] == [0, 8]
+
+
 def test_without_a_background_everything_is_done_when_training_goes_on(tmp_path: Path) -> None:
     sink, seen = Noting(), []
 
@@ -127,19 +247,36 @@ def test_nothing_is_lost_however_the_run_ends(tmp_path: Path, end: type[BaseExce
     assert THREAD_NAME not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_checkpoint_names_no_step_that_is_not_in_the_archive(tmp_path: Path) -> None:
-    steps: list[tuple[int, tuple[int, ...]]] = []
+def test_a_checkpoint_waits_for_nothing_and_names_the_last_step_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes no step until the first two checkpoints have been saved."""
+    go, writers, saved = threading.Event(), set[str](), list[tuple[int, tuple[int, ...]]]()
+    append = ArchiveWriter.append
+
+    def slow(writer: ArchiveWriter, record: Any) -> None:
+        writers.add(threading.current_thread().name)
+        assert go.wait(60), "the training waits for the disk"
+        append(writer, record)
 
     class Looking(pl.Callback):
         def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
             state = next(v for k, v in checkpoint["callbacks"].items() if k.startswith("GradCAMCallback"))
             folder = Path(state["archive"], "steps")
-            steps.append((state["step"], tuple(int(file.name[5:15]) for file in sorted(folder.iterdir()))))
+            written = tuple(int(file.name[5:15]) for file in sorted(folder.glob("*.npz")))
+            saved.append((state["step"], written))
+            if len(saved) == 2:
+                go.set()
 
-    callback = GradCAMCallback(LAYERS, sinks=[Slow()])
+    monkeypatch.setattr(ArchiveWriter, "append", slow)
+    callback = GradCAMCallback(LAYERS)
     callbacks = [callback, Looking(), pl.callbacks.ModelCheckpoint(tmp_path)]
     trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True, max_epochs=3).fit(TinyModule(), *loaders())
-    assert [written[-1] for _, written in steps] == [step for step, _ in steps] == [4, 9, 14]
+    assert [step for step, _ in saved] == [4, 9, 14]
+    assert saved[:2] == [(4, ()), (9, ())]
+    assert writers == {THREAD_NAME}
+    assert callback.archive is not None
+    assert callback.archive.steps == (4, 9, 14)
 
 
 def test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end(

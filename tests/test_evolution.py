@@ -188,11 +188,8 @@ def test_many_probes_are_thinned_and_the_title_says_so(tmp_path: Path) -> None:
     class Many(Archive):
         """The same maps for sixty times as many probes."""
 
-        def record(self, index: int) -> Any:
-            return super().record(index).part(rows.tolist())
-
-        def excerpt(self, index: int, keys: Any, chosen: Any) -> Any:
-            return super().excerpt(index, keys, rows[chosen].tolist())
+        def record(self, index: int, *, keys: Any = None) -> Any:
+            return super().record(index, keys=keys).part(rows.tolist())
 
     found = evolution_of(
         Many(archive._storage, archive.manifest),

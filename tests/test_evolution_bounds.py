@@ -194,17 +194,6 @@ def test_a_step_that_cannot_be_read_is_missing_alone(tmp_path: Path) -> None:
         evolution_of(archive, plan, probes, peaks, ended=True, rows=True)
 
 
-def test_an_excerpt_is_the_record_without_the_rest(tmp_path: Path) -> None:
-    archive, _, _, peaks = run(tmp_path, layers=3, probes=4, steps=1)
-    wanted, rows = list(peaks)[1], [3, 1]
-    found, whole = archive.excerpt(0, {wanted}, rows), archive.record(0)
-    assert list(found.maps) == [wanted]
-    assert found.probe_ids == ("3", "1")
-    np.testing.assert_array_equal(found.maps[wanted], whole.maps[wanted][rows])
-    np.testing.assert_array_equal(found.predicted, whole.predicted[rows])
-    np.testing.assert_array_equal(found.scores["predicted"], whole.scores["predicted"][rows])
-
-
 def test_a_large_strip_is_a_file_of_the_format_that_loggers_get(tmp_path: Path) -> None:
     archive, plan, probes, peaks = run(tmp_path, layers=1, probes=5, steps=8, size=224)
     folder = tmp_path / "gradcam" / "evolution"

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lightning_gradcam import Archive, ArchiveError, Drawing, Entry, GradCAMCall
 from lightning_gradcam.archive import ArchiveWriter
 from lightning_gradcam.failures import Failures
 from lightning_gradcam.storage import Storage
+from lightning_gradcam.worker import THREAD_NAME, Worker
 from tests.archive.test_archive import manifest, probe_set, record
 from tests.children import (
     FORKED,
@@ -37,6 +39,7 @@ from tests.children import (
     warned,
 )
 from tests.conftest import TinyModule, loaders, trainer
+from tests.test_worker import until
 
 LAYERS = ["net.conv1", "net.relu2"]
 ARCHIVE, FILES = "the archive failed", "the sink FileSink failed"
@@ -224,6 +227,52 @@ def test_write_access_that_is_lost_for_a_while_costs_the_steps_of_that_while(clo
         assert len(told) == 2
         assert "let this process write there" in told[0]
     assert not [file for file in files if file.endswith(".tmp")]
+
+
+# ---- a disk that does not answer
+
+
+def _hanging(tmp_path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What makes the archive's disk hang, and what brings it back: a FIFO stands for a stalled mount."""
+    manifest, kept = tmp_path / "gradcam_runs/0/gradcam/manifest.json", tmp_path / "kept"
+
+    def hang() -> None:
+        manifest.rename(kept)
+        os.mkfifo(manifest)
+
+    return hang, lambda: kept.replace(manifest)
+
+
+def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_gradcam.run.Worker", partial(Worker, patience=0.5))
+    hang, back = _hanging(tmp_path)
+    sink = MemorySink()
+    callback, steps, texts = fit(tmp_path, At(2, hang), At(9, back), epochs=10, background=True, sinks=[sink])
+    assert steps == 10 * 5
+    assert [text for text in texts if "background: step 14 has not come to an end in 0.5 seconds" in text] == texts
+    assert len(texts) == 1
+    assert read(callback.archive.path) == list(range(10))
+    assert [entry.epoch for entry in sink.entries] == list(range(10))
+
+
+def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_gradcam.run.Worker", partial(Worker, patience=0.5))
+    hang, back = _hanging(tmp_path)
+    callback, steps, texts = fit(tmp_path, At(2, hang), epochs=10, background=True)
+    assert steps == 10 * 5
+    assert len(list(tmp_path.glob("gradcam_runs/0/gradcam/steps/*"))) == 2
+    assert len(texts) == 2
+    assert "step 14 has not come to an end in 0.5 seconds" in texts[0]
+    assert "What it means: what waits behind that job is kept in memory" in texts[0]
+    assert "step 14 still has not come to an end; what waits behind it is done if it comes back: step 19" in texts[1]
+    # In a notebook the process lives on.
+    back()
+    until(lambda: THREAD_NAME not in {thread.name for thread in threading.enumerate()})
+    assert read(callback.archive.path) == list(range(10))
 
 
 # ---- two runs in one folder
@@ -418,8 +467,8 @@ def _train_until(root: Path, number: int) -> None:
     callback = GradCAMCallback(LAYERS, sinks=[sink])
 
     def send() -> None:
-        # Two steps wait in the queue and one for room in it, behind the one that the sink holds up.
-        while callback._run.session is None or len(callback._run.session._unarchived) < 3:
+        # Behind the step that the sink holds up two wait for it, and one for room.
+        while len(list(root.glob("gradcam_runs/0/gradcam/steps/*.npz"))) < 4:
             time.sleep(0.002)
         os.kill(os.getpid(), number)
         sink.go.set()

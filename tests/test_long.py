@@ -23,8 +23,8 @@ from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, Pro
 from lightning_gradcam.account import CamAccount
 from lightning_gradcam.archive import ArchiveWriter, reader
 from lightning_gradcam.failures import Failures
+from lightning_gradcam.pipeline.recorder import Destination, Recorder
 from lightning_gradcam.plan import Plan
-from lightning_gradcam.session import Session
 from lightning_gradcam.sinks import FileSink
 from lightning_gradcam.storage import Storage
 from lightning_gradcam.worker import Worker
@@ -94,7 +94,7 @@ class Small(nn.Module):
 
 
 def logged(root: Path, steps: int, watch: dict[int, dict[str, int]], *, scale: Any = "image") -> tuple[Plan, ProbeSet]:
-    """So many steps through a session with an archive, picture files of a few, and a worker in the background."""
+    """So many steps through a recorder with an archive, picture files of a few, and a worker in the background."""
     torch.manual_seed(0)
     probes = ProbeSet(torch.rand(1, 1, 4, 4), ids=("0",))
     plan = Plan("gradcam", "conv", "gradcam", "predicted", "logit", Drawing(magnification=1, scale=scale))
@@ -107,16 +107,15 @@ def logged(root: Path, steps: int, watch: dict[int, dict[str, int]], *, scale: A
 
     archive, _ = ArchiveWriter.start(str(root), plan.manifest(probes, cams, "run"), probes)
     failures = Failures("raise", pytest.fail)
-    session = Session(
-        CamAccount(plan, probes), archive, [Every(str(root / "sheets"), prefix="gradcam")], Worker(), failures
-    )
+    sinks = [Every(str(root / "sheets"), prefix="gradcam")]
+    recorder = Recorder(CamAccount(plan, probes), archive, sinks, Worker, failures)
     for step in range(steps):
-        session.log(cams, epoch=step, step=step, stage="fit", began=time.perf_counter())
-        session.settle()
+        recorder.hand_over(cams, epoch=step, step=step, stage="fit", began=time.perf_counter())
+        recorder.settle()
         if step in (steps // 5, steps - 1):
-            session.finish()
+            recorder.finish()
             watch[step] = held()
-    session.close()
+    recorder.close()
     return plan, probes
 
 
@@ -165,16 +164,25 @@ def test_a_long_archive_is_read_file_by_file_and_listed_once(
     assert counted.calls == {"read": 1, "names": 1, "parse_step_file_name": 10_000}
 
 
-def test_a_long_run_is_resumed_with_its_steps_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_run_is_resumed_with_its_last_step_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, probes = logged(tmp_path / "gradcam", 500, {}, scale="run")
     cams = compute_cams(Small(), probes.inputs, "conv", relu=False)
     counted = Counted(monkeypatch)
-    archive, _ = ArchiveWriter.start(str(tmp_path / "gradcam"), plan.manifest(probes, cams, "run"), probes)
-    session = Session(CamAccount(plan, probes), archive, [], Worker(), Failures("raise", pytest.fail))
-    assert session.last_step == 499
-    assert counted.calls["read"] <= 500 + 1
-    assert counted.calls["names"] <= 4
-    session.close()
+    recorder = Recorder.start(
+        plan,
+        probes,
+        cams,
+        account=CamAccount,
+        to=Destination(str(tmp_path), run="run"),
+        worker=Worker,
+        failures=Failures("raise", pytest.fail),
+    )
+    recorder.finish()
+    assert recorder.last_step == 499
+    # The manifest and the last step, which has the largest values of all.
+    assert counted.calls["read"] <= 4
+    assert counted.calls["names"] <= 6
+    recorder.close()
 
 
 def test_a_step_that_vanished_since_the_listing_is_looked_for_anew(tmp_path: Path) -> None:

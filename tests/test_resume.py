@@ -90,7 +90,7 @@ def test_the_state_is_small_and_survives_weights_only_loading(tmp_path: Path) ->
         "run": first.archive.manifest.run,
         "step": 4,
         "validations": 1,
-        "every": 1,
+        "logged": 2,
         "transferred": False,
     }
 
@@ -148,11 +148,38 @@ def test_the_run_scale_remembers_earlier_steps(tmp_path: Path) -> None:
     drawing = Drawing(scale="run")
     straight = run(tmp_path / "a", 1, drawing=drawing)
     resumed = run(tmp_path / "a", 2, ckpt=checkpoint(tmp_path / "a", 0), drawing=drawing)
-    peaks = resumed._run.session._account._meter.peaks
-    for key, peak in peaks.items():
+    for key, peak in resumed.archive.record(-1).peaks.items():
         maps = resumed.archive.maps(key.layer)
         np.testing.assert_allclose(peak, maps.max((0, 2, 3)), rtol=2e-3, atol=1e-9)
     assert straight.archive.epochs == (-1, 0)
+
+
+def test_a_step_that_was_handed_over_and_never_written_is_reported(tmp_path: Path) -> None:
+    first = run(tmp_path, 3)
+    (lost,) = Path(first.archive.path, "steps").glob("*-epoch-0001.npz")
+    lost.unlink()
+    with pytest.warns(UserWarning, match="lightning-gradcam: .*step 9"):
+        second = run(tmp_path, 4, ckpt=checkpoint(tmp_path, 1))
+    assert second.archive.epochs == (-1, 0, 2, 3)
+    # An earlier one is counted.
+    (lost,) = Path(second.archive.path, "steps").glob("*-epoch-0000.npz")
+    lost.unlink()
+    with pytest.warns(UserWarning, match="lightning-gradcam: 2 of 3 logged steps were written"):
+        third = run(tmp_path, 4, ckpt=checkpoint(tmp_path, 2))
+    assert third.archive.epochs == (-1, 2, 3)
+
+
+def test_a_changed_schedule_holds_and_what_was_widened_goes_on_with_the_same_one(tmp_path: Path) -> None:
+    run(tmp_path, 2, max_overhead=1e-3)
+    state = torch.load(checkpoint(tmp_path, 1), weights_only=True)["callbacks"]["GradCAMCallback{'name': 'gradcam'}"]
+    assert state["widened"] > 2
+    assert state["widened_from"] == 1
+    changed = run(tmp_path, 6, ckpt=checkpoint(tmp_path, 1), every_n_epochs=2)
+    assert changed.archive.epochs == (-1, 0, 1, 3, 5)
+    same = run(tmp_path, 6, ckpt=checkpoint(tmp_path, 1), max_overhead=1e-3)
+    assert same._run._schedule.every >= state["widened"]
+    without = run(tmp_path, 4, ckpt=checkpoint(tmp_path, 1))
+    assert without.archive.epochs == (-1, 0, 1, 2, 3)
 
 
 @pytest.mark.skipif(

@@ -1,19 +1,35 @@
-"""The background thread: order, bound, end, and work that does not come to an end."""
+"""The background thread: order, bound, end, and jobs that hang, fail, or are forked away."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+import lightning_gradcam.worker
 from lightning_gradcam import StalledError
 from lightning_gradcam.worker import THREAD_NAME, Worker
+from tests.children import FORKED, LIMIT
 
 
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == THREAD_NAME]
+
+
+def until(ready: Callable[[], Any]) -> None:
+    """Waits for another thread, and fails instead of waiting for ever."""
+    end = time.monotonic() + LIMIT
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_jobs_are_done_in_order_by_one_thread_that_ends() -> None:
@@ -62,19 +78,115 @@ def test_the_queue_is_bounded() -> None:
     worker.close()
 
 
-def test_a_job_that_hangs_is_named_and_nobody_waits_for_ever() -> None:
-    worker, go = Worker(size=1, patience=0.2), threading.Event()
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_job_that_hangs_is_waited_for_once_and_what_waits_is_done_when_it_comes_back(drop: bool) -> None:
+    worker, go, done = Worker(size=1, patience=0.2), threading.Event(), []
     worker.submit("step 4", go.wait)
-    worker.submit("step 8", lambda: pytest.fail("was dropped"))
-    with pytest.raises(StalledError, match="step 4 has not come to an end in 0.2 seconds; step 12 is left out"):
-        worker.submit("step 12", lambda: None)
-    with pytest.raises(StalledError, match="step 4 has not come to an end"):
-        worker.finish()
-    with pytest.raises(StalledError, match="step 4 has not come to an end"):
-        worker.close()
+    worker.submit("step 8", lambda: done.append(8))
+    with pytest.raises(StalledError, match="step 4 has not come to an end in 0.2 seconds; step 12 waits for it in mem"):
+        worker.submit("step 12", lambda: done.append(12))
+    # Nobody waits for it again, whatever its patience.
+    worker._patience = 1e9
+    worker.submit("step 16", lambda: done.append(16))
+    worker.finish()
+    assert done == []
+    then = "dropped" if drop else "done if it comes back"
+    with pytest.raises(StalledError, match=f"step 4 still has not come.*is {then}: step 8, step 12, step 16"):
+        worker.close(drop=drop)
+    # A later job does not begin a second thread beside the one that hangs.
+    worker.submit("step 20", lambda: done.append(threads()), wait=False)
+    assert threads() == [THREAD_NAME]
     go.set()
-    while threads():
-        pass
+    until(lambda: [THREAD_NAME] in done)
+    assert done == ([] if drop else [8, 12, 16]) + [[THREAD_NAME]]
+    worker.close()
+    assert threads() == []
+
+
+def test_what_waits_behind_a_job_that_hangs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lightning_gradcam.worker, "_MOST_BYTES", 100)
+    worker, go, done = Worker(size=0, patience=0.1), threading.Event(), []
+    worker.submit("step 4", go.wait, wait=False)
+    with pytest.raises(StalledError, match="step 8 waits for it"):
+        worker.submit("step 8", lambda: done.append(8), nbytes=60)
+    with pytest.raises(StalledError, match="step 12 is left out, because 1 jobs wait for it already"):
+        worker.submit("step 12", lambda: done.append(12), nbytes=60)
+    worker.submit("step 16", lambda: done.append(16), nbytes=40)
+    go.set()
+    until(lambda: len(done) == 2)
+    worker.close()
+    assert done == [8, 16]
+
+
+def test_patience_counts_from_the_last_progress() -> None:
+    """Ten jobs, and ten parts of one, each of which takes three quarters of the patience."""
+    worker = Worker(patience=0.4)
+
+    def in_parts() -> None:
+        for _ in range(10):
+            time.sleep(0.3)
+            worker.tick()
+
+    for number in range(10):
+        worker.submit(f"part {number}", lambda: time.sleep(0.3), wait=False)
+    worker.submit("ten parts", in_parts, wait=False)
+    worker.finish()
+    worker.close()
+
+
+def _stopped_while_it_waits(pipe: Any) -> None:
+    worker = Worker(patience=2.5)
+    pipe.send("begun")
+    worker.submit("a job", lambda: time.sleep(2), wait=False)
+    worker.finish()
+    pipe.send("finished")
+
+
+def test_time_in_which_the_process_is_suspended_does_not_count() -> None:
+    ours, theirs = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=_stopped_while_it_waits, args=(theirs,))
+    process.start()
+    assert ours.recv() == "begun"
+    time.sleep(0.5)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(process.pid, signal.SIGCONT)
+    assert ours.poll(LIMIT)
+    assert ours.recv() == "finished"
+    process.join()
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError, GeneratorExit])
+def test_what_a_job_raises_ends_neither_the_thread_nor_later_jobs(error: type[BaseException]) -> None:
+    worker, done = Worker(size=0), []
+
+    def fail() -> None:
+        raise error("of the job")
+
+    for number in range(5):
+        worker.submit(f"job {number}", fail)
+    worker.submit("the last", lambda: done.append(threads()))
+    worker.close()
+    assert done == [[THREAD_NAME]]
+    assert [(name, type(found)) for name, found in worker.failed()] == [(f"job {n}", error) for n in range(5)]
+    assert worker.failed() == []
+
+
+def test_a_thread_that_was_killed_is_replaced() -> None:
+    worker, done = Worker(), []
+    worker.submit("the first", lambda: done.append(1))
+    worker.finish()
+    thread = worker._thread
+    assert thread is not None
+    # An exception from outside, where no job is at work.
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    worker.tick()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    worker.submit("the second", lambda: done.append(2))
+    worker.close()
+    assert done == [1, 2]
 
 
 def test_what_waits_is_done_before_the_interpreter_ends() -> None:
@@ -87,3 +199,22 @@ def test_what_waits_is_done_before_the_interpreter_ends() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.split() == ["0", "1", "2"]
     assert found.stderr == ""
+
+
+def test_a_forked_child_does_not_wait_for_its_parents_jobs() -> None:
+    code = (
+        "import os, sys, time\n"
+        "from lightning_gradcam.worker import Worker\n"
+        "worker = Worker(patience=50)\n"
+        "worker.submit('a job', lambda: time.sleep(2), wait=False)\n"
+        "worker.submit('another', lambda: None, wait=False)\n"
+        "begin, child = time.monotonic(), os.fork()\n"
+        "if not child:\n"
+        "    worker.submit('its own', lambda: print('child', flush=True))\n"
+        "    worker.close()\n"
+        "    sys.exit()\n"  # the exit hooks are the parent's, too
+        "os.waitpid(child, 0)\n"
+        "print(time.monotonic() - begin < 1.5)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.split() == ["child", "True"]

@@ -1,0 +1,222 @@
+"""Gives finished work to the sinks, each on the thread that it asks for, and keeps what became of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from lightning_gradcam.errors import StalledError
+from lightning_gradcam.failures import Failures
+from lightning_gradcam.picture import Picture
+from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers, Sink
+from lightning_gradcam.worker import Worker
+
+WORKER = "the background worker"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one part of a step's work; ``error`` is ``None`` where it went well."""
+
+    kind: str
+    step: int
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What the sinks get of one step, finished and frozen.
+
+    Attributes:
+        step: The x value.
+        entry: Its pictures.
+        histograms: Its histograms.
+        evolution: The run so far.
+        numbers: Its numbers; logged last.
+        timed: Which of the numbers is in seconds and still lacks what the sinks take for all that comes before it.
+    """
+
+    step: int
+    entry: Entry | None = None
+    histograms: Histograms | None = None
+    evolution: Evolution | None = None
+    numbers: Numbers | None = None
+    timed: str = ""
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All pictures in it."""
+        found = list(self.entry.pictures.values()) if self.entry is not None else []
+        if self.evolution is not None:
+            found += self.evolution.strips.values()
+            found += [picture for row in self.evolution.rows for picture in (row.original, *row.overlays.values())]
+        return found
+
+
+class Delivery:
+    """Serves a run's sinks.
+
+    Those that can be called in the background are called on a thread that does nothing else: a logger that hangs
+    holds up neither the archive nor drawing. The others are called by :meth:`settle`, on the training thread, where
+    all that has failed is reported, too.
+
+    Args:
+        sinks: Where pictures and numbers go.
+        failures: Says what happens where that fails, and what is given up.
+        worker: Calls the sinks.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], failures: Failures, worker: Worker) -> None:
+        self._sinks = _named(sinks)
+        self._failures = failures
+        self._worker = worker
+        self._unclosed: dict[str, Sink] = {}
+        self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._remarks: deque[str] = deque()
+        self._called = ""
+        self._open = True
+
+    def __bool__(self) -> bool:
+        return bool(self._sinks)
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether any sink has tables."""
+        return any(sink.takes_rows for sink in self._sinks.values())
+
+    def begin(self) -> None:
+        """Something is going to be logged: the sinks are to be closed in the end."""
+        self._unclosed = dict(self._sinks)
+        self._open = True
+
+    def attempt(self, kind: str, step: int, call: Callable[[], object]) -> None:
+        """Does a part of a step's work, unless it is given up; failures are kept for :meth:`settle`.
+
+        Args:
+            kind: What a report calls it.
+            step: Which step's.
+            call: The work.
+        """
+        if self._failures.given_up(kind):
+            return
+        try:
+            call()
+        except Exception as error:
+            self.note(kind, step, error)
+        except BaseException as error:
+            if threading.current_thread() is threading.main_thread():
+                raise
+            # In the background nobody hears a `SystemExit` or a cancellation; on the training thread it is the user's.
+            self.note(kind, step, reportable(error))
+        else:
+            self.note(kind, step)
+
+    def note(self, kind: str, step: int, error: Exception | None = None) -> None:
+        """Keeps what became of something."""
+        self._outcomes.append(Outcome(kind, step, error))
+
+    def remark(self, text: str) -> None:
+        """Keeps a warning that is no failure of ours."""
+        self._remarks.append(text)
+
+    def send(self, parcel: Parcel) -> None:
+        """Has the sinks called, in the order in which parcels are sent; does not wait for them.
+
+        Once the sinks are closed, what a disk that hung has held back until then is no longer sent.
+        """
+        if not self._sinks or not self._open:
+            return
+        nbytes = sum(picture.nbytes for picture in parcel.pictures)
+        job = partial(self._deliver, parcel)
+        try:
+            self._worker.submit(f"step {parcel.step}", job, nbytes=nbytes, wait=False)
+        except StalledError as error:
+            self.note(WORKER, parcel.step, error)
+
+    def settle(self, *, final: bool = False) -> None:
+        """Serves, on this thread, the sinks that ask for it, and reports what has failed since the last call.
+
+        Args:
+            final: The run is over: failures are only reported.
+        """
+        while self._handed:
+            self.attempt(*self._handed.popleft())
+        while self._remarks:
+            self._failures.say(self._remarks.popleft())
+        while self._outcomes:
+            outcome = self._outcomes.popleft()
+            if outcome.error is None:
+                self._failures.succeeded(outcome.kind)
+            elif not self._failures.given_up(outcome.kind):
+                # What was under way when it was given up is not reported again.
+                self._failures.failed(outcome.kind, outcome.step, outcome.error, final=final)
+
+    def close(self, step: int) -> None:
+        """Closes, once, the sinks that something was logged to; failures are reported and not raised."""
+        sinks, self._unclosed, self._open = self._unclosed, {}, False
+        self.settle(final=True)
+        for name, sink in sinks.items():
+            # A sink may be called by one thread at a time.
+            if name != self._called:
+                self.attempt(f"closing {name}", step, sink.close)
+        self.settle(final=True)
+
+    def _deliver(self, parcel: Parcel) -> None:
+        """The sinks' part of one step."""
+        begin = time.perf_counter()
+        self._encode(parcel)
+        step, numbers = parcel.step, parcel.numbers
+        if parcel.entry is not None:
+            entry = parcel.entry
+            self._serve(step, "", lambda sink: partial(sink.log, entry))
+        if parcel.histograms is not None:
+            histograms = parcel.histograms
+            self._serve(step, " (histograms)", lambda sink: partial(sink.log_histograms, histograms))
+        if parcel.evolution is not None:
+            evolution = parcel.evolution
+            self._serve(step, " (film strips)", lambda sink: partial(sink.log_evolution, evolution))
+        if numbers is not None:
+            if parcel.timed:
+                spent = numbers.values[parcel.timed] + time.perf_counter() - begin
+                numbers = replace(numbers, values={**numbers.values, parcel.timed: spent})
+            self._serve(step, " (numbers)", lambda sink: partial(sink.log_numbers, numbers))
+
+    def _encode(self, parcel: Parcel) -> None:
+        # Sinks that are served on the training thread find finished files.
+        wanted = {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}
+        for picture in parcel.pictures if wanted else ():
+            for formats in wanted:
+                self.attempt("drawing", parcel.step, partial(picture.file, formats))
+
+    def _serve(self, step: int, what: str, call: Callable[[Sink], Callable[[], None]]) -> None:
+        for name, sink in self._sinks.items():
+            if sink.thread_safe:
+                self._called = name
+                self.attempt(f"{name}{what}", step, call(sink))
+                self._called = ""
+                self._worker.tick()
+            else:
+                self._handed.append((f"{name}{what}", step, call(sink)))
+
+
+def _named(sinks: Iterable[Sink]) -> dict[str, Sink]:
+    """Returns the sinks by what a report calls them."""
+    found: dict[str, Sink] = {}
+    for sink in sinks:
+        name = f"the sink {type(sink).__name__}"
+        found[name if name not in found else f"{name} {len(found) + 1}"] = sink
+    return found
+
+
+def reportable(error: BaseException) -> Exception:
+    """Returns an exception that can be reported and raised like any other, for one that would end a thread."""
+    if isinstance(error, Exception):
+        return error
+    found = RuntimeError(f"{type(error).__name__}({error}) was raised in the background, where it would end the thread")
+    found.__cause__ = error
+    return found

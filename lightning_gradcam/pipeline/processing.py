@@ -1,0 +1,166 @@
+"""What becomes of a record: measured, archived, drawn and sent to the sinks, in the order of the steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from lightning_gradcam.archive import ArchiveWriter
+from lightning_gradcam.pipeline.delivery import Delivery, Parcel
+from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers
+from lightning_gradcam.study import Account, Record
+
+RECALLING = "reading an earlier step for the run's scale"
+# Of the end of a run: what a report calls such a part, its own name, and the call that does it.
+Parts = Iterator[tuple[str, str, Callable[[], object]]]
+
+
+class Processor:
+    """Owns what steps are compared with, the archive's writing side, and drawing.
+
+    All of it is called on one thread, the recording one, step after step; so what a step's pictures show does not
+    depend on how far training has got meanwhile.
+
+    Args:
+        account: Measures and draws.
+        archive: Where records go; ``None`` writes none (``fast_dev_run``).
+        delivery: Takes what is finished.
+        tick: Called between the parts of a job that takes long, to say that it gets on.
+    """
+
+    def __init__(
+        self, account: Account, archive: ArchiveWriter | None, delivery: Delivery, tick: Callable[[], None]
+    ) -> None:
+        self._account = account
+        self._archive = archive
+        self._delivery = delivery
+        self._tick = tick
+        self._evolved = 0
+        # Read by the training thread for checkpoints; `None` until the earlier steps have been taken over.
+        self.earlier: int | None = None
+
+    def recall(self, parent: Mapping[str, Any] | None, step: int) -> None:
+        """Takes the earlier steps over: those of the run that is resumed, and what later ones are compared with.
+
+        Args:
+            parent: The resumed run.
+            step: The step that training goes on from, for reports.
+        """
+        if self._archive is None:
+            return
+        if parent is not None:
+            self._delivery.attempt("the archive", step, partial(self._take_over, self._archive, parent))
+        self._delivery.attempt(RECALLING, step, partial(self._remember, self._archive))
+
+    def step(self, record: Record, blocked: float) -> None:
+        """Measures a record, archives it, draws it, and sends it to the sinks.
+
+        Args:
+            record: The next step's.
+            blocked: How many seconds training has waited for it.
+        """
+        begin = time.perf_counter()
+        step, attempt = record.step, self._delivery.attempt
+        measured, means = [record], dict[str, float]()
+
+        def measure() -> None:
+            measured.append(self._account.measured(record))
+            means.update(self._account.means(measured[-1]))
+            for remark in self._account.remarks(measured[-1]):
+                self._delivery.remark(remark)
+
+        attempt("measuring", step, measure)
+        if self._archive is not None:
+            attempt("the archive", step, partial(self._archive.append, measured[-1]))
+        parcel = self._drawn(measured[-1]) if self._delivery else Parcel(step)
+        evolution = self._evolution(record) if self._account.count & (self._account.count - 1) == 0 else None
+        name = self._account.study.name
+        timed = f"{name}_stats/background_seconds"
+        values = {f"{name}_stats/seconds": blocked, timed: time.perf_counter() - begin, **means}
+        numbers = Numbers(step, record.epoch, values)
+        self._delivery.send(replace(parcel, evolution=evolution, numbers=numbers, timed=timed))
+
+    def end(self, submit: Callable[[str, Callable[[], object]], None], step: int) -> None:
+        """Has the whole run drawn, in parts of a few seconds each.
+
+        Args:
+            submit: Takes a part's name and the call that does it, in order.
+            step: The last step.
+        """
+        for kind, name, part in self._ending(step):
+            submit(name, partial(self._delivery.attempt, kind, step, part))
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was recorded after ``step``: training goes on from an earlier checkpoint of this run."""
+        self._account.forget()
+        self._evolved = 0
+        if self._archive is not None:
+            self._archive.rewind(step)
+            self._delivery.attempt(RECALLING, step, partial(self._remember, self._archive))
+
+    def _take_over(self, archive: ArchiveWriter, parent: Mapping[str, Any]) -> None:
+        if remark := archive.take_over(parent):
+            self._delivery.remark(remark)
+
+    def _remember(self, archive: ArchiveWriter) -> None:
+        self.earlier = len(archive.steps)
+        last, peaks, count = archive.recall()
+        if last is not None:
+            self._account.remember(last, peaks, count)
+
+    def _drawn(self, record: Record) -> Parcel:
+        step, epoch = record.step, record.epoch
+        parcels = [Parcel(step)]
+
+        def draw() -> None:
+            parcels.append(Parcel(step, Entry(step, epoch, self._account.pictures(record))))
+            if found := self._account.histograms(record):
+                parcels.append(replace(parcels[-1], histograms=Histograms(step, epoch, found)))
+
+        self._delivery.attempt("drawing", step, draw)
+        return parcels[-1]
+
+    def _evolution(self, record: Record) -> Evolution | None:
+        """Draws the run so far at once: while training goes on there are no animations and no table."""
+        if self._archive is None or not self._account.study.evolution or record.stage != "fit":
+            return None
+        found: list[Evolution] = []
+
+        def draw(archive: ArchiveWriter) -> None:
+            # Without a step the folder went away, which the archive's own failure reports.
+            if archive.steps and (evolving := self._account.evolving(archive, ended=False, rows=False)) is not None:
+                for _, part in evolving.parts():
+                    part()
+                    self._tick()
+                found.append(evolving.result())
+                self._evolved = self._account.count
+
+        self._delivery.attempt("the evolution", record.step, partial(draw, self._archive))
+        return found[0] if found else None
+
+    def _ending(self, step: int) -> Parts:
+        archive = self._archive
+        if archive is None or not archive.steps:
+            return
+        evolving = self._account.evolving(archive, ended=True, rows=self._delivery.takes_rows)
+        if evolving is not None:
+            repeated = self._evolved == self._account.count
+            for name, part in evolving.parts():
+                yield "the evolution", name, part
+
+            def send() -> None:
+                found = replace(evolving.result(), repeated=repeated)
+                if found.remark:
+                    self._delivery.remark(found.remark)
+                self._delivery.send(Parcel(step, evolution=found))
+
+            yield "the evolution", "the evolution", send
+        yield "the last numbers", "the last numbers", partial(self._compare_with_last, archive)
+        yield "the report", "the report", partial(self._account.report, archive)
+
+    def _compare_with_last(self, archive: ArchiveWriter) -> None:
+        for numbers in self._account.late_numbers(archive):
+            self._delivery.send(Parcel(numbers.step, numbers=numbers))

@@ -1,0 +1,333 @@
+"""One run's recorder: explains on the calling thread, and has everything else done beside it. Knows no Trainer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from lightning_gradcam.archive import Archive, ArchiveWriter
+from lightning_gradcam.errors import StalledError
+from lightning_gradcam.failures import Failures
+from lightning_gradcam.guard import preserved
+from lightning_gradcam.inputs import Forward, Inputs
+from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
+from lightning_gradcam.pipeline.processing import Processor
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.sinks import FileSink, Sink, sinks_for
+from lightning_gradcam.storage import absolute, join
+from lightning_gradcam.study import Account, Study
+from lightning_gradcam.worker import Worker
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model, and how the probes get into it.
+
+    Attributes:
+        model: What is explained.
+        load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
+        forward: From inputs to the model's output.
+        guard: A context in which the model can be used and is given back as it was.
+        halve: Take half as many probes at once where memory does not suffice.
+    """
+
+    model: nn.Module
+    load: Callable[[int, int], Inputs]
+    forward: Forward
+    guard: Callable[[], AbstractContextManager[Any]]
+    halve: bool = True
+
+    @classmethod
+    def of(cls, model: nn.Module, probes: ProbeSet) -> Subject:
+        """Returns a model that takes the probes' inputs as they are, in a training loop of one's own.
+
+        Args:
+            model: It returns logits; its parameters say on which device.
+            probes: The run's.
+        """
+        device = next((parameter.device for parameter in model.parameters()), None)
+
+        def load(start: int, stop: int) -> Inputs:
+            picture = probes.inputs[start:stop].to(device)
+            return Inputs(picture, picture)
+
+        return cls(model, load, model, partial(preserved, model))
+
+    def seen(self, study: Study, probes: ProbeSet) -> Any:
+        """Returns what a study finds in the model, on the model's device.
+
+        Args:
+            study: What is looked at.
+            probes: The run's.
+        """
+        with self.guard():
+            return study.explain(self.model, self.load, probes, self.forward, halve=self.halve)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a run's results go.
+
+    Attributes:
+        folder: What the archive's folder stands in, local or a URL; ``None``: nothing is written.
+        loggers: Those that pictures and numbers go to.
+        sinks: Further ones.
+        run: The run's own id.
+        resumed: What a checkpoint kept of the run that goes on here, empty without one.
+        copy_steps: Take over that run's steps.
+    """
+
+    folder: str | None
+    loggers: Sequence[object] = ()
+    sinks: Sequence[Sink] = ()
+    run: str = ""
+    resumed: Mapping[str, Any] | None = None
+    copy_steps: bool = True
+
+
+class Recorder:
+    """Records step after step of one run.
+
+    The calling thread explains, copies what it found to the CPU, and hands a frozen record over. One thread measures
+    it, writes the archive and draws; another calls the sinks that can be called in the background; the rest of the
+    sinks are called by :meth:`settle`, on the calling thread.
+
+    Args:
+        account: Measures and draws.
+        archive: Where records go; ``None`` writes none (``fast_dev_run``).
+        sinks: Where pictures and numbers go.
+        worker: Makes the two background workers.
+        failures: Says what happens where something fails, and what is given up.
+
+    Example::
+
+        recorder, remark = Recorder.start(study, probes, found, account=CamAccount, to=Destination("runs/1"), ...)
+        for epoch in range(10):
+            train(model)
+            recorder.log(Subject.of(model, probes), epoch=epoch, step=100 * (epoch + 1))
+        recorder.close()
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        archive: ArchiveWriter | None,
+        sinks: Sequence[Sink],
+        worker: Callable[[], Worker],
+        failures: Failures,
+    ) -> None:
+        self.study: Study = account.study
+        self.probes = account.probes
+        self.last_step = -1
+        self._archive = archive
+        self._failures = failures
+        self._recording, self._serving = worker(), worker()
+        self._delivery = Delivery(sinks, failures, self._serving)
+        self._processor = Processor(account, archive, self._delivery, self._recording.tick)
+        self._stage = ""
+        self._handed = 0
+        self._concluded = -1
+        self._blocked = 0.0
+
+    @classmethod
+    def start(
+        cls,
+        study: Study,
+        probes: ProbeSet,
+        found: Any,
+        *,
+        account: Callable[[Any, ProbeSet], Account],
+        to: Destination,
+        worker: Callable[[], Worker],
+        failures: Failures,
+    ) -> Recorder:
+        """Opens the archive and the sinks of a run.
+
+        Args:
+            study: What is looked at.
+            probes: The run's fixed inputs.
+            found: What it found in them, for the layers' names and shapes.
+            account: Measures and draws.
+            to: Where the results go.
+            worker: Makes a background worker.
+            failures: Says what happens where something fails.
+
+        Raises:
+            ArchiveError: The folder belongs to another run, or can't be written.
+        """
+        study = study.of(probes)
+        archive, parent, served = None, None, list(to.sinks)
+        resumed = to.resumed or {}
+        if to.folder is not None:
+            root = join(to.folder, study.name)
+            if resumed.get("archive"):
+                parent = {key: resumed[key] for key in ("archive", "run", "step", "logged") if key in resumed}
+            manifest = study.manifest(probes, found, to.run)
+            # The recording thread takes the earlier steps over: they can be many.
+            archive, _ = ArchiveWriter.start(
+                root, manifest, probes, parent=parent, copy_steps=to.copy_steps, later=True
+            )
+            served = [*sinks_for(to.loggers, partial(FileSink, join(root, "sheets"), prefix=study.name)), *served]
+        for sink in served:
+            sink.prepare()
+        recorder = cls(account(study.pinned(found), probes), archive, served, worker, failures)
+        recorder._recall(parent if to.copy_steps else None)
+        return recorder
+
+    @property
+    def archive(self) -> Archive | None:
+        """The archive, to read, with every step that was handed over; waits until these are written."""
+        if self._archive is None:
+            return None
+        if not self._recording.here:
+            self._waiting_for(self._recording.finish)
+        return self._archive.reader()
+
+    @property
+    def place(self) -> str:
+        """The archive's folder; empty where there is none."""
+        return "" if self._archive is None else absolute(self._archive.path)
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of the record, in plain types: up to the last step handed over.
+
+        Nothing is waited for: a process that is killed before that step is written has it in a checkpoint and not in
+        its archive, which is reported when the run is resumed.
+        """
+        state: dict[str, Any] = {"archive": self.place, "step": self.last_step}
+        if self._archive is not None:
+            state["run"] = self._archive.manifest.run
+            if self._processor.earlier is not None:
+                state["logged"] = self._processor.earlier + self._handed
+        return state
+
+    def log(self, subject: Subject, *, epoch: int, step: int, stage: str = "fit") -> float:
+        """Explains a model, and has the result recorded, drawn and logged.
+
+        Args:
+            subject: The model as it is now.
+            epoch: Counted from 0.
+            step: The x value.
+            stage: ``"fit"``, ``"validate"`` or ``"test"``.
+
+        Returns:
+            The seconds that the caller has waited for this step so far.
+        """
+        began = time.perf_counter()
+        return self.hand_over(subject.seen(self.study, self.probes), epoch=epoch, step=step, stage=stage, began=began)
+
+    def hand_over(self, found: Any, *, epoch: int, step: int, stage: str, began: float) -> float:
+        """Copies what was found to the CPU, and has it recorded, drawn and logged.
+
+        Args:
+            found: What the study found.
+            epoch: Counted from 0.
+            step: The x value.
+            stage: ``"fit"``, ``"validate"`` or ``"test"``.
+            began: When explaining began, by ``time.perf_counter()``.
+
+        Returns:
+            The seconds that the caller has waited for this step so far.
+        """
+        record = self.study.record(found, self.probes, epoch=epoch, step=step, stage=stage)
+        self.last_step, self._stage = step, stage
+        self._handed += 1
+        self._delivery.begin()
+        blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
+        job = partial(self._processor.step, record, blocked)
+        with self._blocking():
+            self._waiting_for(partial(self._recording.submit, f"step {step}", job, nbytes=record.nbytes))
+            # Sinks that lag hold the training up, and not the archive.
+            self._waiting_for(partial(self._serving.wait_for_room, f"step {step}"))
+        return blocked
+
+    def settle(self, *, final: bool = False) -> None:
+        """Serves, on this thread, the sinks that ask for it, and reports what has failed since the last call.
+
+        Args:
+            final: The run is over: failures are only reported.
+        """
+        with self._blocking():
+            for worker in (self._recording, self._serving):
+                for name, error in worker.failed():
+                    self._delivery.note(f"{WORKER}, at {name}", self.last_step, reportable(error))
+            self._delivery.settle(final=final)
+
+    def check(self, found: Any) -> None:
+        """Refuses what does not fit the steps recorded so far: training goes on with another model.
+
+        Raises:
+            ArchiveError: Layers or their sizes changed.
+        """
+        if self._archive is not None:
+            self._archive.check(self.study.manifest(self.probes, found, self._archive.manifest.run))
+
+    def discard(self) -> None:
+        """Deletes the archive's steps and manifest, to begin again in its folder; for a recorder that is closed."""
+        if self._archive is not None:
+            self._archive.discard()
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was recorded after ``step``: training goes on from an earlier checkpoint of this run."""
+        self.last_step = min(self.last_step, step)
+        self._handed = 0
+        self._submit("the archive", partial(self._processor.rewind, step))
+        self._waiting_for(self._recording.finish)
+
+    def conclude(self) -> None:
+        """Has the whole run drawn, once, where it was a training."""
+        done = self._concluded == self.last_step
+        if self._archive is None or self._stage != "fit" or done or not self.study.evolution:
+            return
+        self._concluded = self.last_step
+        end = partial(self._processor.end, self._submit, self.last_step)
+        self._submit("the end of the run", partial(self._delivery.attempt, "the evolution", self.last_step, end))
+
+    def wait(self) -> None:
+        """Waits until everything is written that is written in the background."""
+        self._waiting_for(self._recording.finish)
+        self._waiting_for(self._serving.finish)
+
+    def finish(self) -> None:
+        """Waits until everything is written; what has failed is raised or reported."""
+        self.wait()
+        self.settle()
+
+    def close(self) -> None:
+        """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
+        self.conclude()
+        self._waiting_for(self._recording.close)
+        # A sink that is closed takes nothing more.
+        self._waiting_for(partial(self._serving.close, drop=True))
+        self.settle(final=True)
+        self._delivery.close(self.last_step)
+
+    @contextmanager
+    def _blocking(self) -> Iterator[None]:
+        """Counts the body's time as what training has waited for."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._blocked += time.perf_counter() - begin
+
+    def _recall(self, parent: Mapping[str, Any] | None) -> None:
+        if self._archive is None:
+            return
+        self.last_step = int(parent["step"]) if parent is not None else max(self._archive.steps, default=-1)
+        self._submit("the earlier steps", partial(self._processor.recall, parent, self.last_step))
+
+    def _submit(self, name: str, job: Callable[[], object]) -> None:
+        self._waiting_for(partial(self._recording.submit, name, job, wait=False))
+
+    def _waiting_for(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except StalledError as error:
+            self._delivery.note(WORKER, self.last_step, error)
