@@ -42,9 +42,9 @@ from torch import Tensor
 from torchvision.models import resnet18
 
 from lightning_gradcam import Drawing, ProbeSet
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Inputs
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.monitors.cam_monitor import Plan
 
 LAYERS = ["layer2", "layer3", "layer4"]
 # The callback's default.

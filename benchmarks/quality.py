@@ -34,7 +34,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import MethodError, available_methods, compute_cams
-from lightning_gradcam.faithfulness import (
+from lightning_gradcam.stats import energy_inside, pointing_game
+from lightning_gradcam.stats.faithfulness import (
     area_under,
     average_drop,
     average_increase,
@@ -42,7 +43,6 @@ from lightning_gradcam.faithfulness import (
     insertion_curve,
     road,
 )
-from lightning_gradcam.stats import energy_inside, pointing_game
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lightning_gradcam import Archive, CamKey, CamRecord, Drawing, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter, Manifest
-from lightning_gradcam.meter import Meter
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.report import write_report
 from tests.report.browser import launched
 

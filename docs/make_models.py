@@ -16,14 +16,14 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.sweep import CLASSIFICATION, TIMM, VIDEO, Found, found, input_for, prepared, torchvision_model
+from tests.docs.sweep import CLASSIFICATION, TIMM, VIDEO, Found, found, input_for, prepared, torchvision_model
 
 HEAD = """# What `"auto"` explains
 
 `layers="auto"` takes the last layer with a feature map that is more than passed on (pooled, dropped out, permuted), and
 where a class token stands before the grid, the last one whose places the output depends on. This page is made by
 `python docs/make_models.py`, with random weights: every map in it is finite, not constant, and has at least four places
-a side. `tests/test_sweep.py` compares it with what torchvision's models give.
+a side. `tests/docs/test_models_page.py` compares it with what torchvision's models give.
 
 The grid of tokens is that of the patches, of any shape, where the forward forms it (a convolution, a pooling), and
 else the one of square patches. That the tokens stand in its order, row by row, is taken for granted: Hiera (timm's

@@ -62,8 +62,8 @@ def main() -> None:
     names = ("torch", "pytorch-lightning", "lightning", "numpy", "torchvision")
     versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)])
     files = sorted({test.split("::")[0] for tests in PROCESSES.values() for _, test in tests})
-    found = outcomes("tests/test_purity.py", *files)
-    test = "tests/test_purity.py::test_training_ends_in_the_same_bits"
+    found = outcomes("tests/callbacks/test_purity.py", *files)
+    test = "tests/callbacks/test_purity.py::test_training_ends_in_the_same_bits"
     page = HEAD.format(versions=versions)
     page += table("one process: the same bits with and without", [(n, found[f"{test}[{n}]"]) for n in SETUPS])
     for heading, tests in PROCESSES.items():

@@ -12,7 +12,7 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks import Entry, FileSink, sinks_for
 
 

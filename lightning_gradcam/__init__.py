@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_gradcam.archive import Archive
-    from lightning_gradcam.callback import GradCAMCallback
-    from lightning_gradcam.channels import ChannelRecord
-    from lightning_gradcam.compute import CamKey, Cams, compute_cams
-    from lightning_gradcam.drawing import Drawing
+    from lightning_gradcam.callbacks.feature_maps import FeatureMapCallback
+    from lightning_gradcam.callbacks.filter_patterns import FilterPatternCallback
+    from lightning_gradcam.callbacks.gradcam import GradCAMCallback
+    from lightning_gradcam.compute.cam_maps import compute_cams
+    from lightning_gradcam.compute.feature_maps import compute_feature_maps
+    from lightning_gradcam.compute.patterns import filter_patterns
     from lightning_gradcam.errors import (
         ArchiveError,
         CaptureError,
@@ -29,17 +31,16 @@ if TYPE_CHECKING:
         StalledError,
         TargetError,
     )
-    from lightning_gradcam.explained import explain
-    from lightning_gradcam.feature_callback import FeatureMapCallback
-    from lightning_gradcam.features import compute_feature_maps
-    from lightning_gradcam.grid import GridDrawing
     from lightning_gradcam.methods import available_methods, register_method
-    from lightning_gradcam.pattern_callback import FilterPatternCallback
-    from lightning_gradcam.pattern_sheet import PatternDrawing
-    from lightning_gradcam.patterns import filter_patterns
     from lightning_gradcam.probes import ProbeSet
-    from lightning_gradcam.record import CamRecord
-    from lightning_gradcam.replaying import replay
+    from lightning_gradcam.record.cam_record import CamRecord
+    from lightning_gradcam.record.cams import CamKey, Cams
+    from lightning_gradcam.record.channel_record import ChannelRecord
+    from lightning_gradcam.render.drawing import Drawing
+    from lightning_gradcam.render.grid import GridDrawing
+    from lightning_gradcam.saved_models.explanation import explain
+    from lightning_gradcam.saved_models.replay import replay
+    from lightning_gradcam.sheets.pattern_sheet import PatternDrawing
     from lightning_gradcam.sinks import Entry, Evolution, Histogram, Histograms, MemorySink, Numbers, Sink
 
 __all__ = [
@@ -87,31 +88,31 @@ __all__ = [
 # the callback's base class is taken from whichever Lightning package the user has imported by then.
 _HOME = {
     "Archive": "archive",
-    "CamKey": "compute",
-    "CamRecord": "record",
-    "Cams": "compute",
-    "ChannelRecord": "channels",
-    "Drawing": "drawing",
+    "CamKey": "record.cams",
+    "CamRecord": "record.cam_record",
+    "Cams": "record.cams",
+    "ChannelRecord": "record.channel_record",
+    "Drawing": "render.drawing",
     "Entry": "sinks",
     "Evolution": "sinks",
-    "FeatureMapCallback": "feature_callback",
-    "FilterPatternCallback": "pattern_callback",
-    "GradCAMCallback": "callback",
-    "GridDrawing": "grid",
+    "FeatureMapCallback": "callbacks.feature_maps",
+    "FilterPatternCallback": "callbacks.filter_patterns",
+    "GradCAMCallback": "callbacks.gradcam",
+    "GridDrawing": "render.grid",
     "Histogram": "sinks",
     "Histograms": "sinks",
     "MemorySink": "sinks",
     "Numbers": "sinks",
-    "PatternDrawing": "pattern_sheet",
+    "PatternDrawing": "sheets.pattern_sheet",
     "ProbeSet": "probes",
     "Sink": "sinks",
     "available_methods": "methods",
-    "compute_cams": "compute",
-    "compute_feature_maps": "features",
-    "explain": "explained",
-    "filter_patterns": "patterns",
+    "compute_cams": "compute.cam_maps",
+    "compute_feature_maps": "compute.feature_maps",
+    "explain": "saved_models.explanation",
+    "filter_patterns": "compute.patterns",
     "register_method": "methods",
-    "replay": "replaying",
+    "replay": "saved_models.replay",
 }
 
 

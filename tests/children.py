@@ -19,7 +19,7 @@ import torch
 from lightning_gradcam import GradCAMCallback
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tests.children", "tests.test_faults", "tests.test_kills"])
+FORKED.set_forkserver_preload(["tests.children", "tests.pipeline.test_faults", "tests.archive.test_kills"])
 # Whoever hangs is found here, and not by CI's own limit.
 LIMIT = 120.0
 NOBODY = 65534

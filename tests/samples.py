@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
-from lightning_gradcam.render import sheet
+from lightning_gradcam.sheets.cam_sheet import sheet
 
 Array = npt.NDArray[Any]
 LEFT, GAP = 202, 8  # where the first column begins, and what lies between two

@@ -1,4 +1,5 @@
-"""The set-ups that training is tried in, with the callback and without: `tests/test_purity.py`, `docs/setups.md`."""
+"""The set-ups that training is tried in, with the callback and without: `tests/callbacks/test_purity.py`,
+`docs/setups.md`."""
 
 from __future__ import annotations
 
@@ -484,37 +485,37 @@ SETUPS: dict[str, Setup] = {
 assert CLASSES == 5
 
 # Title and test of what `docs/setups.md` lists besides, by heading.
-_TOGETHER = "tests/test_distributed.py::test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process"
-_ON_ALL = "tests/test_distributed.py::test_what_fails_on_all_ranks_is_reported_and_training_goes_on"
-_IN_BOTH = "tests/test_namespaces.py::test_the_callback_works_in_both_namespaces"
-_FAULTS = "tests/test_faults.py::test_"
+_TOGETHER = "tests/callbacks/test_distributed.py::test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process"
+_ON_ALL = "tests/callbacks/test_distributed.py::test_what_fails_on_all_ranks_is_reported_and_training_goes_on"
+_IN_BOTH = "tests/callbacks/test_namespaces.py::test_the_callback_works_in_both_namespaces"
+_FAULTS = "tests/pipeline/test_faults.py::test_"
 PROCESSES: dict[str, list[tuple[str, str]]] = {
     "two processes (gloo)": [
         ("DDP: the same bits on both ranks, the maps of one process, one set of files", f"{_TOGETHER}[ddp]"),
         ("`ModelParallelStrategy`, `fully_shard` (FSDP2): likewise", f"{_TOGETHER}[sharded]"),
         (
             "DDP: a wrong configuration ends both ranks before the first step",
-            "tests/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[ddp]",
+            "tests/callbacks/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[ddp]",
         ),
         (
             "FSDP2: likewise",
-            "tests/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[sharded]",
+            "tests/callbacks/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[sharded]",
         ),
         ("DDP: the model fails where we explain; training goes on", f"{_ON_ALL}[ddp-norm1]"),
         ("FSDP2: it fails on all ranks; training goes on", f"{_ON_ALL}[sharded-norm1]"),
         (
             "FSDP2: one rank fails before the shared forward; training goes on",
-            "tests/test_distributed.py"
+            "tests/callbacks/test_distributed.py"
             "::test_what_fails_on_one_rank_before_the_shared_forward_is_reported_and_training_goes_on",
         ),
         (
             "FSDP2: one rank fails in the middle of it; the run ends, nobody waits for ever",
-            "tests/test_distributed.py"
+            "tests/callbacks/test_distributed.py"
             "::test_a_rank_that_fails_in_the_middle_of_a_shared_forward_leaves_no_other_waiting_for_ever[1]",
         ),
         (
             "DDP with an `IterableDataset`",
-            "tests/test_distributed.py::test_a_stream_is_explained_on_replicated_ranks",
+            "tests/callbacks/test_distributed.py::test_a_stream_is_explained_on_replicated_ranks",
         ),
     ],
     "both namespaces": [
@@ -525,15 +526,15 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
     "faults: training goes on, the record stays whole": [
         (
             "the model raises in our forward",
-            "tests/test_purity.py::test_training_ends_in_the_same_bits_when_explaining_fails[forward]",
+            "tests/callbacks/test_purity.py::test_training_ends_in_the_same_bits_when_explaining_fails[forward]",
         ),
         (
             "a logger raises",
-            "tests/test_purity.py::test_training_ends_in_the_same_bits_when_explaining_fails[sink]",
+            "tests/callbacks/test_purity.py::test_training_ends_in_the_same_bits_when_explaining_fails[sink]",
         ),
         (
             "a logger hangs",
-            "tests/test_background.py::test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end",
+            "tests/pipeline/test_background.py::test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end",
         ),
         ("weights become NaN", f"{_FAULTS}weights_that_become_nan_are_recorded_as_they_are_and_training_goes_on"),
         (
@@ -556,7 +557,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
         ("SIGTERM", f"{_FAULTS}what_was_explained_before_a_signal_is_written[SIGTERM]"),
         (
             "SIGKILL, 200 times while writing",
-            "tests/test_kills.py"
+            "tests/archive/test_kills.py"
             "::test_a_writer_that_is_killed_at_any_moment_leaves_every_finished_step_and_no_half_one",
         ),
         ("the clock is set back", f"{_FAULTS}a_clock_that_is_set_back_changes_nothing"),

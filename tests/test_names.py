@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lightning_gradcam
 from lightning_gradcam import Archive, ConfigurationError, GradCAMCallback, LightningGradCAMError, MemorySink, ProbeSet
 from lightning_gradcam.errors import printable
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks import Entry, FileSink
 from lightning_gradcam.sinks.wandb import _key
 from tests.conftest import CLASSES, TinyModule, loaders, tiny_data, trainer
@@ -347,10 +347,10 @@ FORBIDDEN_CALLS |= {"np.save", "torch.hub.load", "torch.jit.load", "torch.packag
 
 TORCH = "torch.load"
 OWN_FILES = {
-    "building.py": "yaml",
-    "commands/configured.py": "yaml",
-    "commands/layers.py": "yaml",
-    "saved.py": TORCH,
+    "saved_models/construction.py": "yaml",
+    "cli/config.py": "yaml",
+    "cli/layers.py": "yaml",
+    "saved_models/file.py": TORCH,
 }
 
 

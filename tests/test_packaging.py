@@ -21,7 +21,7 @@ def test_the_wheel_works_when_installed_elsewhere(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     packages = {name.split("/")[0] for name in names}
     assert packages == {"lightning_gradcam", f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"}
-    assert {"lightning_gradcam/py.typed", "lightning_gradcam/assets/colormaps.png"} <= set(names)
+    assert {"lightning_gradcam/py.typed", "lightning_gradcam/render/assets/colormaps.png"} <= set(names)
     target = tmp_path / "elsewhere"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target), str(wheel)], check=True

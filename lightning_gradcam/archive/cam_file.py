@@ -11,10 +11,10 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from lightning_gradcam.cams import CamKey
 from lightning_gradcam.npz import Npz, checked, is_whole, open_npz, room, text, texts
-from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
-from lightning_gradcam.slopes import DTYPES, EDGES, GradientSummary, NumPyArray
+from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.gradients import DTYPES, EDGES, GradientSummary, NumPyArray
 from lightning_gradcam.targets import ScoreKind
 
 SCHEMA = 1

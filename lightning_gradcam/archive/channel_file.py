@@ -9,9 +9,9 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from lightning_gradcam.channels import ChannelKind, ChannelRecord
 from lightning_gradcam.npz import checked, is_whole, open_npz, text, texts
-from lightning_gradcam.record import FloatArray
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.record.channel_record import ChannelKind, ChannelRecord
 
 SCHEMA = 1
 

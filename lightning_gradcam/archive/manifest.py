@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from lightning_gradcam.archive.step_file import SCHEMA
+from lightning_gradcam.archive.cam_file import SCHEMA
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.npz import is_whole, text, texts
 
@@ -41,9 +41,9 @@ class Manifest:
         created: Date and time in UTC, ISO 8601.
         versions: Of the libraries at work.
         schema: Of the archive's layout.
-        kind: ``"cams"``; ``"features"`` or ``"patterns"`` (:class:`~lightning_gradcam.channels.ChannelRecord`): then
-            ``methods`` and ``targets`` are empty, and ``map_shapes`` has ``[C, h, w]`` of feature maps, and
-            ``[F, c, H, W]`` of patterns.
+        kind: ``"cams"``; ``"features"`` or ``"patterns"``
+            (:class:`~lightning_gradcam.record.channel_record.ChannelRecord`): then ``methods`` and ``targets`` are
+            empty, and ``map_shapes`` has ``[C, h, w]`` of feature maps, and ``[F, c, H, W]`` of patterns.
         settings: How sheets of channels are drawn, and which filters' patterns are found and how, so that the report
             can be made again; ``None`` for CAMs.
     """

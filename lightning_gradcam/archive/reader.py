@@ -11,15 +11,15 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from lightning_gradcam.archive import channel_file
+from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked, unpacked_maps
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
-from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked, unpacked_maps
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.errors import ArchiveError, did_you_mean
 from lightning_gradcam.methods import MODEL
-from lightning_gradcam.overlay import maxima
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.overlay import maxima
 from lightning_gradcam.storage import Storage
 
 R = TypeVar("R")
@@ -70,7 +70,7 @@ class Archive:
 
     def _repr_html_(self) -> str:
         # The page is a later room; only a notebook goes there.
-        shown: str = import_module("lightning_gradcam.notebook").archive_html(self)
+        shown: str = import_module("lightning_gradcam.report.notebook").archive_html(self)
         return shown
 
     def reader(self) -> Archive:
@@ -172,7 +172,7 @@ class Archive:
 
             archive.numbers("network.relu3")["drift"].mean(axis=1)
         """
-        from lightning_gradcam.archive.labelled import numbers_of
+        from lightning_gradcam.archive.to_xarray import numbers_of
 
         return numbers_of(self, self._key(layer, method, target))
 
@@ -193,7 +193,7 @@ class Archive:
             data = archive.to_xarray()
             data["drift"].sel(layer="network.relu3").mean("probe").plot(x="epoch")
         """
-        from lightning_gradcam.archive.labelled import to_dataset
+        from lightning_gradcam.archive.to_xarray import to_dataset
 
         return to_dataset(self)
 

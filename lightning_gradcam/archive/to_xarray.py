@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_gradcam.cams import CamKey
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.stats import to_last
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import Any
 
 from lightning_gradcam.archive import channel_file
+from lightning_gradcam.archive.cam_file import is_ours, packed, step_file_name
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
 from lightning_gradcam.archive.reader import Archive
-from lightning_gradcam.archive.step_file import is_ours, packed, step_file_name
-from lightning_gradcam.channels import ChannelRecord
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord
+from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.record.channel_record import ChannelRecord
 from lightning_gradcam.storage import Stamp, Storage
 
 # Seconds between two looks at a manifest that is no regular file.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.callbacks.host import Callback, Host, averages_before, check_forward, rank_zero_warn, siblings
+from lightning_gradcam.callbacks.run import Run, RunOptions
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.host import Callback, Host, averages_before, check_forward, rank_zero_warn, siblings
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.run import Run, RunOptions
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer

@@ -8,14 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from lightning_gradcam.ascent import Ascent
-from lightning_gradcam.channel_account import ChannelAccount
-from lightning_gradcam.failures import OnError
-from lightning_gradcam.hooks import ProbeCallback
-from lightning_gradcam.host import check_forward_fn
-from lightning_gradcam.layers import check_layers
-from lightning_gradcam.layout import parse_layouts
-from lightning_gradcam.options import (
+from lightning_gradcam.callbacks.base import ProbeCallback
+from lightning_gradcam.callbacks.host import check_forward_fn
+from lightning_gradcam.callbacks.options import (
     check_choice,
     check_count,
     check_filters,
@@ -26,11 +21,16 @@ from lightning_gradcam.options import (
     check_sinks,
     checked_drawing,
 )
-from lightning_gradcam.pattern_plan import PatternPlan
-from lightning_gradcam.pattern_sheet import PatternDrawing
+from lightning_gradcam.callbacks.run import RunOptions
+from lightning_gradcam.capture.layers import check_layers
+from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.compute.ascent import Ascent
+from lightning_gradcam.monitors.channel_reporter import ChannelAccount
+from lightning_gradcam.monitors.pattern_monitor import PatternPlan
+from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.source import ProbeOptions
-from lightning_gradcam.run import RunOptions
+from lightning_gradcam.sheets.pattern_sheet import PatternDrawing
 from lightning_gradcam.sinks import Sink
 
 

@@ -8,16 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from lightning_gradcam.account import CamAccount
-from lightning_gradcam.drawing import Drawing, check_columns
-from lightning_gradcam.failures import OnError
-from lightning_gradcam.hooks import ProbeCallback
-from lightning_gradcam.host import check_forward_fn
-from lightning_gradcam.inputs import check_output_key
-from lightning_gradcam.layers import check_layers
-from lightning_gradcam.layout import parse_layouts
-from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.options import (
+from lightning_gradcam.callbacks.base import ProbeCallback
+from lightning_gradcam.callbacks.host import check_forward_fn
+from lightning_gradcam.callbacks.options import (
     check_choice,
     check_count,
     check_drawing,
@@ -29,11 +22,18 @@ from lightning_gradcam.options import (
     check_share,
     check_sinks,
 )
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.callbacks.run import RunOptions
+from lightning_gradcam.capture.inputs import check_output_key
+from lightning_gradcam.capture.layers import check_layers
+from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_reporter import CamAccount
+from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.probes.source import ProbeOptions
-from lightning_gradcam.run import RunOptions
+from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.targets import check_score, resolve_targets
 

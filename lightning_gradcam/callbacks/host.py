@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_gradcam.errors import ConfigurationError, ProbeError, printable
-from lightning_gradcam.guard import isolated, preserved
+from lightning_gradcam.guard.model import isolated, preserved
 from lightning_gradcam.storage import Storage, join
 from lightning_gradcam.warn import warn
 

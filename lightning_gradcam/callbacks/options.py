@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.sinks import Sink
 
 D = TypeVar("D")

@@ -11,24 +11,24 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.batch import part_of
+from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
+from lightning_gradcam.callbacks.ranks import Ranks, alone
+from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
+from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, ProbeError
-from lightning_gradcam.failures import Failures, OnError
-from lightning_gradcam.guard import uninitialized
-from lightning_gradcam.host import Host, rank_zero_info, rank_zero_warn
-from lightning_gradcam.inputs import Inputs
+from lightning_gradcam.guard.model import uninitialized
+from lightning_gradcam.monitors.base import Account, Study
+from lightning_gradcam.pipeline.failures import Failures, OnError
 from lightning_gradcam.pipeline.recorder import Destination, Recorder, Subject
+from lightning_gradcam.pipeline.schedule import Schedule
+from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.batches import part_of
 from lightning_gradcam.probes.dataset import Drawn, input_of
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.wrapped import has_indices
-from lightning_gradcam.ranks import Ranks, alone
-from lightning_gradcam.record import UNTRAINED_EPOCH
-from lightning_gradcam.schedule import Schedule
+from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 from lightning_gradcam.sinks import Sink
-from lightning_gradcam.state import SCHEMA, flaw
-from lightning_gradcam.study import Account, Study
-from lightning_gradcam.worker import Worker
 
 EXPLAINING, TAKING = "explaining", "taking probes"
 

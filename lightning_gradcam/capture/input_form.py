@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_gradcam.capture.layout import picture_size
 from lightning_gradcam.errors import MethodError
-from lightning_gradcam.layout import picture_size
 
 
 @dataclass(frozen=True, eq=False)

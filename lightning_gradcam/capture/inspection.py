@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.awaken import awakened
-from lightning_gradcam.capture import capture, floating_tensors, main_tensor
+from lightning_gradcam.capture.activations import capture, floating_tensors, main_tensor
+from lightning_gradcam.capture.awaken import awakened
+from lightning_gradcam.capture.layers import named_layers, no_hooks, unwrapped
+from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
 from lightning_gradcam.errors import CaptureError, LayerError
-from lightning_gradcam.layers import named_layers, no_hooks, unwrapped
-from lightning_gradcam.layout import Layout, check_places, find_layout, fits
 from lightning_gradcam.warn import warn
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.

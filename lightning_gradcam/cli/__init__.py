@@ -1,10 +1,16 @@
-"""The commands of ``lightning-gradcam``; each module's ``add`` gives one or several to the parser.
+"""The console script ``lightning-gradcam``: one module a command, whose ``add`` gives it to the parser.
 
-A command's function takes the parsed arguments and returns the exit code. What a command needs is imported inside it:
-``--help`` must not wait for torch.
+A command's function takes the parsed arguments and returns the exit code; what it needs is imported inside it, because
+``--help`` must not wait for torch. Nothing else in the package knows this folder.
 """
 
 from __future__ import annotations
 
-# What scripts can rely on; stands below every command's help.
-EXIT_CODES = "exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted"
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; see :func:`lightning_gradcam.cli.app.main`."""
+    from lightning_gradcam.cli.app import main as run
+
+    return run(arguments)

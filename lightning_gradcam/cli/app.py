@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 
-from lightning_gradcam.commands import EXIT_CODES, explain, layers, probes, replay, report, train
+from lightning_gradcam.cli import explain, layers, probes, replay, report, train
+from lightning_gradcam.cli.shared import EXIT_CODES
 from lightning_gradcam.errors import LightningGradCAMError, printable
 
 _COMMANDS = (train, layers, probes, explain, replay, report)

@@ -86,8 +86,8 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
 
     Args:
         arguments: As ``lightning-gradcam fit`` takes them.
-        look: Called with the :class:`~lightning_gradcam.host.Host`, and with the options of the configuration's first
-            callback of ours (none: empty).
+        look: Called with the :class:`~lightning_gradcam.callbacks.host.Host`, and with the options of the
+            configuration's first callback of ours (none: empty).
 
     Returns:
         What ``look`` has returned.
@@ -97,7 +97,7 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
     """
     base, _ = _lightning_cli("fit", arguments)
     # Not before: the Lightning of the module is the one that it takes.
-    from lightning_gradcam.host import Callback, Host
+    from lightning_gradcam.callbacks.host import Callback, Host
 
     seen: list[T] = []
     options: dict[str, Any] = {}
@@ -151,7 +151,7 @@ class _SeenError(Exception):
 def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
     """Returns ``LightningCLI`` with one subcommand, and the callback that saves its configuration."""
     _import_model(arguments)
-    from lightning_gradcam.host import lightning_cli
+    from lightning_gradcam.callbacks.host import lightning_cli
 
     module = lightning_cli()
     package = importlib.import_module("lightning_gradcam")
@@ -198,7 +198,7 @@ def _import_model(arguments: Sequence[str]) -> None:
 
 def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Returns where a model is spoken of, and its class path or an empty text."""
-    from lightning_gradcam.yaml_text import LONGEST, parse_yaml
+    from lightning_gradcam.saved_models.yaml_text import LONGEST, parse_yaml
 
     found: list[tuple[str, str]] = []
     pairs = [part for argument in arguments for part in argument.split("=", 1)]

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_gradcam.commands import EXIT_CODES
-from lightning_gradcam.commands.layers import arguments
-from lightning_gradcam.commands.progress import add_progress, counting
+from lightning_gradcam.cli.layers import arguments
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, counting
 
 _EPILOG = f"""\
 example:
@@ -130,9 +129,9 @@ def _run(chosen: argparse.Namespace) -> int:
 
     if not 1 <= chosen.top <= 5:
         raise ConfigurationError(f"--top: got {chosen.top}; give 1 to 5")
-    from lightning_gradcam.drawing import Drawing
-    from lightning_gradcam.explained import explain
+    from lightning_gradcam.render.drawing import Drawing
     from lightning_gradcam.report import REPORT
+    from lightning_gradcam.saved_models.explanation import explain
 
     with counting("pictures", 0, show=chosen.progress) as bar:
 

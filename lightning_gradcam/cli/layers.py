@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lightning_gradcam.commands import EXIT_CODES
-from lightning_gradcam.commands.progress import add_progress
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lightning_gradcam.commands.listing import Listing, Row
-    from lightning_gradcam.host import Host
-    from lightning_gradcam.inputs import Inputs
+    from lightning_gradcam.callbacks.host import Host
+    from lightning_gradcam.capture.inputs import Inputs
+    from lightning_gradcam.compute.layer_listing import Listing, Row
 
 _WIDEST = 120
 _EPILOG = f"""\
@@ -101,9 +100,9 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _of_config(chosen: argparse.Namespace) -> Listing:
-    from lightning_gradcam.commands.configured import at_start
-    from lightning_gradcam.commands.listing import list_layers
-    from lightning_gradcam.inputs import Inputs
+    from lightning_gradcam.capture.inputs import Inputs
+    from lightning_gradcam.cli.config import at_start
+    from lightning_gradcam.compute.layer_listing import list_layers
     from lightning_gradcam.probes.dataset import draw_probes, input_of
 
     def look(host: Host, options: Mapping[str, Any]) -> Listing:
@@ -119,9 +118,9 @@ def _of_config(chosen: argparse.Namespace) -> Listing:
 
 
 def _of_model(chosen: argparse.Namespace) -> Listing:
-    from lightning_gradcam.commands.listing import list_layers
-    from lightning_gradcam.guard import preserved, uninitialized
-    from lightning_gradcam.inputs import caller
+    from lightning_gradcam.capture.inputs import caller
+    from lightning_gradcam.compute.layer_listing import list_layers
+    from lightning_gradcam.guard.model import preserved, uninitialized
 
     model, datamodule = _made(chosen)
     inputs = _inputs(chosen.input_shape, model, datamodule)
@@ -137,9 +136,9 @@ def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
     """Returns the model, and the data module of its checkpoint where there is one."""
     from torch import nn
 
-    from lightning_gradcam.building import build, find_class, named_class, read_config, section
-    from lightning_gradcam.checkpoint import load_checkpoint
     from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.saved_models.construction import build, find_class, named_class, read_config, section
+    from lightning_gradcam.saved_models.loader import load_checkpoint
 
     if chosen.checkpoint is not None:
         config = chosen.config[0] if chosen.config else None
@@ -162,8 +161,8 @@ def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
 def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) -> Inputs:
     import torch
 
+    from lightning_gradcam.capture.inputs import Inputs
     from lightning_gradcam.errors import ConfigurationError
-    from lightning_gradcam.inputs import Inputs
     from lightning_gradcam.probes.dataset import input_of
 
     if shape is not None:
@@ -198,7 +197,7 @@ def arguments(pairs: Sequence[str]) -> dict[str, Any]:
         {'width': 64, 'pool': 'max'}
     """
     from lightning_gradcam.errors import ConfigurationError
-    from lightning_gradcam.yaml_text import parse_yaml
+    from lightning_gradcam.saved_models.yaml_text import parse_yaml
 
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:

@@ -8,12 +8,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lightning_gradcam.commands import EXIT_CODES
-from lightning_gradcam.commands.layers import add_config, config_arguments
-from lightning_gradcam.commands.progress import add_progress
+from lightning_gradcam.cli.layers import add_config, config_arguments
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress
 
 if TYPE_CHECKING:
-    from lightning_gradcam.host import Host
+    from lightning_gradcam.callbacks.host import Host
     from lightning_gradcam.probes import ProbeSet
 
 _EPILOG = f"""\
@@ -128,8 +127,8 @@ def _draw(chosen: argparse.Namespace) -> int:
 
 
 def _of_config(chosen: argparse.Namespace) -> ProbeSet:
-    from lightning_gradcam.commands.configured import at_start
-    from lightning_gradcam.commands.progress import progress
+    from lightning_gradcam.cli.config import at_start
+    from lightning_gradcam.cli.shared import progress
     from lightning_gradcam.errors import ProbeError
     from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
     from lightning_gradcam.probes.wrapped import has_indices
@@ -177,8 +176,8 @@ def _say(probes: ProbeSet, name: str, chosen: argparse.Namespace) -> None:
 
 
 def _write_sheet(probes: ProbeSet, name: str, path: str) -> None:
-    from lightning_gradcam.commands.contact import contact_sheet
     from lightning_gradcam.errors import DrawingError
+    from lightning_gradcam.sheets.contact_sheet import contact_sheet
     from lightning_gradcam.storage import Storage
 
     formats = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -207,7 +206,7 @@ def _described(probes: ProbeSet, name: str) -> dict[str, Any]:
 
 
 def _lines(probes: ProbeSet, name: str) -> list[str]:
-    from lightning_gradcam.commands.contact import said, true_class
+    from lightning_gradcam.sheets.contact_sheet import said, true_class
 
     lines = [f"{name}: {said(probes)}", f"fingerprint   {probes.fingerprint}"]
     if probes.display_source:

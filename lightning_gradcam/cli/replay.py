@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lightning_gradcam.commands import EXIT_CODES
-from lightning_gradcam.commands.explain import add_checkpoint_options, add_plan_options, plan_options
-from lightning_gradcam.commands.layers import arguments
-from lightning_gradcam.commands.progress import add_progress, counting
+from lightning_gradcam.cli.explain import add_checkpoint_options, add_plan_options, plan_options
+from lightning_gradcam.cli.layers import arguments
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, counting
 
 if TYPE_CHECKING:
-    from lightning_gradcam.hooks import ProbeCallback
+    from lightning_gradcam.callbacks.base import ProbeCallback
 
 _EPILOG = f"""\
 example:
@@ -63,13 +62,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from lightning_gradcam.building import read_config
-    from lightning_gradcam.checkpoint import build_module, find_data, may_import
-    from lightning_gradcam.saved import config_beside, read_checkpoint
+    from lightning_gradcam.saved_models.construction import read_config
+    from lightning_gradcam.saved_models.file import config_beside, read_checkpoint
+    from lightning_gradcam.saved_models.loader import build_module, find_data, may_import
 
     given = None if chosen.config is None else read_config(chosen.config)
     _import_class(chosen, given)
-    from lightning_gradcam.replaying import find_checkpoints, replay_all
+    from lightning_gradcam.saved_models.replay import find_checkpoints, replay_all
 
     found = find_checkpoints(chosen.checkpoints, trust=chosen.trust)
     for path, why in found.damaged:
@@ -125,9 +124,9 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _import_class(chosen: argparse.Namespace, given: Mapping[str, Any] | None) -> None:
     """Imports the module's class before anything else does: its Lightning is the one to use."""
-    from lightning_gradcam.checkpoint import model_class
     from lightning_gradcam.errors import CheckpointFileError
-    from lightning_gradcam.saved import config_beside, files_in, read_checkpoint
+    from lightning_gradcam.saved_models.file import config_beside, files_in, read_checkpoint
+    from lightning_gradcam.saved_models.loader import model_class
 
     for file in files_in(chosen.checkpoints):
         try:
@@ -150,11 +149,11 @@ def _callbacks(
         names: Other packages' classes that it names may be imported.
         vouched: The user has given the config, or trusts what lies beside the checkpoints.
     """
-    from lightning_gradcam.building import accepted, build, mapping, named_class
-    from lightning_gradcam.callback import GradCAMCallback
+    from lightning_gradcam.callbacks.base import ProbeCallback
+    from lightning_gradcam.callbacks.gradcam import GradCAMCallback
     from lightning_gradcam.errors import ConfigurationError
-    from lightning_gradcam.hooks import ProbeCallback
-    from lightning_gradcam.stored import stored_arguments
+    from lightning_gradcam.saved_models.construction import accepted, build, mapping, named_class
+    from lightning_gradcam.saved_models.stored import stored_arguments
 
     flags = {name: getattr(chosen, name) for name in ("probes", "num_probes", "seed", "name")}
     flags = {**plan_options(chosen), **{name: value for name, value in flags.items() if value is not None}}
@@ -196,7 +195,7 @@ def _callbacks(
 
 
 def _trainer_options(config: Mapping[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
-    from lightning_gradcam.building import mapping
+    from lightning_gradcam.saved_models.construction import mapping
 
     own = mapping(config.get("trainer"))
     if own.get("plugins"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lightning_gradcam.commands import EXIT_CODES
-from lightning_gradcam.commands.progress import add_progress, progress
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, progress
 
 _EPILOG = f"""\
 example:
@@ -35,7 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.archive import Archive, find_archives
-    from lightning_gradcam.exhibits import write_page
+    from lightning_gradcam.monitors.page import write_page
 
     found = [find_archives(run) for run in progress(chosen.runs, "runs", show=chosen.progress)]
     archives = [Archive.open(path) for path in dict.fromkeys(path for paths in found for path in paths)]

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from lightning_gradcam.commands import EXIT_CODES
+from lightning_gradcam.cli.shared import EXIT_CODES
 
 _WHAT = {
     "fit": "train a module, with what callbacks its configuration names",
@@ -66,7 +66,7 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
     if arguments in (["-h"], ["--help"]):
         parser.print_help()
         return 0
-    from lightning_gradcam.commands.configured import Kept, command_line, refusals
+    from lightning_gradcam.cli.config import Kept, command_line, refusals
 
     kept = Kept()
     line = command_line(name, arguments, kept)
@@ -88,7 +88,7 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
 def _say(trainer: Any) -> None:
     if trainer is None or not trainer.is_global_zero or trainer.fast_dev_run:
         return
-    from lightning_gradcam.commands.where import where_to_look
+    from lightning_gradcam.cli.where import where_to_look
 
     said = where_to_look(trainer.callbacks, trainer.loggers)
     if "\n" in said:

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lightning_gradcam.capture.layout import picture_size
 from lightning_gradcam.errors import ConfigurationError, did_you_mean
-from lightning_gradcam.layout import picture_size
 
 Parametrisation = Literal["pixels", "fourier"]
 

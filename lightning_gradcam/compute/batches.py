@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lightning_gradcam.cams import Cams
+from lightning_gradcam.capture.inputs import Forward, Inputs
+from lightning_gradcam.capture.layers import LayerSpec, compiled_layers, mixing_layers, named_layers, resolve_layers
+from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.compute.forward import Explanation
 from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
-from lightning_gradcam.explanation import Explanation
-from lightning_gradcam.inputs import Forward, Inputs
-from lightning_gradcam.layers import LayerSpec, compiled_layers, mixing_layers, named_layers, resolve_layers
-from lightning_gradcam.memory import is_out_of_memory
 from lightning_gradcam.methods import Method
-from lightning_gradcam.slopes import joined
+from lightning_gradcam.record.cams import Cams
+from lightning_gradcam.record.gradients import joined
 from lightning_gradcam.targets import Given, Target
 from lightning_gradcam.warn import warn
 

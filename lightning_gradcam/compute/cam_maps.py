@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.cams import CamKey, Cams, find_key
+from lightning_gradcam.capture.inputs import Forward, Inputs, caller, check_output_key
+from lightning_gradcam.capture.layers import LayerSpec
+from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.compute.batches import Request, explain
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Forward, Inputs, caller, check_output_key
-from lightning_gradcam.layers import LayerSpec
-from lightning_gradcam.layout import parse_layouts
-from lightning_gradcam.memory import is_out_of_memory
+from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.parts import Request, explain
+from lightning_gradcam.record.cams import CamKey, Cams, find_key
 from lightning_gradcam.targets import Given, TargetSpec, check_score, resolve_targets
 
 __all__ = ["CamKey", "Cams", "compute_cams", "find_key"]
@@ -44,7 +44,7 @@ def compute_cams(
 ) -> Cams:
     """Explains a batch: every layer, method and target from one forward, one backward for each target.
 
-    The model comes back exactly as it was (see :func:`lightning_gradcam.guard.preserved`) and runs in evaluation
+    The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation
     mode meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters. Methods that run the
     model again say what they cost.
 
@@ -73,8 +73,8 @@ def compute_cams(
             callable target is then called once for each part. Where the memory does not suffice, half as many are
             tried.
         gradients: Put the gradients that explain into numbers, too: ``Cams.gradients[layer, target]`` is a
-            :class:`~lightning_gradcam.slopes.GradientSummary`, with histograms of them and of the channel weights, and
-            the channels with the largest ones. Needs no further backward.
+            :class:`~lightning_gradcam.record.gradients.GradientSummary`, with histograms of them and of the channel
+            weights, and the channels with the largest ones. Needs no further backward.
         class_names: Names of the classes by index, for targets such as ``{"class": "tabby"}``.
 
     Returns:

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture import main_tensor
+from lightning_gradcam.capture.activations import main_tensor
+from lightning_gradcam.capture.inputs import Forward, Inputs, caller
+from lightning_gradcam.capture.layers import LayerSpec, resolve_layers
+from lightning_gradcam.capture.layout import Layout, parse_layouts
+from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.compute.batches import check_layouts, check_model, eager, even
+from lightning_gradcam.compute.forward import Explanation
 from lightning_gradcam.errors import ConfigurationError, LayerError
-from lightning_gradcam.explanation import Explanation
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Forward, Inputs, caller
-from lightning_gradcam.layers import LayerSpec, resolve_layers
-from lightning_gradcam.layout import Layout, parse_layouts
-from lightning_gradcam.memory import is_out_of_memory
-from lightning_gradcam.parts import check_layouts, check_model, eager, even
+from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.methods.variants import full_precision
 from lightning_gradcam.targets import Given, resolve_targets
-from lightning_gradcam.variants import full_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +69,8 @@ def compute_feature_maps(
 ) -> FeatureMaps:
     """Returns what every channel of some layers shows of a batch.
 
-    The model comes back exactly as it was (see :func:`lightning_gradcam.guard.preserved`) and runs in evaluation mode
-    meanwhile, without a graph.
+    The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation
+    mode meanwhile, without a graph.
 
     Args:
         model: Any module.

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.cams import CamKey, Cams
-from lightning_gradcam.capture import Captured, capture, require_gradients
+from lightning_gradcam.capture.activations import Captured, capture, require_gradients
+from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
+from lightning_gradcam.capture.inspection import Survey, mixed
+from lightning_gradcam.capture.layers import has_square_strides
+from lightning_gradcam.capture.layout import Layout, check_places, find_layout, picture_size
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
-from lightning_gradcam.inputs import Forward, Inputs, detached, with_gradient
-from lightning_gradcam.layers import has_square_strides
-from lightning_gradcam.layout import Layout, check_places, find_layout, picture_size
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
-from lightning_gradcam.rerun import Rerun
-from lightning_gradcam.slopes import GradientSummary, summarised
-from lightning_gradcam.survey import Survey, mixed
+from lightning_gradcam.methods.rerun import Rerun
+from lightning_gradcam.methods.variants import Model, full_precision
+from lightning_gradcam.record.cams import CamKey, Cams
+from lightning_gradcam.record.gradients import GradientSummary, summarised
 from lightning_gradcam.targets import Explained, Given, Target, class_probabilities, probability_of
-from lightning_gradcam.variants import Model, full_precision
 
 _LIKELIEST = 5
 

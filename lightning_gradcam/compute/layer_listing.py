@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture import main_tensor
-from lightning_gradcam.commands.progress import counting
+from lightning_gradcam.capture.activations import main_tensor
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.capture.inspection import Survey, mixed
+from lightning_gradcam.capture.layers import AUTO, named_layers, no_hooks, resolve_layers
+from lightning_gradcam.capture.layout import Layout, picture_size
+from lightning_gradcam.cli.shared import counting
+from lightning_gradcam.compute.batches import eager
 from lightning_gradcam.errors import ConfigurationError, LayerError
-from lightning_gradcam.inputs import Inputs
-from lightning_gradcam.layers import AUTO, named_layers, no_hooks, resolve_layers
-from lightning_gradcam.layout import Layout, picture_size
-from lightning_gradcam.parts import eager
-from lightning_gradcam.survey import Survey, mixed
 
 # Gradients are taken for so many layers at once: their activations are all held meanwhile.
 _AT_ONCE = 48

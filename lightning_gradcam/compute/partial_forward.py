@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.ascent import Ascent
-from lightning_gradcam.capture import capture, differentiate, main_tensor
+from lightning_gradcam.capture.activations import capture, differentiate, main_tensor
+from lightning_gradcam.capture.inputs import Forward
+from lightning_gradcam.capture.inspection import Survey, mixed
+from lightning_gradcam.capture.layers import LayerSpec, has_square_strides, named_layers, resolve_layers
+from lightning_gradcam.capture.layout import Layout, find_layout, parse_layouts, picture_size
+from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean
-from lightning_gradcam.inputs import Forward
-from lightning_gradcam.layers import LayerSpec, has_square_strides, named_layers, resolve_layers
-from lightning_gradcam.layout import Layout, find_layout, parse_layouts, picture_size
-from lightning_gradcam.survey import Survey, mixed
-from lightning_gradcam.variants import full_precision
+from lightning_gradcam.methods.variants import full_precision
 
 
 class _Reached(BaseException):

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.ascent import Ascent, Parametrisation, spatial_axes
+from lightning_gradcam.capture.inputs import Forward
+from lightning_gradcam.capture.layers import LayerSpec, mixing_layers, named_layers
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.compute.ascent import Ascent, Parametrisation, spatial_axes
+from lightning_gradcam.compute.batches import eager
+from lightning_gradcam.compute.partial_forward import Route, find_routes
 from lightning_gradcam.errors import CaptureError, ConfigurationError, LayerError
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Forward
-from lightning_gradcam.layers import LayerSpec, mixing_layers, named_layers
-from lightning_gradcam.layout import Layout
-from lightning_gradcam.memory import is_out_of_memory
-from lightning_gradcam.parts import eager
-from lightning_gradcam.route import Route, find_routes
+from lightning_gradcam.guard.model import preserved
 
 Filters = int | Sequence[int] | None
 Progress = Callable[[int, int], Any]
@@ -69,8 +69,8 @@ def filter_patterns(
     François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2: from a start of uniform noise
     between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation, divided by its L2 norm. All
     filters of a layer go through the model as one batch, each with a picture, start and norm of its own; the forward
-    ends at the layer. The model comes back exactly as it was (see :func:`lightning_gradcam.guard.preserved`) and runs
-    in evaluation mode meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
+    ends at the layer. The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and
+    runs in evaluation mode meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
 
     A convolution with nothing but linear layers before it responds, in the mean over all places, to a plain colour;
     patterns begin behind the first ReLU or stride.
@@ -82,7 +82,7 @@ def filter_patterns(
         shape: That of one picture, without the batch's axis: ``(3, 224, 224)``.
         filters: ``None`` (default): all. A number: so many, the first ones, as the chapter takes the first 64. A list:
             these, counted from 0.
-        steps: See :class:`~lightning_gradcam.ascent.Ascent` for this and the next ones.
+        steps: See :class:`~lightning_gradcam.compute.ascent.Ascent` for this and the next ones.
         step_size: ``None``: the chapter's 10, scaled to the picture's size.
         border: Places at each side of the feature map that do not count; fewer where it is small.
         seed: Each filter has a start of its own, which does not depend on the others that are asked for.

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.foreign import in_other_threads
-from lightning_gradcam.snapshot import Attributes, Generators, changes_by_use, generators_of, held_by
+from lightning_gradcam.guard.foreign import in_other_threads
+from lightning_gradcam.guard.snapshot import Attributes, Generators, changes_by_use, generators_of, held_by
 
 
 @contextmanager
@@ -56,8 +56,8 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     An object that another thread works with meanwhile, such as a data set that prefetches, keeps its attributes and
     containers as they are: who has changed them can't be told, and what its thread has put there must not be lost. So a
     counter or a cache of such an object keeps what our own use has done to it; see
-    :func:`lightning_gradcam.foreign.in_other_threads` for what counts. Generators are set back all the same, and a
-    thread that begins and ends meanwhile goes unseen.
+    :func:`lightning_gradcam.guard.foreign.in_other_threads` for what counts. Generators are set back all the same, and
+    a thread that begins and ends meanwhile goes unseen.
 
     Args:
         *owners: The objects that are about to be used.

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.errors import MethodError
-from lightning_gradcam.rerun import Rerun
+from lightning_gradcam.methods.rerun import Rerun
 
 
 def guided_backprop(rerun: Rerun) -> Tensor:

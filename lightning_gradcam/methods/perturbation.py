@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.rerun import Rerun
+from lightning_gradcam.methods.rerun import Rerun
 
 
 def scorecam(rerun: Rerun) -> Tensor:

@@ -19,8 +19,8 @@ from lightning_gradcam.methods.gradients import (
     layercam,
     xgradcam,
 )
+from lightning_gradcam.methods.input_space import fullgrad, guided_backprop, guided_gradcam
 from lightning_gradcam.methods.perturbation import ablationcam, scorecam
-from lightning_gradcam.methods.pictures import fullgrad, guided_backprop, guided_gradcam
 from lightning_gradcam.methods.scores import cam, finercam, legrad, shapleycam, smoothgradcam_plus_plus
 
 CamMethod = Callable[..., Tensor]
@@ -35,7 +35,7 @@ class Method:
     Attributes:
         function: The formula.
         needs: ``"gradients"``: activations and gradients ``[N, C, *S]``, and returns ``[N, *S]``. ``"activations"``:
-            those alone. ``"rerun"``: a :class:`~lightning_gradcam.rerun.Rerun` for each layer, and returns
+            those alone. ``"rerun"``: a :class:`~lightning_gradcam.methods.rerun.Rerun` for each layer, and returns
             ``[T, N, …]`` of every target. ``"model"``: one for all layers together, whose maps have the key
             ``"model"``.
     """
@@ -87,8 +87,8 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients")
         method: A pure function from activations ``[N, C, *S]`` and gradients of the same shape to a signed map
             ``[N, *S]``; both come in float32 (float64 where the model runs in it).
         needs: ``"gradients"`` (default), or ``"activations"``: the method is called with these alone. ``"rerun"``: it
-            is called with a :class:`~lightning_gradcam.rerun.Rerun`, which runs the model again, and returns the maps
-            ``[T, N, *S]`` of every target. ``"model"``: likewise, once for all layers; its maps have the key
+            is called with a :class:`~lightning_gradcam.methods.rerun.Rerun`, which runs the model again, and returns
+            the maps ``[T, N, *S]`` of every target. ``"model"``: likewise, once for all layers; its maps have the key
             ``"model"`` in a layer's place.
 
     Raises:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture import Captured, capture, differentiate, main_tensor, require_gradients
+from lightning_gradcam.capture.activations import Captured, capture, differentiate, main_tensor, require_gradients
+from lightning_gradcam.capture.input_form import InputForm
+from lightning_gradcam.capture.inputs import with_gradient
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
 from lightning_gradcam.errors import MethodError
-from lightning_gradcam.input_form import InputForm
-from lightning_gradcam.inputs import with_gradient
-from lightning_gradcam.intercept import attention_maps, biased_outputs, guided_relus
-from lightning_gradcam.layout import Layout
+from lightning_gradcam.methods.variants import Model, full_precision
 from lightning_gradcam.targets import Explained, class_scores
-from lightning_gradcam.variants import Model, full_precision
 
 ScoreOf = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import MethodError
-from lightning_gradcam.rerun import Rerun
+from lightning_gradcam.methods.rerun import Rerun
 
 _SIMILAR, _FAR = 3, 16
 # As torch, torchvision and once_differentiable put it.

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.inputs import Forward, Inputs, with_gradient
-from lightning_gradcam.layers import mixing_layers, named_layers
-from lightning_gradcam.memory import is_out_of_memory
+from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
+from lightning_gradcam.capture.layers import mixing_layers, named_layers
+from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.targets import Explained
 
 # Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
@@ -32,7 +32,8 @@ class Model:
         run: From inputs to the explained output.
         inputs: The batch.
         explained: Target name to its choices.
-        whole_graph: The model needs its graph from the input on; see :func:`lightning_gradcam.capture.capture`.
+        whole_graph: The model needs its graph from the input on; see
+            :func:`lightning_gradcam.capture.activations.capture`.
         halve: Run half as many variants at once where memory does not suffice; ranks that have to run the same
             forwards can't.
     """

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import nn
 
 from lightning_gradcam.archive import Archive, Manifest
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.channels import ChannelRecord
-from lightning_gradcam.inputs import Forward, Inputs
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks import Evolution, Histogram, Numbers
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Study(ABC):
 
 
 class ChannelStudy(Study):
-    """A study of the channels of some layers, whose records are :class:`~lightning_gradcam.channels.ChannelRecord`.
+    """A study of the channels of some layers, with a ``ChannelRecord`` for each step.
 
     Attributes:
         title: What its sheets show, such as ``"Feature maps"``.

@@ -10,16 +10,16 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.archive import Manifest
-from lightning_gradcam.cams import CamKey, Cams
-from lightning_gradcam.drawing import Drawing
-from lightning_gradcam.inputs import Forward, Inputs, pick_output
-from lightning_gradcam.layers import LayerSpec
-from lightning_gradcam.layout import parse_layouts
+from lightning_gradcam.capture.inputs import Forward, Inputs, pick_output
+from lightning_gradcam.capture.layers import LayerSpec
+from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.compute.batches import Request, explain
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.parts import Request, explain
+from lightning_gradcam.monitors.base import Study
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord
-from lightning_gradcam.study import Study
+from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.record.cams import CamKey, Cams
+from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.targets import Given, ScoreKind, TargetSpec, resolve_targets
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.evolution import Evolving, late_numbers
-from lightning_gradcam.meter import Meter
-from lightning_gradcam.picture import Picture
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.monitors.base import Account
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.evolution import Evolving, late_numbers
+from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord, FloatArray
-from lightning_gradcam.render import sheet
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.report import REPORT, write_report
+from lightning_gradcam.sheets.cam_sheet import sheet
 from lightning_gradcam.sinks import Histogram, Numbers
 from lightning_gradcam.sinks.histograms import histograms_of
 from lightning_gradcam.storage import join
-from lightning_gradcam.study import Account
 
 
 class CamAccount(Account):

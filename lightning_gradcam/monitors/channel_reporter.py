@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.channels import ChannelRecord
-from lightning_gradcam.picture import Picture
-from lightning_gradcam.record import FloatArray
+from lightning_gradcam.monitors.base import Account, ChannelStudy
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.report import REPORT, Gallery, Shot, write_report
 from lightning_gradcam.report.gallery import places_for
 from lightning_gradcam.storage import join
-from lightning_gradcam.study import Account, ChannelStudy
 
 
 class ChannelAccount(Account):

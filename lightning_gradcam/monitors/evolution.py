@@ -9,20 +9,20 @@ from functools import partial
 
 import numpy as np
 
-from lightning_gradcam.animation import Animation, animate
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.meter import Meter
-from lightning_gradcam.picture import PackedPicture, Picture
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.meter import Meter
+from lightning_gradcam.monitors.table import table_rows
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.picture import PackedPicture, Picture
+from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.sheets.animation import Animation, animate
+from lightning_gradcam.sheets.strip import film_strip, thinned
 from lightning_gradcam.sinks import Evolution, Numbers, Row
 from lightning_gradcam.stats import affordable
 from lightning_gradcam.storage import Storage, safe_name
-from lightning_gradcam.strip import film_strip, thinned
-from lightning_gradcam.table import table_rows
-from lightning_gradcam.tiles import evenly
 
 FOLDER = "evolution"
 # Pairs of a layer and a method that are drawn: each strip and animation takes up to seconds and megabytes.

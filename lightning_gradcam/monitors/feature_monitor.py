@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lightning_gradcam.archive import Manifest
-from lightning_gradcam.channel_sheet import channel_sheet
-from lightning_gradcam.channels import DEAD, ChannelRecord, dead_numbers
-from lightning_gradcam.features import FeatureMaps, feature_maps
-from lightning_gradcam.grid import GridDrawing
-from lightning_gradcam.inputs import Forward, Inputs
-from lightning_gradcam.layers import LayerSpec
-from lightning_gradcam.layout import parse_layouts
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.capture.inputs import Forward, Inputs
+from lightning_gradcam.capture.layers import LayerSpec
+from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.compute.feature_maps import FeatureMaps, feature_maps
+from lightning_gradcam.monitors.base import ChannelStudy
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.study import ChannelStudy
+from lightning_gradcam.record.channel_record import DEAD, ChannelRecord, dead_numbers
+from lightning_gradcam.render.grid import GridDrawing
+from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.sheets.channel_sheet import channel_sheet
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class FeaturePlan(ChannelStudy):
         )
 
     def sheet(self, record: ChannelRecord, layer: str, probes: ProbeSet) -> Picture:
-        """Draws one layer's channels; see :func:`~lightning_gradcam.channel_sheet.channel_sheet`."""
+        """Draws one layer's channels; see :func:`~lightning_gradcam.sheets.channel_sheet.channel_sheet`."""
         return channel_sheet(record, probes, layer=layer, drawing=self.drawing, title=self.name)
 
     def numbers(self, record: ChannelRecord) -> Mapping[str, Mapping[str, float]]:

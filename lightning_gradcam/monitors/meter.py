@@ -8,15 +8,15 @@ from types import MappingProxyType
 
 import numpy as np
 
-from lightning_gradcam.cams import CamKey
 from lightning_gradcam.errors import ProbeError, printable
-from lightning_gradcam.localise import known_boxes, picture_size
-from lightning_gradcam.overlay import maxima
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.monitors.cam_monitor import Plan
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
-from lightning_gradcam.slopes import vanished_layers, vanished_of, vanishing_remark
+from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
+from lightning_gradcam.render.overlay import maxima
 from lightning_gradcam.stats import measure, to_last
+from lightning_gradcam.stats.boxes import known_boxes, picture_size
 
 
 class Meter:

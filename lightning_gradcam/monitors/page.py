@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 
 from lightning_gradcam.archive import Archive, Manifest
-from lightning_gradcam.channel_account import gallery_of
 from lightning_gradcam.errors import ArchiveError
-from lightning_gradcam.feature_plan import FeaturePlan
-from lightning_gradcam.pattern_plan import PatternPlan
+from lightning_gradcam.monitors.base import ChannelStudy
+from lightning_gradcam.monitors.channel_reporter import gallery_of
+from lightning_gradcam.monitors.feature_monitor import FeaturePlan
+from lightning_gradcam.monitors.pattern_monitor import PatternPlan
 from lightning_gradcam.report import write_report
-from lightning_gradcam.study import ChannelStudy
 
 
 def write_page(archives: Sequence[Archive], path: str | os.PathLike[str], *, title: str | None = None) -> None:

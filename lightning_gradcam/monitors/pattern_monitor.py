@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.archive import Manifest
-from lightning_gradcam.ascent import Ascent, spatial_axes
-from lightning_gradcam.channels import ACTIVATION, ChannelRecord
+from lightning_gradcam.capture.inputs import Forward, Inputs
+from lightning_gradcam.capture.layers import LayerSpec
+from lightning_gradcam.compute.ascent import Ascent, spatial_axes
+from lightning_gradcam.compute.patterns import Filters, LayerPatterns, Progress, climb
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.inputs import Forward, Inputs
-from lightning_gradcam.layers import LayerSpec
-from lightning_gradcam.pattern_sheet import SILENT, PatternDrawing, pattern_sheet
-from lightning_gradcam.patterns import Filters, LayerPatterns, Progress, climb
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.monitors.base import ChannelStudy
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.study import ChannelStudy
+from lightning_gradcam.record.channel_record import ACTIVATION, ChannelRecord
+from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.sheets.pattern_sheet import SILENT, PatternDrawing, pattern_sheet
 
 Patterns = dict[str, LayerPatterns]
 
@@ -176,7 +176,7 @@ class PatternPlan(ChannelStudy):
         )
 
     def sheet(self, record: ChannelRecord, layer: str, probes: ProbeSet) -> Picture:
-        """Draws one layer's patterns; see :func:`~lightning_gradcam.pattern_sheet.pattern_sheet`."""
+        """Draws one layer's patterns; see :func:`~lightning_gradcam.sheets.pattern_sheet.pattern_sheet`."""
         # The step's length goes by the number of values, wherever the channels stand.
         settings = self.ascent.described(record.channels[layer].shape[1:])
         return pattern_sheet(record, layer, drawing=self.drawing, title=self.name, settings=settings, note=probes.note)

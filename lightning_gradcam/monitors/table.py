@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.drawing import Drawing
-from lightning_gradcam.film import Film
-from lightning_gradcam.picture import Picture
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import CamRecord, FloatArray
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.sinks import Row
 
 # Of a table's pictures, in pixels.

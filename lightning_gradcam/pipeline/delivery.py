@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.failures import Failures
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.pipeline.failures import Failures
+from lightning_gradcam.pipeline.worker import Worker
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers, Sink
-from lightning_gradcam.worker import Worker
 
 WORKER = "the background worker"
 

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import ArchiveWriter
+from lightning_gradcam.monitors.base import Account, Record
 from lightning_gradcam.pipeline.delivery import Delivery, Parcel
 from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers
-from lightning_gradcam.study import Account, Record
 
 RECALLING = "reading an earlier step for the run's scale"
 # Of the end of a run: what a report calls such a part, its own name, and the call that does it.

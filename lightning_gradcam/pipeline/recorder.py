@@ -12,17 +12,17 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.archive import Archive, ArchiveWriter
+from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.failures import Failures
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Forward, Inputs
+from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.monitors.base import Account, Study
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
+from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.processing import Processor
+from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.sinks import FileSink, Sink, sinks_for
 from lightning_gradcam.storage import absolute, join
-from lightning_gradcam.study import Account, Study
-from lightning_gradcam.worker import Worker
 
 
 @dataclass(frozen=True, eq=False)

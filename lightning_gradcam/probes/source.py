@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
-from lightning_gradcam.guard import isolated
+from lightning_gradcam.guard.model import isolated
 from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes
 from lightning_gradcam.probes.folder import read_folder
-from lightning_gradcam.probes.passing import Passing
 from lightning_gradcam.probes.probe_set import ProbeSet
+from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.probes.wrapped import find_class_names, inside
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from lightning_gradcam.batch import join_parts, part_of
+from lightning_gradcam.probes.batches import join_parts, part_of
 from lightning_gradcam.probes.dataset import Drawn, Key, drawn_from, input_of
 
 

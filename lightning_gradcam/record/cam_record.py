@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_gradcam.cams import CamKey, Cams
-from lightning_gradcam.slopes import DTYPES, GradientSummary, NumPyArray
+from lightning_gradcam.record.cams import CamKey, Cams
+from lightning_gradcam.record.gradients import DTYPES, GradientSummary, NumPyArray
 from lightning_gradcam.targets import ScoreKind
 
 FloatArray = npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ class CamRecord:
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
         score: What ``scores`` hold: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
         probe_ids: One for each probe, in the order of the arrays.
-        maps: :class:`~lightning_gradcam.compute.CamKey` to signed maps, float32 ``[N, h, w]``
+        maps: :class:`~lightning_gradcam.record.cams.CamKey` to signed maps, float32 ``[N, h, w]``
             (``[N, d, h, w]`` in 3-D), not normalised.
         scores: Target name to explained scores, float32 ``[N]``.
         classes: Target name to explained classes, int64 ``[N]``; -1 where there is none.
@@ -45,7 +45,8 @@ class CamRecord:
             where the output has no classes.
         likeliest_confidence: Their probabilities, float32 ``[N, k]``.
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for, as NumPy arrays
-            (:class:`~lightning_gradcam.slopes.GradientSummary`); sums and norms float64, other such numbers float32.
+            (:class:`~lightning_gradcam.record.gradients.GradientSummary`); sums and norms float64, other such numbers
+            float32.
         peaks: Key to each map's largest value in this and all earlier logged steps of the run, float32 ``[N]``: a
             resumed run goes on with them. Empty where they are not known, as in archives of version 0.1.0.
 

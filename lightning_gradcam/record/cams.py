@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from lightning_gradcam.layout import Layout
-from lightning_gradcam.slopes import GradientSummary
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.record.gradients import GradientSummary
 
 
 class CamKey(NamedTuple):
@@ -71,7 +71,8 @@ class Cams(Mapping[CamKey, Tensor]):
             where the output has no classes.
         likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` likewise.
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
-            (:class:`~lightning_gradcam.slopes.GradientSummary`); only methods of activations and gradients have any.
+            (:class:`~lightning_gradcam.record.gradients.GradientSummary`); only methods of activations and gradients
+            have any.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -116,7 +117,7 @@ class Cams(Mapping[CamKey, Tensor]):
 
     def _repr_html_(self) -> str:
         # Drawing is a later room; only a notebook goes there.
-        shown: str = import_module("lightning_gradcam.notebook").cams_html(self)
+        shown: str = import_module("lightning_gradcam.report.notebook").cams_html(self)
         return shown
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from lightning_gradcam.record import FloatArray
+from lightning_gradcam.record.cam_record import FloatArray
 
 ChannelKind = Literal["features", "patterns"]
 DEAD, ACTIVATION = "dead", "activation"

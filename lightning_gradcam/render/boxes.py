@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.localise import bounding_boxes, iou, known_boxes, picture_size, strongest_slices
-from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import FloatArray
-from lightning_gradcam.slices import SEAM, Slices
-from lightning_gradcam.typeset import PALE, write
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.slices import SEAM, Slices
+from lightning_gradcam.render.text import PALE, write
+from lightning_gradcam.stats.boxes import bounding_boxes, iou, known_boxes, picture_size, strongest_slices
 
 # A line of two pixels in the colour, with one of the dark around it; dashes of six pixels in ten.
 FOUND, KNOWN = (255, 70, 220), (255, 255, 255)

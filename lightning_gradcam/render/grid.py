@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.drawing import lookup_table
 from lightning_gradcam.errors import DrawingError, did_you_mean
-from lightning_gradcam.picture import Pixels
-from lightning_gradcam.record import FloatArray
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.picture import Pixels
 
 Normalisation = Literal["channel", "layer"]
 

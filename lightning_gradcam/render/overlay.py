@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.drawing import Drawing, Interpolation, lookup_table
-from lightning_gradcam.picture import Pixels
-from lightning_gradcam.record import FloatArray
-from lightning_gradcam.resize import resized
-from lightning_gradcam.slices import Slices
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.render.drawing import Drawing, Interpolation, lookup_table
+from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.stats.resize import resized
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_gradcam.picture import Pixels
-from lightning_gradcam.record import FloatArray
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.render.picture import Pixels
 
 # Pixels between two slices of a strip.
 SEAM = 2

@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.drawing import GUIDED, Drawing
 from lightning_gradcam.errors import DrawingError
-from lightning_gradcam.outline import put_boxes
-from lightning_gradcam.overlay import grey, lay_over, maxima, not_finite, scaled
-from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import CamRecord, FloatArray
-from lightning_gradcam.slices import SEAM, Slices
-from lightning_gradcam.typeset import cross_out
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.boxes import put_boxes
+from lightning_gradcam.render.drawing import GUIDED, Drawing
+from lightning_gradcam.render.overlay import grey, lay_over, maxima, not_finite, scaled
+from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.slices import SEAM, Slices
+from lightning_gradcam.render.text import cross_out
 
 BROKEN = "map not finite"
 _WIDEST_STRIP = 640

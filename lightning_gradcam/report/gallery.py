@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lightning_gradcam.picture import Picture
-from lightning_gradcam.record import UNTRAINED_EPOCH
-from lightning_gradcam.tiles import evenly
+from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
+from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.render.tiles import evenly
 
 # Bytes of pictures in a page; more steps are evenly thinned out.
 MAX_BYTES = 24_000_000

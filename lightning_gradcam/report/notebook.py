@@ -8,14 +8,14 @@ from html import escape
 import torch
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.cams import Cams
-from lightning_gradcam.drawing import Drawing
-from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord
+from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.record.cams import Cams
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.render.tiles import draw_tiles, evenly
 from lightning_gradcam.report import Payload, page
-from lightning_gradcam.slices import Slices
-from lightning_gradcam.tiles import draw_tiles, evenly
 
 # A notebook keeps what it shows in its file.
 _MOST_SAMPLES, _MOST_PROBES, _MOST_BYTES = 16, 16, 8_000_000

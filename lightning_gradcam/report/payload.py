@@ -14,15 +14,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.overlay import maxima
-from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import CamRecord, FloatArray
-from lightning_gradcam.render import method_title
-from lightning_gradcam.slices import Slices
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.overlay import maxima
+from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.sheets.cam_sheet import method_title
 from lightning_gradcam.stats import STATS, affordable, to_last
-from lightning_gradcam.tiles import evenly
 
 FORMAT = 1
 MAX_PROBES = 64

@@ -112,7 +112,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         RefusedError: It has more values or levels than a configuration.
         ConfigurationError: It is not there, or no YAML mapping.
     """
-    from lightning_gradcam.yaml_text import LONGEST, parse_yaml
+    from lightning_gradcam.saved_models.yaml_text import LONGEST, parse_yaml
 
     try:
         with open(path, encoding="utf-8") as file:

@@ -14,27 +14,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.account import CamAccount
 from lightning_gradcam.archive import ArchiveWriter, Manifest
 from lightning_gradcam.archive.manifest import MANIFEST
-from lightning_gradcam.checkpoint import Loaded, check_device, load_checkpoint
-from lightning_gradcam.drawing import Drawing, check_columns
+from lightning_gradcam.callbacks.options import check_count, check_drawing, check_name
+from lightning_gradcam.capture.inputs import Forward, Inputs, check_output_key
+from lightning_gradcam.capture.layers import LayerSpec, check_layers
+from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
-from lightning_gradcam.guard import preserved, uninitialized
-from lightning_gradcam.images import are_inputs, prepare_for, probes_from
-from lightning_gradcam.inputs import Forward, Inputs, check_output_key
-from lightning_gradcam.layers import LayerSpec, check_layers
-from lightning_gradcam.layout import parse_layouts
+from lightning_gradcam.guard.model import preserved, uninitialized
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.options import check_count, check_drawing, check_name
-from lightning_gradcam.picture import Picture, Pixels
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_reporter import CamAccount
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record import CamRecord
-from lightning_gradcam.slices import Slices
+from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.render.drawing import Drawing, check_columns
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.render.tiles import draw_tiles
+from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
+from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint
 from lightning_gradcam.storage import Storage, join, safe_name
 from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
-from lightning_gradcam.tiles import draw_tiles
 
 SHEETS, OVERLAYS = "sheets", "overlays"
 STAGE = "explain"
@@ -140,7 +140,7 @@ class Explained:
             archive, _ = ArchiveWriter.start(place, self.manifest, self.probes)
             archive.append(self.record)
             # The page is drawn from an archive's files; only a notebook goes there.
-            shown: str = import_module("lightning_gradcam.notebook").archive_html(archive)
+            shown: str = import_module("lightning_gradcam.report.notebook").archive_html(archive)
         return shown
 
 
@@ -181,7 +181,8 @@ def explain(
     Args:
         model: Any module whose output is logits ``[N, C]``, or the path of a checkpoint.
         images: A folder (sub-folders are true classes), files, PIL images, uint8 arrays ``[H, W, 3]``, tensors as the
-            model takes them, a list of these, or a :class:`ProbeSet` (:func:`~lightning_gradcam.images.probes_from`).
+            model takes them, a list of these, or a :class:`ProbeSet`
+            (:func:`~lightning_gradcam.saved_models.images.probes_from`).
         layers: As :func:`compute_cams` takes them, as all that follow down to ``output_key``. A target may also be the
             name of a class.
         methods: Likewise.

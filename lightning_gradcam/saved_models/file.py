@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.building import read_config
 from lightning_gradcam.errors import CheckpointFileError, ConfigurationError, RefusedError
+from lightning_gradcam.saved_models.construction import read_config
 
 SUFFIX = ".ckpt"
 # Where the weights stand in files of Lightning, of training scripts, and of torchvision's references.

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_gradcam.building import accepted, find_class, mapping, named_class, read_config, section
 from lightning_gradcam.errors import ConfigurationError, RefusedError
-from lightning_gradcam.saved import averaged, config_beside, place_of, read_checkpoint, some, weights_of
-from lightning_gradcam.stored import build_stored
+from lightning_gradcam.saved_models.construction import accepted, find_class, mapping, named_class, read_config, section
+from lightning_gradcam.saved_models.file import averaged, config_beside, place_of, read_checkpoint, some, weights_of
+from lightning_gradcam.saved_models.stored import build_stored
 
 _COMPILED = "_orig_mod."
 _INSTANTIATOR, _CLASS = "_instantiator", "_class_path"

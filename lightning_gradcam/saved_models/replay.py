@@ -12,14 +12,14 @@ import torch
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.archive.manifest import MANIFEST
-from lightning_gradcam.callback import GradCAMCallback
-from lightning_gradcam.checkpoint import check_fit, restore
+from lightning_gradcam.callbacks.base import ProbeCallback
+from lightning_gradcam.callbacks.gradcam import GradCAMCallback
+from lightning_gradcam.callbacks.host import Host, at_train_start, rank_zero_warn
+from lightning_gradcam.callbacks.resume_state import flaw
 from lightning_gradcam.errors import ArchiveError, CheckpointFileError, ConfigurationError
-from lightning_gradcam.guard import uninitialized
-from lightning_gradcam.hooks import ProbeCallback
-from lightning_gradcam.host import Host, at_train_start, rank_zero_warn
-from lightning_gradcam.saved import files_in, place_of, read_checkpoint, weights_of
-from lightning_gradcam.state import flaw
+from lightning_gradcam.guard.model import uninitialized
+from lightning_gradcam.saved_models.file import files_in, place_of, read_checkpoint, weights_of
+from lightning_gradcam.saved_models.loader import check_fit, restore
 from lightning_gradcam.storage import Storage, join
 
 Progress = Callable[[int, int], None]
@@ -64,7 +64,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 
     Args:
         paths: Files, and folders whose ``.ckpt`` files are taken.
-        trust: As :func:`~lightning_gradcam.checkpoint.load_checkpoint` takes it.
+        trust: As :func:`~lightning_gradcam.saved_models.loader.load_checkpoint` takes it.
 
     Raises:
         CheckpointFileError: A path does not exist, there is no checkpoint, or all of them are damaged.
@@ -135,7 +135,7 @@ def replay(
             the callback has its probes.
         output: The archive's folder becomes ``<output>/<name>``, with sheets, film strips and ``report.html`` in it.
         trainer: Options of the Trainer that bear on the maps, such as ``{"precision": "bf16-mixed"}``.
-        trust: As :func:`~lightning_gradcam.checkpoint.load_checkpoint` takes it.
+        trust: As :func:`~lightning_gradcam.saved_models.loader.load_checkpoint` takes it.
         progress: Called before each checkpoint, and at the end, with how many are done, and of how many.
 
     Returns:

@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from lightning_gradcam.building import build, named_class, section
 from lightning_gradcam.errors import RefusedError
+from lightning_gradcam.saved_models.construction import build, named_class, section
 
 _SCALARS = (bool, int, float, str, bytes)
 

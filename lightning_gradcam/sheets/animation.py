@@ -10,9 +10,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.drawing import Drawing, lookup_table
-from lightning_gradcam.film import (
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.drawing import Drawing, lookup_table
+from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, write
+from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.sheets.cam_sheet import MARGIN, color_bar, epoch_title
+from lightning_gradcam.sheets.film import (
     FRAME,
     MARK,
     Film,
@@ -24,13 +31,6 @@ from lightning_gradcam.film import (
     with_map,
     write_lines,
 )
-from lightning_gradcam.picture import Pixels
-from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import CamRecord, FloatArray
-from lightning_gradcam.render import MARGIN, color_bar, epoch_title
-from lightning_gradcam.tiles import evenly
-from lightning_gradcam.typeset import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, write
 
 MAX_BYTES = 4_000_000
 MOST_PROBES = 64
@@ -112,7 +112,7 @@ def animate(
 
     Below each overlay stand the true and the predicted class, with a mark for right or wrong; the overlay is framed
     where the predicted class differs from the frame before. Scales, blank and broken maps, and maps with time or depth
-    are drawn as by :func:`~lightning_gradcam.strip.film_strip`.
+    are drawn as by :func:`~lightning_gradcam.sheets.strip.film_strip`.
 
     Args:
         records: The steps to draw, in order; one at least. Those without the map are left out.

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.drawing import Drawing, lookup_table
-from lightning_gradcam.localise import known_boxes
-from lightning_gradcam.outline import LEGEND, legend
-from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import UNTRAINED_EPOCH, CamRecord, FloatArray
-from lightning_gradcam.slices import SEAM, Slices
-from lightning_gradcam.tiles import BROKEN, draw_tiles, evenly, tile_size
-from lightning_gradcam.typeset import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
+from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.boxes import LEGEND, legend
+from lightning_gradcam.render.drawing import Drawing, lookup_table
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.slices import SEAM, Slices
+from lightning_gradcam.render.text import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
+from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
+from lightning_gradcam.stats.boxes import known_boxes
 
 # Header not counted; WebP ends at 16,383 pixels a side.
 TALLEST = 15_000

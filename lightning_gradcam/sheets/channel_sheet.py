@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lightning_gradcam.channels import DEAD, ChannelRecord
-from lightning_gradcam.drawing import lookup_table
-from lightning_gradcam.grid import GridDrawing, layer_limits, normalised, tiled
-from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import FloatArray
-from lightning_gradcam.render import MARGIN, TALLEST, epoch_title
-from lightning_gradcam.tiles import enlarged, evenly, fitted
-from lightning_gradcam.typeset import INK, LINE, PALE, PAPER, WRONG, Color, cross_out, write
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.record.channel_record import DEAD, ChannelRecord
+from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.grid import GridDrawing, layer_limits, normalised, tiled
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, WRONG, Color, cross_out, write
+from lightning_gradcam.render.tiles import enlarged, evenly, fitted
+from lightning_gradcam.sheets.cam_sheet import MARGIN, TALLEST, epoch_title
 
 _GAP = 12
 # Left of a grid stand the input and, for each row, the number of its first channel.

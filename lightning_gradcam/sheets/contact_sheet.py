@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lightning_gradcam.drawing import Drawing
-from lightning_gradcam.picture import Picture, Pixels
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.slices import Slices
-from lightning_gradcam.tiles import enlarged, fitted, tile_size
-from lightning_gradcam.typeset import INK, PALE, WRONG, write
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.render.text import INK, PALE, WRONG, write
+from lightning_gradcam.render.tiles import enlarged, fitted, tile_size
 
 _MARGIN, _GAP, _TEXT = 12, 10, 40
 _WIDEST, _LEAST = 1200, 96

@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.drawing import Drawing
 from lightning_gradcam.errors import DrawingError
-from lightning_gradcam.localise import bounding_boxes, known_boxes, picture_size
-from lightning_gradcam.outline import put_box
-from lightning_gradcam.overlay import lay_over, maxima, scaled
-from lightning_gradcam.picture import Pixels
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import CamRecord, FloatArray, IntArray
-from lightning_gradcam.render import layer_title, method_title, score_title
-from lightning_gradcam.tiles import enlarged, fitted, fitted_size
-from lightning_gradcam.typeset import INK, PALE, PAPER, RIGHT, WRONG, Color, write
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray, IntArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.boxes import put_box
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.overlay import lay_over, maxima, scaled
+from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.text import INK, PALE, PAPER, RIGHT, WRONG, Color, write
+from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
+from lightning_gradcam.sheets.cam_sheet import layer_title, method_title, score_title
+from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_size
 
 # A mark for right and wrong is this many pixels high and wide.
 MARK = 13

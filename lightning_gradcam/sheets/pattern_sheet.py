@@ -12,15 +12,15 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.channels import ChannelRecord
-from lightning_gradcam.drawing import Format
 from lightning_gradcam.errors import DrawingError, did_you_mean
-from lightning_gradcam.grid import normalised, tiled
-from lightning_gradcam.picture import Picture, Pixels
-from lightning_gradcam.record import FloatArray
-from lightning_gradcam.render import MARGIN, TALLEST, epoch_title
-from lightning_gradcam.tiles import fitted
-from lightning_gradcam.typeset import INK, PALE, WRONG, Color, cross_out, write
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.drawing import Format
+from lightning_gradcam.render.grid import normalised, tiled
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.text import INK, PALE, WRONG, Color, cross_out, write
+from lightning_gradcam.render.tiles import fitted
+from lightning_gradcam.sheets.cam_sheet import MARGIN, TALLEST, epoch_title
 
 SILENT = "silent"
 # The chapter cuts 25 of 200 pixels off each side.

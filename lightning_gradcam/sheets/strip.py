@@ -6,9 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_gradcam.cams import CamKey
-from lightning_gradcam.drawing import Drawing
-from lightning_gradcam.film import (
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.text import INK, LINE, PALE, WRONG, cross_out, write
+from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.sheets.cam_sheet import LABELS, MARGIN, TALLEST, color_bar, epoch_title, row_label
+from lightning_gradcam.sheets.film import (
     FRAME,
     MARK,
     Film,
@@ -20,13 +27,6 @@ from lightning_gradcam.film import (
     with_map,
     write_lines,
 )
-from lightning_gradcam.picture import Picture, Pixels
-from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import CamRecord, FloatArray
-from lightning_gradcam.render import LABELS, MARGIN, TALLEST, color_bar, epoch_title, row_label
-from lightning_gradcam.tiles import evenly
-from lightning_gradcam.typeset import INK, LINE, PALE, WRONG, cross_out, write
 
 MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 920, 62

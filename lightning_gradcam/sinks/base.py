@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.animation import Animation
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.sheets.animation import Animation
 
 
 @dataclass(frozen=True)

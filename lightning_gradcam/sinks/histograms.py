@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lightning_gradcam.record.gradients import EDGES, GradientSummary, NumPyArray, Spread
 from lightning_gradcam.sinks.base import Histogram
-from lightning_gradcam.slopes import EDGES, GradientSummary, NumPyArray, Spread
 
 
 def histograms_of(

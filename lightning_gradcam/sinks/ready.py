@@ -18,7 +18,7 @@ def ready(content: bytes) -> Image.Image:
         content: Of a picture's file.
 
     Example:
-        >>> from lightning_gradcam.picture import Picture
+        >>> from lightning_gradcam.render.picture import Picture
         >>> import numpy as np
         >>> content, written = Picture(np.zeros((8, 8, 3), np.uint8)).encoded("png"), io.BytesIO()
         >>> ready(content).save(written, format="PNG")

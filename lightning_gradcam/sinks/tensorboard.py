@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_gradcam.errors import printable
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks.base import Entry, Evolution, Histograms, Numbers, Sink
 from lightning_gradcam.sinks.checksum import quicken
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks.base import Entry, Evolution, Histograms, Numbers, Row, Sink
 from lightning_gradcam.storage import safe_name
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record import FloatArray, IntArray
-from lightning_gradcam.resize import resized
+from lightning_gradcam.record.cam_record import FloatArray, IntArray
+from lightning_gradcam.stats.resize import resized
 
 THRESHOLD = 0.15
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import ConfigurationError, TargetError
-from lightning_gradcam.imputation import baseline_of, checked_pictures, impute
 from lightning_gradcam.stats import upsampled
+from lightning_gradcam.stats.imputation import baseline_of, checked_pictures, impute
 from lightning_gradcam.targets import ScoreKind, check_score, class_scores
 from lightning_gradcam.targets.base import described
 

@@ -86,8 +86,8 @@ def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
 def resized(values: Numbers, size: tuple[int, ...]) -> Numbers:
     """Resizes bilinearly, corners not aligned, with the numbers of ``torch.nn.functional.interpolate``.
 
-    Unlike :func:`lightning_gradcam.resize.resized`, nothing is averaged where a map is finer than the picture, and
-    places that are equal by hand are equal: of several maxima the first can be told.
+    Unlike :func:`lightning_gradcam.stats.resize.resized`, nothing is averaged where a map is finer than the picture,
+    and places that are equal by hand are equal: of several maxima the first can be told.
 
     Args:
         values: ``[..., h, w]``.

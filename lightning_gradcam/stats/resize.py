@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.drawing import Interpolation
-from lightning_gradcam.record import FloatArray
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.render.drawing import Interpolation
 
 # Of the cubic convolution kernel, as torch and OpenCV take it.
 _SHARPNESS = -0.75

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from lightning_gradcam.archive import Archive, Manifest
-from lightning_gradcam.archive.step_file import parse_step_file_name, unpacked
-from lightning_gradcam.record import CamRecord
+from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked
+from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.report.payload import MAX_BYTES, Outline
 from lightning_gradcam.storage import Storage
 from lightning_gradcam.tensorboard_plugin.places import Place

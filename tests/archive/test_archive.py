@@ -23,8 +23,8 @@ import torch
 
 from lightning_gradcam import Archive, ArchiveError, CamKey, CamRecord, LightningGradCAMError, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter, Manifest
-from lightning_gradcam.archive.step_file import parse_step_file_name
-from lightning_gradcam.channels import ChannelRecord
+from lightning_gradcam.archive.cam_file import parse_step_file_name
+from lightning_gradcam.record.channel_record import ChannelRecord
 from lightning_gradcam.storage import Storage
 
 Array = npt.NDArray[np.float32]

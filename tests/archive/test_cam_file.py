@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from lightning_gradcam import CamKey, CamRecord, compute_cams
-from lightning_gradcam.archive.step_file import packed, unpacked, unpacked_maps
-from lightning_gradcam.slopes import DTYPES, EDGES, GradientSummary, summarised
+from lightning_gradcam.archive.cam_file import packed, unpacked, unpacked_maps
+from lightning_gradcam.record.gradients import DTYPES, EDGES, GradientSummary, summarised
 from tests.conftest import TinyNet
 
 Arrays = dict[str, Any]

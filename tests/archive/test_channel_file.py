@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lightning_gradcam.archive.channel_file import packed, unpacked
-from lightning_gradcam.channels import ChannelRecord
+from lightning_gradcam.record.channel_record import ChannelRecord
 
 INF, NAN = float("inf"), float("nan")
 

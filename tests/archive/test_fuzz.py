@@ -31,9 +31,9 @@ from lightning_gradcam import (
     ProbeSet,
 )
 from lightning_gradcam.archive import Manifest
-from lightning_gradcam.archive.step_file import packed, parse_step_file_name, unpacked
-from lightning_gradcam.drawing import Drawing
-from lightning_gradcam.render import sheet
+from lightning_gradcam.archive.cam_file import packed, parse_step_file_name, unpacked
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.sheets.cam_sheet import sheet
 from tests.archive.test_archive import COUNT, SHAPES, manifest, probe_set, record, started
 
 # It would leave a folder in the working directory.

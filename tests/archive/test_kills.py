@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lightning_gradcam import Archive, CamKey, Entry, GradCAMCallback
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks import FileSink
 from tests.archive.test_archive import COUNT, manifest, probe_set, record
 from tests.children import FORKED, LIMIT

@@ -1,4 +1,4 @@
-"""One of several processes that train together; run by `tests/test_distributed.py` as `python -m tests.ranks`.
+"""One of several processes that train together: `python -m tests.callbacks.ranks`, run by `test_distributed.py`.
 
 Leaves what a rank has at the end in `<out>/rank<r>.pt`.
 """
@@ -20,12 +20,12 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-import lightning_gradcam.run
+import lightning_gradcam.callbacks.run
 from lightning_gradcam import GradCAMCallback
-from lightning_gradcam.ranks import Ranks
+from lightning_gradcam.callbacks.ranks import Ranks
+from tests.callbacks.test_purity import Recorder, Watch, flat, random_states
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 from tests.setups import LAYERS, Stream
-from tests.test_purity import Recorder, Watch, flat, random_states
 
 DataLoader = torch.utils.data.DataLoader
 
@@ -76,7 +76,7 @@ def main(options: dict[str, Any], out: Path) -> None:
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     torch.set_num_threads(1)
     if patience := options.get("patience"):
-        lightning_gradcam.run.Ranks = partial(Ranks, patience=patience)  # type: ignore[misc]
+        lightning_gradcam.callbacks.run.Ranks = partial(Ranks, patience=patience)  # type: ignore[misc]
     kind = options["strategy"]
     strategy: Any = DDPStrategy(process_group_backend="gloo")
     if kind not in ("ddp", "gathering"):

@@ -32,10 +32,10 @@ from lightning_gradcam import (
 from lightning_gradcam.report import REPORT
 from lightning_gradcam.tensorboard_plugin.places import places_of
 from lightning_gradcam.tensorboard_plugin.runs import found
+from tests.callbacks.test_purity import assert_all_same, run
 from tests.children import warned
 from tests.conftest import TinyModule, loaders, trainer
 from tests.setups import SETUPS, Checkpointed, Setup
-from tests.test_purity import assert_all_same, run
 
 LAYERS = ["net.conv1", "net.relu2"]
 

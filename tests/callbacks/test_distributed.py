@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from lightning_gradcam import Archive, compute_cams
+from tests.callbacks.test_purity import listed
 from tests.conftest import TinyModule
+from tests.guard.test_model import assert_same
 from tests.setups import LAYERS
-from tests.test_guard import assert_same
-from tests.test_purity import listed
 
 try:
     from torch.distributed.fsdp import FSDPModule  # noqa: F401
 except ImportError:
     pytest.skip("this torch has no fully_shard in torch.distributed.fsdp", allow_module_level=True)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Training alone takes some ten seconds; whoever hangs is found here and not by CI's own limit.
 LIMIT = 150
 
@@ -40,7 +40,15 @@ def start(out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     hidden = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
     environment["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.ranks", json.dumps(options), str(out)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore::DeprecationWarning",
+        "-m",
+        "tests.callbacks.ranks",
+        json.dumps(options),
+        str(out),
+    ]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=LIMIT
     )

@@ -15,10 +15,10 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet
-from lightning_gradcam.localise import bounding_boxes
+from lightning_gradcam.stats.boxes import bounding_boxes
+from tests.callbacks.test_purity import assert_all_same, run
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 from tests.setups import LAYERS, Setup
-from tests.test_purity import assert_all_same, run
 
 RELUS = ["net.relu1", "net.relu2"]
 BOTH = Drawing(columns=("input", "overlay", "guided"), boxes=True, top=3)

@@ -25,7 +25,7 @@ from lightning_gradcam import (
     available_methods,
     compute_cams,
 )
-from lightning_gradcam.survey import Survey
+from lightning_gradcam.capture.inspection import Survey
 from tests.conftest import TinyModule, TinyNet, loaders, tiny_data, trainer
 
 
@@ -315,7 +315,7 @@ trainer:
         score: sigmoid
         layout: {net.conv1: NCHW, net.relu2: "NLC:1+14x14"}
         output_key: logits
-        forward_fn: tests.test_callback_models.of_batch
+        forward_fn: tests.callbacks.test_models.of_batch
 """
     )
     cli = LightningCLI(

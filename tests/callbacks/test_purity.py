@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from lightning_gradcam import GradCAMCallback, MemorySink, compute_cams
 from tests.conftest import TinyModule, loaders, trainer
+from tests.guard.test_model import assert_same
 from tests.setups import LAYERS, SETUPS, Case, Setup, averaging, one_callback
-from tests.test_guard import assert_same
 
 
 class Recorder(Logger):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import ConfigurationError, compute_cams
-from lightning_gradcam.inputs import Inputs, check_output_key, detached, pick_output
+from lightning_gradcam.capture.inputs import Inputs, check_output_key, detached, pick_output
 
 
 class TwoInputs(nn.Module):

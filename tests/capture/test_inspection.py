@@ -13,12 +13,12 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_gradcam import LayerError, compute_cams
-from lightning_gradcam.awaken import awakened
-from lightning_gradcam.layout import picture_size
-from lightning_gradcam.survey import Survey, mixed
+from lightning_gradcam.capture.awaken import awakened
+from lightning_gradcam.capture.inspection import Survey, mixed
+from lightning_gradcam.capture.layout import picture_size
+from tests.capture.test_layers import Nested
 from tests.conftest import TinyNet
 from tests.methods.models import ChannelsLast, Tokens
-from tests.test_layers import Nested
 
 
 def auto(model: nn.Module, *shape: int) -> list[str]:

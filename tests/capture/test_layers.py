@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import LayerError, compute_cams
-from lightning_gradcam.layers import check_layers, public_name, resolve_layers, unwrapped
+from lightning_gradcam.capture.layers import check_layers, public_name, resolve_layers, unwrapped
 from tests.conftest import TinyModule, TinyNet
 
 

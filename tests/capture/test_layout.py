@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam import LayerError
-from lightning_gradcam.layout import Layout, check_places, find_layout, fits, parse_layouts, picture_size
+from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits, parse_layouts, picture_size
 
 RAW: list[tuple[Layout, tuple[int, ...]]] = [
     (Layout("NCHW", (3, 4)), (2, 5, 3, 4)),

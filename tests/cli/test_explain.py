@@ -11,10 +11,10 @@ from PIL import Image
 
 from lightning_gradcam import Archive
 from lightning_gradcam.cli import main
-from lightning_gradcam.commands.explain import target
-from tests.commands.tiny import Module
+from lightning_gradcam.cli.explain import target
+from tests.cli.tiny import Module
 
-MODEL = ["--model", "tests.commands.tiny:Module", "--mean", "0", "--std", "1"]
+MODEL = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,18 +54,18 @@ def test_files_and_folders_with_the_most_likely_classes(capsys: pytest.CaptureFi
 
 
 def test_the_transform_of_a_data_module(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["--model", "tests.commands.tiny:Module", "--data", "tests.test_explained:Data"]
+    names = ["--model", "tests.cli.tiny:Module", "--data", "tests.saved_models.test_explanation:Data"]
     assert main(["explain", "a.ckpt", "pictures", "-o", "out", *names]) == 0
     assert Archive.open("out").probes.class_names == ("ant", "bee", "cat", "dog", "elk")
     assert "no transform" not in capsys.readouterr().err
 
 
 def test_what_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "a.ckpt", "pictures/0.png", "-o", "out", "--model", "tests.commands.tiny:Module"]) == 0
+    assert main(["explain", "a.ckpt", "pictures/0.png", "-o", "out", "--model", "tests.cli.tiny:Module"]) == 0
     said = capsys.readouterr().err
     assert "lightning-gradcam: no transform is known, so that pictures are only scaled to 0…1" in said
     assert "lightning-gradcam: the file does not say at which step" in said
-    Path("wide.py").write_text("from tests.commands.tiny import Module\n")
+    Path("wide.py").write_text("from tests.cli.tiny import Module\n")
     torch.save(Module().state_dict(), "weights.pth")
     assert main(["explain", "weights.pth", "pictures/0.png", "-o", "other", "--model", "wide.py:Module"]) == 0
     found = capsys.readouterr()

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lightning_gradcam.cli import main
-from lightning_gradcam.commands.layers import _columns
-from tests.commands.tiny import CONFIG, Module, config
+from lightning_gradcam.cli.layers import _columns
+from tests.cli.tiny import CONFIG, Module, config
 from tests.conftest import tiny_data, trainer
 
 
@@ -33,7 +33,7 @@ def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_every_layer_with_its_output_calls_parameters_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--model", "tests.commands.tiny:Plain", "--model-args", "width=6", "--input-shape", "1,8,8"]
+    arguments = ["--model", "tests.cli.tiny:Plain", "--model-args", "width=6", "--input-shape", "1,8,8"]
     found = listed(capsys, *arguments)
     # 6*(9+1), 6*(6*9+1), 2*(6+1), 3*(6+1)
     assert found["parameters"] == 60 + 330 + 14 + 21
@@ -58,7 +58,7 @@ def test_every_layer_with_its_output_calls_parameters_and_why_not(capsys: pytest
 
 
 def test_the_table_is_aligned_and_marks_what_auto_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["layers", "--model", "tests.commands.tiny:Plain", "--input-shape", "1x8x8"]) == 0
+    assert main(["layers", "--model", "tests.cli.tiny:Plain", "--input-shape", "1x8x8"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Plain: 213 parameters, 7 layers; input [N, 1, 8, 8]"
     assert lines[2:5] == [
@@ -70,7 +70,7 @@ def test_the_table_is_aligned_and_marks_what_auto_takes(capsys: pytest.CaptureFi
 
 
 def test_only_layers_with_a_map(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["layers", "--model", "tests.commands.tiny:network", "--input-shape", "1,8,8", "--spatial"]) == 0
+    assert main(["layers", "--model", "tests.cli.tiny:network", "--input-shape", "1,8,8", "--spatial"]) == 0
     said = capsys.readouterr().out
     assert "conv" in said
     assert "head" not in said
@@ -100,7 +100,7 @@ def test_a_checkpoints_model(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     saver = trainer(tmp_path)
     saver.strategy.connect(Module())
     saver.save_checkpoint(tmp_path / "some.ckpt")
-    arguments = [str(tmp_path / "some.ckpt"), "--model", "tests.commands.tiny:Module"]
+    arguments = [str(tmp_path / "some.ckpt"), "--model", "tests.cli.tiny:Module"]
     assert listed(capsys, *arguments, "--input-shape", "1,8,8")["auto"] == "net.relu2"
     # The shape can come from the data that a configuration names.
     assert listed(capsys, *arguments, "--config", config(tmp_path))["inputs"] == [1, 8, 8]
@@ -109,7 +109,7 @@ def test_a_checkpoints_model(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_models_own_example_is_an_input(capsys: pytest.CaptureFixture[str]) -> None:
-    assert listed(capsys, "--model", "tests.commands.test_layers:WithExample")["inputs"] == [1, 8, 8]
+    assert listed(capsys, "--model", "tests.cli.test_layers:WithExample")["inputs"] == [1, 8, 8]
 
 
 class WithExample(Module):
@@ -119,7 +119,7 @@ class WithExample(Module):
 
 
 def test_lazy_layers_are_run_once(capsys: pytest.CaptureFixture[str]) -> None:
-    found = listed(capsys, "--model", "tests.commands.test_layers:lazy", "--input-shape", "1,8,8")
+    found = listed(capsys, "--model", "tests.cli.test_layers:lazy", "--input-shape", "1,8,8")
     assert by_name(found)["0"]["parameters"] == 40
 
 
@@ -131,10 +131,10 @@ def lazy() -> torch.nn.Module:
     ("arguments", "said"),
     [
         (["--model", "no_such_package:Net", "--input-shape", "1,8,8"], "no_such_package"),
-        (["--model", "tests.commands.tiny:Nett", "--input-shape", "1,8,8"], "Nett"),
-        (["--model", "tests.commands.tiny:Plain"], "--input-shape"),
-        (["--model", "tests.commands.tiny:Plain", "--input-shape", "3,8,8"], "forward failed on inputs [2, 3, 8, 8]"),
-        (["--model", "tests.commands.tiny:Plain", "--model-args", "width"], "key=value"),
+        (["--model", "tests.cli.tiny:Nett", "--input-shape", "1,8,8"], "Nett"),
+        (["--model", "tests.cli.tiny:Plain"], "--input-shape"),
+        (["--model", "tests.cli.tiny:Plain", "--input-shape", "3,8,8"], "forward failed on inputs [2, 3, 8, 8]"),
+        (["--model", "tests.cli.tiny:Plain", "--model-args", "width"], "key=value"),
         (["--model", "builtins:dict", "--input-shape", "1,8,8"], "gives a dict"),
         (["missing.ckpt"], "missing.ckpt"),
         (["--config", "missing.yaml"], "missing.yaml"),
@@ -180,7 +180,7 @@ def test_long_names_go_on_in_further_lines_and_lose_nothing() -> None:
 @pytest.mark.slow
 def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
     code = "import sys; from lightning_gradcam.cli import main; sys.exit(main())"
-    command = f"{sys.executable} -c '{code}' layers --model tests.commands.tiny:Plain --input-shape 1,8,8 | true"
+    command = f"{sys.executable} -c '{code}' layers --model tests.cli.tiny:Plain --input-shape 1,8,8 | true"
     folder = Path(__file__).parents[2]
     done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=False)
     assert done.stderr == ""

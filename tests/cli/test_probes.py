@@ -13,9 +13,9 @@ from PIL import Image
 
 from lightning_gradcam import Archive, ProbeSet
 from lightning_gradcam.cli import main
-from lightning_gradcam.commands.contact import contact_sheet
-from lightning_gradcam.typeset import WRONG
-from tests.commands.tiny import CONFIG, config
+from lightning_gradcam.render.text import WRONG
+from lightning_gradcam.sheets.contact_sheet import contact_sheet
+from tests.cli.tiny import CONFIG, config
 
 
 @pytest.fixture(autouse=True)
@@ -64,14 +64,12 @@ def test_a_saved_set_serves_another_run(tmp_path: Path) -> None:
 
 def test_data_that_cant_be_indexed_gives_its_first_samples(tmp_path: Path) -> None:
     file = config(tmp_path)
-    arguments = ["--set", "data=tests.commands.tiny.Stream", "-n", "10", "--no-progress"]
+    arguments = ["--set", "data=tests.cli.tiny.Stream", "-n", "10", "--no-progress"]
     assert main(["probes", "draw", "--config", file, *arguments]) == 0
     probes = ProbeSet.load("probes.npz")
     assert probes.labels is not None
     assert probes.labels.tolist() == [0, 1, 2, 3, 4] * 2
-    assert (
-        main(["fit", "--config", file, "--data=tests.commands.tiny.Stream", "--trainer.callbacks.num_probes=10"]) == 0
-    )
+    assert main(["fit", "--config", file, "--data=tests.cli.tiny.Stream", "--trainer.callbacks.num_probes=10"]) == 0
     live = Archive.open(tmp_path / "logs" / "tiny" / "version_0" / "gradcam").probes
     assert live.fingerprint == probes.fingerprint
 
@@ -201,7 +199,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
 
 
 def test_the_configurations_data_may_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = config(tmp_path, CONFIG.replace("tests.commands.tiny.Data", "tests.commands.tiny.Date"))
+    file = config(tmp_path, CONFIG.replace("tests.cli.tiny.Data", "tests.cli.tiny.Date"))
     assert main(["probes", "draw", "--config", file]) == 1
     error = capsys.readouterr().err
     assert error.startswith("lightning-gradcam: config: ")

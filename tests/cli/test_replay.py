@@ -10,7 +10,7 @@ import torch
 
 from lightning_gradcam import Archive
 from lightning_gradcam.cli import main
-from tests.commands.tiny import CONFIG, config
+from tests.cli.tiny import CONFIG, config
 
 SAVING = """
     - class_path: pytorch_lightning.callbacks.ModelCheckpoint
@@ -100,7 +100,7 @@ def test_the_configs_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_without_a_config(tmp_path: Path) -> None:
     version = fit(tmp_path)
     (version / "config.yaml").unlink()
-    names = ["--model", "tests.commands.tiny:Module", "--data", "tests.commands.tiny:Data"]
+    names = ["--model", "tests.cli.tiny:Module", "--data", "tests.cli.tiny:Data"]
     assert main(["replay", CHECKPOINTS, "-o", "again", *names, "--layers", "net.relu1", "--accelerator", "cpu"]) == 0
     # The data is in another order without the seed; the live run's archive has the probes.
     assert_same(Archive.open("again/gradcam"), Archive.open(version / "gradcam"))
@@ -126,7 +126,7 @@ def test_what_can_not_be_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[
     for arguments, said in (
         (["nowhere"], "no file 'nowhere'"),
         ([CHECKPOINTS, "--layers", "net.nothing"], "'net.nothing'"),
-        ([CHECKPOINTS, "--model", "tests.test_replay:Wide"], "epoch=0.ckpt' does not fit Wide"),
+        ([CHECKPOINTS, "--model", "tests.saved_models.test_replay:Wide"], "epoch=0.ckpt' does not fit Wide"),
         ([CHECKPOINTS, "-o", str(VERSION)], "holds an archive already"),
     ):
         assert main(["replay", *arguments]) == 1

@@ -14,7 +14,7 @@ import pytest
 
 from lightning_gradcam import Archive
 from lightning_gradcam.cli import main
-from tests.commands.tiny import CONFIG, config
+from tests.cli.tiny import CONFIG, config
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +73,7 @@ def test_print_config_stops_before_training(tmp_path: Path, capsys: pytest.Captu
     assert main(["fit", "--config", config(tmp_path), "--trainer.max_epochs=7", "--print_config"]) == 0
     said = capsys.readouterr().out
     assert "max_epochs: 7" in said
-    assert "class_path: tests.commands.tiny.Module" in said
+    assert "class_path: tests.cli.tiny.Module" in said
     assert "Where to look" not in said
     assert not (tmp_path / "logs").exists()
 
@@ -88,9 +88,9 @@ def test_the_callbacks_bare_name_will_do(tmp_path: Path, capsys: pytest.CaptureF
     ("arguments", "said"),
     [
         ([], "model"),
-        (["--model=tests.commands.tiny.Module", "--trainer.epochs=3"], "trainer.epochs"),
+        (["--model=tests.cli.tiny.Module", "--trainer.epochs=3"], "trainer.epochs"),
         (["--config", "missing.yaml"], "missing.yaml"),
-        (["--model=tests.commands.tiny.Nothing"], "Nothing"),
+        (["--model=tests.cli.tiny.Nothing"], "Nothing"),
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,7 @@ def test_errors_of_ours_and_missing_files_are_one_line(tmp_path: Path, capsys: p
 
 
 def test_what_lightning_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = CONFIG.replace("class_path: tests.commands.tiny.Data", "class_path: tests.commands.tiny.Empty")
+    text = CONFIG.replace("class_path: tests.cli.tiny.Data", "class_path: tests.cli.tiny.Empty")
     assert main(["fit", "--config", config(tmp_path, text)]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("lightning-gradcam: MisconfigurationException: `train_dataloader` must be implemented")
@@ -127,14 +127,14 @@ def test_what_lightning_refuses_is_one_line(tmp_path: Path, capsys: pytest.Captu
 
 def test_errors_of_the_users_own_code_keep_their_traceback(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
-        main(["fit", "--config", config(tmp_path), "--data=tests.commands.tiny.Broken"])
+        main(["fit", "--config", config(tmp_path), "--data=tests.cli.tiny.Broken"])
 
 
 def test_an_interrupt_is_130_and_says_where_to_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Lightning ignores further interrupts from there on.
     handler = signal.getsignal(signal.SIGINT)
     try:
-        assert main(["fit", "--config", config(tmp_path), "--data=tests.commands.tiny.Interrupted"]) == 130
+        assert main(["fit", "--config", config(tmp_path), "--data=tests.cli.tiny.Interrupted"]) == 130
     finally:
         signal.signal(signal.SIGINT, handler)
     assert capsys.readouterr().err.endswith("lightning-gradcam: interrupted\n")
@@ -192,7 +192,7 @@ def test_a_module_in_the_current_folder_of_either_lightning(tmp_path: Path, name
     if namespace.startswith("lightning."):
         pytest.importorskip("lightning", reason="the package `lightning` is not installed")
     (tmp_path / "own_file.py").write_text(MODULE.replace("NAMESPACE", namespace))
-    text = CONFIG.replace("tests.commands.tiny", "own_file").replace("pytorch_lightning.", f"{namespace}.")
+    text = CONFIG.replace("tests.cli.tiny", "own_file").replace("pytorch_lightning.", f"{namespace}.")
     text = text.replace("net.relu1", "net.1")
     done = run(tmp_path, "fit", "--config", config(tmp_path, text))
     assert done.returncode == 0, done.stderr[-3000:]

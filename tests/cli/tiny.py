@@ -1,4 +1,4 @@
-"""A module and data module that configurations name: `tests.commands.tiny.Module`, `tests.commands.tiny.Data`."""
+"""A module and data module that configurations name: `tests.cli.tiny.Module`, `tests.cli.tiny.Data`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.conftest import TinyModule, tiny_data
 CONFIG = """
 seed_everything: 3
 model:
-  class_path: tests.commands.tiny.Module
+  class_path: tests.cli.tiny.Module
   init_args: {width: 4}
 data:
-  class_path: tests.commands.tiny.Data
+  class_path: tests.cli.tiny.Data
 trainer:
   max_epochs: 1
   accelerator: cpu

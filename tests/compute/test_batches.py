@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gradcam import ConfigurationError, ProbeSet, TargetError, available_methods, compute_cams
-from lightning_gradcam.batch import part_of
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Inputs
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.compute.batches import Request, explain
+from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.parts import Request, explain
+from lightning_gradcam.probes.batches import part_of
 from lightning_gradcam.targets import Given, resolve_targets
 
 

@@ -23,8 +23,8 @@ from lightning_gradcam import (
 )
 from lightning_gradcam.methods.registry import _REGISTRY, Method
 from tests.conftest import TinyNet
+from tests.guard.test_model import assert_same, everything
 from tests.reference import plain_gradcam
-from tests.test_guard import assert_same, everything
 
 
 def tutorial_network() -> nn.Sequential:

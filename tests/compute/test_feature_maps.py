@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.compute.feature_maps import compute_feature_maps, feature_maps
 from lightning_gradcam.errors import ConfigurationError, LayerError
-from lightning_gradcam.features import compute_feature_maps, feature_maps
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Inputs
+from lightning_gradcam.guard.model import preserved
 
 
 class Net(nn.Module):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_gradcam import CaptureError, ConfigurationError, LayerError
-from lightning_gradcam.ascent import Ascent, rise, spatial_axes, unit, variation, weighted_by_wavelength
-from lightning_gradcam.patterns import filter_patterns
+from lightning_gradcam.compute.ascent import Ascent, rise, spatial_axes, unit, variation, weighted_by_wavelength
+from lightning_gradcam.compute.patterns import filter_patterns
 from tests.conftest import TinyNet
-from tests.test_guard import assert_same, everything
+from tests.guard.test_model import assert_same, everything
 
 SHAPE = (2, 12, 11)
 

@@ -11,7 +11,7 @@ import pytest
 
 import lightning_gradcam
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 
 

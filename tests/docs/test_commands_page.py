@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_gradcam.cli import _parser
+from lightning_gradcam.cli.app import _parser
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "commands.md").read_text()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweep import CLASSIFICATION, VIDEO, found, input_for, torchvision_model
+from tests.docs.sweep import CLASSIFICATION, VIDEO, found, input_for, torchvision_model
 
-PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 QUICK = ("convnext_tiny", "densenet121", "mobilenet_v3_small", "resnet18", "squeezenet1_0", "swin_t", "vit_b_32")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.setups import NOT_RUN, PROCESSES, SETUPS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "setups.md"
 
 

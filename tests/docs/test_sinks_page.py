@@ -17,7 +17,7 @@ from lightning_gradcam import GradCAMCallback, Sink
 from lightning_gradcam.sinks import CometSink, MLflowSink, ScalarSink, TensorBoardSink, WandbSink
 from tests.conftest import TinyModule, loaders, trainer
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "sinks.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sinks.md").read_text()
 
 
 def block(language: str) -> str:

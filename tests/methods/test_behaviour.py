@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lightning_gradcam import available_methods, compute_cams
 from lightning_gradcam.methods import resolve_methods
 from tests.conftest import TinyNet
+from tests.guard.test_model import assert_same, everything
 from tests.methods.models import Cnn, Tokens, case
-from tests.test_guard import assert_same, everything
 
 # A docstring's example registers "mean_activation".
 METHODS = [name for name in available_methods() if name != "mean_activation"]

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam import MethodError, compute_cams
-from lightning_gradcam.inputs import Inputs
-from lightning_gradcam.rerun import Rerun
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.methods.rerun import Rerun
+from lightning_gradcam.methods.variants import Model
 from lightning_gradcam.targets import Given, resolve_targets
-from lightning_gradcam.variants import Model
 from tests.methods.models import Attention, Cnn, Tokens, case
 from tests.methods.test_rerun_formulas import resized, scaled
 

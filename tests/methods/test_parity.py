@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import compute_cams
-from lightning_gradcam.methods import pictures
+from lightning_gradcam.methods import input_space as pictures
 
 pytestmark = pytest.mark.parity
 

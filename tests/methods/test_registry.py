@@ -10,7 +10,7 @@ from lightning_gradcam import MethodError, available_methods, compute_cams, regi
 from lightning_gradcam.methods import Method, relu, resolve_methods
 from lightning_gradcam.methods import registry as module
 from lightning_gradcam.methods.gradients import gradcam
-from lightning_gradcam.rerun import Rerun
+from lightning_gradcam.methods.rerun import Rerun
 
 
 @pytest.fixture

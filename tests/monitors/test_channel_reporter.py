@@ -11,12 +11,12 @@ import torch
 
 from lightning_gradcam import ProbeSet
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.channel_account import gallery_of
-from lightning_gradcam.channels import ChannelRecord
-from lightning_gradcam.feature_plan import FeaturePlan
-from lightning_gradcam.features import compute_feature_maps
-from lightning_gradcam.grid import GridDrawing
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.compute.feature_maps import compute_feature_maps
+from lightning_gradcam.monitors.channel_reporter import gallery_of
+from lightning_gradcam.monitors.feature_monitor import FeaturePlan
+from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.grid import GridDrawing
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.report import gallery
 
 

@@ -15,8 +15,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet
-from lightning_gradcam.evolution import evolution_of
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.evolution import evolution_of
 from lightning_gradcam.stats import to_last
 from tests.conftest import TinyModule, loaders, trainer
 

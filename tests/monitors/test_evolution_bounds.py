@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
-from lightning_gradcam import evolution as evolution_module
 from lightning_gradcam.archive import ArchiveWriter
 from lightning_gradcam.archive.manifest import Manifest
 from lightning_gradcam.errors import ArchiveError
-from lightning_gradcam.evolution import Evolving, evolution_of
-from lightning_gradcam.picture import PackedPicture, Picture
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.monitors import evolution as evolution_module
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.evolution import Evolving, evolution_of
+from lightning_gradcam.render.picture import PackedPicture, Picture
 
 Peaks = dict[CamKey, Any]
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from lightning_gradcam import Archive, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.feature_plan import FeaturePlan
-from lightning_gradcam.features import compute_feature_maps
-from lightning_gradcam.grid import GridDrawing
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Inputs
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.compute.feature_maps import compute_feature_maps
+from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.monitors.feature_monitor import FeaturePlan
+from lightning_gradcam.render.grid import GridDrawing
 
 
 def model() -> nn.Sequential:

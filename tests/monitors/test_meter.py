@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeError, ProbeSet
-from lightning_gradcam.meter import Meter
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.meter import Meter
 
 NAN = float("nan")
 LEFT, RIGHT, BLANK = [[1.0, 0.0]], [[0.0, 1.0]], [[0.0, -1.0]]

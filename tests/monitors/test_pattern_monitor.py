@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam import ConfigurationError, PatternDrawing, filter_patterns, pattern_plan
-from lightning_gradcam.ascent import Ascent
-from lightning_gradcam.guard import preserved
-from lightning_gradcam.inputs import Inputs
-from lightning_gradcam.pattern_plan import PatternPlan
+from lightning_gradcam import ConfigurationError, PatternDrawing, filter_patterns
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.compute.ascent import Ascent
+from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.monitors import pattern_monitor as pattern_plan
+from lightning_gradcam.monitors.pattern_monitor import PatternPlan
 from lightning_gradcam.probes import ProbeSet
 
 

@@ -17,13 +17,14 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import lightning_gradcam.run
-from lightning_gradcam import Archive, Drawing, Entry, Evolution, GradCAMCallback, MemorySink, Numbers, Sink, evolution
+import lightning_gradcam.callbacks.run
+from lightning_gradcam import Archive, Drawing, Entry, Evolution, GradCAMCallback, MemorySink, Numbers, Sink
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.worker import THREAD_NAME, Worker
+from lightning_gradcam.monitors import evolution
+from lightning_gradcam.pipeline.worker import THREAD_NAME, Worker
 from tests.children import FORKED
 from tests.conftest import TinyModule, loaders, trainer
-from tests.test_worker import until
+from tests.pipeline.test_worker import until
 
 LAYERS = ["net.relu1", "net.relu2"]
 
@@ -185,8 +186,8 @@ def test_a_slow_but_healthy_end_finishes(tmp_path: Path, monkeypatch: pytest.Mon
         return wrapped
 
     for name in ("film_strip", "animate"):
-        monkeypatch.setattr(f"lightning_gradcam.evolution.{name}", slowly(getattr(evolution, name)))
-    monkeypatch.setattr(lightning_gradcam.run, "Worker", partial(Worker, patience=1.0))
+        monkeypatch.setattr(f"lightning_gradcam.monitors.evolution.{name}", slowly(getattr(evolution, name)))
+    monkeypatch.setattr(lightning_gradcam.callbacks.run, "Worker", partial(Worker, patience=1.0))
     sink = MemorySink()
     layers = ["net.conv1", "net.relu1", "net.conv2", "net.relu2"]
     callback = GradCAMCallback(layers, methods=["gradcam", "layercam"], sinks=[sink], on_error="raise")
@@ -287,7 +288,7 @@ def test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end(
             go.wait()
 
     go = threading.Event()
-    monkeypatch.setattr(lightning_gradcam.run, "Worker", partial(Worker, patience=0.3))
+    monkeypatch.setattr(lightning_gradcam.callbacks.run, "Worker", partial(Worker, patience=0.3))
     callback = GradCAMCallback(LAYERS, sinks=[Blocking()])
     running = trainer(tmp_path, callbacks=callback, max_epochs=6)
     with pytest.warns(UserWarning, match="background worker failed") as caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_gradcam.failures import Failures
+from lightning_gradcam.pipeline.failures import Failures
 
 
 def fail(failures: Failures, kind: str = "explaining") -> None:

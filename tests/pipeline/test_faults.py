@@ -22,9 +22,9 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lightning_gradcam import Archive, ArchiveError, Drawing, Entry, GradCAMCallback, MemorySink
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.failures import Failures
+from lightning_gradcam.pipeline.failures import Failures
+from lightning_gradcam.pipeline.worker import THREAD_NAME, Worker
 from lightning_gradcam.storage import Storage
-from lightning_gradcam.worker import THREAD_NAME, Worker
 from tests.archive.test_archive import manifest, probe_set, record
 from tests.children import (
     FORKED,
@@ -39,7 +39,7 @@ from tests.children import (
     warned,
 )
 from tests.conftest import TinyModule, loaders, trainer
-from tests.test_worker import until
+from tests.pipeline.test_worker import until
 
 LAYERS = ["net.conv1", "net.relu2"]
 ARCHIVE, FILES = "the archive failed", "the sink FileSink failed"
@@ -246,7 +246,7 @@ def _hanging(tmp_path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
 def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_gradcam.run.Worker", partial(Worker, patience=0.5))
+    monkeypatch.setattr("lightning_gradcam.callbacks.run.Worker", partial(Worker, patience=0.5))
     hang, back = _hanging(tmp_path)
     sink = MemorySink()
     callback, steps, texts = fit(tmp_path, At(2, hang), At(9, back), epochs=10, background=True, sinks=[sink])
@@ -260,7 +260,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_
 def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_gradcam.run.Worker", partial(Worker, patience=0.5))
+    monkeypatch.setattr("lightning_gradcam.callbacks.run.Worker", partial(Worker, patience=0.5))
     hang, back = _hanging(tmp_path)
     callback, steps, texts = fit(tmp_path, At(2, hang), epochs=10, background=True)
     assert steps == 10 * 5

@@ -20,14 +20,14 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 from torch import Tensor, nn
 
 from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet, compute_cams
-from lightning_gradcam.account import CamAccount
 from lightning_gradcam.archive import ArchiveWriter, reader
-from lightning_gradcam.failures import Failures
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_reporter import CamAccount
+from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Destination, Recorder
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.sinks import FileSink
 from lightning_gradcam.storage import Storage
-from lightning_gradcam.worker import Worker
 from tests.conftest import TinyModule, loaders, trainer
 
 pytestmark = pytest.mark.slow

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from lightning_gradcam import Drawing, MemorySink, ProbeSet, compute_cams
-from lightning_gradcam.account import CamAccount
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.failures import Failures
+from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_reporter import CamAccount
+from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Destination, Recorder, Subject
-from lightning_gradcam.plan import Plan
-from lightning_gradcam.worker import Worker
+from lightning_gradcam.pipeline.worker import Worker
 from tests.conftest import CLASSES, TinyNet
 
 LAYERS = ["conv1", "relu2"]

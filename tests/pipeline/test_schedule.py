@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_gradcam.schedule import Schedule
+from lightning_gradcam.pipeline.schedule import Schedule
 
 
 def run(schedule: Schedule, validations: int, *, period: float, seconds: float, per_epoch: int = 1) -> list[int]:

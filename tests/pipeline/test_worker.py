@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-import lightning_gradcam.worker
+import lightning_gradcam.pipeline.worker
 from lightning_gradcam import StalledError
-from lightning_gradcam.worker import THREAD_NAME, Worker
+from lightning_gradcam.pipeline.worker import THREAD_NAME, Worker
 from tests.children import FORKED, LIMIT
 
 
@@ -104,7 +104,7 @@ def test_a_job_that_hangs_is_waited_for_once_and_what_waits_is_done_when_it_come
 
 
 def test_what_waits_behind_a_job_that_hangs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lightning_gradcam.worker, "_MOST_BYTES", 100)
+    monkeypatch.setattr(lightning_gradcam.pipeline.worker, "_MOST_BYTES", 100)
     worker, go, done = Worker(size=0, patience=0.1), threading.Event(), []
     worker.submit("step 4", go.wait, wait=False)
     with pytest.raises(StalledError, match="step 8 waits for it"):
@@ -192,7 +192,7 @@ def test_a_thread_that_was_killed_is_replaced() -> None:
 def test_what_waits_is_done_before_the_interpreter_ends() -> None:
     code = (
         "import time\n"
-        "from lightning_gradcam.worker import Worker\n"
+        "from lightning_gradcam.pipeline.worker import Worker\n"
         "worker = Worker()\n"
         "for n in range(3): worker.submit('a job', lambda n=n: (time.sleep(0.2), print(n, flush=True)))\n"
     )
@@ -204,7 +204,7 @@ def test_what_waits_is_done_before_the_interpreter_ends() -> None:
 def test_a_forked_child_does_not_wait_for_its_parents_jobs() -> None:
     code = (
         "import os, sys, time\n"
-        "from lightning_gradcam.worker import Worker\n"
+        "from lightning_gradcam.pipeline.worker import Worker\n"
         "worker = Worker(patience=50)\n"
         "worker.submit('a job', lambda: time.sleep(2), wait=False)\n"
         "worker.submit('another', lambda: None, wait=False)\n"

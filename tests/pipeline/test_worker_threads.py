@@ -23,7 +23,7 @@ from lightning_gradcam import (
     MemorySink,
     ProbeSet,
 )
-from lightning_gradcam.worker import THREAD_NAME
+from lightning_gradcam.pipeline.worker import THREAD_NAME
 from tests.conftest import TinyModule, loaders, trainer
 
 # Probes of 8 x 3 x 96 x 96 values: torch splits an operation on more than 32,768 of them among threads.

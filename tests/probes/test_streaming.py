@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_gradcam import GradCAMCallback, ProbeError
-from lightning_gradcam.probes.passing import Passing
+from lightning_gradcam.probes.streaming import Passing
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 from tests.setups import Stream
 

@@ -13,12 +13,12 @@ from fashion_mnist_model import convnet
 from torch import Tensor, nn
 
 from lightning_gradcam import Drawing, compute_cams, compute_feature_maps, filter_patterns, register_method
-from lightning_gradcam.ascent import Ascent
-from lightning_gradcam.grid import normalised, tiled
+from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.methods import registry
-from lightning_gradcam.overlay import maxima, scaled
-from lightning_gradcam.pattern_sheet import cropped, deprocessed
-from lightning_gradcam.slopes import EDGES
+from lightning_gradcam.record.gradients import EDGES
+from lightning_gradcam.render.grid import normalised, tiled
+from lightning_gradcam.render.overlay import maxima, scaled
+from lightning_gradcam.sheets.pattern_sheet import cropped, deprocessed
 from tests.recipes import plain as chapter
 from tests.recipes.plain import min_max, positive_share, steps, walk
 

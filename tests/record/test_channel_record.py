@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_gradcam.channels import ChannelRecord, dead_numbers
+from lightning_gradcam.record.channel_record import ChannelRecord, dead_numbers
 
 
 def record(**fields: Any) -> ChannelRecord:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import CamRecord, CaptureError, compute_cams
-from lightning_gradcam.slopes import (
+from lightning_gradcam.record.gradients import (
     DTYPES,
     EDGES,
     GradientSummary,
@@ -24,7 +24,7 @@ from lightning_gradcam.slopes import (
     vanishing_remark,
 )
 from tests.conftest import TinyNet
-from tests.test_guard import assert_same, everything
+from tests.guard.test_model import assert_same, everything
 
 MIDDLE = len(EDGES) // 2 - 1
 
@@ -137,7 +137,7 @@ def test_a_sample_without_a_finite_score_is_not_taken_for_vanished() -> None:
 def test_many_rows_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.randn(7, 3, 4, 4)
     whole = summarised(values, torch.ones(7))
-    monkeypatch.setattr("lightning_gradcam.slopes._ROOM", 100)
+    monkeypatch.setattr("lightning_gradcam.record.gradients._ROOM", 100)
     equal(summarised(values, torch.ones(7)), whole)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_gradcam.outline import FOUND, KNOWN, legend, put_box
+from lightning_gradcam.render.boxes import FOUND, KNOWN, legend, put_box
 
 NAN = float("nan")
 

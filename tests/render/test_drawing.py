@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lightning_gradcam import Drawing, DrawingError
-from lightning_gradcam.drawing import BUILT_IN, check_columns, lookup_table
+from lightning_gradcam.render.drawing import BUILT_IN, check_columns, lookup_table
 
 
 def test_defaults_are_the_contracts() -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from lightning_gradcam.errors import DrawingError
-from lightning_gradcam.grid import GridDrawing, layer_limits, normalised, tiled
+from lightning_gradcam.render.grid import GridDrawing, layer_limits, normalised, tiled
 
 Array = npt.NDArray[Any]
 INF, NAN = float("inf"), float("nan")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
 
 
 def noise(height: int, width: int) -> np.ndarray:  # type: ignore[type-arg]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lightning_gradcam.typeset import RIGHT, WRONG, cross_out, stamp, write
+from lightning_gradcam.render.text import RIGHT, WRONG, cross_out, stamp, write
 
 Canvas = npt.NDArray[np.uint8]
 

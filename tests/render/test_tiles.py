@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from lightning_gradcam import CamKey, Drawing, DrawingError
-from lightning_gradcam.drawing import Scale, lookup_table
-from lightning_gradcam.outline import FOUND, KNOWN
-from lightning_gradcam.overlay import grey, heat, maxima, scaled
-from lightning_gradcam.slices import SEAM, Slices
-from lightning_gradcam.tiles import Tiles, _map_caption, draw_tiles
-from tests.sheets import INF, NAN, PLAIN, Array, probe_set, ramp, record
+from lightning_gradcam.render.boxes import FOUND, KNOWN
+from lightning_gradcam.render.drawing import Scale, lookup_table
+from lightning_gradcam.render.overlay import grey, heat, maxima, scaled
+from lightning_gradcam.render.slices import SEAM, Slices
+from lightning_gradcam.render.tiles import Tiles, _map_caption, draw_tiles
+from tests.samples import INF, NAN, PLAIN, Array, probe_set, ramp, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
 

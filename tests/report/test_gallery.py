@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.report import Gallery, Shot, page
 from lightning_gradcam.report import gallery as module
 from tests.report.browser import Opened, as_url, launched

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lightning_gradcam import Archive, ConfigurationError
-from lightning_gradcam.drawing import lookup_table
+from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.report import Payload, page, write_report
 from lightning_gradcam.report.page import ASSETS, modules, script
 from tests.archive.test_archive import started

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from lightning_gradcam import Drawing
-from lightning_gradcam.drawing import lookup_table
-from lightning_gradcam.overlay import heat
+from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.overlay import heat
+from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.render.tiles import draw_tiles
 from lightning_gradcam.report import Payload, page
-from lightning_gradcam.slices import Slices
-from lightning_gradcam.tiles import draw_tiles
+from tests.render.test_tiles import KEY
 from tests.report.browser import Opened, Pixels, as_url, launched
 from tests.report.runs import garments, made
-from tests.sheets import probe_set, record
-from tests.test_tiles import KEY
+from tests.samples import probe_set, record
 
 Open = Callable[..., Opened]
 CANVAS = ".card:nth-of-type({card}) .cell.{kind} canvas"

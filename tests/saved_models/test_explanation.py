@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam import Archive, ConfigurationError, Drawing, ProbeError, ProbeSet, compute_cams
-from lightning_gradcam.explained import explain
-from lightning_gradcam.images import Preparation, prepare_for, probes_from
+from lightning_gradcam.saved_models.explanation import explain
+from lightning_gradcam.saved_models.images import Preparation, prepare_for, probes_from
 from tests.conftest import CLASSES, TinyModule, TinyNet
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")

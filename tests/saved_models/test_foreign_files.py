@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 from lightning_gradcam import ProbeSet, explain
-from lightning_gradcam.building import named_class, read_config
-from lightning_gradcam.checkpoint import load_checkpoint
 from lightning_gradcam.cli import main
 from lightning_gradcam.errors import ConfigurationError, RefusedError
-from lightning_gradcam.replaying import replay
-from lightning_gradcam.stored import stored_arguments
-from tests.commands.tiny import Module
+from lightning_gradcam.saved_models.construction import named_class, read_config
+from lightning_gradcam.saved_models.loader import load_checkpoint
+from lightning_gradcam.saved_models.replay import replay
+from lightning_gradcam.saved_models.stored import stored_arguments
+from tests.cli.tiny import Module
 
-MODEL = "tests.test_foreign_files:Open"
+MODEL = "tests.saved_models.test_foreign_files:Open"
 EVIL = """
 from pathlib import Path
 import lightning_gradcam, pytorch_lightning as pl

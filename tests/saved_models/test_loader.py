@@ -14,10 +14,10 @@ from pytorch_lightning.cli import LightningCLI
 from torch import Tensor, nn
 
 from lightning_gradcam import ConfigurationError
-from lightning_gradcam.building import find_class, read_config
-from lightning_gradcam.checkpoint import aligned, load_checkpoint
 from lightning_gradcam.errors import CheckpointFileError
-from lightning_gradcam.saved import place_of, read_checkpoint
+from lightning_gradcam.saved_models.construction import find_class, read_config
+from lightning_gradcam.saved_models.file import place_of, read_checkpoint
+from lightning_gradcam.saved_models.loader import aligned, load_checkpoint
 from tests.conftest import TinyModule, TinyNet, loaders, trainer
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam import Archive, ConfigurationError, GradCAMCallback, LightningGradCAMError, ProbeSet
+from lightning_gradcam.callbacks.feature_maps import FeatureMapCallback
+from lightning_gradcam.callbacks.filter_patterns import FilterPatternCallback
 from lightning_gradcam.errors import CheckpointFileError
-from lightning_gradcam.feature_callback import FeatureMapCallback
-from lightning_gradcam.pattern_callback import FilterPatternCallback
-from lightning_gradcam.replaying import find_checkpoints, replay, replay_all
+from lightning_gradcam.saved_models.replay import find_checkpoints, replay, replay_all
 from tests.conftest import CLASSES, TinyModule, loaders, tiny_data, trainer
 
 LAYERS = ["net.conv1", "net.relu2"]

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
-from lightning_gradcam.animation import MAX_BYTES, MOST_PROBES, Animation, _columns, animate
-from lightning_gradcam.drawing import lookup_table
 from lightning_gradcam.errors import DrawingError
-from lightning_gradcam.typeset import INK, RIGHT, WRONG
-from tests.sheets import NAN, Array, probe_set, record
+from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.text import INK, RIGHT, WRONG
+from lightning_gradcam.sheets.animation import MAX_BYTES, MOST_PROBES, Animation, _columns, animate
+from tests.samples import NAN, Array, probe_set, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
 NAMES = ("Coat", "Bag", "Boot")

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from lightning_gradcam import CamKey, Drawing, ProbeSet
-from lightning_gradcam.drawing import Format, Scale, lookup_table
-from lightning_gradcam.picture import Picture
-from lightning_gradcam.record import CamRecord
-from lightning_gradcam.render import _header, _slice_lines, _slice_names, sheet
-from lightning_gradcam.slices import SEAM, Slices
-from lightning_gradcam.typeset import RIGHT, WRONG
-from tests.sheets import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
+from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.render.drawing import Format, Scale, lookup_table
+from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.render.slices import SEAM, Slices
+from lightning_gradcam.render.text import RIGHT, WRONG
+from lightning_gradcam.sheets.cam_sheet import _header, _slice_lines, _slice_names, sheet
+from tests.samples import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
 
 # ---- layout
 

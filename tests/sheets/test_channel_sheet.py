@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from lightning_gradcam import ProbeSet
-from lightning_gradcam.channel_sheet import channel_sheet
-from lightning_gradcam.channels import ChannelRecord
-from lightning_gradcam.drawing import lookup_table
-from lightning_gradcam.grid import GridDrawing, normalised
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.grid import GridDrawing, normalised
+from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.sheets.channel_sheet import channel_sheet
 
 Array = npt.NDArray[Any]
 LEFT = 186  # where a grid begins

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lightning_gradcam import CamKey, Drawing
-from lightning_gradcam.film import Film, header
-from lightning_gradcam.outline import FOUND, KNOWN
-from tests.sheets import NAN, Array, probe_set, ramp, record
+from lightning_gradcam.render.boxes import FOUND, KNOWN
+from lightning_gradcam.sheets.film import Film, header
+from tests.samples import NAN, Array, probe_set, ramp, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
 BOXES = torch.tensor([[0.0, 0.0, 2.0, 1.0], [NAN] * 4])

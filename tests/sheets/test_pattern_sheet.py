@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lightning_gradcam import DrawingError
-from lightning_gradcam.channels import ChannelRecord
-from lightning_gradcam.pattern_sheet import PatternDrawing, cropped, deprocessed, in_colour, pattern_sheet
-from lightning_gradcam.typeset import WRONG
+from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.text import WRONG
+from lightning_gradcam.sheets.pattern_sheet import PatternDrawing, cropped, deprocessed, in_colour, pattern_sheet
 
 PLAIN = PatternDrawing()
 

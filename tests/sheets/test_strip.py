@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
-from lightning_gradcam.drawing import lookup_table
 from lightning_gradcam.errors import DrawingError
-from lightning_gradcam.film import FRAME, MARK, header, tile_shape
-from lightning_gradcam.strip import MOST_COLUMNS, film_strip, thinned
-from lightning_gradcam.typeset import INK, RIGHT, WRONG
-from tests.sheets import INF, LEFT, NAN, Array, probe_set, record
+from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.text import INK, RIGHT, WRONG
+from lightning_gradcam.sheets.film import FRAME, MARK, header, tile_shape
+from lightning_gradcam.sheets.strip import MOST_COLUMNS, film_strip, thinned
+from tests.samples import INF, LEFT, NAN, Array, probe_set, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
 GAP, CAPTION = 10, 34

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as theirs
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks.base import Entry
 from lightning_gradcam.sinks.checksum import crc32c
 from lightning_gradcam.sinks.tensorboard import TensorBoardSink

@@ -15,9 +15,9 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import HISTOGRAMS, EventAccumulator
 
 from lightning_gradcam import MemorySink, compute_cams
+from lightning_gradcam.record.gradients import EDGES, GradientSummary, summarised
 from lightning_gradcam.sinks import FileSink, Histograms, ScalarSink, TensorBoardSink, WandbSink
 from lightning_gradcam.sinks.histograms import histograms_of, pooled
-from lightning_gradcam.slopes import EDGES, GradientSummary, summarised
 from tests.conftest import TinyNet
 
 

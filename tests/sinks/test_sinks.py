@@ -19,8 +19,8 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
 from lightning_gradcam import MemorySink, Sink
-from lightning_gradcam.animation import Animation
-from lightning_gradcam.picture import Picture
+from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.sheets.animation import Animation
 from lightning_gradcam.sinks import (
     Entry,
     Evolution,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.faithfulness import (
+from lightning_gradcam.stats.faithfulness import (
     area_under,
     average_drop,
     average_increase,
@@ -19,7 +19,7 @@ from lightning_gradcam.faithfulness import (
     insertion_curve,
     road,
 )
-from lightning_gradcam.imputation import baseline_of
+from lightning_gradcam.stats.imputation import baseline_of
 from tests.conftest import TinyNet
 
 NAN = float("nan")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.imputation import baseline_of, impute
+from lightning_gradcam.stats.imputation import baseline_of, impute
 
 ONES = torch.ones(1, 1, 2, 2)
 

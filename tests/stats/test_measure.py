@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gradcam.cams import CamKey
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.localise import bounding_boxes, iou
+from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.stats import STATS, agreement, center, drift, inside, measure, rank_correlation, to_last
+from lightning_gradcam.stats.boxes import bounding_boxes, iou
 from lightning_gradcam.stats.measure import _PLACES
 
 ALWAYS = ["entropy", "half_area", "center_x", "center_y", "blank", "maximum"]

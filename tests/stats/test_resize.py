@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gradcam.drawing import Interpolation
-from lightning_gradcam.resize import resized
+from lightning_gradcam.render.drawing import Interpolation
+from lightning_gradcam.stats.resize import resized
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])

@@ -1,4 +1,4 @@
-// The colour tables of lightning_gradcam/drawing.py as 256 times red, green, blue in base64; a test compares them.
+// The colour tables of lightning_gradcam/render/drawing.py as 256 times red, green, blue in base64; a test compares them.
 
 export const COLOUR_MAPS = {
   turbo:

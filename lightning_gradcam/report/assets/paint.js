@@ -1,4 +1,4 @@
-// Pixels of one map on its picture, as lightning_gradcam/tiles.py colours them.
+// Pixels of one map on its picture, as lightning_gradcam/render/tiles.py colours them.
 import {colourTable} from './colour.js';
 import {resized} from './resize.js';
 

@@ -1,4 +1,4 @@
-// Maps at the picture's resolution, with the numbers of lightning_gradcam/resize.py: bilinear with corners not aligned;
+// Maps at the picture's resolution, with the numbers of lightning_gradcam/stats/resize.py: bilinear with corners not aligned;
 // where a map is finer than the picture, what falls on one pixel is averaged.
 
 const axes = new Map();
