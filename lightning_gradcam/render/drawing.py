@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from lightning_gradcam.errors import DrawingError, did_you_mean
+from lightning_gradcam.stats.resize import Interpolation
 
 Scale = Literal["image", "layer", "run", "minmax"]
 Column = Literal["input", "overlay", "heatmap", "guided"]
-Interpolation = Literal["bilinear", "nearest", "bicubic"]
 Format = Literal["auto", "png", "jpeg", "webp"]
 
 BUILT_IN = (

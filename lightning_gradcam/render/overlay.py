@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_gradcam.record.cam_record import FloatArray
-from lightning_gradcam.render.drawing import Drawing, Interpolation, lookup_table
+from lightning_gradcam.render.drawing import Drawing, lookup_table
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.slices import Slices
-from lightning_gradcam.stats.resize import resized
+from lightning_gradcam.stats.resize import Interpolation, resized
 
 
 @dataclass(frozen=True, eq=False)

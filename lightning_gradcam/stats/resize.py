@@ -7,13 +7,14 @@ cores and have to be left alone while a dataloader forks its workers.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_gradcam.record.cam_record import FloatArray
-from lightning_gradcam.render.drawing import Interpolation
+
+Interpolation = Literal["bilinear", "nearest", "bicubic"]
 
 # Of the cubic convolution kernel, as torch and OpenCV take it.
 _SHARPNESS = -0.75
