@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_gradcam.errors import ConfigurationError, ProbeError, printable
-from lightning_gradcam.guard.model import isolated, preserved
+from lightning_gradcam.guard.data import isolated
+from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.storage import Storage, join
 from lightning_gradcam.warn import warn
 

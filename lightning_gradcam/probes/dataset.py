@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_gradcam.errors import ProbeError, did_you_mean
-from lightning_gradcam.guard.model import isolated
+from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, inside, locate

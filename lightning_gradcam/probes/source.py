@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
-from lightning_gradcam.guard.model import isolated
+from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes
 from lightning_gradcam.probes.folder import read_folder
 from lightning_gradcam.probes.probe_set import ProbeSet

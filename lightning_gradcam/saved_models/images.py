@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.archive.manifest import MANIFEST
 from lightning_gradcam.errors import ConfigurationError, ProbeError
-from lightning_gradcam.guard.model import isolated, isolated_rng
+from lightning_gradcam.guard.data import isolated, isolated_rng
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.folder import read_folder, read_picture, scaling, upright

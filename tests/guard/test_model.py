@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from lightning_gradcam import ConfigurationError, compute_cams
-from lightning_gradcam.guard.model import isolated, isolated_rng, preserved
+from lightning_gradcam.guard.data import isolated, isolated_rng
+from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.guard.snapshot import held_by
 from tests.conftest import TinyNet
 
