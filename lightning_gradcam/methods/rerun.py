@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture, differentiate, main_tensor, require_gradients
-from lightning_gradcam.capture.input_form import InputForm
-from lightning_gradcam.capture.inputs import with_gradient
+from lightning_gradcam.capture.inputs import InputForm, with_gradient
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
 from lightning_gradcam.errors import MethodError

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam import MethodError, compute_cams
-from lightning_gradcam.capture.input_form import InputForm
+from lightning_gradcam.capture.inputs import InputForm
 
 METHODS = ["guided_backprop", "fullgrad", "guided_gradcam", "scorecam", "smoothgradcam++"]
 
