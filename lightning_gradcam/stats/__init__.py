@@ -5,8 +5,7 @@
 are measured beside the training.
 """
 
-from lightning_gradcam.stats.inside import inside, points_inside
-from lightning_gradcam.stats.masks import energy_inside, pointing_game, upsampled
+from lightning_gradcam.stats.masks import energy_inside, inside, pointing_game, points_inside, upsampled
 from lightning_gradcam.stats.measure import affordable, measure, to_last
 from lightning_gradcam.stats.numbers import (
     agreement,

@@ -1,4 +1,4 @@
-r"""Numbers from maps alone, without the model: whether a map points at what a mask marks.
+"""Numbers from maps alone, without the model: whether a map points at what a mask marks.
 
 Throughout, :math:`M` is a map ``[h, w]`` after its ReLU, resized bilinearly (corners not aligned) to the mask's
 ``[H, W]``, :math:`s` a pixel of it and :math:`B` the mask's pixels. A mask marks what should tell a class to a person;
@@ -8,15 +8,17 @@ the picture.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.stats.inside import inside, points_inside
-from lightning_gradcam.stats.numbers import Numbers
+from lightning_gradcam.stats.numbers import Maps, Numbers, check_maps
 from lightning_gradcam.targets.base import described
 
 
@@ -117,3 +119,127 @@ def _array(values: Tensor) -> Any:
 
 def _like(numbers: Numbers, maps: Tensor) -> Tensor:
     return torch.from_numpy(numbers).to(maps)
+
+
+Masks = npt.NDArray[np.bool_]
+
+
+def inside(maps: Maps, masks: Masks) -> Numbers:
+    """Share of a map's positive values inside its mask: :func:`~lightning_gradcam.stats.energy_inside`.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``, whose slices are summed.
+        masks: bool ``[N, H, W]``.
+
+    Returns:
+        ``[N]``, 0 to 1. NaN where the map, resized, has no positive value or is not finite, and where the mask is
+        empty.
+
+    Raises:
+        ConfigurationError: A shape or type is another one.
+
+    Example:
+        >>> inside(np.array([[[3.0, 1.0], [0.0, -5.0]]]), np.array([[[True, False], [False, False]]])).tolist()
+        [0.75]
+    """
+    _check(maps, masks)
+    found = np.full(len(maps), np.nan)
+    for row, values in _shown(maps, masks):
+        # Resizing is linear: the sum is resized, and not each slice.
+        energy = resized(values.sum(axis=0), masks.shape[1:])
+        total = energy.sum()
+        if total > 0:
+            # Terms in the same order as in the total: rounding can't bring the share above 1, nor all of it below.
+            energy *= masks[row]
+            found[row] = energy.sum() / total
+    return found
+
+
+def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
+    """Whether a map's maximum lies inside its mask: :func:`~lightning_gradcam.stats.pointing_game`.
+
+    Args:
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``; the largest value of all slices counts.
+        masks: bool ``[N, H, W]``.
+        tolerance: How many pixels of the mask's picture the maximum may lie beside the mask.
+
+    Returns:
+        ``[N]``: 1 for a hit, 0 for a miss, as is a map without a positive value. NaN where the map is not finite, and
+        where the mask is empty. Of several equal maxima the first in reading order counts.
+
+    Raises:
+        ConfigurationError: A shape or type is another one, or the tolerance is negative.
+
+    Example:
+        >>> masks = np.array([[[True, False]]]).repeat(2, axis=0)
+        >>> points_inside(np.array([[[3.0, 1.0]], [[1.0, 3.0]]]), masks).tolist()
+        [1.0, 0.0]
+    """
+    if not tolerance >= 0:
+        raise ConfigurationError(f"tolerance: got {tolerance!r}; give a distance in pixels, 0 or more")
+    _check(maps, masks)
+    found = np.full(len(maps), np.nan)
+    for row, values in _shown(maps, masks):
+        top = resized(values, masks.shape[1:]).max(axis=0)
+        down, across = np.unravel_index(top.argmax(), top.shape)
+        hit = bool(masks[row][down, across])
+        if not hit and tolerance > 0:
+            rows, columns = np.nonzero(masks[row])
+            hit = np.sqrt(((rows - down) ** 2 + (columns - across) ** 2).min()) <= tolerance
+        found[row] = top[down, across] > 0 and hit
+    return found
+
+
+def resized(values: Numbers, size: tuple[int, ...]) -> Numbers:
+    """Resizes bilinearly, corners not aligned, with the numbers of ``torch.nn.functional.interpolate``.
+
+    Unlike :func:`lightning_gradcam.stats.resize.resized`, nothing is averaged where a map is finer than the picture,
+    and places that are equal by hand are equal: of several maxima the first can be told.
+
+    Args:
+        values: ``[..., h, w]``.
+        size: ``(H, W)``.
+
+    Returns:
+        ``[..., H, W]``.
+    """
+    below, above, near, far = _taps(values.shape[-2], size[0])
+    rows = values[..., below, :] * near[:, None] + values[..., above, :] * far[:, None]
+    below, above, near, far = _taps(values.shape[-1], size[1])
+    found = np.asarray(rows[..., below])
+    found *= near
+    beside = rows[..., above]
+    beside *= far
+    found += beside
+    return found
+
+
+def _taps(source: int, target: int) -> tuple[Any, Any, Numbers, Numbers]:
+    """Returns between which of the source's places each of the target's lies, and their weights."""
+    # In whole numbers: the centre of pixel i lies at (i + 1/2) * source / target - 1/2.
+    below, rest = np.divmod(np.maximum((2 * np.arange(target) + 1) * source - target, 0), 2 * target)
+    # The smaller weight is what the larger leaves of 1, exactly: mirrored places get mirrored weights.
+    larger = np.maximum(rest, 2 * target - rest) / (2 * target)
+    swapped = rest > target
+    near, far = np.where(swapped, 1 - larger, larger), np.where(swapped, larger, 1 - larger)
+    return below, np.minimum(below + 1, source - 1), near, far
+
+
+def _check(maps: Maps, masks: Masks) -> None:
+    check_maps(maps)
+    if not isinstance(masks, np.ndarray) or masks.ndim != 3 or masks.dtype != np.bool_ or 0 in masks.shape[1:]:
+        came = f"{list(masks.shape)} of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
+        raise ConfigurationError(f"masks: got {came}; give a bool array [N, H, W], such as mask > 0.5")
+    if len(maps) != len(masks):
+        raise ConfigurationError(f"masks: got {len(masks)} for {len(maps)} maps; give one mask for each map")
+
+
+def _shown(maps: Maps, masks: Masks) -> Iterator[tuple[int, Numbers]]:
+    """Yields the places of probes that have a mask and a finite map, and the map's shares of its maximum ``[d, h, w]``.
+
+    One at a time, so that large pictures of many probes take the memory of one.
+    """
+    for row, signed in enumerate(maps):
+        if masks[row].any() and np.isfinite(signed).all():
+            values = np.maximum(signed, 0).astype(np.float64).reshape(-1, *maps.shape[-2:])
+            yield row, values / (values.max() or 1)

@@ -12,7 +12,7 @@ from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.stats.boxes import bounding_boxes, iou
-from lightning_gradcam.stats.inside import Masks, inside, points_inside
+from lightning_gradcam.stats.masks import Masks, inside, points_inside
 from lightning_gradcam.stats.numbers import (
     agreement,
     blank,

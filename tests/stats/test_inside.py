@@ -10,7 +10,7 @@ import torch
 
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.stats import energy_inside, inside, pointing_game, points_inside
-from lightning_gradcam.stats.inside import resized
+from lightning_gradcam.stats.masks import resized
 
 
 def mask(*rows: str) -> Any:
