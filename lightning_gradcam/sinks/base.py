@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sheets.animation import Animation
@@ -218,3 +221,33 @@ def _part(part: str, unfit: re.Pattern[str]) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def ready(content: bytes) -> Image.Image:
+    """Returns an image whose ``save`` writes this very file, whatever format it is asked for.
+
+    Nothing is decoded before somebody wants pixels.
+
+    Args:
+        content: Of a picture's file.
+
+    Example:
+        >>> from lightning_gradcam.render.picture import Picture
+        >>> import numpy as np
+        >>> content, written = Picture(np.zeros((8, 8, 3), np.uint8)).encoded("png"), io.BytesIO()
+        >>> ready(content).save(written, format="PNG")
+        >>> written.getvalue() == content
+        True
+    """
+
+    def save(to: str | os.PathLike[str] | IO[bytes], *_: Any, **__: Any) -> None:
+        if isinstance(to, (str, os.PathLike)):
+            with open(to, "wb") as file:
+                file.write(content)
+        else:
+            to.write(content)
+
+    image: Any = Image.open(io.BytesIO(content))
+    image.save = save
+    made: Image.Image = image
+    return made

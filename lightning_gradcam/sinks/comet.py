@@ -10,8 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from lightning_gradcam.sinks.base import Entry, Evolution, Histogram, Histograms, Numbers, Sink, fitting
-from lightning_gradcam.sinks.ready import ready
+from lightning_gradcam.sinks.base import Entry, Evolution, Histogram, Histograms, Numbers, Sink, fitting, ready
 
 # Comet cuts longer names of numbers, with the logger's prefix, so that two could become one.
 _UNFIT, _LONGEST = re.compile(r"[^ -~\w]"), 100

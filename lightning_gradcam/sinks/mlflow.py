@@ -7,8 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink, fitting
-from lightning_gradcam.sinks.ready import ready
+from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink, fitting, ready
 
 # Of metrics 250 signs; a picture's file is named after its key, step, time and a UUID, in 255 bytes together.
 _UNFIT, _LONGEST = re.compile(r"[^A-Za-z0-9_. -]"), 150

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_gradcam.render.picture import Picture
-from lightning_gradcam.sinks.base import fitting
-from lightning_gradcam.sinks.ready import ready
+from lightning_gradcam.sinks.base import fitting, ready
 
 UNFIT = re.compile(r"[^A-Za-z0-9_. -]")
 
