@@ -43,7 +43,7 @@ def is_ours(name: str) -> bool:
     return _REMAINS.fullmatch(name) is not None
 
 
-def packed(record: CamRecord) -> bytes:
+def packed_cams(record: CamRecord) -> bytes:
     """Returns the record as the bytes of a step file; maps lose all but 11 bits of their own largest magnitude."""
     names = ("epoch", "step", "stage", "score", "probe_ids")
     meta: dict[str, Any] = {name: getattr(record, name) for name in names}
@@ -76,8 +76,8 @@ def packed(record: CamRecord) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(source: bytes | BinaryIO, keys: Collection[CamKey] | None = None) -> CamRecord:
-    """Reads what :func:`packed` gave; broken bytes raise whatever they make zip, NumPy and JSON raise.
+def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = None) -> CamRecord:
+    """Reads what :func:`packed_cams` gave; broken bytes raise whatever they make zip, NumPy and JSON raise.
 
     Args:
         source: The file's bytes, or the open file, of which only the parts that are needed are read.

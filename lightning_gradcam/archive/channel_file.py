@@ -16,7 +16,7 @@ from lightning_gradcam.record.channel_record import ChannelKind, ChannelRecord
 SCHEMA = 1
 
 
-def packed(record: ChannelRecord) -> bytes:
+def packed_channels(record: ChannelRecord) -> bytes:
     """Returns the record as the bytes of a step file.
 
     Each map, and each colour channel of a pattern, loses all but 11 bits of its own largest magnitude.
@@ -38,8 +38,8 @@ def packed(record: ChannelRecord) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(source: bytes | BinaryIO, only: str | None = None) -> ChannelRecord:
-    """Reads what :func:`packed` gave; broken bytes raise whatever they make zip, NumPy and JSON raise.
+def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> ChannelRecord:
+    """Reads what :func:`packed_channels` gave; broken bytes raise whatever they make zip, NumPy and JSON raise.
 
     Args:
         source: The file's bytes, or the open file, of which only the parts that are needed are read.

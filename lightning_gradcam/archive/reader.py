@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from lightning_gradcam.archive import channel_file
-from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked, unpacked_maps
+from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked_cams, unpacked_maps
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
 from lightning_gradcam.errors import ArchiveError, did_you_mean
 from lightning_gradcam.methods import MODEL
@@ -260,7 +260,7 @@ class Archive:
         """
         self._check_cams()
         chosen = None if keys is None else [self._key(*key) for key in keys]
-        return self._unpacked(self._file(index), lambda opened: unpacked(opened, chosen))
+        return self._unpacked(self._file(index), lambda opened: unpacked_cams(opened, chosen))
 
     def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], int]:
         """Returns what a run has to know of its earlier steps to go on.
@@ -342,7 +342,7 @@ class Archive:
                 f"archive: {self.path!r} holds CAMs and no channels; ask it for maps(layer), or open the folder of a"
                 " FeatureMapCallback or FilterPatternCallback"
             )
-        return self._unpacked(file, lambda opened: channel_file.unpacked(opened, layer))
+        return self._unpacked(file, lambda opened: channel_file.unpacked_channels(opened, layer))
 
     def _unpacked(self, file: str, read: Callable[[BinaryIO], R]) -> R:
         try:

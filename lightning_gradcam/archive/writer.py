@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from lightning_gradcam.archive import channel_file
-from lightning_gradcam.archive.cam_file import is_ours, packed, step_file_name
+from lightning_gradcam.archive.cam_file import is_ours, packed_cams, step_file_name
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
 from lightning_gradcam.archive.reader import Archive
 from lightning_gradcam.errors import ArchiveError
@@ -201,7 +201,7 @@ class ArchiveWriter(Archive):
         if self._written is None:
             self._written = Counter((step, epoch) for step, epoch, _, _ in self._files())
         place = record.step, record.epoch
-        content = channel_file.packed(record) if isinstance(record, ChannelRecord) else packed(record)
+        content = channel_file.packed_channels(record) if isinstance(record, ChannelRecord) else packed_cams(record)
         self._storage.write(f"{STEPS}/{step_file_name(*place, self._written[place])}", content)
         self._written[place] += 1
 

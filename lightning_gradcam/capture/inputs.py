@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from lightning_gradcam.capture.layout import picture_size
+from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.errors import ConfigurationError, MethodError
 
 Forward = Callable[[Any], Any]
@@ -249,7 +249,7 @@ class InputForm:
         Raises:
             MethodError: The input is no picture, or of whole numbers where a gradient is needed.
         """
-        if picture_size(self.own) is None:
+        if input_size(self.own) is None:
             raise MethodError(
                 f"methods: a map of the input needs a picture [N, C, H, W], and the model's input is"
                 f" {list(self.own.shape)}; use gradcam, hirescam or layercam, or name another input with picture="
@@ -262,5 +262,5 @@ class InputForm:
 
     @property
     def _is_channels_last(self) -> bool:
-        size = picture_size(self.own)
+        size = input_size(self.own)
         return size is not None and size != tuple(self.own.shape[2:])

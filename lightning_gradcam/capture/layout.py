@@ -93,7 +93,7 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
     return named
 
 
-def picture_size(inputs: Tensor | None) -> tuple[int, ...] | None:
+def input_size(inputs: Tensor | None) -> tuple[int, ...] | None:
     """Returns the spatial shape of a model's input: ``(H, W)``, ``(T, H, W)``, or ``None`` where it is no picture."""
     if inputs is None or not 3 <= inputs.dim() <= 5:
         return None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lightning_gradcam.callbacks.host import Host
     from lightning_gradcam.capture.inputs import Inputs
-    from lightning_gradcam.compute.layer_listing import Listing, Row
+    from lightning_gradcam.compute.layer_listing import LayerListing, LayerRow
 
 _WIDEST = 120
 _EPILOG = f"""\
@@ -99,13 +99,13 @@ def _run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _of_config(chosen: argparse.Namespace) -> Listing:
+def _of_config(chosen: argparse.Namespace) -> LayerListing:
     from lightning_gradcam.capture.inputs import Inputs
     from lightning_gradcam.cli.config import at_start
     from lightning_gradcam.compute.layer_listing import list_layers
     from lightning_gradcam.probes.dataset import draw_probes, input_of
 
-    def look(host: Host, options: Mapping[str, Any]) -> Listing:
+    def look(host: Host, options: Mapping[str, Any]) -> LayerListing:
         loader, key = host.probe_loader(), options.get("input_key")
         drawn = draw_probes(
             loader.dataset, min(2, len(loader.dataset)), input_key=key, collate_fn=getattr(loader, "collate_fn", None)
@@ -117,7 +117,7 @@ def _of_config(chosen: argparse.Namespace) -> Listing:
     return at_start(config_arguments(chosen), look)
 
 
-def _of_model(chosen: argparse.Namespace) -> Listing:
+def _of_model(chosen: argparse.Namespace) -> LayerListing:
     from lightning_gradcam.capture.inputs import caller
     from lightning_gradcam.compute.layer_listing import list_layers
     from lightning_gradcam.guard.model import preserved, uninitialized
@@ -210,13 +210,13 @@ def arguments(pairs: Sequence[str]) -> dict[str, Any]:
         raise ConfigurationError(f"model-args: a value is no YAML ({error!s:.200}); put text into quotes") from error
 
 
-def _as_json(listing: Listing) -> str:
+def _as_json(listing: LayerListing) -> str:
     values = asdict(listing)
     values["layers"] = [{**row, "spatial": row["grid"] is not None} for row in values.pop("rows")]
     return json.dumps(values, indent=1)
 
 
-def _table(listing: Listing, *, only_spatial: bool) -> str:
+def _table(listing: LayerListing, *, only_spatial: bool) -> str:
     width = max(80, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
     shown = [row for row in listing.rows if row.grid is not None or not only_spatial]
     shape = ", ".join(map(str, listing.inputs))
@@ -229,7 +229,7 @@ def _table(listing: Listing, *, only_spatial: bool) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: Row, auto: str | None) -> tuple[str, ...]:
+def _cells(row: LayerRow, auto: str | None) -> tuple[str, ...]:
     output = row.output if isinstance(row.output, str) else f"[{', '.join(map(str, row.output))}]"
     found = f"no: {row.why}"
     if row.grid is not None:

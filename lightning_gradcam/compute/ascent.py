@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.layout import picture_size
+from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.errors import ConfigurationError, did_you_mean
 
 Parametrisation = Literal["pixels", "fourier"]
@@ -163,7 +163,7 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
         ((2, 3), (1, 2), (1, 2))
     """
     batch = (1, *shape)
-    size = picture_size(torch.empty(batch, device="meta"))
+    size = input_size(torch.empty(batch, device="meta"))
     if size is None:
         raise ConfigurationError(
             f"shape: got {tuple(shape)}; give that of one picture, without the batch's axis, such as (3, 224, 224)"

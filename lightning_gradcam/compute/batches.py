@@ -58,7 +58,7 @@ class Request:
     gradients: bool = False
 
 
-def explain(
+def explain_in_parts(
     model: nn.Module, layers: LayerSpec, load: Callable[[int, int], Inputs], given: Given, asked: Request
 ) -> Cams:
     """Explains samples part by part; the model is in evaluation mode, and guarded by the caller.

@@ -13,7 +13,7 @@ from lightning_gradcam.capture.inputs import Forward, Inputs, caller, check_outp
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
-from lightning_gradcam.compute.batches import Request, explain
+from lightning_gradcam.compute.batches import Request, explain_in_parts
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
@@ -118,7 +118,7 @@ def compute_cams(
         whole = Inputs(inputs, picture)
         given = Given(whole.samples, _tensor("labels", labels), _tensor("masks", masks), kind)
         try:
-            found = explain(model, layers, whole.part, given, asked)
+            found = explain_in_parts(model, layers, whole.part, given, asked)
             return replace(found, inputs=whole.picture.detach(), score=kind)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             shape = list(whole.picture.shape)

@@ -18,15 +18,15 @@ from lightning_gradcam.capture.activations import Captured, capture, require_gra
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import has_square_strides
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, picture_size
+from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.methods.rerun import Rerun
-from lightning_gradcam.methods.variants import Model, full_precision
+from lightning_gradcam.methods.variants import RerunModel, full_precision
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import GradientSummary, summarised
-from lightning_gradcam.targets import Explained, Given, Target, class_probabilities, probability_of
+from lightning_gradcam.targets import Given, Scored, Target, class_probabilities, probability_of
 
 _LIKELIEST = 5
 
@@ -42,7 +42,7 @@ class Shared:
     activations: Mapping[str, Tensor]
     calls: Mapping[str, int]
     layouts: Mapping[str, Layout]
-    explained: Mapping[str, Explained]
+    explained: Mapping[str, Scored]
     maps: Mapping[CamKey, Tensor]
     output: Any
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]]
@@ -95,7 +95,7 @@ class Explanation:
             self.model,
             lambda: self.run(inputs.fresh()),
             samples=inputs.samples,
-            picture=picture_size(inputs.picture),
+            picture=input_size(inputs.picture),
             given=self.given_layouts,
         )
         return survey, inputs, given
@@ -162,7 +162,7 @@ class Explanation:
         if check:
             self._check_dependence(first)
         found = dict(first.maps)
-        again = Model(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
+        again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
         for name, method in self.methods.items():
             if method.needs == "model":
                 self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)
@@ -258,7 +258,7 @@ class Explanation:
             name,
             activation.shape,
             samples=self.inputs.samples,
-            picture=picture_size(self.inputs.picture),
+            picture=input_size(self.inputs.picture),
             given=self.given_layouts.get(name, self.given_layouts.get("")),
             square=activation.dim() == 3 and has_square_strides(self.model),
         )
@@ -274,7 +274,7 @@ class Explanation:
         self,
         captured: Captured,
         layouts: Mapping[str, Layout],
-        explained: Mapping[str, Explained],
+        explained: Mapping[str, Scored],
         *,
         strict: bool,
     ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]]] | None:

@@ -16,7 +16,7 @@ from lightning_gradcam.capture.activations import main_tensor
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import AUTO, named_layers, no_hooks, resolve_layers
-from lightning_gradcam.capture.layout import Layout, picture_size
+from lightning_gradcam.capture.layout import Layout, input_size
 from lightning_gradcam.cli.shared import counting
 from lightning_gradcam.compute.batches import eager
 from lightning_gradcam.errors import ConfigurationError, LayerError
@@ -26,7 +26,7 @@ _AT_ONCE = 48
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One layer.
 
     Attributes:
@@ -52,7 +52,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Listing:
+class LayerListing:
     """A model's layers.
 
     Attributes:
@@ -67,14 +67,14 @@ class Listing:
     model: str
     inputs: tuple[int, ...]
     parameters: int
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     auto: str | None
     why: str | None
 
 
 def list_layers(
     model: nn.Module, inputs: Inputs, run: Callable[[Any], Any], *, progress: bool | None = False
-) -> Listing:
+) -> LayerListing:
     """Lists every layer of a model.
 
     Args:
@@ -101,7 +101,7 @@ def list_layers(
                 f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
             ) from error
         bar.update()
-        survey = Survey(model, forward, samples=few.samples, picture=picture_size(few.picture), given={})
+        survey = Survey(model, forward, samples=few.samples, picture=input_size(few.picture), given={})
         spatial = survey.spatial()
         bar.update()
         auto, why = _auto(model, survey)
@@ -112,7 +112,9 @@ def list_layers(
             alive.update(survey.alive(mixed, names[start : start + _AT_ONCE]))
             bar.update()
     rows = [_row(name, layer, seen[id(layer)], few.samples, survey, spatial, alive) for name, layer in layers.items()]
-    return Listing(type(model).__name__, tuple(few.picture.shape[1:]), parameters_of(model), tuple(rows), auto, why)
+    return LayerListing(
+        type(model).__name__, tuple(few.picture.shape[1:]), parameters_of(model), tuple(rows), auto, why
+    )
 
 
 def parameters_of(module: nn.Module) -> int:
@@ -154,14 +156,14 @@ def _row(
     survey: Survey,
     spatial: Mapping[str, Layout],
     alive: set[str],
-) -> Row:
+) -> LayerRow:
     last = outputs[-1] if outputs else ""
     layout = spatial.get(name) if name in alive else None
     output: tuple[int | str, ...] | str = last
     if isinstance(last, tuple):
         place = spatial[name].axes.index("N") if name in spatial else 0
         output = tuple("N" if at == place and size == samples else size for at, size in enumerate(last))
-    return Row(
+    return LayerRow(
         name,
         type(layer).__name__,
         output,

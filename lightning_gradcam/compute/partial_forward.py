@@ -14,7 +14,7 @@ from lightning_gradcam.capture.activations import capture, differentiate, main_t
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import LayerSpec, has_square_strides, named_layers, resolve_layers
-from lightning_gradcam.capture.layout import Layout, find_layout, parse_layouts, picture_size
+from lightning_gradcam.capture.layout import Layout, find_layout, input_size, parse_layouts
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean
 from lightning_gradcam.methods.variants import full_precision
@@ -123,7 +123,7 @@ def find_routes(
     if unknown := [name for name in given if name and name not in available]:
         raise LayerError(f"layout: layer {unknown[0]!r} not found{did_you_mean(unknown[0], available)}")
     shape = tuple(like.shape[1:])
-    size = picture_size(torch.empty((1, *shape), device="meta"))
+    size = input_size(torch.empty((1, *shape), device="meta"))
     pictures = ascent.start((0, 1), shape, torch.float64).to(like)
 
     def survey() -> Survey:

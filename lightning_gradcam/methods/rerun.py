@@ -15,8 +15,8 @@ from lightning_gradcam.capture.inputs import InputForm, with_gradient
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
 from lightning_gradcam.errors import MethodError
-from lightning_gradcam.methods.variants import Model, full_precision
-from lightning_gradcam.targets import Explained, class_scores
+from lightning_gradcam.methods.variants import RerunModel, full_precision
+from lightning_gradcam.targets import Scored, class_scores
 
 ScoreOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,7 +37,7 @@ class Rerun:
 
     def __init__(
         self,
-        model: Model,
+        model: RerunModel,
         layer: str = "model",
         module: nn.Module | None = None,
         activation: Tensor | None = None,
@@ -273,7 +273,7 @@ class Rerun:
         assert self._layout is not None
         return full_precision(self._layout.feature_map(values))
 
-    def _of_classes(self, output: Any, explained: Explained) -> tuple[Tensor, Tensor]:
+    def _of_classes(self, output: Any, explained: Scored) -> tuple[Tensor, Tensor]:
         if not explained.of_classes:
             raise MethodError(
                 "methods: this method compares a class with others, and a target is none, or more than one (a contrast,"

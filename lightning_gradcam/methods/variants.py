@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.layers import mixing_layers, named_layers
 from lightning_gradcam.capture.memory import is_out_of_memory
-from lightning_gradcam.targets import Explained
+from lightning_gradcam.targets import Scored
 
 # Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
 _BATCH = 32
@@ -24,7 +24,7 @@ Variant = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class RerunModel:
     """What is run again: the model, how it is called, with what, and the choices that every target has made.
 
     Attributes:
@@ -41,7 +41,7 @@ class Model:
     module: nn.Module
     run: Forward
     inputs: Inputs
-    explained: Mapping[str, Explained]
+    explained: Mapping[str, Scored]
     whole_graph: bool = False
     halve: bool = True
 

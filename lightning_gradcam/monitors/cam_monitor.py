@@ -13,7 +13,7 @@ from lightning_gradcam.archive import Manifest
 from lightning_gradcam.capture.inputs import Forward, Inputs, pick_output
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
-from lightning_gradcam.compute.batches import Request, explain
+from lightning_gradcam.compute.batches import Request, explain_in_parts
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.monitors.base import Study
 from lightning_gradcam.probes import ProbeSet
@@ -94,7 +94,7 @@ class Plan(Study):
             gradients=self.gradients,
         )
         given = Given(len(probes), probes.labels, probes.masks, self.score)
-        return explain(model, self.layers, load, given, asked)
+        return explain_in_parts(model, self.layers, load, given, asked)
 
     @cached_property
     def _resolved(self) -> tuple[Any, Any, Any]:

@@ -15,7 +15,7 @@ from lightning_gradcam.errors import ProbeError, did_you_mean
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.probe_set import ProbeSet
-from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, inside, locate
+from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, locate, nested_datasets
 
 Key = str | int
 _INPUT_KEYS = ("image", "images", "pixel_values", "input", "inputs", "x", "img", "data")
@@ -132,7 +132,7 @@ def drawn_from(
     if labels is not None and not _are_classes(labels):
         labels = None
     display, how = to_pixels(inputs.detach().cpu(), shown_normalization(dataset, mean, std))
-    note = next((owner.probe_note for owner in inside(dataset) if hasattr(owner, "probe_note")), "")
+    note = next((owner.probe_note for owner in nested_datasets(dataset) if hasattr(owner, "probe_note")), "")
     return Drawn(
         ProbeSet(
             inputs.clone(),
@@ -188,7 +188,9 @@ def shown_normalization(
     dataset: Any, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
 ) -> Normalization | None:
     """Returns what to undo for display: a ``Normalize`` in the data set's transform, else the user's numbers."""
-    transforms = [getattr(owner, name, None) for owner in inside(dataset) for name in ("transform", "transforms")]
+    transforms = [
+        getattr(owner, name, None) for owner in nested_datasets(dataset) for name in ("transform", "transforms")
+    ]
     return choose([find_normalization(transform) for transform in transforms], normalization(mean, std))
 
 

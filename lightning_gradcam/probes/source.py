@@ -17,7 +17,7 @@ from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes
 from lightning_gradcam.probes.folder import read_folder
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.streaming import Passing
-from lightning_gradcam.probes.wrapped import find_class_names, inside
+from lightning_gradcam.probes.wrapped import find_class_names, nested_datasets
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     except ProbeError:
         loader = None
     dataset = getattr(loader, "dataset", None)
-    transform = next((o.transform for o in inside(dataset) if callable(getattr(o, "transform", None))), None)
+    transform = next((o.transform for o in nested_datasets(dataset) if callable(getattr(o, "transform", None))), None)
     grey = transform is not None and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
     with isolated(dataset, transform):
         probes = read_folder(

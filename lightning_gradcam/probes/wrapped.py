@@ -19,7 +19,7 @@ def has_indices(dataset: Any) -> bool:
 
 def find_class_names(dataset: Any) -> tuple[str, ...] | None:
     """Returns the names that the data set (or one inside it) gives its classes, as ``classes`` or ``class_names``."""
-    for owner in inside(dataset):
+    for owner in nested_datasets(dataset):
         for name in ("classes", "class_names"):
             value = getattr(owner, name, None)
             if isinstance(value, (list, tuple)) and value and all(isinstance(entry, str) for entry in value):
@@ -49,14 +49,14 @@ def find_labels(dataset: Any) -> npt.NDArray[np.int64] | None:
     return find_labels(wrapped) if wrapped is not None and len(wrapped) == len(dataset) else None
 
 
-def inside(dataset: Any) -> Iterator[Any]:
+def nested_datasets(dataset: Any) -> Iterator[Any]:
     """Yields the data set and those it wraps, from the outside in."""
     yield dataset
     if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
-            yield from inside(part)
+            yield from nested_datasets(part)
     elif (wrapped := _wrapped(dataset)) is not None:
-        yield from inside(wrapped)
+        yield from nested_datasets(wrapped)
 
 
 def _wrapped(dataset: Any) -> Any:

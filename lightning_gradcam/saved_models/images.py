@@ -21,7 +21,7 @@ from lightning_gradcam.guard.data import isolated, isolated_rng
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.folder import read_folder, read_picture, scaling, upright
-from lightning_gradcam.probes.wrapped import find_class_names, inside
+from lightning_gradcam.probes.wrapped import find_class_names, nested_datasets
 
 _ATTRIBUTES = ("val_transform", "test_transform", "eval_transform", "predict_transform", "transform")
 _LOADERS = (("validate", "val_dataloader"), ("test", "test_dataloader"), ("fit", "val_dataloader"))
@@ -278,7 +278,7 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
         loaded = loaded[0] if isinstance(loaded, (list, tuple)) and loaded else loaded
         dataset = getattr(loaded, "dataset", None)
         if dataset is not None:
-            own = next((o.transform for o in inside(dataset) if callable(getattr(o, "transform", None))), None)
+            own = next((o.transform for o in nested_datasets(dataset) if callable(getattr(o, "transform", None))), None)
             why = f"nor has its {type(dataset).__name__}"
             return own or _attribute(datamodule), find_class_names(dataset) or find_class_names(datamodule), why
     return _attribute(datamodule), find_class_names(datamodule), why

@@ -146,7 +146,7 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
     found = np.full(len(maps), np.nan)
     for row, values in _shown(maps, masks):
         # Resizing is linear: the sum is resized, and not each slice.
-        energy = resized(values.sum(axis=0), masks.shape[1:])
+        energy = interpolated(values.sum(axis=0), masks.shape[1:])
         total = energy.sum()
         if total > 0:
             # Terms in the same order as in the total: rounding can't bring the share above 1, nor all of it below.
@@ -180,7 +180,7 @@ def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
     _check(maps, masks)
     found = np.full(len(maps), np.nan)
     for row, values in _shown(maps, masks):
-        top = resized(values, masks.shape[1:]).max(axis=0)
+        top = interpolated(values, masks.shape[1:]).max(axis=0)
         down, across = np.unravel_index(top.argmax(), top.shape)
         hit = bool(masks[row][down, across])
         if not hit and tolerance > 0:
@@ -190,7 +190,7 @@ def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
     return found
 
 
-def resized(values: Numbers, size: tuple[int, ...]) -> Numbers:
+def interpolated(values: Numbers, size: tuple[int, ...]) -> Numbers:
     """Resizes bilinearly, corners not aligned, with the numbers of ``torch.nn.functional.interpolate``.
 
     Unlike :func:`lightning_gradcam.stats.resize.resized`, nothing is averaged where a map is finer than the picture,

@@ -1,8 +1,8 @@
 """From a model's output to the scores that are explained."""
 
 from lightning_gradcam.targets.base import (
-    Explained,
     Given,
+    Scored,
     ScoreKind,
     check_score,
     class_probabilities,
@@ -12,9 +12,9 @@ from lightning_gradcam.targets.base import (
 from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
 
 __all__ = [
-    "Explained",
     "Given",
     "ScoreKind",
+    "Scored",
     "Target",
     "TargetSpec",
     "check_score",

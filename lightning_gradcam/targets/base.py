@@ -80,7 +80,7 @@ class Given:
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class Scored:
     """What a target makes of one output.
 
     Attributes:
@@ -110,7 +110,7 @@ class Selector(Protocol):
     is_particular: bool
     """Whether it may look at a part of the output alone, whatever the weights."""
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Chooses, and computes the scores; ``name`` is what errors call the target."""
         ...
 

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.targets.base import (
-    Explained,
     Given,
+    Scored,
     TargetCallable,
     check_samples,
     class_scores,
@@ -34,7 +34,7 @@ class Class:
     has_classes = True
     is_particular = False
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the score of that class; of several true labels, the sum of their scores."""
         check_samples(output, given.samples)
         values = class_scores(output, given.score)
@@ -54,7 +54,7 @@ class Named:
     has_classes = True
     is_particular = False
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Refuses: without names there is no class of this one."""
         raise TargetError(
             f"targets: class {self.name!r} is given by its name, but no names are known here; give class_names=, or the"
@@ -78,7 +78,7 @@ class Contrast:
     has_classes = True
     is_particular = False
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the difference; the explained class is the first."""
         check_samples(output, given.samples)
         values = class_scores(output, given.score)
@@ -96,7 +96,7 @@ class Output:
     has_classes = False
     is_particular = True
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains that number."""
 
         def again(values: Any, _copies: int) -> Tensor:
@@ -115,7 +115,7 @@ class Output:
 
         check_samples(output, given.samples)
         scores = again(output, 1)
-        return Explained(scores, torch.full((len(scores),), -1, device=scores.device), again)
+        return Scored(scores, torch.full((len(scores),), -1, device=scores.device), again)
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ class Called:
     has_classes = True
     is_particular = True
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains its scores, which have to be ``[N]``."""
         scores = self._scores(output, given.samples, name)
         attached = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output))
-        return Explained(
+        return Scored(
             scores,
             torch.full((len(scores),), -1, device=scores.device),
             lambda values, _copies: self._scores(values, given.samples, name),
@@ -166,7 +166,7 @@ class Similar:
     has_classes = False
     is_particular = False
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains what makes each picture similar to the reference, whose embedding is held."""
         check_samples(output, given.samples)
         if self.reference >= given.all:
@@ -183,17 +183,17 @@ class Similar:
             return cosine_similarity(_embedding(other, name), anchor[None], dim=1)
 
         scores = again(output, 1)
-        return Explained(scores, torch.full((len(scores),), -1, device=scores.device), again)
+        return Scored(scores, torch.full((len(scores),), -1, device=scores.device), again)
 
 
-def _scored(output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor]) -> Explained:
+def _scored(output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor]) -> Scored:
     def again(values: Any, copies: int) -> Tensor:
         return select(class_scores(values, given.score), copies)
 
-    return Explained(again(output, 1), classes, again)
+    return Scored(again(output, 1), classes, again)
 
 
-def _several(output: Any, given: Given) -> Explained:
+def _several(output: Any, given: Given) -> Scored:
     values, labels = class_scores(output, given.score), given.labels
     assert labels is not None
     if labels.shape != values.shape:

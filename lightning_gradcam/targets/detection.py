@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import TargetError
-from lightning_gradcam.targets.base import Explained, Given, described
+from lightning_gradcam.targets.base import Given, Scored, described
 
 _SAME_OBJECT = 0.5
 
@@ -35,7 +35,7 @@ class Detect:
     has_classes = False
     is_particular = False
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the matched boxes' scores; a picture without a match has the score 0."""
         found = self._checked(output, given.samples, name)
         boxes = None if self.boxes is None else given.own(self.boxes, name, "boxes")
@@ -61,7 +61,7 @@ class Detect:
             return torch.stack(rows)
 
         classes = torch.tensor([-1 if entry is None else entry[0] for entry in chosen], device=scores[0].device)
-        return Explained(torch.stack(scores), classes, again)
+        return Scored(torch.stack(scores), classes, again)
 
     @staticmethod
     def _checked(output: Any, samples: int, name: str) -> list[Mapping[str, Tensor]]:

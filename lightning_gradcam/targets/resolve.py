@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_gradcam.errors import TargetError, did_you_mean
-from lightning_gradcam.targets.base import Explained, Given, Selector, TargetCallable
+from lightning_gradcam.targets.base import Given, Scored, Selector, TargetCallable
 from lightning_gradcam.targets.classes import Called, Class, Contrast, Named, Output, Rank, Similar
 from lightning_gradcam.targets.detection import Detect
 from lightning_gradcam.targets.segmentation import Segment
@@ -33,7 +33,7 @@ class Target:
     name: str
     select: Selector
 
-    def explain(self, output: Any, given: Given) -> Explained:
+    def explain(self, output: Any, given: Given) -> Scored:
         """Computes what is explained.
 
         Args:

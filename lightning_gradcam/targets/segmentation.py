@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lightning_gradcam.errors import TargetError
-from lightning_gradcam.targets.base import Explained, Given, check_samples, described, scored_axis
+from lightning_gradcam.targets.base import Given, Scored, check_samples, described, scored_axis
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Segment:
     has_classes = False
     is_particular = False
 
-    def explain(self, output: Any, given: Given, name: str) -> Explained:
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the class over its region in this output; a sample without a region has the score 0."""
         logits = scored_axis(self._checked(output, name), "logit")
         check_samples(logits, given.samples)
@@ -61,7 +61,7 @@ class Segment:
             # Sums over pictures leave the range of half precision.
             return inside.flatten(1).sum(dim=1, dtype=torch.promote_types(inside.dtype, torch.float32))
 
-        return Explained(again(output, 1), category, again)
+        return Scored(again(output, 1), category, again)
 
     def _checked(self, output: Any, name: str) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() not in (4, 5) or not output.is_floating_point():

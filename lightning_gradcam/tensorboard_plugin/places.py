@@ -15,7 +15,7 @@ _URL = re.compile("[a-zA-Z][0-9a-zA-Z.+-]*://.*")
 
 
 @dataclass(frozen=True)
-class Entry:
+class FolderEntry:
     """A file or folder.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place:
         """Returns the path or URL of something below the root."""
         return "/".join((self.root, *filter(None, parts)))
 
-    def entries(self, folder: str, *, states: bool = False) -> Iterator[Entry]:
+    def entries(self, folder: str, *, states: bool = False) -> Iterator[FolderEntry]:
         """Lists a folder; nothing where it does not exist (any more).
 
         Args:
@@ -86,7 +86,7 @@ class Place:
         """Whether a folder is below the root, and no link leads out of it."""
         return self.remote or os.path.realpath(self.path(folder)) == os.path.normpath(self.path(folder))
 
-    def _of_disk(self, folder: str, states: bool) -> Iterator[Entry]:
+    def _of_disk(self, folder: str, states: bool) -> Iterator[FolderEntry]:
         if not self.holds(folder):
             return
         try:
@@ -100,13 +100,13 @@ class Place:
                         if not folder_too and not entry.is_file(follow_symlinks=False):
                             continue
                         state = _state_of(entry.stat(follow_symlinks=False)) if states else None
-                        yield Entry(entry.name, folder_too, state)
+                        yield FolderEntry(entry.name, folder_too, state)
                     except OSError:  # deleted meanwhile, or a file that its disk can't read
                         continue
         except (FileNotFoundError, NotADirectoryError):
             return
 
-    def _of_store(self, folder: str) -> Iterator[Entry]:
+    def _of_store(self, folder: str) -> Iterator[FolderEntry]:
         files, inner = self._store(self.path(folder))
         files.invalidate_cache()
         try:
@@ -116,7 +116,7 @@ class Place:
         for info in found:
             name = str(info["name"]).rstrip("/").rsplit("/", 1)[-1]
             times = [str(info[key]) for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if key in info]
-            yield Entry(name, info["type"] == "directory", "-".join([*times[:1], str(info.get("size"))]))
+            yield FolderEntry(name, info["type"] == "directory", "-".join([*times[:1], str(info.get("size"))]))
 
     @staticmethod
     def _store(path: str) -> tuple[Any, str]:

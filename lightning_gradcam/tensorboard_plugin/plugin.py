@@ -15,7 +15,7 @@ from werkzeug import wrappers
 
 from lightning_gradcam.errors import LightningGradCAMError, printable
 from lightning_gradcam.tensorboard_plugin.places import places_of
-from lightning_gradcam.tensorboard_plugin.runs import Finder, Run
+from lightning_gradcam.tensorboard_plugin.runs import Finder, FoundRun
 
 if TYPE_CHECKING:
     from lightning_gradcam.tensorboard_plugin.shelf import Shelf
@@ -86,7 +86,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         packed = gzip.compress(maps, compresslevel=1, mtime=0)
         return _response(request, packed, "application/octet-stream", content_encoding="gzip")
 
-    def _asked(self, request: wrappers.Request) -> Run:
+    def _asked(self, request: wrappers.Request) -> FoundRun:
         """Returns the run that a request names."""
         name = request.args.get("run", "")
         for fresh in (False, True):

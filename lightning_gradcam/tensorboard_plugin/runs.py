@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_gradcam.errors import printable
-from lightning_gradcam.tensorboard_plugin.places import Entry, Place
+from lightning_gradcam.tensorboard_plugin.places import FolderEntry, Place
 
 # Entries and folders that one walk looks at; folders of a store, which cost a request each.
 _MAX_ENTRIES, _MAX_FOLDERS, _MAX_REMOTE_FOLDERS, _MAX_DEPTH = 200_000, 20_000, 500, 16
@@ -22,7 +22,7 @@ _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 
 
 @dataclass(frozen=True)
-class Run:
+class FoundRun:
     """An archive below a log directory.
 
     Attributes:
@@ -54,10 +54,10 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FoundRuns:
     """What a walk has found: runs by name, and remarks for the user."""
 
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, FoundRun] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -74,11 +74,11 @@ class Finder:
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = tuple(places)
         self._lock = threading.Lock()
-        self._listing = Listing()
+        self._listing = FoundRuns()
         self._walk: threading.Thread | None = None
         self._stale_at = 0.0
 
-    def listing(self, *, patience: float, fresh: bool = False) -> Listing:
+    def listing(self, *, patience: float, fresh: bool = False) -> FoundRuns:
         """Returns the archives.
 
         Args:
@@ -107,13 +107,13 @@ class Finder:
                 self._walk = None
 
 
-def found(places: Sequence[Place]) -> Listing:
+def found(places: Sequence[Place]) -> FoundRuns:
     """Walks through the log directories once.
 
     Hidden folders and links are left out, and what lies in the folder of a sound archive. What is wrong with one folder
     concerns no other one.
     """
-    runs: dict[str, Run] = {}
+    runs: dict[str, FoundRun] = {}
     notes: list[str] = []
     for place in places:
         try:
@@ -121,10 +121,10 @@ def found(places: Sequence[Place]) -> Listing:
                 runs.setdefault(run.name, run)
         except Exception as error:  # stores have exceptions of their own
             notes.append(f"{place.root} can't be read ({_said(error)}).")
-    return Listing(dict(sorted(runs.items())), tuple(notes))
+    return FoundRuns(dict(sorted(runs.items())), tuple(notes))
 
 
-def _runs(place: Place, notes: list[str]) -> Iterator[Run]:
+def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
     """Yields the archives below a log directory, breadth first."""
     waiting = deque([("", 0)])
     folders = seen = 0
@@ -169,7 +169,7 @@ def _runs(place: Place, notes: list[str]) -> Iterator[Run]:
             )
 
 
-def _run(place: Place, folder: str, entries: dict[str, Entry]) -> Run | None:
+def _run(place: Place, folder: str, entries: dict[str, FolderEntry]) -> FoundRun | None:
     """Reads the manifest; ``None`` where it is another tool's, or holds no CAMs."""
     said: dict[str, Any] = {}
     problem = ""
@@ -185,12 +185,12 @@ def _run(place: Place, folder: str, entries: dict[str, Entry]) -> Run | None:
         if "probes.npz" not in entries:
             return None
         said, problem = {}, f"its manifest.json can't be read ({_said(error)})"
-    files: list[Entry] = []
+    files: list[FolderEntry] = []
     try:
         files = step_files(place, folder) if "steps" in entries else []
     except Exception as error:
         problem = problem or f"its steps can't be listed ({_said(error)})"
-    return Run(
+    return FoundRun(
         name=place.run_name(folder),
         place=place,
         folder=folder,
@@ -207,7 +207,7 @@ def _said(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error!s:.200}")
 
 
-def step_files(place: Place, folder: str) -> list[Entry]:
+def step_files(place: Place, folder: str) -> list[FolderEntry]:
     """Returns an archive's step files, with their states, by name."""
     entries = place.entries(f"{folder}/steps" if folder else "steps", states=True)
     files = (e for e in entries if not e.folder and e.name.startswith("step-") and e.name.endswith(".npz"))

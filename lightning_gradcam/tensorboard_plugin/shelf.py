@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from lightning_gradcam.archive import Archive, Manifest
-from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked
+from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked_cams
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.report.payload import MAX_BYTES, Outline
 from lightning_gradcam.storage import Storage
 from lightning_gradcam.tensorboard_plugin.places import Place
-from lightning_gradcam.tensorboard_plugin.runs import Run, mark_of, step_files
+from lightning_gradcam.tensorboard_plugin.runs import FoundRun, mark_of, step_files
 
 # Bytes of all archives that are kept.
 _ROOM = 256_000_000
@@ -60,7 +60,7 @@ class Shelf:
         self._lock = threading.Lock()
         self._readers: OrderedDict[tuple[str, str], _Reader] = OrderedDict()
 
-    def view(self, run: Run, mark: str | None = None) -> View:
+    def view(self, run: FoundRun, mark: str | None = None) -> View:
         """Returns a run as it is now, or as it was at ``mark`` where that is what was last shown.
 
         Raises:
@@ -88,7 +88,7 @@ class Shelf:
 class _Reader:
     """Reads one archive, each step once."""
 
-    def __init__(self, run: Run, max_bytes: int) -> None:
+    def __init__(self, run: FoundRun, max_bytes: int) -> None:
         self._run, self._max_bytes = run, max_bytes
         self._storage = _Unlinked(run.place, run.folder)
         self._lock = threading.Lock()
@@ -152,7 +152,7 @@ class _Reader:
         if files and (len(files) <= _FEW or self._quiet(files[-1][1])):
             for mark, file in reversed(files):
                 if mark not in self._damaged and self._read(outline, file, block, None) is not None:
-                    return mark, unpacked(self._storage.read(f"steps/{file}"))
+                    return mark, unpacked_cams(self._storage.read(f"steps/{file}"))
         return "", None
 
     def _quiet(self, file: str) -> bool:
@@ -168,7 +168,7 @@ class _Reader:
     def _read(self, outline: Outline, file: str, block: int, last: CamRecord | None) -> tuple[bytes, bytes] | None:
         """Returns a step's JSON and its block; ``None`` where the file is damaged, of another run, or gone."""
         try:
-            described, maps = outline.step(unpacked(self._storage.read(f"steps/{file}")), last)
+            described, maps = outline.step(unpacked_cams(self._storage.read(f"steps/{file}")), last)
             text = json.dumps(described, allow_nan=False).encode()
         except Exception:  # broken bytes raise whatever they make zip, NumPy and JSON raise
             return None

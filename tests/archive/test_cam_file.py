@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lightning_gradcam import CamKey, CamRecord, compute_cams
-from lightning_gradcam.archive.cam_file import packed, unpacked, unpacked_maps
+from lightning_gradcam.archive.cam_file import packed_cams, unpacked_cams, unpacked_maps
 from lightning_gradcam.record.gradients import DTYPES, EDGES, GradientSummary, summarised
 from tests.conftest import TinyNet
 
@@ -42,7 +42,7 @@ def changed(data: bytes, change: Callable[[Arrays, dict[str, Any]], object]) -> 
 
 def test_classes_and_gradients_come_back_as_they_were() -> None:
     wanted = record()
-    found = unpacked(packed(wanted))
+    found = unpacked_cams(packed_cams(wanted))
     assert found.likeliest.shape == (3, 5)
     np.testing.assert_array_equal(found.likeliest, wanted.likeliest)
     np.testing.assert_array_equal(found.likeliest_confidence, wanted.likeliest_confidence)
@@ -62,7 +62,7 @@ def test_gradients_that_are_not_finite_come_back_too() -> None:
     frozen: GradientSummary[Any] = odd.each(lambda name, v: v.numpy().astype(DTYPES[name]))
     wanted = record()
     object.__setattr__(wanted, "gradients", {("conv1", "2"): frozen})
-    found = unpacked(packed(wanted)).gradients["conv1", "2"].arrays()
+    found = unpacked_cams(packed_cams(wanted)).gradients["conv1", "2"].arrays()
     for name, expected in frozen.arrays().items():
         np.testing.assert_array_equal(found[name], expected)
 
@@ -71,7 +71,7 @@ def test_a_record_without_classes_and_gradients() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 1))
     cams = compute_cams(model, torch.rand(3, 1, 8, 8), "0", targets={"segment": 1})
     wanted = CamRecord.from_cams(cams, probe_ids=("a", "b", "c"), epoch=0, step=10, stage="fit", score="logit")
-    found = unpacked(packed(wanted))
+    found = unpacked_cams(packed_cams(wanted))
     for each in (wanted, found):
         assert each.gradients == {}
         assert each.likeliest.shape == each.likeliest_confidence.shape == (3, 0)
@@ -85,18 +85,18 @@ def test_files_of_earlier_versions_have_neither() -> None:
             del arrays[name]
 
     wanted = record()
-    data = changed(packed(wanted), earlier)
-    assert len(data) < len(packed(wanted))
-    found = unpacked(data)
+    data = changed(packed_cams(wanted), earlier)
+    assert len(data) < len(packed_cams(wanted))
+    found = unpacked_cams(data)
     assert found.gradients == {}
     assert found.likeliest.shape == (3, 0)
     assert found.part([0, 2]).likeliest_confidence.shape == (2, 0)
-    for key, maps in unpacked(packed(wanted)).maps.items():
+    for key, maps in unpacked_cams(packed_cams(wanted)).maps.items():
         np.testing.assert_array_equal(found.maps[key], maps)
 
 
 def test_empty_bins_take_no_room() -> None:
-    with np.load(io.BytesIO(packed(record()))) as file:
+    with np.load(io.BytesIO(packed_cams(record()))) as file:
         counts = file["gradients_counts0"]
     assert counts.dtype == np.uint8
     assert 1 < counts.shape[1] < (len(EDGES) - 1) / 2
@@ -133,13 +133,13 @@ def test_arrays_that_do_not_fit_are_refused(name: str, change: Callable[[Any], A
     wanted = record()
     peaks = {key: np.ones(3, np.float32) for key in wanted.maps}
     with pytest.raises((TypeError, ValueError), match=message):
-        unpacked(changed(packed(dataclasses.replace(wanted, peaks=peaks)), other))
+        unpacked_cams(changed(packed_cams(dataclasses.replace(wanted, peaks=peaks)), other))
 
 
 @pytest.mark.parametrize("keys", [[["a"]], [["a", "b", "c"]], ["ab"], [[1, 2]], 3, [["a", "b"]] * 9])
 def test_keys_that_are_none_are_refused(keys: Any) -> None:
     with pytest.raises((TypeError, ValueError, KeyError)):
-        unpacked(changed(packed(record()), lambda _, meta: meta.update(gradients=keys)))
+        unpacked_cams(changed(packed_cams(record()), lambda _, meta: meta.update(gradients=keys)))
 
 
 def test_a_small_file_does_not_claim_many_histograms() -> None:
@@ -147,7 +147,7 @@ def test_a_small_file_does_not_claim_many_histograms() -> None:
         meta.update(gradients=[[str(place), "2"] for place in range(50_000)], probe_ids=[""] * 3)
 
     with pytest.raises(ValueError, match="histograms of 50000 gradients and 3 probes are more than it can have"):
-        unpacked(changed(packed(record()), claim))
+        unpacked_cams(changed(packed_cams(record()), claim))
 
 
 class Counting(io.BytesIO):
@@ -165,11 +165,11 @@ def test_one_maps_bytes_are_read_and_no_others() -> None:
     wanted = record()
     place = CamKey("conv1", "gradcam", "predicted")
     maps = {place._replace(layer=f"l{i}"): np.full((3, 40, 40), i + 1, np.float32) for i in range(40)}
-    data = packed(dataclasses.replace(wanted, maps=maps))
+    data = packed_cams(dataclasses.replace(wanted, maps=maps))
     key = place._replace(layer="l25")
     reads: list[Callable[[Counting], Any]] = [
         lambda file: unpacked_maps(file, key),
-        lambda file: unpacked(file, [key]).maps[key],
+        lambda file: unpacked_cams(file, [key]).maps[key],
     ]
     for read in reads:
         file = Counting(data)
@@ -178,14 +178,14 @@ def test_one_maps_bytes_are_read_and_no_others() -> None:
         assert found.nbytes // 2 < file.count < len(data) / 10
     assert unpacked_maps(data, key._replace(layer="l40")) is None
     with pytest.raises(KeyError, match="it has no maps of"):
-        unpacked(data, [key, key._replace(layer="l40")])
+        unpacked_cams(data, [key, key._replace(layer="l40")])
 
 
 def test_of_chosen_keys_maps_numbers_and_gradients_are_read() -> None:
     wanted = record()
     key = list(wanted.maps)[2]
     numbers = {each: {"drift": np.full(3, place, np.float32)} for place, each in enumerate(wanted.maps)}
-    found = unpacked(packed(dataclasses.replace(wanted, numbers=numbers)), [key])
+    found = unpacked_cams(packed_cams(dataclasses.replace(wanted, numbers=numbers)), [key])
     assert list(found.maps) == list(found.numbers) == [key]
     np.testing.assert_array_equal(found.numbers[key]["drift"], 2)
     assert list(found.gradients) == [(key.layer, key.target)]

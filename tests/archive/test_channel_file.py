@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_gradcam.archive.channel_file import packed, unpacked
+from lightning_gradcam.archive.channel_file import packed_channels, unpacked_channels
 from lightning_gradcam.record.channel_record import ChannelRecord
 
 INF, NAN = float("inf"), float("nan")
@@ -41,7 +41,7 @@ def patterns() -> ChannelRecord:
 
 @pytest.mark.parametrize("record", [features(), features((3,)), patterns()], ids=["features", "3-D", "patterns"])
 def test_what_was_packed_is_read(record: ChannelRecord) -> None:
-    found = unpacked(packed(record))
+    found = unpacked_channels(packed_channels(record))
     for name in ("epoch", "step", "stage", "kind", "probe_ids", "chosen"):
         assert getattr(found, name) == getattr(record, name)
     assert list(found.channels) == list(record.channels)
@@ -56,14 +56,16 @@ def test_what_was_packed_is_read(record: ChannelRecord) -> None:
 
 def test_zero_and_broken_values_come_back() -> None:
     maps = np.array([[[[0.0, 0.0]], [[INF, -2.0]], [[NAN, 3.0]], [[-INF, INF]]]], np.float32)
-    found = unpacked(packed(ChannelRecord(0, 0, "fit", "features", ("a",), {"c": maps}, {"c": (0, 1, 2, 3)})))
+    found = unpacked_channels(
+        packed_channels(ChannelRecord(0, 0, "fit", "features", ("a",), {"c": maps}, {"c": (0, 1, 2, 3)}))
+    )
     np.testing.assert_array_equal(found.channels["c"], maps)
     assert found.numbers["c"] == {}
 
 
 def changed(**fields: Any) -> bytes:
     """The file with other entries in it; one that is ``None`` is left out."""
-    with np.load(io.BytesIO(packed(features()))) as file:
+    with np.load(io.BytesIO(packed_channels(features()))) as file:
         arrays: dict[str, Any] = dict(file)
     meta = json.loads(arrays.pop("meta").tobytes())
     meta.update({name: value for name, value in fields.items() if name in meta})
@@ -77,7 +79,7 @@ def changed(**fields: Any) -> bytes:
 
 
 def test_a_file_that_is_written_anew_is_still_one() -> None:
-    assert unpacked(changed()).step == 40
+    assert unpacked_channels(changed()).step == 40
 
 
 @pytest.mark.parametrize(
@@ -103,11 +105,11 @@ def test_a_file_that_is_written_anew_is_still_one() -> None:
 )
 def test_what_does_not_fit_is_refused(fields: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
-        unpacked(changed(**fields))
+        unpacked_channels(changed(**fields))
 
 
 def test_broken_bytes_raise() -> None:
-    whole = packed(features())
+    whole = packed_channels(features())
     for size in range(0, len(whole), 97):
         with pytest.raises(Exception):  # noqa: B017, PT011
-            unpacked(whole[:size])
+            unpacked_channels(whole[:size])

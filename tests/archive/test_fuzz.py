@@ -31,7 +31,7 @@ from lightning_gradcam import (
     ProbeSet,
 )
 from lightning_gradcam.archive import Manifest
-from lightning_gradcam.archive.cam_file import packed, parse_step_file_name, unpacked
+from lightning_gradcam.archive.cam_file import packed_cams, parse_step_file_name, unpacked_cams
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.sheets.cam_sheet import sheet
 from tests.archive.test_archive import COUNT, SHAPES, manifest, probe_set, record, started
@@ -40,7 +40,7 @@ from tests.archive.test_archive import COUNT, SHAPES, manifest, probe_set, recor
 set_hypothesis_home_dir(Path(tempfile.gettempdir(), "lightning-gradcam-hypothesis"))
 
 MEGABYTE = 2**20
-STEP = packed(record())
+STEP = packed_cams(record())
 PROBES = ProbeSet(
     torch.rand(3, 1, 4, 5, generator=torch.Generator().manual_seed(0)),
     ids=("a", "ü", "\ud800"),
@@ -76,7 +76,7 @@ def outcome(read: Callable[[], Any], ours: type[Exception]) -> tuple[Any, str]:
 def read_step(data: bytes) -> None:
     """As `Archive` reads it: any error is one of ours there."""
     try:
-        found = unpacked(data)
+        found = unpacked_cams(data)
     except Exception:
         return
     assert isinstance(found, CamRecord)
@@ -178,9 +178,9 @@ def test_many_more_broken_bytes_do_so_too(kind: str) -> None:
 @EACH
 def test_unbroken_bytes_are_read(kind: str) -> None:
     valid = READERS[kind][0]
-    assert {"step": unpacked, "probes": ProbeSet.from_bytes, "manifest": lambda raw: Manifest.parse(raw, "p")}[kind](
-        valid
-    )
+    assert {"step": unpacked_cams, "probes": ProbeSet.from_bytes, "manifest": lambda raw: Manifest.parse(raw, "p")}[
+        kind
+    ](valid)
 
 
 # ---- whole files with wrong content
@@ -352,7 +352,7 @@ def test_json_that_is_nested_deeply_or_long_is_refused() -> None:
             Manifest.parse(data, "place")
         assert len(str(caught.value)) < 400
         assert str(caught.value).isprintable()
-        for valid, read in ((STEP, unpacked), (PROBES, ProbeSet.from_bytes)):
+        for valid, read in ((STEP, unpacked_cams), (PROBES, ProbeSet.from_bytes)):
             with pytest.raises(Exception) as caught:  # noqa: PT011
                 read(with_meta(valid, data))
             assert len(str(caught.value)) < 600
@@ -367,7 +367,7 @@ def test_the_last_of_two_equal_keys_counts_as_in_json_elsewhere(kind: str) -> No
         twice = '{"schema": ' + first + "," + stated[1:].replace('"schema": 1', f'"schema": {last}')
         data = twice.encode() if kind == "manifest" else with_meta(valid, twice)
         readers: dict[str, Callable[[bytes], Any]] = {
-            "step": unpacked,
+            "step": unpacked_cams,
             "probes": ProbeSet.from_bytes,
             "manifest": lambda raw: Manifest.parse(raw, "place"),
         }
@@ -435,7 +435,7 @@ def stored_bombs(size: int) -> dict[str, tuple[bytes, int]]:
 
 
 BOMBED = pytest.mark.parametrize(("kind", "member"), [("step", "map0"), ("step", "meta"), ("probes", "inputs")])
-TRUSTING: dict[str, Callable[[bytes], object]] = {"step": unpacked, "probes": ProbeSet.from_bytes}
+TRUSTING: dict[str, Callable[[bytes], object]] = {"step": unpacked_cams, "probes": ProbeSet.from_bytes}
 
 
 @BOMBED

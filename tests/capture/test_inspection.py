@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_gradcam import LayerError, compute_cams
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layout import picture_size
+from lightning_gradcam.capture.layout import input_size
 from tests.capture.test_layers import Nested
 from tests.conftest import TinyNet
 from tests.methods.models import ChannelsLast, Tokens
@@ -24,7 +24,7 @@ from tests.methods.models import ChannelsLast, Tokens
 def auto(model: nn.Module, *shape: int) -> list[str]:
     model.eval()
     survey = Survey(
-        model, lambda: model(torch.rand(2, *shape)), samples=2, picture=picture_size(torch.rand(2, *shape)), given={}
+        model, lambda: model(torch.rand(2, *shape)), samples=2, picture=input_size(torch.rand(2, *shape)), given={}
     )
     return [survey.auto(mixed)]
 

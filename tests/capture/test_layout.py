@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam import LayerError
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits, parse_layouts, picture_size
+from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits, input_size, parse_layouts
 
 RAW: list[tuple[Layout, tuple[int, ...]]] = [
     (Layout("NCHW", (3, 4)), (2, 5, 3, 4)),
@@ -56,8 +56,8 @@ def test_names_are_what_the_option_takes() -> None:
     [((2, 3, 8, 9), (8, 9)), ((2, 8, 9, 3), (8, 9)), ((2, 3, 4, 8, 9), (4, 8, 9)), ((2, 8, 9), (8, 9)), ((2, 9), None)],
 )
 def test_the_pictures_size(shape: tuple[int, ...], size: Any) -> None:
-    assert picture_size(torch.zeros(shape)) == size
-    assert picture_size(None) is None
+    assert input_size(torch.zeros(shape)) == size
+    assert input_size(None) is None
 
 
 @pytest.mark.parametrize(

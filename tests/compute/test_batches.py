@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gradcam import ConfigurationError, ProbeSet, TargetError, available_methods, compute_cams
 from lightning_gradcam.capture.inputs import Inputs
-from lightning_gradcam.compute.batches import Request, explain
+from lightning_gradcam.compute.batches import Request, explain_in_parts
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.probes.batches import part_of
@@ -165,7 +165,7 @@ def test_nothing_waits_for_the_device_once_the_plan_is_tried(gradients: bool) ->
     )
     x = pictures()
     with preserved(model), Synchronizing() as synchronizing:
-        explain(model, ["conv", "relu"], Inputs(x).part, Given(len(x)), asked)
+        explain_in_parts(model, ["conv", "relu"], Inputs(x).part, Given(len(x)), asked)
     assert synchronizing.found == []
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lightning_gradcam import MethodError, compute_cams
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.methods.rerun import Rerun
-from lightning_gradcam.methods.variants import Model
+from lightning_gradcam.methods.variants import RerunModel
 from lightning_gradcam.targets import Given, resolve_targets
 from tests.methods.models import Attention, Cnn, Tokens, case
 from tests.methods.test_rerun_formulas import resized, scaled
@@ -249,7 +249,7 @@ def test_input_and_biases_together_are_the_logit() -> None:
     (target,) = resolve_targets(2)
     explained = target.explain(made.model(made.inputs), Given(3))
     with torch.no_grad():
-        handle = Rerun(Model(made.model, made.model, Inputs(made.inputs), {"2": explained}))
+        handle = Rerun(RerunModel(made.model, made.model, Inputs(made.inputs), {"2": explained}))
         total = (handle.picture_gradients()[0] * made.inputs).flatten(1).sum(1) + made.model.head.bias[2]
         for bias, gradients in handle.bias_gradients():
             total = total + torch.einsum("k,nk...->n...", bias, gradients[0]).flatten(1).sum(1)

@@ -10,7 +10,7 @@ import torch
 
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.stats import energy_inside, inside, pointing_game, points_inside
-from lightning_gradcam.stats.masks import resized
+from lightning_gradcam.stats.masks import interpolated
 
 
 def mask(*rows: str) -> Any:
@@ -23,16 +23,16 @@ def mask(*rows: str) -> Any:
 def test_resizing_equals_torch_also_on_coarser_pictures(shape: tuple[int, int], size: tuple[int, int]) -> None:
     values = np.random.default_rng(0).normal(size=(3, *shape))
     expected = torch.nn.functional.interpolate(torch.from_numpy(values)[:, None], size, mode="bilinear")[:, 0]
-    np.testing.assert_allclose(resized(values, size), expected.numpy(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(interpolated(values, size), expected.numpy(), rtol=0, atol=1e-12)
 
 
 def test_places_that_are_equal_by_hand_stay_equal() -> None:
     # A plateau of the maximum stays one at every size; its first pixel is the same in the mirrored map.
     for size in range(1, 60):
-        assert (resized(np.ones((3, 5)), (size, size + 1)) == 1).all()
+        assert (interpolated(np.ones((3, 5)), (size, size + 1)) == 1).all()
         peak = np.zeros((1, 5))
         peak[0, 2] = 1
-        line = resized(peak, (1, size))[0]
+        line = interpolated(peak, (1, size))[0]
         assert (line == line[::-1]).all()
 
 

@@ -11,12 +11,12 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_gradcam import TargetError, compute_cams
-from lightning_gradcam.targets import Explained, Given, class_probabilities, probability_of, resolve_targets
+from lightning_gradcam.targets import Given, Scored, class_probabilities, probability_of, resolve_targets
 from lightning_gradcam.targets.detection import overlaps
 from tests.conftest import named
 
 
-def explained(spec: Any, output: Any, samples: int = 2, **given: Any) -> Explained:
+def explained(spec: Any, output: Any, samples: int = 2, **given: Any) -> Scored:
     (target,) = resolve_targets(spec)
     return target.explain(output, Given(samples, **given))
 
