@@ -1,4 +1,4 @@
-"""The public surface, what importing costs, and which room may know which."""
+"""The public surface, and what importing it costs."""
 
 from __future__ import annotations
 
@@ -14,64 +14,6 @@ import lightning_gradcam
 
 PACKAGE = Path(lightning_gradcam.__file__).parent
 
-# From the first to the last room; a module may import from those above it, and from its own row.
-ROWS: list[tuple[str, ...]] = [
-    ("errors",),
-    ("storage", "failures", "worker", "schedule", "snapshot", "batch", "ranks", "state", "npz", "slopes", "yaml_text"),
-    ("guard",),
-    ("probes",),
-    ("layers", "layout", "inputs", "intercept", "awaken"),
-    ("capture", "targets", "cams", "input_form"),
-    ("survey", "variants"),
-    ("rerun",),
-    ("methods",),
-    ("explanation",),
-    ("parts",),
-    ("ascent",),
-    ("route",),
-    ("compute", "features", "patterns"),
-    ("record",),
-    ("channels",),
-    ("drawing", "typeset", "picture"),
-    ("resize", "slices", "grid"),
-    ("localise",),
-    ("outline",),
-    ("stats", "imputation"),
-    ("faithfulness",),
-    ("overlay",),
-    ("tiles",),
-    ("render",),
-    ("film", "channel_sheet", "pattern_sheet"),
-    ("strip", "animation"),
-    ("archive",),
-    ("report",),
-    ("notebook", "tensorboard_plugin"),
-    ("sinks",),
-    ("study",),
-    ("plan", "feature_plan", "pattern_plan", "options"),
-    ("meter", "serving"),
-    ("table",),
-    ("evolution",),
-    ("account", "channel_account"),
-    ("exhibits",),
-    ("session",),
-    ("host", "building", "images"),
-    ("saved", "stored"),
-    ("checkpoint",),
-    ("run",),
-    ("hooks",),
-    ("callback", "feature_callback", "pattern_callback"),
-    ("explained",),
-    ("replaying",),
-    ("commands",),
-    ("cli",),
-]
-ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
-
-
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
 
 def imports(path: Path) -> list[str]:
     """Every module that a file imports, those under TYPE_CHECKING and inside functions too."""
@@ -86,21 +28,6 @@ def imports(path: Path) -> list[str]:
 
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_rows_above_it(path: Path) -> None:
-    own = ROW_OF[room(path)]
-    for name in imports(path):
-        if name.startswith("lightning_gradcam."):
-            other = name.split(".")[1]
-            assert ROW_OF[other] < own or other == room(path), f"{room(path)} may not know {other}"
-        if name.split(".")[0] in ("pytorch_lightning", "lightning"):
-            assert room(path) in ("host", "hooks"), f"{room(path)} may not know Lightning"
-
-
-def test_every_module_has_a_row() -> None:
-    assert {room(path) for path in MODULES} == set(ROW_OF)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

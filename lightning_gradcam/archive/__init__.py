@@ -9,6 +9,8 @@
 Step files hold maps as float16 shares of a float32 scale each (their largest magnitude), so that maps of small
 probabilities survive. No pickle is read or written. Each file appears whole or not at all, and the manifest comes
 last, so a run killed at any moment leaves a readable archive.
+
+Knows nothing of drawing or training.
 """
 
 from lightning_gradcam.archive.find import find_archives

@@ -1,4 +1,7 @@
-"""One self-contained page of a run, or of several: raw maps, coloured in the browser."""
+"""One self-contained page of a run, or of several: raw maps, coloured in the browser.
+
+Knows nothing of training or loggers: a page is made from an archive alone.
+"""
 
 from lightning_gradcam.report.gallery import Gallery, Shot
 from lightning_gradcam.report.page import page, write_report

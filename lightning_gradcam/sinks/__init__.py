@@ -1,4 +1,7 @@
-"""Where finished pictures go: one module a backend, chosen by the logger's class."""
+"""Where finished pictures go: one module a backend, chosen by the logger's class.
+
+Knows nothing of how pictures and numbers come about.
+"""
 
 from __future__ import annotations
 

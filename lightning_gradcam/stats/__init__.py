@@ -3,6 +3,8 @@
 :func:`measure` gives all of one logged step, and :data:`STATS` says how each is read. Those of maps that stand in torch
 (:func:`energy_inside`, :func:`pointing_game`) are for one's own evaluations; all others take NumPy arrays, because they
 are measured beside the training.
+
+Knows nothing of training or files.
 """
 
 from lightning_gradcam.stats.masks import energy_inside, inside, pointing_game, points_inside, upsampled

@@ -1,4 +1,7 @@
-"""From a model's output to the scores that are explained."""
+"""From a model's output to the scores that are explained.
+
+Knows nothing of layers, CAM methods or training.
+"""
 
 from lightning_gradcam.targets.base import (
     Given,

@@ -2,6 +2,8 @@
 
 TensorBoard finds :class:`GradCAMPlugin` by its entry point; nothing has to be configured. Loading this package and
 looking for archives loads neither torch nor Lightning; reading the first archive does.
+
+Knows nothing of training: it reads archives.
 """
 
 from lightning_gradcam.tensorboard_plugin.plugin import GradCAMPlugin
