@@ -15,7 +15,7 @@ from pathlib import Path
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from lightning_gradcam import GradCAMCallback
-from lightning_gradcam.cli.where import where_to_look
+from lightning_gradcam.cli.train import where_to_look
 
 # The example's other files stand beside this one, also when it is imported from elsewhere and not run as a script.
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -12,7 +12,7 @@ import pytest
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.cli import main
 from lightning_gradcam.cli.shared import counting, progress
-from lightning_gradcam.cli.where import where_to_look
+from lightning_gradcam.cli.train import where_to_look
 from tests.archive.test_archive import started
 
 COMMANDS = ("fit", "validate", "test", "layers", "probes", "probes draw", "probes show", "explain", "replay", "report")
