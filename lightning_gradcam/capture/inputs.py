@@ -1,4 +1,4 @@
-"""A model's inputs, of whatever structure, and the picture among them."""
+"""A model's inputs, of whatever structure; the picture among them, and the axes and numbers that methods see."""
 
 from __future__ import annotations
 

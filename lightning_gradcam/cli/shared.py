@@ -1,4 +1,4 @@
-"""A bar on standard error for work that takes long; nothing where nobody watches."""
+"""What commands share: their exit codes, and a bar on standard error for work that takes long."""
 
 from __future__ import annotations
 

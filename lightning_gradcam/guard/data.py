@@ -1,4 +1,8 @@
-"""Saves and restores the global random numbers, and the state of data sets that using them changes."""
+"""Saves and restores the global random numbers, and the state of data sets that changes when they are used.
+
+On the failure path too: Lightning's own ``isolate_rng`` has no ``finally``, so an exception inside it leaves the
+training with other random numbers than it would have had.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Saves and restores everything that explaining a model could disturb.
-
-Both guards restore on the failure path too: Lightning's own ``isolate_rng`` has no ``finally``, so an
-exception inside it leaves the training with other random numbers than it would have had.
-"""
+"""Saves and restores everything that explaining a model could disturb, on the failure path too."""
 
 from __future__ import annotations
 

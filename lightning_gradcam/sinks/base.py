@@ -1,4 +1,4 @@
-"""What every backend gets, and the interface it fills."""
+"""What every backend gets, the interface it fills, and what several backends need: fitting names, finished files."""
 
 from __future__ import annotations
 

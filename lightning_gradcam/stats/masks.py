@@ -4,6 +4,9 @@ Throughout, :math:`M` is a map ``[h, w]`` after its ReLU, resized bilinearly (co
 ``[H, W]``, :math:`s` a pixel of it and :math:`B` the mask's pixels. A mask marks what should tell a class to a person;
 a model that rightly looks elsewhere scores low. Compare with the method ``random`` and with the mask's share of
 the picture.
+
+:func:`energy_inside` and :func:`pointing_game` take torch tensors; :func:`inside` and :func:`points_inside` have the
+same formulas in NumPy alone, for maps of any number of axes: one mask holds for all slices of a clip or volume.
 """
 
 from __future__ import annotations
