@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,12 @@ def test_every_folder_has_a_place_and_says_what_it_owns() -> None:
         said = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text())) or ""
         assert len(said.splitlines()) >= 2, f"{name}/__init__.py: say what it owns, and what it may not know"
         assert all((inner / "__init__.py").is_file() for inner in (PACKAGE / name).iterdir() if any(inner.glob("*.py")))
+
+
+def test_the_page_has_the_same_list() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "layout.md").read_text()
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    assert [name for row in rows for name in re.findall(r"`(\w+)(?:/|\.py)`", row)] == [name for name in ORDER if name]
 
 
 def test_a_name_means_one_thing() -> None:
