@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gradcam.cli.layers import arguments
-from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, counting
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, moving
 
 _EPILOG = f"""\
 example:
@@ -133,12 +133,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.report import REPORT
     from lightning_gradcam.saved_models.explanation import explain
 
-    with counting("pictures", 0, show=chosen.progress) as bar:
-
-        def moved(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with moving("pictures", show=chosen.progress) as moved:
         found = explain(
             chosen.checkpoint,
             _images(chosen.images),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lightning_gradcam.cli.shared import EXIT_CODES, add_progress
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, moving
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,9 +110,9 @@ def _of_config(chosen: argparse.Namespace) -> LayerListing:
         drawn = draw_probes(
             loader.dataset, min(2, len(loader.dataset)), input_key=key, collate_fn=getattr(loader, "collate_fn", None)
         )
-        with host.explaining():
+        with host.explaining(), moving("layers", show=chosen.progress) as moved:
             picture = input_of(host.prepared(drawn.batch), key)
-            return list_layers(host.module, Inputs(picture), host.forward_of(), progress=chosen.progress)
+            return list_layers(host.module, Inputs(picture), host.forward_of(), progress=moved)
 
     return at_start(config_arguments(chosen), look)
 
@@ -128,8 +128,8 @@ def _of_model(chosen: argparse.Namespace) -> LayerListing:
     if uninitialized(model):
         # Lazy layers get their parameters in the first forward, and this model is only looked at.
         run(inputs.fresh())
-    with preserved(model):
-        return list_layers(model, inputs, run, progress=chosen.progress)
+    with preserved(model), moving("layers", show=chosen.progress) as moved:
+        return list_layers(model, inputs, run, progress=moved)
 
 
 def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:

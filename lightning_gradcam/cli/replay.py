@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_gradcam.cli.explain import add_checkpoint_options, add_plan_options, plan_options
 from lightning_gradcam.cli.layers import arguments
-from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, counting
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, moving
 
 if TYPE_CHECKING:
     from lightning_gradcam.callbacks.base import ProbeCallback
@@ -98,12 +98,7 @@ def _run(chosen: argparse.Namespace) -> int:
     )
     if left_out is not None:
         _say(left_out)
-    with counting("checkpoints", len(found.checkpoints), show=chosen.progress) as bar, _said():
-
-        def moved(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with moving("checkpoints", show=chosen.progress) as moved, _said():
         archives = replay_all(
             found,
             module,

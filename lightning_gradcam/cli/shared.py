@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -60,6 +60,26 @@ def counting(what: str, total: int, *, show: bool | None = None) -> Iterator[Any
 
     with tqdm(desc=what, total=total, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True) as bar:
         yield bar
+
+
+@contextmanager
+def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that reports how far it is.
+
+    Args:
+        what: Stands before the bar.
+        show: As in :func:`progress`.
+
+    Yields:
+        Takes how many steps are done, and how many there are.
+    """
+    with counting(what, 0, show=show) as bar:
+
+        def moved(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield moved
 
 
 def _hidden(show: bool | None) -> bool | None:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import AUTO, named_layers, no_hooks, resolve_layers
 from lightning_gradcam.capture.layout import Layout, input_size
-from lightning_gradcam.cli.shared import counting
 from lightning_gradcam.compute.batches import eager
 from lightning_gradcam.errors import ConfigurationError, LayerError
 
@@ -73,7 +73,7 @@ class LayerListing:
 
 
 def list_layers(
-    model: nn.Module, inputs: Inputs, run: Callable[[Any], Any], *, progress: bool | None = False
+    model: nn.Module, inputs: Inputs, run: Callable[[Any], Any], *, progress: Callable[[int, int], Any] | None = None
 ) -> LayerListing:
     """Lists every layer of a model.
 
@@ -81,7 +81,7 @@ def list_layers(
         model: In evaluation mode, guarded by the caller.
         inputs: A few samples; a single one is doubled, so that the samples' axis can be told from others.
         run: From inputs to the model's output.
-        progress: Show a bar.
+        progress: Called after each step with how many steps are done, and how many there are.
 
     Raises:
         ConfigurationError: The forward fails on these inputs.
@@ -92,7 +92,13 @@ def list_layers(
     def forward() -> Any:
         return run(few.fresh())
 
-    with eager(model), counting("layers", 4, show=progress) as bar:
+    steps, total = count(1), 4
+
+    def step() -> None:
+        if progress is not None:
+            progress(next(steps), total)
+
+    with eager(model):
         try:
             seen = _watched(layers, forward)
         except Exception as error:  # whatever a user's forward raises
@@ -100,17 +106,17 @@ def list_layers(
                 f"model: its forward failed on inputs {list(few.picture.shape)} ({type(error).__name__}:"
                 f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
             ) from error
-        bar.update()
+        step()
         survey = Survey(model, forward, samples=few.samples, picture=input_size(few.picture), given={})
         spatial = survey.spatial()
-        bar.update()
+        step()
         auto, why = _auto(model, survey)
-        bar.update()
         names, alive = list(spatial), set[str]()
-        bar.total = 3 - (-len(names) // _AT_ONCE)
+        total = 3 - (-len(names) // _AT_ONCE)
+        step()
         for start in range(0, len(names), _AT_ONCE):
             alive.update(survey.alive(mixed, names[start : start + _AT_ONCE]))
-            bar.update()
+            step()
     rows = [_row(name, layer, seen[id(layer)], few.samples, survey, spatial, alive) for name, layer in layers.items()]
     return LayerListing(
         type(model).__name__, tuple(few.picture.shape[1:]), parameters_of(model), tuple(rows), auto, why
