@@ -5,8 +5,8 @@
 
 Explains ResNet-18 (random weights, ten classes, 224x224) at ``layer2``, ``layer3`` and ``layer4`` for the predicted
 class, the way the callback does: once on two probes, as at the start of training, and then all of them by
-``Plan.explain`` under the guard, 32 at once at most (the callback's default ``batch_size``). For comparison, the same
-without parts.
+``CamMonitor.observe`` under the guard, 32 at once at most (the callback's default ``batch_size``). For comparison, the
+same without parts.
 
 Each figure is the median of several fresh processes. What is counted, in bytes:
 
@@ -44,7 +44,7 @@ from torchvision.models import resnet18
 from lightning_gradcam import Drawing, ProbeSet
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 
 LAYERS = ["layer2", "layer3", "layer4"]
 # The callback's default.
@@ -89,14 +89,14 @@ def explained(count: int, batch_size: int, size: int, device: str) -> dict[str, 
         output: Tensor = model(values)
         return output
 
-    plan = Plan("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing(), batch_size=batch_size)
+    plan = CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing(), batch_size=batch_size)
     few = ProbeSet(inputs[:2], display=probes.pixels[:2])
     with preserved(model):
-        plan = plan.pinned(plan.explain(model, load, few, forward))
+        plan = plan.pinned(plan.observe(model, load, few, forward))
     gc.collect()
     before = _begin(device)
     with preserved(model):
-        cams = plan.explain(model, load, probes, forward)
+        cams = plan.observe(model, load, probes, forward)
     peak = resident("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
     maps = sum(one.numel() * one.element_size() for one in cams.values())
     shapes = [len(one) for one in cams.values()]

@@ -44,7 +44,7 @@ class ProbeCallback(Callback):
     @property
     def name(self) -> str:
         """The root of tags and the archive's folder."""
-        return self._options.study.name
+        return self._options.monitor.name
 
     @property
     def probes(self) -> ProbeSet | None:

@@ -23,8 +23,8 @@ from lightning_gradcam.callbacks.options import (
 from lightning_gradcam.callbacks.run import RunOptions
 from lightning_gradcam.capture.layers import check_layers
 from lightning_gradcam.capture.layout import parse_layouts
-from lightning_gradcam.monitors.channel_reporter import ChannelAccount
-from lightning_gradcam.monitors.feature_monitor import FeaturePlan
+from lightning_gradcam.monitors.channel_reporter import ChannelReporter
+from lightning_gradcam.monitors.feature_monitor import FeatureMonitor
 from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import normalization
@@ -127,7 +127,7 @@ class FeatureMapCallback(ProbeCallback):
         check_choice("on_error", on_error, ("warn", "raise"))
         super().__init__(
             RunOptions(
-                FeaturePlan(
+                FeatureMonitor(
                     name=check_name(name),
                     layers=layers,
                     drawing=checked_drawing(drawing, GridDrawing),
@@ -136,7 +136,7 @@ class FeatureMapCallback(ProbeCallback):
                     max_channels=max_channels,
                     evolution=report,
                 ),
-                ChannelAccount,
+                ChannelReporter,
                 ProbeOptions(probes, num_probes, seed, input_key, label_key, class_names, mean, std),
                 forward_fn,
                 every_n_epochs,

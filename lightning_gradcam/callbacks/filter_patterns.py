@@ -25,8 +25,8 @@ from lightning_gradcam.callbacks.run import RunOptions
 from lightning_gradcam.capture.layers import check_layers
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.ascent import Ascent
-from lightning_gradcam.monitors.channel_reporter import ChannelAccount
-from lightning_gradcam.monitors.pattern_monitor import PatternPlan
+from lightning_gradcam.monitors.channel_reporter import ChannelReporter
+from lightning_gradcam.monitors.pattern_monitor import PatternMonitor
 from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.source import ProbeOptions
@@ -131,7 +131,7 @@ class FilterPatternCallback(ProbeCallback):
         check_choice("on_error", on_error, ("warn", "raise"))
         super().__init__(
             RunOptions(
-                PatternPlan(
+                PatternMonitor(
                     name=check_name(name),
                     layers=layers,
                     filters=check_filters(filters),
@@ -145,7 +145,7 @@ class FilterPatternCallback(ProbeCallback):
                     evolution=report,
                     baseline=log_untrained,
                 ),
-                ChannelAccount,
+                ChannelReporter,
                 ProbeOptions(probes, 1, seed, input_key, None, None, None, None),
                 forward_fn,
                 every_n_epochs,

@@ -27,8 +27,8 @@ from lightning_gradcam.capture.inputs import check_output_key
 from lightning_gradcam.capture.layers import check_layers
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.monitors.cam_monitor import Plan
-from lightning_gradcam.monitors.cam_reporter import CamAccount
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
+from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import normalization
@@ -174,7 +174,7 @@ class GradCAMCallback(ProbeCallback):
         check_output_key(output_key)
         check_forward_fn(forward_fn)
         check_choice("on_error", on_error, ("warn", "raise"))
-        plan = Plan(
+        monitor = CamMonitor(
             check_name(name),
             layers,
             methods,
@@ -190,8 +190,8 @@ class GradCAMCallback(ProbeCallback):
         )
         super().__init__(
             RunOptions(
-                plan,
-                CamAccount,
+                monitor,
+                CamReporter,
                 ProbeOptions(probes, num_probes, seed, input_key, label_key, class_names, mean, std),
                 forward_fn,
                 every_n_epochs,

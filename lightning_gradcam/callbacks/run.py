@@ -17,7 +17,7 @@ from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.model import uninitialized
-from lightning_gradcam.monitors.base import Account, Study
+from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.failures import Failures, OnError
 from lightning_gradcam.pipeline.recorder import Destination, Recorder, Subject
 from lightning_gradcam.pipeline.schedule import Schedule
@@ -38,8 +38,8 @@ class RunOptions:
     """A callback's options, checked.
 
     Attributes:
-        study: What is looked at.
-        account: Tells of its steps.
+        monitor: What is looked at.
+        reporter: Tells of its steps.
         probes: Of which inputs.
         forward_fn: Instead of the module's ``forward``.
         every_n_epochs: The schedule.
@@ -51,8 +51,8 @@ class RunOptions:
         sinks: The user's own.
     """
 
-    study: Study
-    account: Callable[[Any, ProbeSet], Account]
+    monitor: Monitor
+    reporter: Callable[[Any, ProbeSet], Reporter]
     probes: ProbeOptions
     forward_fn: Callable[..., Any] | None
     every_n_epochs: int
@@ -337,10 +337,10 @@ class Run:
         with self._ranks.together("the archive"):
             self.log_dir = self._find_log_dir(host) if first else None
             self.recorder = Recorder.start(
-                self._options.study,
+                self._options.monitor,
                 self._drawn.probes,
                 found,
-                account=self._options.account,
+                reporter=self._options.reporter,
                 to=Destination(
                     folder=self.log_dir,
                     loggers=host.loggers if first else [],
@@ -362,7 +362,7 @@ class Run:
     def _try(self, host: Host, drawn: Drawn) -> Any:
         try:
             subject = self._subject(host, drawn, "trying the configuration")
-            return subject.seen(self._options.study, drawn.probes)
+            return subject.seen(self._options.monitor, drawn.probes)
         except LightningGradCAMError:
             raise
         except Exception as error:

@@ -1,7 +1,7 @@
 """What a callback looks at in every logged step: CAMs, feature maps or filter patterns, behind one interface.
 
-The recorder knows only this: a study looks at the model on the training thread, and its account measures and draws the
-record of what was found, on the recording thread.
+The recorder knows only this: a monitor looks at the model on the training thread, and its reporter measures and draws
+the record of what was found, on the recording thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Record = CamRecord | ChannelRecord
 
 
-class Study(ABC):
+class Monitor(ABC):
     """What is looked at, in plain values; carried out on the training thread.
 
     Attributes:
@@ -41,7 +41,7 @@ class Study(ABC):
     evolution: bool
 
     @abstractmethod
-    def explain(
+    def observe(
         self,
         model: nn.Module,
         load: Callable[[int, int], Inputs],
@@ -61,12 +61,12 @@ class Study(ABC):
         """
 
     def of(self, probes: ProbeSet) -> Self:
-        """Returns the study with what it takes from the probes, such as the names of classes."""
+        """Returns the monitor with what it takes from the probes, such as the names of classes."""
         return self
 
     @abstractmethod
     def pinned(self, found: Any) -> Self:
-        """Returns the study with what the first look has found out, so that it is looked for once a run."""
+        """Returns the monitor with what the first look has found out, so that it is looked for once a run."""
 
     @abstractmethod
     def manifest(self, probes: ProbeSet, found: Any, run: str) -> Manifest:
@@ -74,7 +74,7 @@ class Study(ABC):
 
         Args:
             probes: The run's.
-            found: What :meth:`explain` returned.
+            found: What :meth:`observe` returned.
             run: The run's own id.
         """
 
@@ -83,7 +83,7 @@ class Study(ABC):
         """Copies what was found to the CPU, and freezes it.
 
         Args:
-            found: What :meth:`explain` returned.
+            found: What :meth:`observe` returned.
             probes: The run's.
             epoch: Counted from 0.
             step: The x value.
@@ -91,8 +91,8 @@ class Study(ABC):
         """
 
 
-class ChannelStudy(Study):
-    """A study of the channels of some layers, with a ``ChannelRecord`` for each step.
+class ChannelMonitor(Monitor):
+    """A monitor of the channels of some layers, with a ``ChannelRecord`` for each step.
 
     Attributes:
         title: What its sheets show, such as ``"Feature maps"``.
@@ -131,17 +131,17 @@ class EvolutionParts(Protocol):
         """Returns what the parts have drawn; parts that failed are missing."""
 
 
-class Account(ABC):
+class Reporter(ABC):
     """Measures and draws the steps of a run, in their order; on the recording thread, without torch.
 
     Attributes:
-        study: What is looked at.
+        monitor: What is looked at.
         probes: The run's fixed inputs.
         count: How many steps there were.
     """
 
-    def __init__(self, study: Any, probes: ProbeSet) -> None:
-        self.study = study
+    def __init__(self, monitor: Any, probes: ProbeSet) -> None:
+        self.monitor = monitor
         self.probes = probes
         self.count = 0
 

@@ -15,7 +15,7 @@ from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.batches import Request, explain_in_parts
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.monitors.base import Study
+from lightning_gradcam.monitors.base import Monitor
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import CamKey, Cams
@@ -24,7 +24,7 @@ from lightning_gradcam.targets import Given, ScoreKind, TargetSpec, resolve_targ
 
 
 @dataclass(frozen=True)
-class Plan(Study):
+class CamMonitor(Monitor):
     """What is explained, and how it is drawn.
 
     Attributes:
@@ -42,7 +42,7 @@ class Plan(Study):
         gradients: Put the gradients into numbers, and log their histograms.
         evolution: Draw film strips on the way, and at the end also animations and the report.
         class_names: Names of the classes by index, for targets that are given by name.
-        tried: The plan has been carried out once on this model: what can't change with its weights is known.
+        tried: The monitor has been carried out once on this model: what can't change with its weights is known.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Plan(Study):
     class_names: tuple[str, ...] | None = None
     gradients: bool = False
 
-    def explain(
+    def observe(
         self,
         model: nn.Module,
         load: Callable[[int, int], Inputs],
@@ -104,12 +104,12 @@ class Plan(Study):
             parse_layouts(self.layout),
         )
 
-    def of(self, probes: ProbeSet) -> Plan:
-        """Returns the plan with the probes' names of classes."""
+    def of(self, probes: ProbeSet) -> CamMonitor:
+        """Returns the monitor with the probes' names of classes."""
         return self if self.class_names == probes.class_names else replace(self, class_names=probes.class_names)
 
-    def pinned(self, found: Cams) -> Plan:
-        """Returns the plan with the layers and layouts that were found, so that they are looked for once a run."""
+    def pinned(self, found: Cams) -> CamMonitor:
+        """Returns the monitor with the layers and layouts that were found, so that they are looked for once a run."""
         layouts = {layer: str(layout) for layer, layout in found.layouts.items()}
         return replace(self, layers=list(layouts), layout=layouts, copies=found.overwritten, tried=True)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.monitors.base import Account
-from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.base import Reporter
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.evolution import Evolving, late_numbers
 from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.probes import ProbeSet
@@ -20,19 +20,19 @@ from lightning_gradcam.sinks.histograms import histograms_of
 from lightning_gradcam.storage import join
 
 
-class CamAccount(Account):
+class CamReporter(Reporter):
     """Tells of CAMs.
 
     Args:
-        study: What is explained, and how it is drawn.
+        monitor: What is explained, and how it is drawn.
         probes: The run's fixed inputs.
     """
 
-    study: Plan
+    monitor: CamMonitor
 
-    def __init__(self, study: Plan, probes: ProbeSet) -> None:
-        super().__init__(study, probes)
-        self._meter = Meter(study, probes)
+    def __init__(self, monitor: CamMonitor, probes: ProbeSet) -> None:
+        super().__init__(monitor, probes)
+        self._meter = Meter(monitor, probes)
 
     def remember(self, last: CamRecord, peaks: Mapping[CamKey, FloatArray], count: int) -> None:
         """Takes the steps into account that were recorded earlier."""
@@ -54,13 +54,13 @@ class CamAccount(Account):
         """Returns a sheet for each layer and method."""
         pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
         return {
-            self.study.tag(layer, method): sheet(
+            self.monitor.tag(layer, method): sheet(
                 record,
                 self.probes,
                 layer=layer,
                 method=method,
-                drawing=self.study.drawing,
-                title=self.study.name,
+                drawing=self.monitor.drawing,
+                title=self.monitor.name,
                 limits=self._meter.peaks,
             )
             for layer, method in pairs
@@ -77,11 +77,11 @@ class CamAccount(Account):
 
     def histograms(self, record: CamRecord) -> dict[str, Histogram]:
         """Returns histograms of the gradients and of the channel weights."""
-        return histograms_of(record.gradients, self.study.name, next(iter(record.scores)))
+        return histograms_of(record.gradients, self.monitor.name, next(iter(record.scores)))
 
     def evolving(self, archive: Archive, *, ended: bool, rows: bool) -> Evolving:
         """Returns what draws film strips, at the end also animations, and writes them into the archive's folder."""
-        return Evolving(archive, self.study, self.probes, self._meter.peaks, ended=ended, rows=rows)
+        return Evolving(archive, self.monitor, self.probes, self._meter.peaks, ended=ended, rows=rows)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
         """Yields how far each step was from the last one."""

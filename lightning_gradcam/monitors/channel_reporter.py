@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.monitors.base import Account, ChannelStudy
+from lightning_gradcam.monitors.base import ChannelMonitor, Reporter
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.channel_record import ChannelRecord
@@ -16,15 +16,15 @@ from lightning_gradcam.report.gallery import places_for
 from lightning_gradcam.storage import join
 
 
-class ChannelAccount(Account):
+class ChannelReporter(Reporter):
     """Tells of channels.
 
     Args:
-        study: What is looked at, and how it is drawn.
+        monitor: What is looked at, and how it is drawn.
         probes: The run's fixed inputs.
     """
 
-    study: ChannelStudy
+    monitor: ChannelMonitor
 
     def remember(self, last: ChannelRecord, peaks: Mapping[CamKey, FloatArray], count: int) -> None:
         """Counts the steps that were recorded earlier."""
@@ -41,42 +41,42 @@ class ChannelAccount(Account):
 
     def pictures(self, record: ChannelRecord) -> dict[str, Picture]:
         """Returns a sheet for each layer."""
-        return {self.study.tag(layer): self.study.sheet(record, layer, self.probes) for layer in record.channels}
+        return {self.monitor.tag(layer): self.monitor.sheet(record, layer, self.probes) for layer in record.channels}
 
     def means(self, record: ChannelRecord) -> dict[str, float]:
         """Returns the step's numbers."""
         return {
-            f"{self.study.name}_stats/{layer}/{name}": value
-            for layer, named in self.study.numbers(record).items()
+            f"{self.monitor.name}_stats/{layer}/{name}": value
+            for layer, named in self.monitor.numbers(record).items()
             for name, value in named.items()
         }
 
     def report(self, archive: Archive) -> None:
         """Writes ``report.html``: the sheets of all steps, or of as many as a page can hold."""
-        write_report([], join(archive.path, REPORT), galleries=[gallery_of(archive, self.study)])
+        write_report([], join(archive.path, REPORT), galleries=[gallery_of(archive, self.monitor)])
 
 
-def gallery_of(archive: Archive, study: ChannelStudy, *, title: str | None = None) -> Gallery:
+def gallery_of(archive: Archive, monitor: ChannelMonitor, *, title: str | None = None) -> Gallery:
     """Draws the sheets of a run.
 
     Args:
         archive: Of feature maps or filter patterns.
-        study: Says how to draw.
+        monitor: Says how to draw.
         title: What the run is called; the last two parts of the archive's path by default.
 
     Raises:
         ArchiveError: A step can't be read.
     """
     count = len(archive.steps)
-    last = _Step.of(archive, study, count - 1)
+    last = _Step.of(archive, monitor, count - 1)
     # No more are drawn than have room, and one after the other: all sheets of a run can take gigabytes.
     shown = places_for(count, last.shots.values())
-    steps = [_Step.of(archive, study, place) if place < count - 1 else last for place in shown]
+    steps = [_Step.of(archive, monitor, place) if place < count - 1 else last for place in shown]
     shots = {layer: [step.shots[layer] for step in steps] for layer in last.shots}
     numbers = {layer: [step.numbers[layer] for step in steps] for layer in last.shots}
     named = title or "/".join(archive.path.rstrip("/").split("/")[-2:])
     remark = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""
-    return Gallery(named, study.title, study.curve[1], shots, numbers, remark)
+    return Gallery(named, monitor.title, monitor.curve[1], shots, numbers, remark)
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ class _Step:
     numbers: dict[str, float]
 
     @classmethod
-    def of(cls, archive: Archive, study: ChannelStudy, place: int) -> _Step:
+    def of(cls, archive: Archive, monitor: ChannelMonitor, place: int) -> _Step:
         record = archive.channel_record(place)
-        told, name = study.numbers(record), study.curve[0]
+        told, name = monitor.numbers(record), monitor.curve[0]
         return cls(
             {
-                layer: Shot(record.epoch, record.step, study.sheet(record, layer, archive.probes))
+                layer: Shot(record.epoch, record.step, monitor.sheet(record, layer, archive.probes))
                 for layer in record.channels
             },
             {layer: told.get(layer, {}).get(name, float("nan")) for layer in record.channels},

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.monitors.table import table_rows
 from lightning_gradcam.probes import ProbeSet
@@ -57,7 +57,7 @@ class Evolving:
 
     Args:
         archive: Its steps, one at least.
-        plan: Names the tags, and says how to draw.
+        monitor: Names the tags, and says how to draw.
         probes: The run's.
         peaks: Each map's largest value in any step, ``[N]``; copied.
         ended: The run is over: draw animations, too.
@@ -65,7 +65,7 @@ class Evolving:
         count: Only the first ``count`` steps exist for this drawing; default: all that there are now.
 
     Example:
-        >>> evolving = Evolving(archive, plan, probes, peaks, ended=True, rows=False)  # doctest: +SKIP
+        >>> evolving = Evolving(archive, monitor, probes, peaks, ended=True, rows=False)  # doctest: +SKIP
         >>> for name, draw in evolving.parts():  # doctest: +SKIP
         ...     draw()
         >>> evolving.result().strips  # doctest: +SKIP
@@ -74,7 +74,7 @@ class Evolving:
     def __init__(
         self,
         archive: Archive,
-        plan: Plan,
+        monitor: CamMonitor,
         probes: ProbeSet,
         peaks: Mapping[CamKey, FloatArray],
         *,
@@ -83,7 +83,7 @@ class Evolving:
         count: int | None = None,
     ) -> None:
         steps, epochs = archive.steps, archive.epochs
-        self._archive, self._plan, self._ended = archive, plan, ended
+        self._archive, self._monitor, self._ended = archive, monitor, ended
         self._count = len(steps) if count is None else min(count, len(steps))
         self._last = steps[self._count - 1], epochs[self._count - 1]
         self._places = thinned(self._count)
@@ -92,7 +92,7 @@ class Evolving:
             first.setdefault((key.layer, key.method), key)
         chosen = evenly(len(first), MOST_PAIRS, ends=True)
         self._of = len(first)
-        self._left_out = [plan.evolution_tag(*pair) for place, pair in enumerate(first) if place not in chosen]
+        self._left_out = [monitor.evolution_tag(*pair) for place, pair in enumerate(first) if place not in chosen]
         keys = [list(first.values())[place] for place in chosen if place < len(first)]
         sizes = {key: 4 * math.prod(archive.shape_of(key.layer, key.method) or (1,)) for key in keys}
         room = MAP_BYTES // (max(sizes.values(), default=1) * len(self._places))
@@ -132,7 +132,7 @@ class Evolving:
         step, epoch = self._last
         strips, animations = self._strips, self._animations
         remark = self._remark() if self._ended else ""
-        return Evolution(self._plan.name, step, epoch, self._ended, strips, animations, self._table, remark=remark)
+        return Evolution(self._monitor.name, step, epoch, self._ended, strips, animations, self._table, remark=remark)
 
     def _batches(self) -> Iterator[list[_Pair]]:
         """Yields the pairs, as many at once as their maps have room in memory."""
@@ -154,7 +154,7 @@ class Evolving:
 
     def _draw_strip(self, pair: _Pair) -> None:
         pixels = max(LEAST_PIXELS, ALL_PIXELS // len(self._pairs))
-        drawing = self._plan.drawing
+        drawing = self._monitor.drawing
         drawing = replace(drawing, max_sheet_pixels=min(drawing.max_sheet_pixels, pixels))
         picture = film_strip(
             self._read_records,
@@ -176,7 +176,7 @@ class Evolving:
             self._read_records,
             self._probes,
             key=pair.key,
-            drawing=self._plan.drawing,
+            drawing=self._monitor.drawing,
             title=self._title,
             limits=pair.limits,
             total=self._count,
@@ -189,12 +189,12 @@ class Evolving:
         records = [self._in_table[place] for place in sorted(self._in_table)]
         whole = [record for record in records if len(record.maps) == len(self._pairs)]
         if whole:
-            drawing = self._plan.drawing
+            drawing = self._monitor.drawing
             tops = {pair.key: pair.limits[self._rows] for pair in self._pairs}
             if drawing.scale == "layer":
                 # Of all probes, not only of those in the table.
                 tops = {pair.key: np.full(len(self._rows), pair.limits.max(), np.float32) for pair in self._pairs}
-            tags = {self._plan.tag(key.layer, key.method): key for key in tops}
+            tags = {self._monitor.tag(key.layer, key.method): key for key in tops}
             self._table = table_rows(whole, self._probes.part(self._rows), tags, tops, drawing)
         self._in_table = {}
 
@@ -212,7 +212,7 @@ class Evolving:
 
     @property
     def _title(self) -> str:
-        name, shown = self._plan.name, len(self._chosen)
+        name, shown = self._monitor.name, len(self._chosen)
         return name if shown == self._all_probes else f"{name} ({shown} of {self._all_probes} probes)"
 
     @property
@@ -237,15 +237,15 @@ class Evolving:
         )
 
     def _tag(self, key: CamKey) -> str:
-        return self._plan.evolution_tag(key.layer, key.method)
+        return self._monitor.evolution_tag(key.layer, key.method)
 
     def _short(self, key: CamKey) -> str:
-        return self._tag(key).removeprefix(f"{self._plan.name}_evolution/")
+        return self._tag(key).removeprefix(f"{self._monitor.name}_evolution/")
 
 
 def evolution_of(
     archive: Archive,
-    plan: Plan,
+    monitor: CamMonitor,
     probes: ProbeSet,
     peaks: Mapping[CamKey, FloatArray],
     *,
@@ -257,7 +257,7 @@ def evolution_of(
     Raises:
         ArchiveError: A step can't be read.
     """
-    evolving = Evolving(archive, plan, probes, peaks, ended=ended, rows=rows)
+    evolving = Evolving(archive, monitor, probes, peaks, ended=ended, rows=rows)
     for _, draw in evolving.parts():
         draw()
     return evolving.result()

@@ -1,4 +1,4 @@
-"""Feature maps as a study: which layers are looked at, and how their channels are drawn."""
+"""Feature maps as a monitor: which layers are looked at, and how their channels are drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.feature_maps import FeatureMaps, feature_maps
-from lightning_gradcam.monitors.base import ChannelStudy
+from lightning_gradcam.monitors.base import ChannelMonitor
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.channel_record import DEAD, ChannelRecord, dead_numbers
 from lightning_gradcam.render.grid import GridDrawing
@@ -22,7 +22,7 @@ from lightning_gradcam.sheets.channel_sheet import channel_sheet
 
 
 @dataclass(frozen=True)
-class FeaturePlan(ChannelStudy):
+class FeatureMonitor(ChannelMonitor):
     """Which layers' channels are looked at, and how they are drawn.
 
     Attributes:
@@ -33,7 +33,7 @@ class FeaturePlan(ChannelStudy):
         batch_size: How many probes go through the model at once, at most.
         max_channels: Of a layer with more channels, so many are kept, evenly chosen; ``None``: all.
         evolution: Write the report at the end.
-        tried: The plan has been carried out once on this model: what can't change with its weights is known.
+        tried: The monitor has been carried out once on this model: what can't change with its weights is known.
     """
 
     name: str
@@ -49,8 +49,8 @@ class FeaturePlan(ChannelStudy):
     curve: ClassVar[tuple[str, str]] = (DEAD, "dead channels")
 
     @classmethod
-    def of_settings(cls, name: str, layers: Sequence[str], settings: Mapping[str, Any]) -> FeaturePlan:
-        """Returns the plan whose sheets look like those of an archive.
+    def of_settings(cls, name: str, layers: Sequence[str], settings: Mapping[str, Any]) -> FeatureMonitor:
+        """Returns the monitor whose sheets look like those of an archive.
 
         Args:
             name: The root of tags.
@@ -59,7 +59,7 @@ class FeaturePlan(ChannelStudy):
         """
         return cls(name, list(layers), drawing=GridDrawing(**settings.get("drawing", {})))
 
-    def explain(
+    def observe(
         self,
         model: nn.Module,
         load: Callable[[int, int], Inputs],
@@ -91,8 +91,8 @@ class FeaturePlan(ChannelStudy):
             halve=halve,
         )
 
-    def pinned(self, found: FeatureMaps) -> FeaturePlan:
-        """Returns the plan with the layers and layouts that were found, so that they are looked for once a run."""
+    def pinned(self, found: FeatureMaps) -> FeatureMonitor:
+        """Returns the monitor with the layers and layouts that were found, so that they are looked for once a run."""
         layouts = {layer: str(layout) for layer, layout in found.layouts.items()}
         return replace(self, layers=list(layouts), layout=layouts, tried=True)
 

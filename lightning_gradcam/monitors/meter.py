@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from lightning_gradcam.errors import ProbeError, printable
-from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
@@ -26,24 +26,24 @@ class Meter:
         peaks: Each map's largest value so far, ``[N]``.
 
     Args:
-        plan: Its ``min_energy_inside`` is the alarm.
+        monitor: Its ``min_energy_inside`` is the alarm.
         probes: Their masks or boxes are what maps are held against.
 
     Raises:
         ProbeError: There is an alarm, and no probe has a mask or box.
     """
 
-    def __init__(self, plan: Plan, probes: ProbeSet) -> None:
+    def __init__(self, monitor: CamMonitor, probes: ProbeSet) -> None:
         self.peaks: dict[CamKey, FloatArray] = {}
-        self._plan = plan
+        self._monitor = monitor
         self._regions = probes.regions
         self._boxes, self._size = known_boxes(probes), picture_size(probes)
         self._before: CamRecord | None = None
         self._alarmed = False
         self._vanished: set[str] = set()
-        if plan.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
+        if monitor.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
             raise ProbeError(
-                f"min_energy_inside: got {plan.min_energy_inside}, but no probe has a mask or a box to hold the maps"
+                f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or a box to hold the maps"
                 " against; give probes=ProbeSet(..., masks=...) or boxes=, let the data set have probe_mask(index), or"
                 " leave min_energy_inside out"
             )
@@ -90,15 +90,15 @@ class Meter:
         found = {}
         for place, target in enumerate(record.scores):
             middle = "" if place == 0 else f"/{target}"
-            found[f"{self._plan.name}_stats{middle}/score"] = record.scores[target]
-            found[f"{self._plan.name}_stats{middle}/confidence"] = record.confidences.get(
+            found[f"{self._monitor.name}_stats{middle}/score"] = record.scores[target]
+            found[f"{self._monitor.name}_stats{middle}/confidence"] = record.confidences.get(
                 target, np.zeros(0, np.float32)
             )
         for key, stats in record.numbers.items():
             for name, values in stats.items():
-                found[f"{self._plan.stats_tag(key)}/{name}"] = values
+                found[f"{self._monitor.stats_tag(key)}/{name}"] = values
         for (layer, target), values in vanished_of(record.gradients).items():
-            found[f"{self._plan.stats_tag(CamKey(layer, 'gradcam', target))}/vanished"] = values
+            found[f"{self._monitor.stats_tag(CamKey(layer, 'gradcam', target))}/vanished"] = values
         return _means(found)
 
     def vanishing(self, record: CamRecord) -> list[str]:
@@ -114,7 +114,7 @@ class Meter:
         found = {}
         for key, maps in record.maps.items():
             for name, values in to_last(maps, last.maps[key]).items():
-                found[f"{self._plan.stats_tag(key)}/{name}"] = values
+                found[f"{self._monitor.stats_tag(key)}/{name}"] = values
         return _means(found)
 
     def alarm(self, record: CamRecord) -> str | None:
@@ -123,10 +123,10 @@ class Meter:
         Args:
             record: As :meth:`measured` returned it.
         """
-        least = self._plan.min_energy_inside
+        least = self._monitor.min_energy_inside
         if least is None or self._alarmed or record.epoch == UNTRAINED_EPOCH:
             return None
-        tags = {self._plan.stats_tag(key).split("/", 1)[1]: stats for key, stats in record.numbers.items()}
+        tags = {self._monitor.stats_tag(key).split("/", 1)[1]: stats for key, stats in record.numbers.items()}
         inside = _means({tag: stats["energy_inside"] for tag, stats in tags.items() if "energy_inside" in stats})
         low = {tag: share for tag, share in inside.items() if share < least}
         if not low:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from lightning_gradcam.archive import Archive, Manifest
 from lightning_gradcam.errors import ArchiveError
-from lightning_gradcam.monitors.base import ChannelStudy
+from lightning_gradcam.monitors.base import ChannelMonitor
 from lightning_gradcam.monitors.channel_reporter import gallery_of
-from lightning_gradcam.monitors.feature_monitor import FeaturePlan
-from lightning_gradcam.monitors.pattern_monitor import PatternPlan
+from lightning_gradcam.monitors.feature_monitor import FeatureMonitor
+from lightning_gradcam.monitors.pattern_monitor import PatternMonitor
 from lightning_gradcam.report import write_report
 
 
@@ -29,11 +29,11 @@ def write_page(archives: Sequence[Archive], path: str | os.PathLike[str], *, tit
     """
     cams = [archive for archive in archives if archive.manifest.kind == "cams"]
     channels = [archive for archive in archives if archive.manifest.kind != "cams"]
-    galleries = [gallery_of(archive, study_of(archive.manifest)) for archive in channels if archive.steps]
+    galleries = [gallery_of(archive, monitor_of(archive.manifest)) for archive in channels if archive.steps]
     write_report(cams, path, galleries=galleries, title=title)
 
 
-def study_of(manifest: Manifest) -> ChannelStudy:
+def monitor_of(manifest: Manifest) -> ChannelMonitor:
     """Returns what a run of feature maps or filter patterns looked at, and how its sheets were drawn.
 
     Args:
@@ -42,7 +42,7 @@ def study_of(manifest: Manifest) -> ChannelStudy:
     Raises:
         ArchiveError: What it says of that can't be used.
     """
-    kind = FeaturePlan if manifest.kind == "features" else PatternPlan
+    kind = FeatureMonitor if manifest.kind == "features" else PatternMonitor
     try:
         return kind.of_settings(manifest.name, list(manifest.layers), manifest.settings or {})
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Filter patterns as a study: which filters are looked at, how their patterns are found, and how they are drawn."""
+"""Filter patterns as a monitor: which filters are looked at, how their patterns are found, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.compute.ascent import Ascent, spatial_axes
 from lightning_gradcam.compute.patterns import Filters, LayerPatterns, Progress, climb
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.monitors.base import ChannelStudy
+from lightning_gradcam.monitors.base import ChannelMonitor
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.channel_record import ACTIVATION, ChannelRecord
 from lightning_gradcam.render.picture import Picture
@@ -32,7 +32,7 @@ _INTERVAL, _INTERVAL_OF_LINES = 0.1, 10.0
 
 
 @dataclass(frozen=True)
-class PatternPlan(ChannelStudy):
+class PatternMonitor(ChannelMonitor):
     """Which filters are looked at, how their patterns are found, and how they are drawn.
 
     Attributes:
@@ -46,7 +46,7 @@ class PatternPlan(ChannelStudy):
         progress: Show a bar where finding them takes more than two seconds, in a terminal.
         evolution: Write the report at the end.
         baseline: What the first look finds is logged; where it is not, that look takes a single step.
-        tried: The plan has been carried out once on this model.
+        tried: The monitor has been carried out once on this model.
     """
 
     name: str
@@ -65,8 +65,8 @@ class PatternPlan(ChannelStudy):
     curve: ClassVar[tuple[str, str]] = (ACTIVATION, "mean activation")
 
     @classmethod
-    def of_settings(cls, name: str, layers: Sequence[str], settings: Mapping[str, Any]) -> PatternPlan:
-        """Returns the plan whose sheets look like those of an archive.
+    def of_settings(cls, name: str, layers: Sequence[str], settings: Mapping[str, Any]) -> PatternMonitor:
+        """Returns the monitor whose sheets look like those of an archive.
 
         Args:
             name: The root of tags.
@@ -80,7 +80,7 @@ class PatternPlan(ChannelStudy):
             ascent=Ascent(**settings.get("ascent", {})),
         )
 
-    def explain(
+    def observe(
         self,
         model: nn.Module,
         load: Callable[[int, int], Inputs],
@@ -129,8 +129,8 @@ class PatternPlan(ChannelStudy):
                 progress=progress,
             )
 
-    def pinned(self, found: Patterns) -> PatternPlan:
-        """Returns the plan with the layers and layouts that were found, so that they are looked for once a run."""
+    def pinned(self, found: Patterns) -> PatternMonitor:
+        """Returns the monitor with the layers and layouts that were found, so that they are looked for once a run."""
         layouts = {layer: str(patterns.layout) for layer, patterns in found.items()}
         return replace(self, layers=list(layouts), layout=layouts, tried=True)
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.monitors.base import Account, Record
+from lightning_gradcam.monitors.base import Record, Reporter
 from lightning_gradcam.pipeline.delivery import Delivery, Parcel
 from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers
 
@@ -25,16 +25,16 @@ class Processor:
     depend on how far training has got meanwhile.
 
     Args:
-        account: Measures and draws.
+        reporter: Measures and draws.
         archive: Where records go; ``None`` writes none (``fast_dev_run``).
         delivery: Takes what is finished.
         tick: Called between the parts of a job that takes long, to say that it gets on.
     """
 
     def __init__(
-        self, account: Account, archive: ArchiveWriter | None, delivery: Delivery, tick: Callable[[], None]
+        self, reporter: Reporter, archive: ArchiveWriter | None, delivery: Delivery, tick: Callable[[], None]
     ) -> None:
-        self._account = account
+        self._reporter = reporter
         self._archive = archive
         self._delivery = delivery
         self._tick = tick
@@ -67,17 +67,17 @@ class Processor:
         measured, means = [record], dict[str, float]()
 
         def measure() -> None:
-            measured.append(self._account.measured(record))
-            means.update(self._account.means(measured[-1]))
-            for remark in self._account.remarks(measured[-1]):
+            measured.append(self._reporter.measured(record))
+            means.update(self._reporter.means(measured[-1]))
+            for remark in self._reporter.remarks(measured[-1]):
                 self._delivery.remark(remark)
 
         attempt("measuring", step, measure)
         if self._archive is not None:
             attempt("the archive", step, partial(self._archive.append, measured[-1]))
         parcel = self._drawn(measured[-1]) if self._delivery else Parcel(step)
-        evolution = self._evolution(record) if self._account.count & (self._account.count - 1) == 0 else None
-        name = self._account.study.name
+        evolution = self._evolution(record) if self._reporter.count & (self._reporter.count - 1) == 0 else None
+        name = self._reporter.monitor.name
         timed = f"{name}_stats/background_seconds"
         values = {f"{name}_stats/seconds": blocked, timed: time.perf_counter() - begin, **means}
         numbers = Numbers(step, record.epoch, values)
@@ -95,7 +95,7 @@ class Processor:
 
     def rewind(self, step: int) -> None:
         """Forgets what was recorded after ``step``: training goes on from an earlier checkpoint of this run."""
-        self._account.forget()
+        self._reporter.forget()
         self._evolved = 0
         if self._archive is not None:
             self._archive.rewind(step)
@@ -109,15 +109,15 @@ class Processor:
         self.earlier = len(archive.steps)
         last, peaks, count = archive.recall()
         if last is not None:
-            self._account.remember(last, peaks, count)
+            self._reporter.remember(last, peaks, count)
 
     def _drawn(self, record: Record) -> Parcel:
         step, epoch = record.step, record.epoch
         parcels = [Parcel(step)]
 
         def draw() -> None:
-            parcels.append(Parcel(step, Entry(step, epoch, self._account.pictures(record))))
-            if found := self._account.histograms(record):
+            parcels.append(Parcel(step, Entry(step, epoch, self._reporter.pictures(record))))
+            if found := self._reporter.histograms(record):
                 parcels.append(replace(parcels[-1], histograms=Histograms(step, epoch, found)))
 
         self._delivery.attempt("drawing", step, draw)
@@ -125,18 +125,18 @@ class Processor:
 
     def _evolution(self, record: Record) -> Evolution | None:
         """Draws the run so far at once: while training goes on there are no animations and no table."""
-        if self._archive is None or not self._account.study.evolution or record.stage != "fit":
+        if self._archive is None or not self._reporter.monitor.evolution or record.stage != "fit":
             return None
         found: list[Evolution] = []
 
         def draw(archive: ArchiveWriter) -> None:
             # Without a step the folder went away, which the archive's own failure reports.
-            if archive.steps and (evolving := self._account.evolving(archive, ended=False, rows=False)) is not None:
+            if archive.steps and (evolving := self._reporter.evolving(archive, ended=False, rows=False)) is not None:
                 for _, part in evolving.parts():
                     part()
                     self._tick()
                 found.append(evolving.result())
-                self._evolved = self._account.count
+                self._evolved = self._reporter.count
 
         self._delivery.attempt("the evolution", record.step, partial(draw, self._archive))
         return found[0] if found else None
@@ -145,9 +145,9 @@ class Processor:
         archive = self._archive
         if archive is None or not archive.steps:
             return
-        evolving = self._account.evolving(archive, ended=True, rows=self._delivery.takes_rows)
+        evolving = self._reporter.evolving(archive, ended=True, rows=self._delivery.takes_rows)
         if evolving is not None:
-            repeated = self._evolved == self._account.count
+            repeated = self._evolved == self._reporter.count
             for name, part in evolving.parts():
                 yield "the evolution", name, part
 
@@ -159,8 +159,8 @@ class Processor:
 
             yield "the evolution", "the evolution", send
         yield "the last numbers", "the last numbers", partial(self._compare_with_last, archive)
-        yield "the report", "the report", partial(self._account.report, archive)
+        yield "the report", "the report", partial(self._reporter.report, archive)
 
     def _compare_with_last(self, archive: ArchiveWriter) -> None:
-        for numbers in self._account.late_numbers(archive):
+        for numbers in self._reporter.late_numbers(archive):
             self._delivery.send(Parcel(numbers.step, numbers=numbers))

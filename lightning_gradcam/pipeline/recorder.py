@@ -15,7 +15,7 @@ from lightning_gradcam.archive import Archive, ArchiveWriter
 from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.errors import StalledError
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.monitors.base import Account, Study
+from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.processing import Processor
@@ -59,15 +59,15 @@ class Subject:
 
         return cls(model, load, model, partial(preserved, model))
 
-    def seen(self, study: Study, probes: ProbeSet) -> Any:
-        """Returns what a study finds in the model, on the model's device.
+    def seen(self, monitor: Monitor, probes: ProbeSet) -> Any:
+        """Returns what a monitor finds in the model, on the model's device.
 
         Args:
-            study: What is looked at.
+            monitor: What is looked at.
             probes: The run's.
         """
         with self.guard():
-            return study.explain(self.model, self.load, probes, self.forward, halve=self.halve)
+            return monitor.observe(self.model, self.load, probes, self.forward, halve=self.halve)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Recorder:
     sinks are called by :meth:`settle`, on the calling thread.
 
     Args:
-        account: Measures and draws.
+        reporter: Measures and draws.
         archive: Where records go; ``None`` writes none (``fast_dev_run``).
         sinks: Where pictures and numbers go.
         worker: Makes the two background workers.
@@ -107,7 +107,7 @@ class Recorder:
 
     Example::
 
-        recorder, remark = Recorder.start(study, probes, found, account=CamAccount, to=Destination("runs/1"), ...)
+        recorder, remark = Recorder.start(monitor, probes, found, reporter=CamReporter, to=Destination("runs/1"), ...)
         for epoch in range(10):
             train(model)
             recorder.log(Subject.of(model, probes), epoch=epoch, step=100 * (epoch + 1))
@@ -116,20 +116,20 @@ class Recorder:
 
     def __init__(
         self,
-        account: Account,
+        reporter: Reporter,
         archive: ArchiveWriter | None,
         sinks: Sequence[Sink],
         worker: Callable[[], Worker],
         failures: Failures,
     ) -> None:
-        self.study: Study = account.study
-        self.probes = account.probes
+        self.monitor: Monitor = reporter.monitor
+        self.probes = reporter.probes
         self.last_step = -1
         self._archive = archive
         self._failures = failures
         self._recording, self._serving = worker(), worker()
         self._delivery = Delivery(sinks, failures, self._serving)
-        self._processor = Processor(account, archive, self._delivery, self._recording.tick)
+        self._processor = Processor(reporter, archive, self._delivery, self._recording.tick)
         self._stage = ""
         self._handed = 0
         self._concluded = -1
@@ -138,11 +138,11 @@ class Recorder:
     @classmethod
     def start(
         cls,
-        study: Study,
+        monitor: Monitor,
         probes: ProbeSet,
         found: Any,
         *,
-        account: Callable[[Any, ProbeSet], Account],
+        reporter: Callable[[Any, ProbeSet], Reporter],
         to: Destination,
         worker: Callable[[], Worker],
         failures: Failures,
@@ -150,10 +150,10 @@ class Recorder:
         """Opens the archive and the sinks of a run.
 
         Args:
-            study: What is looked at.
+            monitor: What is looked at.
             probes: The run's fixed inputs.
             found: What it found in them, for the layers' names and shapes.
-            account: Measures and draws.
+            reporter: Measures and draws.
             to: Where the results go.
             worker: Makes a background worker.
             failures: Says what happens where something fails.
@@ -161,22 +161,22 @@ class Recorder:
         Raises:
             ArchiveError: The folder belongs to another run, or can't be written.
         """
-        study = study.of(probes)
+        monitor = monitor.of(probes)
         archive, parent, served = None, None, list(to.sinks)
         resumed = to.resumed or {}
         if to.folder is not None:
-            root = join(to.folder, study.name)
+            root = join(to.folder, monitor.name)
             if resumed.get("archive"):
                 parent = {key: resumed[key] for key in ("archive", "run", "step", "logged") if key in resumed}
-            manifest = study.manifest(probes, found, to.run)
+            manifest = monitor.manifest(probes, found, to.run)
             # The recording thread takes the earlier steps over: they can be many.
             archive, _ = ArchiveWriter.start(
                 root, manifest, probes, parent=parent, copy_steps=to.copy_steps, later=True
             )
-            served = [*sinks_for(to.loggers, partial(FileSink, join(root, "sheets"), prefix=study.name)), *served]
+            served = [*sinks_for(to.loggers, partial(FileSink, join(root, "sheets"), prefix=monitor.name)), *served]
         for sink in served:
             sink.prepare()
-        recorder = cls(account(study.pinned(found), probes), archive, served, worker, failures)
+        recorder = cls(reporter(monitor.pinned(found), probes), archive, served, worker, failures)
         recorder._recall(parent if to.copy_steps else None)
         return recorder
 
@@ -220,13 +220,13 @@ class Recorder:
             The seconds that the caller has waited for this step so far.
         """
         began = time.perf_counter()
-        return self.hand_over(subject.seen(self.study, self.probes), epoch=epoch, step=step, stage=stage, began=began)
+        return self.hand_over(subject.seen(self.monitor, self.probes), epoch=epoch, step=step, stage=stage, began=began)
 
     def hand_over(self, found: Any, *, epoch: int, step: int, stage: str, began: float) -> float:
         """Copies what was found to the CPU, and has it recorded, drawn and logged.
 
         Args:
-            found: What the study found.
+            found: What the monitor found.
             epoch: Counted from 0.
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
@@ -235,7 +235,7 @@ class Recorder:
         Returns:
             The seconds that the caller has waited for this step so far.
         """
-        record = self.study.record(found, self.probes, epoch=epoch, step=step, stage=stage)
+        record = self.monitor.record(found, self.probes, epoch=epoch, step=step, stage=stage)
         self.last_step, self._stage = step, stage
         self._handed += 1
         self._delivery.begin()
@@ -266,7 +266,7 @@ class Recorder:
             ArchiveError: Layers or their sizes changed.
         """
         if self._archive is not None:
-            self._archive.check(self.study.manifest(self.probes, found, self._archive.manifest.run))
+            self._archive.check(self.monitor.manifest(self.probes, found, self._archive.manifest.run))
 
     def discard(self) -> None:
         """Deletes the archive's steps and manifest, to begin again in its folder; for a recorder that is closed."""
@@ -283,7 +283,7 @@ class Recorder:
     def conclude(self) -> None:
         """Has the whole run drawn, once, where it was a training."""
         done = self._concluded == self.last_step
-        if self._archive is None or self._stage != "fit" or done or not self.study.evolution:
+        if self._archive is None or self._stage != "fit" or done or not self.monitor.evolution:
             return
         self._concluded = self.last_step
         end = partial(self._processor.end, self._submit, self.last_step)

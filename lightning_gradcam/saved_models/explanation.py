@@ -23,8 +23,8 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved, uninitialized
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.monitors.cam_monitor import Plan
-from lightning_gradcam.monitors.cam_reporter import CamAccount
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
+from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.drawing import Drawing, check_columns
@@ -58,7 +58,7 @@ class Explained:
     record: CamRecord
     probes: ProbeSet
     manifest: Manifest
-    plan: Plan
+    plan: CamMonitor
     path: str | None = None
     remarks: tuple[str, ...] = ()
 
@@ -83,7 +83,7 @@ class Explained:
         archive, _ = ArchiveWriter.start(root, self.manifest, self.probes)
         archive.append(self.record)
         storage = Storage(root)
-        account = CamAccount(self.plan, self.probes)
+        account = CamReporter(self.plan, self.probes)
         for tag, picture in account.pictures(self.record).items():
             format, content = picture.file()
             name = safe_name(tag.removeprefix(f"{self.plan.name}/").replace("/", "-"))
@@ -261,10 +261,10 @@ def explain(
     chosen = _classes_named(targets, probes.class_names or ())
     resolve_targets(chosen, probes.class_names)
     check_columns(drawn, methods)
-    plan = Plan(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
+    plan = CamMonitor(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
     cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
     record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
-    measured = CamAccount(plan, probes).measured(record)
+    measured = CamReporter(plan, probes).measured(record)
     if probes.class_names is not None and measured.likeliest.size:
         named, largest = len(probes.class_names), int(measured.likeliest.max())
         if largest >= named:
@@ -332,7 +332,7 @@ def _classes_named(targets: Any, names: Sequence[str]) -> Any:
 
 def _cams(
     module: nn.Module,
-    plan: Plan,
+    plan: CamMonitor,
     probes: ProbeSet,
     forward: Forward | None,
     progress: Callable[[int, int], None] | None,
@@ -355,7 +355,7 @@ def _cams(
             with torch.no_grad():
                 run(load(0, 1).fresh())
         with preserved(module):
-            cams = plan.explain(module, load, probes, run)
+            cams = plan.observe(module, load, probes, run)
     except LightningGradCAMError:
         raise
     except (RuntimeError, IndexError, ValueError, TypeError) as error:

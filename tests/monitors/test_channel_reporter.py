@@ -13,7 +13,7 @@ from lightning_gradcam import ProbeSet
 from lightning_gradcam.archive import ArchiveWriter
 from lightning_gradcam.compute.feature_maps import compute_feature_maps
 from lightning_gradcam.monitors.channel_reporter import gallery_of
-from lightning_gradcam.monitors.feature_monitor import FeaturePlan
+from lightning_gradcam.monitors.feature_monitor import FeatureMonitor
 from lightning_gradcam.record.channel_record import ChannelRecord
 from lightning_gradcam.render.grid import GridDrawing
 from lightning_gradcam.render.picture import Picture
@@ -21,7 +21,7 @@ from lightning_gradcam.report import gallery
 
 
 @dataclass(frozen=True)
-class Counting(FeaturePlan):
+class Counting(FeatureMonitor):
     """Counts the sheets that are drawn."""
 
     drawn: list[int] = field(default_factory=list)
@@ -37,13 +37,13 @@ def test_of_many_steps_only_those_that_have_room_in_a_page_are_drawn(
 ) -> None:
     monkeypatch.setattr(gallery, "MAX_BYTES", room)
     probes = ProbeSet(torch.rand(1, 1, 8, 8))
-    study = Counting("features", ["0"], GridDrawing())
+    monitor = Counting("features", ["0"], GridDrawing())
     found = compute_feature_maps(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)), probes.inputs, "0")
-    archive, _ = ArchiveWriter.start(str(tmp_path / "features"), study.manifest(probes, found, "run"), probes)
+    archive, _ = ArchiveWriter.start(str(tmp_path / "features"), monitor.manifest(probes, found, "run"), probes)
     for step in range(8):
-        archive.append(study.record(found, probes, epoch=step, step=10 * step, stage="fit"))
-    pages = gallery_of(archive, study)
-    assert sorted(study.drawn) == shown
+        archive.append(monitor.record(found, probes, epoch=step, step=10 * step, stage="fit"))
+    pages = gallery_of(archive, monitor)
+    assert sorted(monitor.drawn) == shown
     assert [shot.step for shot in pages.layers["0"]] == shown
     assert pages.remark == ("" if len(shown) == 8 else "2 of 8 steps, evenly chosen")
     (header,) = pages.header()["layers"]

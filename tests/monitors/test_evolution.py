@@ -15,7 +15,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet
-from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.evolution import evolution_of
 from lightning_gradcam.stats import to_last
 from tests.conftest import TinyModule, loaders, trainer
@@ -193,7 +193,7 @@ def test_many_probes_are_thinned_and_the_title_says_so(tmp_path: Path) -> None:
 
     found = evolution_of(
         Many(archive._storage, archive.manifest),
-        Plan("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing()),
+        CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing()),
         many,
         {key: np.ones(180, np.float32) for key in archive.record(0).maps},
         ended=True,

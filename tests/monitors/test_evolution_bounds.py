@@ -17,7 +17,7 @@ from lightning_gradcam.archive import ArchiveWriter
 from lightning_gradcam.archive.manifest import Manifest
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.monitors import evolution as evolution_module
-from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.evolution import Evolving, evolution_of
 from lightning_gradcam.render.picture import PackedPicture, Picture
 
@@ -26,7 +26,7 @@ Peaks = dict[CamKey, Any]
 
 def run(
     root: Path, layers: int, probes: int, steps: int, side: int = 2, size: int = 8
-) -> tuple[ArchiveWriter, Plan, ProbeSet, Peaks]:
+) -> tuple[ArchiveWriter, CamMonitor, ProbeSet, Peaks]:
     """An archive of random maps, as a run would leave it."""
     generator = np.random.default_rng(0)
     pictures = ProbeSet(
@@ -57,7 +57,7 @@ def run(
                 confidence=np.full(probes, 0.5, np.float32),
             )
         )
-    plan = Plan("gradcam", list(names), "gradcam", "predicted", "logit", Drawing())
+    plan = CamMonitor("gradcam", list(names), "gradcam", "predicted", "logit", Drawing())
     return archive, plan, pictures, {key: np.ones(probes, np.float32) for key in keys}
 
 

@@ -1,4 +1,4 @@
-"""Feature maps as a study: found, recorded, archived, drawn and counted."""
+"""Feature maps as a monitor: found, recorded, archived, drawn and counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_gradcam.archive import ArchiveWriter
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.feature_maps import compute_feature_maps
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.monitors.feature_monitor import FeaturePlan
+from lightning_gradcam.monitors.feature_monitor import FeatureMonitor
 from lightning_gradcam.render.grid import GridDrawing
 
 
@@ -25,31 +25,34 @@ def model() -> nn.Sequential:
     return net
 
 
-def plan(**options: object) -> FeaturePlan:
-    return FeaturePlan(**{"name": "features", "layers": ["0", "1"], "drawing": GridDrawing(), **options})  # type: ignore[arg-type]
+def plan(**options: object) -> FeatureMonitor:
+    return FeatureMonitor(**{"name": "features", "layers": ["0", "1"], "drawing": GridDrawing(), **options})  # type: ignore[arg-type]
 
 
 PROBES = ProbeSet(torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)), labels=torch.arange(3))
 
 
 def test_one_step_from_the_model_to_the_archive_and_the_sheet(tmp_path: Path) -> None:
-    net, study = model(), plan(max_channels=4, batch_size=2)
+    net, monitor = model(), plan(max_channels=4, batch_size=2)
     with preserved(net):
-        found = study.explain(net, Inputs(PROBES.inputs).part, PROBES, net)
+        found = monitor.observe(net, Inputs(PROBES.inputs).part, PROBES, net)
     expected = compute_feature_maps(net, PROBES.inputs, ["0", "1"], max_channels=4)
-    record = study.record(found, PROBES, epoch=0, step=5, stage="fit")
+    record = monitor.record(found, PROBES, epoch=0, step=5, stage="fit")
     for layer in ("0", "1"):
         np.testing.assert_allclose(record.channels[layer], expected[layer].numpy(), atol=1e-6)
     assert record.chosen["1"] == (0, 1, 3, 4)
     assert record.probe_ids == PROBES.ids
     dead = int(expected.dead["1"].sum())
     assert dead >= 1
-    assert study.numbers(record) == {"0": {"dead": 0.0, "dead_share": 0.0}, "1": {"dead": dead, "dead_share": dead / 6}}
-    assert study.tag("1") == "features/1"
-    assert study.curve[0] in study.numbers(record)["1"]
+    assert monitor.numbers(record) == {
+        "0": {"dead": 0.0, "dead_share": 0.0},
+        "1": {"dead": dead, "dead_share": dead / 6},
+    }
+    assert monitor.tag("1") == "features/1"
+    assert monitor.curve[0] in monitor.numbers(record)["1"]
 
     root = str(tmp_path / "features")
-    archive, _ = ArchiveWriter.start(root, study.manifest(PROBES, found, "run"), PROBES, parent=None, copy_steps=True)
+    archive, _ = ArchiveWriter.start(root, monitor.manifest(PROBES, found, "run"), PROBES, parent=None, copy_steps=True)
     archive.append(record)
     read = Archive.open(root)
     assert read.manifest.kind == "features"
@@ -57,18 +60,18 @@ def test_one_step_from_the_model_to_the_archive_and_the_sheet(tmp_path: Path) ->
     np.testing.assert_allclose(read.channels("1")[0], record.channels["1"], rtol=2**-10, atol=1e-7)
     again = read.channel_record(0)
     assert again.chosen == record.chosen
-    assert study.numbers(again) == study.numbers(record)
-    assert study.sheet(again, "1", PROBES).pixels.shape == study.sheet(record, "1", PROBES).pixels.shape
+    assert monitor.numbers(again) == monitor.numbers(record)
+    assert monitor.sheet(again, "1", PROBES).pixels.shape == monitor.sheet(record, "1", PROBES).pixels.shape
 
 
 def test_what_was_found_is_pinned() -> None:
-    net, study = model(), plan(layers="auto")
+    net, monitor = model(), plan(layers="auto")
     with preserved(net):
-        found = study.explain(net, Inputs(PROBES.inputs).part, PROBES, net)
-        pinned = study.pinned(found)
-        again = pinned.explain(net, Inputs(PROBES.inputs).part, PROBES, net)
+        found = monitor.observe(net, Inputs(PROBES.inputs).part, PROBES, net)
+        pinned = monitor.pinned(found)
+        again = pinned.observe(net, Inputs(PROBES.inputs).part, PROBES, net)
     assert pinned.layers == ["1"]
     assert pinned.layout == {"1": "NCHW"}
     assert pinned.tried
     assert torch.equal(found["1"], again["1"])
-    assert study.manifest(PROBES, found, "a").differences(pinned.manifest(PROBES, again, "b")) == []
+    assert monitor.manifest(PROBES, found, "a").differences(pinned.manifest(PROBES, again, "b")) == []

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeError, ProbeSet
-from lightning_gradcam.monitors.cam_monitor import Plan
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.meter import Meter
 
 NAN = float("nan")
@@ -18,8 +18,8 @@ LEFT, RIGHT, BLANK = [[1.0, 0.0]], [[0.0, 1.0]], [[0.0, -1.0]]
 KEY = CamKey("conv", "gradcam", "predicted")
 
 
-def plan(**options: Any) -> Plan:
-    return Plan("cams", "conv", ["gradcam", "layercam"], ["predicted", "label"], "logit", Drawing(), **options)
+def plan(**options: Any) -> CamMonitor:
+    return CamMonitor("cams", "conv", ["gradcam", "layercam"], ["predicted", "label"], "logit", Drawing(), **options)
 
 
 def probes(**fields: Any) -> ProbeSet:

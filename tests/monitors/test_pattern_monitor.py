@@ -1,4 +1,4 @@
-"""Filter patterns as a study: what the model is given, what is recorded, and what the first look costs."""
+"""Filter patterns as a monitor: what the model is given, what is recorded, and what the first look costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.monitors import pattern_monitor as pattern_plan
-from lightning_gradcam.monitors.pattern_monitor import PatternPlan
+from lightning_gradcam.monitors.pattern_monitor import PatternMonitor
 from lightning_gradcam.probes import ProbeSet
 
 
@@ -34,10 +34,10 @@ class Two(nn.Module):
         return output.mean((2, 3))
 
 
-def looked(plan: PatternPlan, model: nn.Module, values: Any, probes: ProbeSet, forward: Any) -> Any:
+def looked(plan: PatternMonitor, model: nn.Module, values: Any, probes: ProbeSet, forward: Any) -> Any:
     inputs = Inputs(values)
     with preserved(model):
-        return plan.explain(model, inputs.part, probes, forward)
+        return plan.observe(model, inputs.part, probes, forward)
 
 
 def two() -> tuple[Two, Any, ProbeSet]:
@@ -48,7 +48,7 @@ def two() -> tuple[Two, Any, ProbeSet]:
 
 def test_patterns_of_a_model_with_several_inputs_are_recorded_with_channels_first() -> None:
     model, values, probes = two()
-    plan = PatternPlan("patterns", "conv", filters=[3, 1], ascent=Ascent(steps=2, jitter=1), progress=False)
+    plan = PatternMonitor("patterns", "conv", filters=[3, 1], ascent=Ascent(steps=2, jitter=1), progress=False)
     found = looked(plan, model, values, probes, lambda both: model(*both))
     expected = filter_patterns(
         model,
@@ -86,7 +86,7 @@ def test_the_first_look_is_short_where_it_is_not_logged() -> None:
         output: Tensor = model(*both)
         return output
 
-    plan = PatternPlan("patterns", "conv", ascent=Ascent(steps=6), baseline=False, progress=False)
+    plan = PatternMonitor("patterns", "conv", ascent=Ascent(steps=6), baseline=False, progress=False)
     found = looked(plan, model, values, probes, forward)
     # Two pictures show the layer; then one step, and what it reaches.
     assert runs == [2, 4, 4]
@@ -101,13 +101,13 @@ def test_clips_and_whole_numbers_are_refused() -> None:
     with pytest.raises(
         ConfigurationError, match=r"got \[1, 4, 6, 6\] for a sample, but patterns are drawn for pictures"
     ):
-        looked(PatternPlan("patterns", "0"), model, clips, ProbeSet(clips), model)
+        looked(PatternMonitor("patterns", "0"), model, clips, ProbeSet(clips), model)
     whole = torch.zeros(1, 1, 6, 6, dtype=torch.uint8)
     scaled = nn.Sequential(nn.Conv2d(1, 2, 3))
     with pytest.raises(ConfigurationError, match=r"the model takes torch.uint8, along .* give probes=ProbeSet"):
-        looked(PatternPlan("patterns", "0"), scaled, whole, ProbeSet(whole), lambda x: scaled(x / 255))
+        looked(PatternMonitor("patterns", "0"), scaled, whole, ProbeSet(whole), lambda x: scaled(x / 255))
     floats = ProbeSet(whole.float())
-    plan = PatternPlan("patterns", "0", ascent=Ascent(steps=1, value_range=(0, 255)))
+    plan = PatternMonitor("patterns", "0", ascent=Ascent(steps=1, value_range=(0, 255)))
     found = looked(plan, scaled, floats.inputs, floats, lambda x: scaled(x / 255))["0"]
     assert found.pictures.max() > 100
 
@@ -116,7 +116,7 @@ def test_a_bar_is_shown_on_request_and_changes_nothing(capsys: pytest.CaptureFix
     model, values, probes = two()
     found = [
         looked(
-            PatternPlan("p", "conv", ascent=Ascent(steps=2), drawing=PatternDrawing(), progress=progress),
+            PatternMonitor("p", "conv", ascent=Ascent(steps=2), drawing=PatternDrawing(), progress=progress),
             model,
             values,
             probes,

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet, compute_cams
 from lightning_gradcam.archive import ArchiveWriter, reader
-from lightning_gradcam.monitors.cam_monitor import Plan
-from lightning_gradcam.monitors.cam_reporter import CamAccount
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
+from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Destination, Recorder
 from lightning_gradcam.pipeline.worker import Worker
@@ -93,11 +93,13 @@ class Small(nn.Module):
         return self.head(self.pool(self.conv(x).relu()).flatten(1))
 
 
-def logged(root: Path, steps: int, watch: dict[int, dict[str, int]], *, scale: Any = "image") -> tuple[Plan, ProbeSet]:
+def logged(
+    root: Path, steps: int, watch: dict[int, dict[str, int]], *, scale: Any = "image"
+) -> tuple[CamMonitor, ProbeSet]:
     """So many steps through a recorder with an archive, picture files of a few, and a worker in the background."""
     torch.manual_seed(0)
     probes = ProbeSet(torch.rand(1, 1, 4, 4), ids=("0",))
-    plan = Plan("gradcam", "conv", "gradcam", "predicted", "logit", Drawing(magnification=1, scale=scale))
+    plan = CamMonitor("gradcam", "conv", "gradcam", "predicted", "logit", Drawing(magnification=1, scale=scale))
     cams = compute_cams(Small(), probes.inputs, "conv", relu=False)
 
     class Every(FileSink):
@@ -108,7 +110,7 @@ def logged(root: Path, steps: int, watch: dict[int, dict[str, int]], *, scale: A
     archive, _ = ArchiveWriter.start(str(root), plan.manifest(probes, cams, "run"), probes)
     failures = Failures("raise", pytest.fail)
     sinks = [Every(str(root / "sheets"), prefix="gradcam")]
-    recorder = Recorder(CamAccount(plan, probes), archive, sinks, Worker, failures)
+    recorder = Recorder(CamReporter(plan, probes), archive, sinks, Worker, failures)
     for step in range(steps):
         recorder.hand_over(cams, epoch=step, step=step, stage="fit", began=time.perf_counter())
         recorder.settle()
@@ -172,7 +174,7 @@ def test_a_long_run_is_resumed_with_its_last_step_read_once(tmp_path: Path, monk
         plan,
         probes,
         cams,
-        account=CamAccount,
+        reporter=CamReporter,
         to=Destination(str(tmp_path), run="run"),
         worker=Worker,
         failures=Failures("raise", pytest.fail),

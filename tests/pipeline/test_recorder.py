@@ -15,8 +15,8 @@ from torch import nn
 
 from lightning_gradcam import Drawing, MemorySink, ProbeSet, compute_cams
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.monitors.cam_monitor import Plan
-from lightning_gradcam.monitors.cam_reporter import CamAccount
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
+from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Destination, Recorder, Subject
 from lightning_gradcam.pipeline.worker import Worker
@@ -41,12 +41,12 @@ class Held(MemorySink):
 
 def recorder_of(root: Path | None, model: nn.Module, *, background: bool, sinks: list[Any]) -> Recorder:
     probes = ProbeSet(torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
-    plan = Plan("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing())
+    plan = CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing())
     return Recorder.start(
         plan,
         probes,
         Subject.of(model, probes).seen(plan, probes),
-        account=CamAccount,
+        reporter=CamReporter,
         to=Destination(None if root is None else str(root), sinks=sinks, run="run"),
         worker=partial(Worker, background=background),
         failures=Failures("raise", pytest.fail),
