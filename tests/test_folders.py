@@ -20,6 +20,7 @@ ORDER = [
     "errors",
     "storage",
     "npz",
+    "warn",
     "guard",
     "capture",
     "probes",

@@ -347,9 +347,7 @@ FORBIDDEN_CALLS |= {"np.save", "torch.hub.load", "torch.jit.load", "torch.packag
 
 TORCH = "torch.load"
 OWN_FILES = {
-    "saved_models/construction.py": "yaml",
-    "cli/config.py": "yaml",
-    "cli/layers.py": "yaml",
+    "saved_models/yaml_text.py": "yaml",
     "saved_models/file.py": TORCH,
 }
 
