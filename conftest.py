@@ -1,10 +1,16 @@
-"""Lets the tests run where pytest-xdist is not installed: one after the other."""
+"""Lets the tests run where pytest-xdist is not installed, and fails a run that leaves files in the checkout."""
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+
+# What tools make there, those of the tests and others that someone may use meanwhile.
+_OF_TOOLS = ("__pycache__", ".coverage*", ".hypothesis", ".*_cache", ".git", "*.egg-info", "build", "dist", ".venv")
+_BEFORE = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -12,3 +18,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     if find_spec("xdist") is None:
         for option in ("--numprocesses", "--maxprocesses", "--dist"):
             parser.addoption(option, help="taken by pytest-xdist, which is not installed")
+
+
+def _entries(root: Path) -> set[str]:
+    return {path.name for path in root.iterdir() if not any(fnmatch(path.name, kind) for kind in _OF_TOOLS)}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Notes what the checkout holds; once, and not in each of xdist's workers, which run side by side."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[_BEFORE] = _entries(session.config.rootpath)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run where the checkout holds more than before."""
+    config = session.config
+    if _BEFORE not in config.stash:
+        return
+    if left := sorted(_entries(config.rootpath) - config.stash[_BEFORE]):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\nleft in {config.rootpath} by the tests: {', '.join(left)}; use tmp_path", red=True)

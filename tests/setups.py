@@ -327,7 +327,13 @@ def _checkpoint(case: Case) -> str:
     path = case.root / "trained.ckpt"
     model = case.model()
     trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False
+        accelerator="cpu",
+        default_root_dir=case.root,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        logger=False,
+        max_epochs=1,
     )
     trainer.fit(model, *case.setup.data())
     trainer.save_checkpoint(path)
