@@ -65,7 +65,7 @@ class FeatureMapCallback(ProbeCallback):
         layout: What a layer's axes mean, where that can't be seen.
         forward_fn: ``forward_fn(module, batch)``, for modules without a ``forward(x)`` and with several inputs.
         batch_size: How many probes go through the model at once, at most.
-        background: Draw and write in one background thread (default).
+        background: Draw, write and log in background threads (default).
         max_overhead: The largest share of the time that this may take.
 
     Raises:

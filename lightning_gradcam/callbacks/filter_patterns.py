@@ -70,7 +70,7 @@ class FilterPatternCallback(ProbeCallback):
         layout: What a layer's axes mean, where that can't be seen.
         forward_fn: ``forward_fn(module, batch)``, for modules without a ``forward(x)``.
         batch_size: How many pictures go through the model at once, at most.
-        background: Draw and write in one background thread (default).
+        background: Draw, write and log in background threads (default).
         max_overhead: The largest share of the time that this may take.
 
     Raises:

@@ -83,8 +83,8 @@ class GradCAMCallback(ProbeCallback):
             attribute, or a callable.
         batch_size: How many probes go through the model at once, at most; bounds the memory. A callable target is
             called once for each such part. Where memory does not suffice, half as many are tried.
-        background: Draw and write in one background thread (default), while training goes on; ``False`` does all of
-            it before training goes on.
+        background: Draw, write and log in background threads (default), while training goes on; ``False`` does all
+            of it before training goes on.
         max_overhead: The largest share of the time that explaining may take, for instance 0.02; where it takes more,
             it is done at fewer validations from then on, and that is said once. Default: no limit.
         min_energy_inside: Warn once where, in a trained step, less than this share of a layer's maps (mean over the

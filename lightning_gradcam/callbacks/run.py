@@ -39,14 +39,14 @@ class RunOptions:
 
     Attributes:
         monitor: What is looked at.
-        reporter: Tells of its steps.
+        reporter: Measures and draws its steps.
         probes: Of which inputs.
         forward_fn: Instead of the module's ``forward``.
         every_n_epochs: The schedule.
         every_n_validations: Another one.
         max_overhead: The largest share of the time.
         log_untrained: Log a baseline before the first step.
-        background: Draw and write in a thread.
+        background: Draw, write and log in background threads.
         on_error: What a failure of ours does.
         sinks: The user's own.
     """
