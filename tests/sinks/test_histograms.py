@@ -168,7 +168,8 @@ def test_wandbs_offline_file_has_one_row_of_them(tmp_path: Path, monkeypatch: py
         sink.log_histograms(Histograms(469, 3, found))
         sink.log_histograms(Histograms(500, 4, {}))
     finally:
-        wandb.finish()
+        # `finish` comes back before wandb's own process has written all it holds; `teardown` waits for that process.
+        wandb.teardown()
     rows = [row for row in wandb_rows(tmp_path) if any(tag in row for tag in TAGS)]
     assert len(rows) == 1
     assert {key for key in rows[0] if not key.startswith("_")} == {*TAGS, "trainer/global_step"}
