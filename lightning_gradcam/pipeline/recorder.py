@@ -24,6 +24,9 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.sinks import FileSink, Sink, sinks_for
 from lightning_gradcam.storage import absolute, join
 
+# Of the thread that measures and draws.
+_NICENESS = 10
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -119,7 +122,7 @@ class Recorder:
         reporter: Reporter,
         archive: ArchiveWriter | None,
         sinks: Sequence[Sink],
-        worker: Callable[[], Worker],
+        worker: Callable[..., Worker],
         failures: Failures,
     ) -> None:
         self.monitor: Monitor = reporter.monitor
@@ -127,7 +130,8 @@ class Recorder:
         self.last_step = -1
         self._archive = archive
         self._failures = failures
-        self._recording, self._serving = worker(), worker()
+        # Loggers start threads and processes of their own, which are the user's.
+        self._recording, self._serving = worker(niceness=_NICENESS), worker()
         self._delivery = Delivery(sinks, failures, self._serving)
         self._processor = Processor(reporter, archive, self._delivery, self._recording.tick)
         self._stage = ""
@@ -144,7 +148,7 @@ class Recorder:
         *,
         reporter: Callable[[Any, ProbeSet], Reporter],
         to: Destination,
-        worker: Callable[[], Worker],
+        worker: Callable[..., Worker],
         failures: Failures,
     ) -> Recorder:
         """Opens the archive and the sinks of a run.

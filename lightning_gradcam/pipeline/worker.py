@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from lightning_gradcam.errors import StalledError
@@ -37,6 +39,9 @@ class Worker:
         size: How many jobs may wait; whoever gives one more waits until there is room.
         patience: Seconds without progress after which callers stop waiting. Time in which the process was suspended
             does not count.
+        niceness: By how much the thread's priority is lowered, so that it gives way while training computes (on Linux;
+            elsewhere only whole processes have priorities). For jobs that start no threads or processes, which would
+            inherit it.
 
     Example:
         >>> worker, done = Worker(), []
@@ -47,8 +52,9 @@ class Worker:
         [0, 1, 2]
     """
 
-    def __init__(self, *, background: bool = True, size: int = 2, patience: float = 120.0) -> None:
+    def __init__(self, *, background: bool = True, size: int = 2, patience: float = 120.0, niceness: int = 0) -> None:
         self._background = background
+        self._niceness = niceness
         self._size = size
         self._patience = patience
         self._begin()
@@ -218,6 +224,9 @@ class Worker:
             waited += min(time.monotonic() - begin, look)
 
     def _work(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while True:
             with self._changed:
                 while not self._waiting and not self._closing:

@@ -218,3 +218,14 @@ def test_a_forked_child_does_not_wait_for_its_parents_jobs() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.split() == ["child", "True"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_a_thread_that_gives_way_lowers_its_own_priority_alone() -> None:
+    found: list[int] = []
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    worker = Worker(niceness=3)
+    worker.submit("a job", lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    worker.close()
+    assert found == [3 if before < 3 else before]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
