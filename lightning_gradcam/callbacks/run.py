@@ -19,8 +19,9 @@ from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, 
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.failures import Failures, OnError
-from lightning_gradcam.pipeline.recorder import Destination, Recorder, Subject
+from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
+from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.batches import part_of

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from lightning_gradcam.archive import Archive, ArchiveWriter
-from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.processing import Processor
+from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.sinks import FileSink, Sink, sinks_for
@@ -26,72 +22,6 @@ from lightning_gradcam.storage import absolute, join
 
 # Of the thread that measures and draws.
 _NICENESS = 10
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A model, and how the probes get into it.
-
-    Attributes:
-        model: What is explained.
-        load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
-        forward: From inputs to the model's output.
-        guard: A context in which the model can be used and is given back as it was.
-        halve: Take half as many probes at once where memory does not suffice.
-    """
-
-    model: nn.Module
-    load: Callable[[int, int], Inputs]
-    forward: Forward
-    guard: Callable[[], AbstractContextManager[Any]]
-    halve: bool = True
-
-    @classmethod
-    def of(cls, model: nn.Module, probes: ProbeSet) -> Subject:
-        """Returns a model that takes the probes' inputs as they are, in a training loop of one's own.
-
-        Args:
-            model: It returns logits; its parameters say on which device.
-            probes: The run's.
-        """
-        device = next((parameter.device for parameter in model.parameters()), None)
-
-        def load(start: int, stop: int) -> Inputs:
-            picture = probes.inputs[start:stop].to(device)
-            return Inputs(picture, picture)
-
-        return cls(model, load, model, partial(preserved, model))
-
-    def seen(self, monitor: Monitor, probes: ProbeSet) -> Any:
-        """Returns what a monitor finds in the model, on the model's device.
-
-        Args:
-            monitor: What is looked at.
-            probes: The run's.
-        """
-        with self.guard():
-            return monitor.observe(self.model, self.load, probes, self.forward, halve=self.halve)
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a run's results go.
-
-    Attributes:
-        folder: What the archive's folder stands in, local or a URL; ``None``: nothing is written.
-        loggers: Those that pictures and numbers go to.
-        sinks: Further ones.
-        run: The run's own id.
-        resumed: What a checkpoint kept of the run that goes on here, empty without one.
-        copy_steps: Take over that run's steps.
-    """
-
-    folder: str | None
-    loggers: Sequence[object] = ()
-    sinks: Sequence[Sink] = ()
-    run: str = ""
-    resumed: Mapping[str, Any] | None = None
-    copy_steps: bool = True
 
 
 class Recorder:
@@ -110,7 +40,7 @@ class Recorder:
 
     Example::
 
-        recorder, remark = Recorder.start(monitor, probes, found, reporter=CamReporter, to=Destination("runs/1"), ...)
+        recorder = Recorder.start(monitor, probes, found, reporter=CamReporter, to=Destination("runs/1"), ...)
         for epoch in range(10):
             train(model)
             recorder.log(Subject.of(model, probes), epoch=epoch, step=100 * (epoch + 1))

@@ -24,7 +24,8 @@ from lightning_gradcam.archive import ArchiveWriter, reader
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.failures import Failures
-from lightning_gradcam.pipeline.recorder import Destination, Recorder
+from lightning_gradcam.pipeline.recorder import Recorder
+from lightning_gradcam.pipeline.subject import Destination
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.sinks import FileSink
 from lightning_gradcam.storage import Storage

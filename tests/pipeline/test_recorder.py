@@ -18,7 +18,8 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.failures import Failures
-from lightning_gradcam.pipeline.recorder import Destination, Recorder, Subject
+from lightning_gradcam.pipeline.recorder import Recorder
+from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import Worker
 from tests.conftest import CLASSES, TinyNet
 
