@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from lightning_gradcam.record.gradients import EDGES, GradientSummary, summarise
 from lightning_gradcam.sinks import FileSink, Histograms, ScalarSink, TensorBoardSink, WandbSink
 from lightning_gradcam.sinks.histograms import histograms_of, pooled
 from tests.conftest import TinyNet
+
+ROOT = Path(__file__).parents[2]
 
 
 def frozen(values: torch.Tensor, scores: torch.Tensor | None = None) -> GradientSummary[Any]:
@@ -154,22 +159,28 @@ def wandb_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_wandbs_offline_file_has_one_row_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def log_to_wandb(folder: Path) -> None:
+    """Logs a step with histograms and one without; for a process of its own."""
     import wandb
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))
-    logger = WandbLogger(save_dir=str(tmp_path), project="test")
+    sink = WandbSink(WandbLogger(save_dir=str(folder), project="test"))
+    sink.log_histograms(Histograms(469, 3, histograms_of(gradients(), "gradcam", "label")))
+    sink.log_histograms(Histograms(500, 4, {}))
+    # `finish` comes back before wandb's service has written all that it holds. Only `teardown` waits for the service,
+    # and after it the process can't use wandb again.
+    wandb.teardown()
+
+
+def test_wandbs_offline_file_has_one_row_of_them(tmp_path: Path) -> None:
+    folders = dict.fromkeys(("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"), str(tmp_path))
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", **folders}
+    # A service that another test has started is not this process's.
+    environment.pop("WANDB_SERVICE", None)
+    code = f"from pathlib import Path; from {__name__} import log_to_wandb; log_to_wandb(Path({str(tmp_path)!r}))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     found = histograms_of(gradients(), "gradcam", "label")
-    sink = WandbSink(logger)
-    try:
-        sink.log_histograms(Histograms(469, 3, found))
-        sink.log_histograms(Histograms(500, 4, {}))
-    finally:
-        # `finish` comes back before wandb's own process has written all it holds; `teardown` waits for that process.
-        wandb.teardown()
     rows = [row for row in wandb_rows(tmp_path) if any(tag in row for tag in TAGS)]
     assert len(rows) == 1
     assert {key for key in rows[0] if not key.startswith("_")} == {*TAGS, "trainer/global_step"}
