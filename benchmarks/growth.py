@@ -20,6 +20,13 @@ The goals compare the second tenth of the steps with the last tenth (of 1,000 st
 state after a fifth of them (200) with the last.
 
 A second section measures what resuming costs where an archive holds 2,000 steps; ``resuming.py`` describes its lines.
+
+    python benchmarks/growth.py --end
+
+measures instead what the end of a large run draws: film strips, animations and ``report.html`` of 40 layers, 128 probes
+and 10 epochs at 224x224, from an archive of random maps (ten layers each of 56x56, 28x28, 14x14 and 7x7) that is
+written first. Printed are the seconds of each kind of part and of the longest part, the bytes of the files, and how far
+the resident memory rises at its peak, with the finished pictures, above its level before.
 """
 
 from __future__ import annotations
@@ -31,18 +38,27 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gradcam import GradCAMCallback, ProbeSet
+from lightning_gradcam import CamKey, CamRecord, Drawing, GradCAMCallback, ProbeSet
+from lightning_gradcam.archive import ArchiveWriter, Manifest
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
+from lightning_gradcam.monitors.evolution import Evolving
+from lightning_gradcam.report import REPORT, write_report
 from lightning_gradcam.sinks import Entry, Numbers, Sink
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
@@ -55,6 +71,9 @@ from benchmarks.resuming import STEPS, resuming
 
 LAYERS = ["network.relu1", "network.relu2", "network.relu3"]
 BATCH = 32
+# Of the maps of a large run, and what its parts are called.
+SIDES = (56, 28, 14, 7)
+KINDS = ("reading step", "the film strip", "the animation", "the rows", "the report")
 ARCHIVE_BYTES, OF_EARLY, OF_FIRST_MEMORY = 100_000, 1.2, 1.05
 # Steps are told apart in the files' own names and numbers.
 OF_FIRST_BYTES = 1.01
@@ -243,6 +262,90 @@ def goals(lines: Sequence[Line], times: Times, steps: int) -> Iterator[str]:
     yield _goal(last.resident / first.resident, OF_FIRST_MEMORY, f"resident memory, {since}")
 
 
+# ---- the end of a large run
+
+
+def write_run(
+    folder: str, layers: int, probes: int, epochs: int, size: int
+) -> tuple[ArchiveWriter, CamMonitor, ProbeSet]:
+    """Writes the archive of a large run, with random maps.
+
+    Args:
+        folder: Where to.
+        layers: How many, of four sizes in turn.
+        probes: How many.
+        epochs: As many steps.
+        size: Of the probes' pictures.
+    """
+    generator = np.random.default_rng(0)
+    small = generator.integers(0, 256, (probes, 8, 8, 3)).astype(np.uint8)
+    display = np.stack(
+        [np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in small]
+    )
+    explained = ProbeSet(torch.zeros(probes, 1, 2, 2), labels=torch.arange(probes) % 10, display=display)
+    sides = [SIDES[layer * len(SIDES) // layers] for layer in range(layers)]
+    shapes = {f"net.layer{place}": [side, side] for place, side in enumerate(sides)}
+    targets, methods = ("predicted",), ("gradcam",)
+    manifest = Manifest("run", "gradcam", tuple(shapes), methods, targets, "logit", shapes, explained.fingerprint)
+    archive, _ = ArchiveWriter.start(str(Path(folder, "gradcam")), manifest, explained)
+    for epoch in range(epochs):
+        archive.append(
+            CamRecord(
+                epoch=epoch,
+                step=epoch,
+                stage="fit",
+                score="logit",
+                probe_ids=explained.ids,
+                maps={
+                    CamKey(layer, "gradcam", "predicted"): generator.standard_normal((probes, *shape), np.float32)
+                    for layer, shape in shapes.items()
+                },
+                scores={"predicted": np.ones(probes, np.float32)},
+                classes={"predicted": np.zeros(probes, np.int64)},
+                predicted=generator.integers(0, 10, probes),
+                confidence=generator.random(probes, np.float32),
+            )
+        )
+    plan = CamMonitor("gradcam", list(shapes), "gradcam", "predicted", "logit", Drawing())
+    return archive, plan, explained
+
+
+def end_of_run(layers: int, probes: int, epochs: int, size: int) -> Iterator[str]:
+    """Draws the end of a large run, and yields its figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive, plan, explained = write_run(folder, layers, probes, epochs, size)
+        peaks = {
+            CamKey(layer, "gradcam", "predicted"): np.full(probes, 4, np.float32) for layer in archive.manifest.layers
+        }
+        gc.collect()
+        Path(PROCESS / "clear_refs").write_text("5")
+        before, cpu = _status("VmRSS"), time.process_time()
+        seconds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+        evolving = Evolving(archive, plan, explained, peaks, ended=True, rows=True)
+        page = str(Path(archive.path, REPORT))
+        report: list[tuple[str, Callable[[], object]]] = [("the report", partial(write_report, [archive], page))]
+        longest = 0.0
+        # One after the other: a list of all parts would hold no maps when they are drawn.
+        for name, draw in chain(evolving.parts(), report):
+            begin = time.perf_counter()
+            draw()
+            took = time.perf_counter() - begin
+            longest = max(longest, took) if name != "the report" else longest
+            seconds[next(kind for kind in KINDS if name.startswith(kind))] += took
+        cpu = time.process_time() - cpu
+        peak = 1024 * (_status("VmHWM") - before)
+        drawn = sum(size for _, size in _sizes(Path(archive.path, "evolution")))
+        raw = sum(size for _, size in _sizes(Path(archive.path, "steps")))
+        found = evolving.result()
+        yield f"{layers} layers, {probes} probes, {epochs} epochs, {size}x{size}; archive {raw / MIB:.0f} MiB"
+        yield f"{len(found.strips)} film strips, {len(found.animations)} animations, {len(found.rows)} rows"
+        yield "\n".join(f"{kind:<24}{took:>8.1f} s" for kind, took in seconds.items())
+        yield f"longest part{longest:>20.1f} s; all {sum(seconds.values()):.1f} s, {cpu:.1f} s of CPU time"
+        yield f"peak memory above start {peak / MIB:.0f} MiB; strips and animations on disk {drawn / MIB:.0f} MiB"
+        yield f"report.html {Path(archive.path, REPORT).stat().st_size / MIB:.0f} MiB"
+        yield found.remark
+
+
 def _goal(value: float, most: float, title: str) -> str:
     shown, asked = (f"{value:.0f}", f"{most:.0f}") if most > 1000 else (f"{value:.3f}", f"{most:.2f}")
     return f"{shown:>9}  {'met   ' if value <= most else 'MISSED'}  at most {asked}: {title}"
@@ -262,6 +365,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--probes", type=_positive, default=16, help="pictures that are explained in every step")
     parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
     parser.add_argument("--resumed", type=_positive, default=STEPS, help="steps in the archive that is resumed")
+    parser.add_argument("--end", action="store_true", help="draw the end of a large run instead")
     options = parser.parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -269,6 +373,10 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--every: got {options.every}; give a fifth of the {options.steps} steps at most")
     if not PROCESS.exists():
         raise SystemExit(f"memory can't be measured here: there is no {PROCESS}; run it on Linux")
+    if options.end:
+        for line in end_of_run(40, 128, 10, 224):
+            print(line, flush=True)
+        return
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     print(f"the tutorials' network, {options.probes} probes, {len(LAYERS)} layers, 28x28, on the CPU; times in ms")

@@ -105,7 +105,7 @@ OWN_BLOCKING, OWN_BACKGROUND = "  by its own account: blocking", "  by its own a
 WITH, WITHOUT, EXPLAINING = "fit with the callback", "fit without", "fit with maps alone (compute_cams)"
 OF_BY_HAND, OF_LIMIT, OF_FIT = 1 / 30, 1.3, 1.02
 # Of the section `worker`: seconds between two validations, how many there are, and batches.
-APART, VALIDATIONS, WORKER_SIDE, WORKER_BATCH = 4.0, 6, 96, 32
+APART, VALIDATIONS, WORKER_SIDE, WORKER_BATCH = 4.0, 6, 96, 8
 OF_WORKER_FIT, OF_WORKER_STEP = 1.15, 1.03
 
 Seconds = dict[str, list[float]]

@@ -18,7 +18,8 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.picture import PackedPicture, Picture
 from lightning_gradcam.render.tiles import evenly
-from lightning_gradcam.sheets.animation import Animation, animate
+from lightning_gradcam.sheets.animation import MAX_BYTES, SIDE, Animation, animate
+from lightning_gradcam.sheets.animation import MOST_PROBES as MOST_ANIMATED
 from lightning_gradcam.sheets.strip import film_strip, thinned
 from lightning_gradcam.sinks import Evolution, Numbers, Row
 from lightning_gradcam.stats import affordable
@@ -31,6 +32,9 @@ MOST_PAIRS = 32
 MOST_PROBES = 128
 # Pixels of all strips together; where there are many strips, each may still have as many as the second number.
 ALL_PIXELS, LEAST_PIXELS = 64_000_000, 4_000_000
+# With more animations than this, each shows only as many probes as fit into a file without making pictures smaller:
+# finding out how small takes seconds.
+MANY_ANIMATIONS = 8
 # Bytes of maps that are held at once: of as many pairs as fit, and of a single pair of as many probes as fit.
 MAP_BYTES = 128_000_000
 _MOST_ROW_PROBES, _MOST_ROW_PICTURES = 16, 1_500
@@ -172,8 +176,11 @@ class Evolving:
         self._strips[self._tag(pair.key)] = PackedPicture(picture)
 
     def _draw_animation(self, pair: _Pair) -> None:
+        records = self._read_records
+        fitting = max(4, MAX_BYTES // (max(1, len(records)) * SIDE**2))
+        most = MOST_ANIMATED if len(self._pairs) <= MANY_ANIMATIONS else min(MOST_ANIMATED, fitting)
         animation = animate(
-            self._read_records,
+            records,
             self._probes,
             key=pair.key,
             drawing=self._monitor.drawing,
@@ -181,6 +188,7 @@ class Evolving:
             limits=pair.limits,
             total=self._count,
             note=self._note,
+            most=most,
         )
         self._write(pair.key, *animation.file())
         self._animations[self._tag(pair.key)] = animation

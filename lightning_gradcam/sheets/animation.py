@@ -37,7 +37,7 @@ MOST_PROBES = 64
 _MEGABYTES = f"{MAX_BYTES / 1e6:g}"
 # Where a file is too large: the side of a picture, and the number of frames, down to which it is made smaller in turn.
 _LEAST = [(72, 8), (_SMALLEST_SIDE := 24, 1)]
-_SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 600, 76
+SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 600, 76
 # Below a tile: the true class, the predicted one, how sure the model is of it.
 _CAPTION = 50
 # Two lines on the progress, the colour bar and the marks.
@@ -107,6 +107,7 @@ def animate(
     limits: FloatArray | None = None,
     total: int | None = None,
     note: str = "",
+    most: int = MOST_PROBES,
 ) -> Animation:
     """Draws how one map of each probe changed in training: a frame a step, all probes beside each other.
 
@@ -116,13 +117,14 @@ def animate(
 
     Args:
         records: The steps to draw, in order; one at least. Those without the map are left out.
-        probes: Where display pixels, true classes and names come from; of more than 64, so many are evenly chosen.
+        probes: Where display pixels, true classes and names come from; at most ``most`` are shown, evenly chosen.
         key: Which map.
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
         title: The first words of each frame.
         limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
         total: How many steps were logged, for the header; as many as there are records where not given.
         note: A line of the header, such as what was left out.
+        most: How many probes are shown at most.
 
     Returns:
         The animation. Where its file would exceed :data:`MAX_BYTES`, pictures are made smaller and frames fewer, in
@@ -132,9 +134,9 @@ def animate(
         DrawingError: No record has the map.
     """
     probes, shown = probes.view, with_map(records, key)
-    rows = evenly(len(probes), MOST_PROBES)
+    rows = evenly(len(probes), most)
     tops = maxima_of(shown, key) if limits is None else limits
-    count, side = len(shown), _SIDE
+    count, side = len(shown), SIDE
     while True:
         chosen = [shown[place] for place in evenly(len(shown), count, ends=True)]
         film = Film.of(chosen, probes, key=key, drawing=drawing, limits=tops, rows=rows, side=side)
@@ -154,7 +156,7 @@ def animate(
             lines.append((note, PALE))
         if len(rows) < len(probes):
             lines.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
-        less = [word for word, short in (("smaller", side < _SIDE), ("fewer", count < len(shown))) if short]
+        less = [word for word, short in (("smaller", side < SIDE), ("fewer", count < len(shown))) if short]
         if less:
             lines.append((f"pictures are {' and '.join(less)}, so that the file stays below {_MEGABYTES} MB", PALE))
         size = _expected(film, lines, inner) if count * len(rows) * area > MAX_BYTES else 0

@@ -109,6 +109,17 @@ def test_many_strips_have_fewer_pixels_each(tmp_path: Path, monkeypatch: pytest.
     assert 1_000_000 < one.size[0] * one.size[1] <= 3_000_000
 
 
+def test_many_animations_show_fewer_probes_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    animation = evolution_module.animate
+    monkeypatch.setattr(evolution_module, "animate", lambda *a, **k: asked.append(k["most"]) or animation(*a, **k))
+    archive, plan, probes, peaks = run(tmp_path, layers=9, probes=2, steps=20)
+    evolution_of(archive, plan, probes, peaks, ended=True, rows=False)
+    evolution_of(archive, plan, probes, dict(list(peaks.items())[:8]), ended=True, rows=False)
+    # 20 frames of so many pictures of 112 x 112 have 4 million pixels.
+    assert asked == [15] * 9 + [64] * 8
+
+
 def test_maps_are_read_in_batches_that_draw_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, plan, probes, peaks = run(tmp_path, layers=3, probes=4, steps=3)
     whole = evolution_of(archive, plan, probes, peaks, ended=True, rows=True)
