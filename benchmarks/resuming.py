@@ -53,8 +53,8 @@ def resuming(steps: int = STEPS) -> Iterator[str]:
         seconds, remark = _timed(lambda: resumed.take_over(parent))
         assert remark is None, remark
         yield _line("take over", seconds)
-        seconds, (_, peaks, count) = _timed(resumed.recall)
-        assert (count, len(peaks)) == (steps, len(LAYERS))
+        seconds, (_, peaks, damaged) = _timed(resumed.recall)
+        assert (damaged, len(peaks)) == ([], len(LAYERS))
         yield _line("recall", seconds)
         archive = Archive.open(root)
         yield _line("one map", _timed(lambda: archive.maps(LAYERS[0]))[0])

@@ -37,6 +37,8 @@ class Archive:
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self._storage = storage
+        # Called with every step that is read: whoever reads many of them in the background says that it gets on.
+        self.tick: Callable[[], object] = lambda: None
         self._names: list[str] = []
         self._listed: list[tuple[int, int, int, str]] = []
         self.manifest = manifest
@@ -262,33 +264,34 @@ class Archive:
         chosen = None if keys is None else [self._key(*key) for key in keys]
         return self._unpacked(self._file(index), lambda opened: unpacked_cams(opened, chosen))
 
-    def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], int]:
+    def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], list[str]]:
         """Returns what a run has to know of its earlier steps to go on.
 
         One file is read where the last step has its :attr:`CamRecord.peaks`. In an archive of version 0.1.0 no step has
-        them, and every step's maps are read, one step at a time.
+        them, and every step's maps are read, one step at a time. A damaged step is passed over.
 
         Returns:
-            The last record, or ``None`` in an archive without steps; each map's largest value over all steps, ``[N]``,
-            which channels do not have; and the number of steps.
-
-        Raises:
-            ArchiveError: A step's file is damaged.
+            The last record that can be read, or ``None`` where there is none; each map's largest value over all steps,
+            ``[N]``, which channels do not have; and why steps could not be read.
         """
-        count = len(self._files())
-        if not count:
-            return None, {}, 0
-        last = self.any_record(count - 1)
+        last: CamRecord | ChannelRecord | None = None
         peaks: dict[CamKey, FloatArray] = {}
-        if isinstance(last, CamRecord):
-            for index in reversed(range(count)):
-                record = last if index == count - 1 else self.record(index)
-                known = record.peaks or {key: maxima(maps) for key, maps in record.maps.items()}
-                for key, values in known.items():
-                    peaks[key] = np.fmax(peaks[key], values) if key in peaks else values
-                if record.peaks:
-                    break
-        return last, peaks, count
+        damaged: list[str] = []
+        for index in reversed(range(len(self._files()))):
+            try:
+                record = self.any_record(index)
+            except ArchiveError as error:
+                damaged.append(str(error))
+                continue
+            last = record if last is None else last
+            if not isinstance(record, CamRecord):
+                break
+            known = record.peaks or {key: maxima(maps) for key, maps in record.maps.items()}
+            for key, values in known.items():
+                peaks[key] = np.fmax(peaks[key], values) if key in peaks else values
+            if record.peaks:
+                break
+        return last, peaks, damaged
 
     def _file(self, index: int) -> str:
         # Listed anew for each, the folder would be read as many times as it has files by whoever goes through them.
@@ -345,6 +348,7 @@ class Archive:
         return self._unpacked(file, lambda opened: channel_file.unpacked_channels(opened, layer))
 
     def _unpacked(self, file: str, read: Callable[[BinaryIO], R]) -> R:
+        self.tick()
         try:
             with self._storage.open(f"{STEPS}/{file}") as opened:
                 return read(opened)

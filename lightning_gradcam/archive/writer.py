@@ -162,6 +162,7 @@ class ArchiveWriter(Archive):
         unreadable: list[str] = []
         for _, file in files:
             name = f"{STEPS}/{file}"
+            self.tick()
             # Step files are never changed in place, so that both archives can share one.
             if self._storage.link(name, source._storage, name):
                 continue

@@ -30,7 +30,7 @@ _OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
     "validations": (_is_count, "a whole number from 0 on"),
     "logged": (_is_count, "a whole number from 0 on"),
     "widened": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
-    "widened_from": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
+    "widened_from": (_is_text, "text"),
     # Of version 0.1.0; not used any more.
     "every": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
     "transferred": (lambda value: isinstance(value, bool), "True or False"),

@@ -137,22 +137,19 @@ class Reporter(ABC):
     Attributes:
         monitor: What is looked at.
         probes: The run's fixed inputs.
-        count: How many steps there were.
     """
 
     def __init__(self, monitor: Any, probes: ProbeSet) -> None:
         self.monitor = monitor
         self.probes = probes
-        self.count = 0
 
     @abstractmethod
-    def remember(self, last: Any, peaks: Mapping[CamKey, FloatArray], count: int) -> None:
+    def remember(self, last: Any, peaks: Mapping[CamKey, FloatArray]) -> None:
         """Takes the steps into account that were recorded earlier.
 
         Args:
             last: The latest of them.
             peaks: Each map's largest value in any of them, ``[N]``; empty for channels.
-            count: How many there are.
         """
 
     @abstractmethod

@@ -34,21 +34,17 @@ class CamReporter(Reporter):
         super().__init__(monitor, probes)
         self._meter = Meter(monitor, probes)
 
-    def remember(self, last: CamRecord, peaks: Mapping[CamKey, FloatArray], count: int) -> None:
+    def remember(self, last: CamRecord, peaks: Mapping[CamKey, FloatArray]) -> None:
         """Takes the steps into account that were recorded earlier."""
         self._meter.remember(last, peaks)
-        self.count = count
 
     def forget(self) -> None:
         """Begins anew: training goes on from an earlier step."""
         self._meter.forget()
-        self.count = 0
 
     def measured(self, record: CamRecord) -> CamRecord:
         """Returns the record with its numbers, and the largest values of its maps so far."""
-        found = self._meter.measured(record)
-        self.count += 1
-        return found
+        return self._meter.measured(record)
 
     def pictures(self, record: CamRecord) -> dict[str, Picture]:
         """Returns a sheet for each layer and method."""

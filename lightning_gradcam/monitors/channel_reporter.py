@@ -26,17 +26,14 @@ class ChannelReporter(Reporter):
 
     monitor: ChannelMonitor
 
-    def remember(self, last: ChannelRecord, peaks: Mapping[CamKey, FloatArray], count: int) -> None:
-        """Counts the steps that were recorded earlier."""
-        self.count = count
+    def remember(self, last: ChannelRecord, peaks: Mapping[CamKey, FloatArray]) -> None:
+        """Needs nothing of earlier steps: channels are not compared."""
 
     def forget(self) -> None:
-        """Begins anew: training goes on from an earlier step."""
-        self.count = 0
+        """Needs nothing of earlier steps."""
 
     def measured(self, record: ChannelRecord) -> ChannelRecord:
         """Returns the record as it is: its numbers were found with it."""
-        self.count += 1
         return record
 
     def pictures(self, record: ChannelRecord) -> dict[str, Picture]:

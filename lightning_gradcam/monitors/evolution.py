@@ -120,14 +120,12 @@ class Evolving:
         have drawn is missing, or the step that it would have read.
         """
         for batch in self._batches():
-            self._records = {}
             for place in self._places:
                 yield f"reading step {place + 1} of {self._count} for film strips", partial(self._read, batch, place)
             for pair in batch:
                 yield f"the film strip of {self._short(pair.key)}", partial(self._draw_strip, pair)
                 if self._ended:
                     yield f"the animation of {self._short(pair.key)}", partial(self._draw_animation, pair)
-        self._records = {}
         if self._rows:
             yield "the rows of the table", self._draw_table
 
@@ -149,6 +147,9 @@ class Evolving:
         yield batch
 
     def _read(self, batch: Sequence[_Pair], place: int) -> None:
+        if place == self._places[0]:
+            # Of the batch before.
+            self._records = {}
         record = self._archive.record(place, keys={pair.key for pair in batch}).part(self._chosen)
         self._records[place] = record
         if self._rows:
@@ -194,6 +195,7 @@ class Evolving:
         self._animations[self._tag(pair.key)] = animation
 
     def _draw_table(self) -> None:
+        self._records = {}
         records = [self._in_table[place] for place in sorted(self._in_table)]
         whole = [record for record in records if len(record.maps) == len(self._pairs)]
         if whole:

@@ -109,9 +109,10 @@ class Delivery:
         except Exception as error:
             self.note(kind, step, error)
         except BaseException as error:
-            if threading.current_thread() is threading.main_thread():
+            # On the training thread these two are the user's; in the background nobody hears them.
+            main = threading.current_thread() is threading.main_thread()
+            if main and isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
-            # In the background nobody hears a `SystemExit` or a cancellation; on the training thread it is the user's.
             self.note(kind, step, reportable(error))
         else:
             self.note(kind, step)
@@ -160,11 +161,17 @@ class Delivery:
         """Closes, once, the sinks that something was logged to; failures are reported and not raised."""
         sinks, self._unclosed, self._open = self._unclosed, {}, False
         self.settle(final=True)
+        ended: list[BaseException] = []
         for name, sink in sinks.items():
             # A sink may be called by one thread at a time.
             if name != self._called:
-                self.attempt(f"closing {name}", step, sink.close)
+                try:
+                    self.attempt(f"closing {name}", step, sink.close)
+                except BaseException as error:  # the user's; the other sinks are closed all the same
+                    ended.append(error)
         self.settle(final=True)
+        if ended:
+            raise ended[0]
 
     def _deliver(self, parcel: Parcel) -> None:
         """The sinks' part of one step."""
@@ -195,6 +202,9 @@ class Delivery:
 
     def _serve(self, step: int, what: str, call: Callable[[Sink], Callable[[], None]]) -> None:
         for name, sink in self._sinks.items():
+            if not self._open:
+                # Closed while another sink, which has come back now, hung.
+                return
             if sink.thread_safe:
                 self._called = name
                 self.attempt(f"{name}{what}", step, call(sink))

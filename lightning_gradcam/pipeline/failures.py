@@ -21,6 +21,7 @@ _MEANS = {
     "taking probes": "these samples are no probes; the next batch is tried",
     "reading an earlier step": "it does not count in the scale of the coming pictures",
     "measuring": "no numbers of this step; its maps are in the archive all the same",
+    "the end of the run": "no film strips, last numbers and report of the whole run; its maps are in the archive",
     "the evolution": "no film strips of the run so far; its maps are in the archive all the same",
     "the last numbers": "no drift from the last step in the loggers; Archive.numbers has it",
     "the report": "make it anew with: lightning-gradcam report ARCHIVE -o report.html",
@@ -59,7 +60,8 @@ class Failures:
 
     def given_up(self, kind: str) -> bool:
         """Whether so many failed in a row that there is no point in trying again."""
-        return self._in_a_row[kind] >= _IN_A_ROW
+        # Each stall of the worker, and each step that is left out for it, is one of its own.
+        return self._in_a_row[kind] >= _IN_A_ROW and not kind.startswith("the background worker")
 
     @contextmanager
     def contained(self, kind: str, *, step: int) -> Iterator[None]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.monitors.base import Record, Reporter
+from lightning_gradcam.monitors.base import EvolutionParts, Record, Reporter
 from lightning_gradcam.pipeline.delivery import Delivery, Parcel
 from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers
 
@@ -38,7 +38,10 @@ class Processor:
         self._archive = archive
         self._delivery = delivery
         self._tick = tick
-        self._evolved = 0
+        if archive is not None:
+            archive.tick = tick
+        # How many steps there were, and how many when the run was last drawn as a whole.
+        self._count = self._evolved = 0
         # Read by the training thread for checkpoints; `None` until the earlier steps have been taken over.
         self.earlier: int | None = None
 
@@ -52,6 +55,8 @@ class Processor:
         if self._archive is None:
             return
         if parent is not None:
+            # Until it is known how many of them are there.
+            self.earlier = parent.get("logged")
             self._delivery.attempt("the archive", step, partial(self._take_over, self._archive, parent))
         self._delivery.attempt(RECALLING, step, partial(self._remember, self._archive))
 
@@ -73,10 +78,11 @@ class Processor:
                 self._delivery.remark(remark)
 
         attempt("measuring", step, measure)
+        self._count += 1
         if self._archive is not None:
             attempt("the archive", step, partial(self._archive.append, measured[-1]))
         parcel = self._drawn(measured[-1]) if self._delivery else Parcel(step)
-        evolution = self._evolution(record) if self._reporter.count & (self._reporter.count - 1) == 0 else None
+        evolution = self._evolution(record) if self._count & (self._count - 1) == 0 else None
         name = self._reporter.monitor.name
         timed = f"{name}_stats/background_seconds"
         values = {f"{name}_stats/seconds": blocked, timed: time.perf_counter() - begin, **means}
@@ -95,10 +101,11 @@ class Processor:
 
     def rewind(self, step: int) -> None:
         """Forgets what was recorded after ``step``: training goes on from an earlier checkpoint of this run."""
-        self._reporter.forget()
-        self._evolved = 0
         if self._archive is not None:
             self._archive.rewind(step)
+        self._reporter.forget()
+        self._count = self._evolved = 0
+        if self._archive is not None:
             self._delivery.attempt(RECALLING, step, partial(self._remember, self._archive))
 
     def _take_over(self, archive: ArchiveWriter, parent: Mapping[str, Any]) -> None:
@@ -106,10 +113,12 @@ class Processor:
             self._delivery.remark(remark)
 
     def _remember(self, archive: ArchiveWriter) -> None:
-        self.earlier = len(archive.steps)
-        last, peaks, count = archive.recall()
+        self.earlier = self._count = len(archive.steps)
+        last, peaks, damaged = archive.recall()
         if last is not None:
-            self._reporter.remember(last, peaks, count)
+            self._reporter.remember(last, peaks)
+        for why in damaged:
+            self._delivery.remark(f"an earlier step does not count in the scale of the coming pictures: {why}")
 
     def _drawn(self, record: Record) -> Parcel:
         step, epoch = record.step, record.epoch
@@ -133,10 +142,10 @@ class Processor:
             # Without a step the folder went away, which the archive's own failure reports.
             if archive.steps and (evolving := self._reporter.evolving(archive, ended=False, rows=False)) is not None:
                 for _, part in evolving.parts():
-                    part()
+                    self._delivery.attempt("the evolution", record.step, part)
                     self._tick()
                 found.append(evolving.result())
-                self._evolved = self._reporter.count
+                self._evolved = self._count
 
         self._delivery.attempt("the evolution", record.step, partial(draw, self._archive))
         return found[0] if found else None
@@ -145,22 +154,27 @@ class Processor:
         archive = self._archive
         if archive is None or not archive.steps:
             return
-        evolving = self._reporter.evolving(archive, ended=True, rows=self._delivery.takes_rows)
-        if evolving is not None:
-            repeated = self._evolved == self._reporter.count
+        drawn: list[EvolutionParts] = []
+
+        def begin() -> None:
+            if (evolving := self._reporter.evolving(archive, ended=True, rows=self._delivery.takes_rows)) is not None:
+                drawn.append(evolving)
+
+        self._delivery.attempt("the evolution", step, begin)
+        for evolving in drawn:
             for name, part in evolving.parts():
                 yield "the evolution", name, part
-
-            def send() -> None:
-                found = replace(evolving.result(), repeated=repeated)
-                if found.remark:
-                    self._delivery.remark(found.remark)
-                self._delivery.send(Parcel(step, evolution=found))
-
-            yield "the evolution", "the evolution", send
+            yield "the evolution", "the evolution", partial(self._send, evolving, step, self._evolved == self._count)
         yield "the last numbers", "the last numbers", partial(self._compare_with_last, archive)
         yield "the report", "the report", partial(self._reporter.report, archive)
+
+    def _send(self, evolving: EvolutionParts, step: int, repeated: bool) -> None:
+        found = replace(evolving.result(), repeated=repeated)
+        if found.remark:
+            self._delivery.remark(found.remark)
+        self._delivery.send(Parcel(step, evolution=found))
 
     def _compare_with_last(self, archive: ArchiveWriter) -> None:
         for numbers in self._reporter.late_numbers(archive):
             self._delivery.send(Parcel(numbers.step, numbers=numbers))
+            self._tick()

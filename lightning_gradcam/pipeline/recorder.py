@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ class Recorder:
         self._handed = 0
         self._concluded = -1
         self._blocked = 0.0
+        self._process = os.getpid()
 
     @classmethod
     def start(
@@ -187,6 +189,8 @@ class Recorder:
         Args:
             final: The run is over: failures are only reported.
         """
+        if self._is_forked:
+            return
         with self._blocking():
             for worker in (self._recording, self._serving):
                 for name, error in worker.failed():
@@ -208,20 +212,34 @@ class Recorder:
             self._archive.discard()
 
     def rewind(self, step: int) -> None:
-        """Forgets what was recorded after ``step``: training goes on from an earlier checkpoint of this run."""
+        """Forgets what was recorded after ``step``: training goes on from an earlier checkpoint of this run.
+
+        Raises:
+            Exception: Later steps could not be deleted; training from here would mix them with its own.
+        """
         self.last_step = min(self.last_step, step)
-        self._handed = 0
-        self._submit("the archive", partial(self._processor.rewind, step))
+        self._handed, self._concluded = 0, -1
+        failed: list[Exception] = []
+
+        def rewind() -> None:
+            try:
+                self._processor.rewind(step)
+            except Exception as error:
+                failed.append(error)
+
+        self._submit("the archive", rewind)
         self._waiting_for(self._recording.finish)
+        if failed:
+            raise failed[0]
 
     def conclude(self) -> None:
         """Has the whole run drawn, once, where it was a training."""
-        done = self._concluded == self.last_step
+        done = self._concluded == self.last_step or self._is_forked
         if self._archive is None or self._stage != "fit" or done or not self.monitor.evolution:
             return
         self._concluded = self.last_step
         end = partial(self._processor.end, self._submit, self.last_step)
-        self._submit("the end of the run", partial(self._delivery.attempt, "the evolution", self.last_step, end))
+        self._submit("the end of the run", partial(self._delivery.attempt, "the end of the run", self.last_step, end))
 
     def wait(self) -> None:
         """Waits until everything is written that is written in the background."""
@@ -235,12 +253,19 @@ class Recorder:
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
+        if self._is_forked:
+            return
         self.conclude()
         self._waiting_for(self._recording.close)
         # A sink that is closed takes nothing more.
         self._waiting_for(partial(self._serving.close, drop=True))
         self.settle(final=True)
         self._delivery.close(self.last_step)
+
+    @property
+    def _is_forked(self) -> bool:
+        """Whether this is a child of the process whose run it is, which has copies of the sinks and owns nothing."""
+        return self._process != os.getpid()
 
     @contextmanager
     def _blocking(self) -> Iterator[None]:

@@ -22,8 +22,8 @@ class Schedule:
     """
 
     def __init__(self, every_n_epochs: int, every_n_validations: int | None, max_overhead: float | None) -> None:
-        self._option = every_n_validations or every_n_epochs
-        self.every = self._option
+        self.every = self._least = every_n_validations or every_n_epochs
+        self._option = f"every_n_{'epochs' if every_n_validations is None else 'validations'}={self.every}"
         self.validations = 0
         self._by_epoch = every_n_validations is None
         self._max_overhead = max_overhead
@@ -34,7 +34,7 @@ class Schedule:
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps: the count, and how far ``max_overhead`` has widened which option."""
-        widened = {"widened": self.every, "widened_from": self._option} if self.every > self._option else {}
+        widened = {"widened": self.every, "widened_from": self._option} if self.every > self._least else {}
         return {"validations": self.validations, **widened}
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Schedule:
         """
         self.validations = int(state.get("validations", 0))
         if self._max_overhead is not None and state.get("widened_from") == self._option:
-            self.every = max(self._option, int(state.get("widened", 0)))
+            self.every = max(self._least, int(state.get("widened", 0)))
 
     def due(self, epoch: int, now: float) -> bool:
         """Counts one more validation, at ``now`` in seconds, and says whether it is to be explained."""

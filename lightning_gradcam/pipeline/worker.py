@@ -17,6 +17,8 @@ from lightning_gradcam.errors import StalledError
 THREAD_NAME = "lightning-gradcam"
 # How long one look at the clock lasts, in seconds: a process that was suspended meanwhile has waited that long at most.
 _LOOK = 0.25
+# Seconds in which, at the end, a job that was given up may still come back.
+_GRACE = 1.0
 # What may wait behind a job that hangs: later jobs are kept for the case that it comes back.
 _MOST_BYTES, _MOST_JOBS = 256 * 2**20, 1000
 
@@ -144,12 +146,16 @@ class Worker:
         Raises:
             StalledError: The job at work hangs; the thread is left to it.
         """
-        atexit.unregister(self.close)
         self._leave_parent()
         thread = self._thread
         if thread is None:
+            atexit.unregister(self.close)
             return
         try:
+            with self._changed:
+                if self._stalled:
+                    # It may have come back just now.
+                    self._changed.wait_for(lambda: not self._stalled, timeout=min(_GRACE, self._patience))
             self.finish()
         finally:
             with self._changed:
@@ -158,6 +164,8 @@ class Worker:
                 if drop:
                     self._waiting.clear()
                 self._changed.notify_all()
+        # Not before: an interrupt that comes while this waits leaves the rest to the interpreter's exit.
+        atexit.unregister(self.close)
         if hangs is None:
             thread.join()
         else:
@@ -190,7 +198,15 @@ class Worker:
             return
         self._current, self._stalled = None, False
         self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            # The system has no more threads: from here on everything is done at once, on the thread that asks for it.
+            self._thread, self._background = None, False
+            self._failed.append(("starting a thread", error))
+            while self._waiting:
+                self._waiting.popleft().call()
+            return
         atexit.unregister(self.close)
         atexit.register(self.close)
 

@@ -929,9 +929,9 @@ def test_one_file_tells_how_a_run_goes_on_where_it_has_the_peaks(tmp_path: Path)
     for epoch, step in enumerate((20, 30), 1):
         writer.append(with_peaks(record(step, epoch), step))
     storage = CountingStorage(tmp_path / "a")
-    last, peaks, count = Archive(storage, writer.manifest).recall()
+    last, peaks, damaged = Archive(storage, writer.manifest).recall()
     assert isinstance(last, CamRecord)
-    assert (last.step, count) == (30, 3)
+    assert (last.step, damaged) == (30, [])
     assert set(peaks) == set(last.maps)
     assert all((values == 30).all() for values in peaks.values())
     (step,) = (tmp_path / "a" / "steps").glob("step-0000000030-*")
@@ -942,23 +942,37 @@ def test_peaks_of_steps_without_them_are_found_in_their_maps(tmp_path: Path) -> 
     writer = started(tmp_path / "a", 10)
     writer.append(with_peaks(record(20, 1), 0.5))
     writer.append(record(30, 2))
-    last, peaks, count = Archive.open(tmp_path / "a").recall()
+    last, peaks, damaged = Archive.open(tmp_path / "a").recall()
     assert last is not None
-    assert (last.step, count) == (30, 3)
+    assert (last.step, damaged) == (30, [])
     maps = writer.maps(*KEY)
     np.testing.assert_array_equal(peaks[KEY], np.maximum(0.5, maps[2].max((1, 2))))
 
 
+def test_a_damaged_step_is_passed_over_and_named(tmp_path: Path) -> None:
+    writer = started(tmp_path / "a")
+    for epoch, step in enumerate((10, 20, 30)):
+        writer.append(with_peaks(record(step, epoch), step))
+    (step,) = (tmp_path / "a" / "steps").glob("step-0000000030-*")
+    step.write_bytes(b"PK")
+    last, peaks, damaged = Archive.open(tmp_path / "a").recall()
+    assert last is not None
+    assert last.step == 20
+    assert (peaks[KEY] == 20).all()
+    assert len(damaged) == 1
+    assert step.name in damaged[0]
+
+
 def test_an_archive_without_steps_and_one_of_channels_are_recalled_too(tmp_path: Path) -> None:
-    assert started(tmp_path / "a").recall() == (None, {}, 0)
+    assert started(tmp_path / "a").recall() == (None, {}, [])
     stated = manifest(kind="features", methods=(), targets=(), map_shapes={"conv1": [1, 2, 2], "conv2": [1, 2, 2]})
     writer, _ = ArchiveWriter.start(str(tmp_path / "b"), stated, probe_set())
     maps = {layer: np.ones((COUNT, 1, 2, 2), np.float32) for layer in SHAPES}
     for step in (10, 20):
         writer.append(ChannelRecord(0, step, "fit", "features", tuple("abcd"), maps, dict.fromkeys(maps, (0,))))
-    last, peaks, count = writer.recall()
+    last, peaks, damaged = writer.recall()
     assert isinstance(last, ChannelRecord)
-    assert (last.step, peaks, count) == (20, {}, 2)
+    assert (last.step, peaks, damaged) == (20, {}, [])
 
 
 def test_an_archive_of_version_0_1_0_is_read_and_continued(tmp_path: Path) -> None:
@@ -968,9 +982,9 @@ def test_an_archive_of_version_0_1_0_is_read_and_continued(tmp_path: Path) -> No
     archive = Archive.open(path)
     assert (archive.steps, archive.epochs, archive.layers) == ((0, 10), (-1, 0), ("conv1", "relu2"))
     assert archive.probes.fingerprint == archive.manifest.fingerprint
-    last, peaks, count = archive.recall()
+    last, peaks, damaged = archive.recall()
     assert isinstance(last, CamRecord)
-    assert (last.step, last.peaks, count, len(last.gradients)) == (10, {}, 2, 4)
+    assert (last.step, last.peaks, damaged, len(last.gradients)) == (10, {}, [], 4)
     np.testing.assert_array_equal(last.likeliest, [[1, 3, 0, 2, 4]] * 2)
     np.testing.assert_allclose(last.scores["predicted"], [0.05503459, 0.05670286])
     key = CamKey("conv1", "gradcam", "predicted")

