@@ -322,7 +322,7 @@ trainer:
         NoForward, run=False, args=["--config", str(config)], save_config_callback=None, auto_configure_optimizers=False
     )
     callback = next(c for c in cli.trainer.callbacks if isinstance(c, GradCAMCallback))  # type: ignore[attr-defined]
-    plan = callback._options.study
+    plan = callback._options.monitor
     assert plan.layout == {"net.conv1": "NCHW", "net.relu2": "NLC:1+14x14"}
     assert (plan.output_key, plan.score) == ("logits", "sigmoid")
     assert callback._options.forward_fn is of_batch
