@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.pipeline.failures import Failures
+from lightning_gradcam.pipeline.failures import IN_A_ROW, Failures
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers, Sink
@@ -77,6 +77,7 @@ class Delivery:
         self._unclosed: dict[str, Sink] = {}
         self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
         self._outcomes: deque[Outcome] = deque()
+        self._in_a_row: Counter[str] = Counter()
         self._remarks: deque[str] = deque()
         self._called = ""
         self._open = True
@@ -102,7 +103,8 @@ class Delivery:
             step: Which step's.
             call: The work.
         """
-        if self._failures.given_up(kind):
+        # Reports come later, on the training thread; by then a lagging worker would have tried more often.
+        if self._failures.given_up(kind) or self._in_a_row[kind] >= IN_A_ROW:
             return
         try:
             call()
@@ -119,6 +121,7 @@ class Delivery:
 
     def note(self, kind: str, step: int, error: Exception | None = None) -> None:
         """Keeps what became of something."""
+        self._in_a_row[kind] = 0 if error is None else self._in_a_row[kind] + 1
         self._outcomes.append(Outcome(kind, step, error))
 
     def remark(self, text: str) -> None:

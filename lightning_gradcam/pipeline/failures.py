@@ -11,7 +11,7 @@ from typing import Literal
 
 from lightning_gradcam.errors import LightningGradCAMError, LostRankError
 
-_IN_A_ROW = 3
+IN_A_ROW = 3
 
 OnError = Literal["warn", "raise"]
 
@@ -61,7 +61,7 @@ class Failures:
     def given_up(self, kind: str) -> bool:
         """Whether so many failed in a row that there is no point in trying again."""
         # Each stall of the worker, and each step that is left out for it, is one of its own.
-        return self._in_a_row[kind] >= _IN_A_ROW and not kind.startswith("the background worker")
+        return self._in_a_row[kind] >= IN_A_ROW and not kind.startswith("the background worker")
 
     @contextmanager
     def contained(self, kind: str, *, step: int) -> Iterator[None]:
@@ -99,7 +99,7 @@ class Failures:
         self._in_a_row[kind] += 1
         what = f"lightning-gradcam: {kind} failed at step {step}"
         if self.given_up(kind):
-            then = f"the {_IN_A_ROW}rd time in a row, and is given up; training goes on"
+            then = f"the {IN_A_ROW}rd time in a row, and is given up; training goes on"
         elif final:
             then = "at the end of the run"
         else:

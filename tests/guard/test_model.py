@@ -320,6 +320,9 @@ class Prefetching(Dataset[int]):
     def close(self) -> None:
         self.over = True
         self.asked.release()
+        for thread in threading.enumerate():
+            if thread.name.endswith("(fill)"):
+                thread.join()
 
     def __len__(self) -> int:
         return 4

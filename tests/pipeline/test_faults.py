@@ -246,12 +246,12 @@ def _hanging(tmp_path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
 def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_gradcam.callbacks.run.Worker", partial(Worker, patience=0.5))
+    monkeypatch.setattr("lightning_gradcam.callbacks.run.Worker", partial(Worker, patience=2.0))
     hang, back = _hanging(tmp_path)
     sink = MemorySink()
     callback, steps, texts = fit(tmp_path, At(2, hang), At(9, back), epochs=10, background=True, sinks=[sink])
     assert steps == 10 * 5
-    assert [text for text in texts if "background: step 14 has not come to an end in 0.5 seconds" in text] == texts
+    assert [text for text in texts if "background: step 14 has not come to an end in 2 seconds" in text] == texts
     assert len(texts) == 1
     assert read(callback.archive.path) == list(range(10))
     assert [entry.epoch for entry in sink.entries] == list(range(10))
@@ -260,13 +260,13 @@ def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_
 def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_gradcam.callbacks.run.Worker", partial(Worker, patience=0.5))
+    monkeypatch.setattr("lightning_gradcam.callbacks.run.Worker", partial(Worker, patience=2.0))
     hang, back = _hanging(tmp_path)
     callback, steps, texts = fit(tmp_path, At(2, hang), epochs=10, background=True)
     assert steps == 10 * 5
     assert len(list(tmp_path.glob("gradcam_runs/0/gradcam/steps/*"))) == 2
     assert len(texts) == 2
-    assert "step 14 has not come to an end in 0.5 seconds" in texts[0]
+    assert "step 14 has not come to an end in 2 seconds" in texts[0]
     assert "What it means: what waits behind that job is kept in memory" in texts[0]
     assert "step 14 still has not come to an end; what waits behind it is done if it comes back: step 19" in texts[1]
     # In a notebook the process lives on.
