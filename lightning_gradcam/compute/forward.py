@@ -17,7 +17,7 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import Captured, capture, require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import has_square_strides
+from lightning_gradcam.capture.layers import has_square_strides, is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
@@ -227,7 +227,7 @@ class Explanation:
             if captured.overwritten:
                 raise _OverwrittenError
             captured.unhook()
-            layouts = {name: self.layout_of(name, activation) for name, activation in activations.items()}
+            layouts = {name: self.layout_of(name, modules[name], a) for name, a in activations.items()}
             explained = {target.name: target.explain(output, self.given) for target in self.targets}
             pure = self._pure(captured, layouts, explained, strict=whole_graph)
             if pure is None:
@@ -244,26 +244,30 @@ class Explanation:
                 gradients,
             )
 
-    def layout_of(self, name: str, activation: Tensor) -> Layout:
+    def layout_of(self, name: str, module: nn.Module, activation: Tensor) -> Layout:
         """Returns what the axes of a layer's activation mean.
 
         Args:
             name: The layer's.
+            module: The layer.
             activation: Its output.
 
         Raises:
             LayerError: It has no places, or what the user says of it does not fit.
         """
+        first = activation.dim() > 3 and is_channels_first(unwrapped(module), activation.shape)
         layout = find_layout(
             name,
             activation.shape,
+            last=False if first else None,
+            sure=True,
             samples=self.inputs.samples,
             picture=input_size(self.inputs.picture),
             given=self.given_layouts.get(name, self.given_layouts.get("")),
             square=activation.dim() == 3 and has_square_strides(self.model),
         )
         if layout is None:
-            # Nothing but the order of calls tells: its axes hold for any number of samples.
+            # Nothing but the modules that ran tells: its axes hold for any number of samples.
             seen = self.survey.layout(name)
             shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
             layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))
