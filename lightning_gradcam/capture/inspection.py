@@ -326,7 +326,9 @@ def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tu
             if known is None or known[0]() is not tensor:
                 numbers[id(tensor)] = known = ref(tensor), len(order)
             made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
-            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], tensor._version), made))
+            # In the model's own inference mode nobody counts.
+            version = 0 if tensor.is_inference() else tensor._version
+            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], version), made))
 
         return hook
 
