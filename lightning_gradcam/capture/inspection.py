@@ -125,7 +125,8 @@ class Survey:
         if self._is_empty():
             raise LayerError(
                 "layers: 'auto' can't tell what the score depends on: the output of the first samples is empty (a"
-                f" detector that finds nothing yet?); name the layer, one of: {', '.join(names)}"
+                " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
+                f" {', '.join(names)}"
             )
         alive = self.alive(score, self._alike(names))
         return alive[-1] if alive else names[-1]

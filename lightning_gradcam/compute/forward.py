@@ -27,6 +27,7 @@ from lightning_gradcam.methods.variants import RerunModel, full_precision
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import GradientSummary, summarised
 from lightning_gradcam.targets import Given, Scored, Target, class_probabilities, probability_of
+from lightning_gradcam.targets.base import described, is_whole_numbers
 
 _LIKELIEST = 5
 
@@ -188,7 +189,9 @@ class Explanation:
         order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
         marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
-        classes = all(target.select.has_classes for target in self.targets)
+        # A callable may take an output that has no row for each sample: a bag's, or every window's.
+        rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (self.inputs.samples,)
+        classes = rows and all(target.select.has_classes for target in self.targets)
         shares = class_probabilities(detached(first.output), self.given.score) if classes else None
         ranked = None if shares is None else _likeliest(shares)
         return Cams(
@@ -229,7 +232,7 @@ class Explanation:
             captured.unhook()
             layouts = {name: self.layout_of(name, modules[name], a) for name, a in activations.items()}
             explained = {target.name: target.explain(output, self.given) for target in self.targets}
-            pure = self._pure(captured, layouts, explained, strict=whole_graph)
+            pure = self._pure(captured, layouts, explained, output, strict=whole_graph)
             if pure is None:
                 return None
             maps, gradients = pure
@@ -279,6 +282,7 @@ class Explanation:
         captured: Captured,
         layouts: Mapping[str, Layout],
         explained: Mapping[str, Scored],
+        output: Any,
         *,
         strict: bool,
     ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]]] | None:
@@ -301,6 +305,12 @@ class Explanation:
                 raise TargetError(
                     f"targets: the scores of the callable {target.name!r} have no gradient: it leaves the graph, by a"
                     " detach(), torch.no_grad() or NumPy; compute them from the output by torch functions alone"
+                )
+            if strict and is_whole_numbers(output) and not explained[target.name].scores.requires_grad:
+                raise TargetError(
+                    f"targets: the model returned {described(output)}: whole numbers, through which no gradient comes"
+                    " back; explain what it computes before it rounds or takes the argmax, by forward= or output_key=,"
+                    " or with methods that need no gradient, such as 'eigencam'"
                 )
             required = self._required(gradients)
             gradients.clear()
