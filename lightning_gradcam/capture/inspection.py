@@ -17,6 +17,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import capture, floating_tensors, main_tensor
 from lightning_gradcam.capture.awaken import awakened
+from lightning_gradcam.capture.graph import traced, upstream
 from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
 from lightning_gradcam.errors import CaptureError, LayerError
@@ -100,6 +101,9 @@ class Survey:
     def auto(self, score: Callable[[Any], Tensor]) -> str:
         """Returns the last layer with a feature map of its own that the score depends on.
 
+        Where that is not simply the last of the forward, the graph leads back from the score: a second branch of any
+        length that was called later is not on that way.
+
         Passed over are layers that only hand on a feature map (pooling, dropout, permutation), queries, keys and
         values, and layers whose channels are the output's own numbers (logits at every place).
 
@@ -115,8 +119,7 @@ class Survey:
                 "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C])"
                 " with more than one place; name the layer to explain, and its layout= where that is unusual"
             )
-        while len(names) > 1 and self._is_output(names[-1]):
-            names.pop()
+        names = self._without_outputs(names)
         # A container that only passes the feature map on fires after its last child and is the better name:
         # "layer4" and not "layer4.1.relu".
         gradient = self._gradient(score, names[-1])
@@ -128,8 +131,24 @@ class Survey:
                 " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
                 f" {', '.join(names)}"
             )
-        alive = self.alive(score, self._alike(names))
-        return alive[-1] if alive else names[-1]
+        names = self._without_outputs(self._leading(score, names) or names)
+        near = self._alike(names)
+        for stop in range(len(near), 0, -_MOST_CANDIDATES):
+            if alive := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
+                return alive[-1]
+        return names[-1]
+
+    def _leading(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
+        """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""
+        with torch.enable_grad(), traced({name: self._layers[name] for name in names}) as nodes:
+            found = upstream(score(self._forward()))
+            return [name for name in names if nodes.get(name) in found]
+
+    def _without_outputs(self, names: Sequence[str]) -> list[str]:
+        stop = len(names)
+        while stop > 1 and self._is_output(names[stop - 1]):
+            stop -= 1
+        return list(names[:stop])
 
     def alive(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` on whose places the score depends, whatever the weights are now.
@@ -153,6 +172,7 @@ class Survey:
         near = [n for n in self._sensible() if (self._place[n] > place if later else self._place[n] < place)]
         if not later and name in self._spatial:
             near = self._alike([*near, name])[:-1]
+        near = self._leading(score, near) or near
         alive = self.alive(score, near[:_MOST_CANDIDATES] if later else near) if near else []
         return (alive[0] if later else alive[-1]) if alive else None
 
