@@ -87,8 +87,9 @@ class Explanation:
         """The survey, its samples, and what targets may look at of these."""
         try:
             return self._surveyed(self.inputs.part(0, 2), self.given.part(0, min(2, self.given.samples)))
-        except RuntimeError:
-            # An input that all samples share can happen to have as many entries as there are samples.
+        except Exception:
+            # An input that all samples share can happen to have as many entries as there are samples, and a model of
+            # bags may take no other number.
             return self._surveyed(self.inputs, self.given)
 
     def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:

@@ -59,6 +59,17 @@ def test_a_callable_explains_an_output_without_a_row_for_each_sample(kind: str, 
     assert cams.confidence is None
 
 
+def test_a_model_that_takes_one_number_of_samples_alone() -> None:
+    class Counting(Outputs):
+        def forward(self, x: Tensor) -> Any:
+            if len(x) != 4:
+                raise ValueError(f"a bag has 4 pictures, not {len(x)}")
+            return super().forward(x)
+
+    cams = compute_cams(Counting("bag"), torch.randn(4, 3, 9, 9).double(), targets=READ["bag"])
+    assert list(cams.layouts) == ["body"]
+
+
 def test_an_output_of_whole_numbers_is_refused_by_its_kind() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
     x = torch.randn(4, 3, 9, 9)
