@@ -21,9 +21,10 @@ from tests.docs.sweep import CLASSIFICATION, TIMM, VIDEO, Found, found, input_fo
 HEAD = """# What `"auto"` explains
 
 `layers="auto"` takes the last layer with a feature map that is more than passed on (pooled, dropped out, permuted), and
-where a class token stands before the grid, the last one whose places the output depends on. This page is made by
-`python docs/make_models.py`, with random weights: every map in it is finite, not constant, and has at least four places
-a side. `tests/docs/test_models_page.py` compares it with what torchvision's models give.
+where a class token stands before the grid, the last one whose places the output depends on. A branch that the explained
+score does not depend on (a decoder, a teacher, an auxiliary head) is passed over, however long it is. This page is made
+by `python docs/make_models.py`, with random weights: every map in it is finite, not constant, and has at least four
+places a side. `tests/docs/test_models_page.py` compares it with what torchvision's models give.
 
 The grid of tokens is that of the patches, of any shape, where the forward forms it (a convolution, a pooling), and
 else the one of square patches. That the tokens stand in its order, row by row, is taken for granted: Hiera (timm's

@@ -96,8 +96,14 @@ class Captured:
         tensor, rebuilt = found
         # From here on the forward needs a graph; whatever ran before the earliest layer did without one.
         torch.set_grad_enabled(True)
-        # Detached only where it needs no gradient: otherwise a second layer would cut the first one off.
-        activation = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        if torch.is_inference_mode_enabled():
+            # What follows in the model's own inference mode records no graph, so that a gradient could only be a part
+            # of the whole; none at all is refused later. A plain tensor counts its changes and works outside, too.
+            with torch.inference_mode(False):
+                activation = tensor.detach().clone()
+        else:
+            # Detached only where it needs no gradient: otherwise a second layer would cut the first one off.
+            activation = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         # A module that is called several times keeps its last activation.
         self._activations[name] = activation
         self._calls[name] = self._calls.get(name, 0) + 1
@@ -257,8 +263,8 @@ def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tenso
         if gradient is None:
             raise CaptureError(
                 f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a"
-                " layer inside the model's own torch.no_grad(), behind a detach(), inside a reentrant activation"
-                " checkpoint, or on a branch that the explained output does not use); name a layer that the score"
-                " depends on"
+                " layer inside the model's own torch.no_grad() or torch.inference_mode(), behind a detach(), inside a"
+                " reentrant activation checkpoint, or on a branch that the explained output does not use); name a layer"
+                " that the score depends on"
             )
     return {name: gradient for name, gradient in gradients.items() if gradient is not None}

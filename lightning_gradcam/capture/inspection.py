@@ -17,7 +17,8 @@ from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import capture, floating_tensors, main_tensor
 from lightning_gradcam.capture.awaken import awakened
-from lightning_gradcam.capture.layers import named_layers, no_hooks, unwrapped
+from lightning_gradcam.capture.graph import traced, upstream
+from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
 from lightning_gradcam.errors import CaptureError, LayerError
 from lightning_gradcam.warn import warn
@@ -31,7 +32,6 @@ _PASSIVE_TYPES = re.compile(
 _PROJECTIONS = re.compile(
     r"(to_?|w_?|in_|conv_proj_)?(q|k|v|qk|kv|qkv|query|key|value)(_?(proj|projection|norm|conv|linear|layer))?"
 )
-_CHANNELS_FIRST = ("Conv", "BatchNorm", "GroupNorm", "InstanceNorm", "Pool", "PixelShuffle")
 _CHANNELS_LAST = (nn.LayerNorm, nn.Linear, nn.RMSNorm)
 _MOST_CANDIDATES = 48
 
@@ -101,6 +101,9 @@ class Survey:
     def auto(self, score: Callable[[Any], Tensor]) -> str:
         """Returns the last layer with a feature map of its own that the score depends on.
 
+        Where that is not simply the last of the forward, the graph leads back from the score: a second branch of any
+        length that was called later is not on that way.
+
         Passed over are layers that only hand on a feature map (pooling, dropout, permutation), queries, keys and
         values, and layers whose channels are the output's own numbers (logits at every place).
 
@@ -116,8 +119,7 @@ class Survey:
                 "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C])"
                 " with more than one place; name the layer to explain, and its layout= where that is unusual"
             )
-        while len(names) > 1 and self._is_output(names[-1]):
-            names.pop()
+        names = self._without_outputs(names)
         # A container that only passes the feature map on fires after its last child and is the better name:
         # "layer4" and not "layer4.1.relu".
         gradient = self._gradient(score, names[-1])
@@ -126,10 +128,27 @@ class Survey:
         if self._is_empty():
             raise LayerError(
                 "layers: 'auto' can't tell what the score depends on: the output of the first samples is empty (a"
-                f" detector that finds nothing yet?); name the layer, one of: {', '.join(names)}"
+                " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
+                f" {', '.join(names)}"
             )
-        alive = self.alive(score, self._alike(names))
-        return alive[-1] if alive else names[-1]
+        names = self._without_outputs(self._leading(score, names) or names)
+        near = self._alike(names)
+        for stop in range(len(near), 0, -_MOST_CANDIDATES):
+            if alive := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
+                return alive[-1]
+        return names[-1]
+
+    def _leading(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
+        """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""
+        with torch.enable_grad(), traced({name: self._layers[name] for name in names}) as nodes:
+            found = upstream(score(self._forward()))
+            return [name for name in names if nodes.get(name) in found]
+
+    def _without_outputs(self, names: Sequence[str]) -> list[str]:
+        stop = len(names)
+        while stop > 1 and self._is_output(names[stop - 1]):
+            stop -= 1
+        return list(names[:stop])
 
     def alive(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` on whose places the score depends, whatever the weights are now.
@@ -153,6 +172,7 @@ class Survey:
         near = [n for n in self._sensible() if (self._place[n] > place if later else self._place[n] < place)]
         if not later and name in self._spatial:
             near = self._alike([*near, name])[:-1]
+        near = self._leading(score, near) or near
         alive = self.alive(score, near[:_MOST_CANDIDATES] if later else near) if near else []
         return (alive[0] if later else alive[-1]) if alive else None
 
@@ -238,8 +258,9 @@ class Survey:
         seen = self._seen[at]
         find = partial(find_layout, seen.name, seen.shape, samples=self._samples)
         given = self._given.get(seen.name, self._given.get(""))
-        layout = find(picture=self._picture, given=given)
+        layout = find(picture=self._picture, given=given, sure=True)
         if layout is None:
+            # What no module shows, the proportions tell after all.
             layout = find(picture=self._picture, given=given, last=self._last(at), grids=self._grids(at))
         if layout is not None:
             return layout
@@ -257,12 +278,12 @@ class Survey:
         shape = self._seen[at].shape
         if len(shape) == 3:
             return self._last_of_tokens(at)
-        for seen in reversed(self._seen[: at + 1]):
-            if seen.shape != shape:
-                continue
-            if type(seen.module) in _CHANNELS_LAST:
+        alike = [seen for seen in reversed(self._seen[: at + 1]) if seen.shape == shape]
+        # What made this very tensor before all others.
+        for seen in sorted(alike, key=lambda seen: seen.value[0] != self._seen[at].value[0]):
+            if _is_channels_last(seen.module):
                 return True
-            if _is_channels_first(seen.module):
+            if is_channels_first(seen.module, shape):
                 return False
         inputs = () if self._picture is None else self._picture
         return False if shape[2:] == tuple(inputs) else None
@@ -270,14 +291,14 @@ class Survey:
     def _last_of_tokens(self, at: int) -> bool | None:
         shape, before = self._seen[at].shape, self._seen[: at + 1]
         # An MLP-Mixer runs 1-D convolutions over the places of tokens; its norms tell.
-        if any(seen.shape == shape and type(seen.module) in _CHANNELS_LAST for seen in before):
+        if any(seen.shape == shape and _is_channels_last(seen.module) for seen in before):
             return True
         same = (seen for seen in before if len(seen.shape) == 3 and seen.shape[:2] == shape[:2])
-        return False if any(_is_channels_first(seen.module) for seen in same) else None
+        return False if any(is_channels_first(seen.module, seen.shape) for seen in same) else None
 
     def _grids(self, at: int) -> list[tuple[int, ...]]:
         before = (seen for seen in reversed(self._seen[:at]) if len(seen.shape) in (4, 5))
-        return [seen.shape[2:] for seen in before if _is_channels_first(seen.module) and _has_rows(seen)]
+        return [seen.shape[2:] for seen in before if is_channels_first(seen.module, seen.shape) and _has_rows(seen)]
 
 
 def mixed(output: Any) -> Tensor:
@@ -292,17 +313,17 @@ def _is_passive(module: nn.Module) -> bool:
     return isinstance(module, _PASSIVE) or _PASSIVE_TYPES.search(type(module).__name__) is not None
 
 
+def _is_channels_last(module: nn.Module) -> bool:
+    # A norm of several axes is over places too.
+    return type(module) in _CHANNELS_LAST and len(getattr(module, "normalized_shape", (1,))) == 1
+
+
 def _has_rows(seen: Seen) -> bool:
     """Whether rows and columns are what they seem: lists of tokens are given to 2-D layers as ``[N, C, L, 1]``."""
     kernel = getattr(seen.module, "kernel_size", 1)
     sides = kernel[-2:] if isinstance(kernel, tuple) else (kernel, kernel)
     # A patch as high as the picture makes a single row of many.
     return all(size > 1 or side > 1 for size, side in zip(seen.shape[-2:], sides, strict=True))
-
-
-def _is_channels_first(module: nn.Module) -> bool:
-    kind = type(module)
-    return kind.__module__.startswith("torch.nn.") and any(word in kind.__name__ for word in _CHANNELS_FIRST)
 
 
 def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tuple[list[Seen], set[int]]:
@@ -326,7 +347,9 @@ def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tu
             if known is None or known[0]() is not tensor:
                 numbers[id(tensor)] = known = ref(tensor), len(order)
             made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
-            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], tensor._version), made))
+            # In the model's own inference mode nobody counts.
+            version = 0 if tensor.is_inference() else tensor._version
+            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], version), made))
 
         return hook
 

@@ -15,6 +15,7 @@ from lightning_gradcam.errors import LayerError, did_you_mean
 AUTO = "auto"
 LayerSpec = str | nn.Module | Sequence[str | nn.Module]
 
+_CHANNELS_FIRST = ("Conv", "BatchNorm", "GroupNorm", "InstanceNorm", "Pool", "Pixel", "Upsampl")
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.|$)")
 
 
@@ -126,6 +127,29 @@ def has_square_strides(model: nn.Module) -> bool:
             if isinstance(size, tuple) and (len(size) < 2 or len(set(size[-2:])) > 1):
                 return False
     return True
+
+
+def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether a module's class says that the axes of its output are ``[N, C, …]``.
+
+    A class that is derived from one of torch's may have a forward of its own; its output is believed where the channels
+    are as many as the module has.
+
+    Args:
+        module: The module, without what ``torch.compile`` and others wrap around it.
+        shape: Its output's.
+
+    Example:
+        >>> is_channels_first(nn.Conv2d(1, 32, 3), (2, 32, 32, 16)), is_channels_first(nn.ReLU(), (2, 32, 32, 16))
+        (True, False)
+    """
+    for kind in type(module).__mro__:
+        if kind.__module__.startswith("torch.nn.") and any(word in kind.__name__ for word in _CHANNELS_FIRST):
+            counts = (getattr(module, name, None) for name in ("out_channels", "num_features", "num_channels"))
+            channels = next((count for count in counts if count is not None), None)
+            own = kind is not type(module) and type(module).forward is not kind.forward  # type: ignore[attr-defined]
+            return not own if channels is None else not own or shape[1] == channels
+    return False
 
 
 def mixing_layers(layers: Mapping[str, nn.Module]) -> list[str]:

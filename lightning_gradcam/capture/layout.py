@@ -114,6 +114,7 @@ def find_layout(
     last: bool | None = None,
     grids: Sequence[tuple[int, ...]] | None = None,
     square: bool = False,
+    sure: bool = False,
 ) -> Layout | None:
     """Reads the layout off an activation's shape.
 
@@ -129,6 +130,8 @@ def find_layout(
             looked at.
         square: All strides of the model are square, so that a grid of the picture's proportions can be believed
             without a look at ``grids``.
+        sure: Of four axes or five, channels last is not believed for the picture's proportions alone: a convolution
+            with strides that differ can give them too.
 
     Returns:
         The layout; ``None`` where the shape alone does not tell and ``last`` or ``grids`` are not known yet.
@@ -140,7 +143,7 @@ def find_layout(
     if given is not None:
         return _as_given(name, shape, given, samples, picture, grids)
     if len(shape) in (4, 5) and shape[0] == samples:
-        return _image(shape, picture, last)
+        return _image(shape, picture, last, sure)
     if len(shape) == 3 and samples in shape[:2]:
         axes = "NLC" if shape[0] == samples else "LNC"
         if axes == "NLC" and last is False:
@@ -171,26 +174,34 @@ def check_places(name: str, shape: Sequence[int], layout: Layout) -> None:
         )
 
 
-def _image(shape: tuple[int, ...], picture: Sequence[int] | None, last: bool | None) -> Layout | None:
+def _image(shape: tuple[int, ...], picture: Sequence[int] | None, last: bool | None, sure: bool) -> Layout | None:
     dims = len(shape) - 2
     first = Layout("NCHW" if dims == 2 else "NCDHW", shape[2:])
     final = Layout("NHWC" if dims == 2 else "NDHWC", shape[1:-1])
     if picture is None or last is not None:
         return final if last else first
     both = [fits(layout.grid, picture) for layout in (first, final)]
+    if sure and not any(both):
+        # Enlarged, a grid has the picture's proportions still.
+        both = [_alike(layout.grid, picture) for layout in (first, final)]
     if both[0] != both[1]:
-        return first if both[0] else final
-    return None if both[0] else first
+        return first if both[0] else None if sure else final
+    return None if both[0] or sure else first
 
 
 def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
     """Whether a grid could be the picture at a lower resolution: smaller, and of its proportions up to rounding."""
-    height, width = picture[-2:]
-    h, w = grid[-2:]
-    if h > height or w > width or (len(grid) > len(picture)):
+    if grid[-2] > picture[-2] or grid[-1] > picture[-1] or len(grid) > len(picture):
         return False
     if len(grid) == len(picture) == 3 and grid[0] > picture[0]:
         return False
+    return _alike(grid, picture)
+
+
+def _alike(grid: Sequence[int], picture: Sequence[int]) -> bool:
+    """Whether a grid has the picture's proportions, up to rounding."""
+    height, width = picture[-2:]
+    h, w = grid[-2:]
     return abs(h * width - w * height) <= 2 * max(height, width)
 
 

@@ -208,7 +208,7 @@ def _part(
     outputs = _outputs(batch, modules)
     for name in modules:
         output = outputs.pop(name)
-        layout = found.layouts[name] = batch.layout_of(name, output)
+        layout = found.layouts[name] = batch.layout_of(name, modules[name], output)
         maps = layout.feature_map(output)
         channels = maps.shape[1]
         shown = min(channels, most or channels)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import Captured, capture, require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import has_square_strides
+from lightning_gradcam.capture.layers import has_square_strides, is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
@@ -27,6 +27,7 @@ from lightning_gradcam.methods.variants import RerunModel, full_precision
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import GradientSummary, summarised
 from lightning_gradcam.targets import Given, Scored, Target, class_probabilities, probability_of
+from lightning_gradcam.targets.base import described, is_whole_numbers
 
 _LIKELIEST = 5
 
@@ -86,8 +87,9 @@ class Explanation:
         """The survey, its samples, and what targets may look at of these."""
         try:
             return self._surveyed(self.inputs.part(0, 2), self.given.part(0, min(2, self.given.samples)))
-        except RuntimeError:
-            # An input that all samples share can happen to have as many entries as there are samples.
+        except Exception:
+            # An input that all samples share can happen to have as many entries as there are samples, and a model of
+            # bags may take no other number.
             return self._surveyed(self.inputs, self.given)
 
     def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
@@ -188,7 +190,9 @@ class Explanation:
         order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
         marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
-        classes = all(target.select.has_classes for target in self.targets)
+        # A callable may take an output that has no row for each sample: a bag's, or every window's.
+        rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (self.inputs.samples,)
+        classes = rows and all(target.select.has_classes for target in self.targets)
         shares = class_probabilities(detached(first.output), self.given.score) if classes else None
         ranked = None if shares is None else _likeliest(shares)
         return Cams(
@@ -227,9 +231,9 @@ class Explanation:
             if captured.overwritten:
                 raise _OverwrittenError
             captured.unhook()
-            layouts = {name: self.layout_of(name, activation) for name, activation in activations.items()}
+            layouts = {name: self.layout_of(name, modules[name], a) for name, a in activations.items()}
             explained = {target.name: target.explain(output, self.given) for target in self.targets}
-            pure = self._pure(captured, layouts, explained, strict=whole_graph)
+            pure = self._pure(captured, layouts, explained, output, strict=whole_graph)
             if pure is None:
                 return None
             maps, gradients = pure
@@ -244,26 +248,30 @@ class Explanation:
                 gradients,
             )
 
-    def layout_of(self, name: str, activation: Tensor) -> Layout:
+    def layout_of(self, name: str, module: nn.Module, activation: Tensor) -> Layout:
         """Returns what the axes of a layer's activation mean.
 
         Args:
             name: The layer's.
+            module: The layer.
             activation: Its output.
 
         Raises:
             LayerError: It has no places, or what the user says of it does not fit.
         """
+        first = activation.dim() > 3 and is_channels_first(unwrapped(module), activation.shape)
         layout = find_layout(
             name,
             activation.shape,
+            last=False if first else None,
+            sure=True,
             samples=self.inputs.samples,
             picture=input_size(self.inputs.picture),
             given=self.given_layouts.get(name, self.given_layouts.get("")),
             square=activation.dim() == 3 and has_square_strides(self.model),
         )
         if layout is None:
-            # Nothing but the order of calls tells: its axes hold for any number of samples.
+            # Nothing but the modules that ran tells: its axes hold for any number of samples.
             seen = self.survey.layout(name)
             shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
             layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))
@@ -275,6 +283,7 @@ class Explanation:
         captured: Captured,
         layouts: Mapping[str, Layout],
         explained: Mapping[str, Scored],
+        output: Any,
         *,
         strict: bool,
     ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]]] | None:
@@ -297,6 +306,12 @@ class Explanation:
                 raise TargetError(
                     f"targets: the scores of the callable {target.name!r} have no gradient: it leaves the graph, by a"
                     " detach(), torch.no_grad() or NumPy; compute them from the output by torch functions alone"
+                )
+            if strict and is_whole_numbers(output) and not explained[target.name].scores.requires_grad:
+                raise TargetError(
+                    f"targets: the model returned {described(output)}: whole numbers, through which no gradient comes"
+                    " back; explain what it computes before it rounds or takes the argmax, by forward= or output_key=,"
+                    " or with methods that need no gradient, such as 'eigencam'"
                 )
             required = self._required(gradients)
             gradients.clear()

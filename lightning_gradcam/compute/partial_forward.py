@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.activations import capture, differentiate, main_tensor
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import LayerSpec, has_square_strides, named_layers, resolve_layers
+from lightning_gradcam.capture.layers import (
+    LayerSpec,
+    has_square_strides,
+    is_channels_first,
+    named_layers,
+    resolve_layers,
+    unwrapped,
+)
 from lightning_gradcam.capture.layout import Layout, find_layout, input_size, parse_layouts
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean
@@ -146,9 +153,12 @@ def find_routes(
     whole = any("FSDPModule" in {kind.__name__ for kind in type(part).__mro__} for part in model.modules())
     found = {}
     for name, module in modules.items():
+        first = len(shapes[name]) > 3 and is_channels_first(unwrapped(module), shapes[name])
         known = find_layout(
             name,
             shapes[name],
+            last=False if first else None,
+            sure=True,
             samples=2,
             picture=size,
             given=given.get(name, given.get("")),

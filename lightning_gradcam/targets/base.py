@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.errors import TargetError
 
@@ -202,6 +203,20 @@ def probability_of(probabilities: Tensor, classes: Tensor) -> Tensor:
     known = (classes >= 0) & (classes < probabilities.shape[1])
     found = probabilities.gather(1, classes.where(known, torch.zeros_like(classes))[:, None])[:, 0]
     return found.where(known, torch.full_like(found, torch.nan))
+
+
+def is_whole_numbers(output: Any) -> bool:
+    """Whether an output holds whole numbers and no others, such as the classes that an argmax gives.
+
+    Example:
+        >>> is_whole_numbers({"class": torch.tensor([2, 0])}), is_whole_numbers([torch.tensor([2]), torch.rand(3)])
+        (True, False)
+    """
+    leaves = [leaf for leaf in tree_leaves(output) if leaf is not None]
+    return bool(leaves) and all(
+        not (leaf.is_floating_point() or leaf.is_complex()) if isinstance(leaf, Tensor) else isinstance(leaf, int)
+        for leaf in leaves
+    )
 
 
 def described(value: Any) -> str:
