@@ -61,7 +61,8 @@ def compute_cams(
         labels: True classes ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), for the target ``"label"``.
         masks: bool ``[N, H, W]``, for the target ``{"segment_mask": class}``.
         score: ``"logit"`` (default) explains the output as it is, ``"probability"`` its softmax, ``"sigmoid"`` the
-            sigmoid of each class.
+            sigmoid of each class. Where the model ends in a sigmoid or softmax of its own, the output is the
+            probability, whatever is given here; a warning names the way to its logit.
         relu: Keep only what speaks for the target; ``False`` leaves the maps signed.
         layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one before a
             grid of 14 by 14), or a mapping from layer names to these.
@@ -119,7 +120,7 @@ def compute_cams(
         given = Given(whole.samples, _tensor("labels", labels), _tensor("masks", masks), kind)
         try:
             found = explain_in_parts(model, layers, whole.part, given, asked)
-            return replace(found, inputs=whole.picture.detach(), score=kind)
+            return replace(found, inputs=whole.picture.detach())
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             shape = list(whole.picture.shape)
             single = len(shape) == 3 and shape[0] in (1, 3, 4)

@@ -115,7 +115,7 @@ class CamMonitor(Monitor):
 
     def record(self, found: Cams, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> CamRecord:
         """Copies signed maps to the CPU and freezes them; see :meth:`CamRecord.from_cams`."""
-        return CamRecord.from_cams(found, probe_ids=probes.ids, epoch=epoch, step=step, stage=stage, score=self.score)
+        return CamRecord.from_cams(found, probe_ids=probes.ids, epoch=epoch, step=step, stage=stage, score=found.score)
 
     def tag(self, layer: str, method: str) -> str:
         """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
@@ -152,7 +152,7 @@ class CamMonitor(Monitor):
             layers=tuple(dict.fromkeys(key.layer for key in keys)),
             methods=tuple(dict.fromkeys(key.method for key in keys)),
             targets=tuple(dict.fromkeys(key.target for key in keys)),
-            score=self.score,
+            score=found.score,
             map_shapes=_shapes(found),
             fingerprint=probes.fingerprint,
         )

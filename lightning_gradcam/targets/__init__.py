@@ -8,21 +8,28 @@ from lightning_gradcam.targets.base import (
     Scored,
     ScoreKind,
     check_score,
+    class_logits,
     class_probabilities,
     class_scores,
+    explained_score,
     probability_of,
 )
+from lightning_gradcam.targets.reading import OutputKind, output_kind
 from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
 
 __all__ = [
     "Given",
+    "OutputKind",
     "ScoreKind",
     "Scored",
     "Target",
     "TargetSpec",
     "check_score",
+    "class_logits",
     "class_probabilities",
     "class_scores",
+    "explained_score",
+    "output_kind",
     "probability_of",
     "resolve_targets",
 ]

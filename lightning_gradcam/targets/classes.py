@@ -37,13 +37,13 @@ class Class:
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the score of that class; of several true labels, the sum of their scores."""
         check_samples(output, given.samples)
-        values = class_scores(output, given.score)
+        values = class_scores(output, given.score, given.kind)
         # [N, 1] is what a binary cross entropy on a single logit takes: one class a sample.
         if self.which == "label" and given.labels is not None and given.labels.shape[1:] not in ((), (1,)):
             return _several(output, given)
         index = _index(self.which, values, given, name)
         explained = _scored(output, given, index, lambda scores, m: _at(scores, index.repeat(m)))
-        return replace(explained, of_classes=True)
+        return replace(explained, of_classes=True, kind=given.kind)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Contrast:
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the difference; the explained class is the first."""
         check_samples(output, given.samples)
-        values = class_scores(output, given.score)
+        values = class_scores(output, given.score, given.kind)
         first, second = (_index(which, values, given, name) for which in (self.first, self.second))
         return _scored(
             output, given, first, lambda scores, m: _at(scores, first.repeat(m)) - _at(scores, second.repeat(m))
@@ -188,13 +188,13 @@ class Similar:
 
 def _scored(output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor]) -> Scored:
     def again(values: Any, copies: int) -> Tensor:
-        return select(class_scores(values, given.score), copies)
+        return select(class_scores(values, given.score, given.kind), copies)
 
     return Scored(again(output, 1), classes, again)
 
 
 def _several(output: Any, given: Given) -> Scored:
-    values, labels = class_scores(output, given.score), given.labels
+    values, labels = class_scores(output, given.score, given.kind), given.labels
     assert labels is not None
     if labels.shape != values.shape:
         raise TargetError(
