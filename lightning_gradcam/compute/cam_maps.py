@@ -59,6 +59,7 @@ def compute_cams(
             :func:`~lightning_gradcam.targets.resolve_targets`.
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list of names.
         labels: True classes ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), for the target ``"label"``.
+            Where a row marks none or more than one class, probabilities are the sigmoids of the logits.
         masks: bool ``[N, H, W]``, for the target ``{"segment_mask": class}``.
         score: ``"logit"`` (default) explains the output as it is, ``"probability"`` its softmax, ``"sigmoid"`` the
             sigmoid of each class. Where the model ends in a sigmoid or softmax of its own, the output is the

@@ -203,7 +203,7 @@ class Explanation:
         marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
         classes = all(target.select.has_classes for target in self.targets)
-        shares = class_probabilities(detached(first.output), given.score, given.kind) if classes else None
+        shares = class_probabilities(detached(first.output), given.chances, given.kind) if classes else None
         ranked = None if shares is None else _likeliest(shares)
         return Cams(
             MappingProxyType(maps),

@@ -10,7 +10,6 @@ so compare methods on the same model and pictures, with ``random`` among them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from lightning_gradcam.errors import ConfigurationError, TargetError
 from lightning_gradcam.stats import upsampled
 from lightning_gradcam.stats.imputation import baseline_of, checked_pictures, impute
-from lightning_gradcam.targets import OutputKind, ScoreKind, check_score, class_scores, output_kind
+from lightning_gradcam.targets import ScoreKind, check_score, class_scores
 from lightning_gradcam.targets.base import described
 
 Model = Callable[[Tensor], Tensor]
@@ -240,7 +239,6 @@ class _Case:
     maps: Tensor
     classes: Tensor
     kind: ScoreKind
-    output: OutputKind
 
     @classmethod
     def of(cls, model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> _Case:
@@ -248,8 +246,7 @@ class _Case:
         resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
         if len(resized) != len(inputs):
             raise ConfigurationError(f"maps: got {len(resized)} for {len(inputs)} inputs; give one map for each input")
-        output = _kind(model, inputs[:1], kind)
-        values = _scores(model, inputs, kind, output)
+        values = _scores(model, inputs, kind)
         if classes is None:
             classes = values.argmax(dim=1)
         elif classes.shape != (len(inputs),) or classes.is_floating_point() or classes.is_complex():
@@ -257,11 +254,11 @@ class _Case:
         elif bool(((classes < 0) | (classes >= values.shape[1])).any()):
             came, last = sorted(set(classes.tolist())), values.shape[1] - 1
             raise ConfigurationError(f"classes: got {came}; valid are 0 to {last}, the classes of the model's output")
-        return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind, output)
+        return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind)
 
     def score(self, pictures: Tensor) -> Tensor:
         """The confidence in the explained classes, ``[N]``; NaN where the map is not finite."""
-        found = _scores(self.model, pictures, self.kind, self.output).gather(1, self.classes[:, None])[:, 0]
+        found = _scores(self.model, pictures, self.kind).gather(1, self.classes[:, None])[:, 0]
         return found.where(self.maps.flatten(1).isfinite().all(dim=1), torch.nan)
 
     def ranks(self, seed: int) -> Tensor:
@@ -273,23 +270,12 @@ class _Case:
         return order.argsort(dim=1).view_as(self.maps)
 
 
-def _kind(model: Model, picture: Tensor, score: ScoreKind) -> OutputKind:
-    """Returns what the model's output is: probabilities must not go through a softmax again."""
-    if score == "logit":
-        return "logits"
-    found: OutputKind = "logits"
-    # One that can't do with a single picture, or has no graph, is taken for what nearly all are.
-    with suppress(Exception), torch.inference_mode(False), torch.enable_grad():
-        found = output_kind(model(picture.clone().requires_grad_().clone()))
-    return found
-
-
-def _scores(model: Model, pictures: Tensor, kind: ScoreKind, output_is: OutputKind) -> Tensor:
+def _scores(model: Model, pictures: Tensor, kind: ScoreKind) -> Tensor:
     with torch.no_grad():
         # A model may change what it is given in place.
         output = model(pictures.clone())
     try:
-        values = class_scores(output, kind, output_is)
+        values = class_scores(output, kind)
     except TargetError:
         wanted = "give a callable that returns logits [N, C], for instance lambda x: model(x).logits"
         raise ConfigurationError(f"model: returned {described(output)}; {wanted}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
@@ -29,6 +29,8 @@ class Given:
         first: The place of this part's first sample among all.
         total: How many samples there are in all parts; ``None``: this part is all.
         output_of: The model's output for the one sample at a place among all.
+        several: Each class is likely or not on its own, so that probabilities are sigmoids and no softmax. Where not
+            given: under ``score="sigmoid"``, and under ``"logit"`` where any label marks none or more than one class.
         kind: What the output is; see :func:`~lightning_gradcam.targets.reading.output_kind`.
     """
 
@@ -40,6 +42,17 @@ class Given:
     total: int | None = None
     output_of: Callable[[int], Any] | None = None
     kind: OutputKind = "logits"
+    several: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.several is None:
+            marked = self.score == "logit" and self.labels is not None and are_multi_hot(self.labels)
+            object.__setattr__(self, "several", self.score == "sigmoid" or marked)
+
+    @property
+    def chances(self) -> ScoreKind:
+        """What turns logits into probabilities of classes: ``"sigmoid"`` or ``"probability"``."""
+        return "sigmoid" if self.several else "probability"
 
     @property
     def all(self) -> int:
@@ -62,7 +75,15 @@ class Given:
     def part(self, start: int, stop: int, output_of: Callable[[int], Any] | None = None) -> Given:
         """Returns what belongs to some of this part's samples."""
         labels, masks = (None if v is None else v[start:stop] for v in (self.labels, self.masks))
-        return Given(stop - start, labels, masks, self.score, self.first + start, self.all, output_of, self.kind)
+        return replace(
+            self,
+            samples=stop - start,
+            labels=labels,
+            masks=masks,
+            first=self.first + start,
+            total=self.all,
+            output_of=output_of,
+        )
 
     def own(self, values: Sequence[T], name: str, what: str) -> Sequence[T]:
         """Returns this part's of the values that a target has for each sample.
@@ -118,6 +139,17 @@ class Selector(Protocol):
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Chooses, and computes the scores; ``name`` is what errors call the target."""
         ...
+
+
+def are_multi_hot(labels: Tensor) -> bool:
+    """Whether labels are rows of 0 and 1, ``[N, C]``, of which any marks none or several classes.
+
+    Rows with a single 1 each may as well be one class a sample, written at length.
+    """
+    if labels.dim() != 2 or labels.shape[1] < 2 or not len(labels):
+        return False
+    marks = labels.double()
+    return bool(((marks == 0) | (marks == 1)).all()) and bool((marks.sum(dim=1) != 1).any())
 
 
 def check_score(score: str) -> ScoreKind:

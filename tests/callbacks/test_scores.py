@@ -79,3 +79,14 @@ def test_a_softmax_at_the_end_is_not_squashed_again(tmp_path: Path, end: nn.Modu
     np.testing.assert_allclose(record.confidence, shares.max(1), rtol=1e-5)
     assert record.score == ("logit" if logs else "probability")
     assert len([text for text in said if "softmax" in text]) == (0 if logs else 1)
+
+
+def test_rows_of_several_labels_give_sigmoids_without_an_option(tmp_path: Path) -> None:
+    module = Ended(3, nn.Identity(), nn.functional.binary_cross_entropy_with_logits)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]] * 20)
+    callback = GradCAMCallback("net.relu2", targets=["predicted", "label"], num_probes=4)
+    archive, _ = fit(tmp_path, module, labels, callback)
+    shares = 1 / (1 + np.exp(-outputs(module, archive)))
+    record = archive.record(len(archive.steps) - 1)
+    np.testing.assert_allclose(record.confidence, shares.max(1), rtol=1e-5)
+    np.testing.assert_allclose(record.likeliest_confidence, -np.sort(-shares, axis=1), rtol=1e-5)

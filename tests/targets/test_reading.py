@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam import compute_cams
-from lightning_gradcam.stats.faithfulness import average_drop
 from lightning_gradcam.targets import Given, output_kind, resolve_targets
 from tests.conftest import named
 
@@ -144,13 +143,6 @@ def test_finer_cam_compares_the_logits_before_a_softmax() -> None:
     ended = nn.Sequential(*plain, nn.Softmax(1))
     expected = compute_cams(plain, pictures(), "1", methods="finercam", relu=False)["1"]
     torch.testing.assert_close(compute_cams(ended, pictures(), "1", methods="finercam", relu=False)["1"], expected)
-
-
-def test_faithfulness_takes_no_softmax_of_a_softmax() -> None:
-    plain = body(3)
-    maps = compute_cams(plain, pictures(), "1")["1"]
-    expected = average_drop(plain, pictures(), maps)
-    torch.testing.assert_close(average_drop(nn.Sequential(*plain, nn.Softmax(1)), pictures(), maps), expected)
 
 
 def test_a_segmentation_by_one_sigmoid_is_class_1_only_above_a_half() -> None:
