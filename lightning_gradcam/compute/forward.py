@@ -32,6 +32,7 @@ from lightning_gradcam.targets import (
     Target,
     class_probabilities,
     explained_score,
+    no_class_in,
     output_kind,
     probability_of,
 )
@@ -203,6 +204,7 @@ class Explanation:
         marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
         classes = all(target.select.has_classes for target in self.targets)
+        classes = classes and no_class_in(first.output, given.labels) is None
         shares = class_probabilities(detached(first.output), given.chances, given.kind) if classes else None
         ranked = None if shares is None else _likeliest(shares)
         return Cams(

@@ -93,7 +93,8 @@ class CamMonitor(Monitor):
             halve=halve,
             gradients=self.gradients,
         )
-        given = Given(len(probes), probes.labels, probes.masks, self.score)
+        labels = probes.values if probes.labels is None else probes.labels
+        given = Given(len(probes), labels, probes.masks, self.score)
         return explain_in_parts(model, self.layers, load, given, asked)
 
     @cached_property

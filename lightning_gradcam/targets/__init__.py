@@ -12,6 +12,7 @@ from lightning_gradcam.targets.base import (
     class_probabilities,
     class_scores,
     explained_score,
+    no_class_in,
     probability_of,
 )
 from lightning_gradcam.targets.reading import OutputKind, output_kind
@@ -29,6 +30,7 @@ __all__ = [
     "class_probabilities",
     "class_scores",
     "explained_score",
+    "no_class_in",
     "output_kind",
     "probability_of",
     "resolve_targets",

@@ -23,7 +23,8 @@ class Given:
 
     Attributes:
         samples: How many there are in this part.
-        labels: True classes ``[N]``, or 0 and 1 for every class ``[N, C]`` (several labels a sample), or ``None``.
+        labels: True classes ``[N]``, or 0 and 1 for every class ``[N, C]`` (several labels a sample), or a regression's
+            numbers, or ``None``.
         masks: bool ``[N, H, W]``, or ``None``.
         score: ``"logit"``, ``"probability"`` or ``"sigmoid"``; see :func:`class_scores`.
         first: The place of this part's first sample among all.
@@ -150,6 +151,28 @@ def are_multi_hot(labels: Tensor) -> bool:
         return False
     marks = labels.double()
     return bool(((marks == 0) | (marks == 1)).all()) and bool((marks.sum(dim=1) != 1).any())
+
+
+def no_class_in(output: Any, labels: Tensor | None) -> float | None:
+    """Returns a label which shows that an output is of numbers and not of classes; ``None`` where none does.
+
+    Args:
+        output: The model's output. One number a sample may be a logit, whose classes are 0 and 1.
+        labels: As :class:`Given` has them.
+    """
+    if labels is None or not isinstance(output, Tensor) or output.dim() not in (1, 2):
+        return None
+    if labels.shape[:1] != output.shape[:1]:
+        return None
+    numbers = labels.flatten().double()
+    numbers = numbers[~numbers.isnan()]
+    if output.shape[1:] in ((), (1,)) and labels.shape[1:] in ((), (1,)):
+        wrong = numbers[(numbers != 0) & (numbers != 1)]
+    else:
+        # Rows of shares, as of mixed pictures, are labels of classes; rows of whole numbers, a mistake in these.
+        rows = labels.shape == output.shape and bool((numbers != numbers.round()).any())
+        wrong = numbers[(numbers < 0) | (numbers > 1)] if rows else numbers[:0]
+    return wrong[0].item() if len(wrong) else None
 
 
 def check_score(score: str) -> ScoreKind:

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gradcam import Archive, GradCAMCallback
+from lightning_gradcam import Archive, GradCAMCallback, TargetError
 from tests.conftest import TinyModule, tiny_data, trainer
 
 
@@ -90,3 +90,19 @@ def test_rows_of_several_labels_give_sigmoids_without_an_option(tmp_path: Path) 
     record = archive.record(len(archive.steps) - 1)
     np.testing.assert_allclose(record.confidence, shares.max(1), rtol=1e-5)
     np.testing.assert_allclose(record.likeliest_confidence, -np.sort(-shares, axis=1), rtol=1e-5)
+
+
+def test_a_regression_is_refused_before_the_first_step_and_explained_by_its_number(tmp_path: Path) -> None:
+    def made() -> Ended:
+        return Ended(1, nn.Flatten(0), nn.functional.mse_loss)
+
+    ages = torch.rand(40, generator=torch.Generator().manual_seed(5)) * 80
+    with pytest.raises(TargetError, match=r"is a regression; give the number to explain: \{'output': 0\}"):
+        fit(tmp_path, made(), ages)
+    callback = GradCAMCallback("net.relu2", targets={"output": 0}, num_probes=4)
+    archive, _ = fit(tmp_path / "explained", module := made(), ages, callback)
+    record = archive.record(len(archive.steps) - 1)
+    assert record.predicted.tolist() == [-1] * 4
+    np.testing.assert_allclose(record.scores["output0"], outputs(module, archive), rtol=1e-5)
+    assert archive.probes.labels is None
+    assert archive.probes.values is not None
