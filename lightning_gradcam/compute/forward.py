@@ -30,6 +30,7 @@ from lightning_gradcam.targets import (
     Given,
     Scored,
     Target,
+    check_classes,
     class_probabilities,
     explained_score,
     no_class_in,
@@ -174,6 +175,8 @@ class Explanation:
         assert first is not None
         given = first.given
         if check:
+            if self._of_classes:
+                check_classes(first.output, given)
             self._check_dependence(first)
             self._remark(given)
         found = dict(first.maps)

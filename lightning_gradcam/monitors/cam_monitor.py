@@ -42,6 +42,7 @@ class CamMonitor(Monitor):
         gradients: Put the gradients into numbers, and log their histograms.
         evolution: Draw film strips on the way, and at the end also animations and the report.
         class_names: Names of the classes by index, for targets that are given by name.
+        own_names: Those that the user gives, to be checked against the model's classes.
         tried: The monitor has been carried out once on this model: what can't change with its weights is known.
     """
 
@@ -60,6 +61,7 @@ class CamMonitor(Monitor):
     evolution: bool = True
     class_names: tuple[str, ...] | None = None
     gradients: bool = False
+    own_names: tuple[str, ...] | None = None
 
     def observe(
         self,
@@ -94,7 +96,9 @@ class CamMonitor(Monitor):
             gradients=self.gradients,
         )
         labels = probes.values if probes.labels is None else probes.labels
-        given = Given(len(probes), labels, probes.masks, self.score)
+        # Names that a data set gives are not the user's to change.
+        names = len(self.own_names) if self.own_names and self.own_names == probes.class_names else None
+        given = Given(len(probes), labels, probes.masks, self.score, names=names)
         return explain_in_parts(model, self.layers, load, given, asked)
 
     @cached_property

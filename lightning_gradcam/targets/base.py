@@ -32,6 +32,7 @@ class Given:
         output_of: The model's output for the one sample at a place among all.
         several: Each class is likely or not on its own, so that probabilities are sigmoids and no softmax. Where not
             given: under ``score="sigmoid"``, and under ``"logit"`` where any label marks none or more than one class.
+        names: How many names of classes the user gives; ``None``: none.
         kind: What the output is; see :func:`~lightning_gradcam.targets.reading.output_kind`.
     """
 
@@ -44,6 +45,7 @@ class Given:
     output_of: Callable[[int], Any] | None = None
     kind: OutputKind = "logits"
     several: bool | None = None
+    names: int | None = None
 
     def __post_init__(self) -> None:
         if self.several is None:
@@ -173,6 +175,37 @@ def no_class_in(output: Any, labels: Tensor | None) -> float | None:
         rows = labels.shape == output.shape and bool((numbers != numbers.round()).any())
         wrong = numbers[(numbers < 0) | (numbers > 1)] if rows else numbers[:0]
     return wrong[0].item() if len(wrong) else None
+
+
+def check_classes(output: Any, given: Given) -> None:
+    """Refuses names and labels that do not fit the number of a model's classes.
+
+    Args:
+        output: The model's, of classes: ``[N]``, or ``[N, C, …]``; nothing is told of all else.
+        given: What is known of the samples.
+
+    Raises:
+        TargetError: There are more or fewer names than classes, or a label is a class that the model can't have.
+    """
+    if not isinstance(output, Tensor) or not output.dim() or no_class_in(output, given.labels) is not None:
+        return
+    classes = 2 if output.dim() == 1 else max(output.shape[1], 2)
+    if given.names is not None and given.names != classes:
+        raise TargetError(
+            f"class_names: got {given.names} name{'s' if given.names != 1 else ''}, but the model's output has"
+            f" {classes} classes; give {classes} names, in the order of the outputs, or name the output of these names"
+            " with output_key="
+        )
+    if given.labels is None or output.dim() > 2 or given.labels.shape[1:] not in ((), (1,)):
+        return
+    labels = given.labels.flatten()
+    # What is below 0 marks samples without a label.
+    if len(wrong := labels[labels >= classes]):
+        raise TargetError(
+            f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid are 0 to"
+            f" {classes - 1}; name the labels of this output (of a callback: label_key=), or the output of these labels"
+            " (output_key=); for an embedding, give targets={'similar_to': 0}"
+        )
 
 
 def check_score(score: str) -> ScoreKind:

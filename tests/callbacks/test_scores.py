@@ -44,7 +44,7 @@ def fit(
     callback = callback or GradCAMCallback("net.relu2", num_probes=4)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer(root, callbacks=callback, logger=CSVLogger(root)).fit(module, *loaders)
+        trainer(root, callbacks=callback, logger=CSVLogger(root), num_sanity_val_steps=0).fit(module, *loaders)
     said = [str(warning.message) for warning in caught if str(warning.message).startswith("lightning-gradcam:")]
     return Archive.open(root / "lightning_logs" / "version_0" / "gradcam"), said
 
@@ -106,3 +106,23 @@ def test_a_regression_is_refused_before_the_first_step_and_explained_by_its_numb
     np.testing.assert_allclose(record.scores["output0"], outputs(module, archive), rtol=1e-5)
     assert archive.probes.labels is None
     assert archive.probes.values is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "said"),
+    [
+        (["cat", "dog"], 5, "class_names: got 2 names, but the model's output has 5 classes"),
+        (None, 9, "labels: got class 5, but the model's output has 5 classes"),
+    ],
+)
+def test_names_and_labels_that_do_not_fit_are_refused_before_the_first_step(
+    tmp_path: Path, names: list[str] | None, labels: int, said: str
+) -> None:
+    module = Ended(5, nn.Identity(), never)
+    callback = GradCAMCallback("net.relu2", num_probes=labels, class_names=names)
+    with pytest.raises(TargetError, match=said):
+        fit(tmp_path, module, torch.arange(45) % labels, callback)
+
+
+def never(*_args: Any) -> Tensor:
+    raise AssertionError("a step was taken")
