@@ -176,7 +176,7 @@ class Explanation:
         given = first.given
         if check:
             if self._of_classes:
-                check_classes(first.output, given)
+                check_classes(first.output, given.labels, given.names)
             self._check_dependence(first)
             self._remark(given)
         found = dict(first.maps)

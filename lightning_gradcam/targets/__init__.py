@@ -7,15 +7,14 @@ from lightning_gradcam.targets.base import (
     Given,
     Scored,
     ScoreKind,
-    check_classes,
     check_score,
     class_logits,
     class_probabilities,
     class_scores,
     explained_score,
-    no_class_in,
     probability_of,
 )
+from lightning_gradcam.targets.labels import check_classes, no_class_in
 from lightning_gradcam.targets.reading import OutputKind, output_kind
 from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
 

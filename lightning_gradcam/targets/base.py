@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import TargetError
+from lightning_gradcam.targets.labels import are_multi_hot
 from lightning_gradcam.targets.reading import OutputKind, probabilities
 
 ScoreKind = Literal["logit", "probability", "sigmoid"]
@@ -142,70 +143,6 @@ class Selector(Protocol):
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Chooses, and computes the scores; ``name`` is what errors call the target."""
         ...
-
-
-def are_multi_hot(labels: Tensor) -> bool:
-    """Whether labels are rows of 0 and 1, ``[N, C]``, of which any marks none or several classes.
-
-    Rows with a single 1 each may as well be one class a sample, written at length.
-    """
-    if labels.dim() != 2 or labels.shape[1] < 2 or not len(labels):
-        return False
-    marks = labels.double()
-    return bool(((marks == 0) | (marks == 1)).all()) and bool((marks.sum(dim=1) != 1).any())
-
-
-def no_class_in(output: Any, labels: Tensor | None) -> float | None:
-    """Returns a label which shows that an output is of numbers and not of classes; ``None`` where none does.
-
-    Args:
-        output: The model's output. One number a sample may be a logit, whose classes are 0 and 1.
-        labels: As :class:`Given` has them.
-    """
-    if labels is None or not isinstance(output, Tensor) or output.dim() not in (1, 2):
-        return None
-    if labels.shape[:1] != output.shape[:1]:
-        return None
-    numbers = labels.flatten().double()
-    numbers = numbers[~numbers.isnan()]
-    if output.shape[1:] in ((), (1,)) and labels.shape[1:] in ((), (1,)):
-        wrong = numbers[(numbers != 0) & (numbers != 1)]
-    else:
-        # Rows of shares, as of mixed pictures, are labels of classes; rows of whole numbers, a mistake in these.
-        rows = labels.shape == output.shape and bool((numbers != numbers.round()).any())
-        wrong = numbers[(numbers < 0) | (numbers > 1)] if rows else numbers[:0]
-    return wrong[0].item() if len(wrong) else None
-
-
-def check_classes(output: Any, given: Given) -> None:
-    """Refuses names and labels that do not fit the number of a model's classes.
-
-    Args:
-        output: The model's, of classes: ``[N]``, or ``[N, C, …]``; nothing is told of all else.
-        given: What is known of the samples.
-
-    Raises:
-        TargetError: There are more or fewer names than classes, or a label is a class that the model can't have.
-    """
-    if not isinstance(output, Tensor) or not output.dim() or no_class_in(output, given.labels) is not None:
-        return
-    classes = 2 if output.dim() == 1 else max(output.shape[1], 2)
-    if given.names is not None and given.names != classes:
-        raise TargetError(
-            f"class_names: got {given.names} name{'s' if given.names != 1 else ''}, but the model's output has"
-            f" {classes} classes; give {classes} names, in the order of the outputs, or name the output of these names"
-            " with output_key="
-        )
-    if given.labels is None or output.dim() > 2 or given.labels.shape[1:] not in ((), (1,)):
-        return
-    labels = given.labels.flatten()
-    # What is below 0 marks samples without a label.
-    if len(wrong := labels[labels >= classes]):
-        raise TargetError(
-            f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid are 0 to"
-            f" {classes - 1}; name the labels of this output (of a callback: label_key=), or the output of these labels"
-            " (output_key=); for an embedding, give targets={'similar_to': 0}"
-        )
 
 
 def check_score(score: str) -> ScoreKind:

@@ -19,8 +19,8 @@ from lightning_gradcam.targets.base import (
     check_samples,
     class_scores,
     described,
-    no_class_in,
 )
+from lightning_gradcam.targets.labels import no_class_in
 
 
 @dataclass(frozen=True)
