@@ -74,7 +74,7 @@ class GradCAMCallback(ProbeCallback):
         input_key: Where a batch holds the model's input: a key of a dict or a place in a tuple. Default: the first of
             a tuple, or the usual names.
         label_key: Likewise for the true class; default: the second of a tuple, or the usual names.
-        class_names: Names of the classes, where the data set has none.
+        class_names: Names of all classes by index, where the data set has none.
         mean: Per channel or one for all; undone for display where the data set's transform shows no ``Normalize``.
         std: Likewise.
         layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
@@ -187,6 +187,7 @@ class GradCAMCallback(ProbeCallback):
             min_energy_inside=min_energy_inside,
             gradients=gradients,
             evolution=evolution,
+            own_names=None if class_names is None else tuple(map(str, class_names)),
         )
         super().__init__(
             RunOptions(

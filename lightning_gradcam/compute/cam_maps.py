@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -59,9 +60,11 @@ def compute_cams(
             :func:`~lightning_gradcam.targets.resolve_targets`.
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list of names.
         labels: True classes ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), for the target ``"label"``.
+            Where a row marks none or more than one class, probabilities are the sigmoids of the logits.
         masks: bool ``[N, H, W]``, for the target ``{"segment_mask": class}``.
         score: ``"logit"`` (default) explains the output as it is, ``"probability"`` its softmax, ``"sigmoid"`` the
-            sigmoid of each class.
+            sigmoid of each class. Where the model ends in a sigmoid or softmax of its own, the output is the
+            probability, whatever is given here; a warning names the way to its logit.
         relu: Keep only what speaks for the target; ``False`` leaves the maps signed.
         layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one before a
             grid of 14 by 14), or a mapping from layer names to these.
@@ -75,7 +78,7 @@ def compute_cams(
         gradients: Put the gradients that explain into numbers, too: ``Cams.gradients[layer, target]`` is a
             :class:`~lightning_gradcam.record.gradients.GradientSummary`, with histograms of them and of the channel
             weights, and the channels with the largest ones. Needs no further backward.
-        class_names: Names of the classes by index, for targets such as ``{"class": "tabby"}``.
+        class_names: Names of all classes by index, for targets such as ``{"class": "tabby"}``.
 
     Returns:
         The maps, with scores, classes and output. Maps are float32 (float64 where the activations are), on the
@@ -116,19 +119,57 @@ def compute_cams(
         raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or give forward=")
     with preserved(model):
         whole = Inputs(inputs, picture)
-        given = Given(whole.samples, _tensor("labels", labels), _tensor("masks", masks), kind)
+        names = None if class_names is None else len(class_names)
+        given = Given(whole.samples, _tensor("labels", labels), _tensor("masks", masks), kind, names=names)
         try:
             found = explain_in_parts(model, layers, whole.part, given, asked)
-            return replace(found, inputs=whole.picture.detach(), score=kind)
+            return replace(found, inputs=whole.picture.detach())
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            shape = list(whole.picture.shape)
-            single = len(shape) == 3 and shape[0] in (1, 3, 4)
-            if not single or isinstance(error, LightningGradCAMError) or is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
+            single = whole.picture.dim() in (2, 3) and _is_taken_for_one(model, lambda: asked.run(whole.fresh()))
+            advice = _advice(whole.picture, single=single)
+            if not advice or (isinstance(error, LightningGradCAMError) and not single):
+                raise
+            shape, dtype = list(whole.picture.shape), whole.picture.dtype
+            came = f"{shape}" if dtype.is_floating_point else f"{shape} of {dtype}"
             raise ConfigurationError(
-                f"inputs: the model fails on {shape} ({type(error).__name__}: {error}); where that is a single image"
-                " [C, H, W], give a batch of one: image[None]"
+                f"inputs: the model fails on {came} ({type(error).__name__}: {error!s:.160}); {advice}"
             ) from error
+
+
+def _is_taken_for_one(model: nn.Module, run: Callable[[], Any]) -> bool:
+    """Whether a convolution of the model gets what it takes for a picture without the batch's axis."""
+    met: list[int] = []
+    handles = [
+        part.register_forward_pre_hook(lambda _, args: met.extend(x.dim() for x in args if isinstance(x, Tensor)))
+        for part in model.modules()
+        if isinstance(part, nn.Conv2d)
+    ]
+    try:
+        with suppress(Exception), torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return bool(met) and met[0] in (2, 3)
+
+
+def _advice(picture: Tensor, *, single: bool) -> str:
+    """Returns what to do about inputs on which a model has failed; nothing where they look right."""
+    shape, whole = list(picture.shape), not picture.is_floating_point() and not picture.is_complex()
+    single = single or (len(shape) == 3 and shape[0] in (1, 3, 4))
+    batch = ("image[None, None]" if len(shape) == 2 else "image[None]") if single else "inputs"
+    found = []
+    if single:
+        axes = "[H, W]" if len(shape) == 2 else "[C, H, W]"
+        found.append(f"where that is a single image {axes}, give a batch of one: {batch}")
+    if whole and len(shape) >= 2 + (not single):
+        found.append(
+            f"where the model takes floating-point pictures, preprocess them as for training: {batch}.float() / 255,"
+            " then the normalisation"
+        )
+    return "; ".join(found)
 
 
 def _tensor(name: str, values: Any) -> Tensor | None:

@@ -26,8 +26,21 @@ from lightning_gradcam.methods.rerun import Rerun
 from lightning_gradcam.methods.variants import RerunModel, full_precision
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import GradientSummary, summarised
-from lightning_gradcam.targets import Given, Scored, Target, class_probabilities, probability_of
+from lightning_gradcam.targets import (
+    Given,
+    Scored,
+    Target,
+    check_classes,
+    class_probabilities,
+    explained_score,
+    no_class_in,
+    output_kind,
+    probability_of,
+)
 from lightning_gradcam.targets.base import described, is_whole_numbers
+from lightning_gradcam.targets.classes import Class, Contrast
+from lightning_gradcam.targets.segmentation import Segment
+from lightning_gradcam.warn import warn
 
 _LIKELIEST = 5
 
@@ -47,6 +60,7 @@ class Shared:
     maps: Mapping[CamKey, Tensor]
     output: Any
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]]
+    given: Given
 
 
 @dataclass(eq=False)
@@ -161,8 +175,12 @@ class Explanation:
         whole_graph = first is None
         first = self._first(modules, whole_graph=True) if first is None else first
         assert first is not None
+        given = first.given
         if check:
+            if self._of_classes:
+                check_classes(first.output, given.labels, given.names)
             self._check_dependence(first)
+            self._remark(given)
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
         for name, method in self.methods.items():
@@ -193,7 +211,8 @@ class Explanation:
         # A callable may take an output that has no row for each sample: a bag's, or every window's.
         rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (self.inputs.samples,)
         classes = rows and all(target.select.has_classes for target in self.targets)
-        shares = class_probabilities(detached(first.output), self.given.score) if classes else None
+        classes = classes and no_class_in(first.output, given.labels) is None
+        shares = class_probabilities(detached(first.output), given.chances, given.kind) if classes else None
         ranked = None if shares is None else _likeliest(shares)
         return Cams(
             MappingProxyType(maps),
@@ -208,6 +227,24 @@ class Explanation:
             likeliest=None if ranked is None else ranked[0],
             likeliest_confidence=None if ranked is None else ranked[1],
             gradients=first.gradients,
+            score=explained_score(given.score, given.kind) if self._of_classes else given.score,
+        )
+
+    @property
+    def _of_classes(self) -> bool:
+        """Whether any target explains a class's own score."""
+        return any(isinstance(target.select, (Class, Contrast, Segment)) for target in self.targets)
+
+    def _remark(self, given: Given) -> None:
+        """Warns, once a run, where probabilities are explained and logits were asked for."""
+        name = {"softmax": "softmax", "sigmoid": "sigmoid"}.get(given.kind)
+        if name is None or given.score != "logit" or given.first or not self._of_classes:
+            return
+        warn(
+            f"lightning-gradcam: the model ends in a {name}: percentages are its output as it is, and the maps explain"
+            " this probability, whose gradient vanishes where the model is sure. To explain the logit, return it from"
+            f" forward() and apply the {name} outside the model; where the model returns both, name the logit with"
+            " output_key=; or give a forward without the last layer (forward=, of a callback forward_fn=)"
         )
 
     def _first(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:
@@ -232,7 +269,8 @@ class Explanation:
                 raise _OverwrittenError
             captured.unhook()
             layouts = {name: self.layout_of(name, modules[name], a) for name, a in activations.items()}
-            explained = {target.name: target.explain(output, self.given) for target in self.targets}
+            given = replace(self.given, kind=output_kind(output))
+            explained = {target.name: target.explain(output, given) for target in self.targets}
             pure = self._pure(captured, layouts, explained, output, strict=whole_graph)
             if pure is None:
                 return None
@@ -246,6 +284,7 @@ class Explanation:
                 maps,
                 detached(output),
                 gradients,
+                given,
             )
 
     def layout_of(self, name: str, module: nn.Module, activation: Tensor) -> Layout:

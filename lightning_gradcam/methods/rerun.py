@@ -16,7 +16,7 @@ from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
 from lightning_gradcam.errors import MethodError
 from lightning_gradcam.methods.variants import RerunModel, full_precision
-from lightning_gradcam.targets import Scored, class_scores
+from lightning_gradcam.targets import Scored, class_logits
 
 ScoreOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -279,7 +279,7 @@ class Rerun:
                 "methods: this method compares a class with others, and a target is none, or more than one (a contrast,"
                 " several labels a sample, a callable, a number); use gradcam for it"
             )
-        return class_scores(output, "logit"), explained.classes
+        return class_logits(output, explained.kind), explained.classes
 
     def _replaced(self, feature_maps: Tensor) -> AbstractContextManager[Any]:
         assert self._module is not None

@@ -42,6 +42,7 @@ class CamMonitor(Monitor):
         gradients: Put the gradients into numbers, and log their histograms.
         evolution: Draw film strips on the way, and at the end also animations and the report.
         class_names: Names of the classes by index, for targets that are given by name.
+        own_names: Those that the user gives, to be checked against the model's classes.
         tried: The monitor has been carried out once on this model: what can't change with its weights is known.
     """
 
@@ -60,6 +61,7 @@ class CamMonitor(Monitor):
     evolution: bool = True
     class_names: tuple[str, ...] | None = None
     gradients: bool = False
+    own_names: tuple[str, ...] | None = None
 
     def observe(
         self,
@@ -93,7 +95,10 @@ class CamMonitor(Monitor):
             halve=halve,
             gradients=self.gradients,
         )
-        given = Given(len(probes), probes.labels, probes.masks, self.score)
+        labels = probes.values if probes.labels is None else probes.labels
+        # Names that a data set gives are not the user's to change.
+        names = len(self.own_names) if self.own_names and self.own_names == probes.class_names else None
+        given = Given(len(probes), labels, probes.masks, self.score, names=names)
         return explain_in_parts(model, self.layers, load, given, asked)
 
     @cached_property
@@ -115,7 +120,7 @@ class CamMonitor(Monitor):
 
     def record(self, found: Cams, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> CamRecord:
         """Copies signed maps to the CPU and freezes them; see :meth:`CamRecord.from_cams`."""
-        return CamRecord.from_cams(found, probe_ids=probes.ids, epoch=epoch, step=step, stage=stage, score=self.score)
+        return CamRecord.from_cams(found, probe_ids=probes.ids, epoch=epoch, step=step, stage=stage, score=found.score)
 
     def tag(self, layer: str, method: str) -> str:
         """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
@@ -152,7 +157,7 @@ class CamMonitor(Monitor):
             layers=tuple(dict.fromkeys(key.layer for key in keys)),
             methods=tuple(dict.fromkeys(key.method for key in keys)),
             targets=tuple(dict.fromkeys(key.target for key in keys)),
-            score=self.score,
+            score=found.score,
             map_shapes=_shapes(found),
             fingerprint=probes.fingerprint,
         )

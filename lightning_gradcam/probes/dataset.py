@@ -129,8 +129,9 @@ def drawn_from(
         ProbeError: The batch has no tensor where the input is expected.
     """
     inputs, labels = split_batch(batch, input_key, label_key)
+    values = None
     if labels is not None and not _are_classes(labels):
-        labels = None
+        values, labels = (labels if _are_numbers(labels) else None), None
     display, how = to_pixels(inputs.detach().cpu(), shown_normalization(dataset, mean, std))
     note = next((owner.probe_note for owner in nested_datasets(dataset) if hasattr(owner, "probe_note")), "")
     return Drawn(
@@ -144,6 +145,7 @@ def drawn_from(
             display_source=how,
             indices=None if indices is None else tuple(indices),
             note=str(note),
+            values=values,
         ),
         batch,
     )
@@ -154,6 +156,12 @@ def _are_classes(labels: Tensor) -> bool:
     if labels.dim() == 1:
         return not labels.is_floating_point()
     return labels.dim() == 2 and labels.shape[1] > 1 and bool(((labels == 0) | (labels == 1)).all())
+
+
+def _are_numbers(labels: Tensor) -> bool:
+    """Whether labels are those of a regression, or shares of classes: other numbers than 0 and 1."""
+    fits = labels.is_floating_point() and labels.dim() in (1, 2)
+    return fits and not bool(((labels == 0) | (labels == 1)).all())
 
 
 def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tuple[Tensor, Tensor | None]:

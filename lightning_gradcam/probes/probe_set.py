@@ -37,7 +37,8 @@ class ProbeSet:
     Attributes:
         inputs: ``[N, …]``, preprocessed as for the model, on the CPU.
         ids: One unique name for each probe; counted from 0 where not given.
-        labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``.
+        labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Numbers
+            that are no classes, such as 0.37, become ``values``.
         masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
         boxes: Likewise as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture (where
             there are no masks, of the input); NaN for a probe without one. ``None``: none is known.
@@ -47,6 +48,7 @@ class ProbeSet:
         display_source: How ``display`` was recovered, for the sheet's header.
         indices: Where the probes stand in the data set they were drawn from, or ``None``.
         note: A remark for every sheet's header, for instance that the data is drawn.
+        values: True numbers of a regression, or shares of classes, float32 ``[N]`` or ``[N, K]``; ``None``: none known.
 
     Raises:
         ProbeError: Lengths differ, ids are not unique, or there is no probe.
@@ -67,6 +69,7 @@ class ProbeSet:
     indices: tuple[int, ...] | None = None
     note: str = ""
     boxes: Tensor | None = None
+    values: Tensor | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -78,7 +81,12 @@ class ProbeSet:
         if self.class_names is not None:
             put(self, "class_names", tuple(map(str, self.class_names)))
         if self.labels is not None:
-            put(self, "labels", torch.as_tensor(self.labels).detach().cpu().long())
+            labels = torch.as_tensor(self.labels).detach().cpu()
+            if labels.is_floating_point() and bool((labels != labels.round()).any()):
+                put(self, "values", labels)
+            put(self, "labels", labels.long() if self.values is not labels else None)
+        if self.values is not None:
+            put(self, "values", torch.as_tensor(self.values).detach().cpu().float())
         if self.masks is not None:
             put(self, "masks", torch.as_tensor(self.masks).detach().cpu().bool())
         if self.boxes is not None:
@@ -96,7 +104,7 @@ class ProbeSet:
                 f"probes: got display pixels {self.pixels.dtype} {list(shape)}; give uint8 [N, H, W, 3], or for clips"
                 " and volumes [N, T, H, W, 3]"
             )
-        for name in ("ids", "labels", "masks", "boxes", "display", "indices"):
+        for name in ("ids", "labels", "masks", "boxes", "display", "indices", "values"):
             value = getattr(self, name)
             if value is not None and len(value) != count:
                 raise ProbeError(f"probes: got {len(value)} {name} for {count} inputs; give one for each")
@@ -172,6 +180,7 @@ class ProbeSet:
             boxes=of(self.boxes),
             display=of(self.display),
             indices=None if self.indices is None else tuple(self.indices[row] for row in chosen),
+            values=of(self.values),
         )
 
     @classmethod
@@ -251,6 +260,8 @@ class ProbeSet:
             arrays["masks"] = self.masks.numpy()
         if self.boxes is not None:
             arrays["boxes"] = self.boxes.numpy()
+        if self.values is not None:
+            arrays["values"] = self.values.numpy()
         if self.indices is not None:
             arrays["indices"] = np.array(self.indices, np.int64)
         buffer = io.BytesIO()
@@ -279,6 +290,7 @@ class ProbeSet:
             labels = checked(file["labels"], "labels", "int64", (1, 2)) if "labels" in file else None
             masks = checked(file["masks"], "masks", "bool", (2, 3, 4)) if "masks" in file else None
             boxes = checked(file["boxes"], "boxes", "float32", (2,)) if "boxes" in file else None
+            values = checked(file["values"], "values", "float32", (1, 2)) if "values" in file else None
             indices = checked(file["indices"], "indices", "int64", (1,)) if "indices" in file else None
             inputs, dtype = torch.from_numpy(file["inputs"]), _DTYPES[text(meta, "dtype")]
             if inputs.dtype != (torch.int16 if dtype == torch.bfloat16 else dtype):
@@ -294,6 +306,7 @@ class ProbeSet:
                 display_source=text(meta, "display_source"),
                 indices=None if indices is None else tuple(indices.tolist()),
                 note=text(meta, "note"),
+                values=None if values is None else torch.from_numpy(values),
             )
             intact = probes.fingerprint == text(meta, "fingerprint")
         except ProbeFileError:

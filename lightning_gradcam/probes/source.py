@@ -183,7 +183,8 @@ def _draw(options: ProbeOptions, loader: Any, indices: Sequence[int] | None) -> 
 
 
 def _batched(probes: ProbeSet, options: ProbeOptions) -> Drawn:
-    return Drawn(probes, rebuilt_batch(probes.inputs, probes.labels, options.input_key, options.label_key))
+    labels = probes.values if probes.labels is None else probes.labels
+    return Drawn(probes, rebuilt_batch(probes.inputs, labels, options.input_key, options.label_key))
 
 
 def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:

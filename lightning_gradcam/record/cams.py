@@ -59,7 +59,9 @@ class Cams(Mapping[CamKey, Tensor]):
         classes: Target name to the explained classes ``[N]`` (int64; -1 where there is none).
         output: The model's output, detached.
         predicted: The most likely classes ``[N]``; ``None`` where the output has no classes.
-        confidence: Their probabilities ``[N]``, the softmax (of ``score="sigmoid"``, the sigmoid); ``None`` likewise.
+        confidence: Their probabilities ``[N]``: the softmax; the sigmoid under ``score="sigmoid"``, and where labels
+            mark several classes a sample; the output itself where the model ends in one of these.
+            ``None`` where the output has no classes.
         layouts: Layer name to the meaning of its activation's axes.
         overwritten: Whether the model changes a layer's output in place, so that it had to be copied.
         confidences: Target name to the probabilities of the explained classes ``[N]``, as in ``confidence``; NaN where

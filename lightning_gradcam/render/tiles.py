@@ -75,7 +75,10 @@ def draw_tiles(
         # Scaled before slices are taken, so that a slice that is not shown counts for the common scale, too.
         over = lay_over(base, maps, slices.of_maps(scaled(maps, drawing, top)), drawing)
         raw = maxima(maps, relu=False) if drawing.scale == "minmax" else own[key]
-        captions = [_map_caption(record, key, row, raw[i], bool(over.blank[i])) for i, row in enumerate(chosen)]
+        summed = [len(probes.true_classes(row)) if key.target == "label" else 1 for row in chosen]
+        captions = [
+            _map_caption(record, key, row, raw[i], bool(over.blank[i]), summed[i]) for i, row in enumerate(chosen)
+        ]
         if (
             key.target not in ("predicted", "label")
             and not _is_class(key.target)
@@ -142,13 +145,22 @@ def _is_class(target: str) -> bool:
     return target.isascii() and target.isdigit()
 
 
-def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bool) -> tuple[str, ...]:
+def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bool, summed: int = 1) -> tuple[str, ...]:
+    """Returns the lines below a map: its score, of ``summed`` classes, and its maximum."""
     kind = "logit" if record.score == "logit" else "p"
     kind = "difference" if "_vs_" in key.target else kind
-    score = f"{kind if record.classes[key.target][row] >= 0 else 'score'} {record.scores[key.target][row]:.3g}"
+    value = f"{record.scores[key.target][row]:.3g}"
+    if summed > 1:
+        # On two lines: the narrowest tile has no room for one.
+        score: tuple[str, ...] = (
+            f"sum of {'logits' if kind == 'logit' else kind} over",
+            f"{summed} classes: {value}",
+        )
+    else:
+        score = (f"{kind if record.classes[key.target][row] >= 0 else 'score'} {value}",)
     if not np.isfinite(record.maps[key][row]).all():
-        return score, BROKEN
-    return score, "map all zero" if blank else f"map max {top:.3g}"
+        return *score, BROKEN
+    return *score, "map all zero" if blank else f"map max {top:.3g}"
 
 
 def _guided(

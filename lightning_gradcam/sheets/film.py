@@ -280,8 +280,11 @@ def _strongest(records: Sequence[CamRecord], key: CamKey) -> IntArray:
 
 
 def _target_title(target: str, probes: ProbeView) -> str:
-    if target in ("predicted", "label"):
-        return {"predicted": "the predicted class", "label": "the true class"}[target]
+    if target == "predicted":
+        return "the predicted class"
+    if target == "label":
+        several = any(len(probes.true_classes(row)) > 1 for row in range(len(probes)))
+        return "the true classes (summed)" if several else "the true class"
     if target.isascii() and target.isdigit():
         return f"class {probes.class_name(int(target))}"
     return f"target {target.replace('_vs_', ' vs ')}"

@@ -8,21 +8,31 @@ from lightning_gradcam.targets.base import (
     Scored,
     ScoreKind,
     check_score,
+    class_logits,
     class_probabilities,
     class_scores,
+    explained_score,
     probability_of,
 )
+from lightning_gradcam.targets.labels import check_classes, no_class_in
+from lightning_gradcam.targets.reading import OutputKind, output_kind
 from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
 
 __all__ = [
     "Given",
+    "OutputKind",
     "ScoreKind",
     "Scored",
     "Target",
     "TargetSpec",
+    "check_classes",
     "check_score",
+    "class_logits",
     "class_probabilities",
     "class_scores",
+    "explained_score",
+    "no_class_in",
+    "output_kind",
     "probability_of",
     "resolve_targets",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.errors import TargetError
+from lightning_gradcam.targets.labels import are_multi_hot
+from lightning_gradcam.targets.reading import OutputKind, probabilities
 
 ScoreKind = Literal["logit", "probability", "sigmoid"]
 TargetCallable = Callable[[Any], Tensor]
@@ -23,12 +25,17 @@ class Given:
 
     Attributes:
         samples: How many there are in this part.
-        labels: True classes ``[N]``, or 0 and 1 for every class ``[N, C]`` (several labels a sample), or ``None``.
+        labels: True classes ``[N]``, or 0 and 1 for every class ``[N, C]`` (several labels a sample), or a regression's
+            numbers, or ``None``.
         masks: bool ``[N, H, W]``, or ``None``.
         score: ``"logit"``, ``"probability"`` or ``"sigmoid"``; see :func:`class_scores`.
         first: The place of this part's first sample among all.
         total: How many samples there are in all parts; ``None``: this part is all.
         output_of: The model's output for the one sample at a place among all.
+        several: Each class is likely or not on its own, so that probabilities are sigmoids and no softmax. Where not
+            given: under ``score="sigmoid"``, and under ``"logit"`` where any label marks none or more than one class.
+        names: How many names of classes the user gives; ``None``: none.
+        kind: What the output is; see :func:`~lightning_gradcam.targets.reading.output_kind`.
     """
 
     samples: int
@@ -38,6 +45,19 @@ class Given:
     first: int = 0
     total: int | None = None
     output_of: Callable[[int], Any] | None = None
+    kind: OutputKind = "logits"
+    several: bool | None = None
+    names: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.several is None:
+            marked = self.score == "logit" and self.labels is not None and are_multi_hot(self.labels)
+            object.__setattr__(self, "several", self.score == "sigmoid" or marked)
+
+    @property
+    def chances(self) -> ScoreKind:
+        """What turns logits into probabilities of classes: ``"sigmoid"`` or ``"probability"``."""
+        return "sigmoid" if self.several else "probability"
 
     @property
     def all(self) -> int:
@@ -60,7 +80,15 @@ class Given:
     def part(self, start: int, stop: int, output_of: Callable[[int], Any] | None = None) -> Given:
         """Returns what belongs to some of this part's samples."""
         labels, masks = (None if v is None else v[start:stop] for v in (self.labels, self.masks))
-        return Given(stop - start, labels, masks, self.score, self.first + start, self.all, output_of)
+        return replace(
+            self,
+            samples=stop - start,
+            labels=labels,
+            masks=masks,
+            first=self.first + start,
+            total=self.all,
+            output_of=output_of,
+        )
 
     def own(self, values: Sequence[T], name: str, what: str) -> Sequence[T]:
         """Returns this part's of the values that a target has for each sample.
@@ -91,6 +119,7 @@ class Scored:
             one after the other: ``(output, m)`` to ``[m * N]``.
         repeats: Whether ``again`` takes more than one copy at a time; a user's callable may count samples.
         of_classes: Whether the scores are those of ``classes`` and of nothing else.
+        kind: What the output was, where the scores are those of classes.
         is_cut_off: Whether a callable left the output's graph, by a ``detach()`` or through NumPy.
     """
 
@@ -100,6 +129,7 @@ class Scored:
     repeats: bool = True
     of_classes: bool = False
     is_cut_off: bool = False
+    kind: OutputKind = "logits"
 
 
 class Selector(Protocol):
@@ -145,14 +175,24 @@ def check_samples(output: Any, samples: int) -> None:
         )
 
 
-def class_scores(output: Any, score: ScoreKind) -> Tensor:
+def explained_score(score: ScoreKind, kind: OutputKind) -> ScoreKind:
+    """Returns what the scores of classes are where ``score`` is asked for of an output of this kind."""
+    if kind == "logits" or (score == "logit" and kind.startswith("log_")):
+        return score
+    return "probability" if kind in ("softmax", "log_softmax") else "sigmoid"
+
+
+def class_scores(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> Tensor:
     """Returns the score of every class.
 
     Args:
         output: Logits ``[N, C]`` with two classes or more; or one logit ``z`` a sample, ``[N]`` or ``[N, 1]``, whose
-            sign decides between class 0 and class 1.
+            sign decides between class 0 and class 1. Or probabilities of the same shapes; of a single ``p`` a sample,
+            the classes have ``1 - p`` and ``p``.
         score: ``"logit"``: the logits as they are; of a single one, ``-z`` and ``z``. ``"probability"``: their softmax;
-            of a single one, the sigmoid of ``-z`` and of ``z``. ``"sigmoid"``: the sigmoid of each.
+            of a single one, the sigmoid of ``-z`` and of ``z``. ``"sigmoid"``: the sigmoid of each. Probabilities are
+            taken as they are under each of these.
+        kind: What the output is.
 
     Returns:
         ``[N, C]``, attached to the graph; ``[N, 2]`` for a single logit.
@@ -162,11 +202,9 @@ def class_scores(output: Any, score: ScoreKind) -> Tensor:
     """
     if isinstance(output, Tensor) and output.is_floating_point():
         if output.dim() == 2 and output.shape[1] >= 2:
-            if score == "logit":
-                return output
-            return scored_axis(output, score)
+            return scored_axis(output, score, kind)
         if output.dim() == 1 or (output.dim() == 2 and output.shape[1] == 1):
-            return scored_axis(output.reshape(-1, 1), score)
+            return scored_axis(output.reshape(-1, 1), score, kind)
     raise TargetError(
         f"targets: the model returned {described(output)}, expected logits [N, C], or a single logit [N] or [N, 1];"
         " name the logits in it with output_key=, or give a target for this kind of output ({'segment': class},"
@@ -174,25 +212,46 @@ def class_scores(output: Any, score: ScoreKind) -> Tensor:
     )
 
 
-def scored_axis(logits: Tensor, score: ScoreKind) -> Tensor:
-    """Returns the scores of logits ``[N, C, …]``; of a single channel ``z``, those of ``-z`` and ``z``."""
-    if logits.shape[1] == 1:
-        both = torch.cat([-logits, logits], dim=1)
-        return both if score == "logit" else both.sigmoid()
+def scored_axis(values: Tensor, score: ScoreKind, kind: OutputKind = "logits") -> Tensor:
+    """Returns the scores of an output ``[N, C, …]``.
+
+    Of a single channel: of logits ``z``, those of ``-z`` and ``z``; of probabilities, ``1 - p`` and ``p``.
+    """
+    if values.shape[1] == 1:
+        if kind == "logits":
+            both = torch.cat([-values, values], dim=1)
+            return both if score == "logit" else both.sigmoid()
+        if score == "logit" and kind.startswith("log_"):
+            return torch.cat([(-torch.expm1(values)).log(), values], dim=1)
+        share = probabilities(values, kind)
+        return torch.cat([1 - share, share], dim=1)
     if score == "logit":
-        return logits
-    return logits.softmax(dim=1) if score == "probability" else logits.sigmoid()
+        return values
+    if kind != "logits":
+        return probabilities(values, kind)
+    return values.softmax(dim=1) if score == "probability" else values.sigmoid()
 
 
-def class_probabilities(output: Any, score: ScoreKind) -> Tensor | None:
+def class_logits(output: Any, kind: OutputKind) -> Tensor:
+    """Returns the logits of every class ``[N, C]``; those of a softmax are known up to a number for each sample."""
+    scores = class_scores(output, "logit", kind)
+    if kind in ("logits", "log_softmax"):
+        return scores
+    if kind == "softmax":
+        return scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
+    return torch.logit(class_scores(output, "sigmoid", kind), eps=torch.finfo(scores.dtype).eps)
+
+
+def class_probabilities(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> Tensor | None:
     """Returns the probability of every class, ``[N, C]``, float32 or float64; ``None`` where there are no classes.
 
     Args:
         output: As :func:`class_scores` takes it.
-        score: ``"sigmoid"``: each class on its own; else the softmax.
+        score: ``"sigmoid"``: each class on its own; else the softmax. An output of probabilities is taken as it is.
+        kind: What the output is.
     """
     try:
-        scores = class_scores(output, "sigmoid" if score == "sigmoid" else "probability")
+        scores = class_scores(output, "sigmoid" if score == "sigmoid" else "probability", kind)
     except TargetError:
         return None
     return scores if scores.dtype == torch.float64 else scores.float()

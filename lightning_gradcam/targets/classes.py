@@ -20,6 +20,7 @@ from lightning_gradcam.targets.base import (
     class_scores,
     described,
 )
+from lightning_gradcam.targets.labels import no_class_in
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,14 @@ class Class:
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the score of that class; of several true labels, the sum of their scores."""
         check_samples(output, given.samples)
-        values = class_scores(output, given.score)
+        _check_classes(self.which, output, given, name)
+        values = class_scores(output, given.score, given.kind)
         # [N, 1] is what a binary cross entropy on a single logit takes: one class a sample.
         if self.which == "label" and given.labels is not None and given.labels.shape[1:] not in ((), (1,)):
             return _several(output, given)
         index = _index(self.which, values, given, name)
         explained = _scored(output, given, index, lambda scores, m: _at(scores, index.repeat(m)))
-        return replace(explained, of_classes=True)
+        return replace(explained, of_classes=True, kind=given.kind)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Contrast:
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the difference; the explained class is the first."""
         check_samples(output, given.samples)
-        values = class_scores(output, given.score)
+        for which in (self.first, self.second):
+            _check_classes(which, output, given, name)
+        values = class_scores(output, given.score, given.kind)
         first, second = (_index(which, values, given, name) for which in (self.first, self.second))
         return _scored(
             output, given, first, lambda scores, m: _at(scores, first.repeat(m)) - _at(scores, second.repeat(m))
@@ -188,13 +192,13 @@ class Similar:
 
 def _scored(output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor]) -> Scored:
     def again(values: Any, copies: int) -> Tensor:
-        return select(class_scores(values, given.score), copies)
+        return select(class_scores(values, given.score, given.kind), copies)
 
     return Scored(again(output, 1), classes, again)
 
 
 def _several(output: Any, given: Given) -> Scored:
-    values, labels = class_scores(output, given.score), given.labels
+    values, labels = class_scores(output, given.score, given.kind), given.labels
     assert labels is not None
     if labels.shape != values.shape:
         raise TargetError(
@@ -209,6 +213,20 @@ def _several(output: Any, given: Given) -> Scored:
     chosen = labels.to(values)
     classes = torch.where(chosen.any(dim=1), chosen.argmax(dim=1), -1)
     return _scored(output, given, classes, lambda scores, m: (scores * chosen.repeat(m, 1)).sum(dim=1))
+
+
+def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
+    """Refuses to tell a predicted or true class where the labels show that there is none."""
+    if not isinstance(which, (str, Rank)) or (wrong := no_class_in(output, given.labels)) is None:
+        return
+    numbers = 1 if output.dim() == 1 else output.shape[1]
+    valid = " to ".join(f"{{'output': {index}}}" for index in sorted({0, numbers - 1}))
+    shares = "; where labels are shares of class 1, give the class's index, 0 or 1" if numbers == 1 else ""
+    raise TargetError(
+        f"targets: {name!r} explains a class, but for an output of {numbers} number{'s' if numbers > 1 else ''} a"
+        f" sample, the label {wrong:g} is no class, so that this is a regression; give the number to explain:"
+        f" {valid}{shares}"
+    )
 
 
 def _index(which: Any, values: Tensor, given: Given, name: str) -> Tensor:

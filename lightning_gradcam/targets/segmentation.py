@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.targets.base import Given, Scored, check_samples, described, scored_axis
+from lightning_gradcam.targets.reading import OutputKind
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class Segment:
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the class over its region in this output; a sample without a region has the score 0."""
-        logits = scored_axis(self._checked(output, name), "logit")
+        logits = scored_axis(self._checked(output, name), "logit", given.kind)
         check_samples(logits, given.samples)
         several = given.score == "sigmoid"
         # On a CPU, argmax over any axis but the last takes four times as long.
-        found = logits > 0 if several else logits.max(dim=1).indices
+        found = logits > _even(given.kind) if several else logits.max(dim=1).indices
         if self.category != "predicted":
             category = torch.full((len(logits),), int(self.category), device=logits.device)
         elif several:
@@ -56,7 +58,7 @@ class Segment:
             region = found == category.reshape(-1, *places)
 
         def again(other: Any, copies: int) -> Tensor:
-            scores = _at(scored_axis(self._checked(other, name), given.score), category.repeat(copies))
+            scores = _at(scored_axis(self._checked(other, name), given.score, given.kind), category.repeat(copies))
             inside = scores.where(region.repeat(copies, *places), 0)
             # Sums over pictures leave the range of half precision.
             return inside.flatten(1).sum(dim=1, dtype=torch.promote_types(inside.dtype, torch.float32))
@@ -77,6 +79,11 @@ class Segment:
                 f" to {classes - 1}"
             )
         return output
+
+
+def _even(kind: OutputKind) -> float:
+    """Returns the score of a channel that is as likely as not."""
+    return 0.0 if kind == "logits" else math.log(0.5) if kind.startswith("log_") else 0.5
 
 
 def _at(values: Tensor, category: Tensor) -> Tensor:

@@ -236,6 +236,17 @@ def test_caption_states_score_and_raw_maximum() -> None:
     assert caption([[1.0, 0.0]], classes={"predicted": np.array([-1])})[0] == "score 1.23"
 
 
+def test_a_score_of_several_true_classes_is_called_a_sum() -> None:
+    labels = torch.tensor([[1, 0, 1], [0, 1, 0]])
+    key = CamKey("conv", "gradcam", "label")
+    for score, name in (("logit", "logits"), ("probability", "p")):
+        maps = record(np.ones((2, 2, 2)), targets=("label",), score=score)
+        probes = probe_set(2, 2, 2, labels=labels)
+        tiles = draw_tiles(maps, probes, [key], Drawing(columns=("overlay",)), None, FLAT, (0, 1))[-1]
+        assert tiles.captions[0] == (f"sum of {name} over", "2 classes: 1.23", "map max 1")
+        assert tiles.captions[1] == (f"{name.rstrip('s')} 1.23", "map max 1")
+
+
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_volume_with_one_value_that_is_not_finite_is_said_to_be(value: float) -> None:
     maps = volume()

@@ -1,0 +1,74 @@
+"""What labels tell of a model's output: several classes a sample, numbers, or classes that it can't have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_gradcam.errors import TargetError
+
+
+def are_multi_hot(labels: Tensor) -> bool:
+    """Whether labels are rows of 0 and 1, ``[N, C]``, of which any marks none or several classes.
+
+    Rows with a single 1 each may as well be one class a sample, written at length.
+    """
+    if labels.dim() != 2 or labels.shape[1] < 2 or not len(labels):
+        return False
+    marks = labels.double()
+    return bool(((marks == 0) | (marks == 1)).all()) and bool((marks.sum(dim=1) != 1).any())
+
+
+def no_class_in(output: Any, labels: Tensor | None) -> float | None:
+    """Returns a label which shows that an output is of numbers and not of classes; ``None`` where none does.
+
+    Args:
+        output: The model's output. One number a sample may be a logit, whose classes are 0 and 1.
+        labels: True classes or numbers.
+    """
+    if labels is None or not isinstance(output, Tensor) or output.dim() not in (1, 2):
+        return None
+    if labels.shape[:1] != output.shape[:1]:
+        return None
+    numbers = labels.flatten().double()
+    numbers = numbers[~numbers.isnan()]
+    if output.shape[1:] in ((), (1,)) and labels.shape[1:] in ((), (1,)):
+        wrong = numbers[(numbers != 0) & (numbers != 1)]
+    else:
+        # Rows of shares, as of mixed pictures, are labels of classes; rows of whole numbers, a mistake in these.
+        rows = labels.shape == output.shape and bool((numbers != numbers.round()).any())
+        wrong = numbers[(numbers < 0) | (numbers > 1)] if rows else numbers[:0]
+    return wrong[0].item() if len(wrong) else None
+
+
+def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None:
+    """Refuses names and labels that do not fit the number of a model's classes.
+
+    Args:
+        output: The model's, of classes: ``[N]``, or ``[N, C, …]``; nothing is told of all else.
+        labels: True classes ``[N]``; of labels of another shape nothing is told.
+        names: How many names of classes the user gives; ``None``: none.
+
+    Raises:
+        TargetError: There are more or fewer names than classes, or a label is a class that the model can't have.
+    """
+    if not isinstance(output, Tensor) or not output.dim() or no_class_in(output, labels) is not None:
+        return
+    classes = 2 if output.dim() == 1 else max(output.shape[1], 2)
+    if names is not None and names != classes:
+        raise TargetError(
+            f"class_names: got {names} name{'s' if names != 1 else ''}, but the model's output has"
+            f" {classes} classes; give {classes} names, in the order of the outputs, or name the output of these names"
+            " with output_key="
+        )
+    if labels is None or output.dim() > 2 or labels.shape[1:] not in ((), (1,)):
+        return
+    flat = labels.flatten()
+    # What is below 0 marks samples without a label.
+    if len(wrong := flat[flat >= classes]):
+        raise TargetError(
+            f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid are 0 to"
+            f" {classes - 1}; name the labels of this output (of a callback: label_key=), or the output of these labels"
+            " (output_key=); for an embedding, give targets={'similar_to': 0}"
+        )

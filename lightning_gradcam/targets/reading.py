@@ -1,0 +1,101 @@
+"""What a model's output is: logits, or probabilities that a sigmoid or a softmax at its end has made."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+OutputKind = Literal["logits", "sigmoid", "softmax", "log_sigmoid", "log_softmax"]
+_ENDS: dict[str, OutputKind] = {
+    "Sigmoid": "sigmoid",
+    "Hardsigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "LogSigmoid": "log_sigmoid",
+    "LogSoftmax": "log_softmax",
+}
+# What moves, picks, casts, limits, averages or (1 - p) complements probabilities: they stay probabilities.
+_PASSED = re.compile(
+    r"(Unsafe|As)?(View|Strided)|(Reshape|Squeeze|Unsqueeze|T|Transpose|Permute|Movedim|Alias|Clone|ToCopy|Copy|Expand)"
+    r"|(Select|Slice|Index|IndexSelect|Gather|Unbind|Split|SplitWithSizes|Narrow|Diagonal|Clamp|ClampMin|ClampMax|Amax"
+    r"|Max|Amin|Min|Mean|Rsub)|Upsample\w+"
+)
+# What makes probabilities of probabilities only where rows still sum to 1: an ensemble's mean, or a mixture.
+_COMBINED = frozenset({"Cat", "Stack", "Add", "Sub", "Mul", "Div", "Sum"})
+_DEEPEST = 24
+
+
+def output_kind(output: Any) -> OutputKind:
+    """Returns what the numbers of an output are, told by the graph that made them and confirmed by their values.
+
+    Args:
+        output: The model's output, attached to its graph; classes on axis 1, or a single number a sample.
+
+    Returns:
+        ``"sigmoid"`` and ``"softmax"`` for probabilities, ``"log_sigmoid"`` and ``"log_softmax"`` for their logarithms;
+        ``"logits"`` for all else, and where the output has no graph. Values alone never decide: logits may happen to
+        lie in 0…1.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, -1.0]], requires_grad=True)
+        >>> output_kind(logits.softmax(1)), output_kind(logits * 1), output_kind(logits.sigmoid()[:, 0])
+        ('softmax', 'logits', 'sigmoid')
+    """
+    if not isinstance(output, Tensor) or not output.is_floating_point() or not output.dim() or output.grad_fn is None:
+        return "logits"
+    found, combined = _ends(output.grad_fn, _DEEPEST)
+    if not found:
+        return "logits"
+    return _confirmed(output.detach(), found, combined=combined)
+
+
+def probabilities(values: Tensor, kind: OutputKind) -> Tensor:
+    """Returns what an output that is anything but logits says: itself, or of logarithms the exponential."""
+    return values.exp() if kind.startswith("log_") else values
+
+
+def _ends(node: Any, left: int) -> tuple[frozenset[OutputKind], bool]:
+    """Returns which activations a graph ends in, and whether sums or products lie behind them; none where unsure."""
+    name = re.sub(r"Backward\d*$", "", node.name())
+    none: frozenset[OutputKind] = frozenset()
+    if name in _ENDS:
+        return frozenset({_ENDS[name]}), False
+    before = [parent for parent, _ in node.next_functions if parent is not None]
+    if not left or not before:
+        return none, False
+    if _PASSED.fullmatch(name):
+        return _ends(before[0], left - 1)
+    if name == "Exp":
+        found, combined = _ends(before[0], left - 1)
+        known: dict[OutputKind, OutputKind] = {"log_softmax": "softmax", "log_sigmoid": "sigmoid"}
+        return (frozenset(known[kind] for kind in found), combined) if found <= set(known) else (none, False)
+    if name not in _COMBINED:
+        return none, False
+    parts = [_ends(parent, left - 1) for parent in before]
+    if not all(found for found, _ in parts):
+        return none, False
+    # Side by side, or multiplied with each other, they are probabilities whatever their sums.
+    sound = name in ("Cat", "Stack") or (name == "Mul" and len(parts) > 1)
+    return frozenset().union(*(found for found, _ in parts)), not sound or any(combined for _, combined in parts)
+
+
+def _confirmed(values: Tensor, found: frozenset[OutputKind], *, combined: bool) -> OutputKind:
+    """Returns the kind that the values agree with."""
+    kind: OutputKind = next(iter(found)) if len(found) == 1 else "softmax"
+    if any(end.startswith("log_") for end in found) and (len(found) > 1 or combined):
+        return "logits"
+    shares = probabilities(values.double() if values.dtype == torch.float64 else values.float(), kind)
+    # A model that has diverged is still one of probabilities.
+    shares = shares[shares.flatten(1).isfinite().all(dim=1)] if shares.dim() > 1 else shares[shares.isfinite()]
+    slack = 2e-2 if values.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    in_range = bool(((shares >= -slack) & (shares <= 1 + slack)).all())
+    several = shares.dim() > 1 and shares.shape[1] > 1
+    to_one = several and bool(((shares.sum(dim=1) - 1).abs() <= slack).all())
+    if not in_range or (combined and not to_one):
+        return "logits"
+    if combined or len(found) > 1:
+        return "softmax" if to_one else "sigmoid"
+    # Of one column of a softmax, and of some of its classes, each number is a probability by itself.
+    return kind
