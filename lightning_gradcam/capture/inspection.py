@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -18,8 +18,11 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import capture, floating_tensors, main_tensor
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.graph import traced, upstream
+from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
+from lightning_gradcam.capture.places import token_layouts
+from lightning_gradcam.capture.trail import has_rows, watch
 from lightning_gradcam.errors import CaptureError, LayerError
 from lightning_gradcam.warn import warn
 
@@ -64,6 +67,8 @@ class Survey:
         samples: How many samples that is.
         picture: The input's spatial shape, or ``None`` where it is no picture.
         given: What the user says of layouts, by layer name; ``""`` stands for all.
+        begin: The picture itself, and the forward with another one in its place; by them tokens are followed back to
+            the picture. Without, only to the first layer that has a map.
     """
 
     def __init__(
@@ -74,9 +79,11 @@ class Survey:
         samples: int,
         picture: tuple[int, ...] | None,
         given: Mapping[str, str],
+        begin: tuple[Tensor, Callable[[Tensor], Any]] | None = None,
     ) -> None:
         self._model = model
         self._forward = forward
+        self._begin = begin
         self._samples = samples
         self._picture = picture
         self._given = given
@@ -210,7 +217,7 @@ class Survey:
 
     def _alike(self, names: Sequence[str]) -> list[str]:
         """Of tokens with others before them, those of the same stream: with as many channels as the last."""
-        if not self._spatial[names[-1]].prefix:
+        if not self._spatial[names[-1]].extra:
             return list(names)
         return [name for name in names if self._channels(name) == self._channels(names[-1])]
 
@@ -251,13 +258,15 @@ class Survey:
             return None
         # Convolutions without padding and patches that are no squares change the proportions, but show what they give.
         shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
-        known = self._picture is None or shown or ("L" in layout.axes and layout.grid in self._grids(at))
+        known = self._picture is None or shown or "L" in layout.axes
         return layout if known or (self._picture is not None and fits(layout.grid, self._picture)) else None
 
     def _layout(self, at: int, *, say: bool = True) -> Layout:
         seen = self._seen[at]
         find = partial(find_layout, seen.name, seen.shape, samples=self._samples)
         given = self._given.get(seen.name, self._given.get(""))
+        if len(seen.shape) == 3 and (given in ("NLC", "LNC") or (given is None and self._last(at) is not False)):
+            return self._layout_of_tokens(at, given)
         layout = find(picture=self._picture, given=given, sure=True)
         if layout is None:
             # What no module shows, the proportions tell after all.
@@ -272,6 +281,47 @@ class Survey:
                 f" or last; taken as {first.axes}. Say which with layout={{{seen.name!r}: 'NCHW'}} or 'NHWC'"
             )
         return first
+
+    def _layout_of_tokens(self, at: int, given: str | None) -> Layout:
+        seen = self._seen[at]
+        layout = self._token_layouts.get(seen.name)
+        if layout is not None and given in (None, layout.axes):
+            return layout
+        find = partial(find_layout, seen.name, seen.shape, samples=self._samples, picture=self._picture)
+        grids = self._grids(at)
+        if given is not None:
+            layout = find(given=given, grids=grids)
+        elif seen.name not in self._token_layouts and self._samples in seen.shape[:2]:
+            # Without a graph (the model's own inference mode): only what the forward went through is believed.
+            layout = find(grids=grids)
+            layout = None if layout is None or layout.grid not in grids or self._is_square(at) else layout
+        elif self._samples not in seen.shape[:2]:
+            find(grids=grids)
+        if layout is not None:
+            return layout
+        raise LayerError(
+            f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are places of the picture:"
+            " they could be time steps, words, queries or patches in another order; name a layer with a map, or, where"
+            f" they are tokens of a grid, say of which: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 rows"
+            " of 14)"
+        )
+
+    def _is_square(self, at: int) -> bool:
+        """Whether samples and tokens are as many, so that either axis could be either."""
+        return self._seen[at].shape[0] == self._seen[at].shape[1]
+
+    @cached_property
+    def _token_layouts(self) -> dict[str, Layout | None]:
+        """The layers whose tokens could be followed back, with their layouts; one forward, where it is needed."""
+        for force in (True, False):
+            # With a graph in its own `no_grad`, a model may fail that changes its weights there.
+            with suppress(Exception):
+                picture, run = None, self._forward
+                if self._begin is not None:
+                    picture = with_gradient(self._begin[0])
+                    run = partial(self._begin[1], picture)
+                return token_layouts(watch(self._layers, run, picture, force=force), self._samples)
+        return {}
 
     def _last(self, at: int) -> bool | None:
         """Whether channels stand last, by the nearest module up to there with such an output that shows it."""
@@ -298,7 +348,11 @@ class Survey:
 
     def _grids(self, at: int) -> list[tuple[int, ...]]:
         before = (seen for seen in reversed(self._seen[:at]) if len(seen.shape) in (4, 5))
-        return [seen.shape[2:] for seen in before if is_channels_first(seen.module, seen.shape) and _has_rows(seen)]
+        return [
+            seen.shape[2:]
+            for seen in before
+            if is_channels_first(seen.module, seen.shape) and has_rows(seen.module, seen.shape)
+        ]
 
 
 def mixed(output: Any) -> Tensor:
@@ -316,14 +370,6 @@ def _is_passive(module: nn.Module) -> bool:
 def _is_channels_last(module: nn.Module) -> bool:
     # A norm of several axes is over places too.
     return type(module) in _CHANNELS_LAST and len(getattr(module, "normalized_shape", (1,))) == 1
-
-
-def _has_rows(seen: Seen) -> bool:
-    """Whether rows and columns are what they seem: lists of tokens are given to 2-D layers as ``[N, C, L, 1]``."""
-    kernel = getattr(seen.module, "kernel_size", 1)
-    sides = kernel[-2:] if isinstance(kernel, tuple) else (kernel, kernel)
-    # A patch as high as the picture makes a single row of many.
-    return all(size > 1 or side > 1 for size, side in zip(seen.shape[-2:], sides, strict=True))
 
 
 def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tuple[list[Seen], set[int]]:

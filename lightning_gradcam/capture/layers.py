@@ -115,20 +115,6 @@ def _check_any_hook(available: Mapping[str, nn.Module]) -> None:
         raise LayerError(f"layers: 'auto' finds no layer that can be hooked: {name!r} {reason}")
 
 
-def has_square_strides(model: nn.Module) -> bool:
-    """Whether no module looks further along one side of a picture than along the other; 1-D layers do.
-
-    Example:
-        >>> has_square_strides(nn.Conv2d(3, 8, 16, stride=16)), has_square_strides(nn.Conv2d(3, 8, (16, 4)))
-        (True, False)
-    """
-    for module in model.modules():
-        for size in (getattr(module, "kernel_size", None), getattr(module, "stride", None)):
-            if isinstance(size, tuple) and (len(size) < 2 or len(set(size[-2:])) > 1):
-                return False
-    return True
-
-
 def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
     """Whether a module's class says that the axes of its output are ``[N, C, …]``.
 

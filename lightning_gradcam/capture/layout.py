@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import LayerError
 
-# One class token, or two with distillation, and up to eight registers are in use; some room above that.
+# Beside a grid that the forward went through: a class token, one more with distillation, registers, some room.
 _MOST_PREFIX_TOKENS = 16
-_SPEC = re.compile(r"([NCDHWL]{3,5})(?::(?:(\d+)\+)?(\d+(?:x\d+)+))?")
+# Beside a grid that the number of tokens alone shows: with and without a class token, 0, 1 (distillation), 4 or 8.
+_PREFIXES = (0, 1, 2, 4, 5, 8)
+_SPEC = re.compile(r"([NCDHWL]{3,5})(?::(?:(\d+)\+)?(\d+(?:x\d+)+)(?:\+(\d+)(?:@(\d+))?)?)?")
 _AXES = ("NCHW", "NHWC", "NCDHW", "NDHWC", "NLC", "LNC", "NCL")
 _CHOICES = (
-    f"one of {', '.join(repr(axes) for axes in _AXES)}, tokens with their grid ('NLC:14x14', or 'NLC:1+14x14' with one"
-    " token before it), or a mapping from layer names to these"
+    f"one of {', '.join(repr(axes) for axes in _AXES)}, tokens with their grid ('NLC:14x14', 'NLC:1+14x14' with one"
+    " token before it, 'NLC:14x14+4' with four behind it), or a mapping from layer names to these"
 )
 
 
@@ -28,8 +31,10 @@ class Layout:
 
     Attributes:
         axes: A letter an axis: ``N`` samples, ``C`` channels, ``D``, ``H``, ``W`` places, ``L`` tokens.
-        grid: The spatial shape ``(h, w)`` or ``(d, h, w)``.
-        prefix: How many tokens stand before the grid's (class and register tokens); they are left out of maps.
+        grid: The spatial shape ``(h, w)`` or ``(d, h, w)``; of clips, ``d`` counts time steps.
+        prefix: Number of tokens before the grid's (class and register tokens); maps leave them out.
+        suffix: Number of tokens behind the grid's, or between them; maps leave them out.
+        split: Number of the grid's tokens before the suffix; ``None``: all of them.
 
     Example:
         >>> import torch
@@ -37,34 +42,61 @@ class Layout:
         torch.Size([2, 768, 14, 14])
         >>> str(Layout("NLC", (14, 14), prefix=1))
         'NLC:1+14x14'
+        >>> str(Layout("NLC", (14, 14), suffix=4)), str(Layout("NLC", (14, 14), suffix=1, split=98))
+        ('NLC:14x14+4', 'NLC:14x14+1@98')
     """
 
     axes: str
     grid: tuple[int, ...]
     prefix: int = 0
+    suffix: int = 0
+    split: int | None = None
 
     def __str__(self) -> str:
         if "L" not in self.axes:
             return self.axes
         shape = "x".join(map(str, self.grid))
-        return f"{self.axes}:{f'{self.prefix}+' if self.prefix else ''}{shape}"
+        behind = f"+{self.suffix}{'' if self.split is None else f'@{self.split}'}" if self.suffix else ""
+        return f"{self.axes}:{f'{self.prefix}+' if self.prefix else ''}{shape}{behind}"
+
+    @property
+    def extra(self) -> int:
+        """Number of tokens that are no place of the grid."""
+        return self.prefix + self.suffix
+
+    @property
+    def tokens(self) -> int:
+        """Number of all tokens."""
+        return self.prefix + prod(self.grid) + self.suffix
+
+    def of_grid(self, tokens: Tensor) -> Tensor:
+        """Arranges the grid's tokens of ``[A, B, L]`` as ``[A, B, *S]``, without the others."""
+        end = self.prefix + prod(self.grid)
+        if self.split is None:
+            inner = tokens[:, :, self.prefix : end]
+        else:
+            first = self.prefix + self.split
+            inner = torch.cat([tokens[:, :, self.prefix : first], tokens[:, :, first + self.suffix :]], 2)
+        return inner.reshape(*tokens.shape[:2], *self.grid)
+
+    def order(self) -> Tensor:
+        """Returns the place of each of the grid's tokens among all, ``[L]``."""
+        return self.of_grid(torch.arange(self.tokens)[None, None]).flatten()
 
     def feature_map(self, values: Tensor) -> Tensor:
-        """Returns an activation, or a gradient of its shape, as ``[N, C, *S]``, without the prefix tokens."""
+        """Returns an activation, or a gradient of its shape, as ``[N, C, *S]``, with the grid's tokens alone."""
         moved = values.permute(*self._order())
-        if "L" in self.axes:
-            moved = moved[:, :, self.prefix :].reshape(*moved.shape[:2], *self.grid)
-        return moved
+        return self.of_grid(moved) if "L" in self.axes else moved
 
     def restored(self, feature_map: Tensor, like: Tensor) -> Tensor:
-        """Returns a feature map in the layer's own layout; prefix tokens are those of ``like``."""
+        """Returns a feature map in the layer's own layout; tokens outside the grid are those of ``like``."""
         moved = feature_map
         if "L" in self.axes:
             whole = like.permute(*self._order())
             moved = feature_map.flatten(2)
-            if self.prefix:
+            if self.extra:
                 moved = moved.new_empty(*moved.shape[:2], whole.shape[2]).copy_(whole)
-                moved[:, :, self.prefix :] = feature_map.flatten(2)
+                moved[:, :, self.order().to(moved.device)] = feature_map.flatten(2)
         order = self._order()
         return moved.permute(*[order.index(axis) for axis in range(len(order))])
 
@@ -88,9 +120,14 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
     named = dict(layout) if isinstance(layout, Mapping) else {} if layout is None else {"": layout}
     for spec in named.values():
         match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
-        if match is None or match[1] not in _AXES or (match[3] and "L" not in match[1]):
+        if match is None or match[1] not in _AXES or (match[3] and "L" not in match[1]) or not _splits(match):
             raise LayerError(f"layout: got {spec!r}; give {_CHOICES}")
     return named
+
+
+def _splits(match: re.Match[str]) -> bool:
+    """Whether tokens between the grid's stand between these."""
+    return match[5] is None or (int(match[4]) > 0 and 0 < int(match[5]) < prod(map(int, match[3].split("x"))))
 
 
 def input_size(inputs: Tensor | None) -> tuple[int, ...] | None:
@@ -113,7 +150,6 @@ def find_layout(
     given: str | None = None,
     last: bool | None = None,
     grids: Sequence[tuple[int, ...]] | None = None,
-    square: bool = False,
     sure: bool = False,
 ) -> Layout | None:
     """Reads the layout off an activation's shape.
@@ -128,8 +164,6 @@ def find_layout(
             before a single axis of places); ``None`` where nothing is known.
         grids: Spatial shapes that the forward went through before, the nearest first; ``None`` where that has not been
             looked at.
-        square: All strides of the model are square, so that a grid of the picture's proportions can be believed
-            without a look at ``grids``.
         sure: Of four axes or five, channels last is not believed for the picture's proportions alone: a convolution
             with strides that differ can give them too.
 
@@ -148,7 +182,7 @@ def find_layout(
         axes = "NLC" if shape[0] == samples else "LNC"
         if axes == "NLC" and last is False:
             return _signal(name, shape, grids or ())
-        return _tokens(name, axes, shape, picture, grids, square)
+        return _tokens(name, axes, shape, picture, grids)
     if len(shape) >= 3 and shape[0] != samples:
         raise LayerError(
             f"layers: {name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops or"
@@ -211,9 +245,8 @@ def _tokens(
     shape: tuple[int, ...],
     picture: Sequence[int] | None,
     grids: Sequence[tuple[int, ...]] | None,
-    square: bool = False,
 ) -> Layout | None:
-    if grids is None and not square:
+    if grids is None:
         # A patch may be higher than wide, of which the number of tokens shows nothing.
         return None
     length = shape[axes.index("L")]
@@ -222,8 +255,6 @@ def _tokens(
     fitting = list({grid: (prefix, divides, grid) for prefix, divides, grid in reversed(possible)}.values())[::-1]
     exact = [(prefix, grid) for prefix, divides, grid in fitting if divides]
     clear = exact and exact[0][0] <= 1 and not any(p == exact[0][0] and g != exact[0][1] for p, _, g in fitting)
-    if grids is None:
-        return Layout(axes, exact[0][1], exact[0][0]) if clear else None
     seen = [(length - prod(grid), grid) for grid in grids if 0 <= length - prod(grid) <= _MOST_PREFIX_TOKENS]
     fewest = min((prefix for prefix, _ in seen), default=_MOST_PREFIX_TOKENS)
     if clear and (exact[0] in seen or not seen or exact[0][0] < fewest):
@@ -265,7 +296,7 @@ def _grids(picture: Sequence[int] | None, length: int) -> Iterator[tuple[int, bo
     for stride, (depth, even) in product(range(1, min(height, width) + 1), frames):
         h, w = height // stride, width // stride
         left = length - depth * h * w
-        if depth and h * w > 1 and 0 <= left <= _MOST_PREFIX_TOKENS:
+        if depth and h * w > 1 and left in _PREFIXES:
             divides = even and height % stride == 0 and width % stride == 0
             yield left, divides, (h, w) if len(picture) == 2 else (depth, h, w)
 
@@ -290,9 +321,8 @@ def _as_given(
         return Layout(axes, tuple(size for size, letter in zip(shape, axes, strict=True) if letter not in "NC"))
     if match[3] is None:
         return _tokens(name, axes, shape, picture, grids)
-    prefix, grid = int(match[2] or 0), tuple(map(int, match[3].split("x")))
-    if prefix + prod(grid) != shape[axes.index("L")]:
-        raise LayerError(
-            f"layout: {given!r} means {prefix + prod(grid)} tokens, but {name!r} gives {shape[axes.index('L')]}"
-        )
-    return Layout(axes, grid, prefix)
+    grid, split = tuple(map(int, match[3].split("x"))), None if match[5] is None else int(match[5])
+    layout = Layout(axes, grid, int(match[2] or 0), int(match[4] or 0), split)
+    if layout.tokens != shape[axes.index("L")]:
+        raise LayerError(f"layout: {given!r} means {layout.tokens} tokens, but {name!r} gives {shape[axes.index('L')]}")
+    return layout

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import Captured, capture, require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import has_square_strides, is_channels_first, unwrapped
+from lightning_gradcam.capture.layers import is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
@@ -113,6 +113,7 @@ class Explanation:
             samples=inputs.samples,
             picture=input_size(inputs.picture),
             given=self.given_layouts,
+            begin=(inputs.picture, lambda picture: self.run(inputs.fresh(picture))),
         )
         return survey, inputs, given
 
@@ -307,15 +308,23 @@ class Explanation:
             samples=self.inputs.samples,
             picture=input_size(self.inputs.picture),
             given=self.given_layouts.get(name, self.given_layouts.get("")),
-            square=activation.dim() == 3 and has_square_strides(self.model),
         )
         if layout is None:
             # Nothing but the modules that ran tells: its axes hold for any number of samples.
             seen = self.survey.layout(name)
+            if "L" in seen.axes and self._other_tokens(activation, seen):
+                raise LayerError(
+                    f"layers: {name!r} gives {list(activation.shape)} for {self.inputs.samples} samples, and tokens"
+                    f" {seen} for the first of them: as many tokens for each batch are needed"
+                )
             shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
             layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))
         check_places(name, activation.shape, layout)
         return layout
+
+    def _other_tokens(self, activation: Tensor, layout: Layout) -> bool:
+        sizes = dict(zip(layout.axes, activation.shape, strict=True))
+        return sizes["N"] != self.inputs.samples or sizes["L"] != layout.tokens
 
     def _pure(
         self,
@@ -405,7 +414,7 @@ class Explanation:
             instead = survey.instead_of(layer, self._meant, later=False)
             why = (
                 "what follows reads its class or register tokens alone"
-                if first.layouts[layer].prefix
+                if first.layouts[layer].extra
                 else "nothing that follows reads it"
             )
             raise LayerError(

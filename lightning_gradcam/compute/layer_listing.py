@@ -107,7 +107,8 @@ def list_layers(
                 f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
             ) from error
         step()
-        survey = Survey(model, forward, samples=few.samples, picture=input_size(few.picture), given={})
+        size, begin = input_size(few.picture), (few.picture, lambda picture: run(few.fresh(picture)))
+        survey = Survey(model, forward, samples=few.samples, picture=size, given={}, begin=begin)
         spatial = survey.spatial()
         step()
         auto, why = _auto(model, survey)

@@ -13,14 +13,7 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.activations import capture, differentiate, main_tensor
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import (
-    LayerSpec,
-    has_square_strides,
-    is_channels_first,
-    named_layers,
-    resolve_layers,
-    unwrapped,
-)
+from lightning_gradcam.capture.layers import LayerSpec, is_channels_first, named_layers, resolve_layers, unwrapped
 from lightning_gradcam.capture.layout import Layout, find_layout, input_size, parse_layouts
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean
@@ -134,7 +127,7 @@ def find_routes(
     pictures = ascent.start((0, 1), shape, torch.float64).to(like)
 
     def survey() -> Survey:
-        return Survey(model, lambda: run(pictures.clone()), samples=2, picture=size, given=given)
+        return Survey(model, lambda: run(pictures.clone()), samples=2, picture=size, given=given, begin=(pictures, run))
 
     modules = resolve_layers(model, layers, auto=lambda: survey().auto(mixed))
     with capture(modules, whole_graph=True) as captured:
@@ -162,7 +155,6 @@ def find_routes(
             samples=2,
             picture=size,
             given=given.get(name, given.get("")),
-            square=len(shapes[name]) == 3 and has_square_strides(model),
         )
         known = survey().layout(name) if known is None else known
         border = tuple(min(ascent.border, (places - 1) // 2) for places in known.grid)

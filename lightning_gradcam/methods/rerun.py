@@ -253,14 +253,14 @@ class Rerun:
             MethodError: The attention is not over the layer's own tokens.
         """
         layout = self._layout
-        length = 0 if layout is None else layout.prefix + torch.Size(layout.grid).numel()
+        length = 0 if layout is None else layout.tokens
         if layout is None or tokens.shape[2] != length or tokens.shape[1] != self._model.inputs.samples:
             raise MethodError(
                 f"methods: 'legrad' needs attention over the whole picture; layer {self.layer!r} attends to"
                 f" {tokens.shape[2]} tokens in {tokens.shape[1]} windows, its output has {length} a sample; use"
                 " gradcam, hirescam or layercam here"
             )
-        return tokens[:, :, layout.prefix :].reshape(*tokens.shape[:2], *layout.grid)
+        return layout.of_grid(tokens)
 
     def _captured(self) -> AbstractContextManager[Captured]:
         assert self._module is not None
