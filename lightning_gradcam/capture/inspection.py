@@ -17,6 +17,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import capture, floating_tensors, main_tensor
 from lightning_gradcam.capture.awaken import awakened
+from lightning_gradcam.capture.calls import layer_of, split_call
 from lightning_gradcam.capture.graph import traced, upstream
 from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
@@ -46,6 +47,7 @@ class Seen:
         shape: The shape of the feature map in its output.
         value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
         made: It was none of the module's own inputs.
+        call: Which of the module's calls it was, counted from 0.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Seen:
     shape: tuple[int, ...]
     value: tuple[int, int]
     made: bool
+    call: int
 
 
 class Survey:
@@ -81,7 +84,7 @@ class Survey:
         self._picture = picture
         self._given = given
         self._layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
-        self._seen, self._widths = _executed(self._layers, forward)
+        self._seen, self._widths, self._calls = _executed(self._layers, forward)
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
 
     def layout(self, name: str) -> Layout:
@@ -90,9 +93,29 @@ class Survey:
         Raises:
             LayerError: It has none, or nothing tells it.
         """
-        if name not in self._place:
+        at = self._at(name)
+        if at is None:
             raise LayerError(f"layers: {name!r} exists, but the forward never reached it")
-        return self._layout(self._place[name])
+        return self._layout(at)
+
+    def calls(self, name: str) -> int:
+        """Returns how often the forward calls a layer."""
+        return self._calls.get(name, 0)
+
+    def has_map(self, name: str) -> bool:
+        """Whether a layer, or the call that its name means, has a feature map at the picture's proportions."""
+        at = self._at(name)
+        return name in self._spatial or (at is not None and self._layout_of_map(at) is not None)
+
+    def _at(self, name: str) -> int | None:
+        """Where a layer's call stands among all: that which is named, or else the last."""
+        layer, call = split_call(name)
+        if name in self._place or call is None:
+            return self._place.get(name)
+        return next((at for at, seen in enumerate(self._seen) if (seen.name, str(seen.call)) == (layer, call)), None)
+
+    def _module(self, name: str) -> nn.Module:
+        return self._layers[name] if name in self._layers else self._layers[layer_of(name)]
 
     def spatial(self) -> dict[str, Layout]:
         """Returns the layers with a feature map at the picture's proportions, in the order of their last calls."""
@@ -122,8 +145,7 @@ class Survey:
         names = self._without_outputs(names)
         # A container that only passes the feature map on fires after its last child and is the better name:
         # "layer4" and not "layer4.1.relu".
-        gradient = self._gradient(score, names[-1])
-        if gradient is not None and bool((gradient != 0).any()):
+        if self._with_gradient(score, names[-1:]):
             return names[-1]
         if self._is_empty():
             raise LayerError(
@@ -156,7 +178,7 @@ class Survey:
         Of very many, only the last are looked at. Where the output holds no numbers, as a detector's that finds
         nothing, there is no telling: all of them are returned.
         """
-        chosen = [name for name in names if name in self._spatial][-_MOST_CANDIDATES:]
+        chosen = [name for name in names if self.has_map(name)][-_MOST_CANDIDATES:]
         with awakened(self._model):
             return chosen if self._is_empty() else self._with_gradient(score, chosen)
 
@@ -218,7 +240,7 @@ class Survey:
         return self._seen[self._place[name]].shape[self._spatial[name].axes.index("C")]
 
     def _gradient(self, score: Callable[[Any], Tensor], name: str) -> Tensor | None:
-        with capture({name: self._layers[name]}) as captured:
+        with capture({name: self._module(name)}) as captured:
             try:
                 gradient = captured.gradients(score(self._forward()))[name]
             except (CaptureError, CheckpointError):
@@ -226,18 +248,27 @@ class Survey:
             return None if gradient is None else self._spatial[name].feature_map(gradient)
 
     def _with_gradient(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
+        """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places."""
         if not names:
             return []
-        with capture({name: self._layers[name] for name in names}, whole_graph=True) as captured:
+        with capture({name: self._module(name) for name in names}, whole_graph=True) as captured:
             try:
-                gradients = captured.gradients(score(self._forward()))
+                found = captured.level_gradients(score(self._forward()))
             except (CaptureError, CheckpointError):
                 # Some of them stand before a reentrant checkpoint, which fails the others too.
                 half = len(names) // 2
                 parts = (names[:half], names[half:]) if half else ()
                 return [name for part in parts for name in self._with_gradient(score, part)]
-            maps = {n: None if g is None else self._spatial[n].feature_map(g) for n, g in gradients.items()}
-            return [name for name, gradient in maps.items() if gradient is not None and bool((gradient != 0).any())]
+            return [name for name, levels in found.items() if any(self._reaches(name, g) for g in levels.values())]
+
+    def _reaches(self, name: str, gradient: Tensor | None) -> bool:
+        if gradient is None:
+            return False
+        at = self._at(name)
+        layout = self._layout_of_map(at) if at is not None else None
+        if layout is not None and ("L" not in layout.axes or gradient.shape[1:] == self._seen[at or 0].shape[1:]):
+            gradient = layout.feature_map(gradient)
+        return bool((gradient != 0).any())
 
     def _layout_of_map(self, at: int) -> Layout | None:
         seen = self._seen[at]
@@ -326,19 +357,24 @@ def _has_rows(seen: Seen) -> bool:
     return all(size > 1 or side > 1 for size, side in zip(seen.shape[-2:], sides, strict=True))
 
 
-def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tuple[list[Seen], set[int]]:
+def _executed(
+    layers: Mapping[str, nn.Module], forward: Callable[[], Any]
+) -> tuple[list[Seen], set[int], dict[str, int]]:
     """Runs a forward without a graph.
 
     Returns:
         Every call that gave a floating-point tensor of three axes or more, in order; and how many numbers, or channels,
-        the model's own output has.
+        the model's own output has; and how often each layer was called.
     """
+    calls: dict[str, int] = {}
     order: list[Seen] = []
     # Not held: the outputs of all layers together can be larger than the model.
     numbers: dict[int, tuple[ref[Tensor], int]] = {}
 
     def seen(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            call = calls.get(name, 0)
+            calls[name] = call + 1
             found = main_tensor(output)
             if found is None or found[0].dim() < 3:
                 return
@@ -349,7 +385,7 @@ def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tu
             made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
             # In the model's own inference mode nobody counts.
             version = 0 if tensor.is_inference() else tensor._version
-            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], version), made))
+            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], version), made, call))
 
         return hook
 
@@ -357,4 +393,4 @@ def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tu
         for name, module in layers.items():
             stack.callback(module.register_forward_hook(seen(name), with_kwargs=True).remove)
         output = forward()
-    return order, {tensor.shape[1] for tensor in floating_tensors(output) if tensor.dim() > 1}
+    return order, {tensor.shape[1] for tensor in floating_tensors(output) if tensor.dim() > 1}, calls
