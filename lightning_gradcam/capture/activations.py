@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_gradcam.capture.calls import Place, call_of, layer_of, parallel
 from lightning_gradcam.errors import CaptureError, LayerError
 
 # Gradients at the last layers reach 1e-6, which float16 flushes; the factor is divided out again.
@@ -22,39 +23,86 @@ _HALF_SCALE = 1024.0
 class Captured:
     """What the hooks have stored, keyed by layer name; filled by the forward inside :func:`capture`."""
 
-    def __init__(self, names: tuple[str, ...], *, copies: bool = True) -> None:
+    def __init__(
+        self, names: tuple[str, ...], *, copies: bool = True, places: Mapping[str, Place] | None = None
+    ) -> None:
         self._names = names
         self._copies = copies
-        self._versions: dict[str, int] = {}
-        self._activations: dict[str, Tensor] = {}
+        self._places = dict(places or {})
+        self._versions: dict[tuple[str, Place], int] = {}
+        # Of each layer, the feature maps of each call.
+        self._stored: dict[str, list[dict[Place, Tensor]]] = {}
+        self._beside: dict[str, dict[Place, Tensor]] = {}
         self._calls: dict[str, int] = {}
         self._hooks = ExitStack()
 
     @property
     def activations(self) -> Mapping[str, Tensor]:
-        """Each layer's output, attached to the graph, in the order asked for.
+        """Each layer's output, attached to the graph, in the order asked for: of its last call, the first feature map.
 
         Raises:
             LayerError: The forward never reached one of the layers.
         """
-        missing = [name for name in self._names if name not in self._activations]
-        if missing:
-            reached = ", ".join(self._activations) or "none of those asked for"
-            raise LayerError(
-                f"layers: {missing[0]!r} exists, but the forward never reached it (reached: {reached}); name a layer"
-                " that the model's forward() calls"
-            )
-        return {name: self._activations[name] for name in self._names}
+        self._check_reached()
+        return {name: next(iter(self._stored[name][-1].values())) for name in self._names}
+
+    @property
+    def maps(self) -> Mapping[str, Mapping[Place, Tensor]]:
+        """All feature maps that each layer may be explained at, attached to the graph; the preferred one first.
+
+        These are the levels that its last call returned (a pyramid in a dict, list or tuple), and those of earlier
+        calls that did not go into a later one (a head that levels share, an encoder of two pictures), the last first.
+
+        Raises:
+            LayerError: The forward never reached one of the layers.
+        """
+        self._check_reached()
+        return {name: self._maps(name) for name in self._names}
 
     @property
     def calls(self) -> Mapping[str, int]:
-        """How often each layer was called; the last call's activation is kept."""
+        """How often each layer was called."""
         return dict(self._calls)
 
     @property
     def overwritten(self) -> bool:
         """Whether the forward has changed a stored activation in place; never so with copies."""
-        return any(self._activations[name]._version != version for name, version in self._versions.items())
+        return any(
+            tensor._version != self._versions[name, place]
+            for name in self._stored
+            if not self._copies
+            for place, tensor in self._maps(name).items()
+        )
+
+    def _maps(self, name: str) -> dict[Place, Tensor]:
+        calls = self._stored[name]
+        if len(calls) == 1:
+            return calls[0]
+        if name not in self._beside:
+            last = next(iter(calls[-1].values()))
+            alike = [
+                call
+                for call in calls
+                if (first := next(iter(call.values()))).dim() == last.dim() and first.shape[0] == last.shape[0]
+            ]
+            beside = parallel([list(call.values()) for call in alike])
+            self._beside[name] = {place: tensor for call in beside for place, tensor in alike[call].items()}
+        return self._beside[name]
+
+    def _check_reached(self) -> None:
+        missing = [name for name in self._names if name not in self._stored]
+        if not missing:
+            return
+        if calls := self._calls.get(missing[0]):
+            layer = layer_of(missing[0])
+            times = {1: "once", 2: "twice"}.get(calls, f"{calls} times")
+            named = f"'{layer}#0'" if calls == 1 else f"'{layer}#0' to '{layer}#{calls - 1}'"
+            raise LayerError(f"layers: {missing[0]!r}: the forward calls {layer!r} {times}; name {named}")
+        reached = ", ".join(self._stored) or "none of those asked for"
+        raise LayerError(
+            f"layers: {missing[0]!r} exists, but the forward never reached it (reached: {reached}); name a layer that"
+            " the model's forward() calls"
+        )
 
     def unhook(self) -> None:
         """Ends the capture: what runs from here on, a second forward for instance, is not stored."""
@@ -75,56 +123,101 @@ class Captured:
             Layer name to gradient, of the activation's shape and dtype; ``None`` where the score does not depend
             on the layer through the graph.
         """
-        activations = self.activations
+        found = self._differentiated(
+            {(name, None): activation for name, activation in self.activations.items()},
+            scores,
+            retain_graph=retain_graph,
+            create_graph=create_graph,
+        )
+        return {name: gradient for (name, _), gradient in found.items()}
+
+    def level_gradients(self, scores: Tensor, *, retain_graph: bool = False) -> dict[str, dict[Place, Tensor | None]]:
+        """Differentiates the sum of ``scores`` with respect to every map of :attr:`maps`.
+
+        Where one level was made from another inside the layer, each has the gradient of what reads itself.
+        """
+        maps = self.maps
+        every = {(name, place): tensor for name, levels in maps.items() for place, tensor in levels.items()}
+        found = self._differentiated(every, scores, retain_graph=retain_graph)
+        return {name: {place: found[name, place] for place in levels} for name, levels in maps.items()}
+
+    def _differentiated(
+        self,
+        tensors: Mapping[tuple[str, Any], Tensor],
+        scores: Tensor,
+        *,
+        retain_graph: bool = False,
+        create_graph: bool = False,
+    ) -> dict[tuple[str, Any], Tensor | None]:
         # Activation checkpointing runs modules again in the backward, where hooks would store a second time.
         self.unhook()
         if not scores.requires_grad:
-            return dict.fromkeys(activations)
+            return dict.fromkeys(tensors)
         found = differentiate(
-            scores, list(activations.values()), retain_graph=retain_graph or create_graph, create_graph=create_graph
+            scores, list(tensors.values()), retain_graph=retain_graph or create_graph, create_graph=create_graph
         )
-        return dict(zip(activations, found, strict=True))
+        return dict(zip(tensors, found, strict=True))
 
     def _store(self, name: str, module: nn.Module, _args: Any, output: Any) -> Any:
-        found = main_tensor(output)
+        call, at = self._calls.get(name, 0), self._places.get(name)
+        self._calls[name] = call + 1
+        wanted = call_of(name) if at is None else at.call
+        if wanted is not None and call != wanted:
+            return None
+        found = level_maps(output)
         if found is None:
             what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
             raise LayerError(
                 f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a"
                 " layer that returns one, such as a convolution or the activation after it"
             )
-        tensor, rebuilt = found
+        tensors, rebuilt = found
         # From here on the forward needs a graph; whatever ran before the earliest layer did without one.
         torch.set_grad_enabled(True)
-        if torch.is_inference_mode_enabled():
-            # What follows in the model's own inference mode records no graph, so that a gradient could only be a part
-            # of the whole; none at all is refused later. A plain tensor counts its changes and works outside, too.
-            with torch.inference_mode(False):
-                activation = tensor.detach().clone()
-        else:
-            # Detached only where it needs no gradient: otherwise a second layer would cut the first one off.
-            activation = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-        # A module that is called several times keeps its last activation.
-        self._activations[name] = activation
-        self._calls[name] = self._calls.get(name, 0) + 1
-        if not self._copies:
-            self._versions[name] = activation._version
-            return rebuilt(activation)
-        # The clone keeps a following in-place operation from overwriting what was stored.
-        return rebuilt(activation.clone())
+        levels, handed_on = dict[Place, Tensor](), list(tensors)
+        for number, tensor in enumerate(tensors):
+            if at is not None and number != at.tensor:
+                continue
+            levels[Place(call, number)] = activation = _attached(tensor, alone=len(tensors) == 1)
+            self._versions[name, Place(call, number)] = activation._version
+            # The clone keeps a following in-place operation from overwriting what was stored.
+            handed_on[number] = activation.clone() if self._copies else activation
+        self._stored.setdefault(name, []).append(levels)
+        return rebuilt(handed_on)
+
+
+def _attached(tensor: Tensor, *, alone: bool) -> Tensor:
+    """Returns a layer's output with a place in a graph that only what follows the layer goes on from."""
+    if torch.is_inference_mode_enabled():
+        # What follows in the model's own inference mode records no graph, so that a gradient could only be a part of
+        # the whole; none at all is refused later. A plain tensor counts its changes and works outside, too.
+        with torch.inference_mode(False):
+            return tensor.detach().clone()
+    # Detached only where it needs no gradient: otherwise a second layer would cut the first one off.
+    if not tensor.requires_grad:
+        return tensor.detach().requires_grad_()
+    # Of several levels, one may have been made from another inside the layer.
+    return tensor if alone else tensor.clone()
 
 
 @contextmanager
-def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False, copies: bool = True) -> Iterator[Captured]:
+def capture(
+    layers: Mapping[str, nn.Module],
+    *,
+    whole_graph: bool = False,
+    copies: bool = True,
+    places: Mapping[str, Place] | None = None,
+) -> Iterator[Captured]:
     """Hooks ``layers`` for one forward; on leaving, hooks, stored tensors and grad mode are as before.
 
     Args:
-        layers: Name to module. A module that returns a tuple, dict or dataclass counts with the first feature map in
-            it (see :func:`main_tensor`); one that is called several times with its last call.
+        layers: Name to module. ``"encoder#0"`` is the first call of ``encoder``. All feature maps of a module that
+            returns several, or is called several times, are stored; :attr:`Captured.maps` has them.
         whole_graph: Record the graph from the input on. By default it begins at the earliest layer, which saves
             most of its time and memory; a model that switches grad mode in its own forward may need the whole.
         copies: The model goes on with copies of what is stored. Without them it is faster, but where an operation in
             place follows one of the layers, the forward raises, or :attr:`Captured.overwritten` becomes true.
+        places: Layer name to the only one of its feature maps that is stored.
 
     Yields:
         The :class:`Captured` store; run the forward, then ask it for activations and gradients, inside the
@@ -141,10 +234,11 @@ def capture(layers: Mapping[str, nn.Module], *, whole_graph: bool = False, copie
         >>> tuple(gradient.shape)
         (4, 2, 3, 3)
     """
-    captured = Captured(tuple(layers), copies=copies)
+    captured = Captured(tuple(layers), copies=copies, places=places)
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(whole_graph))
-        stack.callback(captured._activations.clear)
+        stack.callback(captured._beside.clear)
+        stack.callback(captured._stored.clear)
         stack.callback(captured._hooks.close)
         for name, module in layers.items():
             captured._hooks.callback(module.register_forward_hook(partial(captured._store, name)).remove)
@@ -224,6 +318,42 @@ def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
     """
     places = list(_places(output))
     return next((place for place in places if place[0].dim() >= 3), places[0] if places else None)
+
+
+def level_maps(output: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]] | None:
+    """Finds all feature maps in a module's output: the levels of a pyramid, for instance.
+
+    Args:
+        output: A tensor, or a tuple, list, dict or dataclass that holds some.
+
+    Returns:
+        The tensor of :func:`main_tensor`, followed by all others of as many axes (four at least) and samples; and a
+        function that puts other tensors in their places. ``None`` where there is none.
+    """
+    if isinstance(output, Tensor):
+        return ([output], lambda tensors: tensors[0]) if output.is_floating_point() else None
+    places = [tensor for tensor, _ in _places(output)]
+    if not places:
+        return None
+    main = next((tensor for tensor in places if tensor.dim() >= 3), places[0])
+    found = [main]
+    for tensor in places if main.dim() >= 4 else ():
+        alike = tensor.dim() == main.dim() and tensor.shape[0] == main.shape[0]
+        if alike and not any(tensor is known for known in found):
+            found.append(tensor)
+
+    originals = tuple(found)
+
+    def rebuilt(tensors: Sequence[Tensor]) -> Any:
+        changed = output
+        for place, old in enumerate(places):
+            for known, new in zip(originals, tensors, strict=True):
+                # The same tensor may stand in it twice.
+                if old is known and new is not old:
+                    changed = next(put for at, (_, put) in enumerate(_places(changed)) if at == place)(new)
+        return changed
+
+    return found, rebuilt
 
 
 def floating_tensors(output: Any) -> list[Tensor]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import capture, floating_tensors, main_tensor
+from lightning_gradcam.capture.activations import capture, floating_tensors, level_maps, main_tensor
 from lightning_gradcam.capture.awaken import awakened
-from lightning_gradcam.capture.graph import traced, upstream
+from lightning_gradcam.capture.calls import layer_of, split_call
+from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
@@ -49,6 +51,8 @@ class Seen:
         shape: The shape of the feature map in its output.
         value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
         made: It was none of the module's own inputs.
+        call: Which of the module's calls it was, counted from 0.
+        origins: Of all feature maps in its output, in the graph; the first one's first. Empty where none is recorded.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Seen:
     shape: tuple[int, ...]
     value: tuple[int, int]
     made: bool
+    call: int
+    origins: tuple[Origin, ...] = ()
 
 
 class Survey:
@@ -69,6 +75,7 @@ class Survey:
         given: What the user says of layouts, by layer name; ``""`` stands for all.
         begin: The picture itself, and the forward with another one in its place; by them tokens are followed back to
             the picture. Without, only to the first layer that has a map.
+        graph: Record the graph of the forward, which :meth:`auto` needs and would run another one for.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class Survey:
         picture: tuple[int, ...] | None,
         given: Mapping[str, str],
         begin: tuple[Tensor, Callable[[Tensor], Any]] | None = None,
+        graph: bool = False,
     ) -> None:
         self._model = model
         self._forward = forward
@@ -88,7 +96,12 @@ class Survey:
         self._picture = picture
         self._given = given
         self._layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
-        self._seen, self._widths = _executed(self._layers, forward)
+        self._seen, self._output, self._calls = _executed(self._layers, forward, graph=graph)
+        tensors = floating_tensors(self._output)
+        self._widths = {tensor.shape[1] for tensor in tensors if tensor.dim() > 1}
+        self._has_numbers = any(tensor.numel() for tensor in tensors)
+        # Only with its graph; it can be larger than all that is explained.
+        self._output = self._output if graph else None
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
 
     def layout(self, name: str) -> Layout:
@@ -97,9 +110,29 @@ class Survey:
         Raises:
             LayerError: It has none, or nothing tells it.
         """
-        if name not in self._place:
+        at = self._at(name)
+        if at is None:
             raise LayerError(f"layers: {name!r} exists, but the forward never reached it")
-        return self._layout(self._place[name])
+        return self._layout(at)
+
+    def calls(self, name: str) -> int:
+        """Returns how often the forward calls a layer."""
+        return self._calls.get(name, 0)
+
+    def has_map(self, name: str) -> bool:
+        """Whether a layer, or the call that its name means, has a feature map at the picture's proportions."""
+        at = self._at(name)
+        return name in self._spatial or (at is not None and self._layout_of_map(at) is not None)
+
+    def _at(self, name: str) -> int | None:
+        """Where a layer's call stands among all: that which is named, or else the last."""
+        layer, call = split_call(name)
+        if name in self._place or call is None:
+            return self._place.get(name)
+        return next((at for at, seen in enumerate(self._seen) if (seen.name, str(seen.call)) == (layer, call)), None)
+
+    def _module(self, name: str) -> nn.Module:
+        return self._layers[name] if name in self._layers else self._layers[layer_of(name)]
 
     def spatial(self) -> dict[str, Layout]:
         """Returns the layers with a feature map at the picture's proportions, in the order of their last calls."""
@@ -126,24 +159,88 @@ class Survey:
                 "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C])"
                 " with more than one place; name the layer to explain, and its layout= where that is unusual"
             )
+        paths, alive = self._paths(score, names)
         names = self._without_outputs(names)
         # A container that only passes the feature map on fires after its last child and is the better name:
         # "layer4" and not "layer4.1.relu".
-        gradient = self._gradient(score, names[-1])
-        if gradient is not None and bool((gradient != 0).any()):
+        if not paths.leading and self._with_gradient(score, names[-1:]):
             return names[-1]
-        if self._is_empty():
+        if not self._has_numbers:
             raise LayerError(
                 "layers: 'auto' can't tell what the score depends on: the output of the first samples is empty (a"
                 " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
                 f" {', '.join(names)}"
             )
-        names = self._without_outputs(self._leading(score, names) or names)
+        leading = set(paths.leading)
+        names = self._without_outputs([name for name in names if name in leading] or names)
+        for name in reversed(names):
+            if not self._is_one_of_several(name, paths):
+                if alive(name):
+                    return name
+                break
         near = self._alike(names)
         for stop in range(len(near), 0, -_MOST_CANDIDATES):
-            if alive := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
-                return alive[-1]
+            if found := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
+                return next((name for name in reversed(found) if not self._is_one_of_several(name, paths)), found[-1])
         return names[-1]
+
+    def _paths(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> tuple[Paths, Callable[[str], bool]]:
+        """Returns the ways from the score back to layers, and whether a gradient arrives at the places of one."""
+        seen, output, self._output = self._seen, self._output, None
+        if output is None:
+            seen, output, _ = _executed(self._layers, self._forward, graph=True)
+        origins: dict[str, set[Origin]] = {name: set() for name in names}
+        for one in seen:
+            if one.name in origins:
+                origins[one.name].update(one.origins)
+        with torch.enable_grad():
+            total = score(output)
+        # The graph lives no longer than what this returns.
+        self._seen = [replace(one, origins=()) for one in self._seen]
+
+        def alive(name: str) -> bool:
+            edges = [GradientEdge(*origin) for origin in origins[name]]
+            try:
+                found = torch.autograd.grad(total.sum(), edges, allow_unused=True, retain_graph=True)
+            except RuntimeError:  # a reentrant checkpoint, for instance
+                return False
+            return any(self._reaches(name, gradient) for gradient in found)
+
+        return Paths(total, origins), alive
+
+    def _is_one_of_several(self, name: str, paths: Paths) -> bool:
+        """Whether a part of the output, another head's for instance, does not depend on a layer."""
+        other = paths.beside(name)
+        return other is not None and not self._covers(name, other)
+
+    def _covers(self, name: str, other: str) -> bool:
+        """Whether all columns of the output that depend on another layer depend on this one, too."""
+        with awakened(self._model), torch.no_grad():
+            plain = self._forward()
+            if not isinstance(plain, Tensor) or plain.dim() < 2:
+                return False
+            mine, others = (self._changed(plain, layer) for layer in (name, other))
+        return mine is None or others is None or not bool((others & ~mine).any())
+
+    def _changed(self, plain: Tensor, name: str) -> Tensor | None:
+        """Which columns of the output change where a layer gives something else; ``None``: its shape does."""
+
+        def disturbed(_module: nn.Module, _args: Any, output: Any) -> Any:
+            found = level_maps(output)
+            if found is None:
+                return None
+            tensors, rebuilt = found
+            return rebuilt([tensor.flip(-1) + tensor.std().nan_to_num() + 1 for tensor in tensors])
+
+        handle = self._module(name).register_forward_hook(disturbed)
+        try:
+            output = self._forward()
+        finally:
+            handle.remove()
+        if output.shape != plain.shape:
+            return None
+        different: Tensor = (output != plain).transpose(0, 1).flatten(1).any(1)
+        return different
 
     def _leading(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""
@@ -163,7 +260,7 @@ class Survey:
         Of very many, only the last are looked at. Where the output holds no numbers, as a detector's that finds
         nothing, there is no telling: all of them are returned.
         """
-        chosen = [name for name in names if name in self._spatial][-_MOST_CANDIDATES:]
+        chosen = [name for name in names if self.has_map(name)][-_MOST_CANDIDATES:]
         with awakened(self._model):
             return chosen if self._is_empty() else self._with_gradient(score, chosen)
 
@@ -225,7 +322,7 @@ class Survey:
         return self._seen[self._place[name]].shape[self._spatial[name].axes.index("C")]
 
     def _gradient(self, score: Callable[[Any], Tensor], name: str) -> Tensor | None:
-        with capture({name: self._layers[name]}) as captured:
+        with capture({name: self._module(name)}) as captured:
             try:
                 gradient = captured.gradients(score(self._forward()))[name]
             except (CaptureError, CheckpointError):
@@ -233,18 +330,27 @@ class Survey:
             return None if gradient is None else self._spatial[name].feature_map(gradient)
 
     def _with_gradient(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
+        """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places."""
         if not names:
             return []
-        with capture({name: self._layers[name] for name in names}, whole_graph=True) as captured:
+        with capture({name: self._module(name) for name in names}, whole_graph=True) as captured:
             try:
-                gradients = captured.gradients(score(self._forward()))
+                found = captured.level_gradients(score(self._forward()))
             except (CaptureError, CheckpointError):
                 # Some of them stand before a reentrant checkpoint, which fails the others too.
                 half = len(names) // 2
                 parts = (names[:half], names[half:]) if half else ()
                 return [name for part in parts for name in self._with_gradient(score, part)]
-            maps = {n: None if g is None else self._spatial[n].feature_map(g) for n, g in gradients.items()}
-            return [name for name, gradient in maps.items() if gradient is not None and bool((gradient != 0).any())]
+            return [name for name, levels in found.items() if any(self._reaches(name, g) for g in levels.values())]
+
+    def _reaches(self, name: str, gradient: Tensor | None) -> bool:
+        if gradient is None:
+            return False
+        at = self._at(name)
+        layout = self._layout_of_map(at) if at is not None else None
+        if layout is not None and ("L" not in layout.axes or gradient.shape[1:] == self._seen[at or 0].shape[1:]):
+            gradient = layout.feature_map(gradient)
+        return bool((gradient != 0).any())
 
     def _layout_of_map(self, at: int) -> Layout | None:
         seen = self._seen[at]
@@ -372,19 +478,24 @@ def _is_channels_last(module: nn.Module) -> bool:
     return type(module) in _CHANNELS_LAST and len(getattr(module, "normalized_shape", (1,))) == 1
 
 
-def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tuple[list[Seen], set[int]]:
-    """Runs a forward without a graph.
+def _executed(
+    layers: Mapping[str, nn.Module], forward: Callable[[], Any], *, graph: bool = False
+) -> tuple[list[Seen], Any, dict[str, int]]:
+    """Runs a forward, with a graph where that is asked for.
 
     Returns:
-        Every call that gave a floating-point tensor of three axes or more, in order; and how many numbers, or channels,
-        the model's own output has.
+        Every call that gave a floating-point tensor of three axes or more, in order; the model's own output; and how
+        often each layer was called.
     """
+    calls: dict[str, int] = {}
     order: list[Seen] = []
     # Not held: the outputs of all layers together can be larger than the model.
     numbers: dict[int, tuple[ref[Tensor], int]] = {}
 
     def seen(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            call = calls.get(name, 0)
+            calls[name] = call + 1
             found = main_tensor(output)
             if found is None or found[0].dim() < 3:
                 return
@@ -395,12 +506,15 @@ def _executed(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> tu
             made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
             # In the model's own inference mode nobody counts.
             version = 0 if tensor.is_inference() else tensor._version
-            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], version), made))
+            levels = level_maps(output) if graph else None
+            origins = tuple((t.grad_fn, t.output_nr) for t in (levels[0] if levels else ()) if t.grad_fn is not None)
+            shape = tuple(tensor.shape)
+            order.append(Seen(name, unwrapped(module), shape, (known[1], version), made, call, origins))
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, torch.set_grad_enabled(graph):
         for name, module in layers.items():
             stack.callback(module.register_forward_hook(seen(name), with_kwargs=True).remove)
         output = forward()
-    return order, {tensor.shape[1] for tensor in floating_tensors(output) if tensor.dim() > 1}
+    return order, output, calls

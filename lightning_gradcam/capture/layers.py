@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_gradcam.capture.calls import ALL_CALLS, split_call
 from lightning_gradcam.errors import LayerError, did_you_mean
 
 AUTO = "auto"
@@ -38,7 +39,11 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def resolve_layers(
-    model: nn.Module, layers: LayerSpec, *, auto: Callable[[], str] | None = None
+    model: nn.Module,
+    layers: LayerSpec,
+    *,
+    auto: Callable[[], str] | None = None,
+    calls: Callable[[str], int] | None = None,
 ) -> dict[str, nn.Module]:
     """Finds the modules that ``layers`` means.
 
@@ -46,8 +51,10 @@ def resolve_layers(
         model: The model they belong to.
         layers: A dotted name (``"backbone.layer4"``), a shell pattern (``"backbone.layer*"``; ``*`` stays
             between two dots, and crosses them only where nothing matches otherwise), a module of ``model``,
-            ``"auto"`` (the last layer with a spatial output), or a list of these.
+            ``"auto"`` (the last layer with a spatial output), or a list of these. Of a module that is called several
+            times, ``"encoder#0"`` is the first call, and ``"encoder#*"`` stands for all of them.
         auto: Names the layer that ``"auto"`` stands for.
+        calls: Returns how often the forward calls a layer.
 
     Returns:
         Name to module, in the order asked for and, within a pattern, in the model's order; without duplicates.
@@ -78,17 +85,36 @@ def resolve_layers(
                 raise LayerError("layers: 'auto' needs a forward to look at; name the layer instead")
             _check_any_hook(available)
             names = [auto()]
-        elif any(character in spec for character in "*?["):
-            names = _matching(available, spec)
-            if not names:
-                raise LayerError(f"layers: no layer matches the pattern {spec!r}{did_you_mean(spec, available)}")
         else:
-            raise LayerError(f"layers: layer {spec!r} not found{did_you_mean(spec, available)}")
+            layer, call = split_call(spec)
+            layer = public_name(layer)
+            if layer in available:
+                names = [layer]
+            elif any(character in layer for character in "*?["):
+                names = _matching(available, layer)
+                if not names:
+                    raise LayerError(f"layers: no layer matches the pattern {layer!r}{did_you_mean(layer, available)}")
+            else:
+                raise LayerError(f"layers: layer {layer!r} not found{did_you_mean(layer, available)}")
+            if call is not None:
+                found.update((named, available[name]) for name in names for named in _calls(name, call, calls))
+                continue
         found.update((name, available[name]) for name in names)
     for name, module in found.items():
         if reason := no_hooks(module):
             raise LayerError(f"layers: {name!r} {reason}")
     return found
+
+
+def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str]:
+    if call != ALL_CALLS:
+        return [f"{name}#{int(call)}"]
+    if calls is None:
+        raise LayerError(f"layers: {name + '#*'!r} needs a forward to look at; name the calls: {name + '#0'!r}, …")
+    count = calls(name)
+    if not count:
+        raise LayerError(f"layers: {name!r} exists, but the forward never reached it; name a layer that it calls")
+    return [f"{name}#{number}" for number in range(count)]
 
 
 def no_hooks(module: nn.Module) -> str | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.capture.layers import LayerSpec, compiled_layers, mixing_layers, named_layers, resolve_layers
 from lightning_gradcam.capture.memory import is_out_of_memory
@@ -105,7 +106,7 @@ def explain_in_parts(
             )
             try:
                 if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto)
+                    modules = resolve_layers(model, layers, auto=batch.auto, calls=batch.calls)
                     if asked.check:
                         check_layouts(modules, layouts)
                 found = batch.at(modules, relu=asked.relu, check=asked.check)
@@ -140,7 +141,7 @@ def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> N
     """
     available = named_layers(model)
     for name in layouts:
-        if name and name not in available:
+        if name and name not in available and layer_of(name) not in available:
             raise LayerError(f"layout: layer {name!r} not found{did_you_mean(name, available)}")
     if samples > 1 and (mixing := mixing_layers(available)):
         warn(
@@ -153,7 +154,7 @@ def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> N
 def check_layouts(modules: Mapping[str, nn.Module], layouts: Mapping[str, str]) -> None:
     """Refuses what the user says of a layout where the module's own kind says something else."""
     for name, module in modules.items():
-        spec, kind = layouts.get(name, layouts.get("")), type(module)
+        spec, kind = layouts.get(name, layouts.get(layer_of(name), layouts.get(""))), type(module)
         if spec and kind in _CHANNELS_FIRST and not spec.startswith("NC"):
             raise ConfigurationError(
                 f"layout: {spec!r} can't be that of {name!r}, a {kind.__name__}, whose channels come first; leave it"
@@ -190,6 +191,7 @@ def _joined(parts: Sequence[Cams]) -> Cams:
         confidences=whole(lambda part: part.confidences),
         likeliest=known(lambda part: part.likeliest),
         likeliest_confidence=known(lambda part: part.likeliest_confidence),
+        levels={key: tuple(name for part in parts for name in part.levels.get(key, ())) for key in first.levels},
         gradients={key: joined([part.gradients[key] for part in parts]) for key in first.gradients},
     )
 

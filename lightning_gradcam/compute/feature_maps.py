@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.activations import main_tensor
+from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, caller
 from lightning_gradcam.capture.layers import LayerSpec, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts
@@ -166,7 +168,7 @@ def feature_maps(
             batch = Explanation(model, run, inputs, resolve_targets("predicted"), {}, Given(stop - start), known)
             try:
                 if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto)
+                    modules = resolve_layers(model, layers, auto=batch.auto, calls=batch.calls)
                     if check:
                         check_layouts(modules, known)
                 part = _part(batch, modules, max_channels, device)
@@ -223,8 +225,11 @@ def _part(
 def _outputs(batch: Explanation, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Returns the layers' outputs in one forward; of a layer that is called several times, the last."""
     found: dict[str, Tensor] = {}
+    calls = {name: count() for name in modules}
 
     def keep(name: str, module: nn.Module, _args: Any, output: Any) -> None:
+        if call_of(name) not in (None, next(calls[name])):
+            return
         main = main_tensor(output)
         if main is None:
             what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"

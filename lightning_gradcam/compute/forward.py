@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture, require_gradients
+from lightning_gradcam.capture.calls import Place, layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
+from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
@@ -53,8 +56,7 @@ class _OverwrittenError(Exception):
 class Shared:
     """What the forward that all layers, targets and methods share has given."""
 
-    activations: Mapping[str, Tensor]
-    calls: Mapping[str, int]
+    chosen: Mapping[str, Choice]
     layouts: Mapping[str, Layout]
     explained: Mapping[str, Scored]
     maps: Mapping[CamKey, Tensor]
@@ -90,6 +92,7 @@ class Explanation:
     copies: bool = False
     gradients: bool = False
     halve: bool = True
+    _searching: bool = field(default=False, init=False)
 
     @property
     def survey(self) -> Survey:
@@ -107,13 +110,19 @@ class Explanation:
             return self._surveyed(self.inputs, self.given)
 
     def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
+        def forward() -> Any:
+            # Where the search follows the graph, it begins at the picture: weights may be frozen.
+            graph = torch.is_grad_enabled() and inputs.picture.is_floating_point()
+            return self.run(inputs.fresh(with_gradient(inputs.picture) if graph else None))
+
         survey = Survey(
             self.model,
-            lambda: self.run(inputs.fresh()),
+            forward,
             samples=inputs.samples,
             picture=input_size(inputs.picture),
             given=self.given_layouts,
             begin=(inputs.picture, lambda picture: self.run(inputs.fresh(picture))),
+            graph=self._searching,
         )
         return survey, inputs, given
 
@@ -143,7 +152,15 @@ class Explanation:
 
     def auto(self) -> str:
         """Returns the layer that ``"auto"`` means."""
-        return self._search[0].auto(self._meant)
+        self._searching = True
+        try:
+            return self._search[0].auto(self._meant)
+        finally:
+            self._searching = False
+
+    def calls(self, name: str) -> int:
+        """Returns how often the forward calls a layer."""
+        return self.survey.calls(name)
 
     def _meant(self, output: Any) -> Tensor:
         """One number that depends on all that the targets may look at, of the survey's samples."""
@@ -189,23 +206,30 @@ class Explanation:
                 self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)
             elif method.needs == "rerun":
                 for layer, module in modules.items():
-                    rerun = partial(
-                        Rerun,
-                        layer=layer,
-                        module=module,
-                        activation=first.activations[layer],
-                        layout=first.layouts[layer],
-                        calls=first.calls[layer],
-                    )
-                    try:
-                        signed = method.function(rerun(again))
-                    except (CaptureError, CheckpointError):
-                        if again.whole_graph:
-                            raise
-                        # A method that needs no gradient of the first forward has not shown that it drops the graph.
-                        again = replace(again, whole_graph=True)
-                        signed = method.function(rerun(again))
-                    self._put(found, layer, name, signed, targets=self.targets)
+                    choice, parts = first.chosen[layer], dict[int, Tensor]()
+                    for number in choice.used():
+                        unit = choice.units[number]
+                        rerun = partial(
+                            Rerun,
+                            layer=layer,
+                            module=module,
+                            activation=unit.activation,
+                            layout=unit.layout,
+                            place=unit.place,
+                        )
+                        try:
+                            parts[number] = method.function(rerun(again))
+                        except (CaptureError, CheckpointError):
+                            if again.whole_graph:
+                                raise
+                            # A method that needs no gradient of the first forward has not shown that it drops the
+                            # graph.
+                            again = replace(again, whole_graph=True)
+                            parts[number] = method.function(rerun(again))
+                        self._put({}, layer, name, parts[number], targets=self.targets)
+                    for row, target in enumerate(self.targets):
+                        own = {number: maps[row] for number, maps in parts.items()}
+                        found[CamKey(layer, name, target.name)] = choice.merged(own, target.name)
         order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
         marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
@@ -228,6 +252,11 @@ class Explanation:
             likeliest=None if ranked is None else ranked[0],
             likeliest_confidence=None if ranked is None else ranked[1],
             gradients=first.gradients,
+            levels={
+                (layer, target): choice.names(target)
+                for layer, choice in first.chosen.items()
+                for target in choice.places
+            },
             score=explained_score(given.score, given.kind) if self._of_classes else given.score,
         )
 
@@ -265,22 +294,33 @@ class Explanation:
         with capture(modules, whole_graph=whole_graph, copies=self.copies) as captured:
             picture = with_gradient(self.inputs.picture) if whole_graph else None
             output = self.run(self.inputs.fresh(picture))
-            activations = captured.activations
             if captured.overwritten:
                 raise _OverwrittenError
             captured.unhook()
-            layouts = {name: self.layout_of(name, modules[name], a) for name, a in activations.items()}
+            units = units_of(captured)
+            self._lay_out(units, modules)
             given = replace(self.given, kind=output_kind(output))
             explained = {target.name: target.explain(output, given) for target in self.targets}
-            pure = self._pure(captured, layouts, explained, output, strict=whole_graph)
+            pure = self._pure(captured, units, explained, output, strict=whole_graph)
             if pure is None:
                 return None
-            maps, gradients = pure
+            parts, summaries = pure
+            chosen = choices(units, [target.name for target in self.targets], self.inputs.samples)
+            maps = merged(parts, chosen)
+            gradients = {
+                (layer, target.name): choice.summary(
+                    [summaries[unit.name, target.name] for unit in choice.units], target.name
+                )
+                for layer, choice in chosen.items()
+                for target in self.targets
+                if (choice.units[0].name, target.name) in summaries
+            }
             again = any(method.needs == "rerun" for method in self.methods.values())
+            for unit in units.values():
+                unit.activation = unit.activation.detach() if again else unit.activation.new_empty(0)
             return Shared(
-                {name: activation.detach() for name, activation in activations.items()} if again else {},
-                captured.calls,
-                layouts,
+                chosen,
+                {layer: choice.layout for layer, choice in chosen.items()},
                 {name: replace(e, scores=e.scores.detach()) for name, e in explained.items()},
                 maps,
                 detached(output),
@@ -288,13 +328,31 @@ class Explanation:
                 given,
             )
 
-    def layout_of(self, name: str, module: nn.Module, activation: Tensor) -> Layout:
+    def _lay_out(self, units: Mapping[str, Unit], modules: Mapping[str, nn.Module]) -> None:
+        """Finds what the axes of every map mean; of a layer with several, some may have no places."""
+        for layer, module in modules.items():
+            own = [unit for unit in units.values() if unit.layer == layer]
+            for unit in own:
+                try:
+                    unit.layout = self.layout_of(layer, module, unit.activation, single=len(own) > 1)
+                except LayerError as error:
+                    if len(own) == 1:
+                        raise
+                    unit.error = error
+            errors = [unit.error for unit in own if unit.error is not None]
+            if len(errors) == len(own):
+                raise errors[0]
+            if not any(unit.layout is not None and prod(unit.layout.grid) > 1 for unit in own):
+                check_places(layer, own[0].activation.shape, own[0].layout or Layout("NCHW", (1, 1)))
+
+    def layout_of(self, name: str, module: nn.Module, activation: Tensor, *, single: bool = False) -> Layout:
         """Returns what the axes of a layer's activation mean.
 
         Args:
             name: The layer's.
             module: The layer.
             activation: Its output.
+            single: A single place will do: it is one of several levels.
 
         Raises:
             LayerError: It has no places, or what the user says of it does not fit.
@@ -307,7 +365,7 @@ class Explanation:
             sure=True,
             samples=self.inputs.samples,
             picture=input_size(self.inputs.picture),
-            given=self.given_layouts.get(name, self.given_layouts.get("")),
+            given=self._given_layout(name),
         )
         if layout is None:
             # Nothing but the modules that ran tells: its axes hold for any number of samples.
@@ -319,37 +377,51 @@ class Explanation:
                 )
             shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
             layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))
-        check_places(name, activation.shape, layout)
+        if not single:
+            check_places(name, activation.shape, layout)
         return layout
 
     def _other_tokens(self, activation: Tensor, layout: Layout) -> bool:
         sizes = dict(zip(layout.axes, activation.shape, strict=True))
         return sizes["N"] != self.inputs.samples or sizes["L"] != layout.tokens
 
+    def _given_layout(self, name: str) -> str | None:
+        given = self.given_layouts
+        return given.get(name, given.get(layer_of(name), given.get("")))
+
     def _pure(
         self,
         captured: Captured,
-        layouts: Mapping[str, Layout],
+        units: Mapping[str, Unit],
         explained: Mapping[str, Scored],
         output: Any,
         *,
         strict: bool,
     ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]]] | None:
-        """Maps of the methods that are functions of activations and gradients; ``None`` where a gradient is missing.
+        """Maps of the methods that are functions of activations and gradients, by unit, and the gradients in numbers.
 
-        Besides, where asked for, the gradients in numbers.
+        ``None`` where a gradient is missing. Besides, the units learn how strong their gradients are.
         """
         found: dict[CamKey, Tensor] = {}
         summaries: dict[tuple[str, str], GradientSummary[Tensor]] = {}
-        features = {n: full_precision(layouts[n].feature_map(a.detach())) for n, a in captured.activations.items()}
+        layouts = {name: unit.layout for name, unit in units.items() if unit.layout is not None}
+        features = {
+            name: full_precision(layout.feature_map(units[name].activation.detach()))
+            for name, layout in layouts.items()
+        }
+        several = any(name != unit.layer for name, unit in units.items())
         needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
         for target in self.targets:
-            if not needed:
+            if not needed and not several:
                 break
             last = target is self.targets[-1]
-            gradients = captured.gradients(explained[target.name].scores, retain_graph=not last)
-            if not strict and any(gradient is None for gradient in gradients.values()):
+            by_layer = captured.level_gradients(explained[target.name].scores, retain_graph=not last)
+            if not strict and any(all(g is None for g in levels.values()) for levels in by_layer.values()):
                 return None
+            slopes = self._slopes(units, by_layer, target.name)
+            by_layer.clear()
+            if not needed:
+                continue
             if explained[target.name].is_cut_off:
                 raise TargetError(
                     f"targets: the scores of the callable {target.name!r} have no gradient: it leaves the graph, by a"
@@ -361,21 +433,38 @@ class Explanation:
                     " back; explain what it computes before it rounds or takes the argmax, by forward= or output_key=,"
                     " or with methods that need no gradient, such as 'eigencam'"
                 )
-            required = self._required(gradients)
-            gradients.clear()
-            for layer in layouts:
-                slopes = full_precision(layouts[layer].feature_map(required.pop(layer)))
+            self._require({unit.layer for unit in units.values()} - {units[name].layer for name in slopes})
+            for unit in list(slopes):
+                own = slopes.pop(unit)
                 if self.gradients:
-                    summaries[layer, target.name] = summarised(slopes, explained[target.name].scores)
+                    summaries[unit, target.name] = summarised(own, explained[target.name].scores)
                 for name in needed:
-                    signed = self.methods[name].function(features[layer], slopes)
-                    self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
+                    signed = self.methods[name].function(features[unit], own)
+                    self._put(found, unit, name, signed[None], targets=[target], grid=layouts[unit].grid)
         for name, method in self.methods.items():
             for layer in features if method.needs == "activations" else ():
                 signed = method.function(features[layer])
                 for target in self.targets:
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
         return found, summaries
+
+    def _slopes(
+        self, units: Mapping[str, Unit], gradients: dict[str, dict[Place, Tensor | None]], target: str
+    ) -> dict[str, Tensor]:
+        """The gradients as feature maps, by unit; of those that have one."""
+        found: dict[str, Tensor] = {}
+        for name, unit in units.items():
+            gradient = gradients[unit.layer].pop(unit.place)
+            if gradient is None:
+                continue
+            if unit.layout is None:
+                if unit.error is not None and bool((gradient != 0).any()):
+                    raise unit.error
+                continue
+            found[name] = full_precision(unit.layout.feature_map(gradient))
+            if name != unit.layer:
+                unit.strengths[target] = found[name].abs().flatten(1).sum(1, dtype=torch.float64)
+        return found
 
     def _put(
         self,
@@ -409,7 +498,7 @@ class Explanation:
             if reached:
                 continue
             survey = self._search[0]
-            if survey.alive(self._meant, [layer]) or layer not in survey.spatial():
+            if survey.alive(self._meant, [layer]) or not survey.has_map(layer):
                 continue
             instead = survey.instead_of(layer, self._meant, later=False)
             why = (
@@ -422,15 +511,15 @@ class Explanation:
                 f" {repr(instead) if instead else 'an earlier layer'} instead"
             )
 
-    def _required(self, gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    def _require(self, missing: set[str]) -> None:
+        """Refuses layers that no gradient reaches."""
         try:
-            return require_gradients(gradients)
+            require_gradients(dict.fromkeys(sorted(missing)))
         except CaptureError as error:
-            missing = next(name for name, gradient in gradients.items() if gradient is None)
             # Behind it, where a part of the model runs without a graph; or before it, where it does not lead there.
-            survey = self._search[0]
-            instead = survey.instead_of(missing, self._meant, later=True) or survey.instead_of(
-                missing, self._meant, later=False
+            survey, name = self._search[0], min(missing)
+            instead = survey.instead_of(name, self._meant, later=True) or survey.instead_of(
+                name, self._meant, later=False
             )
             raise CaptureError(f"{error}, for instance {instead!r}" if instead else str(error)) from None
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.activations import capture, differentiate, main_tensor
+from lightning_gradcam.capture.calls import call_of, layer_of
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import LayerSpec, is_channels_first, named_layers, resolve_layers, unwrapped
@@ -35,7 +36,7 @@ class Route:
         run: From pictures on.
         layout: What the axes of the layer's output mean.
         channels: How many filters it has.
-        calls: How often it is called in one forward; its last call counts.
+        calls: Which of its calls counts, from 1 on: the last, unless its name says another.
         border: Left out of what is maximised, along each axis of places.
         whole: Run the forward to its end.
         forced: Record a graph where the model's own forward switches that off.
@@ -75,7 +76,7 @@ class Route:
             nonlocal calls
             calls += 1
             tensor = main_tensor(output)
-            if tensor is not None:
+            if tensor is not None and calls <= self.calls:
                 # Where the forward goes on, an operation in place could follow.
                 kept[:] = [tensor[0].clone() if self.whole else tensor[0]]
             if calls == self.calls and not self.whole:
@@ -120,7 +121,7 @@ def find_routes(
         ConfigurationError: The model does not take such pictures.
     """
     given, available = parse_layouts(layout), named_layers(model)
-    if unknown := [name for name in given if name and name not in available]:
+    if unknown := [name for name in given if name and layer_of(name) not in available and name not in available]:
         raise LayerError(f"layout: layer {unknown[0]!r} not found{did_you_mean(unknown[0], available)}")
     shape = tuple(like.shape[1:])
     size = input_size(torch.empty((1, *shape), device="meta"))
@@ -129,7 +130,7 @@ def find_routes(
     def survey() -> Survey:
         return Survey(model, lambda: run(pictures.clone()), samples=2, picture=size, given=given, begin=(pictures, run))
 
-    modules = resolve_layers(model, layers, auto=lambda: survey().auto(mixed))
+    modules = resolve_layers(model, layers, auto=lambda: survey().auto(mixed), calls=lambda name: survey().calls(name))
     with capture(modules, whole_graph=True) as captured:
         try:
             run(pictures.clone().requires_grad_().clone())
@@ -141,7 +142,7 @@ def find_routes(
                 " the shape of one picture without the batch's axis, and forward= where the model takes more than that"
             ) from error
         shapes = {name: tuple(activation.shape) for name, activation in captured.activations.items()}
-        calls = dict(captured.calls)
+        calls = {name: times if (one := call_of(name)) is None else one + 1 for name, times in captured.calls.items()}
     # FSDP2 keeps account of each forward's end.
     whole = any("FSDPModule" in {kind.__name__ for kind in type(part).__mro__} for part in model.modules())
     found = {}
@@ -154,7 +155,7 @@ def find_routes(
             sure=True,
             samples=2,
             picture=size,
-            given=given.get(name, given.get("")),
+            given=given.get(name, given.get(layer_of(name), given.get(""))),
         )
         known = survey().layout(name) if known is None else known
         border = tuple(min(ascent.border, (places - 1) // 2) for places in known.grid)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import Captured, capture, differentiate, main_tensor, require_gradients
+from lightning_gradcam.capture.activations import Captured, capture, differentiate, level_maps, require_gradients
+from lightning_gradcam.capture.calls import FIRST, Place
 from lightning_gradcam.capture.inputs import InputForm, with_gradient
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
@@ -32,7 +34,7 @@ class Rerun:
         module: The layer.
         activation: Its output as it came, detached.
         layout: Its layout.
-        calls: How often one forward calls it.
+        place: Which of its calls, and of the feature maps that this returns, is explained.
     """
 
     def __init__(
@@ -42,12 +44,12 @@ class Rerun:
         module: nn.Module | None = None,
         activation: Tensor | None = None,
         layout: Layout | None = None,
-        calls: int = 1,
+        place: Place = FIRST,
     ) -> None:
         self._model = model
         self._module = module
         self._layout = layout
-        self._calls = calls
+        self._place = place
         self._activation = activation
         self._form = InputForm(model.inputs.picture)
         self.layer = layer
@@ -224,13 +226,24 @@ class Rerun:
         """
         assert self._module is not None
         with torch.enable_grad(), attention_maps(self._module) as maps:
-            output = self._model.forward(with_gradient(self._form.own))
-            if not maps:
+            calls, paid = count(), list[Tensor]()
+
+            def keep(_module: nn.Module, _args: Any, _output: Any) -> None:
+                # Of a module that is called several times, the call whose activation is explained.
+                if next(calls) == self._place.call:
+                    paid[:] = maps[-1:]
+
+            handle = self._module.register_forward_hook(keep)
+            try:
+                output = self._model.forward(with_gradient(self._form.own))
+            finally:
+                handle.remove()
+            if not paid:
                 raise MethodError(
                     f"methods: 'legrad' needs attention, and layer {self.layer!r} pays none; name a transformer block"
                     " or its attention, or use gradcam, hirescam or layercam here"
                 )
-            attention = maps[-1]
+            attention = paid[0]
             try:
                 found = [
                     differentiate(e.again(output, 1), [attention], retain_graph=True)[0]
@@ -264,7 +277,8 @@ class Rerun:
 
     def _captured(self) -> AbstractContextManager[Captured]:
         assert self._module is not None
-        return capture({self.layer: self._module}, whole_graph=self._model.whole_graph)
+        places = {self.layer: self._place}
+        return capture({self.layer: self._module}, whole_graph=self._model.whole_graph, places=places)
 
     def _gradient(self, captured: Captured, scores: Tensor, **options: bool) -> Tensor:
         return require_gradients(captured.gradients(scores, **options))[self.layer]
@@ -284,15 +298,17 @@ class Rerun:
     def _replaced(self, feature_maps: Tensor) -> AbstractContextManager[Any]:
         assert self._module is not None
         assert self._layout is not None
-        layout, stack, call = self._layout, ExitStack(), [0]
+        layout, stack, calls = self._layout, ExitStack(), count()
 
         def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
-            call[0] += 1
-            found = main_tensor(output)
             # Of a module that is called several times, the call whose activation is explained.
-            if call[0] != self._calls or found is None:
+            if next(calls) != self._place.call or (found := level_maps(output)) is None:
                 return None
-            return found[1](layout.restored(feature_maps.to(found[0].dtype), found[0]))
+            tensors, rebuilt = found
+            tensors[self._place.tensor] = layout.restored(
+                feature_maps.to(tensors[self._place.tensor].dtype), tensors[self._place.tensor]
+            )
+            return rebuilt(tensors)
 
         stack.callback(self._module.register_forward_hook(replace).remove)
         return stack

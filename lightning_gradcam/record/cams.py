@@ -75,6 +75,10 @@ class Cams(Mapping[CamKey, Tensor]):
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
             (:class:`~lightning_gradcam.record.gradients.GradientSummary`); only methods of activations and gradients
             have any.
+        levels: ``(layer, target)`` to the feature map that each sample is explained at, ``N`` names: ``"fpn[1]"`` is
+            the second of the maps that ``fpn`` returns, ``"head#2"`` the third call of ``head``. Only of layers
+            with several maps that the scores depend on, such as a detector's pyramid; their maps have the size of the
+            finest of these, where a coarser one's places are repeated.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -91,9 +95,10 @@ class Cams(Mapping[CamKey, Tensor]):
     likeliest: Tensor | None = None
     likeliest_confidence: Tensor | None = None
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]] = field(default_factory=dict)
+    levels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients"):
+        for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients", "levels"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:

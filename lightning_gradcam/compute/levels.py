@@ -1,0 +1,189 @@
+"""Layers with several feature maps: each sample is explained at the one that its score comes from.
+
+A detector's pyramid returns a level in each entry of a dict, and its head is called once a level. The score of a box
+depends on one level alone; the boxes of a batch can come from different ones. All maps of such a layer have the size of
+its finest level: a coarser one's places are repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_gradcam.capture.activations import Captured
+from lightning_gradcam.capture.calls import Place, call_of
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.errors import LayerError
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.gradients import GradientSummary
+
+# A level counts for a sample where its gradient is at least this share of the strongest level's: a softmax over all
+# boxes lets a little of each through.
+_LEAST_SHARE = 1e-3
+
+
+@dataclass(eq=False)
+class Unit:
+    """One feature map of a layer.
+
+    Attributes:
+        name: The layer's, with call and number where it has several such maps.
+        layer: The layer's name.
+        place: Which of the layer's maps it is.
+        activation: As it came, attached to the graph.
+        layout: The meaning of its axes.
+        error: Why it has none.
+        strengths: Target name to the sum of the gradient's magnitudes ``[N]``.
+    """
+
+    name: str
+    layer: str
+    place: Place
+    activation: Tensor
+    layout: Layout | None = None
+    error: LayerError | None = None
+    strengths: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Which of a layer's maps each sample is explained at.
+
+    Attributes:
+        units: Those that the scores depend on through the graph; the preferred one first.
+        layout: Of all maps of the layer.
+        places: Target name to the unit of each sample ``[N]``.
+    """
+
+    units: Sequence[Unit]
+    layout: Layout
+    places: Mapping[str, Tensor]
+
+    def used(self) -> list[int]:
+        """Returns the units that any sample is explained at."""
+        if len(self.units) == 1:
+            return [0]
+        return sorted({int(place) for places in self.places.values() for place in places.tolist()})
+
+    def merged(self, maps: Mapping[int, Tensor], target: str) -> Tensor:
+        """Puts the maps of all units ``[N, *S]`` together, each sample's own, at one size.
+
+        Args:
+            maps: Of each unit in use.
+            target: The target's name.
+        """
+        first = next(iter(maps.values()))
+        if len(self.units) == 1:
+            return first
+        sized = {unit: self._resized(values, unit) for unit, values in maps.items()}
+        found = torch.zeros_like(next(iter(sized.values())))
+        for unit, values in sized.items():
+            mine = (self.places[target] == unit).reshape(-1, *[1] * (values.dim() - 1))
+            found = torch.where(mine, values, found)
+        return found
+
+    def summary(self, parts: Sequence[GradientSummary[Tensor]], target: str) -> GradientSummary[Tensor]:
+        """Puts gradients in numbers together: each sample's are those of its own level."""
+        if len(parts) == 1:
+            return parts[0]
+        arrays, rows = [part.arrays() for part in parts], self.places[target]
+
+        def own(name: str, values: Tensor) -> Tensor:
+            every = [array[name] for array in arrays]
+            # Levels with fewer channels list fewer of them.
+            most = min((values.shape[1] for values in every), default=0) if values.dim() > 1 else None
+            stacked = torch.stack([values if most is None else values[:, :most] for values in every])
+            return stacked[rows, torch.arange(len(rows), device=rows.device)]
+
+        return parts[0].each(own)
+
+    def names(self, target: str) -> tuple[str, ...]:
+        """Returns the name of each sample's unit; nothing where the layer has a single one."""
+        if len(self.units) == 1:
+            return ()
+        return tuple(self.units[place].name for place in self.places[target].tolist())
+
+    def _resized(self, maps: Tensor, unit: int) -> Tensor:
+        own = self.units[unit].layout
+        assert own is not None
+        if tuple(maps.shape[1:]) != tuple(own.grid) or tuple(own.grid) == tuple(self.layout.grid):
+            return maps
+        return functional.interpolate(maps[:, None], size=tuple(self.layout.grid), mode="nearest-exact")[:, 0]
+
+
+def units_of(captured: Captured) -> dict[str, Unit]:
+    """Returns all feature maps that layers may be explained at, by their own name; a layer's preferred one first."""
+    found: dict[str, Unit] = {}
+    for layer, maps in captured.maps.items():
+        calls, numbers = {place.call for place in maps}, {place.tensor for place in maps}
+        for place, activation in maps.items():
+            name = layer if len(calls) == 1 or call_of(layer) is not None else f"{layer}#{place.call}"
+            name = name if len(numbers) == 1 else f"{name}[{place.tensor}]"
+            if len(maps) == 1:
+                name = layer
+            found[name] = Unit(name, layer, place, activation)
+    return found
+
+
+def choices(units: Mapping[str, Unit], targets: Sequence[str], samples: int) -> dict[str, Choice]:
+    """Decides at which of its maps each sample of each layer is explained.
+
+    The preferred one that has a gradient decides: of calls the last, of a pyramid's levels the first.
+
+    Args:
+        units: All maps of all layers.
+        targets: Their names.
+        samples: How many there are.
+
+    Returns:
+        Layer name to its choice.
+    """
+    layers: dict[str, list[Unit]] = {}
+    for unit in units.values():
+        layers.setdefault(unit.layer, []).append(unit)
+    found: dict[str, Choice] = {}
+    for layer, whole in layers.items():
+        known = [unit for unit in whole if unit.layout is not None]
+        own = [unit for unit in known if unit.strengths] or known[:1]
+        finest = max((unit.layout for unit in own if unit.layout is not None), key=lambda layout: prod(layout.grid))
+        places = {target: _deciding(own, target, samples) for target in targets} if len(own) > 1 else {}
+        found[layer] = Choice(own, finest, places)
+    return found
+
+
+def _deciding(units: Sequence[Unit], target: str, samples: int) -> Tensor:
+    device = units[0].activation.device
+    none = torch.zeros(samples, device=device, dtype=torch.float64)
+    strengths = torch.stack([unit.strengths.get(target, none).to(device) for unit in units]).nan_to_num(
+        nan=1e300, posinf=1e300
+    )
+    # Calls with maps of one size are no levels: any gradient counts, and a pair of pictures stays with its last one.
+    levels = len({unit.layout.grid for unit in units if unit.layout is not None}) > 1
+    counts = (strengths > 0) & (strengths >= (_LEAST_SHARE if levels else 0.0) * strengths.amax(0))
+    order = torch.arange(len(units), 0, -1, device=device)[:, None]
+    # Where no level has a gradient, the preferred one stays.
+    counts[0] |= ~counts.any(0)
+    return (counts * order).argmax(0)
+
+
+def merged(parts: Mapping[CamKey, Tensor], chosen: Mapping[str, Choice]) -> dict[CamKey, Tensor]:
+    """Puts maps by unit together to maps by layer.
+
+    Args:
+        parts: By the unit's name in the layer's place.
+        chosen: Layer name to what each sample is explained at.
+    """
+    found: dict[CamKey, Tensor] = {}
+    for layer, choice in chosen.items():
+        numbers = {unit.name: number for number, unit in enumerate(choice.units)}
+        own: dict[CamKey, dict[int, Tensor]] = {}
+        for key, maps in parts.items():
+            if key.layer in numbers:
+                own.setdefault(key._replace(layer=layer), {})[numbers[key.layer]] = maps
+        found.update({key: choice.merged(maps, key.target) for key, maps in own.items()})
+    return found
