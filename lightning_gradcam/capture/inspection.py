@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 from weakref import ref
@@ -17,9 +17,11 @@ from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import capture, floating_tensors, main_tensor
 from lightning_gradcam.capture.awaken import awakened
+from lightning_gradcam.capture.folded import Fold, find_folds, foldable
 from lightning_gradcam.capture.graph import traced, upstream
 from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
+from lightning_gradcam.capture.signals import find_signal, signal_layout
 from lightning_gradcam.errors import CaptureError, LayerError
 from lightning_gradcam.warn import warn
 
@@ -64,6 +66,8 @@ class Survey:
         samples: How many samples that is.
         picture: The input's spatial shape, or ``None`` where it is no picture.
         given: What the user says of layouts, by layer name; ``""`` stands for all.
+        own: The input itself, which tells signals from pictures; not needed for these.
+        again: Runs the forward on another input in its place; frames folded into the batch are found with it.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class Survey:
         samples: int,
         picture: tuple[int, ...] | None,
         given: Mapping[str, str],
+        own: Tensor | None = None,
+        again: Callable[[Tensor], Any] | None = None,
     ) -> None:
         self._model = model
         self._forward = forward
@@ -83,6 +89,10 @@ class Survey:
         self._layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
         self._seen, self._widths = _executed(self._layers, forward)
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
+        self._own, self._again = own, again
+        self.signal = None if own is None else find_signal(own.shape, self._seen)
+        if self.signal is not None:
+            self._picture = (self.signal.length,)
 
     def layout(self, name: str) -> Layout:
         """Returns a layer's layout.
@@ -177,6 +187,26 @@ class Survey:
         return (alive[0] if later else alive[-1]) if alive else None
 
     @cached_property
+    def folds(self) -> dict[str, Fold]:
+        """The layers whose rows are frames of the input, and how these are ordered."""
+        if self._own is None or self._again is None:
+            return {}
+        return find_folds(self._model, self._layers, self._seen, self._own, self._again)
+
+    @property
+    def axes(self) -> str:
+        """What the input's axes mean where its shape does not tell; see ``InputForm``."""
+        if self.signal is not None:
+            return self.signal.axes
+        fold = next(iter(self.folds.values()), None)
+        if fold is None or self._own is None or fold.axis != 1:
+            return ""
+        if self._own.dim() == 4:
+            return "NTHW"
+        # With channels last, the shape has told.
+        return "NTCHW" if self._picture == tuple(self._own.shape[2:]) else ""
+
+    @cached_property
     def _spatial(self) -> dict[str, Layout]:
         found = {name: self._layout_of_map(at) for name, at in sorted(self._place.items(), key=lambda item: item[1])}
         return {name: layout for name, layout in found.items() if layout is not None}
@@ -242,26 +272,75 @@ class Survey:
     def _layout_of_map(self, at: int) -> Layout | None:
         seen = self._seen[at]
         rows = seen.shape[:2] if len(seen.shape) == 3 else seen.shape[:1]
-        if self._given.get(seen.name, self._given.get("")) is None and self._samples not in rows:
+        given = self._given.get(seen.name, self._given.get(""))
+        if given is None and self._samples not in rows and seen.name not in self.folds:
             return None
         try:
             layout = self._layout(at, say=False)
             check_places(seen.name, seen.shape, layout)
         except LayerError:
             return None
+        if self.signal is not None:
+            return layout
         # Convolutions without padding and patches that are no squares change the proportions, but show what they give.
         shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
         known = self._picture is None or shown or ("L" in layout.axes and layout.grid in self._grids(at))
-        return layout if known or (self._picture is not None and fits(layout.grid, self._picture)) else None
+        grid = layout.grid[-2:] if layout.fold else layout.grid
+        return layout if known or (self._picture is not None and fits(grid, self._picture)) else None
 
     def _layout(self, at: int, *, say: bool = True) -> Layout:
         seen = self._seen[at]
-        find = partial(find_layout, seen.name, seen.shape, samples=self._samples)
         given = self._given.get(seen.name, self._given.get(""))
-        layout = find(picture=self._picture, given=given, sure=True)
+        if given is None and self.signal is not None and len(seen.shape) == 3:
+            return signal_layout(self._seen, at, self._samples)
+        if given is None and seen.shape[0] != self._samples and self._own is not None:
+            self._check_fold(seen)
+            if fold := self.folds.get(seen.name):
+                inner = self._read(at, seen.shape[0], None, say)
+                return replace(inner, grid=(fold.frames, *inner.grid), fold=fold.order)
+        layout = self._read(at, self._samples, given, say)
+        self._check_no_frames(seen, layout, given)
+        return layout
+
+    def _check_fold(self, seen: Seen) -> None:
+        """Refuses a layer whose rows could be the input's frames, and have not been found to be."""
+        assert self._own is not None
+        possible = foldable(seen.shape, self._own.shape, self._samples)
+        if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self._samples not in seen.shape[:2]):
+            axes = "CHW" if len(seen.shape) == 4 else "LC:14x14"
+            frames = next(iter(possible.values()))
+            raise LayerError(
+                f"layers: {seen.name!r} has the output {list(seen.shape)} for {self._samples} samples: it works on"
+                " windows, crops or several pictures at a time, and a changed frame did not show which row is whose;"
+                f" name the block around it, or, where its rows are the {frames} frames of each sample, give"
+                f" layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
+                f" '(TN){axes}'"
+            )
+
+    def _check_no_frames(self, seen: Seen, layout: Layout, given: str | None) -> None:
+        """Refuses a sequence of frames, which is no grid of places."""
+        if given is not None or "L" not in layout.axes or len(seen.shape) != 3:
+            return
+        length = seen.shape[layout.axes.index("L")]
+        frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
+        if frames is not None:
+            raise LayerError(
+                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: a row"
+                " a frame, and no places of a picture; name a layer before it, such as one of"
+                f" {', '.join(list(self.folds)[-5:])}"
+            )
+
+    def _read(self, at: int, samples: int, given: str | None, say: bool) -> Layout:
+        seen = self._seen[at]
+        find = partial(find_layout, seen.name, seen.shape, samples=samples)
+        picture = None if self.signal is not None else self._picture
+        if picture is not None and samples != self._samples:
+            # Of each frame.
+            picture = picture[-2:]
+        layout = find(picture=picture, given=given, sure=True)
         if layout is None:
             # What no module shows, the proportions tell after all.
-            layout = find(picture=self._picture, given=given, last=self._last(at), grids=self._grids(at))
+            layout = find(picture=picture, given=given, last=self._last(at), grids=self._grids(at))
         if layout is not None:
             return layout
         first = find(picture=None, last=False)

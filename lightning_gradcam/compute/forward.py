@@ -113,6 +113,8 @@ class Explanation:
             samples=inputs.samples,
             picture=input_size(inputs.picture),
             given=self.given_layouts,
+            own=inputs.picture,
+            again=lambda picture: self.run(inputs.fresh(picture)),
         )
         return survey, inputs, given
 
@@ -183,6 +185,8 @@ class Explanation:
             self._remark(given)
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
+        if check or any(method.needs in ("model", "rerun") for method in self.methods.values()):
+            again = replace(again, axes=self.axes(first.layouts))
         for name, method in self.methods.items():
             if method.needs == "model":
                 self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)
@@ -228,7 +232,18 @@ class Explanation:
             likeliest_confidence=None if ranked is None else ranked[1],
             gradients=first.gradients,
             score=explained_score(given.score, given.kind) if self._of_classes else given.score,
+            axes=again.axes,
         )
+
+    def axes(self, layouts: Mapping[str, Layout]) -> str:
+        """Returns what the input's axes mean where its layers show more than its shape; ``""`` where they do not.
+
+        Args:
+            layouts: Those of the layers.
+        """
+        if not any(layout.fold or len(layout.grid) == 1 for layout in layouts.values()):
+            return ""
+        return self.survey.axes
 
     @property
     def _of_classes(self) -> bool:
@@ -299,21 +314,33 @@ class Explanation:
             LayerError: It has no places, or what the user says of it does not fit.
         """
         first = activation.dim() > 3 and is_channels_first(unwrapped(module), activation.shape)
-        layout = find_layout(
-            name,
-            activation.shape,
-            last=False if first else None,
-            sure=True,
-            samples=self.inputs.samples,
-            picture=input_size(self.inputs.picture),
-            given=self.given_layouts.get(name, self.given_layouts.get("")),
-            square=activation.dim() == 3 and has_square_strides(self.model),
+        given, samples = self.given_layouts.get(name, self.given_layouts.get("")), self.inputs.samples
+        # Signals, and frames that are folded into the batch: the shapes alone do not tell.
+        signal = self.inputs.picture.dim() < 4 and activation.dim() == 3
+        unknown = given is None and activation.dim() > 2 and (signal or activation.shape[0] != samples)
+        layout = (
+            None
+            if unknown
+            else find_layout(
+                name,
+                activation.shape,
+                last=False if first else None,
+                sure=True,
+                samples=samples,
+                picture=input_size(self.inputs.picture),
+                given=given,
+                square=activation.dim() == 3 and has_square_strides(self.model),
+            )
         )
         if layout is None:
             # Nothing but the modules that ran tells: its axes hold for any number of samples.
             seen = self.survey.layout(name)
             shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
             layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))
+            if seen.fold:
+                layout = replace(seen, grid=(activation.shape[0] // samples, *(shape or seen.grid[1:])))
+            elif len(seen.grid) == 1:
+                layout = replace(seen, grid=tuple(activation.shape[2:]))
         check_places(name, activation.shape, layout)
         return layout
 
@@ -332,7 +359,8 @@ class Explanation:
         """
         found: dict[CamKey, Tensor] = {}
         summaries: dict[tuple[str, str], GradientSummary[Tensor]] = {}
-        features = {n: full_precision(layouts[n].feature_map(a.detach())) for n, a in captured.activations.items()}
+        # Frames that are folded into the batch are pictures of their own: each weighs its channels by itself.
+        features = {n: full_precision(layouts[n].rows(a.detach())) for n, a in captured.activations.items()}
         needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
         for target in self.targets:
             if not needed:
@@ -355,15 +383,17 @@ class Explanation:
             required = self._required(gradients)
             gradients.clear()
             for layer in layouts:
-                slopes = full_precision(layouts[layer].feature_map(required.pop(layer)))
+                layout, gradient = layouts[layer], required.pop(layer)
                 if self.gradients:
-                    summaries[layer, target.name] = summarised(slopes, explained[target.name].scores)
+                    whole = full_precision(layout.feature_map(gradient))
+                    summaries[layer, target.name] = summarised(whole, explained[target.name].scores)
+                slopes = full_precision(layout.rows(gradient))
                 for name in needed:
-                    signed = self.methods[name].function(features[layer], slopes)
-                    self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
+                    signed = layout.unfolded(self.methods[name].function(features[layer], slopes))
+                    self._put(found, layer, name, signed[None], targets=[target], grid=layout.grid)
         for name, method in self.methods.items():
             for layer in features if method.needs == "activations" else ():
-                signed = method.function(features[layer])
+                signed = layouts[layer].unfolded(method.function(features[layer]))
                 for target in self.targets:
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
         return found, summaries
@@ -380,7 +410,7 @@ class Explanation:
     ) -> None:
         """Files maps ``[T, N, *S]``, where they are that."""
         expected = [len(targets), self.inputs.samples, *(grid or ())]
-        fits = list(maps.shape) == expected if grid else list(maps.shape[:2]) == expected and maps.dim() in (4, 5)
+        fits = list(maps.shape) == expected if grid else list(maps.shape[:2]) == expected and maps.dim() in (3, 4, 5)
         if not fits:
             came, wanted = (list(maps.shape)[1:], expected[1:]) if grid else (list(maps.shape), [*expected, "h", "w"])
             raise MethodError(f"methods: {method!r} returned {came} at layer {layer!r}, expected {wanted}")

@@ -50,8 +50,9 @@ def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
 class Cams(Mapping[CamKey, Tensor]):
     """The maps of one batch, and what was explained. A read-only mapping.
 
-    ``cams[layer, method, target]`` is a float tensor ``[N, h, w]`` (``[N, d, h, w]`` in 3-D) at the layer's own
-    resolution, not normalised; signed where ``relu=False``. ``cams["layer4"]`` works where that layer has a single map.
+    ``cams[layer, method, target]`` is a float tensor ``[N, h, w]`` at the layer's own resolution, not normalised;
+    signed where ``relu=False``. It is ``[N, d, h, w]`` in 3-D, ``[N, t, h, w]`` for frames folded into the batch, and
+    ``[N, l]`` for signals. ``cams["layer4"]`` works where that layer has a single map.
 
     Attributes:
         maps: :class:`CamKey` to map.
@@ -75,6 +76,8 @@ class Cams(Mapping[CamKey, Tensor]):
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
             (:class:`~lightning_gradcam.record.gradients.GradientSummary`); only methods of activations and gradients
             have any.
+        axes: What the axes of the input mean where that was seen and its shape does not tell: ``"NCL"``, ``"NLC"`` or
+            ``"NL"`` of a signal, ``"NTCHW"`` or ``"NTHW"`` of frames; else ``""``.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -91,6 +94,7 @@ class Cams(Mapping[CamKey, Tensor]):
     likeliest: Tensor | None = None
     likeliest_confidence: Tensor | None = None
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]] = field(default_factory=dict)
+    axes: str = ""
 
     def __post_init__(self) -> None:
         for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients"):
