@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -333,6 +333,8 @@ class Run:
                 " validation data set the same on all ranks, or give probes="
             )
         found = self._try(host, self._drawn)
+        probes = self._drawn.probes.read_as(getattr(found, "axes", ""))
+        self._drawn = replace(self._drawn, probes=probes)
         # The other ranks compute, and leave recording and drawing to the first.
         first = host.trainer.is_global_zero
         with self._ranks.together("the archive"):

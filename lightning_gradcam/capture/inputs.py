@@ -203,6 +203,8 @@ class InputForm:
     Attributes:
         own: The picture as the model takes it: ``[N, C, *S]``, ``[N, *S, C]``, ``[N, H, W]``, or no picture at all; of
             any dtype.
+        axes: What its axes mean where the shape does not tell: ``"NL"``, ``"NCL"`` or ``"NLC"`` of a signal,
+            ``"NTCHW"`` or ``"NTHW"`` of frames; ``""`` where it does.
 
     Example:
         >>> form = InputForm(torch.zeros(2, 5, 7, 3, dtype=torch.uint8))
@@ -214,6 +216,7 @@ class InputForm:
     """
 
     own: Tensor
+    axes: str = ""
 
     def seen(self, values: Tensor) -> Tensor:
         """Returns the picture, or a gradient of its shape, as floating-point ``[N, C, *S]``.
@@ -221,6 +224,9 @@ class InputForm:
         What is no picture keeps its axes.
         """
         numbers = values if values.is_floating_point() else values.float()
+        if self.axes:
+            channels = self.axes.find("C")
+            return numbers[:, None] if channels < 0 else numbers.movedim(channels, 1)
         if numbers.dim() == 3:
             return numbers[:, None]
         return numbers.movedim(-1, 1) if self._is_channels_last else numbers
@@ -229,7 +235,10 @@ class InputForm:
         """Returns a changed picture as the model takes it; whole numbers are rounded to, and stay in their range."""
         dtype = self.own.dtype
         own = picture
-        if self.own.dim() == 3:
+        if self.axes:
+            channels = self.axes.find("C")
+            own = picture[:, 0] if channels < 0 else picture.movedim(1, channels)
+        elif self.own.dim() == 3:
             own = picture[:, 0]
         elif self._is_channels_last:
             own = picture.movedim(1, -1)
@@ -249,7 +258,7 @@ class InputForm:
         Raises:
             MethodError: The input is no picture, or of whole numbers where a gradient is needed.
         """
-        if input_size(self.own) is None:
+        if not self.axes and input_size(self.own) is None:
             raise MethodError(
                 f"methods: a map of the input needs a picture [N, C, H, W], and the model's input is"
                 f" {list(self.own.shape)}; use gradcam, hirescam or layercam, or name another input with picture="

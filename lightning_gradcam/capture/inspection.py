@@ -19,11 +19,13 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import capture, floating_tensors, level_maps, main_tensor
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
+from lightning_gradcam.capture.folded import Fold, find_folds, foldable
 from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
 from lightning_gradcam.capture.places import token_layouts
+from lightning_gradcam.capture.signals import find_signal, signal_layout
 from lightning_gradcam.capture.trail import has_rows, watch
 from lightning_gradcam.errors import CaptureError, LayerError
 from lightning_gradcam.warn import warn
@@ -73,8 +75,8 @@ class Survey:
         samples: How many samples that is.
         picture: The input's spatial shape, or ``None`` where it is no picture.
         given: What the user says of layouts, by layer name; ``""`` stands for all.
-        begin: The picture itself, and the forward with another one in its place; by them tokens are followed back to
-            the picture. Without, only to the first layer that has a map.
+        own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
+        again: Runs the forward on another input in its place.
         graph: Record the graph of the forward, which :meth:`auto` needs and would run another one for.
     """
 
@@ -86,12 +88,12 @@ class Survey:
         samples: int,
         picture: tuple[int, ...] | None,
         given: Mapping[str, str],
-        begin: tuple[Tensor, Callable[[Tensor], Any]] | None = None,
+        own: Tensor | None = None,
+        again: Callable[[Tensor], Any] | None = None,
         graph: bool = False,
     ) -> None:
         self._model = model
         self._forward = forward
-        self._begin = begin
         self._samples = samples
         self._picture = picture
         self._given = given
@@ -103,6 +105,11 @@ class Survey:
         # Only with its graph; it can be larger than all that is explained.
         self._output = self._output if graph else None
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
+        self._own, self._again = own, again
+        self._followed: dict[int, dict[str, Layout | None]] = {}
+        self.signal = None if own is None else find_signal(own.shape, self._seen)
+        if self.signal is not None:
+            self._picture = (self.signal.length,)
 
     def layout(self, name: str) -> Layout:
         """Returns a layer's layout.
@@ -281,6 +288,26 @@ class Survey:
         return (alive[0] if later else alive[-1]) if alive else None
 
     @cached_property
+    def folds(self) -> dict[str, Fold]:
+        """The layers whose rows are frames of the input, and how these are ordered."""
+        if self._own is None or self._again is None:
+            return {}
+        return find_folds(self._model, self._layers, self._seen, self._own, self._again)
+
+    @property
+    def axes(self) -> str:
+        """What the input's axes mean where its shape does not tell; see ``InputForm``."""
+        if self.signal is not None:
+            return self.signal.axes
+        fold = next(iter(self.folds.values()), None)
+        if fold is None or self._own is None or fold.axis != 1:
+            return ""
+        if self._own.dim() == 4:
+            return "NTHW"
+        # With channels last, the shape has told.
+        return "NTCHW" if self._picture == tuple(self._own.shape[2:]) else ""
+
+    @cached_property
     def _spatial(self) -> dict[str, Layout]:
         found = {name: self._layout_of_map(at) for name, at in sorted(self._place.items(), key=lambda item: item[1])}
         return {name: layout for name, layout in found.items() if layout is not None}
@@ -355,28 +382,77 @@ class Survey:
     def _layout_of_map(self, at: int) -> Layout | None:
         seen = self._seen[at]
         rows = seen.shape[:2] if len(seen.shape) == 3 else seen.shape[:1]
-        if self._given.get(seen.name, self._given.get("")) is None and self._samples not in rows:
+        given = self._given.get(seen.name, self._given.get(""))
+        if given is None and self._samples not in rows and seen.name not in self.folds:
             return None
         try:
             layout = self._layout(at, say=False)
             check_places(seen.name, seen.shape, layout)
         except LayerError:
             return None
+        if self.signal is not None:
+            return layout
         # Convolutions without padding and patches that are no squares change the proportions, but show what they give.
         shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
         known = self._picture is None or shown or "L" in layout.axes
-        return layout if known or (self._picture is not None and fits(layout.grid, self._picture)) else None
+        grid = layout.grid[-2:] if layout.fold else layout.grid
+        return layout if known or (self._picture is not None and fits(grid, self._picture)) else None
 
     def _layout(self, at: int, *, say: bool = True) -> Layout:
         seen = self._seen[at]
-        find = partial(find_layout, seen.name, seen.shape, samples=self._samples)
         given = self._given.get(seen.name, self._given.get(""))
+        if given is None and self.signal is not None and len(seen.shape) == 3:
+            return signal_layout(self._seen, at, self._samples)
+        if given is None and seen.shape[0] != self._samples and self._own is not None:
+            self._check_fold(seen)
+            if fold := self.folds.get(seen.name):
+                inner = self._read(at, seen.shape[0], None, say)
+                return replace(inner, grid=(fold.frames, *inner.grid), fold=fold.order)
+        layout = self._read(at, self._samples, given, say)
+        self._check_no_frames(seen, layout, given)
+        return layout
+
+    def _check_fold(self, seen: Seen) -> None:
+        """Refuses a layer whose rows could be the input's frames, and have not been found to be."""
+        assert self._own is not None
+        possible = foldable(seen.shape, self._own.shape, self._samples)
+        if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self._samples not in seen.shape[:2]):
+            axes = "CHW" if len(seen.shape) == 4 else "LC:14x14"
+            frames = next(iter(possible.values()))
+            raise LayerError(
+                f"layers: {seen.name!r} has the output {list(seen.shape)} for {self._samples} samples: it works on"
+                " windows, crops or several pictures at a time, and a changed frame did not show which row is whose;"
+                f" name the block around it, or, where its rows are the {frames} frames of each sample, give"
+                f" layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
+                f" '(TN){axes}'"
+            )
+
+    def _check_no_frames(self, seen: Seen, layout: Layout, given: str | None) -> None:
+        """Refuses a sequence of frames, which is no grid of places."""
+        if given is not None or "L" not in layout.axes or len(seen.shape) != 3:
+            return
+        length = seen.shape[layout.axes.index("L")]
+        frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
+        if frames is not None:
+            raise LayerError(
+                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: a row"
+                " a frame, and no places of a picture; name a layer before it, such as one of"
+                f" {', '.join(list(self.folds)[-5:])}"
+            )
+
+    def _read(self, at: int, samples: int, given: str | None, say: bool) -> Layout:
+        seen = self._seen[at]
+        find = partial(find_layout, seen.name, seen.shape, samples=samples)
+        picture = None if self.signal is not None else self._picture
+        if picture is not None and samples != self._samples:
+            # Of each frame.
+            picture = picture[-2:]
         if len(seen.shape) == 3 and (given in ("NLC", "LNC") or (given is None and self._last(at) is not False)):
-            return self._layout_of_tokens(at, given)
-        layout = find(picture=self._picture, given=given, sure=True)
+            return self._layout_of_tokens(at, given, samples, picture)
+        layout = find(picture=picture, given=given, sure=True)
         if layout is None:
             # What no module shows, the proportions tell after all.
-            layout = find(picture=self._picture, given=given, last=self._last(at), grids=self._grids(at))
+            layout = find(picture=picture, given=given, last=self._last(at), grids=self._grids(at))
         if layout is not None:
             return layout
         first = find(picture=None, last=False)
@@ -388,20 +464,21 @@ class Survey:
             )
         return first
 
-    def _layout_of_tokens(self, at: int, given: str | None) -> Layout:
+    def _layout_of_tokens(self, at: int, given: str | None, samples: int, picture: tuple[int, ...] | None) -> Layout:
         seen = self._seen[at]
-        layout = self._token_layouts.get(seen.name)
+        followed = self._token_layouts(samples)
+        layout = followed.get(seen.name)
         if layout is not None and given in (None, layout.axes):
             return layout
-        find = partial(find_layout, seen.name, seen.shape, samples=self._samples, picture=self._picture)
+        find = partial(find_layout, seen.name, seen.shape, samples=samples, picture=picture)
         grids = self._grids(at)
         if given is not None:
             layout = find(given=given, grids=grids)
-        elif seen.name not in self._token_layouts and self._samples in seen.shape[:2]:
+        elif seen.name not in followed and samples in seen.shape[:2]:
             # Without a graph (the model's own inference mode): only what the forward went through is believed.
             layout = find(grids=grids)
             layout = None if layout is None or layout.grid not in grids or self._is_square(at) else layout
-        elif self._samples not in seen.shape[:2]:
+        elif samples not in seen.shape[:2]:
             find(grids=grids)
         if layout is not None:
             return layout
@@ -416,17 +493,25 @@ class Survey:
         """Whether samples and tokens are as many, so that either axis could be either."""
         return self._seen[at].shape[0] == self._seen[at].shape[1]
 
-    @cached_property
-    def _token_layouts(self) -> dict[str, Layout | None]:
-        """The layers whose tokens could be followed back, with their layouts; one forward, where it is needed."""
+    def _token_layouts(self, samples: int) -> dict[str, Layout | None]:
+        """The layers whose tokens could be followed back, with their layouts; one forward, where it is needed.
+
+        Args:
+            samples: How many rows are counted: the samples, or all frames of them that are folded into the batch.
+        """
+        if samples not in self._followed:
+            self._followed[samples] = self._follow(samples)
+        return self._followed[samples]
+
+    def _follow(self, samples: int) -> dict[str, Layout | None]:
         for force in (True, False):
             # With a graph in its own `no_grad`, a model may fail that changes its weights there.
             with suppress(Exception):
                 picture, run = None, self._forward
-                if self._begin is not None:
-                    picture = with_gradient(self._begin[0])
-                    run = partial(self._begin[1], picture)
-                return token_layouts(watch(self._layers, run, picture, force=force), self._samples)
+                if self._own is not None and self._again is not None:
+                    picture = with_gradient(self._own)
+                    run = partial(self._again, picture)
+                return token_layouts(watch(self._layers, run, picture, force=force), samples)
         return {}
 
     def _last(self, at: int) -> bool | None:

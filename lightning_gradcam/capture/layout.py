@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
@@ -17,11 +17,17 @@ from lightning_gradcam.errors import LayerError
 _MOST_PREFIX_TOKENS = 16
 # Beside a grid that the number of tokens alone shows: with and without a class token, 0, 1 (distillation), 4 or 8.
 _PREFIXES = (0, 1, 2, 4, 5, 8)
-_SPEC = re.compile(r"([NCDHWL]{3,5})(?::(?:(\d+)\+)?(\d+(?:x\d+)+)(?:\+(\d+)(?:@(\d+))?)?)?")
+_SPEC = re.compile(
+    r"(\([NT]{2}\)[CHWL]{2,3}|[NCDHWL]{3,5})"
+    r"(?::(?:(\d+)\+)?(\d+(?:x\d+)+|(?<=NCL:)\d+)(?:\+(\d+)(?:@(\d+))?)?)?"
+)
 _AXES = ("NCHW", "NHWC", "NCDHW", "NDHWC", "NLC", "LNC", "NCL")
+# Rows of the batch are frames: of one sample after the other, or all first frames first.
+_FOLDED = tuple(f"({order}){axes}" for order in ("NT", "TN") for axes in ("CHW", "HWC", "LC"))
 _CHOICES = (
     f"one of {', '.join(repr(axes) for axes in _AXES)}, tokens with their grid ('NLC:14x14', 'NLC:1+14x14' with one"
-    " token before it, 'NLC:14x14+4' with four behind it), or a mapping from layer names to these"
+    " token before it, 'NLC:14x14+4' with four behind it), frames folded into the batch ('(NT)CHW', or '(TN)CHW' where"
+    " the first frames of all samples come first), or a mapping from layer names to these"
 )
 
 
@@ -31,10 +37,13 @@ class Layout:
 
     Attributes:
         axes: A letter an axis: ``N`` samples, ``C`` channels, ``D``, ``H``, ``W`` places, ``L`` tokens.
-        grid: The spatial shape ``(h, w)`` or ``(d, h, w)``; of clips, ``d`` counts time steps.
+        grid: The spatial shape ``(h, w)`` or ``(d, h, w)``; of clips, ``d`` counts time steps; ``(l,)`` of a signal;
+            ``(t, h, w)`` of folded frames.
         prefix: Number of tokens before the grid's (class and register tokens); maps leave them out.
         suffix: Number of tokens behind the grid's, or between them; maps leave them out.
         split: Number of the grid's tokens before the suffix; ``None``: all of them.
+        fold: Where ``N`` counts frames: ``"NT"``, those of a sample after each other, or ``"TN"``, the first frames of
+            all samples first; ``""`` where it counts samples.
 
     Example:
         >>> import torch
@@ -51,13 +60,15 @@ class Layout:
     prefix: int = 0
     suffix: int = 0
     split: int | None = None
+    fold: str = ""
 
     def __str__(self) -> str:
+        axes = f"({self.fold}){self.axes[1:]}" if self.fold else self.axes
         if "L" not in self.axes:
-            return self.axes
-        shape = "x".join(map(str, self.grid))
+            return axes
+        shape = "x".join(map(str, self._places))
         behind = f"+{self.suffix}{'' if self.split is None else f'@{self.split}'}" if self.suffix else ""
-        return f"{self.axes}:{f'{self.prefix}+' if self.prefix else ''}{shape}{behind}"
+        return f"{axes}:{f'{self.prefix}+' if self.prefix else ''}{shape}{behind}"
 
     @property
     def extra(self) -> int:
@@ -66,18 +77,18 @@ class Layout:
 
     @property
     def tokens(self) -> int:
-        """Number of all tokens."""
-        return self.prefix + prod(self.grid) + self.suffix
+        """Number of all tokens, of each picture."""
+        return self.prefix + prod(self._places) + self.suffix
 
     def of_grid(self, tokens: Tensor) -> Tensor:
         """Arranges the grid's tokens of ``[A, B, L]`` as ``[A, B, *S]``, without the others."""
-        end = self.prefix + prod(self.grid)
+        end = self.prefix + prod(self._places)
         if self.split is None:
             inner = tokens[:, :, self.prefix : end]
         else:
             first = self.prefix + self.split
             inner = torch.cat([tokens[:, :, self.prefix : first], tokens[:, :, first + self.suffix :]], 2)
-        return inner.reshape(*tokens.shape[:2], *self.grid)
+        return inner.reshape(*tokens.shape[:2], *self._places)
 
     def order(self) -> Tensor:
         """Returns the place of each of the grid's tokens among all, ``[L]``."""
@@ -85,20 +96,42 @@ class Layout:
 
     def feature_map(self, values: Tensor) -> Tensor:
         """Returns an activation, or a gradient of its shape, as ``[N, C, *S]``, with the grid's tokens alone."""
+        return self.of_rows(self.rows(values))
+
+    def rows(self, values: Tensor) -> Tensor:
+        """Returns the same with a row for each picture: :meth:`feature_map`, or ``[N * T, C, h, w]`` of frames."""
         moved = values.permute(*self._order())
         return self.of_grid(moved) if "L" in self.axes else moved
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        """Returns what :meth:`rows` has made as :meth:`feature_map` makes it."""
+        return self.unfolded(rows).transpose(1, 2) if self.fold else rows
+
+    def unfolded(self, rows: Tensor) -> Tensor:
+        """Returns what there is of each row as ``[N, T, …]``, where rows are frames; else as it is."""
+        frames, rest = self.grid[0], rows.shape[1:]
+        if self.fold == "TN":
+            return rows.reshape(frames, -1, *rest).transpose(0, 1)
+        return rows.reshape(-1, frames, *rest) if self.fold else rows
 
     def restored(self, feature_map: Tensor, like: Tensor) -> Tensor:
         """Returns a feature map in the layer's own layout; tokens outside the grid are those of ``like``."""
         moved = feature_map
+        if self.fold:
+            moved = moved.transpose(1, 2)
+            moved = (moved.transpose(0, 1) if self.fold == "TN" else moved).flatten(0, 1)
         if "L" in self.axes:
-            whole = like.permute(*self._order())
-            moved = feature_map.flatten(2)
+            whole, places = like.permute(*self._order()), moved.flatten(2)
+            moved = places
             if self.extra:
-                moved = moved.new_empty(*moved.shape[:2], whole.shape[2]).copy_(whole)
-                moved[:, :, self.order().to(moved.device)] = feature_map.flatten(2)
+                moved = places.new_empty(*places.shape[:2], whole.shape[2]).copy_(whole)
+                moved[:, :, self.order().to(moved.device)] = places
         order = self._order()
         return moved.permute(*[order.index(axis) for axis in range(len(order))])
+
+    @property
+    def _places(self) -> tuple[int, ...]:
+        return self.grid[1:] if self.fold else self.grid
 
     def _order(self) -> list[int]:
         canonical = "NC" + "".join(letter for letter in "DHWL" if letter in self.axes)
@@ -120,7 +153,8 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
     named = dict(layout) if isinstance(layout, Mapping) else {} if layout is None else {"": layout}
     for spec in named.values():
         match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
-        if match is None or match[1] not in _AXES or (match[3] and "L" not in match[1]) or not _splits(match):
+        known = match is not None and match[1] in (*_AXES, *_FOLDED)
+        if match is None or not known or (match[3] and "L" not in match[1]) or not _splits(match):
             raise LayerError(f"layout: got {spec!r}; give {_CHOICES}")
     return named
 
@@ -312,6 +346,15 @@ def _as_given(
     match = _SPEC.fullmatch(given)
     assert match is not None
     axes = match[1]
+    if axes.startswith("("):
+        rows = shape[0] if shape else 0
+        if rows % samples or len(shape) != len(axes) - 3:
+            raise LayerError(
+                f"layout: {given!r} does not fit {name!r}, whose output is {list(shape)} for {samples} samples:"
+                f" give {_CHOICES}"
+            )
+        inner = _as_given(name, shape, f"N{given[4:]}", rows, None if picture is None else picture[-2:], grids)
+        return inner and replace(inner, grid=(rows // samples, *inner.grid), fold=axes[1:3])
     if len(axes) != len(shape) or shape[axes.index("N")] != samples:
         raise LayerError(
             f"layout: {given!r} does not fit {name!r}, whose output is {list(shape)} for {samples} samples; give"

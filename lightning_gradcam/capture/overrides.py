@@ -185,9 +185,9 @@ def biased_outputs(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 def _bias(module: nn.Module) -> Tensor | None:
     """What a convolution or batch norm in evaluation mode adds to every place of a channel."""
-    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return None if module.bias is None else module.bias.detach()
-    if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)) and module.running_mean is not None:
+    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and module.running_mean is not None:
         assert module.running_var is not None
         scale = (module.running_var + module.eps).rsqrt()
         shift = -module.running_mean * scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -113,9 +113,12 @@ def explain_in_parts(
             except LayerError as error:
                 raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
             except (RuntimeError, MemoryError) as error:
-                if stop - start == 1 or not asked.halve or not is_out_of_memory(error):
+                single = _takes_one_bag(batch.inputs, asked.run, error)
+                if stop - start == 1 or not (single or (asked.halve and is_out_of_memory(error))):
                     raise
-                found = None
+                found, size = None, 1 if single else size
+            if found is None and size == 1 < stop - start:
+                continue
             if found is None:
                 # Outside the `except`: its traceback would hold the tensors of the attempt.
                 size = (stop - start + 1) // 2
@@ -126,6 +129,22 @@ def explain_in_parts(
             parts.append(found if asked.keep_output else replace(found, output=None))
             start = stop
     return _joined(parts)
+
+
+def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
+    """Whether a model that has failed on several bags or clips works on one: it squeezes the batch's axis away."""
+    if inputs.picture.dim() != 5 or inputs.samples == 1 or is_out_of_memory(error):
+        return False
+    outputs = []
+    with suppress(Exception), torch.no_grad():
+        outputs.append(run(inputs.part(0, 1).fresh()))
+    if not outputs:
+        return False
+    # Its layers may fail for another reason, which is the user's to hear.
+    with suppress(Exception), torch.no_grad():
+        run(inputs.fresh())
+        return False
+    return True
 
 
 def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> None:
@@ -155,7 +174,7 @@ def check_layouts(modules: Mapping[str, nn.Module], layouts: Mapping[str, str]) 
     """Refuses what the user says of a layout where the module's own kind says something else."""
     for name, module in modules.items():
         spec, kind = layouts.get(name, layouts.get(layer_of(name), layouts.get(""))), type(module)
-        if spec and kind in _CHANNELS_FIRST and not spec.startswith("NC"):
+        if spec and kind in _CHANNELS_FIRST and not spec.startswith(("NC", "(NT)C", "(TN)C")):
             raise ConfigurationError(
                 f"layout: {spec!r} can't be that of {name!r}, a {kind.__name__}, whose channels come first; leave it"
                 f" out, or name the layers that it is meant for: layout={{'layer': {spec!r}}}"

@@ -121,7 +121,8 @@ class Explanation:
             samples=inputs.samples,
             picture=input_size(inputs.picture),
             given=self.given_layouts,
-            begin=(inputs.picture, lambda picture: self.run(inputs.fresh(picture))),
+            own=inputs.picture,
+            again=lambda picture: self.run(inputs.fresh(picture)),
             graph=self._searching,
         )
         return survey, inputs, given
@@ -201,6 +202,8 @@ class Explanation:
             self._remark(given)
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
+        if check or any(method.needs in ("model", "rerun") for method in self.methods.values()):
+            again = replace(again, axes=self.axes(first.layouts))
         for name, method in self.methods.items():
             if method.needs == "model":
                 self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)
@@ -258,7 +261,18 @@ class Explanation:
                 for target in choice.places
             },
             score=explained_score(given.score, given.kind) if self._of_classes else given.score,
+            axes=again.axes,
         )
+
+    def axes(self, layouts: Mapping[str, Layout]) -> str:
+        """Returns what the input's axes mean where its layers show more than its shape; ``""`` where they do not.
+
+        Args:
+            layouts: Those of the layers.
+        """
+        if not any(layout.fold or len(layout.grid) == 1 for layout in layouts.values()):
+            return ""
+        return self.survey.axes
 
     @property
     def _of_classes(self) -> bool:
@@ -358,32 +372,45 @@ class Explanation:
             LayerError: It has no places, or what the user says of it does not fit.
         """
         first = activation.dim() > 3 and is_channels_first(unwrapped(module), activation.shape)
-        layout = find_layout(
-            name,
-            activation.shape,
-            last=False if first else None,
-            sure=True,
-            samples=self.inputs.samples,
-            picture=input_size(self.inputs.picture),
-            given=self._given_layout(name),
+        given, samples = self._given_layout(name), self.inputs.samples
+        # Signals, and frames that are folded into the batch: the shapes alone do not tell.
+        signal = self.inputs.picture.dim() < 4 and activation.dim() == 3
+        unknown = given is None and activation.dim() > 2 and (signal or activation.shape[0] != samples)
+        layout = (
+            None
+            if unknown
+            else find_layout(
+                name,
+                activation.shape,
+                last=False if first else None,
+                sure=True,
+                samples=samples,
+                picture=input_size(self.inputs.picture),
+                given=given,
+            )
         )
         if layout is None:
             # Nothing but the modules that ran tells: its axes hold for any number of samples.
             seen = self.survey.layout(name)
-            if "L" in seen.axes and self._other_tokens(activation, seen):
+            if "L" in seen.axes and len(seen.grid) > 1 and self._other_tokens(activation, seen):
                 raise LayerError(
                     f"layers: {name!r} gives {list(activation.shape)} for {self.inputs.samples} samples, and tokens"
                     f" {seen} for the first of them: as many tokens for each batch are needed"
                 )
             shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
             layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))
+            if seen.fold:
+                layout = replace(seen, grid=(activation.shape[0] // samples, *(shape or seen.grid[1:])))
+            elif len(seen.grid) == 1:
+                layout = replace(seen, grid=tuple(activation.shape[2:]))
         if not single:
             check_places(name, activation.shape, layout)
         return layout
 
     def _other_tokens(self, activation: Tensor, layout: Layout) -> bool:
         sizes = dict(zip(layout.axes, activation.shape, strict=True))
-        return sizes["N"] != self.inputs.samples or sizes["L"] != layout.tokens
+        frames, left = divmod(sizes["N"], self.inputs.samples)
+        return left > 0 or (frames != 1 and not layout.fold) or sizes["L"] != layout.tokens
 
     def _given_layout(self, name: str) -> str | None:
         given = self.given_layouts
@@ -405,9 +432,9 @@ class Explanation:
         found: dict[CamKey, Tensor] = {}
         summaries: dict[tuple[str, str], GradientSummary[Tensor]] = {}
         layouts = {name: unit.layout for name, unit in units.items() if unit.layout is not None}
+        # Frames that are folded into the batch are pictures of their own: each weighs its channels by itself.
         features = {
-            name: full_precision(layout.feature_map(units[name].activation.detach()))
-            for name, layout in layouts.items()
+            name: full_precision(layout.rows(units[name].activation.detach())) for name, layout in layouts.items()
         }
         several = any(name != unit.layer for name, unit in units.items())
         needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
@@ -435,15 +462,15 @@ class Explanation:
                 )
             self._require({unit.layer for unit in units.values()} - {units[name].layer for name in slopes})
             for unit in list(slopes):
-                own = slopes.pop(unit)
+                own, layout = slopes.pop(unit), layouts[unit]
                 if self.gradients:
-                    summaries[unit, target.name] = summarised(own, explained[target.name].scores)
+                    summaries[unit, target.name] = summarised(layout.of_rows(own), explained[target.name].scores)
                 for name in needed:
-                    signed = self.methods[name].function(features[unit], own)
-                    self._put(found, unit, name, signed[None], targets=[target], grid=layouts[unit].grid)
+                    signed = layout.unfolded(self.methods[name].function(features[unit], own))
+                    self._put(found, unit, name, signed[None], targets=[target], grid=layout.grid)
         for name, method in self.methods.items():
             for layer in features if method.needs == "activations" else ():
-                signed = method.function(features[layer])
+                signed = layouts[layer].unfolded(method.function(features[layer]))
                 for target in self.targets:
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
         return found, summaries
@@ -461,9 +488,10 @@ class Explanation:
                 if unit.error is not None and bool((gradient != 0).any()):
                     raise unit.error
                 continue
-            found[name] = full_precision(unit.layout.feature_map(gradient))
+            found[name] = full_precision(unit.layout.rows(gradient))
             if name != unit.layer:
-                unit.strengths[target] = found[name].abs().flatten(1).sum(1, dtype=torch.float64)
+                strengths = unit.layout.unfolded(found[name]).abs()
+                unit.strengths[target] = strengths.flatten(1).sum(1, dtype=torch.float64)
         return found
 
     def _put(
@@ -478,7 +506,7 @@ class Explanation:
     ) -> None:
         """Files maps ``[T, N, *S]``, where they are that."""
         expected = [len(targets), self.inputs.samples, *(grid or ())]
-        fits = list(maps.shape) == expected if grid else list(maps.shape[:2]) == expected and maps.dim() in (4, 5)
+        fits = list(maps.shape) == expected if grid else list(maps.shape[:2]) == expected and maps.dim() in (3, 4, 5)
         if not fits:
             came, wanted = (list(maps.shape)[1:], expected[1:]) if grid else (list(maps.shape), [*expected, "h", "w"])
             raise MethodError(f"methods: {method!r} returned {came} at layer {layer!r}, expected {wanted}")

@@ -107,8 +107,15 @@ def list_layers(
                 f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
             ) from error
         step()
-        size, begin = input_size(few.picture), (few.picture, lambda picture: run(few.fresh(picture)))
-        survey = Survey(model, forward, samples=few.samples, picture=size, given={}, begin=begin)
+        survey = Survey(
+            model,
+            forward,
+            samples=few.samples,
+            picture=input_size(few.picture),
+            given={},
+            own=few.picture,
+            again=lambda picture: run(few.fresh(picture)),
+        )
         spatial = survey.spatial()
         step()
         auto, why = _auto(model, survey)

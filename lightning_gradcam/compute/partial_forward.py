@@ -128,7 +128,9 @@ def find_routes(
     pictures = ascent.start((0, 1), shape, torch.float64).to(like)
 
     def survey() -> Survey:
-        return Survey(model, lambda: run(pictures.clone()), samples=2, picture=size, given=given, begin=(pictures, run))
+        return Survey(
+            model, lambda: run(pictures.clone()), samples=2, picture=size, given=given, own=pictures, again=run
+        )
 
     modules = resolve_layers(model, layers, auto=lambda: survey().auto(mixed), calls=lambda name: survey().calls(name))
     with capture(modules, whole_graph=True) as captured:

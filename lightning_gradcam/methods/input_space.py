@@ -75,6 +75,12 @@ def fullgrad(rerun: Rerun) -> Tensor:
     total = _scaled((rerun.picture_gradients() * picture).abs()).sum(dim=2)
     number = 0
     for bias, gradients in rerun.bias_gradients():
+        if gradients.dim() > min(4, picture.dim()) and gradients.shape[1] != len(picture):
+            raise MethodError(
+                f"methods: 'fullgrad' adds up biases' shares for each sample, and a layer's output has"
+                f" {gradients.shape[1]} rows for {len(picture)} samples (frames, windows or crops); use gradcam,"
+                " hirescam or layercam"
+            )
         if gradients.dim() != picture.dim() + 1:
             continue
         number += 1
@@ -100,6 +106,6 @@ def _scaled(maps: Tensor) -> Tensor:
 def _resized(maps: Tensor, size: torch.Size) -> Tensor:
     """Resizes ``[T, N, *S]``; the maps of a single frame stand for all frames of a clip."""
     places = size[-(maps.dim() - 2) :]
-    mode = "bilinear" if len(places) == 2 else "trilinear"
+    mode = ("linear", "bilinear", "trilinear")[len(places) - 1]
     resized = F.interpolate(maps, size=tuple(places), mode=mode, align_corners=False)
     return resized if len(places) == len(size) else resized[:, :, None].expand(-1, -1, *size)

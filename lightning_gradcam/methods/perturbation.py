@@ -79,7 +79,7 @@ def ablationcam(rerun: Rerun) -> Tensor:
 
 def _resized(maps: Tensor, size: torch.Size) -> Tensor:
     if len(size) == maps.dim() - 1:
-        mode = "bilinear" if len(size) == 2 else "trilinear"
+        mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
         return F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]
     # Maps [N, h, w] of a clip [N, C, T, H, W] are the same in every frame.
     flat = F.interpolate(maps[:, None], size=size[-2:], mode="bilinear", align_corners=False)

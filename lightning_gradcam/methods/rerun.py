@@ -51,7 +51,9 @@ class Rerun:
         self._layout = layout
         self._place = place
         self._activation = activation
-        self._form = InputForm(model.inputs.picture)
+        # A layer whose map has no time is explained on the picture as its shape reads.
+        plain = layout is not None and len(layout.grid) > 1 and not layout.fold
+        self._form = InputForm(model.inputs.picture, "" if plain else model.axes)
         self.layer = layer
 
     @property

@@ -34,6 +34,8 @@ class RerunModel:
         explained: Target name to its choices.
         whole_graph: The model needs its graph from the input on; see
             :func:`lightning_gradcam.capture.activations.capture`.
+        axes: What the picture's axes mean, where its shape does not tell; see
+            :class:`~lightning_gradcam.capture.inputs.InputForm`.
         halve: Run half as many variants at once where memory does not suffice; ranks that have to run the same
             forwards can't.
     """
@@ -44,6 +46,7 @@ class RerunModel:
     explained: Mapping[str, Scored]
     whole_graph: bool = False
     halve: bool = True
+    axes: str = ""
 
     def forward(self, picture: Tensor, *, copies: int = 1) -> Any:
         """Returns what the model makes of another picture, or of ``copies`` of them, one after the other."""

@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 
 from lightning_gradcam.errors import ProbeError, did_you_mean
 from lightning_gradcam.guard.data import isolated
-from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
+from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, locate, nested_datasets
 
@@ -132,7 +132,8 @@ def drawn_from(
     values = None
     if labels is not None and not _are_classes(labels):
         values, labels = (labels if _are_numbers(labels) else None), None
-    display, how = to_pixels(inputs.detach().cpu(), shown_normalization(dataset, mean, std))
+    normalized = shown_normalization(dataset, mean, std)
+    display, how = displayed(inputs.detach().cpu(), normalized)
     note = next((owner.probe_note for owner in nested_datasets(dataset) if hasattr(owner, "probe_note")), "")
     return Drawn(
         ProbeSet(
@@ -146,6 +147,7 @@ def drawn_from(
             indices=None if indices is None else tuple(indices),
             note=str(note),
             values=values,
+            normalized=normalized,
         ),
         batch,
     )

@@ -111,6 +111,22 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
     return np.ascontiguousarray(rounded.expand(*rounded.shape[:-1], 3).numpy()), how
 
 
+def displayed(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels, str]:
+    """Turns inputs into pictures before it is known how the model reads them; see :func:`to_pixels`.
+
+    Args:
+        inputs: As :func:`to_pixels` takes them; signals ``[N, L]``, which are a row; frames ``[N, T, C, H, W]`` where
+            ``normalized`` has as many values as these have channels.
+        normalized: What to undo.
+    """
+    if inputs.dim() == 2:
+        return to_pixels(inputs[:, None], normalized)
+    values = 1 if normalized is None else len(normalized.mean)
+    if inputs.dim() == 5 and values not in (1, inputs.shape[1]) and values == inputs.shape[2]:
+        return to_pixels(inputs.movedim(1, 2), normalized)
+    return to_pixels(inputs, normalized)
+
+
 def choose(found: Sequence[Normalization | None], given: Normalization | None) -> Normalization | None:
     """Returns what to undo: a ``Normalize`` that was found, else the user's numbers, else a plain scaling found.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
 from lightning_gradcam.probes.boxes import check_boxes, filled
-from lightning_gradcam.probes.display import Pixels, to_pixels
+from lightning_gradcam.probes.display import Normalization, Pixels, to_pixels
 from lightning_gradcam.probes.view import ProbeView, true_classes_of
 from lightning_gradcam.storage import Storage
 
@@ -48,6 +48,9 @@ class ProbeSet:
         display_source: How ``display`` was recovered, for the sheet's header.
         indices: Where the probes stand in the data set they were drawn from, or ``None``.
         note: A remark for every sheet's header, for instance that the data is drawn.
+        axes: What the axes of ``inputs`` mean where their shape does not tell and a model has shown it
+            (:meth:`read_as`); else ``""``.
+        normalized: What ``display`` was recovered with; not saved.
         values: True numbers of a regression, or shares of classes, float32 ``[N]`` or ``[N, K]``; ``None``: none known.
 
     Raises:
@@ -70,6 +73,8 @@ class ProbeSet:
     note: str = ""
     boxes: Tensor | None = None
     values: Tensor | None = None
+    axes: str = ""
+    normalized: Normalization | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -88,7 +93,9 @@ class ProbeSet:
         if self.values is not None:
             put(self, "values", torch.as_tensor(self.values).detach().cpu().float())
         if self.masks is not None:
-            put(self, "masks", torch.as_tensor(self.masks).detach().cpu().bool())
+            masks = torch.as_tensor(self.masks).detach().cpu().bool()
+            # A stretch of a signal is a picture of one row.
+            put(self, "masks", masks[:, None] if masks.dim() == 2 and self.inputs.dim() < 4 else masks)
         if self.boxes is not None:
             put(self, "boxes", torch.as_tensor(self.boxes).detach().cpu().float())
             check_boxes(self.boxes)
@@ -145,7 +152,34 @@ class ProbeSet:
             class_names=self.class_names,
             note=self.note,
             display_source=self.display_source,
+            signals=self._signals(),
         )
+
+    def _signals(self) -> npt.NDArray[np.float32] | None:
+        if self.inputs.dim() not in (2, 3) or not self.inputs.is_floating_point():
+            return None
+        numbers = self.inputs.float()
+        whole = numbers[:, None] if numbers.dim() == 2 else numbers.transpose(1, 2) if self.axes == "NLC" else numbers
+        signals: npt.NDArray[np.float32] = whole.numpy()
+        return signals
+
+    def read_as(self, axes: str) -> ProbeSet:
+        """Returns the probes with what a model has shown of their axes; frames are drawn accordingly.
+
+        Args:
+            axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""``: nothing
+                was shown, and nothing changes.
+        """
+        if not axes or axes == self.axes:
+            return self
+        display, source = self.display, self.display_source
+        # Pictures of the user's own have no source, and stay.
+        if axes in ("NTCHW", "NTHW") and source:
+            frames = self.inputs.movedim(1, 2) if axes == "NTCHW" else self.inputs[:, None]
+            known = self.normalized
+            fits = known is not None and len(known.mean) in (1, frames.shape[1])
+            display, source = to_pixels(frames, known if fits else None)
+        return replace(self, axes=axes, display=display, display_source=source)
 
     @cached_property
     def regions(self) -> npt.NDArray[np.bool_] | None:
@@ -252,6 +286,7 @@ class ProbeSet:
             "display_source": self.display_source,
             "note": self.note,
             "fingerprint": self.fingerprint,
+            "axes": self.axes,
         }
         arrays = {"inputs": _raw(self.inputs), "display": self.pixels}
         if self.labels is not None:
@@ -307,6 +342,7 @@ class ProbeSet:
                 indices=None if indices is None else tuple(indices.tolist()),
                 note=text(meta, "note"),
                 values=None if values is None else torch.from_numpy(values),
+                axes=text(meta, "axes") if "axes" in meta else "",
             )
             intact = probes.fingerprint == text(meta, "fingerprint")
         except ProbeFileError:

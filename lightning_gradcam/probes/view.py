@@ -33,6 +33,8 @@ class ProbeView:
         class_names: Names of the classes by index, or ``None``.
         note: A remark for every header.
         display_source: How the pictures were recovered.
+        signals: Inputs with a single axis of places, float32 ``[N, C, L]``, of which curves are drawn where their maps
+            are along it; ``None`` for pictures.
     """
 
     ids: tuple[str, ...]
@@ -44,6 +46,7 @@ class ProbeView:
     class_names: tuple[str, ...] | None
     note: str
     display_source: str
+    signals: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,6 +81,7 @@ class ProbeView:
             true=None if self.true is None else tuple(self.true[row] for row in chosen),
             masks=of(self.masks),
             boxes=of(self.boxes),
+            signals=of(self.signals),
         )
 
 

@@ -50,8 +50,9 @@ def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
 class Cams(Mapping[CamKey, Tensor]):
     """The maps of one batch, and what was explained. A read-only mapping.
 
-    ``cams[layer, method, target]`` is a float tensor ``[N, h, w]`` (``[N, d, h, w]`` in 3-D) at the layer's own
-    resolution, not normalised; signed where ``relu=False``. ``cams["layer4"]`` works where that layer has a single map.
+    ``cams[layer, method, target]`` is a float tensor ``[N, h, w]`` at the layer's own resolution, not normalised;
+    signed where ``relu=False``. It is ``[N, d, h, w]`` in 3-D, ``[N, t, h, w]`` for frames folded into the batch, and
+    ``[N, l]`` for signals. ``cams["layer4"]`` works where that layer has a single map.
 
     Attributes:
         maps: :class:`CamKey` to map.
@@ -79,6 +80,8 @@ class Cams(Mapping[CamKey, Tensor]):
             the second of the maps that ``fpn`` returns, ``"head#2"`` the third call of ``head``. Only of layers
             with several maps that the scores depend on, such as a detector's pyramid; their maps have the size of the
             finest of these, where a coarser one's places are repeated.
+        axes: What the axes of the input mean where that was seen and its shape does not tell: ``"NCL"``, ``"NLC"`` or
+            ``"NL"`` of a signal, ``"NTCHW"`` or ``"NTHW"`` of frames; else ``""``.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -96,6 +99,7 @@ class Cams(Mapping[CamKey, Tensor]):
     likeliest_confidence: Tensor | None = None
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]] = field(default_factory=dict)
     levels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    axes: str = ""
 
     def __post_init__(self) -> None:
         for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients", "levels"):

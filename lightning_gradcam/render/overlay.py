@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.render.drawing import Drawing, lookup_table
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.signals import put_band
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.stats.resize import Interpolation, resized
 
@@ -37,13 +38,15 @@ def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawin
 
     Args:
         base: The pictures, uint8 ``[N, s, H, W, 3]``.
-        maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``: they tell what is all zero or not finite.
+        maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` of signals, which are drawn in the
+            band below the curve: they tell what is all zero or not finite.
         shares: What is shown of them, in 0…1, ``[N, s, h, w]``.
         drawing: Colour map, opacity, interpolation and scale.
     """
     values = heat(shares, base.shape[2:4], drawing.interpolation)
     colors = lookup_table(drawing.colormap)[(np.clip(values, 0, 1) * 255).round().astype(np.uint8)]
-    mixed = (base * (1 - drawing.opacity) + colors * drawing.opacity).round().astype(np.uint8)
+    # A signal's curve stays as it is, above its map.
+    mixed = put_band(base, colors) if maps.ndim == 2 else _blended(base, colors, drawing.opacity)
     # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
     blank = maxima(maps) <= 0 if drawing.scale != "minmax" else np.asarray((maps == 0).all(axis=_own_axes(maps)))
     mixed[blank] = base[blank]
@@ -126,6 +129,10 @@ def not_finite(maps: FloatArray) -> npt.NDArray[np.bool_]:
 
 def _own_axes(maps: npt.NDArray[Any]) -> tuple[int, ...]:
     return tuple(range(1, maps.ndim))
+
+
+def _blended(base: Pixels, colors: Pixels, opacity: float) -> Pixels:
+    return np.asarray((base * (1 - opacity) + colors * opacity).round().astype(np.uint8))
 
 
 def _faded(pictures: Pixels) -> Pixels:

@@ -35,7 +35,7 @@ class Slices:
         """Chooses at most eight slices evenly, the first and the last among them.
 
         Args:
-            maps: Their shape, ``[N, h, w]`` or ``[N, d, h, w]``.
+            maps: Their shape, ``[N, h, w]``, ``[N, d, h, w]`` or ``[N, l]``.
             display: Its shape, ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
 
         Example:
@@ -67,6 +67,9 @@ class Slices:
 
     def of_maps(self, maps: FloatArray) -> FloatArray:
         """Returns the chosen slices, ``[N, s, h, w]``."""
+        if maps.ndim == 2:
+            # Along time alone: a picture of one row.
+            return maps[:, None, None]
         return maps[:, list(self.chosen)] if self.depth else maps[:, None]
 
     def of_pictures(self, maps: FloatArray) -> FloatArray:
@@ -75,6 +78,8 @@ class Slices:
         Args:
             maps: ``[N, H, W]``, or ``[N, T, H, W]`` with frames of their own.
         """
+        if maps.ndim == 2:
+            return maps[:, None, None].repeat(len(self.chosen), axis=1)
         if maps.ndim == 3:
             return maps[:, None].repeat(len(self.chosen), axis=1)
         frames = [self._frame(place, self.depth, maps.shape[1]) for place in self.chosen]

@@ -13,6 +13,7 @@ from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import Cams
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles, evenly
 from lightning_gradcam.report import Payload, page
@@ -30,16 +31,22 @@ def cams_html(cams: Cams) -> str:
     count = len(next(iter(cams.maps.values())))
     rows = evenly(count, _MOST_SAMPLES)
     ids = tuple(map(str, range(count)))
-    blank = cams.inputs is None or len(cams.inputs) != count or cams.inputs.dim() < 4
+    blank = cams.inputs is None or len(cams.inputs) != count or (cams.inputs.dim() < 4 and not cams.axes)
     shape = next(iter(cams.maps.values())).shape
-    probes = ProbeSet(torch.zeros(count, 1, *shape[-2:]) if blank or cams.inputs is None else cams.inputs, ids=ids)
+    if blank or cams.inputs is None:
+        # Of a signal without its curve, a row.
+        probes = ProbeSet(torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1]))), ids=ids)
+    else:
+        inputs = cams.inputs[:, None] if cams.axes == "NL" else cams.inputs
+        probes = ProbeSet(inputs, ids=ids).read_as("NCL" if cams.axes == "NL" else cams.axes)
     record = CamRecord.from_cams(cams, probe_ids=ids, epoch=0, step=0, stage="", score=cams.score)
     drawing = Drawing(columns=("heatmap",) if blank else ("input", "overlay"))
     columns: list[tuple[str, list[tuple[Pixels, tuple[str, ...]]]]] = []
     for layer, method in dict.fromkeys((key.layer, key.method) for key in record.maps):
         keys = [key for key in record.maps if (key.layer, key.method) == (layer, method)]
-        slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
-        for tile in draw_tiles(record, probes, keys, drawing, None, slices, rows):
+        seen, look = charted(probes.view, drawing, record.maps[keys[0]].shape)
+        slices = Slices.of(record.maps[keys[0]].shape, seen.pixels.shape)
+        for tile in draw_tiles(record, seen, keys, look, None, slices, rows):
             heading = tile.heading if tile.heading == "input" else f"{layer} · {method} · {tile.heading}"
             if heading != "input" or not columns:
                 columns.append((heading, list(zip(tile.pixels, tile.captions, strict=True))))

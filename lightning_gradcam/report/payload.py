@@ -17,8 +17,10 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import maxima
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.signals import band_height, charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.cam_sheet import method_title
@@ -29,6 +31,7 @@ MAX_PROBES = 64
 # Bytes of maps in a page, before they are deflated.
 MAX_BYTES = 64_000_000
 _LONGEST_SIDE = 224
+_CHART = (98, 224)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +62,15 @@ class Outline:
         Raises:
             ArchiveError: The archive is damaged.
         """
-        probes, manifest = archive.probes.view, archive.manifest
-        first = archive.record(0) if archive.steps else None
+        first, manifest = archive.record(0) if archive.steps else None, archive.manifest
+        flat = next((maps.shape for maps in first.maps.values() if maps.ndim == 2), ()) if first else ()
+        probes, _ = charted(archive.probes.view, Drawing(), flat, _CHART)
         keys = () if first is None else tuple(first.maps)
         slices = {key: Slices.of(first.maps[key].shape, probes.pixels.shape) for key in keys} if first else {}
         rows = tuple(evenly(len(probes), max_probes))
         wide = max((len(found.chosen) for found in slices.values()), default=1)
         height, width, pictures = _pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
+        band = {"band": band_height(height)} if flat else {}
         header = {
             "format": FORMAT,
             "id": manifest.run,
@@ -78,7 +83,7 @@ class Outline:
             "remark": "" if len(rows) == len(probes) else f"{len(rows)} of {len(probes)} probes, evenly chosen",
             "display_source": probes.display_source,
             "class_names": None if probes.class_names is None else list(probes.class_names),
-            "display": {"width": width, "height": height, "slices": wide},
+            "display": {"width": width, "height": height, "slices": wide, **band},
             "keys": [_key(key, first.maps[key], slices[key]) for key in keys] if first else [],
             "layers": list(manifest.layers),
             "methods": list(manifest.methods),
@@ -186,9 +191,11 @@ class Payload:
 
 
 def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
-    height, width = maps.shape[-2:]
+    # A signal's map is a row, drawn in the band below its curve.
+    height, width = maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1])
     size = {"width": width, "height": height, "slices": len(slices.chosen)}
-    return {**key._asdict(), "method_title": method_title(key.method), **size}
+    line = {"signal": True} if maps.ndim == 2 else {}
+    return {**key._asdict(), "method_title": method_title(key.method), **size, **line}
 
 
 def _shares(maps: FloatArray, top: FloatArray) -> npt.NDArray[np.uint8]:

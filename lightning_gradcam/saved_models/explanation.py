@@ -29,6 +29,7 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
@@ -100,10 +101,12 @@ class Explained:
         )
         for layer, method in dict.fromkeys((key.layer, key.method) for key in self.record.maps):
             keys = [key for key in self.record.maps if (key.layer, key.method) == (layer, method)]
-            slices = Slices.of(self.record.maps[keys[0]].shape, self.probes.pixels.shape)
+            shape = self.record.maps[keys[0]].shape
+            probes, look = charted(self.probes.view, drawing, shape)
+            slices = Slices.of(shape, probes.pixels.shape)
             for row, probe in enumerate(self.probes.ids):
                 # One at a time: large pictures of a whole folder would not fit into memory.
-                tiles = draw_tiles(self.record, self.probes, keys, drawing, None, slices, [row])
+                tiles = draw_tiles(self.record, probes, keys, look, None, slices, [row])
                 for key, tile in zip(keys, tiles, strict=True):
                     name = ".".join(safe_name(part.replace("/", "-")) for part in (probe, layer, method, key.target))
                     pixels: Pixels = tile.pixels[0]
@@ -263,6 +266,7 @@ def explain(
     check_columns(drawn, methods)
     plan = CamMonitor(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
     cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
+    probes = probes.read_as(cams.axes)
     record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
     measured = CamReporter(plan, probes).measured(record)
     if probes.class_names is not None and measured.likeliest.size:

@@ -16,10 +16,12 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing, lookup_table
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, write
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.cam_sheet import MARGIN, color_bar, epoch_title
 from lightning_gradcam.sheets.film import (
+    CHART,
     FRAME,
     MARK,
     Film,
@@ -133,7 +135,8 @@ def animate(
     Raises:
         DrawingError: No record has the map.
     """
-    probes, shown = probes.view, with_map(records, key)
+    shown = with_map(records, key)
+    probes, drawing = charted(probes.view, drawing, shown[0].maps[key].shape, CHART)
     rows = evenly(len(probes), most)
     tops = maxima_of(shown, key) if limits is None else limits
     count, side = len(shown), SIDE

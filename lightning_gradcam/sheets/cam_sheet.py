@@ -13,6 +13,7 @@ from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import LEGEND, legend
 from lightning_gradcam.render.drawing import Drawing, lookup_table
 from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
 from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
@@ -65,7 +66,8 @@ def sheet(
 ) -> Picture:
     """Draws one layer's maps: a row a probe with its input and, for each target, the overlay.
 
-    Maps with time or depth, ``[N, d, h, w]``, are drawn as strips of slices, each on the frame at its centre.
+    Maps with time or depth, ``[N, d, h, w]``, are drawn as strips of slices, each on the frame at its centre; those of
+    signals, ``[N, l]``, as a band of colours below the signal's curve.
 
     Args:
         record: The step to draw.
@@ -82,8 +84,8 @@ def sheet(
     Raises:
         DrawingError: A column needs a map that the record does not have.
     """
-    probes = probes.view
     keys = [key for key in record.maps if key.layer == layer and key.method == method]
+    probes, drawing = charted(probes.view, drawing, record.maps[keys[0]].shape)
     slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
     across = sum(1 if column == "input" else len(keys) for column in drawing.columns)
@@ -170,8 +172,7 @@ def _header(
         lines.append((probes.note, WRONG))
     lines.append((f"colour scale '{drawing.scale}': {_SCALES[drawing.scale]}", PALE))
     lines += [(line, PALE) for line in _slice_lines(slices)]
-    if probes.display_source:
-        lines.append((f"input pixels: {probes.display_source}", PALE))
+    lines += [(line, PALE) for line in source_lines(probes.display_source)]
     if "guided" in drawing.columns:
         lines.append(("guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,", PALE))
         lines.append(("white: a brighter pixel raises the score, black: a darker one does", PALE))

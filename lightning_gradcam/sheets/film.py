@@ -20,6 +20,7 @@ from lightning_gradcam.render.boxes import put_box
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import lay_over, maxima, scaled
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.text import INK, PALE, PAPER, RIGHT, WRONG, Color, write
 from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
 from lightning_gradcam.sheets.cam_sheet import layer_title, method_title, score_title
@@ -27,6 +28,8 @@ from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_s
 
 # A mark for right and wrong is this many pixels high and wide.
 MARK = 13
+# Of a signal's curve, with the band of its map, before it is scaled to a tile.
+CHART = (72, 112)
 # A frame around a tile takes this many pixels on each side, outside of it.
 FRAME = 4
 
@@ -82,10 +85,11 @@ class Film:
             rows: The places of the probes to draw.
             side: As of :func:`tile_shape`.
         """
-        probes, chosen = probes.view, list(rows)
+        shape = records[0].maps[key].shape
+        (probes, drawing), chosen = charted(probes.view, drawing, shape, CHART), list(rows)
         tops = np.full_like(limits, limits.max()) if drawing.scale == "layer" else limits
         top = np.asarray(tops, np.float32)[chosen]
-        shape, pixels = records[0].maps[key].shape, probes.pixels
+        pixels = probes.pixels
         depth = shape[1] if len(shape) == 4 else 0
         places = _strongest(records, key)[chosen] if depth else np.zeros(len(chosen), np.int64)
         if pixels.ndim == 5:
@@ -112,6 +116,7 @@ class Film:
         # Scaled as a whole, so that slices that are not shown count, too.
         shares = scaled(maps, self.drawing, self.top)
         shown = shares[np.arange(len(shares)), self.places] if shares.ndim == 4 else shares
+        shown = shown[:, None] if shown.ndim == 2 else shown
         over = lay_over(self.base, maps, shown[:, None], self.drawing)
         pictures = enlarged(over.mixed, self.factor, over.broken)
         if self.drawing.boxes:
@@ -209,7 +214,8 @@ def header(
         total: How many steps were logged.
         width: To which lines are wrapped, in pixels.
     """
-    probes, record, count = probes.view, records[-1], len(records)
+    record, count = records[-1], len(records)
+    probes, drawing = charted(probes.view, drawing, record.maps[key].shape, CHART)
     steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
     which = f"all {count} {steps}" if total is None or total <= count else f"{count} of {total} {steps}, evenly chosen"
     if count == 1 and (total or 1) == 1:
@@ -233,8 +239,7 @@ def header(
     if drawing.boxes:
         dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
         lines.append((f"line: box around the map's largest part over 15 % of its maximum{dashed}", PALE))
-    if probes.display_source:
-        lines.append((f"input pixels: {probes.display_source}", PALE))
+    lines += [(line, PALE) for line in source_lines(probes.display_source)]
     wrapped = [(part, color) for line, color in lines for part in textwrap.wrap(line, max(20, int(width / 6.4)))]
     return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *wrapped]
 

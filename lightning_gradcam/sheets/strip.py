@@ -12,10 +12,12 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.text import INK, LINE, PALE, WRONG, cross_out, write
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.cam_sheet import LABELS, MARGIN, TALLEST, color_bar, epoch_title, row_label
 from lightning_gradcam.sheets.film import (
+    CHART,
     FRAME,
     MARK,
     Film,
@@ -86,7 +88,8 @@ def film_strip(
         >>> records = [archive.record(place) for place in thinned(len(archive.steps))]  # doctest: +SKIP
         >>> film_strip(records, archive.probes, key=key, drawing=Drawing(), title="gradcam")  # doctest: +SKIP
     """
-    probes, shown = probes.view, with_map(records, key)
+    shown = with_map(records, key)
+    probes, drawing = charted(probes.view, drawing, shown[0].maps[key].shape, CHART)
     tile_h, tile_w, factor = tile_shape(probes.pixels.shape, drawing, _SIDE)
     pitch, row_h = max(tile_w, _NARROWEST_TILE) + _GAP, max(tile_h + _CAPTION, 84) + _GAP
     left = MARGIN + LABELS

@@ -44,9 +44,11 @@ def measure(
     """Measures the maps of one step.
 
     Args:
-        maps: The step's: key to signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
+        maps: The step's: key to signed maps ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` of signals, which have no
+            ``center_y`` and no ``box_iou``.
         previous: Those of the logged step before, of the same probes; ``None`` at the first.
-        masks: Where the probes' telling parts are, bool ``[N, H, W]``; a probe whose mask is empty has none. In maps
+        masks: Where the probes' telling parts are, bool ``[N, H, W]`` (``[N, 1, L]`` of signals); a probe whose mask
+            is empty has none. In maps
             with time or depth a mask holds for all slices.
         boxes: Where the objects are, float32 ``[N, 4]`` (left, top, right, bottom), NaN for a probe without one; in
             maps with time or depth a box holds for all slices.
@@ -72,6 +74,9 @@ def measure(
     found = {key: _measured(key, maps, previous or {}, masks) for key in maps}
     if boxes is not None and size is not None:
         for key, numbers in found.items():
+            if maps[key].ndim == 2:
+                # A box of a signal has no height.
+                continue
             numbers["box_iou"] = _box_iou(maps[key], boxes, size)
     return found
 
@@ -94,6 +99,9 @@ def to_last(maps: FloatArray, last: FloatArray) -> dict[str, FloatArray]:
         >>> {name: float(values[0]) for name, values in to_last(maps, maps).items()}
         {'drift_to_last': 0.0, 'rank_correlation_to_last': 1.0}
     """
+    if maps.ndim == last.ndim == 2:
+        # Signals: rows.
+        maps, last = maps[:, None], last[:, None]
     return {f"{name}_to_last": values for name, values in _compared(maps, last).items()}
 
 
@@ -114,13 +122,18 @@ def _measured(
     key: CamKey, maps: Mapping[CamKey, FloatArray], previous: Mapping[CamKey, FloatArray], masks: Masks | None
 ) -> dict[str, FloatArray]:
     own, before = maps[key], previous.get(key)
+    if flat := own.ndim == 2:
+        own, before = own[:, None], None if before is None else before[:, None]
     found = {} if before is None or before.shape != own.shape else _compared(own, before)
     found |= {"entropy": _by_parts(entropy, own), "half_area": _by_parts(half_area, own)}
     found["center_x"], found["center_y"] = _by_parts(center, own)
+    if flat:
+        # A signal has no height.
+        del found["center_y"]
     found |= {"blank": _by_parts(blank, own), "maximum": _by_parts(maximum, own)}
     other = maps.get(key._replace(target=_OTHER_TARGET.get(key.target, "")))
     if other is not None:
-        found["agreement"] = _by_parts(agreement, own, other)
+        found["agreement"] = _by_parts(agreement, own, other[:, None] if flat else other)
     if masks is not None:
         found["energy_inside"] = inside(own, masks).astype(np.float32)
         found["pointing_game"] = points_inside(own, masks).astype(np.float32)

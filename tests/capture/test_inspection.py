@@ -145,22 +145,20 @@ def test_a_list_of_tokens_that_a_2d_layer_takes_is_no_grid() -> None:
     assert str(compute_cams(Listed(), torch.rand(2, 1, 16, 16), "norm").layouts["norm"]) == "NLC:4x4"
 
 
-def test_what_a_1d_convolution_gives_is_not_read_as_tokens() -> None:
+def test_what_a_1d_convolution_gives_is_a_signal_and_as_one_row_where_that_is_asked_for() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv1d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
         nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 3),
     )  # fmt: skip
     x = torch.rand(2, 2, 32)
-    for layer in ("2", "3"):
-        with pytest.raises(LayerError, match=rf"'{layer}' has the output \[2, 16, 16\] of a 1-D layer.*'NCL:1x16'"):
-            compute_cams(model, x, layer)
-    with pytest.raises(LayerError, match="'auto' found no layer"):
-        compute_cams(model, x)
-    cams = compute_cams(model, x, "3", layout={"3": "NCL:1x16"}, targets=1, methods="hirescam", relu=False)
     activations = model[:4](x).detach()
-    expected = (activations * model[6].weight.detach()[1][:, None] / 16).sum(1, keepdim=True)
-    torch.testing.assert_close(cams["3"], expected)
+    expected = (activations * model[6].weight.detach()[1][:, None] / 16).sum(1)
+    for layer in ("3", "auto"):
+        cams = compute_cams(model, x, layer, targets=1, methods="hirescam", relu=False)
+        torch.testing.assert_close(cams["3"], expected)
+    cams = compute_cams(model, x, "3", layout={"3": "NCL:1x16"}, targets=1, methods="hirescam", relu=False)
+    torch.testing.assert_close(cams["3"], expected[:, None])
 
 
 def test_1d_convolutions_over_a_grids_tokens_find_the_grid() -> None:

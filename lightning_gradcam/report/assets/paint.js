@@ -13,7 +13,7 @@ export function paint(canvas, picture, run, step, key, probe, look, kind) {
     paintOriginal(canvas, picture);
     return '';
   }
-  const {width, height, slices} = run.keys[key];
+  const {width, height, slices, signal} = run.keys[key];
   const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
   const own = run.maximum(step, key, probe);
   const state = own === null ? 'broken' : own <= 0 ? 'blank' : '';
@@ -26,7 +26,11 @@ export function paint(canvas, picture, run, step, key, probe, look, kind) {
     else if (state === 'blank' && kind === 'overlay') copy(image, picture, place);
     else {
       const heat = resized(map, slices * width, slice * width, width, height, picture.width, picture.height);
-      blend(image, picture, place, heat, limit > 0 ? (own || 0) / limit / 255 : 0, look, kind);
+      // A signal's curve stays as it is, above the band of its map.
+      const first = signal && kind === 'overlay' ? picture.height - picture.band : 0;
+      if (first > 0) copy(image, picture, place);
+      const shown = first > 0 ? {...look, opacity: 1} : look;
+      blend(image, picture, place, heat, limit > 0 ? (own || 0) / limit / 255 : 0, shown, kind, first);
     }
   }
   const context = canvas.getContext('2d');
@@ -62,13 +66,13 @@ function copy(image, picture, {frame, left}) {
   }
 }
 
-function blend(image, picture, {frame, left}, heat, factor, {colour, opacity, threshold}, kind) {
+function blend(image, picture, {frame, left}, heat, factor, {colour, opacity, threshold}, kind, first) {
   const table = colourTable(colour);
   const stride = picture.slices * picture.width;
   const share = kind === 'map' ? 1 : opacity;
   const {data: out, width: wide} = image;
   const {data: base, width, height} = picture;
-  for (let y = 0; y < height; y += 1) {
+  for (let y = first; y < height; y += 1) {
     let from = (y * stride + frame * width) * 4;
     let to = (y * wide + left) * 4;
     for (let x = 0; x < width; x += 1, from += 4, to += 4) {

@@ -4,12 +4,12 @@ const decoded = new Map();
 
 // Returns, for each probe: {width, height, slices, data: RGBA of all slices side by side, region: path or ''}.
 export function picturesOf(run) {
-  const {width, height} = run.header.display;
+  const {width, height, band} = run.header.display;
   return Promise.all(
     run.probes.map(async (probe) => {
       const image = await pixelsOf(probe.image);
       const slices = Math.max(1, Math.round(image.width / width));
-      return {width, height, slices, data: image.data, region: await regionOf(probe, width, height)};
+      return {width, height, band: band || 0, slices, data: image.data, region: await regionOf(probe, width, height)};
     }),
   );
 }

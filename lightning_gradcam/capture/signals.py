@@ -1,0 +1,93 @@
+"""Models of 1-D signals: which axis of an input is time, and which layers have a place for each stretch of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_gradcam.capture.layers import is_channels_first
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.errors import LayerError
+
+if TYPE_CHECKING:
+    from lightning_gradcam.capture.inspection import Seen
+
+_ONE_AXIS = (nn.Conv1d, nn.ConvTranspose1d)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.RNNBase, nn.MultiheadAttention)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the axes of a signal mean.
+
+    Attributes:
+        axes: ``"NL"``, ``"NCL"`` or ``"NLC"``.
+        length: How many samples in time it has.
+    """
+
+    axes: str
+    length: int
+
+
+def find_signal(shape: Sequence[int], calls: Sequence[Seen]) -> Signal | None:
+    """Finds out whether a model takes a signal: the first convolution that ran looks along a single axis.
+
+    Which axis of three is time is told by the channels that this convolution takes.
+
+    Args:
+        shape: The input's, ``[N, …]``.
+        calls: What ran, in order.
+
+    Returns:
+        ``None`` for pictures, and where neither axis has as many channels as the convolution takes.
+    """
+    first = next((seen.module for seen in calls if isinstance(seen.module, _ConvNd)), None)
+    if not isinstance(first, _ONE_AXIS) or len(shape) not in (2, 3):
+        return None
+    if len(shape) == 2:
+        return Signal("NL", shape[1])
+    before, behind = shape[1:]
+    # A single channel may become several before the convolution, as in a spectrogram made by the model.
+    if before in (first.in_channels, 1):
+        return Signal("NCL", behind)
+    if behind in (first.in_channels, 1):
+        return Signal("NLC", before)
+    return None
+
+
+def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
+    """Returns the layout of a layer in a model of signals.
+
+    Args:
+        calls: What ran, in order.
+        at: Which of them.
+        samples: How many samples the model was given.
+
+    Raises:
+        LayerError: Its output is not known to be ``[N, C, l]``.
+    """
+    seen = calls[at]
+    if len(seen.shape) == 3 and seen.shape[0] == samples and _is_channels_first(calls[: at + 1]):
+        return Layout("NCL", seen.shape[2:])
+    why = "works on rows of its own" if samples not in seen.shape[:2] else "is not known to have channels before places"
+    raise LayerError(
+        f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, and {why}; name a 1-D"
+        f" convolution or a block of these, or give layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"
+        " time (drawn as one row)"
+    )
+
+
+def _is_channels_first(calls: Sequence[Seen]) -> bool:
+    """Whether the last call gave ``[N, C, l]``, by its own class or what made this very tensor or one like it."""
+    last = calls[-1]
+    alike = [seen for seen in reversed(calls) if len(seen.shape) == 3 and seen.shape[:2] == last.shape[:2]]
+    for seen in sorted(alike, key=lambda seen: seen.value[0] != last.value[0]):
+        if is_channels_first(seen.module, seen.shape):
+            return True
+        if isinstance(seen.module, _CHANNELS_LAST):
+            return False
+    return False

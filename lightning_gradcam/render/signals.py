@@ -1,0 +1,108 @@
+"""1-D signals as pictures: their curves, and below these a band for the map along time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.probes.view import ProbeView
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.text import INK, LINE, PAPER, Color
+
+# Of the whole picture's height; the rest is the curves'.
+_BAND = 0.2
+# More curves can't be told apart: their mean is drawn, on the range that they span.
+_MOST_CURVES = 6
+_CURVES: tuple[Color, ...] = (INK, (31, 111, 180), (214, 96, 20), (30, 140, 80), (150, 70, 170), (160, 120, 20))
+_SOURCE = "signal of "
+_RANGE: Color = (212, 214, 220)
+
+
+def band_height(height: int) -> int:
+    """Returns how many rows at the bottom of a signal's picture are the map's."""
+    return max(1, round(_BAND * height))
+
+
+def charted(
+    probes: ProbeView, drawing: Drawing, shape: tuple[int, ...], size: tuple[int, int] = (112, 256)
+) -> tuple[ProbeView, Drawing]:
+    """Returns probes and drawing as they are, or where maps have time alone, with curves for pictures.
+
+    Args:
+        probes: Where the signals are from.
+        drawing: Boxes are left out of it for signals, which have no height.
+        shape: Of the maps, ``[N, l]`` for signals.
+        size: Height and width of the curves' pictures.
+    """
+    if len(shape) != 2 or probes.signals is None:
+        return probes, drawing
+    if probes.display_source.startswith(_SOURCE) and probes.pixels.shape[1:3] == size:
+        # Drawn already.
+        return probes, replace(drawing, boxes=False)
+    _, channels, length = probes.signals.shape
+    curves = f"{channels} curves: one a channel, on one scale"
+    if channels == 1:
+        curves = "curve: from its lowest to its highest value"
+    elif channels > _MOST_CURVES:
+        curves = f"curve: mean of {channels} channels; grey: the range that they span"
+    what = f"{channels} channels of {length} samples" if channels > 1 else f"{length} samples"
+    source = f"{_SOURCE}{what}, time from left to right; {curves}; band below: the map of the samples above it"
+    pixels = np.stack([_chart(signal, size) for signal in probes.signals])
+    drawn = replace(probes, pixels=pixels, boxes=None, display_source=source)
+    return drawn, replace(drawing, boxes=False)
+
+
+def put_band(base: Pixels, colors: Pixels) -> Pixels:
+    """Returns pictures of signals, uint8 ``[N, s, H, W, 3]``, with the map's colours in their band."""
+    mixed, band = base.copy(), band_height(base.shape[2])
+    mixed[:, :, -band:] = colors[:, :, -band:]
+    return mixed
+
+
+def source_lines(source: str) -> list[str]:
+    """Returns what a header says of where pictures are from."""
+    return source.split("; ") if source.startswith(_SOURCE) else [f"input pixels: {source}"] if source else []
+
+
+def _chart(signal: FloatArray, size: tuple[int, int]) -> Pixels:
+    """Draws one signal ``[C, L]``: sample i stands at (i + 1/2) / L of the width, as places of its map do."""
+    height, width = size
+    canvas = np.full((height, width, 3), PAPER, np.uint8)
+    band = band_height(height)
+    values = np.nan_to_num(signal.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    rows = height - band - 6
+
+    def row(value: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        share = (high - value) / (high - low) if high > low else np.full_like(value, 0.5)
+        return np.asarray((2 + share * (rows - 1)).round(), np.int64)
+
+    def fill(lower: npt.NDArray[np.float64], upper: npt.NDArray[np.float64], color: Color) -> None:
+        places = np.arange(height)[:, None]
+        canvas[(places >= row(upper)) & (places <= row(lower))] = color
+
+    if low < 0 < high:
+        canvas[row(np.zeros(1))[0]] = LINE
+    if len(values) > _MOST_CURVES:
+        fill(_spans(values.min(axis=0), width)[0], _spans(values.max(axis=0), width)[1], _RANGE)
+        values = values.mean(axis=0, keepdims=True)
+    for number, channel in enumerate(values):
+        fill(*_spans(channel, width), _CURVES[number])
+    # The band's edge, so that a map without colours is seen to be one.
+    canvas[-band - 1] = LINE
+    return canvas
+
+
+def _spans(channel: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns the lowest and highest value that a curve has within each of so many columns."""
+    length = len(channel)
+    fine = max(4, 2 * -(-length // width))
+    at = np.arange(width * fine + 1) / (width * fine) * length - 0.5
+    curve = np.interp(at, np.arange(length), channel)
+    # The last point of a column is the first of the next: the curve has no gaps.
+    columns = np.concatenate([curve[:-1].reshape(width, fine), curve[fine::fine, None]], axis=1)
+    return columns.min(axis=1), columns.max(axis=1)
