@@ -19,6 +19,7 @@ from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gra
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import has_square_strides, is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
+from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
@@ -61,6 +62,7 @@ class Shared:
     output: Any
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]]
     given: Given
+    causes: Mapping[CamKey, Tensor]
 
 
 @dataclass(eq=False)
@@ -227,6 +229,7 @@ class Explanation:
             likeliest=None if ranked is None else ranked[0],
             likeliest_confidence=None if ranked is None else ranked[1],
             gradients=first.gradients,
+            causes=first.causes,
             score=explained_score(given.score, given.kind) if self._of_classes else given.score,
         )
 
@@ -274,7 +277,7 @@ class Explanation:
             pure = self._pure(captured, layouts, explained, output, strict=whole_graph)
             if pure is None:
                 return None
-            maps, gradients = pure
+            maps, gradients, causes = pure
             again = any(method.needs == "rerun" for method in self.methods.values())
             return Shared(
                 {name: activation.detach() for name, activation in activations.items()} if again else {},
@@ -285,6 +288,7 @@ class Explanation:
                 detached(output),
                 gradients,
                 given,
+                causes,
             )
 
     def layout_of(self, name: str, module: nn.Module, activation: Tensor) -> Layout:
@@ -325,12 +329,13 @@ class Explanation:
         output: Any,
         *,
         strict: bool,
-    ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]]] | None:
+    ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]], dict[CamKey, Tensor]] | None:
         """Maps of the methods that are functions of activations and gradients; ``None`` where a gradient is missing.
 
-        Besides, where asked for, the gradients in numbers.
+        Besides, where asked for, the gradients in numbers; and why maps are blank.
         """
         found: dict[CamKey, Tensor] = {}
+        causes: dict[CamKey, Tensor] = {}
         summaries: dict[tuple[str, str], GradientSummary[Tensor]] = {}
         features = {n: full_precision(layouts[n].feature_map(a.detach())) for n, a in captured.activations.items()}
         needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
@@ -361,12 +366,14 @@ class Explanation:
                 for name in needed:
                     signed = self.methods[name].function(features[layer], slopes)
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
+                keys = [CamKey(layer, name, target.name) for name in needed]
+                causes.update(causes_of({key: found[key] for key in keys}, features[layer], slopes))
         for name, method in self.methods.items():
             for layer in features if method.needs == "activations" else ():
                 signed = method.function(features[layer])
                 for target in self.targets:
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
-        return found, summaries
+        return found, summaries, causes
 
     def _put(
         self,

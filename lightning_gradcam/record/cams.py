@@ -75,6 +75,8 @@ class Cams(Mapping[CamKey, Tensor]):
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
             (:class:`~lightning_gradcam.record.gradients.GradientSummary`); only methods of activations and gradients
             have any.
+        causes: :class:`CamKey` to why maps are blank, int8 ``[N]``, 0 where they are not: see
+            :class:`~lightning_gradcam.record.blank.Cause`. Keys without a blank map may be missing.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -91,9 +93,10 @@ class Cams(Mapping[CamKey, Tensor]):
     likeliest: Tensor | None = None
     likeliest_confidence: Tensor | None = None
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]] = field(default_factory=dict)
+    causes: Mapping[CamKey, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients"):
+        for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients", "causes"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:
