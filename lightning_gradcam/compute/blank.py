@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_gradcam.record.blank import HIRESCAM, Cause
-from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.methods import Method
+from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_remarks
+from lightning_gradcam.record.cams import CamKey, Cams
 
 # Of Grad-CAM's weights, the share of the gradient's magnitude that is left in its mean over places: 1 where the
 # gradient has one sign in each channel, about 1 / sqrt(S) where it is different at each of S places.
@@ -56,6 +57,24 @@ def causes_of(
             codes[chosen] = _codes(key.method, features[chosen].flatten(2), slopes[chosen].flatten(2))
         found[key] = codes * rows
     return found
+
+
+def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
+    """Returns what is reported of blank maps, one remark a layer.
+
+    Args:
+        cams: What was found.
+        methods: By name; of those of gradients on the CPU, the causes already tell which maps are blank.
+    """
+    looked = {key for key, maps in cams.maps.items() if maps.device.type == "cpu" and key.method in _of(methods)}
+    if not cams.causes and looked == set(cams.maps):
+        return ()
+    maps = {key: values.detach().cpu().float().numpy() for key, values in cams.maps.items()}
+    return blank_remarks(maps, {key: codes.cpu().numpy() for key, codes in cams.causes.items()}).values()
+
+
+def _of(methods: Mapping[str, Method]) -> set[str]:
+    return {name for name, method in methods.items() if method.needs == "gradients"}
 
 
 def _codes(method: str, features: Tensor, slopes: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from lightning_gradcam.errors import ProbeError, printable
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record.blank import blank_sentence, record_codes
+from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
@@ -130,21 +130,13 @@ class Meter:
         """
         if record.epoch == UNTRAINED_EPOCH:
             return []
-        found = []
-        for layer, method in dict.fromkeys((key.layer, key.method) for key in record.maps):
-            # A layer that no gradient reaches has been warned of.
-            if layer in self._blank | self._vanished:
-                continue
-            keys = [key for key in record.maps if (key.layer, key.method) == (layer, method)]
-            rows = range(len(record.probe_ids))
-            sentence = blank_sentence(record_codes(record.maps, record.causes, keys, rows))
-            if sentence:
-                self._blank.add(layer)
-                found.append(
-                    f"layer {layer!r}, method {method!r}: in epoch {record.epoch}, step {record.step}, {sentence} (this"
-                    " is reported once a layer; sheets and the report show it for every step)"
-                )
-        return found
+        when = f"in epoch {record.epoch}, step {record.step}, "
+        found = blank_remarks(record.maps, record.causes, when)
+        # A layer that no gradient reaches has been warned of.
+        new = [layer for layer in found if layer not in self._blank | self._vanished]
+        self._blank.update(new)
+        once = "(this is reported once a layer; sheets and the report show it for every step)"
+        return [f"{found[layer]} {once}" for layer in new]
 
     def means_to_last(self, record: CamRecord, last: CamRecord) -> dict[str, float]:
         """Returns how far a step still is from the run's last one, by tag."""

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from lightning_gradcam.record.cams import CamKey
 
 Codes = npt.NDArray[np.int8]
 
@@ -35,14 +38,9 @@ HIRESCAM = 16
 
 _WHY = {
     Cause.NOWHERE_POSITIVE: "the method finds no place that speaks for the score",
-    Cause.NO_GRADIENT: (
-        "no gradient arrives at the layer, because ReLUs behind it have died or a probability has saturated"
-    ),
-    Cause.NO_ACTIVATION: "the layer's own output is zero everywhere",
-    Cause.CANCELLED: (
-        "the gradient differs from place to place and cancels in its mean over places, as behind a linear layer on"
-        " flattened features"
-    ),
+    Cause.NO_GRADIENT: "no gradient arrives (dead ReLUs behind the layer, or a saturated probability)",
+    Cause.NO_ACTIVATION: "the layer's own output is zero everywhere (dead ReLUs)",
+    Cause.CANCELLED: "the gradient cancels in its mean over places, as behind a linear layer on flattened features",
     Cause.NEGATIVE: "the gradient's mean over places is negative for every active channel",
     Cause.OUTWEIGHED: "at every place the channels against the score outweigh those for it",
 }
@@ -69,7 +67,7 @@ def codes_of(maps: npt.NDArray[Any], causes: Codes | None) -> Codes:
 
 
 def record_codes(
-    maps: Mapping[Any, npt.NDArray[Any]], causes: Mapping[Any, Codes], keys: Iterable[Any], rows: Sequence[int]
+    maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], keys: Iterable[CamKey], rows: Sequence[int]
 ) -> Codes:
     """Returns the causes of some of a record's maps, one after the other.
 
@@ -93,7 +91,7 @@ def blank_sentence(codes: Codes, *, what: str = "maps") -> str:
 
     Example:
         >>> blank_sentence(np.array([Cause.NEGATIVE, Cause.SHOWN], np.int8))
-        "1 of 2 maps is blank (zero everywhere after the ReLU): the gradient's mean over places is negative for every \
+        "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over places is negative for every \
 active channel. Use an earlier layer."
     """
     blank = codes[codes != 0]
@@ -105,14 +103,36 @@ active channel. Use an earlier layer."
     cause = Cause(number) if number in _WHY else Cause.NOWHERE_POSITIVE
     helped = bool(((blank & HIRESCAM) != 0).any())
     instead = _USE_HIRESCAM if helped else _INSTEAD.get(cause, _EARLIER)
-    mostly = "" if most == len(blank) else f"in {most} of them "
+    mostly = "" if most == len(blank) else f"in {most} "
     are = "is" if len(blank) == 1 else "are"
-    return (
-        f"{len(blank)} of {len(codes)} {what} {are} blank (zero everywhere after the ReLU): {mostly}{_WHY[cause]}."
-        f" {instead}"
-    )
+    return f"{len(blank)} of {len(codes)} {what} {are} blank (zero after the ReLU): {mostly}{_WHY[cause]}. {instead}"
 
 
+def blank_remarks(
+    maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], when: str = ""
+) -> dict[str, str]:
+    """Returns what is reported of blank maps, by layer: of the first method that has any.
+
+    Args:
+        maps: All maps ``[N, *S]``.
+        causes: Why they are blank, as a record has it.
+        when: Which step they are of, for the remark.
+
+    Example:
+        >>> key = CamKey("conv", "gradcam", "label")
+        >>> blank_remarks({key: np.zeros((1, 2, 2))}, {key: np.array([Cause.NEGATIVE], np.int8)})["conv"][:58]
+        "layer 'conv', method 'gradcam': 1 of 1 maps is blank (zero"
+    """
+    found: dict[str, str] = {}
+    for layer, method in dict.fromkeys((key.layer, key.method) for key in maps):
+        keys = [key for key in maps if (key.layer, key.method) == (layer, method)]
+        rows = range(len(maps[keys[0]]))
+        if layer not in found and (sentence := blank_sentence(record_codes(maps, causes, keys, rows))):
+            found[layer] = f"layer {layer!r}, method {method!r}: {when}{sentence}"
+    return found
+
+
+@cache
 def longest_sentence() -> str:
     """Returns the longest that :func:`blank_sentence` says of a few hundred maps: sheets keep room for it."""
     each = [np.full(100, cause | flag, np.int8) for cause in _WHY for flag in (0, HIRESCAM)]
