@@ -12,14 +12,19 @@ _PASSED_OVER = frozenset(
 )
 
 
+PREFIX = "lightning-gradcam: "
+"""How every warning of this package begins, so that one filter finds them all."""
+
+
 def warn(message: str) -> None:
     """Warns at the line that led here: the first outside of this package, Lightning, torch and the standard library.
 
     During training that is the call of ``trainer.fit``. Python's own ``skip_file_prefixes`` needs 3.12.
 
     Args:
-        message: The warning's text.
+        message: The warning's text; :data:`PREFIX` is put before it where it is missing.
     """
+    message = message if message.startswith(PREFIX) else PREFIX + message
     frame = _users_frame()
     scope = frame.f_globals
     # As `warnings.warn` does, so that filters and "once per line" work: they look at the module and its registry.

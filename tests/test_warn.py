@@ -58,6 +58,7 @@ def test_a_warning_about_a_model_points_at_the_call_that_was_given_it() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), norm, nn.Flatten(), nn.Linear(32, 2))
     with pytest.warns(UserWarning, match="keep no running statistics") as caught:
         compute_cams(model, torch.rand(2, 1, 4, 4), "0")
+    assert str(caught[0].message).startswith("lightning-gradcam: model: '1' keep")
     line = line_of("compute_cams(", test_a_warning_about_a_model_points_at_the_call_that_was_given_it)
     assert places(list(caught), "keep no running statistics") == {(__file__, line)}
 
@@ -70,7 +71,7 @@ def test_filters_by_module_and_once_a_line_go_by_the_users_line() -> None:
         "warn('two')\n"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert result.stderr.splitlines() == ["<string>:2: UserWarning: one"]
+    assert result.stderr.splitlines() == ["<string>:2: UserWarning: lightning-gradcam: one"]
 
 
 def test_without_a_frame_of_the_users_a_warning_points_at_who_gives_it() -> None:

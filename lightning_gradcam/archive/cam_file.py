@@ -69,6 +69,9 @@ def packed_cams(record: CamRecord) -> bytes:
         arrays["likeliest"], arrays["likeliest_confidence"] = record.likeliest, record.likeliest_confidence
     if record.maps and record.peaks.keys() >= record.maps.keys():
         arrays["peaks"] = np.stack([record.peaks[key] for key in record.maps]).astype(np.float32)
+    if record.causes:
+        none = np.zeros(len(record.probe_ids), np.int8)
+        arrays["causes"] = np.stack([record.causes.get(key, none) for key in record.maps]).astype(np.int8)
     for place, summary in enumerate(record.gradients.values()):
         arrays.update({f"{name}{place}": values for name, values in _packed_summary(summary).items()})
     buffer = io.BytesIO()
@@ -143,7 +146,8 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
                 if keys is None or key in read
             }
         ),
-        peaks=_peaks(file, places, len(ids)),
+        peaks=_of_keys(file, "peaks", "float32", places, len(ids)),
+        causes={k: codes for k, codes in _of_keys(file, "causes", "int8", places, len(ids)).items() if codes.any()},
     )
 
 
@@ -168,13 +172,14 @@ def _opened(source: bytes | BinaryIO) -> tuple[Npz, dict[CamKey, int]]:
     return file, places
 
 
-def _peaks(file: Npz, places: Mapping[CamKey, int], samples: int) -> dict[CamKey, FloatArray]:
-    if "peaks" not in file:
+def _of_keys(file: Npz, name: str, dtype: str, places: Mapping[CamKey, int], samples: int) -> dict[CamKey, Any]:
+    """Reads an array with a row for each map of the file and a number for each probe; nothing where it is missing."""
+    if name not in file:
         return {}
-    peaks = checked(file["peaks"], "peaks", "float32", (2,))
-    if peaks.shape != (len(file.meta["keys"]), samples):
-        raise ValueError(f"'peaks' is {list(peaks.shape)} for {len(file.meta['keys'])} maps of {samples} probes")
-    return {key: peaks[place] for key, place in places.items()}
+    rows = checked(file[name], name, dtype, (2,))
+    if rows.shape != (len(file.meta["keys"]), samples):
+        raise ValueError(f"{name!r} is {list(rows.shape)} for {len(file.meta['keys'])} maps of {samples} probes")
+    return {key: rows[place] for key, place in places.items()}
 
 
 def _maps(file: Npz, place: int, count: int) -> FloatArray:

@@ -30,11 +30,12 @@ def numbers_of(archive: Archive, key: CamKey) -> dict[str, FloatArray]:
     last = archive.record(count - 1, keys=[key]) if count else None
     for row in range(count):
         record = archive.record(row, keys=[key])
+        changed = None if last is None else record.changed_from(last).get(key.target)
         stats = {
             **record.numbers.get(key, {}),
             "score": record.scores[key.target],
             "confidence": record.confidences.get(key.target, np.full(len(record.probe_ids), np.nan)),
-            **(to_last(record.maps[key], last.maps[key]) if last is not None else {}),
+            **(to_last(record.maps[key], last.maps[key], changed) if last is not None else {}),
         }
         for name, values in stats.items():
             missing = np.full((count, len(record.probe_ids)), np.nan, np.float32)

@@ -109,8 +109,10 @@ class GradCAMCallback(ProbeCallback):
     Logged:
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
         at the step at which Lightning logs the validation metrics; numbers of its maps under
-        ``<name>_stats/<layer>/<stat>`` (:data:`lightning_gradcam.stats.STATS`) and ``<name>_stats/seconds``, how long
-        training waited for it, and ``<name>_stats/background_seconds``, how long drawing and writing went on beside it;
+        ``<name>_stats/<layer>/<stat>``, means over the probes that have them (:data:`lightning_gradcam.stats.STATS`;
+        ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and
+        ``<name>_stats/seconds``, how long training waited for it, and ``<name>_stats/background_seconds``, how long
+        drawing and writing went on beside it;
         film strips of the run so far under ``<name>_evolution/<layer>``; with ``gradients=True`` histograms under
         ``<name>_gradients/<layer>`` and ``<name>_weights/<layer>``, and the share of probes whose gradient has vanished
         under ``<name>_stats/<layer>/vanished``.

@@ -20,7 +20,7 @@ from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.forward import Explanation
 from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.methods import Method
-from lightning_gradcam.record.cams import Cams
+from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import joined
 from lightning_gradcam.targets import Given, Target
 from lightning_gradcam.warn import warn
@@ -212,7 +212,19 @@ def _joined(parts: Sequence[Cams]) -> Cams:
         likeliest_confidence=known(lambda part: part.likeliest_confidence),
         levels={key: tuple(name for part in parts for name in part.levels.get(key, ())) for key in first.levels},
         gradients={key: joined([part.gradients[key] for part in parts]) for key in first.gradients},
+        causes=_joined_causes(parts),
     )
+
+
+def _joined_causes(parts: Sequence[Cams]) -> dict[CamKey, Tensor]:
+    """A part without a blank map has no causes of it."""
+    found = {}
+    for key in dict.fromkeys(key for part in parts for key in part.causes):
+        none = next(part.causes[key] for part in parts if key in part.causes)
+        found[key] = torch.cat(
+            [part.causes.get(key, none.new_zeros(len(next(iter(part.maps.values()))))) for part in parts]
+        )
+    return found
 
 
 def _joined_output(outputs: Sequence[Any], samples: Sequence[int]) -> Any:

@@ -15,11 +15,13 @@ from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.batches import Request, explain_in_parts
+from lightning_gradcam.compute.blank import remarks_of
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.record.cams import CamKey, Cams, find_key
 from lightning_gradcam.targets import Given, TargetSpec, check_score, resolve_targets
+from lightning_gradcam.warn import warn
 
 __all__ = ["CamKey", "Cams", "compute_cams", "find_key"]
 
@@ -65,7 +67,8 @@ def compute_cams(
         score: ``"logit"`` (default) explains the output as it is, ``"probability"`` its softmax, ``"sigmoid"`` the
             sigmoid of each class. Where the model ends in a sigmoid or softmax of its own, the output is the
             probability, whatever is given here; a warning names the way to its logit.
-        relu: Keep only what speaks for the target; ``False`` leaves the maps signed.
+        relu: Keep only what speaks for the target; ``False`` leaves the maps signed. A warning names each layer that
+            has maps which are zero everywhere then, why they are, and what to use instead.
         layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one before a
             grid of 14 by 14), or a mapping from layer names to these.
         output_key: Where the explained output stands in what the model returns: a place in a tuple, a key, an
@@ -123,6 +126,8 @@ def compute_cams(
         given = Given(whole.samples, _tensor("labels", labels), _tensor("masks", masks), kind, names=names)
         try:
             found = explain_in_parts(model, layers, whole.part, given, asked)
+            for remark in remarks_of(found, asked.methods) if relu else ():
+                warn(remark)
             return replace(found, inputs=whole.picture.detach())
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             if is_out_of_memory(error):

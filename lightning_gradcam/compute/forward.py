@@ -21,6 +21,7 @@ from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gra
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
+from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
@@ -63,6 +64,7 @@ class Shared:
     output: Any
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]]
     given: Given
+    causes: Mapping[CamKey, Tensor]
 
 
 @dataclass(eq=False)
@@ -260,6 +262,7 @@ class Explanation:
                 for layer, choice in first.chosen.items()
                 for target in choice.places
             },
+            causes=first.causes,
             score=explained_score(given.score, given.kind) if self._of_classes else given.score,
             axes=again.axes,
         )
@@ -318,9 +321,9 @@ class Explanation:
             pure = self._pure(captured, units, explained, output, strict=whole_graph)
             if pure is None:
                 return None
-            parts, summaries = pure
+            parts, summaries, blanks = pure
             chosen = choices(units, [target.name for target in self.targets], self.inputs.samples)
-            maps = merged(parts, chosen)
+            maps, causes = merged(parts, chosen), merged(blanks, chosen)
             gradients = {
                 (layer, target.name): choice.summary(
                     [summaries[unit.name, target.name] for unit in choice.units], target.name
@@ -340,6 +343,7 @@ class Explanation:
                 detached(output),
                 gradients,
                 given,
+                causes,
             )
 
     def _lay_out(self, units: Mapping[str, Unit], modules: Mapping[str, nn.Module]) -> None:
@@ -424,12 +428,14 @@ class Explanation:
         output: Any,
         *,
         strict: bool,
-    ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]]] | None:
+    ) -> tuple[dict[CamKey, Tensor], dict[tuple[str, str], GradientSummary[Tensor]], dict[CamKey, Tensor]] | None:
         """Maps of the methods that are functions of activations and gradients, by unit, and the gradients in numbers.
 
-        ``None`` where a gradient is missing. Besides, the units learn how strong their gradients are.
+        ``None`` where a gradient is missing. Besides, why maps are blank, and the units learn how strong their
+        gradients are.
         """
         found: dict[CamKey, Tensor] = {}
+        causes: dict[CamKey, Tensor] = {}
         summaries: dict[tuple[str, str], GradientSummary[Tensor]] = {}
         layouts = {name: unit.layout for name, unit in units.items() if unit.layout is not None}
         # Frames that are folded into the batch are pictures of their own: each weighs its channels by itself.
@@ -468,12 +474,15 @@ class Explanation:
                 for name in needed:
                     signed = layout.unfolded(self.methods[name].function(features[unit], own))
                     self._put(found, unit, name, signed[None], targets=[target], grid=layout.grid)
+                keys = [CamKey(unit, name, target.name) for name in needed]
+                blanks = {key: found[key] for key in keys}
+                causes.update(causes_of(blanks, layout.of_rows(features[unit]), layout.of_rows(own)))
         for name, method in self.methods.items():
             for layer in features if method.needs == "activations" else ():
                 signed = layouts[layer].unfolded(method.function(features[layer]))
                 for target in self.targets:
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
-        return found, summaries
+        return found, summaries, causes
 
     def _slopes(
         self, units: Mapping[str, Unit], gradients: dict[str, dict[Place, Tensor | None]], target: str

@@ -67,9 +67,9 @@ class CamReporter(Reporter):
         return self._meter.means(record)
 
     def remarks(self, record: CamRecord) -> Iterable[str]:
-        """Returns the alarm of ``min_energy_inside``, once a run."""
+        """Returns the alarm of ``min_energy_inside``, once a run, and what makes maps blank, once a layer."""
         alarm = self._meter.alarm(record)
-        return [*(() if alarm is None else (alarm,)), *self._meter.vanishing(record)]
+        return [*(() if alarm is None else (alarm,)), *self._meter.vanishing(record), *self._meter.blanks(record)]
 
     def histograms(self, record: CamRecord) -> dict[str, Histogram]:
         """Returns histograms of the gradients and of the channel weights."""

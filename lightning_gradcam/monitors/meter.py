@@ -11,11 +11,12 @@ import numpy as np
 from lightning_gradcam.errors import ProbeError, printable
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
 from lightning_gradcam.render.overlay import maxima
-from lightning_gradcam.stats import measure, to_last
+from lightning_gradcam.stats import STATS, measure, to_last
 from lightning_gradcam.stats.boxes import known_boxes, picture_size
 
 
@@ -41,6 +42,7 @@ class Meter:
         self._before: CamRecord | None = None
         self._alarmed = False
         self._vanished: set[str] = set()
+        self._blank: set[str] = set()
         if monitor.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
             raise ProbeError(
                 f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or a box to hold the maps"
@@ -54,8 +56,15 @@ class Meter:
         Args:
             record: The next step's.
         """
-        before = None if self._before is None else self._before.maps
-        numbers = measure(record.maps, before, self._regions, boxes=self._boxes, size=self._size)
+        before = self._before
+        numbers = measure(
+            record.maps,
+            None if before is None else before.maps,
+            self._regions,
+            boxes=self._boxes,
+            size=self._size,
+            changed=None if before is None else record.changed_from(before),
+        )
         self._before = record
         for key, maps in record.maps.items():
             peak = maxima(maps)
@@ -82,12 +91,15 @@ class Meter:
         self._before = None
 
     def means(self, record: CamRecord) -> dict[str, float]:
-        """Returns a measured step's numbers by tag: means over the probes; those that no probe has are left out.
+        """Returns a measured step's numbers by tag: means over the probes that have the number, or how many do.
+
+        What no probe has is left out.
 
         Args:
             record: As :meth:`measured` returned it.
         """
-        found = {}
+        found: dict[str, FloatArray] = {}
+        counts: dict[str, FloatArray] = {}
         for place, target in enumerate(record.scores):
             middle = "" if place == 0 else f"/{target}"
             found[f"{self._monitor.name}_stats{middle}/score"] = record.scores[target]
@@ -96,10 +108,11 @@ class Meter:
             )
         for key, stats in record.numbers.items():
             for name, values in stats.items():
-                found[f"{self._monitor.stats_tag(key)}/{name}"] = values
+                kind = counts if name in STATS and STATS[name].counted else found
+                kind[f"{self._monitor.stats_tag(key)}/{name}"] = values
         for (layer, target), values in vanished_of(record.gradients).items():
             found[f"{self._monitor.stats_tag(CamKey(layer, 'gradcam', target))}/vanished"] = values
-        return _means(found)
+        return _means(found) | {printable(tag): float(np.nansum(values)) for tag, values in counts.items()}
 
     def vanishing(self, record: CamRecord) -> list[str]:
         """Returns a warning, once a layer, where no gradient reaches it in a trained step."""
@@ -109,11 +122,27 @@ class Meter:
         self._vanished.update(new)
         return [vanishing_remark(layer, epoch=record.epoch, step=record.step, score=record.score) for layer in new]
 
+    def blanks(self, record: CamRecord) -> list[str]:
+        """Returns a warning, once a layer, where maps are blank in a trained step: how many, why, and what to use.
+
+        Args:
+            record: The step's.
+        """
+        if record.epoch == UNTRAINED_EPOCH:
+            return []
+        when = f"in epoch {record.epoch}, step {record.step}, "
+        found = blank_remarks(record.maps, record.causes, when)
+        # A layer that no gradient reaches has been warned of.
+        new = [layer for layer in found if layer not in self._blank | self._vanished]
+        self._blank.update(new)
+        once = "(this is reported once a layer; sheets and the report show it for every step)"
+        return [f"{found[layer]} {once}" for layer in new]
+
     def means_to_last(self, record: CamRecord, last: CamRecord) -> dict[str, float]:
         """Returns how far a step still is from the run's last one, by tag."""
-        found = {}
+        found, changed = {}, record.changed_from(last)
         for key, maps in record.maps.items():
-            for name, values in to_last(maps, last.maps[key]).items():
+            for name, values in to_last(maps, last.maps[key], changed.get(key.target)).items():
                 found[f"{self._monitor.stats_tag(key)}/{name}"] = values
         return _means(found)
 
@@ -127,12 +156,15 @@ class Meter:
         if least is None or self._alarmed or record.epoch == UNTRAINED_EPOCH:
             return None
         tags = {self._monitor.stats_tag(key).split("/", 1)[1]: stats for key, stats in record.numbers.items()}
-        inside = _means({tag: stats["energy_inside"] for tag, stats in tags.items() if "energy_inside" in stats})
+        shares = {tag: stats["energy_inside"] for tag, stats in tags.items() if "energy_inside" in stats}
+        inside = _means(shares)
+        known = {printable(tag): int(np.isfinite(values).sum()) for tag, values in shares.items()}
         low = {tag: share for tag, share in inside.items() if share < least}
         if not low:
             return None
         self._alarmed = True
-        listed = ", ".join(f"{tag}: {share:.0%}" for tag, share in low.items())
+        count = len(record.probe_ids)
+        listed = ", ".join(f"{tag}: {share:.0%}, mean of {known[tag]} of {count} probes" for tag, share in low.items())
         return (
             f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, less of the maps than that lies"
             f" inside the probes' masks or boxes ({listed}): the model may decide by something else, such as the"

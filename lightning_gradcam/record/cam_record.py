@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_gradcam.record.blank import Codes
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import DTYPES, GradientSummary, NumPyArray
 from lightning_gradcam.targets import ScoreKind
@@ -49,6 +50,8 @@ class CamRecord:
             float32.
         peaks: Key to each map's largest value in this and all earlier logged steps of the run, float32 ``[N]``: a
             resumed run goes on with them. Empty where they are not known, as in archives of version 0.1.0.
+        causes: Key to why maps are blank, int8 ``[N]``, 0 where they are not (see
+            :class:`~lightning_gradcam.record.blank.Cause`); keys without a blank map are missing.
 
     Example:
         The channels with the largest weights for the first probe, ``record`` being the first of an archive::
@@ -73,6 +76,7 @@ class CamRecord:
     likeliest_confidence: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     gradients: Mapping[tuple[str, str], GradientSummary[NumPyArray]] = field(default_factory=dict)
     peaks: Mapping[CamKey, FloatArray] = field(default_factory=dict)
+    causes: Mapping[CamKey, Codes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Copied: whoever keeps the peaks raises them with the next step.
@@ -118,12 +122,22 @@ class CamRecord:
             gradients=MappingProxyType(
                 {key: summary.each(lambda name, v: _array(v, DTYPES[name])) for key, summary in cams.gradients.items()}
             ),
+            causes=MappingProxyType(
+                {key: codes for key, v in cams.causes.items() if (codes := _array(v, np.int8)).any()}
+            ),
         )
 
     @property
     def nbytes(self) -> int:
         """What its maps keep in memory, in bytes."""
         return sum(maps.nbytes for maps in self.maps.values())
+
+    def changed_from(self, other: CamRecord) -> dict[str, npt.NDArray[np.bool_]]:
+        """Returns where the explained class is another than in a record of the same probes: target to bool ``[N]``."""
+        return {
+            name: classes != other.classes[name] if name in other.classes else np.zeros(len(classes), np.bool_)
+            for name, classes in self.classes.items()
+        }
 
     def part(self, rows: Sequence[int]) -> CamRecord:
         """Returns the record of some of the probes, at these places."""
@@ -148,6 +162,7 @@ class CamRecord:
                 {key: summary.each(lambda _, values: values[chosen]) for key, summary in self.gradients.items()}
             ),
             peaks=of(self.peaks),
+            causes=of(self.causes),
         )
 
 
@@ -161,4 +176,10 @@ def _frozen(values: Any) -> Any:
     return values
 
 
-_TORCH = {np.float32: torch.float32, np.float64: torch.float64, np.int64: torch.int64, np.bool_: torch.bool}
+_TORCH = {
+    np.float32: torch.float32,
+    np.float64: torch.float64,
+    np.int64: torch.int64,
+    np.bool_: torch.bool,
+    np.int8: torch.int8,
+}

@@ -82,6 +82,8 @@ class Cams(Mapping[CamKey, Tensor]):
             finest of these, where a coarser one's places are repeated.
         axes: What the axes of the input mean where that was seen and its shape does not tell: ``"NCL"``, ``"NLC"`` or
             ``"NL"`` of a signal, ``"NTCHW"`` or ``"NTHW"`` of frames; else ``""``.
+        causes: :class:`CamKey` to why maps are blank, int8 ``[N]``, 0 where they are not: see
+            :class:`~lightning_gradcam.record.blank.Cause`. Keys without a blank map may be missing.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -100,9 +102,10 @@ class Cams(Mapping[CamKey, Tensor]):
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]] = field(default_factory=dict)
     levels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     axes: str = ""
+    causes: Mapping[CamKey, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients", "levels"):
+        for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients", "levels", "causes"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:

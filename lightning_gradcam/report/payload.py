@@ -15,6 +15,7 @@ from PIL import Image
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.probes.view import ProbeView
+from lightning_gradcam.record.blank import blank_sentence, record_codes
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing
@@ -105,6 +106,7 @@ class Outline:
             all of it.
         """
         rows, blocks, entries = list(self.rows), [], []
+        changed = {} if last is None else record.changed_from(last)
         for key in self.keys:
             maps = record.maps[key][rows]
             finite = np.isfinite(maps).all(axis=tuple(range(1, maps.ndim)))
@@ -112,9 +114,13 @@ class Outline:
             blocks.append(_shares(self.slices[key].of_maps(maps), top).tobytes())
             found = {name: values[rows] for name, values in record.numbers.get(key, {}).items()}
             if last is not None:
-                found.update(to_last(maps, last.maps[key][rows]))
+                flipped = changed[key.target][rows] if key.target in changed else None
+                found.update(to_last(maps, last.maps[key][rows], flipped))
             numbers = {name: _plain(values) for name, values in found.items()}
-            entries.append({"maxima": _plain(top), "numbers": numbers})
+            entry = {"maxima": _plain(top), "numbers": numbers}
+            if sentence := blank_sentence(record_codes(record.maps, record.causes, [key], rows)):
+                entry["blank"] = sentence
+            entries.append(entry)
         of_targets = {
             name: {
                 "scores": _plain(scores[rows]),
@@ -258,7 +264,7 @@ def _data_url(image: Image.Image) -> str:
 
 
 def _stat(stat: Any) -> dict[str, Any]:
-    return {"title": stat.title, "low": stat.low, "high": stat.high, "reading": stat.reading}
+    return {"title": stat.title, "low": stat.low, "high": stat.high, "reading": stat.reading, "counted": stat.counted}
 
 
 def _plain(values: npt.NDArray[Any]) -> list[float | None]:

@@ -26,6 +26,7 @@ from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.render.picture import Picture, Pixels
@@ -273,6 +274,7 @@ def explain(
         named, largest = len(probes.class_names), int(measured.likeliest.max())
         if largest >= named:
             remarks.append(f"class_names: {named} names are known, and the model has more classes: {largest} has none")
+    remarks += blank_remarks(measured.maps, measured.causes).values()
     manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
     found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
     return found if output is None else found.save(output)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
+from lightning_gradcam.record.blank import blank_sentence, longest_sentence, record_codes
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import LEGEND, legend
@@ -98,6 +100,7 @@ def sheet(
     lines = max((len(caption) for tile in tiles for caption in tile.captions), default=0)
     row_h = _row_height(tile_h, lines, listed)
     header = _header(record, layer, method, drawing, title, probes, slices)
+    header += [(line, INK) for line in _blank_lines(record, keys, drawing, width - 2 * MARGIN)]
     if len(rows) < len(probes):
         header.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
     pitch = (tile_w + SEAM) // len(slices.chosen)
@@ -180,9 +183,25 @@ def _header(
         of_true = "; the true one has a green square" if probes.view.true is not None else ""
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
         lines.append((f"at the left, the {most}{of_true}", PALE))
-    # On every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
-    lines.append(("picture without colours: the map is all zero", PALE))
     return lines
+
+
+def _blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, width: int) -> list[str]:
+    """Returns what the header says of blank maps.
+
+    As many lines on every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
+    """
+    codes = record_codes(record.maps, record.causes, keys, range(len(record.probe_ids)))
+    said = blank_sentence(codes) or f"a blank map (zero after the ReLU), here 0 of {len(codes)}"
+    if drawing.scale == "minmax":
+        said = "the signed map is zero everywhere"
+    lines = wrapped(f"no colours: {said}", width)
+    return lines + [""] * (len(wrapped(f"no colours: {longest_sentence()}", width)) - len(lines))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Returns the lines of a text that is written in a header of so many pixels."""
+    return textwrap.wrap(text, max(20, int(width / 6.4)))
 
 
 def _slice_lines(slices: Slices) -> list[str]:

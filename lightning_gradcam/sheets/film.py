@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
+from lightning_gradcam.record.blank import blank_sentence, record_codes
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray, IntArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import put_box
@@ -23,7 +23,7 @@ from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.text import INK, PALE, PAPER, RIGHT, WRONG, Color, write
 from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
-from lightning_gradcam.sheets.cam_sheet import layer_title, method_title, score_title
+from lightning_gradcam.sheets.cam_sheet import layer_title, method_title, score_title, wrapped
 from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_size
 
 # A mark for right and wrong is this many pixels high and wide.
@@ -221,7 +221,7 @@ def header(
     if count == 1 and (total or 1) == 1:
         which = "one logged step"
     lines = [
-        (f"{method_title(key.method)} of the {score_title(record.score)} of {_target_title(key.target, probes)}", INK),
+        (f"{method_title(key.method)} of {_score_of(record.score, key.target, probes)}", INK),
         (which, INK),
     ]
     if probes.note:
@@ -240,8 +240,12 @@ def header(
         dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
         lines.append((f"line: box around the map's largest part over 15 % of its maximum{dashed}", PALE))
     lines += [(line, PALE) for line in source_lines(probes.display_source)]
-    wrapped = [(part, color) for line, color in lines for part in textwrap.wrap(line, max(20, int(width / 6.4)))]
-    return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *wrapped]
+    codes = [record_codes(one.maps, one.causes, [key], range(len(one.probe_ids))) for one in records]
+    # Drawn from minimum to maximum, a map without a positive value has colours, too.
+    if scale != "minmax" and (said := blank_sentence(np.concatenate(codes), what="maps of these steps")):
+        lines.append((f"no colours: {said}", INK))
+    parts = [(part, color) for line, color in lines for part in wrapped(line, width)]
+    return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *parts]
 
 
 def write_lines(canvas: Pixels, at: tuple[int, int], lines: Sequence[tuple[str, Color]], width: int) -> None:
@@ -284,12 +288,20 @@ def _strongest(records: Sequence[CamRecord], key: CamKey) -> IntArray:
     return np.asarray(sums.argmax(axis=1), np.int64)
 
 
+def _score_of(score: str, target: str, probes: ProbeView) -> str:
+    """Returns what is explained; a sum of probabilities is called that, since it can exceed 1."""
+    title = score_title(score)
+    if target == "label" and any(len(probes.true_classes(row)) > 1 for row in range(len(probes))):
+        many = {"softmax probability": "softmax probabilities"}.get(title, f"{title}s")
+        return f"the sum of the {many} of the true classes"
+    return f"the {title} of {_target_title(target, probes)}"
+
+
 def _target_title(target: str, probes: ProbeView) -> str:
     if target == "predicted":
         return "the predicted class"
     if target == "label":
-        several = any(len(probes.true_classes(row)) > 1 for row in range(len(probes)))
-        return "the true classes (summed)" if several else "the true class"
+        return "the true class"
     if target.isascii() and target.isdigit():
         return f"class {probes.class_name(int(target))}"
     return f"target {target.replace('_vs_', ' vs ')}"

@@ -3,8 +3,9 @@ r"""Whether a model's confidence follows its maps: pixels are hidden by importan
 Throughout, :math:`f(x)` is the confidence in the explained class (its ``score``) and :math:`M` the map, resized
 bilinearly to the picture :math:`x`. The model is called under ``no_grad`` in the mode it is in: put it in ``eval()``.
 Every forward is one batch like ``inputs``; a sample's numbers do not depend on the others in its batch. Where a map is
-not finite, they are NaN. No number is good or bad alone: changed pictures are unlike those the model has learned from,
-so compare methods on the same model and pictures, with ``random`` among them.
+not finite, they are NaN. Of a model that ends in a softmax or sigmoid of its own, the confidence is its output as it
+is, whatever ``score`` says. No number is good or bad alone: changed pictures are unlike those the model has learned
+from, so compare methods on the same model and pictures, with ``random`` among them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from lightning_gradcam.stats import upsampled
 from lightning_gradcam.stats.imputation import baseline_of, checked_pictures, impute
 from lightning_gradcam.targets import ScoreKind, check_score, class_scores
 from lightning_gradcam.targets.base import described
+from lightning_gradcam.targets.reading import OutputKind
+from lightning_gradcam.targets.tracing import traced_output
 
 Model = Callable[[Tensor], Tensor]
 
@@ -36,7 +39,8 @@ def average_drop(
     WACV 2018; they report the mean in percent.
 
     Args:
-        model: Any callable from inputs to logits ``[N, C]``, or to a single logit ``[N]`` or ``[N, 1]``.
+        model: Any callable from inputs to logits ``[N, C]``, or to a single logit ``[N]`` or ``[N, 1]``; or to the
+            probabilities that a softmax or sigmoid at its end makes of them.
         inputs: Preprocessed pictures ``[N, C, H, W]``.
         maps: ``[N, h, w]``.
         classes: The explained classes ``[N]``, such as ``cams.classes["predicted"]``; default: the most likely ones.
@@ -239,6 +243,7 @@ class _Case:
     maps: Tensor
     classes: Tensor
     kind: ScoreKind
+    output: OutputKind
 
     @classmethod
     def of(cls, model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> _Case:
@@ -246,7 +251,8 @@ class _Case:
         resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
         if len(resized) != len(inputs):
             raise ConfigurationError(f"maps: got {len(resized)} for {len(inputs)} inputs; give one map for each input")
-        values = _scores(model, inputs, kind)
+        output, found = traced_output(model, inputs.clone())
+        values = _class_scores(output, kind, found)
         if classes is None:
             classes = values.argmax(dim=1)
         elif classes.shape != (len(inputs),) or classes.is_floating_point() or classes.is_complex():
@@ -254,11 +260,12 @@ class _Case:
         elif bool(((classes < 0) | (classes >= values.shape[1])).any()):
             came, last = sorted(set(classes.tolist())), values.shape[1] - 1
             raise ConfigurationError(f"classes: got {came}; valid are 0 to {last}, the classes of the model's output")
-        return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind)
+        return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind, found)
 
     def score(self, pictures: Tensor) -> Tensor:
         """The confidence in the explained classes, ``[N]``; NaN where the map is not finite."""
-        found = _scores(self.model, pictures, self.kind).gather(1, self.classes[:, None])[:, 0]
+        values = _class_scores(_answer(self.model, pictures), self.kind, self.output)
+        found = values.gather(1, self.classes[:, None])[:, 0]
         return found.where(self.maps.flatten(1).isfinite().all(dim=1), torch.nan)
 
     def ranks(self, seed: int) -> Tensor:
@@ -270,12 +277,16 @@ class _Case:
         return order.argsort(dim=1).view_as(self.maps)
 
 
-def _scores(model: Model, pictures: Tensor, kind: ScoreKind) -> Tensor:
+def _answer(model: Model, pictures: Tensor) -> Tensor:
     with torch.no_grad():
         # A model may change what it is given in place.
-        output = model(pictures.clone())
+        return model(pictures.clone())
+
+
+def _class_scores(output: Tensor, score: ScoreKind, kind: OutputKind) -> Tensor:
     try:
-        values = class_scores(output, kind)
+        with torch.no_grad():
+            values = class_scores(output, score, kind).detach()
     except TargetError:
         wanted = "give a callable that returns logits [N, C], for instance lambda x: model(x).logits"
         raise ConfigurationError(f"model: returned {described(output)}; {wanted}") from None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.record.cam_record import FloatArray
@@ -26,6 +27,7 @@ from lightning_gradcam.stats.numbers import (
     rank_correlation,
 )
 
+Flags = npt.NDArray[np.bool_]
 # Of maps that are measured at once: in float64 and with their ranks they take some ten times their own memory.
 _PLACES = 1 << 16
 # About six million places a second are ranked and compared.
@@ -40,6 +42,7 @@ def measure(
     *,
     boxes: FloatArray | None = None,
     size: tuple[int, int] | None = None,
+    changed: Mapping[str, Flags] | None = None,
 ) -> dict[CamKey, dict[str, FloatArray]]:
     """Measures the maps of one step.
 
@@ -53,13 +56,16 @@ def measure(
         boxes: Where the objects are, float32 ``[N, 4]`` (left, top, right, bottom), NaN for a probe without one; in
             maps with time or depth a box holds for all slices.
         size: Height and width of the picture in whose pixels the boxes are; needed with them.
+        changed: Target to where the explained class is another than in ``previous``, bool ``[N]``: maps of two classes
+            are not compared.
 
     Returns:
         For each key the numbers by name, each float32 ``[N]``, in the order of
         :data:`~lightning_gradcam.stats.STATS`. ``drift`` and ``rank_correlation`` are there where ``previous`` has the
-        key in the same shape; ``agreement`` for the targets ``"label"`` and ``"predicted"`` where the layer and method
-        have both; ``energy_inside`` and ``pointing_game`` with masks, ``box_iou`` with boxes. NaN where a probe has no
-        such number.
+        key in the same shape, and NaN where either map is blank or the class ``changed``; with ``changed`` so are
+        ``compared``, ``flipped``, ``went_blank`` and ``came_back``, each 1 or 0. ``agreement`` is there for the targets
+        ``"label"`` and ``"predicted"`` where the layer and method have both; ``energy_inside`` and ``pointing_game``
+        with masks, ``box_iou`` with boxes. NaN where a probe has no such number.
 
     Raises:
         ConfigurationError: There are not as many masks or boxes as maps, these are no maps, or boxes lack their size.
@@ -71,7 +77,7 @@ def measure(
     """
     if boxes is not None and size is None:
         raise ConfigurationError("size: got None beside boxes; give height and width of the boxes' picture")
-    found = {key: _measured(key, maps, previous or {}, masks) for key in maps}
+    found = {key: _measured(key, maps, previous or {}, masks, changed) for key in maps}
     if boxes is not None and size is not None:
         for key, numbers in found.items():
             if maps[key].ndim == 2:
@@ -81,15 +87,17 @@ def measure(
     return found
 
 
-def to_last(maps: FloatArray, last: FloatArray) -> dict[str, FloatArray]:
+def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) -> dict[str, FloatArray]:
     """Compares one step's maps with those of the run's last step.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
         last: Of the same shape.
+        changed: Where the last step's explained class is another one, bool ``[N]``; ``None``: nowhere.
 
     Returns:
-        ``drift_to_last`` and ``rank_correlation_to_last``, each float32 ``[N]``.
+        ``drift_to_last`` and ``rank_correlation_to_last``, each float32 ``[N]``; NaN where either map is blank or the
+        class changed.
 
     Raises:
         ConfigurationError: The shapes differ.
@@ -102,7 +110,7 @@ def to_last(maps: FloatArray, last: FloatArray) -> dict[str, FloatArray]:
     if maps.ndim == last.ndim == 2:
         # Signals: rows.
         maps, last = maps[:, None], last[:, None]
-    return {f"{name}_to_last": values for name, values in _compared(maps, last).items()}
+    return {f"{name}_to_last": values for name, values in _compared(maps, last, changed).items()}
 
 
 def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
@@ -119,25 +127,48 @@ def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
 
 
 def _measured(
-    key: CamKey, maps: Mapping[CamKey, FloatArray], previous: Mapping[CamKey, FloatArray], masks: Masks | None
+    key: CamKey,
+    maps: Mapping[CamKey, FloatArray],
+    previous: Mapping[CamKey, FloatArray],
+    masks: Masks | None,
+    changed: Mapping[str, Flags] | None,
 ) -> dict[str, FloatArray]:
     own, before = maps[key], previous.get(key)
     if flat := own.ndim == 2:
         own, before = own[:, None], None if before is None else before[:, None]
-    found = {} if before is None or before.shape != own.shape else _compared(own, before)
+    found: dict[str, FloatArray] = {}
+    empty = _by_parts(blank, own)
+    if before is not None and before.shape == own.shape:
+        flipped = None if changed is None else changed.get(key.target)
+        found |= _compared(own, before, flipped)
+        if flipped is not None:
+            found |= _counted(found["drift"], empty, _by_parts(blank, before), flipped)
     found |= {"entropy": _by_parts(entropy, own), "half_area": _by_parts(half_area, own)}
     found["center_x"], found["center_y"] = _by_parts(center, own)
     if flat:
         # A signal has no height.
         del found["center_y"]
-    found |= {"blank": _by_parts(blank, own), "maximum": _by_parts(maximum, own)}
+    found |= {"blank": empty, "maximum": _by_parts(maximum, own)}
     other = maps.get(key._replace(target=_OTHER_TARGET.get(key.target, "")))
     if other is not None:
-        found["agreement"] = _by_parts(agreement, own, other[:, None] if flat else other)
+        other = other[:, None] if flat else other
+        found["agreement"] = _without_blank(_by_parts(agreement, own, other), own, other)
     if masks is not None:
         found["energy_inside"] = inside(own, masks).astype(np.float32)
-        found["pointing_game"] = points_inside(own, masks).astype(np.float32)
+        # A map that points nowhere misses nothing.
+        found["pointing_game"] = np.where(empty > 0, np.nan, points_inside(own, masks)).astype(np.float32)
     return found
+
+
+def _counted(drifts: FloatArray, now: FloatArray, before: FloatArray, flipped: Flags) -> dict[str, FloatArray]:
+    """Returns what became of each probe since the step before, 1 or 0; at most one of the four is 1."""
+    kinds = {
+        "compared": np.isfinite(drifts),
+        "flipped": flipped,
+        "went_blank": ~flipped & (now == 1) & (before == 0),
+        "came_back": ~flipped & (now == 0) & (before == 1),
+    }
+    return {name: flags.astype(np.float32) for name, flags in kinds.items()}
 
 
 def _box_iou(maps: FloatArray, boxes: FloatArray, size: tuple[int, int]) -> FloatArray:
@@ -149,8 +180,19 @@ def _box_iou(maps: FloatArray, boxes: FloatArray, size: tuple[int, int]) -> Floa
     return found
 
 
-def _compared(maps: FloatArray, others: FloatArray) -> dict[str, FloatArray]:
-    return {"drift": _by_parts(drift, maps, others), "rank_correlation": _by_parts(rank_correlation, maps, others)}
+def _compared(maps: FloatArray, others: FloatArray, changed: Flags | None) -> dict[str, FloatArray]:
+    found = {"drift": _by_parts(drift, maps, others), "rank_correlation": _by_parts(rank_correlation, maps, others)}
+    for values in found.values():
+        values[:] = _without_blank(values, maps, others)
+        if changed is not None:
+            values[changed] = np.nan
+    return found
+
+
+def _without_blank(values: FloatArray, maps: FloatArray, others: FloatArray) -> FloatArray:
+    """Leaves out what was compared with a blank map: it has no places to compare."""
+    either = (_by_parts(blank, maps) > 0) | (_by_parts(blank, others) > 0)
+    return np.asarray(np.where(either, np.nan, values), np.float32)
 
 
 def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray) -> FloatArray:
@@ -162,4 +204,4 @@ def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray)
     # Once also where there are no probes at all.
     starts = range(0, max(1, len(maps)), rows)
     parts = [number(*(array[start : start + rows] for array in (maps, *others))) for start in starts]
-    return np.asarray(np.concatenate(parts, axis=-1), np.float32)
+    return np.concatenate(parts, axis=-1).astype(np.float32)

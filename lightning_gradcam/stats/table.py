@@ -18,6 +18,7 @@ class Stat:
         high: The largest value; ``None``: open.
         reading: One sentence on how to read it.
         better: ``"higher"`` or ``"lower"``; ``None``: neither is good by itself.
+        counted: Loggers get how many probes have it, and not a mean over the probes.
     """
 
     title: str
@@ -25,6 +26,7 @@ class Stat:
     high: float | None
     reading: str
     better: Literal["higher", "lower"] | None = None
+    counted: bool = False
 
 
 STATS: Mapping[str, Stat] = MappingProxyType(
@@ -33,14 +35,45 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "drift from the step before",
             0,
             1,
-            "How far the map is from that of the step before: 0 is the same up to scale, 1 has no place in common.",
+            "How far the map is from that of the step before: 0 is the same up to scale, 1 has no place in common. A"
+            " probe whose explained class changed, or with a blank map at either step, is left out.",
         ),
         "rank_correlation": Stat(
             "rank correlation with the step before",
             -1,
             1,
             "Whether places have the same order of importance as at the step before: 1 is the same order, 0 an"
-            " unrelated one, -1 the reverse.",
+            " unrelated one, -1 the reverse. The same probes are left out as in drift.",
+        ),
+        "compared": Stat(
+            "compared with the step before",
+            0,
+            1,
+            "How many probes have a drift: neither flipped nor blank at either step.",
+            counted=True,
+        ),
+        "flipped": Stat(
+            "flipped since the step before",
+            0,
+            1,
+            "How many probes have another explained class than at the step before: their two maps are not compared.",
+            "lower",
+            counted=True,
+        ),
+        "went_blank": Stat(
+            "went blank",
+            0,
+            1,
+            "How many maps of the same class were not blank at the step before, and are now.",
+            "lower",
+            counted=True,
+        ),
+        "came_back": Stat(
+            "came back from blank",
+            0,
+            1,
+            "How many maps of the same class were blank at the step before, and are not now.",
+            counted=True,
         ),
         "entropy": Stat(
             "spread (entropy)",
@@ -85,7 +118,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             0,
             1,
             "How alike the maps of the true and the predicted class are: 1 is the same up to scale, as where the"
-            " prediction is right, and 0 has no place in common.",
+            " prediction is right, and 0 has no place in common. A probe with a blank map of either is left out.",
         ),
         "energy_inside": Stat(
             "energy inside the mask",
@@ -98,7 +131,8 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "pointing game",
             0,
             1,
-            "1 where the map's maximum lies inside the probe's mask or box, else 0; the mean is the share of hits.",
+            "1 where the map's maximum lies inside the probe's mask or box, else 0; the mean is the share of hits among"
+            " the maps that are not blank.",
             "higher",
         ),
         "box_iou": Stat(
@@ -113,7 +147,8 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "drift from the last step",
             0,
             1,
-            "How far the map is from that of the run's last step: where it has come near 0, the map has settled.",
+            "How far the map is from that of the run's last step: where it has come near 0, the map has settled. A"
+            " probe with another explained class than at the last step, or with a blank map at either, is left out.",
         ),
         "rank_correlation_to_last": Stat(
             "rank correlation with the last step",

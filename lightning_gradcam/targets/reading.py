@@ -43,9 +43,19 @@ def output_kind(output: Any) -> OutputKind:
         >>> output_kind(logits.softmax(1)), output_kind(logits * 1), output_kind(logits.sigmoid()[:, 0])
         ('softmax', 'logits', 'sigmoid')
     """
-    if not isinstance(output, Tensor) or not output.is_floating_point() or not output.dim() or output.grad_fn is None:
+    return kind_of(output, output.grad_fn if isinstance(output, Tensor) else None)
+
+
+def kind_of(output: Any, node: Any) -> OutputKind:
+    """Returns what the numbers of an output are, as :func:`output_kind`.
+
+    Args:
+        output: The model's output.
+        node: What made it: a node of autograd's graph, or what looks like one; ``None``: not known.
+    """
+    if not isinstance(output, Tensor) or not output.is_floating_point() or not output.dim() or node is None:
         return "logits"
-    found, combined = _ends(output.grad_fn, _DEEPEST)
+    found, combined = _ends(node, _DEEPEST)
     if not found:
         return "logits"
     return _confirmed(output.detach(), found, combined=combined)

@@ -721,3 +721,53 @@ def test_pictures_explained_by_two_checkpoints_stand_side_by_side(report: Open) 
     assert shown.page.locator(".card .badge").count() == 4
     assert shown.page.locator(".stand-in").is_hidden()
     assert shown.page.locator(".epoch").is_hidden()
+
+
+# ---- blank maps, and of how many probes a mean is
+
+
+def test_lines_above_the_pictures_say_what_is_blank_and_what_flipped(report: Open) -> None:
+    numbers = {
+        "flipped": np.array([[np.nan, np.nan], [1.0, 0.0]]),
+        "went_blank": np.array([[np.nan, np.nan], [0.0, 1.0]]),
+        "came_back": np.zeros((2, 2)),
+    }
+    payload = made({KEY: MAPS}, PICTURES, numbers={name: values.astype(object) for name, values in numbers.items()})
+    for step in payload.header["steps"]:
+        for name, values in step["maps"][0]["numbers"].items():
+            step["maps"][0]["numbers"][name] = [None if value != value else value for value in values]
+    payload.header["steps"][1]["maps"][0]["blank"] = "1 of 2 maps is blank (zero after the ReLU): why. What."
+    shown = report(payload)
+    assert shown.texts(".notices li") == [
+        "conv: 1 of 2 maps is blank (zero after the ReLU): why. What.",
+        "conv: since the step before, flipped: 1, went blank: 1 (of 2 probes; no drift)",
+    ]
+    early = report(payload, hash="#epoch=0")
+    assert early.texts(".notices li") == []
+
+
+def test_a_mean_states_of_how_many_probes_it_is(report: Open) -> None:
+    numbers: dict[str, Any] = {"drift": np.array([[0.5, 0.25], [0.5, None]], object)}
+    shown = report(made({KEY: MAPS}, PICTURES, numbers=numbers))
+    curve = "section.curve:nth-of-type(2) svg"
+    assert str(shown.page.locator(curve).get_attribute("aria-label")) == "drift: conv 0.5 (1 of 2)"
+    early = report(made({KEY: MAPS}, PICTURES, numbers=numbers), hash="#epoch=0")
+    assert str(early.page.locator(curve).get_attribute("aria-label")) == "drift: conv 0.375"
+    assert "mean of 2 probes" in early.texts(".about")[0]
+
+
+def test_what_is_counted_is_a_sum(report: Open) -> None:
+    stats = {"flipped": {"title": "flipped", "low": 0, "high": 1, "reading": "How many.", "counted": True}}
+    numbers: dict[str, Any] = {"flipped": np.array([[None, None], [1.0, 1.0]], object)}
+    shown = report(made({KEY: MAPS}, PICTURES, numbers=numbers, stats=stats), hash="#number=flipped")
+    curve = "section.curve:nth-of-type(2) svg"
+    assert str(shown.page.locator(curve).get_attribute("aria-label")) == "flipped: conv 2"
+    assert "number of probes, of 2 probes" in shown.texts(".about")[0]
+
+
+def test_the_sum_of_several_classes_is_called_a_sum(report: Open) -> None:
+    key = KEY._replace(target="label")
+    shown = report(made({key: MAPS}, PICTURES, true=[[0, 1], [0]], score="sigmoid"), hash="#probe=0")
+    row = ".detail-numbers table tbody tr:last-child"
+    assert shown.texts(f"{row} th") == ["explained sigmoid"]
+    assert shown.texts(f"{row} td") == ["sum over 2 classes: 1.5"]

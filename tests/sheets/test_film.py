@@ -67,3 +67,15 @@ def test_the_header_says_what_the_lines_are() -> None:
     assert said(True, True) == [
         "line: box around the map's largest part over 15 % of its maximum; dashed: the known box"
     ]
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [("sigmoid", "the sum of the sigmoids"), ("probability", "the sum of the softmax probabilities")],
+)
+def test_a_sum_over_several_labels_is_called_that(score: str, said: str) -> None:
+    probes = probe_set(labels=torch.tensor([[1, 1, 0], [0, 1, 0]]))
+    one = record(ramp(), targets=("label",), score=score)
+    key = CamKey("conv", "gradcam", "label")
+    lines = header([one], probes, key=key, drawing=Drawing(), title="gradcam", whole=True, total=1, width=900)
+    assert lines[1][0] == f"Grad-CAM of {said} of the true classes"

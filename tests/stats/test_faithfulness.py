@@ -384,3 +384,31 @@ def test_drop_and_increase_are_pytorch_grad_cams(peer: Any) -> None:
     assert increase.max() == 1
     np.testing.assert_allclose(average_drop(Reader(), inputs, maps, classes=classes), drop / before, atol=1e-5)
     np.testing.assert_allclose(average_increase(Reader(), inputs, maps, classes=classes), increase)
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.Sigmoid()], ids=["softmax", "sigmoid"])
+@pytest.mark.parametrize("score", ["probability", "sigmoid"])
+def test_the_output_of_a_model_that_ends_in_probabilities_is_the_confidence(end: nn.Module, score: str) -> None:
+    """A softmax of a softmax would tell 0.27 of the drop from 0.88 to 0.5 by hand, and not the whole of it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False), end).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.5] * 4, [-0.5] * 4]))
+    x = torch.ones(2, 1, 2, 2, dtype=torch.float64)
+    before = end(torch.tensor([[2.0, -2.0]], dtype=torch.float64))[0, 0].item()
+    after = end(torch.tensor([[0.5, -0.5]], dtype=torch.float64))[0, 0].item()
+    # The map keeps one pixel of four as it is.
+    maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]], dtype=torch.float64).repeat(2, 1, 1)
+    found = average_drop(model, x, maps, classes=torch.tensor([0, 0]), score=score)
+    assert found.tolist() == pytest.approx([(before - after) / before] * 2, rel=1e-12)
+    curve = deletion_curve(model, x, maps, score=score, steps=4)
+    assert curve[:, 0].tolist() == pytest.approx([before] * 2, rel=1e-12)
+    assert curve[:, -1].tolist() == pytest.approx([0.5] * 2, rel=1e-12)
+    assert model[1].weight.grad is None
+
+
+def test_a_callable_that_leaves_torch_is_asked_without_a_graph() -> None:
+    weights = np.array([[1.0, 2.0], [3.0, 4.0]])
+    numpy = lambda x: torch.from_numpy(np.stack([(x.numpy() * weights).sum((1, 2, 3)), np.zeros(len(x))], 1))  # noqa: E731
+    expected = deletion_curve(linear(WEIGHTS.double()), ONES.double(), MAPS, score="logit", steps=4)
+    found = deletion_curve(numpy, ONES.double(), MAPS, score="logit", steps=4)
+    torch.testing.assert_close(found, expected)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lightning_gradcam import compute_cams
 from lightning_gradcam.targets import Given, output_kind, resolve_targets
+from lightning_gradcam.targets.tracing import traced_output
 from tests.conftest import named
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0], [5.0, 3.0, 0.0]], dtype=torch.float64)
@@ -54,6 +55,10 @@ def pictures() -> Tensor:
 )
 def test_the_graph_tells_what_an_output_is(end: Callable[[Tensor], Tensor], kind: str) -> None:
     assert output_kind(end(LOGITS.clone().requires_grad_())) == kind
+    with torch.no_grad():
+        output, told = traced_output(lambda z: end(z * 1), LOGITS.clone())
+    assert told == kind
+    assert not output.requires_grad
 
 
 def test_values_alone_never_decide() -> None:
@@ -111,7 +116,9 @@ def test_one_remark_a_call_names_the_way_to_the_logit() -> None:
     model = nn.Sequential(*body(3), nn.Softmax(1))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        compute_cams(model, pictures(), "1", targets=["predicted", 0], methods=["gradcam", "eigencam"], batch_size=1)
+        # Signed, so that there is nothing to report of blank maps.
+        options: dict[str, Any] = {"methods": ["gradcam", "eigencam"], "batch_size": 1, "relu": False}
+        compute_cams(model, pictures(), "1", targets=["predicted", 0], **options)
     (said,) = [str(warning.message) for warning in caught]
     assert said.startswith("lightning-gradcam: the model ends in a softmax")
     assert "forward()" in said
@@ -134,7 +141,7 @@ def test_no_remark_where_no_logit_is_meant(end: nn.Module, options: dict[str, An
     model = nn.Sequential(*body(3), end)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compute_cams(model, pictures(), "1", **options)
+        compute_cams(model, pictures(), "1", relu=False, **options)
 
 
 @pytest.mark.filterwarnings("ignore:lightning-gradcam. the model ends in")

@@ -10,13 +10,17 @@ const LEFT = 46;
 const SIGN = 7.3;
 const LABEL_PITCH = 14;
 
-// series: [{label, values: [number or null], dash: index, second: whether it is of run B}]; info: {title, low, high,
+// series: [{label, values: [number or null], counts: [of how many probes each value is], of: how many there are, dash:
+// index, second: whether it is of run B}]; info: {title, low, high,
 // reading}; ticks: text below each position. Returns {element, move(at)}.
 export function lineChart({series, info, ticks, width, height, name, onpick}) {
   const count = ticks.length;
   const [low, high] = range(series, info);
-  const longest = Math.max(0, ...series.map(({label}) => clipped(label).length));
-  const edge = {left: LEFT, right: Math.min(width * 0.4, (longest + 9) * SIGN), top: TOP, bottom: BOTTOM};
+  const longest = Math.max(
+    0,
+    ...series.map((one) => clipped(one.label).length + Math.max(0, ...ticks.map((_, at) => sampleOf(one, at).length))),
+  );
+  const edge = {left: LEFT, right: Math.min(width * 0.5, (longest + 9) * SIGN), top: TOP, bottom: BOTTOM};
   const x = (place) => edge.left + ((place + 0.5) / count) * (width - edge.left - edge.right);
   const y = (value) => edge.top + (1 - (value - low) / (high - low)) * (height - edge.top - edge.bottom);
   const svg = draw('svg', {viewBox: `0 0 ${width} ${height}`, width, height, class: 'chart', role: 'img'});
@@ -37,8 +41,8 @@ export function lineChart({series, info, ticks, width, height, name, onpick}) {
       series.map(({values}) => y(values[at] ?? lastKnown(values) ?? low)),
       height,
     );
-    series.forEach(({label, values}, i) => {
-      const value = values[at];
+    series.forEach((one, i) => {
+      const value = one.values[at];
       const {dot, text} = lines[i];
       dot.setAttribute('visibility', value === null ? 'hidden' : 'visible');
       if (value !== null) {
@@ -47,14 +51,20 @@ export function lineChart({series, info, ticks, width, height, name, onpick}) {
       }
       text.setAttribute('x', width - edge.right + 8);
       text.setAttribute('y', spread[i] + 4);
-      text.textContent = `${clipped(label)} ${shortNumber(value)}`;
+      text.textContent = `${clipped(one.label)} ${shortNumber(value)}${sampleOf(one, at)}`;
     });
     svg.setAttribute(
       'aria-label',
-      `${name}: ${series.map(({label, values}) => `${label} ${shortNumber(values[at])}`).join(', ')}`,
+      `${name}: ${series.map((one) => `${one.label} ${shortNumber(one.values[at])}${sampleOf(one, at)}`).join(', ')}`,
     );
   };
   return {element: svg, move};
+}
+
+// Of how many probes a mean is, where some have no such number.
+function sampleOf({counts = [], of = 0}, at) {
+  const count = counts[at] ?? null;
+  return count === null || count === of || of < 2 ? '' : ` (${count} of ${of})`;
 }
 
 function clipped(label) {

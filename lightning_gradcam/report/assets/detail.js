@@ -146,9 +146,13 @@ export class Detail {
       );
       return make('tr', {title: info.reading}, make('th', {scope: 'row', text: info.title}), ...cells);
     });
-    const scores = places.map(({r, place, column}) =>
-      make('td', {text: shortNumber(scene.runs[r].score(scene.step(r), column.places[r], place))}),
-    );
+    const scores = places.map(({r, place, column}) => {
+      const run = scene.runs[r];
+      const value = shortNumber(run.score(scene.step(r), column.places[r], place));
+      // A sum of probabilities can exceed 1.
+      const summed = column.target === 'label' ? run.probes[place].true.length : 1;
+      return make('td', {text: summed > 1 ? `sum over ${summed} classes: ${value}` : value});
+    });
     rows.push(make('tr', {}, make('th', {scope: 'row', text: `explained ${scene.runs[0].header.score}`}), ...scores));
     this.table.replaceChildren(
       make(

@@ -23,8 +23,9 @@ const MAPS =
   'the more. Raw maps are coloured here, in the page: the scale says what the brightest colour stands for, the largest ' +
   'value of each map (image), of each probe in the run (run), or of all probes in the run (layer).';
 const SIGNS =
-  'A picture without colours has no positive evidence at all (∅ in film strips). A crossed-out one has a value that ' +
-  'is not finite. In a strip of predictions each piece is a class, hatched where it is wrong; its line is the ' +
+  'A picture without colours has no positive evidence at all (∅ in film strips); the lines above the pictures say why. ' +
+  'A crossed-out one has a value that is not finite. In a strip of predictions each piece is a class, hatched where ' +
+  'it is wrong; its line is the ' +
   'confidence.';
 
 // commands: {step(by), ends(last), play(), flip(by), layer(by), cycle(name), probe(by), close(), theme(), help()}.

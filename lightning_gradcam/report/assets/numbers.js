@@ -47,14 +47,34 @@ export function valueOf(run, name, step, key, probe) {
   return name === 'maximum' ? run.maximum(step, key, probe) : run.number(name, step, key, probe);
 }
 
-// Mean over some probes at each step, without those that have no value.
+// Whether the curve of a number says how many probes have it, and is no mean.
+export function isCounted(run, name) {
+  return Boolean(numberInfo(run, name).counted);
+}
+
+// Mean over some probes at each step, without those that have no value; of what is counted, how many have it.
 export function means(run, name, key, probes) {
-  return run.steps.map((_, step) => mean(probes.map((probe) => valueOf(run, name, step, key, probe))));
+  const whole = isCounted(run, name) ? sumOf : mean;
+  return run.steps.map((_, step) => whole(probes.map((probe) => valueOf(run, name, step, key, probe))));
+}
+
+// Of how many of these probes each step's mean is.
+export function sampleSizes(run, name, key, probes) {
+  return run.steps.map((_, step) => probes.filter((probe) => isKnown(valueOf(run, name, step, key, probe))).length);
+}
+
+function isKnown(value) {
+  return value !== null && value !== undefined;
+}
+
+export function sumOf(values) {
+  const found = values.filter(isKnown);
+  return found.length ? found.reduce((sum, value) => sum + value, 0) : null;
 }
 
 export function mean(values) {
-  const known = values.filter((value) => value !== null && value !== undefined);
-  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+  const found = values.filter(isKnown);
+  return found.length ? sumOf(found) / found.length : null;
 }
 
 export function largest(values) {

@@ -1,9 +1,10 @@
 // The curves above the cards: predictions on the left, one of the maps' numbers on the right.
 import {ChartPanel} from './chart.js';
 import {fill, make, setText} from './dom.js';
-import {chosenNumber, isOfPredictions, mapNumbers, means, numberInfo} from './numbers.js';
+import {chosenNumber, isCounted, isOfPredictions, mapNumbers, means, numberInfo, sampleSizes} from './numbers.js';
 
-// Lines of a number: for each run and layer shown, over the slider's positions. probes: places in the first run.
+// Lines of a number: for each run and layer shown, over the slider's positions. probes: places in the first run. Each
+// has the number of probes that its mean is of (`counts`), and of how many (`of`).
 export function seriesOf(scene, name, probes) {
   const found = [];
   scene.runs.forEach((run, r) => {
@@ -11,11 +12,16 @@ export function seriesOf(scene, name, probes) {
     const mark = scene.runs.length > 1 ? `${scene.marks[r]} ` : '';
     const along = (values) =>
       scene.positions.map((_, place) => (scene.has(place, r) ? values[scene.stepAt(place, r)] : null));
+    const line = (key) => ({
+      values: along(means(run, name, key, places)),
+      counts: isCounted(run, name) ? [] : along(sampleSizes(run, name, key, places)),
+      of: places.length,
+    });
     if (isOfPredictions(name)) {
       const label = name === 'accuracy' ? 'right' : 'confidence';
       found.push({
         label: mark + label,
-        values: along(means(run, name, -1, places)),
+        ...line(-1),
         dash: name === 'accuracy' ? 0 : 1,
         second: r > 0,
       });
@@ -25,7 +31,7 @@ export function seriesOf(scene, name, probes) {
       if (column.places[r] < 0) continue;
       found.push({
         label: mark + column.title,
-        values: along(means(run, name, column.places[r], places)),
+        ...line(column.places[r]),
         dash: column.dash,
         second: r > 0,
       });
@@ -98,10 +104,10 @@ export class Overview {
     setText(this.reading, numberInfo(run, name).reading);
     this.choice.title = numberInfo(run, name).reading;
     const few = probes.length < run.probes.length;
-    setText(
-      this.about,
-      `mean of ${few ? `${probes.length} of ` : ''}${run.probes.length} probes; a click goes to that epoch`,
-    );
+    const all = `${few ? `${probes.length} of ` : ''}${run.probes.length} probes`;
+    const less = 'where fewer probes have a value, its n stands beside it';
+    const what = isCounted(run, name) ? `number of probes, of ${all}` : `mean of ${all}; ${less}`;
+    setText(this.about, `${what}; a click goes to that epoch`);
   }
 
   move(scene) {

@@ -11,7 +11,7 @@ import {Overview} from './overview.js';
 import {Player} from './player.js';
 import {Scene} from './scene.js';
 import {choicesOf} from './state.js';
-import {SCALE_WORDS, summed} from './words.js';
+import {SCALE_WORDS, blankNotices, summed} from './words.js';
 
 // What needs no new elements.
 const LIGHT = ['epoch', 'step', 'opacity', 'threshold', 'colour', 'scale', 'speed', 'theme'];
@@ -74,7 +74,16 @@ class Viewer {
     this.help = helpDialog();
     this.status = make('p', {class: 'status', role: 'status', text: 'Reading the maps…'});
     this.count = make('p', {class: 'count', role: 'status'});
-    this.main = make('main', {}, this.overview.element, this.count, this.board.element, this.detail.element);
+    this.notices = make('ul', {class: 'notices', 'aria-label': 'Blank maps and flipped predictions'});
+    this.main = make(
+      'main',
+      {},
+      this.overview.element,
+      this.count,
+      this.notices,
+      this.board.element,
+      this.detail.element,
+    );
     root.classList.add('gradcam');
     root.append(this.head.element, this.status, this.bar.element, this.head.standIn, this.main, this.help);
     this.reveal(false);
@@ -233,6 +242,7 @@ class Viewer {
     this.bar.dress(scene);
     this.bar.move(scene);
     this.head.move(scene);
+    this.notice(blankNotices(scene));
     if (this.openProbe() >= 0) this.detail.update(scene);
     else {
       this.overview.move(scene);
@@ -243,6 +253,14 @@ class Viewer {
       setText(this.count, `${shown} · brightest colour: ${SCALE_WORDS[state.scale]}`);
     }
     this.announceLater();
+  }
+
+  notice(lines) {
+    const text = lines.join('\n');
+    if (this.noticed === text) return;
+    this.noticed = text;
+    this.notices.replaceChildren(...lines.map((line) => make('li', {text: line})));
+    this.notices.hidden = lines.length === 0;
   }
 
   openProbe() {

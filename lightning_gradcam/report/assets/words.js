@@ -1,5 +1,5 @@
 // Sentences for those who hear the page, and short lines for those who see it.
-import {percent, shortNumber} from './numbers.js';
+import {percent, shortNumber, sumOf, valueOf} from './numbers.js';
 
 const DOWN = ['upper', 'middle', 'lower'];
 const ACROSS = ['left', 'centre', 'right'];
@@ -64,6 +64,42 @@ export const SCALE_WORDS = {
   run: 'the maximum of each probe in this run and layer',
   layer: 'the maximum of all probes in this run and layer',
 };
+
+// Layers that a notice names at most.
+const NAMED = 3;
+
+// Which maps are blank at this step, and why; and how many flipped, went blank or came back since the step before.
+export function blankNotices(scene) {
+  const blank = new Map();
+  const changes = new Map();
+  const note = (notices, text, name) => text && notices.set(text, [...(notices.get(text) || []), name]);
+  scene.runs.forEach((run, r) => {
+    const mark = scene.runs.length > 1 ? `${scene.marks[r]} ` : '';
+    for (const {places, title} of scene.columns) {
+      if (places[r] < 0) continue;
+      note(blank, run.steps[scene.step(r)].maps[places[r]].blank, mark + title);
+      note(changes, changeOf(run, scene.step(r), places[r]), mark + title);
+    }
+  });
+  return [blank, changes].flatMap((notices) =>
+    shortened([...notices].map(([text, names]) => `${shortened(names).join(', ')}: ${text}`)),
+  );
+}
+
+function changeOf(run, step, key) {
+  const count = (name) => sumOf(run.probes.map((_, probe) => valueOf(run, name, step, key, probe))) || 0;
+  const counts = [
+    ['flipped', count('flipped')],
+    ['went blank', count('went_blank')],
+    ['came back', count('came_back')],
+  ];
+  const some = counts.filter(([, number]) => number > 0).map((pair) => pair.join(': '));
+  return some.length ? `since the step before, ${some.join(', ')} (of ${run.probes.length} probes; no drift)` : '';
+}
+
+function shortened(list) {
+  return list.length > NAMED ? [...list.slice(0, NAMED), `and ${list.length - NAMED} more`] : list;
+}
 
 // What is said once the slider rests.
 export function summed(scene) {

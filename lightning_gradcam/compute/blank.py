@@ -1,0 +1,95 @@
+"""Why maps are blank, seen where the activation and its gradient are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.methods import Method
+from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_remarks
+from lightning_gradcam.record.cams import CamKey, Cams
+
+# Of Grad-CAM's weights, the share of the gradient's magnitude that is left in its mean over places: 1 where the
+# gradient has one sign in each channel, about 1 / sqrt(S) where it is different at each of S places.
+_CANCELLED_BELOW = 0.5
+
+
+def causes_of(
+    maps: Mapping[CamKey, Tensor], features: Tensor | None = None, slopes: Tensor | None = None
+) -> dict[CamKey, Tensor]:
+    """Returns why maps are blank. On the CPU only blank ones cost more than a look at their largest value.
+
+    Args:
+        maps: Signed, of one layer: key to ``[N, *S]``.
+        features: The layer's activation ``[N, C, *S]``; ``None``: not at hand.
+        slopes: The gradient with respect to it, of the same shape; ``None``: not at hand.
+
+    Returns:
+        Key to int8 ``[N]`` of :class:`~lightning_gradcam.record.blank.Cause`; on the CPU, keys without a blank map are
+        left out.
+
+    Example:
+        >>> key = CamKey("conv", "gradcam", "label")
+        >>> found = causes_of({key: torch.tensor([[[-2.0, -4.0]]])}, torch.ones(1, 1, 1, 2), -torch.ones(1, 1, 1, 2))
+        >>> Cause(found[key].item()).name
+        'NEGATIVE'
+    """
+    if not maps:
+        return {}
+    # NaN is not blank: comparisons with it are false.
+    blank = torch.stack([values.flatten(1).amax(dim=1) for values in maps.values()]) <= 0
+    found = {}
+    for key, rows in zip(maps, blank, strict=True):
+        chosen: Any = slice(None)
+        if rows.device.type == "cpu":
+            # To look costs nothing here. Of another device the host would wait: there, all maps are looked into.
+            places = rows.numpy().nonzero()[0]
+            if not len(places):
+                continue
+            chosen = torch.from_numpy(places)
+        codes = torch.zeros(len(rows), dtype=torch.int8, device=rows.device)
+        if features is None or slopes is None:
+            codes[chosen] = int(Cause.NOWHERE_POSITIVE)
+        else:
+            codes[chosen] = _codes(key.method, features[chosen].flatten(2), slopes[chosen].flatten(2))
+        found[key] = codes * rows
+    return found
+
+
+def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
+    """Returns what is reported of blank maps, one remark a layer.
+
+    Args:
+        cams: What was found.
+        methods: By name; of those of gradients on the CPU, the causes already tell which maps are blank.
+    """
+    looked = {key for key, maps in cams.maps.items() if maps.device.type == "cpu" and key.method in _of(methods)}
+    if not cams.causes and looked == set(cams.maps):
+        return ()
+    maps = {key: values.detach().cpu().float().numpy() for key, values in cams.maps.items()}
+    return blank_remarks(maps, {key: codes.cpu().numpy() for key, codes in cams.causes.items()}).values()
+
+
+def _of(methods: Mapping[str, Method]) -> set[str]:
+    return {name for name, method in methods.items() if method.needs == "gradients"}
+
+
+def _codes(method: str, features: Tensor, slopes: Tensor) -> Tensor:
+    """Causes int8 ``[n]`` of the blank maps alone, from ``[n, C, S]``."""
+    activity = features.abs().mean(dim=2)
+    codes = torch.full((len(features),), int(Cause.NOWHERE_POSITIVE), dtype=torch.int8, device=features.device)
+    if method == "gradcam":
+        weights = slopes.mean(dim=2)
+        left = (weights.abs() * activity).sum(dim=1)
+        whole = (slopes.abs().mean(dim=2) * activity).sum(dim=1)
+        codes.fill_(int(Cause.OUTWEIGHED))
+        codes.masked_fill_(((weights <= 0) | (activity == 0)).all(dim=1), int(Cause.NEGATIVE))
+        codes.masked_fill_(left < _CANCELLED_BELOW * whole, int(Cause.CANCELLED))
+    codes.masked_fill_((features == 0).flatten(1).all(dim=1), int(Cause.NO_ACTIVATION))
+    codes.masked_fill_((slopes == 0).flatten(1).all(dim=1), int(Cause.NO_GRADIENT))
+    if method != "hirescam":
+        codes.add_((features * slopes).sum(dim=1).amax(dim=1) > 0, alpha=HIRESCAM)
+    return codes

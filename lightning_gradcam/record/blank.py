@@ -1,0 +1,141 @@
+"""Blank maps: how many there are, why, and what to use instead.
+
+A map is blank where it is zero everywhere after its ReLU. Why it is so is seen where gradient and activation are at
+hand (:mod:`lightning_gradcam.compute.blank`), travels with the record as a code, and is put into words here: the same
+sentence in a warning, on a sheet, a film strip and the page.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.record.cams import CamKey
+
+Codes = npt.NDArray[np.int8]
+
+
+class Cause(IntEnum):
+    """Why a map is blank; ``SHOWN``: it is not."""
+
+    SHOWN = 0
+    NOWHERE_POSITIVE = 1
+    NO_GRADIENT = 2
+    NO_ACTIVATION = 3
+    CANCELLED = 4
+    NEGATIVE = 5
+    OUTWEIGHED = 6
+
+
+HIRESCAM = 16
+"""Added to a cause where HiResCAM's map of the same layer and target is not blank."""
+
+_WHY = {
+    Cause.NOWHERE_POSITIVE: "the method finds no place that speaks for the score",
+    Cause.NO_GRADIENT: "no gradient arrives (dead ReLUs behind the layer, or a saturated probability)",
+    Cause.NO_ACTIVATION: "the layer's own output is zero everywhere (dead ReLUs)",
+    Cause.CANCELLED: "the gradient cancels in its mean over places, as behind a linear layer on flattened features",
+    Cause.NEGATIVE: "the gradient's mean over places is negative for every active channel",
+    Cause.OUTWEIGHED: "at every place the channels against the score outweigh those for it",
+}
+_INSTEAD = {Cause.NO_GRADIENT: "Use a later layer, or score='logit'."}
+_EARLIER = "Use an earlier layer."
+_USE_HIRESCAM = "Use methods=['hirescam'] or an earlier layer."
+
+
+def codes_of(maps: npt.NDArray[Any], causes: Codes | None) -> Codes:
+    """Returns each map's cause; 0 where it is not blank, or not finite.
+
+    Args:
+        maps: ``[N, *S]``, signed or after their ReLU.
+        causes: What was found of them, int8 ``[N]``; ``None``: nothing, as in archives of version 0.1.0.
+
+    Example:
+        >>> codes_of(np.array([[[-1.0, 0.0]], [[-1.0, 2.0]]]), None).tolist()
+        [1, 0]
+    """
+    with np.errstate(invalid="ignore"):
+        top = maps.reshape(len(maps), -1).max(axis=1)
+    own = np.full(len(maps), 0, np.int8) if causes is None else causes
+    return np.where(top <= 0, np.where(own > 0, own, Cause.NOWHERE_POSITIVE), Cause.SHOWN).astype(np.int8)
+
+
+def record_codes(
+    maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], keys: Iterable[CamKey], rows: Sequence[int]
+) -> Codes:
+    """Returns the causes of some of a record's maps, one after the other.
+
+    Args:
+        maps: The record's.
+        causes: The record's.
+        keys: Which maps.
+        rows: The places of the probes.
+    """
+    chosen = list(rows)
+    found = [codes_of(maps[key][chosen], causes[key][chosen] if key in causes else None) for key in keys]
+    return np.concatenate(found) if found else np.zeros(0, np.int8)
+
+
+def blank_sentence(codes: Codes, *, what: str = "maps") -> str:
+    """Says how many maps are blank, why most of them are, and what to use; empty where none is.
+
+    Args:
+        codes: The causes of all maps, blank or not, as :func:`codes_of` returns them.
+        what: What the maps are called.
+
+    Example:
+        >>> blank_sentence(np.array([Cause.NEGATIVE, Cause.SHOWN], np.int8))
+        "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over places is negative for every \
+active channel. Use an earlier layer."
+    """
+    blank = codes[codes != 0]
+    if not blank.size:
+        return ""
+    counted = Counter((blank & (HIRESCAM - 1)).tolist())
+    number, most = counted.most_common(1)[0]
+    # Written by a later version, it may be a cause that is not known here.
+    cause = Cause(number) if number in _WHY else Cause.NOWHERE_POSITIVE
+    helped = bool(((blank & HIRESCAM) != 0).any())
+    instead = _USE_HIRESCAM if helped else _INSTEAD.get(cause, _EARLIER)
+    mostly = "" if most == len(blank) else f"in {most} "
+    are = "is" if len(blank) == 1 else "are"
+    return f"{len(blank)} of {len(codes)} {what} {are} blank (zero after the ReLU): {mostly}{_WHY[cause]}. {instead}"
+
+
+def blank_remarks(
+    maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], when: str = ""
+) -> dict[str, str]:
+    """Returns what is reported of blank maps, by layer: of the first method that has any.
+
+    Args:
+        maps: All maps ``[N, *S]``.
+        causes: Why they are blank, as a record has it.
+        when: Which step they are of, for the remark.
+
+    Example:
+        >>> key = CamKey("conv", "gradcam", "label")
+        >>> blank_remarks({key: np.zeros((1, 2, 2))}, {key: np.array([Cause.NEGATIVE], np.int8)})["conv"][:58]
+        "layer 'conv', method 'gradcam': 1 of 1 maps is blank (zero"
+    """
+    found: dict[str, str] = {}
+    for layer, method in dict.fromkeys((key.layer, key.method) for key in maps):
+        keys = [key for key in maps if (key.layer, key.method) == (layer, method)]
+        rows = range(len(maps[keys[0]]))
+        if layer not in found and (sentence := blank_sentence(record_codes(maps, causes, keys, rows))):
+            found[layer] = f"layer {layer!r}, method {method!r}: {when}{sentence}"
+    return found
+
+
+@cache
+def longest_sentence() -> str:
+    """Returns the longest that :func:`blank_sentence` says of a few hundred maps: sheets keep room for it."""
+    each = [np.full(100, cause | flag, np.int8) for cause in _WHY for flag in (0, HIRESCAM)]
+    # With one of another cause the sentence also says of how many it speaks.
+    others = [np.concatenate([codes, [Cause.SHOWN, 1 + codes[0] % 2]]).astype(np.int8) for codes in each]
+    return max(map(blank_sentence, others), key=len)

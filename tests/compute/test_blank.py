@@ -1,0 +1,102 @@
+"""Why maps are blank: codes and sentences of maps whose numbers are found by hand, in float64."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam import CamRecord, compute_cams
+from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_sentence, codes_of, longest_sentence
+
+CLASSES = {
+    # The gradient's mean is -0.25, its magnitude 1.25: Grad-CAM is (-0.5, -0.25), HiResCAM (2, -1.5).
+    "cancels": [1.0, -1.5, 0.0, 0.0],
+    "against": [-1.0, -1.0, -1.0, -1.0],
+    # 2 - 4 and 1 - 4: one channel speaks for the class, the other against it, at every place more.
+    "outweighed": [1.0, 1.0, -4.0, -4.0],
+    "unread": [0.0, 0.0, 0.0, 0.0],
+    "shown": [1.0, 1.0, 1.0, 1.0],
+}
+
+
+def model() -> nn.Sequential:
+    """Two channels at two places, as they come, read by a linear layer on the flattened features."""
+    net = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5)).double().eval()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2)[:, :, None, None])
+        net[3].weight.copy_(torch.tensor(list(CLASSES.values())))
+    return net
+
+
+def pictures() -> Tensor:
+    alive = torch.tensor([[[2.0, 1.0]], [[1.0, 1.0]]], dtype=torch.float64)
+    return torch.stack([alive, torch.zeros_like(alive)])
+
+
+@pytest.mark.filterwarnings("ignore:lightning-gradcam. layer '1'")
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_each_cause_is_told_from_the_numbers(batch_size: int | None) -> None:
+    cams = compute_cams(model(), pictures(), "1", targets=[0, 1, 2, 3, 4], relu=False, batch_size=batch_size)
+    none = torch.zeros(2, dtype=torch.int8)
+    found = {name: cams.causes.get(("1", "gradcam", str(n)), none).tolist() for n, name in enumerate(CLASSES)}
+    assert found == {
+        "cancels": [Cause.CANCELLED + HIRESCAM, Cause.NO_ACTIVATION],
+        "against": [Cause.NEGATIVE, Cause.NO_ACTIVATION],
+        "outweighed": [Cause.OUTWEIGHED, Cause.NO_ACTIVATION],
+        "unread": [Cause.NO_GRADIENT, Cause.NO_GRADIENT],
+        "shown": [Cause.SHOWN, Cause.NO_ACTIVATION],
+    }
+    record = CamRecord.from_cams(cams, probe_ids=("a", "b"), epoch=0, step=1, stage="fit", score="logit")
+    assert {key.target: codes.tolist() for key, codes in record.part([0]).causes.items()} == {
+        str(n): [codes[0]] for n, codes in enumerate(found.values())
+    }
+
+
+@pytest.mark.filterwarnings("ignore:lightning-gradcam. layer '1'")
+def test_hirescam_shows_what_the_advice_says() -> None:
+    cams = compute_cams(model(), pictures()[:1], "1", targets=0, methods=["gradcam", "hirescam"])
+    assert cams["1", "gradcam", 0].tolist() == [[[0.0, 0.0]]]
+    assert cams["1", "hirescam", 0].tolist() == [[[2.0, 0.0]]]
+
+
+def test_one_warning_a_layer_says_how_many_why_and_what_to_use() -> None:
+    with pytest.warns(UserWarning, match="blank") as caught:
+        compute_cams(model(), pictures().repeat(2, 1, 1, 1)[:3], ["0", "1"], targets=0)
+    said = [str(warning.message) for warning in caught]
+    assert said == [
+        f"lightning-gradcam: layer {layer!r}, method 'gradcam': 3 of 3 maps are blank (zero after the ReLU): in 2 the"
+        " gradient cancels in its mean over places, as behind a linear layer on flattened features. Use"
+        " methods=['hirescam'] or an earlier layer."
+        for layer in ("0", "1")
+    ]
+
+
+@pytest.mark.parametrize("options", [{"targets": 4}, {"targets": 0, "relu": False}], ids=["shown", "signed"])
+def test_no_warning_where_every_map_is_shown(options: dict[str, object]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compute_cams(model(), pictures()[:1], "1", **options)  # type: ignore[arg-type]
+
+
+def test_a_map_that_is_not_finite_is_not_blank_and_one_without_a_cause_is() -> None:
+    maps = np.array([[[np.nan, -1.0]], [[-1.0, 0.0]], [[0.0, 2.0]]])
+    assert codes_of(maps, None).tolist() == [Cause.SHOWN, Cause.NOWHERE_POSITIVE, Cause.SHOWN]
+    sentence = blank_sentence(codes_of(maps, None))
+    assert sentence == (
+        "1 of 3 maps is blank (zero after the ReLU): the method finds no place that speaks for the score. Use an"
+        " earlier layer."
+    )
+    assert blank_sentence(np.zeros(3, np.int8)) == ""
+
+
+def test_a_cause_of_a_later_version_is_one_that_is_not_known() -> None:
+    assert "the method finds no place" in blank_sentence(np.array([15], np.int8))
+
+
+def test_sentences_are_short() -> None:
+    every = [blank_sentence(np.full(999, cause + flag, np.int8)) for cause in list(Cause)[1:] for flag in (0, HIRESCAM)]
+    assert max(map(len, every)) <= len(longest_sentence()) + 20 <= 260
