@@ -15,7 +15,8 @@ from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_war
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.capture.inputs import Inputs
-from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, ProbeError
+from lightning_gradcam.compute.batches import TRIED
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError, ProbeError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.failures import Failures, OnError
@@ -311,7 +312,7 @@ class Run:
         if self.recorder is None or self._drawn is None:
             self._open(host, resumed, untrained=untrained)
         elif host.fitting:
-            found = self._try(host, self._drawn)
+            found = self._try(host, self._drawn, trial=True)
             with self._ranks.together("the archive"):
                 self.recorder.check(found)
                 if resumed and resumed["run"] == self.state(self.recorder)["run"]:
@@ -332,7 +333,8 @@ class Run:
                 "probes: the ranks have drawn different ones, though their weights are shards of one model; make the"
                 " validation data set the same on all ranks, or give probes="
             )
-        found = self._try(host, self._drawn)
+        baseline = self._options.log_untrained and host.fitting and untrained and host.untrained
+        found = self._try(host, self._drawn, trial=not baseline)
         # The other ranks compute, and leave recording and drawing to the first.
         first = host.trainer.is_global_zero
         with self._ranks.together("the archive"):
@@ -355,15 +357,26 @@ class Run:
             )
         if other_probes is not None:
             rank_zero_warn(f"lightning-gradcam: {other_probes}")
-        if self._options.log_untrained and host.fitting and untrained and host.untrained:
+        if baseline:
             began = time.perf_counter()
             self.recorder.hand_over(found, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)
             self.recorder.settle()
 
-    def _try(self, host: Host, drawn: Drawn) -> Any:
+    def _try(self, host: Host, drawn: Drawn, *, trial: bool) -> Any:
+        """Returns what the monitor finds; of a trial, in two of the probes where the model can do with two."""
         try:
             subject = self._subject(host, drawn, "trying the configuration")
-            return subject.seen(self._options.monitor, drawn.probes)
+            seen = partial(subject.seen, self._options.monitor, drawn.probes)
+            if trial:
+                try:
+                    return seen(trial=True)
+                except LostRankError:
+                    raise
+                except Exception:
+                    # A model of bags, or a callable target, may take no other number than all of them.
+                    if len(drawn.probes) <= TRIED:
+                        raise
+            return seen()
         except LightningGradCAMError:
             raise
         except Exception as error:

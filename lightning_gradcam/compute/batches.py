@@ -21,9 +21,12 @@ from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mea
 from lightning_gradcam.methods import Method
 from lightning_gradcam.record.cams import Cams
 from lightning_gradcam.record.gradients import joined
-from lightning_gradcam.targets import Given, Target
+from lightning_gradcam.targets import Given, Target, check_classes
+from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.warn import warn
 
+# Two, and not one: a single sample's axis can't be told from others of one place.
+TRIED = 2
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -43,6 +46,8 @@ class Request:
         keep_output: Keep the model's output; it can be larger than all maps.
         halve: Take half as many samples, or variants of them, at once where memory does not suffice.
         gradients: Put the gradients into numbers, too.
+        trial: Explain the first two samples alone, and check the labels of all: whether it works is asked, not what the
+            maps are.
     """
 
     targets: Sequence[Target]
@@ -56,6 +61,7 @@ class Request:
     keep_output: bool = True
     halve: bool = True
     gradients: bool = False
+    trial: bool = False
 
 
 def explain_in_parts(
@@ -71,7 +77,7 @@ def explain_in_parts(
         asked: What is asked.
 
     Returns:
-        The maps of all samples, in their order.
+        The maps of all samples, in their order; of a trial, those of the first two.
     """
     if not given.samples:
         raise ConfigurationError("inputs: got an empty batch; give at least one sample")
@@ -84,12 +90,13 @@ def explain_in_parts(
     modules: Mapping[str, nn.Module] | None = None
     layouts, copies = asked.layouts, asked.copies
     parts: list[Cams] = []
-    start, size = 0, even(given.samples, asked.batch_size)
+    total = min(given.samples, TRIED) if asked.trial else given.samples
+    start, size = 0, even(total, asked.batch_size)
     if asked.check:
         check_model(model, given.samples, asked.layouts)
     with eager(model):
-        while start < given.samples or not parts:
-            stop = min(start + size, given.samples)
+        while start < total or not parts:
+            stop = min(start + size, total)
             part = given if stop - start == given.samples else given.part(start, stop, output_of)
             batch = Explanation(
                 model,
@@ -122,9 +129,32 @@ def explain_in_parts(
             # What one part has shown holds for all: a last part of a single sample may not show it again.
             copies = found.overwritten
             layouts = {**layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
+            if stop < given.samples and asked.trial:
+                check_rest(found.output, given, asked.targets)
             parts.append(found if asked.keep_output else replace(found, output=None))
             start = stop
     return _joined(parts)
+
+
+def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
+    """Refuses labels of any sample that the model's classes can't serve; takes no forward.
+
+    Args:
+        output: The model's, of some of the samples.
+        given: What is known of all samples.
+        targets: What is explained.
+
+    Raises:
+        TargetError: A label is none of the model's classes, or there is none where one is needed.
+    """
+    of_classes = [target for target in targets if isinstance(target.select, (Class, Contrast))]
+    if not of_classes or not isinstance(output, Tensor) or not len(output):
+        return
+    # How many classes there are is all that these targets need to know of an output to read the labels.
+    whole = output[:1].expand(given.samples, *output.shape[1:])
+    check_classes(whole, given.labels, given.names)
+    for target in of_classes:
+        target.explain(whole, given)
 
 
 def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> None:
