@@ -27,6 +27,7 @@ from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.batches import part_of
 from lightning_gradcam.probes.dataset import Drawn, input_of
+from lightning_gradcam.probes.paths import fed, inputs_in
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.wrapped import has_indices
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
@@ -382,9 +383,16 @@ class Run:
         except Exception as error:
             raise ConfigurationError(
                 f"model: its forward failed on the probes {list(drawn.probes.inputs.shape)} ({type(error).__name__}:"
-                f" {error}); the input is taken from the batch by input_key, then goes through the module's transfer"
-                " hooks to forward()"
+                f" {error!s:.160}); the input is taken from the batch by input_key, then goes through the module's"
+                f" transfer hooks to forward(){self._several(drawn, error)}"
             ) from error
+
+    def _several(self, drawn: Drawn, error: Exception) -> str:
+        """Returns what to do where a forward may have missed the batch's other inputs."""
+        inputs = inputs_in(drawn.batch)
+        if self._options.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
+            return ""
+        return f"; where that takes several inputs, {fed(inputs)}"
 
     def _subject(self, host: Host, drawn: Drawn, what: str) -> Subject:
         """The module in its trainer, for the recorder.

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_gradcam.errors import LayerError, did_you_mean
 
 AUTO = "auto"
+LISTING = "lightning-gradcam layers"
 LayerSpec = str | nn.Module | Sequence[str | nn.Module]
 
 _CHANNELS_FIRST = ("Conv", "BatchNorm", "GroupNorm", "InstanceNorm", "Pool", "Pixel", "Upsampl")
@@ -81,14 +82,18 @@ def resolve_layers(
         elif any(character in spec for character in "*?["):
             names = _matching(available, spec)
             if not names:
-                raise LayerError(f"layers: no layer matches the pattern {spec!r}{did_you_mean(spec, available)}")
+                raise LayerError(f"layers: no layer matches the pattern {spec!r:.80}{_nearest(spec, available)}")
         else:
-            raise LayerError(f"layers: layer {spec!r} not found{did_you_mean(spec, available)}")
+            raise LayerError(f"layers: layer {spec!r:.80} not found{_nearest(spec, available)}")
         found.update((name, available[name]) for name in names)
     for name, module in found.items():
         if reason := no_hooks(module):
             raise LayerError(f"layers: {name!r} {reason}")
     return found
+
+
+def _nearest(name: str, available: Mapping[str, nn.Module]) -> str:
+    return did_you_mean(name, available, listing=LISTING)
 
 
 def no_hooks(module: nn.Module) -> str | None:

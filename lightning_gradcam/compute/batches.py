@@ -14,10 +14,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_gradcam.capture.inputs import Forward, Inputs
-from lightning_gradcam.capture.layers import LayerSpec, compiled_layers, mixing_layers, named_layers, resolve_layers
+from lightning_gradcam.capture.layers import (
+    LISTING,
+    LayerSpec,
+    compiled_layers,
+    mixing_layers,
+    named_layers,
+    resolve_layers,
+)
 from lightning_gradcam.capture.memory import is_out_of_memory
-from lightning_gradcam.compute.forward import Explanation
-from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
+from lightning_gradcam.compute.forward import NO_LAYER, Explanation
+from lightning_gradcam.errors import MOST, ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.methods import Method
 from lightning_gradcam.record.cams import Cams
 from lightning_gradcam.record.gradients import joined
@@ -27,6 +34,8 @@ from lightning_gradcam.warn import warn
 
 # Two, and not one: a single sample's axis can't be told from others of one place.
 TRIED = 2
+# Characters that a few names of layers need.
+_ROOM = 60
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -117,7 +126,7 @@ def explain_in_parts(
                         check_layouts(modules, layouts)
                 found = batch.at(modules, relu=asked.relu, check=asked.check)
             except LayerError as error:
-                raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
+                raise beside(error, batch) from None
             except (RuntimeError, MemoryError) as error:
                 if stop - start == 1 or not asked.halve or not is_out_of_memory(error):
                     raise
@@ -134,6 +143,14 @@ def explain_in_parts(
             parts.append(found if asked.keep_output else replace(found, output=None))
             start = stop
     return _joined(parts)
+
+
+def beside(error: LayerError, batch: Explanation) -> LayerError:
+    """Returns an error about a layer with the layers that have a feature map, where it has room for them."""
+    head = f"{error}; layers with a feature map here: "
+    room = MOST - len(head)
+    possible = batch.possible(room) if room >= _ROOM else NO_LAYER
+    return error if possible == NO_LAYER else LayerError(head + possible)
 
 
 def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
@@ -171,7 +188,7 @@ def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> N
     available = named_layers(model)
     for name in layouts:
         if name and name not in available:
-            raise LayerError(f"layout: layer {name!r} not found{did_you_mean(name, available)}")
+            raise LayerError(f"layout: layer {name!r:.80} not found{did_you_mean(name, available, listing=LISTING)}")
     if samples > 1 and (mixing := mixing_layers(available)):
         warn(
             f"model: {', '.join(map(repr, mixing))} keep no running statistics, so that samples influence each other in"

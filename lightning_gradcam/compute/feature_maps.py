@@ -17,7 +17,8 @@ from lightning_gradcam.capture.inputs import Forward, Inputs, caller
 from lightning_gradcam.capture.layers import LayerSpec, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
-from lightning_gradcam.compute.batches import check_layouts, check_model, eager, even
+from lightning_gradcam.compute.batches import beside, check_layouts, check_model, eager, even
+from lightning_gradcam.compute.callers import held_module
 from lightning_gradcam.compute.forward import Explanation
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
@@ -99,7 +100,7 @@ def compute_feature_maps(
     if not isinstance(model, nn.Module):
         raise ConfigurationError(
             f"model: got {model!r:.80}; give a torch.nn.Module, whose layers are looked at, and forward= for another"
-            " way to call it"
+            f" way to call it{held_module(model)}"
         )
     for name, value in (("batch_size", batch_size), ("max_channels", max_channels)):
         if value is not None and (not isinstance(value, int) or value < 1):
@@ -171,7 +172,7 @@ def feature_maps(
                         check_layouts(modules, known)
                 part = _part(batch, modules, max_channels, device)
             except LayerError as error:
-                raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
+                raise beside(error, batch) from None
             except (RuntimeError, MemoryError) as error:
                 if stop - start == 1 or not halve or not is_out_of_memory(error):
                     raise

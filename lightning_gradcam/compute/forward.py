@@ -17,9 +17,10 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import Captured, capture, require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import has_square_strides, is_channels_first, unwrapped
+from lightning_gradcam.capture.layers import LISTING, has_square_strides, is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
-from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
+from lightning_gradcam.capture.obstacles import obstacle, quantised_part
+from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError, listed
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.methods.rerun import Rerun
@@ -37,12 +38,13 @@ from lightning_gradcam.targets import (
     output_kind,
     probability_of,
 )
-from lightning_gradcam.targets.base import described, is_whole_numbers
+from lightning_gradcam.targets.base import is_whole_numbers, whole_numbers
 from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.targets.segmentation import Segment
 from lightning_gradcam.warn import warn
 
 _LIKELIEST = 5
+NO_LAYER = "(none)"
 
 
 class _OverwrittenError(Exception):
@@ -142,7 +144,22 @@ class Explanation:
 
     def auto(self) -> str:
         """Returns the layer that ``"auto"`` means."""
-        return self._search[0].auto(self._meant)
+        try:
+            return self._search[0].auto(self._meant)
+        except LayerError as error:
+            if why := obstacle(self.model):
+                raise LayerError(f"layers: 'auto' finds no layer to explain: {why}") from None
+            if isinstance(cause := self._of_whole_numbers(), TargetError):
+                raise cause from None
+            raise error
+
+    def _of_whole_numbers(self) -> TargetError | None:
+        """Returns the error about an output of whole numbers, where it is one."""
+        if not any(method.needs == "gradients" for method in self.methods.values()):
+            return None
+        with torch.no_grad():
+            output = self.run(self._look[1].fresh())
+        return whole_numbers(output) if is_whole_numbers(output) else None
 
     def _meant(self, output: Any) -> Tensor:
         """One number that depends on all that the targets may look at, of the survey's samples."""
@@ -152,12 +169,17 @@ class Explanation:
             own = []
         return mixed(own if len(own) == len(self.targets) else output)
 
-    def possible(self) -> str:
-        """Returns which layers could be named, for errors."""
+    def possible(self, room: int) -> str:
+        """Returns which layers could be named, for errors: all, or the last five where these take too much room."""
         try:
-            return ", ".join(self.survey.spatial()) or "(none)"
+            names = list(self.survey.spatial())
         except Exception as error:  # the model itself fails; what was wrong before is what counts
-            return f"unknown ({type(error).__name__}: {error})"
+            return f"unknown ({type(error).__name__}: {error})"[:room]
+        whole = ", ".join(names)
+        if len(whole) <= room:
+            return whole or NO_LAYER
+        tail = f" (the last of {len(names)}; `{LISTING}` lists all)"
+        return f"{listed(names[:-6:-1], room=room - len(tail))}{tail}"
 
     def at(self, modules: Mapping[str, nn.Module], *, relu: bool, check: bool = True) -> Cams:
         """Computes the maps of these layers, by name; see :func:`lightning_gradcam.compute_cams`.
@@ -347,11 +369,7 @@ class Explanation:
                     " detach(), torch.no_grad() or NumPy; compute them from the output by torch functions alone"
                 )
             if strict and is_whole_numbers(output) and not explained[target.name].scores.requires_grad:
-                raise TargetError(
-                    f"targets: the model returned {described(output)}: whole numbers, through which no gradient comes"
-                    " back; explain what it computes before it rounds or takes the argmax, by forward= or output_key=,"
-                    " or with methods that need no gradient, such as 'eigencam'"
-                )
+                raise whole_numbers(output)
             required = self._required(gradients)
             gradients.clear()
             for layer in layouts:
@@ -418,6 +436,8 @@ class Explanation:
             return require_gradients(gradients)
         except CaptureError as error:
             missing = next(name for name, gradient in gradients.items() if gradient is None)
+            if why := quantised_part(self.model):
+                raise CaptureError(f"layers: no gradient reaches {missing!r:.80}: {why}") from None
             # Behind it, where a part of the model runs without a graph; or before it, where it does not lead there.
             survey = self._search[0]
             instead = survey.instead_of(missing, self._meant, later=True) or survey.instead_of(

@@ -14,6 +14,7 @@ from lightning_gradcam.capture.activations import capture, differentiate, main_t
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import (
+    LISTING,
     LayerSpec,
     has_square_strides,
     is_channels_first,
@@ -128,7 +129,9 @@ def find_routes(
     """
     given, available = parse_layouts(layout), named_layers(model)
     if unknown := [name for name in given if name and name not in available]:
-        raise LayerError(f"layout: layer {unknown[0]!r} not found{did_you_mean(unknown[0], available)}")
+        raise LayerError(
+            f"layout: layer {unknown[0]!r:.80} not found{did_you_mean(unknown[0], available, listing=LISTING)}"
+        )
     shape = tuple(like.shape[1:])
     size = input_size(torch.empty((1, *shape), device="meta"))
     pictures = ascent.start((0, 1), shape, torch.float64).to(like)
