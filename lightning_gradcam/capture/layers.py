@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -39,7 +39,11 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def resolve_layers(
-    model: nn.Module, layers: LayerSpec, *, auto: Callable[[], str] | None = None
+    model: nn.Module,
+    layers: LayerSpec,
+    *,
+    auto: Callable[[], str] | None = None,
+    available: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, nn.Module]:
     """Finds the modules that ``layers`` means.
 
@@ -49,6 +53,7 @@ def resolve_layers(
             between two dots, and crosses them only where nothing matches otherwise), a module of ``model``,
             ``"auto"`` (the last layer with a spatial output), or a list of these.
         auto: Names the layer that ``"auto"`` stands for.
+        available: What :func:`named_layers` returns, where that is known.
 
     Returns:
         Name to module, in the order asked for and, within a pattern, in the model's order; without duplicates.
@@ -61,7 +66,7 @@ def resolve_layers(
         >>> list(resolve_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "*"))
         ['0', '1']
     """
-    available = named_layers(model)
+    available = named_layers(model) if available is None else available
     found: dict[str, nn.Module] = {}
     for spec in check_layers(layers):
         if isinstance(spec, nn.Module):
@@ -197,10 +202,18 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Returns every submodule by its public name."""
     # Aliases of shared modules are names too: a user may know only one of them.
     names: dict[str, nn.Module] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
+    for name, module in _walk(model, ""):
         if public := public_name(name):
             names.setdefault(public, module)
     return names
+
+
+def _walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    # `named_modules()` asks each module for its hash, which metrics compute from all that they hold.
+    for name, child in module._modules.items():
+        if child is not None:
+            yield f"{prefix}{name}", child
+            yield from _walk(child, f"{prefix}{name}.")
 
 
 def _matching(names: Iterable[str], pattern: str) -> list[str]:

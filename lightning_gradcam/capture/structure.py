@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Rebuild = Callable[[Sequence[Any]], Any]
@@ -29,6 +31,8 @@ def flattened(values: Any) -> tuple[list[Any], Rebuild]:
         >>> leaves, rebuilt([4, 5, 6])
         ([1, 2, 3], (4, {'a': 5, 'b': [6]}))
     """
+    if isinstance(values, Tensor):
+        return [values], itemgetter(0)
     outer, structure = tree_flatten(values)
     opened = [_opened(leaf) for leaf in outer]
     if all(made is None for _, made in opened):

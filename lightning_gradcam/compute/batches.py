@@ -100,9 +100,10 @@ def explain_in_parts(
     layouts, copies = asked.layouts, asked.copies
     parts: list[Cams] = []
     total = min(given.samples, TRIED) if asked.trial else given.samples
+    available = named_layers(model)
     start, size = 0, even(total, asked.batch_size)
     if asked.check:
-        check_model(model, given.samples, asked.layouts)
+        check_model(available, given.samples, asked.layouts)
     with eager(model):
         while start < total or not parts:
             stop = min(start + size, total)
@@ -121,7 +122,7 @@ def explain_in_parts(
             )
             try:
                 if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto)
+                    modules = resolve_layers(model, layers, auto=batch.auto, available=available)
                     if asked.check:
                         check_layouts(modules, layouts)
                 found = batch.at(modules, relu=asked.relu, check=asked.check)
@@ -174,18 +175,17 @@ def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
         target.explain(whole, given)
 
 
-def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> None:
+def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mapping[str, str]) -> None:
     """Refuses layouts of layers that are not there, and warns where samples influence each other.
 
     Args:
-        model: The model.
+        available: The model's layers, by name.
         samples: How many there are.
         layouts: What the user says of layouts.
 
     Raises:
         LayerError: There is no such layer.
     """
-    available = named_layers(model)
     for name in layouts:
         if name and name not in available:
             raise LayerError(f"layout: layer {name!r:.80} not found{did_you_mean(name, available, listing=LISTING)}")

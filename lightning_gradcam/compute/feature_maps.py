@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture.activations import main_tensor
 from lightning_gradcam.capture.inputs import Forward, Inputs, caller
-from lightning_gradcam.capture.layers import LayerSpec, resolve_layers
+from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.batches import beside, check_layouts, check_model, eager, even
@@ -153,9 +153,9 @@ def feature_maps(
     """
     if not samples:
         raise ConfigurationError("inputs: got an empty batch; give at least one sample")
-    known = dict(layouts or {})
+    known, available = dict(layouts or {}), named_layers(model)
     if check:
-        check_model(model, samples, known)
+        check_model(available, samples, known)
     modules: Mapping[str, nn.Module] | None = None
     parts: list[_Part] = []
     start, size = 0, even(samples, batch_size)
@@ -167,7 +167,7 @@ def feature_maps(
             batch = Explanation(model, run, inputs, resolve_targets("predicted"), {}, Given(stop - start), known)
             try:
                 if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto)
+                    modules = resolve_layers(model, layers, auto=batch.auto, available=available)
                     if check:
                         check_layouts(modules, known)
                 part = _part(batch, modules, max_channels, device)

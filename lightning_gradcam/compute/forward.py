@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import isfinite, nan
 from types import MappingProxyType
 from typing import Any
 
@@ -43,7 +44,8 @@ from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.targets.segmentation import Segment
 from lightning_gradcam.warn import warn
 
-_LIKELIEST = 5
+# Of as many classes, sorting all is faster than looking for the highest five times.
+_LIKELIEST, _FEW = 5, 128
 NO_LAYER = "(none)"
 
 
@@ -198,10 +200,12 @@ class Explanation:
         first = self._first(modules, whole_graph=True) if first is None else first
         assert first is not None
         given = first.given
+        sums: dict[CamKey, float] = {}
         if check:
             if self._of_classes:
                 check_classes(first.output, given.labels, given.names)
-            self._check_dependence(first)
+            sums = {key: float(values.sum()) for key, values in first.maps.items()}
+            self._check_dependence(first, sums)
             self._remark(given)
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
@@ -228,7 +232,15 @@ class Explanation:
                         signed = method.function(rerun(again))
                     self._put(found, layer, name, signed, targets=self.targets)
         order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
-        marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
+        # Where a sum is finite, so are its parts, and there is nothing to mark.
+        finite = {name: bool(sums) and isfinite(float(e.scores.sum())) for name, e in first.explained.items()}
+        marked = {
+            key: found[key]
+            if finite[key.target] and isfinite(sums.get(key, nan))
+            else _marked(found[key], first.explained[key.target].scores)
+            for key in order
+            if key in found
+        }
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
         # A callable may take an output that has no row for each sample: a bag's, or every window's.
         rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (self.inputs.samples,)
@@ -404,17 +416,20 @@ class Explanation:
             raise MethodError(f"methods: {method!r} returned {came} at layer {layer!r}, expected {wanted}")
         found.update({CamKey(layer, method, target.name): maps[place] for place, target in enumerate(targets)})
 
-    def _check_dependence(self, first: Shared) -> None:
-        """Refuses a layer on whose places no score can depend, whatever the weights."""
+    def _check_dependence(self, first: Shared, sums: Mapping[CamKey, float]) -> None:
+        """Refuses a layer on whose places no score can depend, whatever the weights; ``sums`` are those of its maps."""
         needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
         if not needed:
             return
-        # Where a map is not zero, neither is its gradient. One look at all of them: each would wait for the device.
-        alive = []
-        for layer in first.layouts:
-            keys = [CamKey(layer, name, target.name) for name in needed for target in self.targets]
-            alive.append(torch.stack([(first.maps[key] != 0).any() for key in keys]).any())
-        for layer, reached in zip(first.layouts, torch.stack(alive).tolist(), strict=True):
+        # Where a map is not zero, neither is its gradient; nearly always its sum tells.
+        alive = [
+            any(
+                sums[key] != 0 or bool(first.maps[key].any())
+                for key in (CamKey(layer, name, target.name) for name in needed for target in self.targets)
+            )
+            for layer in first.layouts
+        ]
+        for layer, reached in zip(first.layouts, alive, strict=True):
             if reached:
                 continue
             survey = self._search[0]
@@ -457,6 +472,9 @@ def _marked(maps: Tensor, scores: Tensor) -> Tensor:
 
 def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the most likely classes and their probabilities ``[N, k]``; of equals the first, as `topk` does not."""
+    if shares.shape[1] <= _FEW:
+        highest = shares.sort(dim=1, descending=True, stable=True)
+        return highest.indices[:, :_LIKELIEST], highest.values[:, :_LIKELIEST]
     left, classes, found = shares.clone(), [], []
     for _ in range(min(_LIKELIEST, shares.shape[1])):
         highest = left.max(dim=1, keepdim=True)
