@@ -22,15 +22,21 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Iterable
+
+# What a terminal shows without scrolling; a message beyond that is no help.
+MOST = 500
+# What a list of names may take of it.
+_ROOM, _WHOLE = 240, 300
 
 
 class LightningGradCAMError(Exception):
-    """Base of everything that this package raises on purpose; its text is one line that a terminal can show."""
+    """Base of everything that this package raises on purpose; its text is one line of at most 500 characters."""
 
     def __str__(self) -> str:
-        # Names of layers, classes and files are quoted in it, and may be any text.
-        return printable(super().__str__())
+        # Names of layers, classes and files are quoted in it, and may be any text, of any length.
+        return shortened(printable(super().__str__()))
 
 
 class ConfigurationError(LightningGradCAMError, ValueError):
@@ -104,13 +110,14 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(signs)
 
 
-def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40) -> str:
+def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40, listing: str = "") -> str:
     """Returns the tail of a 'not found' message: the nearest choice and what is available.
 
     Args:
         value: What came.
         choices: What is possible.
-        limit: How many choices are listed before the rest is only counted.
+        limit: How many choices are listed before the nearest five are named instead; fewer where names are long.
+        listing: The command that lists all; named where not all are listed.
 
     Returns:
         For example ``"; did you mean 'layer4'? available: layer3, layer4"``.
@@ -118,6 +125,56 @@ def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40) -> str:
     names = list(choices)
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    listed = ", ".join(names[:limit]) or "(none)"
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{hint} available: {listed}{rest}"
+    whole = ", ".join(names)
+    if len(names) <= limit and len(whole) <= _WHOLE:
+        return f"{hint} available: {whole or '(none)'}"
+    return f"; the nearest of {len(names)}: {listed(nearest(value, names), listing=listing)}"
+
+
+def nearest(value: str, names: Iterable[str], *, count: int = 5) -> list[str]:
+    """Returns the names most like one that is wrong, the nearest first; before all, those that end in it.
+
+    Example:
+        >>> nearest("layer4", ["model.layer4", "layer3", "model.head"], count=2)
+        ['model.layer4', 'layer3']
+    """
+    matcher = difflib.SequenceMatcher(autojunk=False)
+    matcher.set_seq2(value)
+
+    def likeness(name: str) -> tuple[bool, float]:
+        matcher.set_seq1(name)
+        return value != "" and name.endswith(f".{value}"), matcher.ratio()
+
+    return heapq.nlargest(count, names, key=likeness)
+
+
+def listed(names: Iterable[str], *, count: int = 5, room: int = _ROOM, listing: str = "") -> str:
+    """Returns the first names in a line, as many as an error has room for.
+
+    Args:
+        names: The most useful first.
+        count: How many at most.
+        room: How many characters at most, the listing's apart; the first name is named whatever its length.
+        listing: The command that lists all; named where there may be more than are named here.
+    """
+    every = list(names)
+    shown = every[:1]
+    for name in every[1:count]:
+        if len(", ".join([*shown, name])) > room:
+            break
+        shown.append(name)
+    command = f" (`{listing}` lists all)" if listing else ""
+    return f"{', '.join(shown)}{command}" if shown else "(none)"
+
+
+def shortened(text: str, most: int = MOST) -> str:
+    """Returns an error's text in at most so many characters: the middle is left out, since the end says what to do.
+
+    Example:
+        >>> shortened("layers: " + "x" * 20 + "; name another", 30)
+        'layers: xxxxx … ; name another'
+    """
+    if len(text) <= most:
+        return text
+    last = most // 2
+    return f"{text[: most - last - 3]} … {text[-last:]}"

@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from lightning_gradcam.capture.structure import mapped
 from lightning_gradcam.errors import ConfigurationError, ProbeError, printable
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.guard.model import preserved
@@ -256,11 +256,11 @@ class Host:
             transferred: The hooks have been applied to it already.
         """
         # A hook may change the batch in place.
-        copy = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
+        copy = mapped(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
         copy = self.trainer.precision_plugin.convert_input(copy)
         if transferred:
             device = self.module.device
-            return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, copy)
+            return mapped(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, copy)
         copy = self.module._on_before_batch_transfer(copy, dataloader_idx=0)
         return self.trainer.strategy.batch_to_device(copy, dataloader_idx=0)
 

@@ -15,7 +15,8 @@ from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_war
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.capture.inputs import Inputs
-from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, ProbeError
+from lightning_gradcam.compute.batches import TRIED
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError, ProbeError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.failures import Failures, OnError
@@ -26,6 +27,7 @@ from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.batches import part_of
 from lightning_gradcam.probes.dataset import Drawn, input_of
+from lightning_gradcam.probes.paths import fed, inputs_in
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.wrapped import has_indices
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
@@ -311,7 +313,7 @@ class Run:
         if self.recorder is None or self._drawn is None:
             self._open(host, resumed, untrained=untrained)
         elif host.fitting:
-            found = self._try(host, self._drawn)
+            found = self._try(host, self._drawn, trial=True)
             with self._ranks.together("the archive"):
                 self.recorder.check(found)
                 if resumed and resumed["run"] == self.state(self.recorder)["run"]:
@@ -332,7 +334,8 @@ class Run:
                 "probes: the ranks have drawn different ones, though their weights are shards of one model; make the"
                 " validation data set the same on all ranks, or give probes="
             )
-        found = self._try(host, self._drawn)
+        baseline = self._options.log_untrained and host.fitting and untrained and host.untrained
+        found = self._try(host, self._drawn, trial=not baseline)
         probes = self._drawn.probes.read_as(getattr(found, "axes", ""))
         self._drawn = replace(self._drawn, probes=probes)
         # The other ranks compute, and leave recording and drawing to the first.
@@ -357,23 +360,41 @@ class Run:
             )
         if other_probes is not None:
             rank_zero_warn(f"lightning-gradcam: {other_probes}")
-        if self._options.log_untrained and host.fitting and untrained and host.untrained:
+        if baseline:
             began = time.perf_counter()
             self.recorder.hand_over(found, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)
             self.recorder.settle()
 
-    def _try(self, host: Host, drawn: Drawn) -> Any:
+    def _try(self, host: Host, drawn: Drawn, *, trial: bool) -> Any:
+        """Returns what the monitor finds; of a trial, in two of the probes where the model can do with two."""
         try:
             subject = self._subject(host, drawn, "trying the configuration")
-            return subject.seen(self._options.monitor, drawn.probes)
+            seen = partial(subject.seen, self._options.monitor, drawn.probes)
+            if trial:
+                try:
+                    return seen(trial=True)
+                except LostRankError:
+                    raise
+                except Exception:
+                    # A model of bags, or a callable target, may take no other number than all of them.
+                    if len(drawn.probes) <= TRIED:
+                        raise
+            return seen()
         except LightningGradCAMError:
             raise
         except Exception as error:
             raise ConfigurationError(
                 f"model: its forward failed on the probes {list(drawn.probes.inputs.shape)} ({type(error).__name__}:"
-                f" {error}); the input is taken from the batch by input_key, then goes through the module's transfer"
-                " hooks to forward()"
+                f" {error!s:.160}); the input is taken from the batch by input_key, then goes through the module's"
+                f" transfer hooks to forward(){self._several(drawn, error)}"
             ) from error
+
+    def _several(self, drawn: Drawn, error: Exception) -> str:
+        """Returns what to do where a forward may have missed the batch's other inputs."""
+        inputs = inputs_in(drawn.batch)
+        if self._options.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
+            return ""
+        return f"; where that takes several inputs, {fed(inputs)}"
 
     def _subject(self, host: Host, drawn: Drawn, what: str) -> Subject:
         """The module in its trainer, for the recorder.

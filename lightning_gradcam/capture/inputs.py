@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 
 from lightning_gradcam.capture.layout import input_size
+from lightning_gradcam.capture.structure import flattened
 from lightning_gradcam.errors import ConfigurationError, MethodError
 
 Forward = Callable[[Any], Any]
 
 
 class Inputs:
-    """What the model is called with: a tensor, or a tuple, list or dict of several.
+    """What the model is called with: a tensor, or a tuple, list, mapping or dataclass of several.
 
     The picture is the first floating-point tensor with four axes or more, else the first floating-point tensor.
 
@@ -31,7 +32,7 @@ class Inputs:
     """
 
     def __init__(self, values: Any, picture: Tensor | None = None) -> None:
-        leaves, self._structure = tree_flatten(values)
+        leaves, self._rebuilt = flattened(values)
         known = next((i for i, leaf in enumerate(leaves) if leaf is picture), None)
         if picture is not None and known is None:
             shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
@@ -72,7 +73,7 @@ class Inputs:
         leaves = [self._repeated(leaf, copies) for leaf in self._leaves]
         if picture is not None:
             leaves[self._place] = picture
-        return tree_unflatten(leaves, self._structure)
+        return self._rebuilt(leaves)
 
     def part(self, start: int, stop: int) -> Inputs:
         """Returns some of the samples."""
@@ -80,7 +81,7 @@ class Inputs:
         if start == 0 and stop >= samples:
             return self
         leaves = [x[start:stop] if isinstance(x, Tensor) and x.dim() and len(x) == samples else x for x in self._leaves]
-        return Inputs(tree_unflatten(leaves, self._structure), picture=leaves[self._place])
+        return Inputs(self._rebuilt(leaves), picture=leaves[self._place])
 
     def _repeated(self, leaf: Any, copies: int) -> Any:
         if not isinstance(leaf, Tensor):

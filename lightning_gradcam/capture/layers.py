@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -14,6 +14,7 @@ from lightning_gradcam.capture.calls import ALL_CALLS, split_call
 from lightning_gradcam.errors import LayerError, did_you_mean
 
 AUTO = "auto"
+LISTING = "lightning-gradcam layers"
 LayerSpec = str | nn.Module | Sequence[str | nn.Module]
 
 _CHANNELS_FIRST = ("Conv", "BatchNorm", "GroupNorm", "InstanceNorm", "Pool", "Pixel", "Upsampl")
@@ -44,6 +45,7 @@ def resolve_layers(
     *,
     auto: Callable[[], str] | None = None,
     calls: Callable[[str], int] | None = None,
+    available: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, nn.Module]:
     """Finds the modules that ``layers`` means.
 
@@ -55,6 +57,7 @@ def resolve_layers(
             times, ``"encoder#0"`` is the first call, and ``"encoder#*"`` stands for all of them.
         auto: Names the layer that ``"auto"`` stands for.
         calls: Returns how often the forward calls a layer.
+        available: What :func:`named_layers` returns, where that is known.
 
     Returns:
         Name to module, in the order asked for and, within a pattern, in the model's order; without duplicates.
@@ -67,7 +70,7 @@ def resolve_layers(
         >>> list(resolve_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "*"))
         ['0', '1']
     """
-    available = named_layers(model)
+    available = named_layers(model) if available is None else available
     found: dict[str, nn.Module] = {}
     for spec in check_layers(layers):
         if isinstance(spec, nn.Module):
@@ -93,9 +96,9 @@ def resolve_layers(
             elif any(character in layer for character in "*?["):
                 names = _matching(available, layer)
                 if not names:
-                    raise LayerError(f"layers: no layer matches the pattern {layer!r}{did_you_mean(layer, available)}")
+                    raise LayerError(f"layers: no layer matches the pattern {layer!r:.80}{_nearest(layer, available)}")
             else:
-                raise LayerError(f"layers: layer {layer!r} not found{did_you_mean(layer, available)}")
+                raise LayerError(f"layers: layer {layer!r:.80} not found{_nearest(layer, available)}")
             if call is not None:
                 found.update((named, available[name]) for name in names for named in _calls(name, call, calls))
                 continue
@@ -115,6 +118,10 @@ def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str
     if not count:
         raise LayerError(f"layers: {name!r} exists, but the forward never reached it; name a layer that it calls")
     return [f"{name}#{number}" for number in range(count)]
+
+
+def _nearest(name: str, available: Mapping[str, nn.Module]) -> str:
+    return did_you_mean(name, available, listing=LISTING)
 
 
 def no_hooks(module: nn.Module) -> str | None:
@@ -204,10 +211,18 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Returns every submodule by its public name."""
     # Aliases of shared modules are names too: a user may know only one of them.
     names: dict[str, nn.Module] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
+    for name, module in _walk(model, ""):
         if public := public_name(name):
             names.setdefault(public, module)
     return names
+
+
+def _walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    # `named_modules()` asks each module for its hash, which metrics compute from all that they hold.
+    for name, child in module._modules.items():
+        if child is not None:
+            yield f"{prefix}{name}", child
+            yield from _walk(child, f"{prefix}{name}.")
 
 
 def _matching(names: Iterable[str], pattern: str) -> list[str]:

@@ -15,16 +15,28 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs
-from lightning_gradcam.capture.layers import LayerSpec, compiled_layers, mixing_layers, named_layers, resolve_layers
+from lightning_gradcam.capture.layers import (
+    LISTING,
+    LayerSpec,
+    compiled_layers,
+    mixing_layers,
+    named_layers,
+    resolve_layers,
+)
 from lightning_gradcam.capture.memory import is_out_of_memory
-from lightning_gradcam.compute.forward import Explanation
-from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
+from lightning_gradcam.compute.forward import NO_LAYER, Explanation
+from lightning_gradcam.errors import MOST, ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.methods import Method
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import joined
-from lightning_gradcam.targets import Given, Target
+from lightning_gradcam.targets import Given, Target, check_classes
+from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.warn import warn
 
+# Two, and not one: a single sample's axis can't be told from others of one place.
+TRIED = 2
+# Characters that a few names of layers need.
+_ROOM = 60
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -44,6 +56,8 @@ class Request:
         keep_output: Keep the model's output; it can be larger than all maps.
         halve: Take half as many samples, or variants of them, at once where memory does not suffice.
         gradients: Put the gradients into numbers, too.
+        trial: Explain the first two samples alone, and check the labels of all: whether it works is asked, not what the
+            maps are.
     """
 
     targets: Sequence[Target]
@@ -57,6 +71,7 @@ class Request:
     keep_output: bool = True
     halve: bool = True
     gradients: bool = False
+    trial: bool = False
 
 
 def explain_in_parts(
@@ -72,7 +87,7 @@ def explain_in_parts(
         asked: What is asked.
 
     Returns:
-        The maps of all samples, in their order.
+        The maps of all samples, in their order; of a trial, those of the first two.
     """
     if not given.samples:
         raise ConfigurationError("inputs: got an empty batch; give at least one sample")
@@ -85,12 +100,14 @@ def explain_in_parts(
     modules: Mapping[str, nn.Module] | None = None
     layouts, copies = asked.layouts, asked.copies
     parts: list[Cams] = []
-    start, size = 0, even(given.samples, asked.batch_size)
+    total = min(given.samples, TRIED) if asked.trial else given.samples
+    available = named_layers(model)
+    start, size = 0, even(total, asked.batch_size)
     if asked.check:
-        check_model(model, given.samples, asked.layouts)
+        check_model(available, given.samples, asked.layouts)
     with eager(model):
-        while start < given.samples or not parts:
-            stop = min(start + size, given.samples)
+        while start < total or not parts:
+            stop = min(start + size, total)
             part = given if stop - start == given.samples else given.part(start, stop, output_of)
             batch = Explanation(
                 model,
@@ -106,12 +123,12 @@ def explain_in_parts(
             )
             try:
                 if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto, calls=batch.calls)
+                    modules = resolve_layers(model, layers, auto=batch.auto, calls=batch.calls, available=available)
                     if asked.check:
                         check_layouts(modules, layouts)
                 found = batch.at(modules, relu=asked.relu, check=asked.check)
             except LayerError as error:
-                raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
+                raise beside(error, batch) from None
             except (RuntimeError, MemoryError) as error:
                 single = _takes_one_bag(batch.inputs, asked.run, error)
                 if stop - start == 1 or not (single or (asked.halve and is_out_of_memory(error))):
@@ -126,6 +143,8 @@ def explain_in_parts(
             # What one part has shown holds for all: a last part of a single sample may not show it again.
             copies = found.overwritten
             layouts = {**layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
+            if stop < given.samples and asked.trial:
+                check_rest(found.output, given, asked.targets)
             parts.append(found if asked.keep_output else replace(found, output=None))
             start = stop
     return _joined(parts)
@@ -147,21 +166,49 @@ def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
     return True
 
 
-def check_model(model: nn.Module, samples: int, layouts: Mapping[str, str]) -> None:
+def beside(error: LayerError, batch: Explanation) -> LayerError:
+    """Returns an error about a layer with the layers that have a feature map, where it has room for them."""
+    head = f"{error}; layers with a feature map here: "
+    room = MOST - len(head)
+    possible = batch.possible(room) if room >= _ROOM else NO_LAYER
+    return error if possible == NO_LAYER else LayerError(head + possible)
+
+
+def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
+    """Refuses labels of any sample that the model's classes can't serve; takes no forward.
+
+    Args:
+        output: The model's, of some of the samples.
+        given: What is known of all samples.
+        targets: What is explained.
+
+    Raises:
+        TargetError: A label is none of the model's classes, or there is none where one is needed.
+    """
+    of_classes = [target for target in targets if isinstance(target.select, (Class, Contrast))]
+    if not of_classes or not isinstance(output, Tensor) or not len(output):
+        return
+    # How many classes there are is all that these targets need to know of an output to read the labels.
+    whole = output[:1].expand(given.samples, *output.shape[1:])
+    check_classes(whole, given.labels, given.names)
+    for target in of_classes:
+        target.explain(whole, given)
+
+
+def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mapping[str, str]) -> None:
     """Refuses layouts of layers that are not there, and warns where samples influence each other.
 
     Args:
-        model: The model.
+        available: The model's layers, by name.
         samples: How many there are.
         layouts: What the user says of layouts.
 
     Raises:
         LayerError: There is no such layer.
     """
-    available = named_layers(model)
     for name in layouts:
         if name and name not in available and layer_of(name) not in available:
-            raise LayerError(f"layout: layer {name!r} not found{did_you_mean(name, available)}")
+            raise LayerError(f"layout: layer {name!r:.80} not found{did_you_mean(name, available, listing=LISTING)}")
     if samples > 1 and (mixing := mixing_layers(available)):
         warn(
             f"model: {', '.join(map(repr, mixing))} keep no running statistics, so that samples influence each other in"

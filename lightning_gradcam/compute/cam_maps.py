@@ -16,6 +16,7 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.batches import Request, explain_in_parts
 from lightning_gradcam.compute.blank import remarks_of
+from lightning_gradcam.compute.callers import held_module, several_arguments
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
@@ -114,7 +115,7 @@ def compute_cams(
     if not isinstance(model, nn.Module):
         raise ConfigurationError(
             f"model: got {model!r:.80}; give a torch.nn.Module, whose layers are explained, and forward= for another"
-            " way to call it"
+            f" way to call it{held_module(model)}"
         )
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more, or None for all")
@@ -133,7 +134,8 @@ def compute_cams(
             if is_out_of_memory(error):
                 raise
             single = whole.picture.dim() in (2, 3) and _is_taken_for_one(model, lambda: asked.run(whole.fresh()))
-            advice = _advice(whole.picture, single=single)
+            advice = several_arguments(model, inputs, error) if forward is None else ""
+            advice = advice or _advice(whole.picture, single=single)
             if not advice or (isinstance(error, LightningGradCAMError) and not single):
                 raise
             shape, dtype = list(whole.picture.shape), whole.picture.dtype

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.activations import main_tensor
 from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, caller
-from lightning_gradcam.capture.layers import LayerSpec, resolve_layers
+from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
-from lightning_gradcam.compute.batches import check_layouts, check_model, eager, even
+from lightning_gradcam.compute.batches import beside, check_layouts, check_model, eager, even
+from lightning_gradcam.compute.callers import held_module
 from lightning_gradcam.compute.forward import Explanation
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
@@ -101,7 +102,7 @@ def compute_feature_maps(
     if not isinstance(model, nn.Module):
         raise ConfigurationError(
             f"model: got {model!r:.80}; give a torch.nn.Module, whose layers are looked at, and forward= for another"
-            " way to call it"
+            f" way to call it{held_module(model)}"
         )
     for name, value in (("batch_size", batch_size), ("max_channels", max_channels)):
         if value is not None and (not isinstance(value, int) or value < 1):
@@ -154,9 +155,9 @@ def feature_maps(
     """
     if not samples:
         raise ConfigurationError("inputs: got an empty batch; give at least one sample")
-    known = dict(layouts or {})
+    known, available = dict(layouts or {}), named_layers(model)
     if check:
-        check_model(model, samples, known)
+        check_model(available, samples, known)
     modules: Mapping[str, nn.Module] | None = None
     parts: list[_Part] = []
     start, size = 0, even(samples, batch_size)
@@ -168,12 +169,12 @@ def feature_maps(
             batch = Explanation(model, run, inputs, resolve_targets("predicted"), {}, Given(stop - start), known)
             try:
                 if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto, calls=batch.calls)
+                    modules = resolve_layers(model, layers, auto=batch.auto, calls=batch.calls, available=available)
                     if check:
                         check_layouts(modules, known)
                 part = _part(batch, modules, max_channels, device)
             except LayerError as error:
-                raise LayerError(f"{error}; layers with a feature map here: {batch.possible()}") from None
+                raise beside(error, batch) from None
             except (RuntimeError, MemoryError) as error:
                 if stop - start == 1 or not halve or not is_out_of_memory(error):
                     raise

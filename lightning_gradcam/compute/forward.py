@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import prod
+from math import isfinite, nan, prod
 from types import MappingProxyType
 from typing import Any
 
@@ -19,11 +19,12 @@ from lightning_gradcam.capture.activations import Captured, capture, require_gra
 from lightning_gradcam.capture.calls import Place, layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import is_channels_first, unwrapped
+from lightning_gradcam.capture.layers import LISTING, is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
+from lightning_gradcam.capture.obstacles import obstacle, quantised_part
 from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
-from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
+from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError, listed
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.methods.rerun import Rerun
@@ -41,12 +42,14 @@ from lightning_gradcam.targets import (
     output_kind,
     probability_of,
 )
-from lightning_gradcam.targets.base import described, is_whole_numbers
+from lightning_gradcam.targets.base import is_whole_numbers, whole_numbers
 from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.targets.segmentation import Segment
 from lightning_gradcam.warn import warn
 
-_LIKELIEST = 5
+# Of as many classes, sorting all is faster than looking for the highest five times.
+_LIKELIEST, _FEW = 5, 128
+NO_LAYER = "(none)"
 
 
 class _OverwrittenError(Exception):
@@ -158,12 +161,26 @@ class Explanation:
         self._searching = True
         try:
             return self._search[0].auto(self._meant)
+        except LayerError as error:
+            if why := obstacle(self.model):
+                raise LayerError(f"layers: 'auto' finds no layer to explain: {why}") from None
+            if isinstance(cause := self._of_whole_numbers(), TargetError):
+                raise cause from None
+            raise error
         finally:
             self._searching = False
 
     def calls(self, name: str) -> int:
         """Returns how often the forward calls a layer."""
         return self.survey.calls(name)
+
+    def _of_whole_numbers(self) -> TargetError | None:
+        """Returns the error about an output of whole numbers, where it is one."""
+        if not any(method.needs == "gradients" for method in self.methods.values()):
+            return None
+        with torch.no_grad():
+            output = self.run(self._look[1].fresh())
+        return whole_numbers(output) if is_whole_numbers(output) else None
 
     def _meant(self, output: Any) -> Tensor:
         """One number that depends on all that the targets may look at, of the survey's samples."""
@@ -173,12 +190,17 @@ class Explanation:
             own = []
         return mixed(own if len(own) == len(self.targets) else output)
 
-    def possible(self) -> str:
-        """Returns which layers could be named, for errors."""
+    def possible(self, room: int) -> str:
+        """Returns which layers could be named, for errors: all, or the last five where these take too much room."""
         try:
-            return ", ".join(self.survey.spatial()) or "(none)"
+            names = list(self.survey.spatial())
         except Exception as error:  # the model itself fails; what was wrong before is what counts
-            return f"unknown ({type(error).__name__}: {error})"
+            return f"unknown ({type(error).__name__}: {error})"[:room]
+        whole = ", ".join(names)
+        if len(whole) <= room:
+            return whole or NO_LAYER
+        tail = f" (the last of {len(names)}; `{LISTING}` lists all)"
+        return f"{listed(names[:-6:-1], room=room - len(tail))}{tail}"
 
     def at(self, modules: Mapping[str, nn.Module], *, relu: bool, check: bool = True) -> Cams:
         """Computes the maps of these layers, by name; see :func:`lightning_gradcam.compute_cams`.
@@ -197,10 +219,14 @@ class Explanation:
         first = self._first(modules, whole_graph=True) if first is None else first
         assert first is not None
         given = first.given
+        sums: dict[CamKey, float] = {}
         if check:
             if self._of_classes:
                 check_classes(first.output, given.labels, given.names)
-            self._check_dependence(first)
+            # One look at all of them: each would wait for the device.
+            totals = torch.stack([values.sum() for values in first.maps.values()]).tolist() if first.maps else []
+            sums = dict(zip(first.maps, totals, strict=True))
+            self._check_dependence(first, sums)
             self._remark(given)
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
@@ -236,7 +262,15 @@ class Explanation:
                         own = {number: maps[row] for number, maps in parts.items()}
                         found[CamKey(layer, name, target.name)] = choice.merged(own, target.name)
         order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
-        marked = {key: _marked(found[key], first.explained[key.target].scores) for key in order if key in found}
+        # Where a sum is finite, so are its parts, and there is nothing to mark.
+        finite = {name: bool(sums) and isfinite(float(e.scores.sum())) for name, e in first.explained.items()}
+        marked = {
+            key: found[key]
+            if finite[key.target] and isfinite(sums.get(key, nan))
+            else _marked(found[key], first.explained[key.target].scores)
+            for key in order
+            if key in found
+        }
         maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
         # A callable may take an output that has no row for each sample: a bag's, or every window's.
         rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (self.inputs.samples,)
@@ -461,11 +495,7 @@ class Explanation:
                     " detach(), torch.no_grad() or NumPy; compute them from the output by torch functions alone"
                 )
             if strict and is_whole_numbers(output) and not explained[target.name].scores.requires_grad:
-                raise TargetError(
-                    f"targets: the model returned {described(output)}: whole numbers, through which no gradient comes"
-                    " back; explain what it computes before it rounds or takes the argmax, by forward= or output_key=,"
-                    " or with methods that need no gradient, such as 'eigencam'"
-                )
+                raise whole_numbers(output)
             self._require({unit.layer for unit in units.values()} - {units[name].layer for name in slopes})
             for unit in list(slopes):
                 own, layout = slopes.pop(unit), layouts[unit]
@@ -521,17 +551,20 @@ class Explanation:
             raise MethodError(f"methods: {method!r} returned {came} at layer {layer!r}, expected {wanted}")
         found.update({CamKey(layer, method, target.name): maps[place] for place, target in enumerate(targets)})
 
-    def _check_dependence(self, first: Shared) -> None:
-        """Refuses a layer on whose places no score can depend, whatever the weights."""
+    def _check_dependence(self, first: Shared, sums: Mapping[CamKey, float]) -> None:
+        """Refuses a layer on whose places no score can depend, whatever the weights; ``sums`` are those of its maps."""
         needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
         if not needed:
             return
-        # Where a map is not zero, neither is its gradient. One look at all of them: each would wait for the device.
-        alive = []
-        for layer in first.layouts:
-            keys = [CamKey(layer, name, target.name) for name in needed for target in self.targets]
-            alive.append(torch.stack([(first.maps[key] != 0).any() for key in keys]).any())
-        for layer, reached in zip(first.layouts, torch.stack(alive).tolist(), strict=True):
+        # Where a map is not zero, neither is its gradient; nearly always its sum tells.
+        alive = [
+            any(
+                sums[key] != 0 or bool(first.maps[key].any())
+                for key in (CamKey(layer, name, target.name) for name in needed for target in self.targets)
+            )
+            for layer in first.layouts
+        ]
+        for layer, reached in zip(first.layouts, alive, strict=True):
             if reached:
                 continue
             survey = self._search[0]
@@ -553,6 +586,8 @@ class Explanation:
         try:
             require_gradients(dict.fromkeys(sorted(missing)))
         except CaptureError as error:
+            if why := quantised_part(self.model):
+                raise CaptureError(f"layers: no gradient reaches {min(missing)!r:.80}: {why}") from None
             # Behind it, where a part of the model runs without a graph; or before it, where it does not lead there.
             survey, name = self._search[0], min(missing)
             instead = survey.instead_of(name, self._meant, later=True) or survey.instead_of(
@@ -572,6 +607,9 @@ def _marked(maps: Tensor, scores: Tensor) -> Tensor:
 
 def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the most likely classes and their probabilities ``[N, k]``; of equals the first, as `topk` does not."""
+    if shares.shape[1] <= _FEW:
+        ordered = shares.sort(dim=1, descending=True, stable=True)
+        return ordered.indices[:, :_LIKELIEST], ordered.values[:, :_LIKELIEST]
     left, classes, found = shares.clone(), [], []
     for _ in range(min(_LIKELIEST, shares.shape[1])):
         highest = left.max(dim=1, keepdim=True)

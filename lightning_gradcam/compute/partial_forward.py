@@ -14,7 +14,14 @@ from lightning_gradcam.capture.activations import capture, differentiate, main_t
 from lightning_gradcam.capture.calls import call_of, layer_of
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import LayerSpec, is_channels_first, named_layers, resolve_layers, unwrapped
+from lightning_gradcam.capture.layers import (
+    LISTING,
+    LayerSpec,
+    is_channels_first,
+    named_layers,
+    resolve_layers,
+    unwrapped,
+)
 from lightning_gradcam.capture.layout import Layout, find_layout, input_size, parse_layouts
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean
@@ -122,7 +129,9 @@ def find_routes(
     """
     given, available = parse_layouts(layout), named_layers(model)
     if unknown := [name for name in given if name and layer_of(name) not in available and name not in available]:
-        raise LayerError(f"layout: layer {unknown[0]!r} not found{did_you_mean(unknown[0], available)}")
+        raise LayerError(
+            f"layout: layer {unknown[0]!r:.80} not found{did_you_mean(unknown[0], available, listing=LISTING)}"
+        )
     shape = tuple(like.shape[1:])
     size = input_size(torch.empty((1, *shape), device="meta"))
     pictures = ascent.start((0, 1), shape, torch.float64).to(like)

@@ -17,6 +17,7 @@ from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.ascent import Ascent, Parametrisation, spatial_axes
 from lightning_gradcam.compute.batches import eager
+from lightning_gradcam.compute.callers import held_module
 from lightning_gradcam.compute.partial_forward import Route, find_routes
 from lightning_gradcam.errors import CaptureError, ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
@@ -113,7 +114,9 @@ def filter_patterns(
         ((3, 1), torch.Size([2, 1, 8, 8]))
     """
     if not isinstance(model, nn.Module):
-        raise ConfigurationError(f"model: got {model!r:.80}; give a torch.nn.Module, whose filters are looked at")
+        raise ConfigurationError(
+            f"model: got {model!r:.80}; give a torch.nn.Module, whose filters are looked at{held_module(model)}"
+        )
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more")
     own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))

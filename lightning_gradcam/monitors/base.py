@@ -49,6 +49,7 @@ class Monitor(ABC):
         forward: Forward,
         *,
         halve: bool = True,
+        trial: bool = False,
     ) -> Any:
         """Looks at the model, and returns what it found, on the model's device.
 
@@ -58,6 +59,8 @@ class Monitor(ABC):
             probes: The run's.
             forward: From inputs to the model's output.
             halve: Take half as many probes at once where memory does not suffice.
+            trial: Nothing but whether it works, and the layers' names and shapes, is asked: the first two probes are
+                enough, where what is known of the others is checked.
         """
 
     def of(self, probes: ProbeSet) -> Self:

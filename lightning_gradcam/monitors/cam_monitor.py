@@ -71,6 +71,7 @@ class CamMonitor(Monitor):
         forward: Forward,
         *,
         halve: bool = True,
+        trial: bool = False,
     ) -> Cams:
         """Computes signed maps of all probes.
 
@@ -80,6 +81,7 @@ class CamMonitor(Monitor):
             probes: The probes.
             forward: From inputs to the model's output.
             halve: Take half as many probes at once where memory does not suffice.
+            trial: Compute the maps of the first two probes alone, and check the labels of all.
         """
         targets, methods, layouts = self.of(probes)._resolved
         asked = Request(
@@ -94,6 +96,7 @@ class CamMonitor(Monitor):
             keep_output=False,
             halve=halve,
             gradients=self.gradients,
+            trial=trial,
         )
         labels = probes.values if probes.labels is None else probes.labels
         # Names that a data set gives are not the user's to change.

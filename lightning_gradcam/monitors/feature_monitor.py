@@ -12,6 +12,7 @@ from lightning_gradcam.archive import Manifest
 from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.compute.batches import TRIED
 from lightning_gradcam.compute.feature_maps import FeatureMaps, feature_maps
 from lightning_gradcam.monitors.base import ChannelMonitor
 from lightning_gradcam.probes import ProbeSet
@@ -67,6 +68,7 @@ class FeatureMonitor(ChannelMonitor):
         forward: Forward,
         *,
         halve: bool = True,
+        trial: bool = False,
     ) -> FeatureMaps:
         """Takes the feature maps of all probes, to the CPU: those of many layers can be larger than the model.
 
@@ -76,12 +78,13 @@ class FeatureMonitor(ChannelMonitor):
             probes: The probes.
             forward: From inputs to the model's output.
             halve: Take half as many probes at once where memory does not suffice.
+            trial: Take those of the first two probes alone.
         """
         return feature_maps(
             model,
             self.layers,
             load,
-            len(probes),
+            min(len(probes), TRIED) if trial else len(probes),
             run=forward,
             batch_size=self.batch_size,
             layouts=parse_layouts(self.layout),

@@ -88,6 +88,7 @@ class PatternMonitor(ChannelMonitor):
         forward: Forward,
         *,
         halve: bool = True,
+        trial: bool = False,
     ) -> Patterns:
         """Finds the patterns of all filters that are meant.
 
@@ -98,6 +99,7 @@ class PatternMonitor(ChannelMonitor):
             probes: The probes.
             forward: From inputs to the model's output.
             halve: Take half as many pictures at once where memory does not suffice.
+            trial: No patterns are kept: a single step is taken.
 
         Raises:
             ConfigurationError: The model takes clips or volumes.
@@ -114,7 +116,7 @@ class PatternMonitor(ChannelMonitor):
                 f"inputs: got {list(shape)} for a sample, but patterns are drawn for pictures [C, H, W]; call"
                 " lightning_gradcam.filter_patterns() for those of clips and volumes"
             )
-        short = not self.tried and not self.baseline
+        short = trial or (not self.tried and not self.baseline)
         with _bar(self.name, shown=self.progress) as progress:
             return climb(
                 model,

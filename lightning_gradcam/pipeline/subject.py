@@ -51,15 +51,16 @@ class Subject:
 
         return cls(model, load, model, partial(preserved, model))
 
-    def seen(self, monitor: Monitor, probes: ProbeSet) -> Any:
+    def seen(self, monitor: Monitor, probes: ProbeSet, *, trial: bool = False) -> Any:
         """Returns what a monitor finds in the model, on the model's device.
 
         Args:
             monitor: What is looked at.
             probes: The run's.
+            trial: See :meth:`Monitor.observe`.
         """
         with self.guard():
-            return monitor.observe(self.model, self.load, probes, self.forward, halve=self.halve)
+            return monitor.observe(self.model, self.load, probes, self.forward, halve=self.halve, trial=trial)
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_gradcam.capture.structure import entries_of, refilled
 
 
 def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
     """Returns some samples of a collated batch.
 
     Args:
-        batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists and dicts; all else belongs to every
-            sample.
+        batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists, mappings and dataclasses; all else
+            belongs to every sample.
         start: The first sample.
         stop: The one after the last.
         samples: ``N``.
@@ -28,7 +29,7 @@ def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
         return batch[start:stop] if batch.dim() and len(batch) == samples else batch
     if isinstance(batch, Mapping):
         parts = {key: part_of(value, start, stop, samples) for key, value in batch.items()}
-        return _like(batch, parts)
+        return refilled(batch, parts)
     if isinstance(batch, (tuple, list)):
         # (x, y) of two samples has as many entries as samples, too.
         whole = all(isinstance(entry, Tensor) and entry.dim() and len(entry) == samples for entry in batch)
@@ -36,6 +37,8 @@ def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
             return batch[start:stop]
         entries = [part_of(entry, start, stop, samples) for entry in batch]
         return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
+    if (fields := entries_of(batch)) is not None:
+        return refilled(batch, {name: part_of(value, start, stop, samples) for name, value in fields.items()})
     return batch
 
 
@@ -58,28 +61,16 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
         return torch.cat(list(parts)) if fits else first
     if isinstance(first, Mapping):
         whole = {key: join_parts([part[key] for part in parts], sizes) for key in first}
-        return _like(first, whole)
+        return refilled(first, whole)
     if isinstance(first, (tuple, list)):
         if all(len(part) == size and not _has_tensors(part) for part, size in zip(parts, sizes, strict=True)):
             return [entry for part in parts for entry in part]
         entries = [join_parts([part[place] for part in parts], sizes) for place in range(len(first))]
         return type(first)(*entries) if hasattr(first, "_fields") else type(first)(entries)
+    if (fields := entries_of(first)) is not None:
+        return refilled(first, {name: join_parts([getattr(part, name) for part in parts], sizes) for name in fields})
     return first
 
 
 def _has_tensors(part: Any) -> bool:
     return any(isinstance(entry, Tensor) for entry in part)
-
-
-def _like(mapping: Mapping[Any, Any], entries: dict[Any, Any]) -> Any:
-    """Returns the entries in a mapping of the same kind, where it can be filled."""
-    if type(mapping) is dict:
-        return entries
-    try:
-        # A constructor may take something else first, as that of `defaultdict`.
-        made: Any = copy(mapping)
-        for key, value in entries.items():
-            made[key] = value
-    except Exception:  # whatever a mapping raises that can't be changed
-        return entries
-    return made

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_gradcam.capture.structure import entries_of
 from lightning_gradcam.errors import ProbeError, did_you_mean
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
+from lightning_gradcam.probes.paths import MISSING, follow, no_tensor, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, locate, nested_datasets
 
@@ -63,7 +65,8 @@ def draw_probes(
             on an attribute (``targets``, ``labels``, ``samples``), or among a bounded number of decoded samples.
         seed: Of the draw.
         indices: These samples, in this order, instead of a draw.
-        input_key: Where a sample's picture is: a key of a dict, a place in a tuple. Default: the first of a tuple,
+        input_key: Where a sample's picture is: a key of a dict, a field, a place in a tuple, or a dotted path of these
+            (``"views.left"``, ``"0.1"``). Default: the first of a tuple,
             or the usual names (``image``, ``pixel_values``, ``x``, …).
         label_key: Likewise for the true class; default: the second of a tuple, or the usual names.
         mean: The normalisation to undo for display, where the data set's transform does not show one.
@@ -88,7 +91,7 @@ def draw_probes(
         else:
             _check_indices(indices, len(dataset))
         indices = [int(index) for index in indices]
-        batch = (collate_fn or default_collate)([dataset[index] for index in indices])
+        batch = _collated([dataset[index] for index in indices], collate_fn or default_collate)
         masks = _masks(dataset, indices)
     return drawn_from(
         dataset,
@@ -100,6 +103,26 @@ def draw_probes(
         mean=mean,
         std=std,
     )
+
+
+def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
+    """Returns the samples as a batch.
+
+    Raises:
+        ProbeError: They are of different sizes, which a batch of one sample in training does not show.
+    """
+    try:
+        return collate_fn(samples)
+    except Exception as error:
+        tensors = [next((tensor for _, tensor in tensors_in(sample)), None) for sample in samples]
+        shapes = list(dict.fromkeys(str(list(tensor.shape)) for tensor in tensors if tensor is not None))
+        if len(shapes) < 2:
+            raise
+        raise ProbeError(
+            f"probes: the samples drawn have different sizes, {' and '.join(shapes[:2])}, and don't fit into one batch"
+            f" ({type(error).__name__}: {error!s:.100}); resize or pad them to one size in the validation data set's"
+            " transform or its collate_fn, or give probes=ProbeSet(pictures) of one size"
+        ) from error
 
 
 def drawn_from(
@@ -188,8 +211,8 @@ def input_of(batch: Any, input_key: Key | None) -> Tensor:
     inputs = batch if isinstance(batch, Tensor) else _item(batch, input_key, _INPUT_KEYS, 0, "input_key", required=True)
     if not isinstance(inputs, Tensor):
         raise ProbeError(
-            f"input_key: {input_key!r} selects a {type(inputs).__name__} from the batch, expected a tensor [N, …]; name"
-            " the entry that holds the pictures"
+            f"input_key: {input_key!r} selects a {type(inputs).__name__} from the batch, expected a tensor [N, …];"
+            f" {no_tensor(inputs, batch)}"
         )
     return inputs
 
@@ -244,18 +267,21 @@ def _balanced(by_index: Mapping[int, int | None], count: int) -> list[int]:
 
 def _label(sample: Any, label_key: Key | None) -> int | None:
     # Only a collate function may understand the sample; whether a label is missing is seen at the batch.
-    known = isinstance(sample, (Mapping, list, tuple))
+    known = isinstance(sample, (Mapping, list, tuple)) or entries_of(sample) is not None
     label = _item(sample, label_key, _LABEL_KEYS, 1, "label_key", required=False) if known else None
     value = np.asarray(label) if isinstance(label, (int, Tensor, np.ndarray, np.generic)) else None
     return int(value.item()) if value is not None and value.size == 1 and value.dtype.kind in "iu" else None
 
 
 def _item(batch: Any, key: Key | None, usual: tuple[str, ...], place: int, argument: str, *, required: bool) -> Any:
-    if isinstance(batch, Mapping):
-        names = [key] if key is not None else [name for name in usual if name in batch]
-        if names and names[0] in batch:
-            return batch[names[0]]
-        came, choices = key, [str(name) for name in batch]
+    if isinstance(key, str) and (found := follow(batch, key)) is not MISSING:
+        return found
+    named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
+    if named is not None and not isinstance(batch, tuple):
+        names = [key] if key is not None else [name for name in usual if name in named]
+        if names and names[0] in named:
+            return named[names[0]]
+        came, choices = key, [str(name) for name in named]
     elif isinstance(batch, (list, tuple)):
         position = place if key is None else key
         if isinstance(position, int) and -len(batch) <= position < len(batch):

@@ -15,6 +15,7 @@ from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes
 from lightning_gradcam.probes.folder import read_folder
+from lightning_gradcam.probes.paths import nested
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.probes.wrapped import find_class_names, nested_datasets
@@ -190,7 +191,12 @@ def _batched(probes: ProbeSet, options: ProbeOptions) -> Drawn:
 def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
     """Returns a batch as a module's transfer hooks know it, for probes that were not drawn from a data set."""
     if isinstance(input_key, str):
-        batch = {input_key: inputs}
+        batch = nested(input_key, inputs)
+        if isinstance(batch, list):
+            at = label_key if isinstance(label_key, int) else 1
+            batch += [None] * (at + 1 - len(batch))
+            batch[at] = labels if batch[at] is None else batch[at]
+            return batch
         return batch if labels is None else {**batch, str(label_key or "label"): labels}
     place = input_key or 0
     places = {place: inputs}

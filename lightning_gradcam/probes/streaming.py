@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from lightning_gradcam.capture.structure import mapped
 from lightning_gradcam.probes.batches import join_parts, part_of
 from lightning_gradcam.probes.dataset import Drawn, Key, drawn_from, input_of
 
@@ -60,7 +60,7 @@ class Passing:
             self._shape = shape
             # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
             with torch.inference_mode(False):
-                self._batches.append(tree_map(_copied, part_of(batch, 0, wanted, found)))
+                self._batches.append(mapped(_copied, part_of(batch, 0, wanted, found)))
             self._sizes.append(wanted)
 
     def drawn(self, dataset: Any, **options: Any) -> Drawn:

@@ -278,6 +278,15 @@ def is_whole_numbers(output: Any) -> bool:
     )
 
 
+def whole_numbers(output: Any) -> TargetError:
+    """Returns the error about an output of whole numbers."""
+    return TargetError(
+        f"targets: the model returned {described(output)}: whole numbers, through which no gradient comes back; explain"
+        " what it computes before it rounds or takes the argmax, by forward= or output_key=, or with methods that need"
+        " no gradient, such as 'eigencam'"
+    )
+
+
 def described(value: Any) -> str:
     """Returns what an error says of an output: its shape, or its type and keys."""
     if isinstance(value, Tensor):

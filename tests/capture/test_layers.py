@@ -103,10 +103,13 @@ def test_unknown_name_without_a_near_one_lists_the_names() -> None:
         resolve_layers(Nested(), ["stem", "zzzzzz"])
 
 
-def test_long_list_of_names_is_cut_and_counted() -> None:
+def test_of_many_names_the_nearest_five_are_listed_and_the_command_that_lists_all() -> None:
     model = nn.Sequential(*[nn.ReLU() for _ in range(55)])
-    with pytest.raises(LayerError, match="38, 39 and 15 more$"):
-        resolve_layers(model, "conv")
+    with pytest.raises(LayerError) as caught:
+        resolve_layers(model, "555")
+    assert str(caught.value) == (
+        "layers: layer '555' not found; the nearest of 55: 5, 15, 25, 35, 45 (`lightning-gradcam layers` lists all)"
+    )
 
 
 @pytest.mark.parametrize("pattern", ["layer*", "encoder.*", "body.layer[3-9]"])

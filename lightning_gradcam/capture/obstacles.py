@@ -1,0 +1,57 @@
+"""Parts of a model that hooks or gradients don't get through, named with the way around them: for errors alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lightning_gradcam.capture.layers import public_name
+
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "torchao.")
+
+
+def scripted_part(model: nn.Module) -> str | None:
+    """Returns what to say of the first part that ``torch.jit`` has compiled; ``None`` where there is none.
+
+    Example:
+        >>> scripted_part(nn.Sequential(nn.ReLU())) is None
+        True
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            return (
+                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; give the model as it was"
+                " before torch.jit.script or torch.jit.trace, with the same weights"
+            )
+    return None
+
+
+def quantised_part(model: nn.Module) -> str | None:
+    """Returns what to say of the first quantised part; ``None`` where there is none.
+
+    Example:
+        >>> quantised_part(nn.Sequential(nn.ReLU())) is None
+        True
+    """
+    for name, module in model.named_modules():
+        if any(_is_quantised(type(each)) for each in (module, *module._parameters.values())):
+            return (
+                f"{_called(name, module)} is quantised, and no gradient comes back through it; explain the model as it"
+                " was before, with weights in floating point"
+            )
+    return None
+
+
+def obstacle(model: nn.Module) -> str | None:
+    """Returns what to say of the first part that is scripted or quantised; ``None`` where there is none."""
+    return scripted_part(model) or quantised_part(model)
+
+
+def _is_quantised(kind: type) -> bool:
+    return f"{kind.__module__}.".startswith(_QUANTISED)
+
+
+def _called(name: str, module: nn.Module) -> str:
+    kind = type(module).__name__
+    shown = public_name(name)
+    return f"{shown!r:.80} ({kind})" if shown else f"the model ({kind})"

@@ -1,0 +1,100 @@
+"""Nested values of any structure: taken apart into leaves, and put together again with other ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import fields, is_dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+Rebuild = Callable[[Sequence[Any]], Any]
+
+
+def flattened(values: Any) -> tuple[list[Any], Rebuild]:
+    """Takes nested values apart.
+
+    Args:
+        values: Tuples, lists, dicts and named tuples, as PyTorch's own ``tree_flatten`` takes them; and other mappings,
+            such as a ``UserDict`` or what a tokenizer of Hugging Face returns, and dataclasses.
+
+    Returns:
+        The leaves in order, and a function that puts as many others in their places; it copies every container.
+
+    Example:
+        >>> from collections import UserDict
+        >>> leaves, rebuilt = flattened((1, UserDict(a=2, b=[3])))
+        >>> leaves, rebuilt([4, 5, 6])
+        ([1, 2, 3], (4, {'a': 5, 'b': [6]}))
+    """
+    if isinstance(values, Tensor):
+        return [values], itemgetter(0)
+    outer, structure = tree_flatten(values)
+    opened = [_opened(leaf) for leaf in outer]
+    if all(made is None for _, made in opened):
+        return outer, lambda leaves: tree_unflatten(list(leaves), structure)
+
+    def rebuilt(leaves: Sequence[Any]) -> Any:
+        place, found = 0, []
+        for inner, made in opened:
+            own = leaves[place : place + len(inner)]
+            found.append(own[0] if made is None else made(own))
+            place += len(inner)
+        return tree_unflatten(found, structure)
+
+    return [leaf for inner, _ in opened for leaf in inner], rebuilt
+
+
+def mapped(function: Callable[[Any], Any], values: Any) -> Any:
+    """Returns nested values with each leaf replaced by what a function makes of it."""
+    leaves, rebuilt = flattened(values)
+    return rebuilt([function(leaf) for leaf in leaves])
+
+
+def entries_of(values: Any) -> dict[str, Any] | None:
+    """Returns the fields of a dataclass or named tuple by name; ``None`` where it is neither."""
+    if is_dataclass(values) and not isinstance(values, type):
+        return {field.name: getattr(values, field.name) for field in fields(values) if hasattr(values, field.name)}
+    if isinstance(values, tuple) and hasattr(values, "_fields"):
+        return dict(zip(values._fields, values, strict=True))
+    return None
+
+
+def refilled(container: Any, entries: Mapping[Any, Any]) -> Any:
+    """Returns a copy of a mapping or dataclass with other entries; a dict, where a mapping can't be refilled."""
+    if type(container) is dict:
+        return dict(entries)
+    if not isinstance(container, Mapping):
+        changed = copy(container)
+        for name, value in entries.items():
+            # Frozen ones refuse an assignment, and their constructor may do more than assign.
+            object.__setattr__(changed, name, value)
+        return changed
+    try:
+        # A constructor may take something else first, as that of `defaultdict`.
+        made: Any = copy(container)
+        for key, value in entries.items():
+            made[key] = value
+    except Exception:  # whatever a mapping raises that can't be changed
+        return dict(entries)
+    return made
+
+
+def _opened(leaf: Any) -> tuple[list[Any], Rebuild | None]:
+    """Returns a leaf's own leaves, and what puts it together again; ``None`` where it is a single one."""
+    if isinstance(leaf, Mapping):
+        entries: Mapping[Any, Any] = dict(leaf)
+    elif (found := entries_of(leaf)) is not None:
+        entries = found
+    else:
+        return [leaf], None
+    inner, rebuilt = flattened(dict(entries))
+    return inner, partial(_put_back, leaf, rebuilt)
+
+
+def _put_back(leaf: Any, rebuilt: Rebuild, leaves: Sequence[Any]) -> Any:
+    return refilled(leaf, rebuilt(leaves))
