@@ -140,11 +140,18 @@ class Reporter(ABC):
     Attributes:
         monitor: What is looked at.
         probes: The run's fixed inputs.
+        tick: Called between the pictures of a step: whoever draws in the background has other things to do, too.
     """
 
     def __init__(self, monitor: Any, probes: ProbeSet) -> None:
         self.monitor = monitor
         self.probes = probes
+        self.tick: Callable[[], object] = lambda: None
+
+    @property
+    def peaks(self) -> Mapping[CamKey, FloatArray]:
+        """Each map's largest value in the steps measured so far, ``[N]``; later steps do not change it."""
+        return {}
 
     @abstractmethod
     def remember(self, last: Any, peaks: Mapping[CamKey, FloatArray]) -> None:
@@ -164,8 +171,13 @@ class Reporter(ABC):
         """Returns the next step's record with its numbers."""
 
     @abstractmethod
-    def pictures(self, record: Any) -> dict[str, Picture]:
-        """Returns the sheets of one step, by tag."""
+    def pictures(self, record: Any, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
+        """Returns the sheets of one step, by tag.
+
+        Args:
+            record: The step.
+            peaks: :attr:`peaks` as they were when it was measured; those of later steps may be measured already.
+        """
 
     @abstractmethod
     def means(self, record: Any) -> dict[str, float]:
@@ -179,11 +191,15 @@ class Reporter(ABC):
         """Returns what the user is to be warned of after a measured step; nothing by default."""
         return ()
 
-    def evolving(self, archive: Archive, *, ended: bool, rows: bool) -> EvolutionParts | None:
+    def evolving(
+        self, archive: Archive, peaks: Mapping[CamKey, FloatArray], *, count: int | None = None, ended: bool, rows: bool
+    ) -> EvolutionParts | None:
         """Returns what draws the run so far, in parts, and writes it into the archive's folder; nothing by default.
 
         Args:
             archive: Its steps, one at least.
+            peaks: :attr:`peaks` as they were after the latest of the steps that are drawn.
+            count: How many steps are drawn; all by default.
             ended: The run is over.
             rows: Some sink has tables.
         """

@@ -46,21 +46,26 @@ class CamReporter(Reporter):
         """Returns the record with its numbers, and the largest values of its maps so far."""
         return self._meter.measured(record)
 
-    def pictures(self, record: CamRecord) -> dict[str, Picture]:
+    @property
+    def peaks(self) -> Mapping[CamKey, FloatArray]:
+        """Each map's largest value in the steps measured so far, ``[N]``."""
+        return dict(self._meter.peaks)
+
+    def pictures(self, record: CamRecord, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer and method."""
-        pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
-        return {
-            self.monitor.tag(layer, method): sheet(
+        found = {}
+        for layer, method in dict.fromkeys((key.layer, key.method) for key in record.maps):
+            found[self.monitor.tag(layer, method)] = sheet(
                 record,
                 self.probes,
                 layer=layer,
                 method=method,
                 drawing=self.monitor.drawing,
                 title=self.monitor.name,
-                limits=self._meter.peaks,
+                limits=peaks,
             )
-            for layer, method in pairs
-        }
+            self.tick()
+        return found
 
     def means(self, record: CamRecord) -> dict[str, float]:
         """Returns a measured step's numbers, means over the probes."""
@@ -75,9 +80,11 @@ class CamReporter(Reporter):
         """Returns histograms of the gradients and of the channel weights."""
         return histograms_of(record.gradients, self.monitor.name, next(iter(record.scores)))
 
-    def evolving(self, archive: Archive, *, ended: bool, rows: bool) -> Evolving:
+    def evolving(
+        self, archive: Archive, peaks: Mapping[CamKey, FloatArray], *, count: int | None = None, ended: bool, rows: bool
+    ) -> Evolving:
         """Returns what draws film strips, at the end also animations, and writes them into the archive's folder."""
-        return Evolving(archive, self.monitor, self.probes, self._meter.peaks, ended=ended, rows=rows)
+        return Evolving(archive, self.monitor, self.probes, peaks, ended=ended, rows=rows, count=count)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
         """Yields how far each step was from the last one."""

@@ -36,9 +36,13 @@ class ChannelReporter(Reporter):
         """Returns the record as it is: its numbers were found with it."""
         return record
 
-    def pictures(self, record: ChannelRecord) -> dict[str, Picture]:
+    def pictures(self, record: ChannelRecord, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer."""
-        return {self.monitor.tag(layer): self.monitor.sheet(record, layer, self.probes) for layer in record.channels}
+        found = {}
+        for layer in record.channels:
+            found[self.monitor.tag(layer)] = self.monitor.sheet(record, layer, self.probes)
+            self.tick()
+        return found
 
     def means(self, record: ChannelRecord) -> dict[str, float]:
         """Returns the step's numbers."""

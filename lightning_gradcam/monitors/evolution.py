@@ -16,6 +16,7 @@ from lightning_gradcam.monitors.table import table_rows
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.overlay import LAID_BYTES, Laid
 from lightning_gradcam.render.picture import PackedPicture, Picture
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.animation import MAX_BYTES, SIDE, Animation, animate
@@ -108,6 +109,8 @@ class Evolving:
         # Of these, those in the table.
         self._rows = evenly(len(self._chosen), min(most, _MOST_ROW_PROBES)) if ended and rows else []
         self._records: dict[int, CamRecord] = {}
+        # Kept for the animation, which follows the strip of the same map.
+        self._laid = Laid(LAID_BYTES if ended else 0)
         self._in_table: dict[int, CamRecord] = {}
         self._strips: dict[str, Picture] = {}
         self._animations: dict[str, Animation] = {}
@@ -170,6 +173,7 @@ class Evolving:
             limits=pair.limits,
             total=self._count,
             note=self._note,
+            laid=self._laid,
         )
         format, content = picture.file()
         self._write(pair.key, format, content, others=("png", "jpeg", "webp"))
@@ -190,6 +194,7 @@ class Evolving:
             total=self._count,
             note=self._note,
             most=most,
+            laid=self._laid,
         )
         self._write(pair.key, *animation.file())
         self._animations[self._tag(pair.key)] = animation

@@ -64,7 +64,7 @@ class Recorder:
         # Loggers start threads and processes of their own, which are the user's.
         self._recording, self._serving = worker(niceness=_NICENESS), worker()
         self._delivery = Delivery(sinks, failures, self._serving)
-        self._processor = Processor(reporter, archive, self._delivery, self._recording.tick)
+        self._processor = Processor(reporter, archive, self._delivery, self._recording)
         self._stage = ""
         self._handed = 0
         self._concluded = -1
@@ -176,9 +176,10 @@ class Recorder:
         self._handed += 1
         self._delivery.begin()
         blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
-        job = partial(self._processor.step, record, blocked)
+        keep, show = self._processor.step(record, blocked)
+        submit = partial(self._recording.submit, f"step {step}", show, first=keep, nbytes=record.nbytes)
         with self._blocking():
-            self._waiting_for(partial(self._recording.submit, f"step {step}", job, nbytes=record.nbytes))
+            self._waiting_for(submit)
             # Sinks that lag hold the training up, and not the archive.
             self._waiting_for(partial(self._serving.wait_for_room, f"step {step}"))
         return blocked

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from lightning_gradcam.errors import StalledError
 
@@ -23,14 +23,25 @@ _GRACE = 1.0
 _MOST_BYTES, _MOST_JOBS = 256 * 2**20, 1000
 
 
-class _Job(NamedTuple):
+@dataclass(eq=False)
+class _Job:
     name: str
     call: Callable[[], object]
     nbytes: int
+    first: Callable[[], object] | None
+    begun: bool = False
+
+    def now(self) -> None:
+        """Does all of it."""
+        if self.first is not None and not self.begun:
+            self.first()
+        self.call()
 
 
 class Worker:
     """Does jobs one after the other, in the order in which they were given.
+
+    A job may have a first part that is not to wait for the rest of earlier ones: see :meth:`ahead`.
 
     The thread begins with the first job and ends with :meth:`close`; there is never more than one. At the interpreter's
     exit, what waits is done first. Whoever has once waited in vain for a job does not wait for it again: until that job
@@ -82,12 +93,21 @@ class Worker:
         """Whether the caller is one of the worker's own jobs."""
         return threading.current_thread() is self._thread
 
-    def submit(self, name: str, job: Callable[[], object], *, nbytes: int = 0, wait: bool = True) -> None:
+    def submit(
+        self,
+        name: str,
+        job: Callable[[], object],
+        *,
+        first: Callable[[], object] | None = None,
+        nbytes: int = 0,
+        wait: bool = True,
+    ) -> None:
         """Takes a job, and then waits until there is room again; interrupted, the job is in the queue all the same.
 
         Args:
             name: What errors call it.
             job: What it raises ends neither the thread nor later jobs, and is kept for :meth:`failed`.
+            first: Done before the job, and before earlier jobs that had a first part, too, and wait.
             nbytes: What it keeps in memory while it waits.
             wait: ``False`` does not wait for room.
 
@@ -96,6 +116,8 @@ class Worker:
                 waits behind it that this one is left out.
         """
         if not self._background:
+            if first is not None:
+                first()
             job()
             return
         self._leave_parent()
@@ -105,7 +127,7 @@ class Worker:
                     f"background: {self._current} still has not come to an end; {name} is left out, because"
                     f" {len(self._waiting)} jobs wait for it already"
                 )
-            self._waiting.append(_Job(name, job, nbytes))
+            self._waiting.append(_Job(name, job, nbytes, first))
             if not self.here:
                 # A job that gives further ones does not keep a thread alive that is to end.
                 self._closing = False
@@ -187,6 +209,20 @@ class Worker:
         with self._changed:
             self._advance()
 
+    def ahead(self) -> None:
+        """Does, from a job, the first parts of those that wait, in order, up to the first job that has none.
+
+        The worker does so before each job; one of several parts that each take long may call it between them.
+        """
+        while True:
+            with self._changed:
+                job = next((job for job in self._waiting if job.first is None or not job.begun), None)
+                if job is None or job.first is None:
+                    return
+                job.begun = True
+            self._do(job.name, job.first)
+            self.tick()
+
     def _leave_parent(self) -> None:
         """Begins anew in a process that was forked: the thread, and what it was given, are the parent's."""
         if self._process != os.getpid():
@@ -205,7 +241,7 @@ class Worker:
             self._thread, self._background = None, False
             self._failed.append(("starting a thread", error))
             while self._waiting:
-                self._waiting.popleft().call()
+                self._waiting.popleft().now()
             return
         atexit.unregister(self.close)
         atexit.register(self.close)
@@ -250,17 +286,23 @@ class Worker:
                 if not self._waiting:
                     self._thread = None
                     return
-                name, call, _ = self._waiting.popleft()
-                self._current = name
+                job = self._waiting.popleft()
+                self._current = job.name
                 self._advance()
-            try:
-                call()
-            except BaseException as error:
-                # A `SystemExit` here would end the thread, and with it the training's wait for room.
-                self._failed.append((name, error))
-            finally:
-                # Not kept until the next job comes: what it holds is as large as a step's maps and pictures.
-                del call
-                with self._changed:
-                    self._current = None
-                    self._advance()
+            if job.first is not None:
+                if not job.begun:
+                    self._do(job.name, job.first)
+                self.ahead()
+            self._do(job.name, job.call)
+            # Not kept until the next job comes: what it holds is as large as a step's maps and pictures.
+            del job
+            with self._changed:
+                self._current = None
+                self._advance()
+
+    def _do(self, name: str, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            # A `SystemExit` here would end the thread, and with it the training's wait for room.
+            self._failed.append((name, error))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.render.drawing import Drawing, lookup_table
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import put_band
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.stats.resize import Interpolation, resized
+
+# Of overlays that are kept while a map's strip and animation are drawn.
+LAID_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +27,24 @@ class Overlays:
 
     Attributes:
         mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is all zero.
-        colors: The heatmap alone, likewise.
         blank: Which maps are all zero (after the ReLU, unless the scale is ``"minmax"``), ``[N]``.
         broken: Which are not finite; their pictures are faded, and are to be crossed out, ``[N]``.
+        places: Each pixel's place in the colour map, uint8 ``[N, s, H, W]``.
+        table: The colour map, uint8 ``[256, 3]``.
     """
 
     mixed: Pixels
-    colors: Pixels
     blank: npt.NDArray[np.bool_]
     broken: npt.NDArray[np.bool_]
+    places: Pixels
+    table: Pixels
+
+    @property
+    def colors(self) -> Pixels:
+        """The heatmap alone, uint8 ``[N, s, H, W, 3]``; grey where the map is not finite."""
+        colors = self.table[self.places]
+        colors[self.broken] = 224
+        return colors
 
 
 def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawing) -> Overlays:
@@ -44,16 +58,55 @@ def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawin
         drawing: Colour map, opacity, interpolation and scale.
     """
     values = heat(shares, base.shape[2:4], drawing.interpolation)
-    colors = lookup_table(drawing.colormap)[(np.clip(values, 0, 1) * 255).round().astype(np.uint8)]
-    # A signal's curve stays as it is, above its map.
-    mixed = put_band(base, colors) if maps.ndim == 2 else _blended(base, colors, drawing.opacity)
+    places, table = (np.clip(values, 0, 1) * 255).round().astype(np.uint8), lookup_table(drawing.colormap)
+    if maps.ndim == 2:
+        # A signal's curve stays as it is, above its map.
+        mixed = put_band(base, table[places])
+    else:
+        mixed = np.empty(base.shape, np.uint8)
+        for channel, mixture in enumerate(_mixtures(table.tobytes(), drawing.opacity)):
+            mixed[..., channel] = mixture[base[..., channel].astype(np.intp) << 8 | places]
     # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
     blank = maxima(maps) <= 0 if drawing.scale != "minmax" else np.asarray((maps == 0).all(axis=_own_axes(maps)))
     mixed[blank] = base[blank]
     # What is left of a broken map is not shown: its finite part would look like a map.
     broken = not_finite(maps)
-    mixed[broken], colors[broken] = _faded(base[broken]), 224
-    return Overlays(mixed, colors, blank, broken)
+    mixed[broken] = _faded(base[broken])
+    return Overlays(mixed, blank, broken, places, table)
+
+
+class Laid:
+    """Overlays before they are enlarged, for whoever draws the same again: a strip, an animation and its palette.
+
+    Args:
+        most: Bytes of them; beyond that, the first ones are dropped.
+    """
+
+    def __init__(self, most: int = LAID_BYTES) -> None:
+        self._most, self._bytes = most, 0
+        self._found: dict[Hashable, tuple[CamRecord, Overlays]] = {}
+
+    def of(self, record: CamRecord, how: Hashable, lay: Callable[[], Overlays]) -> Overlays:
+        """Returns a record's overlays, those that are kept or new ones.
+
+        Args:
+            record: The step.
+            how: All that they depend on beside it.
+            lay: Makes them.
+        """
+        # Kept with the record, whose id is nobody else's for so long.
+        key = (id(record), how)
+        if key not in self._found:
+            self._found[key] = record, lay()
+            self._bytes += _size(self._found[key][1])
+        found = self._found[key][1]
+        while self._bytes > self._most:
+            self._bytes -= _size(self._found.pop(next(iter(self._found)))[1])
+        return found
+
+
+def _size(found: Overlays) -> int:
+    return found.mixed.nbytes + found.places.nbytes
 
 
 def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
@@ -127,12 +180,17 @@ def not_finite(maps: FloatArray) -> npt.NDArray[np.bool_]:
     return np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
 
 
+@lru_cache(maxsize=8)
+def _mixtures(table: bytes, opacity: float) -> Pixels:
+    """Returns, for red, green and blue, what each value of a picture and each colour mix to, ``[3, 256 * 256]``."""
+    colors = np.frombuffer(table, np.uint8).reshape(1, 256, 3)
+    values = np.arange(256).reshape(256, 1, 1)
+    mixed = (values * (1 - opacity) + colors * opacity).round().astype(np.uint8)
+    return np.ascontiguousarray(mixed.reshape(-1, 3).T)
+
+
 def _own_axes(maps: npt.NDArray[Any]) -> tuple[int, ...]:
     return tuple(range(1, maps.ndim))
-
-
-def _blended(base: Pixels, colors: Pixels, opacity: float) -> Pixels:
-    return np.asarray((base * (1 - opacity) + colors * opacity).round().astype(np.uint8))
 
 
 def _faded(pictures: Pixels) -> Pixels:

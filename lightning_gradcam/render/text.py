@@ -62,11 +62,13 @@ def _ink(text: str, width: int, size: int, color: Color) -> npt.NDArray[np.uint8
     """Returns the text on white, uint8 ``[H, W, 3]``; the darker of it and the canvas is what is seen on paper."""
     font = _font(size)
     line = "".join(character if character.isprintable() else " " for character in text)
-    if font.getlength(line) > width:
+    length = font.getlength(line)
+    if length > width:
         while line and font.getlength(line + "…") > width:
             line = line[:-1]
         line += "…"
-    box = Image.new("L", (max(1, int(font.getlength(line)) + 2), size + 5))
+        length = font.getlength(line)
+    box = Image.new("L", (max(1, int(length) + 2), size + 5))
     ImageDraw.Draw(box).text((0, 0), line, font=font, fill=255)
     coverage = np.asarray(box, np.float32)[:, :, None] / 255
     return np.asarray((255 * (1 - coverage) + np.array(color) * coverage).round(), np.uint8)

@@ -94,7 +94,9 @@ def draw_tiles(
             overlaps = put_boxes(pictures, maps, probes, chosen, slices)
             below = [(*lines, *more) for lines, more in zip(captions, overlaps, strict=True)]
         columns.setdefault("overlay", []).append(Tiles(overlay, pictures, below))
-        columns.setdefault("heatmap", []).append(Tiles(heatmap, enlarged(over.colors, factor, over.broken), captions))
+        if "heatmap" in drawing.columns:
+            colors = enlarged(over.colors, factor, over.broken)
+            columns.setdefault("heatmap", []).append(Tiles(heatmap, colors, captions))
         if "guided" in drawing.columns:
             columns.setdefault("guided", []).extend(_guided(record, probes, key, base, slices, chosen, factor))
     return [tile for name in drawing.columns for tile in columns.get(name, [])]
@@ -225,7 +227,8 @@ def _factor(shape: tuple[int, ...], drawing: Drawing) -> int:
 
 def enlarged(pictures: Pixels, factor: int, crossed: npt.NDArray[np.bool_] | None = None) -> Pixels:
     """Enlarges pictures ``[N, s, H, W, 3]`` and puts those of a probe side by side; some probes' are crossed out."""
-    large = pictures if factor == 1 else pictures.repeat(factor, axis=2).repeat(factor, axis=3)
+    # Pixels first: whole rows are copied faster.
+    large = pictures if factor == 1 else pictures.repeat(factor, axis=3).repeat(factor, axis=2)
     for row in np.flatnonzero(crossed) if crossed is not None else ():
         for picture in large[row]:
             cross_out(picture)

@@ -86,7 +86,7 @@ class Explained:
         archive.append(self.record)
         storage = Storage(root)
         account = CamReporter(self.plan, self.probes)
-        for tag, picture in account.pictures(self.record).items():
+        for tag, picture in account.pictures(self.record, self.record.peaks).items():
             format, content = picture.file()
             name = safe_name(tag.removeprefix(f"{self.plan.name}/").replace("/", "-"))
             storage.write(f"{SHEETS}/{name}.{format}", content)

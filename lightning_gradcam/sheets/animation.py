@@ -15,6 +15,7 @@ from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing, lookup_table
+from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, write
@@ -50,7 +51,7 @@ _SHORTEST, _LONGEST, _TOGETHER, _LAST = 250, 700, 8_000, 2_500
 _COLORS = 255
 _MARKS = (("right", "right", 216), ("wrong", "wrong", 276), ("frame", "predicted class has just changed", 344))
 # The palette is made of so many pixels of so many steps.
-_SAMPLE, _SAMPLED = 20_000, 12
+_SAMPLE, _SAMPLED = 5_000, 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,7 @@ def animate(
     total: int | None = None,
     note: str = "",
     most: int = MOST_PROBES,
+    laid: Laid | None = None,
 ) -> Animation:
     """Draws how one map of each probe changed in training: a frame a step, all probes beside each other.
 
@@ -127,6 +129,7 @@ def animate(
         total: How many steps were logged, for the header; as many as there are records where not given.
         note: A line of the header, such as what was left out.
         most: How many probes are shown at most.
+        laid: Overlays of these probes that were drawn before; none by default.
 
     Returns:
         The animation. Where its file would exceed :data:`MAX_BYTES`, pictures are made smaller and frames fewer, in
@@ -139,10 +142,10 @@ def animate(
     probes, drawing = charted(probes.view, drawing, shown[0].maps[key].shape, CHART)
     rows = evenly(len(probes), most)
     tops = maxima_of(shown, key) if limits is None else limits
-    count, side = len(shown), SIDE
+    count, side, laid = len(shown), SIDE, laid or Laid()
     while True:
         chosen = [shown[place] for place in evenly(len(shown), count, ends=True)]
-        film = Film.of(chosen, probes, key=key, drawing=drawing, limits=tops, rows=rows, side=side)
+        film = Film.of(chosen, probes, key=key, drawing=drawing, limits=tops, rows=rows, side=side, laid=laid)
         area = film.factor**2 * film.base.shape[2] * film.base.shape[3]
         inner = max(_columns(len(rows)) * _pitch(film) - _GAP, _NARROWEST)
         lines = header(

@@ -18,7 +18,7 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray, IntArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import put_box
 from lightning_gradcam.render.drawing import Drawing
-from lightning_gradcam.render.overlay import lay_over, maxima, scaled
+from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, maxima, scaled
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.text import INK, PALE, PAPER, RIGHT, WRONG, Color, write
@@ -49,6 +49,7 @@ class Film:
         top: What the brightest colour stands for, ``[n]``.
         true: Each probe's true classes, ``[n]``; none where they are not known.
         places: Which slice of each probe's maps is drawn, ``[n]``; all 0 where they have no time or depth.
+        laid: Overlays that were drawn before.
     """
 
     records: tuple[CamRecord, ...]
@@ -61,6 +62,7 @@ class Film:
     top: FloatArray
     true: tuple[tuple[int, ...], ...]
     places: IntArray
+    laid: Laid
 
     @classmethod
     def of(
@@ -73,6 +75,7 @@ class Film:
         limits: FloatArray,
         rows: Sequence[int],
         side: int,
+        laid: Laid | None = None,
     ) -> Film:
         """Prepares what is the same in all steps.
 
@@ -84,6 +87,7 @@ class Film:
             limits: Each probe's largest value in the whole run, ``[N]``.
             rows: The places of the probes to draw.
             side: As of :func:`tile_shape`.
+            laid: Overlays of the same probes that were drawn before; none by default.
         """
         shape = records[0].maps[key].shape
         (probes, drawing), chosen = charted(probes.view, drawing, shape, CHART), list(rows)
@@ -99,7 +103,8 @@ class Film:
         height, width, factor = tile_shape(pixels.shape, drawing, side)
         base = fitted(base[:, None], max(height, width) // factor)
         true = tuple(probes.true_classes(row) for row in chosen)
-        return cls(tuple(records), probes, key, common_scale(drawing), tuple(chosen), base, factor, top, true, places)
+        drawing, laid = common_scale(drawing), laid or Laid()
+        return cls(tuple(records), probes, key, drawing, tuple(chosen), base, factor, top, true, places, laid)
 
     @property
     def inputs(self) -> Pixels:
@@ -112,13 +117,20 @@ class Film:
         Args:
             step: A place in ``records``.
         """
-        maps = self.records[step].maps[self.key][list(self.rows)]
-        # Scaled as a whole, so that slices that are not shown count, too.
-        shares = scaled(maps, self.drawing, self.top)
-        shown = shares[np.arange(len(shares)), self.places] if shares.ndim == 4 else shares
-        shown = shown[:, None] if shown.ndim == 2 else shown
-        over = lay_over(self.base, maps, shown[:, None], self.drawing)
-        pictures = enlarged(over.mixed, self.factor, over.broken)
+        maps, drawing = self.records[step].maps[self.key][list(self.rows)], self.drawing
+
+        def lay() -> Overlays:
+            # Scaled as a whole, so that slices that are not shown count, too.
+            shares = scaled(maps, drawing, self.top)
+            shown = shares[np.arange(len(shares)), self.places] if shares.ndim == 4 else shares
+            shown = shown[:, None] if shown.ndim == 2 else shown
+            return lay_over(self.base, maps, shown[:, None], drawing)
+
+        look = drawing.colormap, drawing.opacity, drawing.interpolation, drawing.scale
+        how = self.key, self.rows, self.base.shape, self.top.tobytes(), self.places.tobytes(), look
+        over = self.laid.of(self.records[step], how, lay)
+        # A copy even where nothing is enlarged: crosses and boxes are drawn into it.
+        pictures = enlarged(over.mixed.copy() if self.factor == 1 else over.mixed, self.factor, over.broken)
         if self.drawing.boxes:
             self._put_boxes(pictures, maps, over.broken)
         return pictures, over.blank, over.broken

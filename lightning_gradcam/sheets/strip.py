@@ -11,6 +11,7 @@ from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.text import INK, LINE, PALE, WRONG, cross_out, write
@@ -56,6 +57,7 @@ def film_strip(
     limits: FloatArray | None = None,
     total: int | None = None,
     note: str = "",
+    laid: Laid | None = None,
 ) -> Picture:
     """Draws how one map of each probe changed in training: a row a probe, a column a step.
 
@@ -76,6 +78,7 @@ def film_strip(
         limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
         total: How many steps were logged, for the header; as many as there are records where not given.
         note: A line of the header, such as what was left out.
+        laid: Overlays of these probes that were drawn before; none by default.
 
     Returns:
         The strip, of at most ``drawing.max_sheet_pixels`` pixels and 15,000 rows of them; where that is too little for
@@ -115,7 +118,7 @@ def film_strip(
     if len(rows) < len(probes):
         lines.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
     tops = maxima_of(shown, key) if limits is None else limits
-    film = Film.of(shown, probes, key=key, drawing=drawing, limits=tops, rows=rows, side=_SIDE)
+    film = Film.of(shown, probes, key=key, drawing=drawing, limits=tops, rows=rows, side=_SIDE, laid=laid)
     top = MARGIN + 18 * len(lines) + below
     canvas = np.full((top + row_h * len(rows), width, 3), 255, np.uint8)
     write_lines(canvas, (MARGIN, MARGIN), lines, width - 2 * MARGIN)

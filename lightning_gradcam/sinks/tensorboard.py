@@ -7,7 +7,6 @@ from typing import Any
 from lightning_gradcam.errors import printable
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks.base import Entry, Evolution, Histograms, Numbers, Sink
-from lightning_gradcam.sinks.checksum import quicken
 
 
 class TensorBoardSink(Sink):
@@ -27,9 +26,7 @@ class TensorBoardSink(Sink):
 
     def prepare(self) -> None:
         """Makes sure that there is one writer: the logger makes it at the first use, without a lock."""
-        writer = self._logger.experiment
-        if type(writer).__module__.startswith("torch.utils.tensorboard"):
-            quicken(writer._get_file_writer())
+        _ = self._logger.experiment
 
     def log(self, entry: Entry) -> None:
         """Writes one image summary a tag."""

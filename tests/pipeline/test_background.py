@@ -20,8 +20,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import lightning_gradcam.callbacks.run
 from lightning_gradcam import Archive, Drawing, Entry, Evolution, GradCAMCallback, MemorySink, Numbers, Sink
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.monitors import evolution
+from lightning_gradcam.monitors import cam_reporter, evolution
 from lightning_gradcam.pipeline.worker import THREAD_NAME, Worker
+from lightning_gradcam.sheets import cam_sheet
 from tests.children import FORKED
 from tests.conftest import TinyModule, loaders, trainer
 from tests.pipeline.test_worker import until
@@ -86,7 +87,9 @@ def test_sinks_are_called_on_the_threads_they_ask_for_in_the_order_of_the_steps(
         assert [numbers.step for numbers in sink.numbers] == 2 * [entry.step for entry in sink.entries]
 
 
-def test_pictures_and_strips_do_not_depend_on_how_far_the_worker_lags(tmp_path: Path) -> None:
+def test_pictures_and_strips_do_not_depend_on_how_far_the_worker_lags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a scale that grows over the run, in which the training is several steps ahead of what is drawn."""
 
     class AllOf(Slow):
@@ -105,6 +108,12 @@ def test_pictures_and_strips_do_not_depend_on_how_far_the_worker_lags(tmp_path: 
             strips += [(tag, animation.file()[1]) for tag, animation in evolution.animations.items()]
             self.files += [(evolution.step, tag, content) for tag, content in strips]
 
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.1)
+        return cam_sheet.sheet(*args, **kwargs)
+
+    # Later steps are measured and archived while an earlier one is drawn.
+    monkeypatch.setattr(cam_reporter, "sheet", slowly)
     sinks = AllOf(), AllOf()
     for sink, background in zip(sinks, (False, True), strict=True):
         pl.seed_everything(3, verbose=False)
@@ -131,6 +140,39 @@ def _train_with_a_logger_that_hangs(root: Path) -> None:
 
     torch.set_num_threads(1)
     fit(root, [Hanging()], epochs=20)
+
+
+def test_what_is_explained_is_on_the_disk_before_earlier_steps_are_drawn(tmp_path: Path) -> None:
+    """Killed while the first step's second sheet is drawn, which takes for ever: two steps wait behind it."""
+    process = FORKED.Process(target=_train_while_drawing_hangs, args=(tmp_path,))
+    process.start()
+    until((tmp_path / "drawn").exists)
+    process.kill()
+    process.join()
+    assert Archive.open(tmp_path / "gradcam_runs/0/gradcam").epochs == (0, 1, 2)
+
+
+def _train_while_drawing_hangs(root: Path) -> None:
+    handed = threading.Event()
+
+    class Waiting(Worker):
+        def wait_for_room(self, name: str) -> None:
+            # Two steps wait for drawing, and the training would wait for it with the next.
+            if name == "step 14":
+                handed.set()
+            super().wait_for_room(name)
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        assert handed.wait(60)
+        if kwargs["layer"] == LAYERS[1]:
+            (root / "drawn").touch()
+            time.sleep(1000)
+        return cam_sheet.sheet(*args, **kwargs)
+
+    torch.set_num_threads(1)
+    cam_reporter.sheet = slow  # type: ignore[attr-defined]
+    lightning_gradcam.callbacks.run.Worker = Waiting  # type: ignore[attr-defined, misc]
+    fit(root, [MemorySink()], epochs=20)
 
 
 @pytest.mark.parametrize("error", [SystemExit, CancelledError])

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -244,3 +245,36 @@ def test_without_threads_jobs_are_done_by_the_caller_and_that_is_reported(monkey
         worker.close()
     assert done == [0, 1, 2]
     assert [name for name, _ in worker.failed()] == ["starting a thread"]
+
+
+def test_first_parts_are_done_ahead_of_earlier_jobs_up_to_a_job_that_has_none() -> None:
+    worker, done, go = Worker(size=9), list[str](), threading.Event()
+
+    def in_parts() -> None:
+        assert go.wait(LIMIT)
+        worker.ahead()
+        done.append("1 rest")
+
+    worker.submit("1", in_parts, first=lambda: done.append("1 first"))
+    until(lambda: done)
+    for name in "23":
+        worker.submit(name, partial(done.append, f"{name} rest"), first=partial(done.append, f"{name} first"))
+    worker.submit("4", partial(done.append, "4"))
+    worker.submit("5", partial(done.append, "5 rest"), first=partial(done.append, "5 first"))
+    go.set()
+    worker.close()
+    assert done == ["1 first", "2 first", "3 first", "1 rest", "2 rest", "3 rest", "4", "5 first", "5 rest"]
+
+
+def test_a_first_part_that_fails_is_reported_and_costs_no_other() -> None:
+    def fail() -> None:
+        raise SystemExit("of the first part")
+
+    worker, done = Worker(size=9), []
+    go = threading.Event()
+    worker.submit("1", go.wait, first=lambda: None)
+    worker.submit("2", lambda: done.append(2), first=fail)
+    go.set()
+    worker.close()
+    assert done == [2]
+    assert [(name, type(error)) for name, error in worker.failed()] == [("2", SystemExit)]
