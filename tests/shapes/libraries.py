@@ -223,7 +223,12 @@ def volume() -> Tensor:
     return numbers(1, 1, 32, 32, 32)
 
 
-@of("monai", "MONAI DenseNet in 3-D", lambda: numbers(2, 1, 32, 32, 32), {"features*": VOLUME, "class_layers.relu": VOLUME})
+@of(
+    "monai",
+    "MONAI DenseNet in 3-D",
+    lambda: numbers(2, 1, 32, 32, 32),
+    {"features*": VOLUME, "class_layers.relu": VOLUME},
+)
 def monai_densenet() -> nn.Module:
     from monai.networks.nets import DenseNet
 
