@@ -16,14 +16,17 @@ class Places:
 
     Attributes:
         layout: What the record has to call it; empty where only the map counts.
-        read: From the activation to ``[N, C, *places]``.
-        largest: Of all tensors in all calls of the layer, the one with the largest gradient is explained (a detector's
-            levels), and not the first tensor of the last call.
+        read: From the activation to ``[N, C, *places]``; of pictures folded into the batch, a row for each of them.
+        largest: Of all tensors in all calls of the layer, each sample is explained at the one with the largest gradient
+            (a detector's levels), and not at the first tensor of the last call. Where levels differ in size, the
+            places of a coarser one may be repeated up to the size of the finest.
+        pictures: How many pictures of a sample follow each other in the batch; each is explained by itself.
     """
 
     layout: str
     read: Callable[[Tensor], Tensor]
     largest: bool = False
+    pictures: int = 0
 
 
 FIRST = Places("NCHW", lambda a: a)
@@ -41,8 +44,7 @@ def tokens(*grid: int, before: int = 0, behind: int = 0) -> Places:
     def read(a: Tensor) -> Tensor:
         return a[:, before : a.shape[1] - behind].transpose(1, 2).reshape(len(a), a.shape[2], *grid)
 
-    # Of a signal's tokens the record's words are not fixed here.
-    return Places(f"NLC:{around[0]}{shape}{around[1]}" if len(grid) > 1 else "", read)
+    return Places(f"NLC:{around[0]}{shape}{around[1]}", read)
 
 
 def sequence_first(*grid: int, before: int = 0) -> Places:
@@ -55,9 +57,9 @@ def sequence_first(*grid: int, before: int = 0) -> Places:
     return Places(f"LNC:{f'{before}+' if before else ''}{shape}", read)
 
 
-def folded(pictures: int) -> Places:
+def folded(pictures: int, read: Places = FIRST) -> Places:
     """Pictures folded into the batch, ``[N * pictures, C, h, w]``; a map is ``[N, pictures, h, w]``."""
-    return Places("", lambda a: a.unflatten(0, (-1, pictures)).transpose(1, 2))
+    return Places(f"(NT){read.layout[1:]}", read.read, pictures=pictures)
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,21 @@ def shared_head() -> nn.Module:
     return AnchorFree(shared=True, loud=0)
 
 
+def one_level_each(output: Tensor) -> Tensor:
+    """The first picture's best anchor of the lower level, the second's of the higher."""
+    return torch.stack([output[0, 4:, :16].amax(), output[1, 4:, 16:].amax()])
+
+
+@shape(
+    "anchor-free head, another level for each picture",
+    lambda: numbers(2, 3, 64, 64),
+    {"low": FIRST, "heads.?.[01]": LEVEL},
+    target=one_level_each,
+)
+def level_of_each() -> nn.Module:
+    return AnchorFree(shared=True)
+
+
 def at_the_peak(output: dict[str, Tensor]) -> Tensor:
     """The highest centre of an object."""
     return output["centres"].flatten(1).amax(1)

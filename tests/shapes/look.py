@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lightning_gradcam import Cams, compute_cams
@@ -80,7 +81,9 @@ def wrong_with(shape: Shape, outcome: Outcome) -> list[str]:
     if places.layout and outcome.layout != places.layout:
         found.append(f"the layout of {outcome.layer} is {outcome.layout}, and not {places.layout}")
     try:
-        found += _wrong_with_map(outcome.maps, reference(shape, outcome.layer, places))
+        expected = reference(shape, outcome.layer, places)
+        maps = _repeated(outcome.maps, expected.shape[1:]) if places.largest else outcome.maps
+        found += _wrong_with_map(maps, expected)
     except RuntimeError as error:  # its shape is none that the row's reading takes
         found.append(f"{outcome.layer} can't be read as the row says: {error}")
     found += _blank_without_a_word(outcome)
@@ -159,11 +162,28 @@ def reference(shape: Shape, layer: str, places: Places, seed: int = 0) -> Tensor
         if not places.largest:
             leaves = leaves[:1]
         gradients = torch.autograd.grad(total, leaves, allow_unused=True)
-    pairs = [(a, torch.zeros_like(a) if g is None else g) for a, g in zip(leaves, gradients, strict=True)]
-    activation, gradient = max(pairs, key=lambda pair: float(pair[1].abs().max()))
-    a, g = places.read(activation.detach()), places.read(gradient)
-    weights = g.flatten(2).mean(dim=2)
-    return (weights.reshape(*weights.shape, *[1] * (a.dim() - 2)) * a).sum(dim=1)
+    return _explained([a.detach() for a in leaves], gradients, places)
+
+
+def _explained(activations: Sequence[Tensor], gradients: Sequence[Tensor | None], places: Places) -> Tensor:
+    """Grad-CAM of each activation; of several, for each sample that with the largest gradient."""
+    maps, sizes = [], []
+    for activation, gradient in zip(activations, gradients, strict=True):
+        a, g = places.read(activation), places.read(torch.zeros_like(activation) if gradient is None else gradient)
+        weights = g.flatten(2).mean(dim=2)
+        found = (weights.reshape(*weights.shape, *[1] * (a.dim() - 2)) * a).sum(dim=1)
+        maps.append(found.unflatten(0, (-1, places.pictures)) if places.pictures else found)
+        sizes.append(g.abs().flatten(1).amax(dim=1))
+    if len(maps) == 1:
+        return maps[0]
+    finest = max((m.shape[1:] for m in maps), key=lambda size: size.numel())
+    sized = torch.stack([_repeated(m, finest) for m in maps])
+    return sized[torch.stack(sizes).argmax(dim=0), torch.arange(sized.shape[1])]
+
+
+def _repeated(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Repeats the places of maps up to a size."""
+    return interpolate(maps[:, None], size=tuple(size), mode="nearest")[:, 0]
 
 
 def result(shape: Shape) -> tuple[Outcome, list[str]]:

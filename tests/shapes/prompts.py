@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.shapes.case import FIRST, LAST, numbers, shape, tokens
+from tests.shapes.case import FIRST, LAST, Places, numbers, shape, tokens
 from tests.shapes.parts import Attention, Block, token
 
 
@@ -172,10 +172,15 @@ def scans() -> nn.Module:
     return model
 
 
+def around_the_middle(a: Tensor) -> Tensor:
+    """Four by four places without the ninth token."""
+    return torch.cat([a[:, :8], a[:, 9:]], 1).transpose(1, 2).unflatten(2, (4, 4))
+
+
 @shape(
     "state-space blocks, the class token in the middle",
     picture,
-    {"patch": FIRST},
+    {"patch": FIRST, "blocks.*": Places("", around_the_middle)},
     error=("layout", "tokens"),
 )
 class MiddleToken(Patched):

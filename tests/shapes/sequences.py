@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.shapes.case import FIRST, Places, folded, numbers, sequence_first, shape, tokens, words
+from tests.shapes.case import FIRST, folded, numbers, sequence_first, shape, tokens, words
 from tests.shapes.parts import Block, Text, Vit, cnn, token
 
 
@@ -116,7 +116,11 @@ def text_line() -> Tensor:
     return numbers(2, 1, 16, 64)
 
 
-@shape("CRNN over columns", text_line, {"cnn": FIRST}, target=best_path)
+# The steps of the LSTM are the columns, so that either is right; the letters are the output itself.
+COLUMNS = {"cnn": FIRST, "lstm": tokens(1, 16)}
+
+
+@shape("CRNN over columns", text_line, COLUMNS, target=best_path)
 class Crnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +131,7 @@ class Crnn(nn.Module):
         return self.letters(self.lstm(self.cnn(x).flatten(1, 2).transpose(1, 2))[0])
 
 
-@shape("CRNN, columns first", text_line, {"cnn": FIRST}, target=lambda output: output.amax(2).sum(0))
+@shape("CRNN, columns first", text_line, COLUMNS, target=lambda output: output.amax(2).sum(0))
 class ColumnsFirst(Crnn):
     """As PyTorch's CTC loss wants it: [L, N, classes]."""
 
@@ -193,7 +197,7 @@ shape("sequence first, 3 samples", lambda: numbers(3, 3, 32, 32), SEQUENCE)(Enco
 shape("sequence first, as many samples as places", lambda: numbers(16, 3, 32, 32), SEQUENCE, sample=True)(Encoder)
 
 
-FOLDED_TOKENS = Places("", lambda a: a[:, 1:].transpose(1, 2).reshape(-1, 5, 12, 4, 4).transpose(1, 2))
+FOLDED_TOKENS = folded(5, tokens(4, 4, before=1))
 
 
 @shape("a ViT over frames, their mean", clip, {"vit.*": FOLDED_TOKENS})
