@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -223,6 +225,17 @@ def volume() -> Tensor:
     return numbers(1, 1, 32, 32, 32)
 
 
+def monai(name: str, *sizes: Any, **options: Any) -> nn.Module:
+    """A network of MONAI, whose import changes the environment of the process."""
+    before = dict(os.environ)
+    try:
+        made: nn.Module = getattr(import_module("monai.networks.nets"), name)(*sizes, **options)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return made
+
+
 @of(
     "monai",
     "MONAI DenseNet in 3-D",
@@ -230,10 +243,7 @@ def volume() -> Tensor:
     {"features*": VOLUME, "class_layers.relu": VOLUME},
 )
 def monai_densenet() -> nn.Module:
-    from monai.networks.nets import DenseNet
-
-    made: nn.Module = DenseNet(3, 1, 4, init_features=8, growth_rate=4, block_config=(2, 2))
-    return made
+    return monai("DenseNet", 3, 1, 4, init_features=8, growth_rate=4, block_config=(2, 2))
 
 
 @of(
@@ -245,15 +255,9 @@ def monai_densenet() -> nn.Module:
     score=covering_most,
 )
 def monai_unet() -> nn.Module:
-    from monai.networks.nets import UNet
-
-    made: nn.Module = UNet(3, 1, 3, channels=(4, 8, 16), strides=(2, 2))
-    return made
+    return monai("UNet", 3, 1, 3, channels=(4, 8, 16), strides=(2, 2))
 
 
 @of("monai", "MONAI UNETR", volume, {"decoder2*": VOLUME}, target=COVERS_MOST, score=covering_most)
 def monai_unetr() -> nn.Module:
-    from monai.networks.nets import UNETR
-
-    made: nn.Module = UNETR(1, 3, (32, 32, 32), feature_size=4, hidden_size=16, mlp_dim=24, num_heads=2)
-    return made
+    return monai("UNETR", 1, 3, (32, 32, 32), feature_size=4, hidden_size=16, mlp_dim=24, num_heads=2)

@@ -16,6 +16,7 @@ FAMILIES = {
     "prompts": "tokens",
     "outputs": "outputs and ways",
     "signals": "signals, and no places",
+    "moved": "moved places",
     "libraries": "libraries",
 }
 for family in FAMILIES:
