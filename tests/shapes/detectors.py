@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, KeypointRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import MultiScaleRoIAlign
@@ -138,8 +139,12 @@ def masks() -> nn.Module:
 
 @shape("Keypoint R-CNN", lambda: numbers(2, 3, 64, 64).sigmoid(), REGIONS, target=BEST, score=best)
 def keypoints() -> nn.Module:
-    pool = MultiScaleRoIAlign(["0"], 4, 2)
-    return KeypointRCNN(num_classes=2, num_keypoints=5, keypoint_roi_pool=pool, **regions(16))
+    parts = {
+        "keypoint_roi_pool": MultiScaleRoIAlign(["0"], 4, 2),
+        "keypoint_head": KeypointRCNNHeads(16, (8, 8)),
+        "keypoint_predictor": KeypointRCNNPredictor(8, 5),
+    }
+    return KeypointRCNN(num_classes=2, **parts, **regions(16))
 
 
 def finds_nothing() -> nn.Module:

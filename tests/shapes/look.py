@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,11 +119,19 @@ def _wrong_with_map(maps: Tensor, expected: Tensor) -> list[str]:
     return [] if bool((off <= 1e-6).all()) else [f"the map is off by {float(off.max()):.1e} of its largest value"]
 
 
+def _is_named(outcome: Outcome) -> bool:
+    """Whether a warning names the layer."""
+    return any(re.search(rf"(?<![\w.]){re.escape(outcome.layer)}(?![\w.])", message) for message in outcome.messages)
+
+
 def _blank_without_a_word(outcome: Outcome) -> list[str]:
     assert outcome.cams is not None
     (shown,) = outcome.cams.values()
+    assert outcome.maps is not None
+    if not torch.equal(shown, outcome.maps.clamp(min=0)):
+        return ["the map that is shown is not what is above zero in the signed one"]
     blank = (shown == 0).flatten(1).all(dim=1)
-    if not bool(blank.any()) or any(outcome.layer in message for message in outcome.messages):
+    if not bool(blank.any()) or _is_named(outcome):
         return []
     return [f"{int(blank.sum())} of {len(blank)} maps of {outcome.layer} are blank without a warning"]
 
@@ -132,7 +141,7 @@ def _noise_without_a_word(outcome: Outcome) -> list[str]:
     assert outcome.maps is not None
     largest = outcome.maps.abs().flatten(1).amax(dim=1)
     noise = (largest > 0) & (largest < _NOISE * largest.max())
-    if not bool(noise.any()) or any(outcome.layer in message for message in outcome.messages):
+    if not bool(noise.any()) or _is_named(outcome):
         return []
     return [f"{int(noise.sum())} of {len(noise)} maps of {outcome.layer} are rounding noise without a warning"]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large, fcn_resnet50, lraspp_mobilenet_v3_large
+from torchvision.models.segmentation import FCN, LRASPP, DeepLabV3
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+from torchvision.models.segmentation.fcn import FCNHead
 
-from tests.shapes.case import COVERS_MOST, FIRST, LAST, covering_most, numbers, shape, tokens
+from tests.shapes.case import COVERS_MOST, FIRST, LAST, Places, covering_most, numbers, shape, tokens
 from tests.shapes.parts import Block, Vit, cnn, token
 
 
@@ -15,25 +19,28 @@ def picture(side: int = 32) -> Tensor:
     return numbers(2, 3, side, side)
 
 
-def of_torchvision(name: str, right: dict[str, object], make: object) -> None:
-    """A segmenter that returns a dict."""
+class Levels(nn.Module):
+    """A small backbone of torchvision's kind, with a level in each entry of a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = cnn(width=8), cnn(8, strides=(2,))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        low = self.low(x)
+        high = self.high(low)
+        return {"low": low, "high": high, "out": high}
+
+
+def of_torchvision(name: str, right: dict[str, Places], make: Callable[[], nn.Module]) -> None:
+    """Puts a segmenter that returns a dict into the sweep."""
     options = {"output_key": "out"}
     shape(name, lambda: picture(64), right, target=COVERS_MOST, score=covering_most, options=lambda: options)(make)
 
 
-of_torchvision(
-    "DeepLab v3",
-    {"classifier.[0123]*": FIRST},
-    lambda: deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3),
-)
-of_torchvision(
-    "FCN", {"classifier.[012]": FIRST}, lambda: fcn_resnet50(weights=None, weights_backbone=None, num_classes=3)
-)
-of_torchvision(
-    "LR-ASPP",
-    {"backbone*": FIRST, "classifier.cbr*": FIRST},
-    lambda: lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3),
-)
+of_torchvision("DeepLab v3", {"classifier.[0123]*": FIRST}, lambda: DeepLabV3(Levels(), DeepLabHead(8, 3)))
+of_torchvision("FCN", {"classifier.[012]": FIRST}, lambda: FCN(Levels(), FCNHead(8, 3)))
+of_torchvision("LR-ASPP", {"backbone.*": FIRST, "classifier.cbr*": FIRST}, lambda: LRASPP(Levels(), 8, 8, 3))
 
 
 class Up(nn.Module):
@@ -219,3 +226,72 @@ class Open(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         places = self.vit.blocks(self.vit.patch(x).flatten(2).transpose(1, 2) + self.vit.place)
         return (self.norm(places.unflatten(1, (4, 4))) @ self.words.T).movedim(-1, 1)
+
+
+def mean_over_patches(output: Tensor) -> Tensor:
+    """How real all patches look."""
+    return output.flatten(1).mean(1)
+
+
+@shape("a critic of patches", picture, {"body": FIRST}, target=mean_over_patches)
+class Critic(nn.Module):
+    """Real or not at every place, [N, 1, h, w]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.out = cnn(), nn.Conv2d(8, 1, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.body(x))
+
+
+def count(output: Tensor) -> Tensor:
+    """How many there are: the density's sum."""
+    return output.flatten(1).sum(1)
+
+
+@shape("counting by a density", picture, {"body": FIRST}, target=count)
+class Density(Critic):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.softplus(super().forward(x))
+
+
+def sharpness(output: Tensor) -> Tensor:
+    """How much neighbours differ."""
+    return output.diff(dim=3).square().flatten(1).mean(1)
+
+
+@shape("a larger picture by pixel shuffle", picture, {"body": FIRST, "shuffle": FIRST}, target=sharpness)
+class Larger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.wide, self.shuffle = cnn(strides=(1, 1)), nn.Conv2d(8, 16, 3, 1, 1), nn.PixelShuffle(2)
+        self.out = nn.Conv2d(4, 3, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.shuffle(self.wide(self.body(x))).relu())
+
+
+def to_the_right(output: Tensor) -> Tensor:
+    """The mean motion along the rows."""
+    return output[:, 0].flatten(1).mean(1)
+
+
+@shape(
+    "motion between two pictures",
+    lambda: (picture(), numbers(2, 3, 32, 32, seed=1)),
+    {"mix": FIRST},
+    target=to_the_right,
+)
+class Motion(nn.Module):
+    """Features of both, their correlation over nine shifts, a motion at every place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.mix = cnn(), nn.Sequential(nn.Conv2d(9, 8, 3, 1, 1), nn.ReLU())
+        self.out = nn.Conv2d(8, 2, 3, 1, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        a, b = self.body(x), self.body(y)
+        shifts = [b.roll((dy, dx), (2, 3)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        return self.out(self.mix(torch.stack([(a * shifted).mean(1) for shifted in shifts], 1)))
