@@ -1,6 +1,7 @@
-"""Writes docs/models.md: what `"auto"` explains in the models of torchvision and timm. Takes some minutes.
+"""Writes docs/models.md: what `"auto"` explains in the models of torchvision and timm, and in models of other shapes.
 
-python docs/make_models.py
+python docs/make_models.py           all of it, some minutes
+python docs/make_models.py shapes    the last table alone, two minutes
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.docs.sweep import CLASSIFICATION, TIMM, VIDEO, Found, found, input_for, prepared, torchvision_model
+from tests.shapes.page import shapes_row
+from tests.shapes.zoo import SHAPES
+
+PAGE = ROOT / "docs" / "models.md"
 
 HEAD = """# What `"auto"` explains
 
@@ -61,12 +66,40 @@ def table(names: list[str], make: Callable[[str], nn.Module], *, video: bool = F
     return lines
 
 
+SHAPES_HEAD = """
+## Models of other shapes
+
+Small models with random weights, in float64: each map equals a plain reference, written out with one hook and
+`torch.autograd.grad`, within a millionth of its largest value. Where nothing can be shown, an error or a warning names
+the layer and what to do. The models are defined in `tests/shapes`; `.ci/nightly` runs all of them, and the slow tests
+twelve. Those of Hugging Face, timm and MONAI need these libraries.
+
+| family | model | input | target | layer | layout | map | message |
+|---|---|---|---|---|---|---|---|"""
+
+
+def shapes_table(page: str) -> str:
+    """Returns the last table; rows of libraries that are not installed stay as they are on the page."""
+    lines = [SHAPES_HEAD]
+    for shape in SHAPES:
+        lines.append(shapes_row(shape))
+        print(lines[-1], flush=True)
+    new = {line.split(" | ")[1] for line in lines[1:]}
+    lines += [line for line in page.splitlines() if line.startswith("| libraries") and line.split(" | ")[1] not in new]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Writes the page."""
-    parts = [HEAD, "## torchvision, classification\n", *table(CLASSIFICATION, torchvision_model)]
-    parts += ["\n## torchvision, video\n", *table(VIDEO, torchvision_model, video=True)]
-    parts += ["\n## timm, one of each family\n", *table(TIMM, timm_model)]
-    (ROOT / "docs" / "models.md").write_text("\n".join(parts) + "\n")
+    page = PAGE.read_text()
+    if sys.argv[1:] != ["shapes"]:
+        parts = [HEAD, "## torchvision, classification\n", *table(CLASSIFICATION, torchvision_model)]
+        parts += ["\n## torchvision, video\n", *table(VIDEO, torchvision_model, video=True)]
+        parts += ["\n## timm, one of each family\n", *table(TIMM, timm_model)]
+        before = "\n".join(parts) + "\n"
+    else:
+        before = page.split(SHAPES_HEAD.splitlines()[1])[0].rstrip("\n") + "\n"
+    PAGE.write_text(before + shapes_table(page))
 
 
 if __name__ == "__main__":

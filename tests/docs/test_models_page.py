@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.sweep import CLASSIFICATION, VIDEO, found, input_for, torchvision_model
+from tests.shapes.page import shapes_row
+from tests.shapes.zoo import SHAPES, Shape
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 QUICK = ("convnext_tiny", "densenet121", "mobilenet_v3_small", "resnet18", "squeezenet1_0", "swin_t", "vit_b_32")
@@ -42,3 +44,15 @@ def test_every_video_model(name: str) -> None:
 
 def test_the_page_lists_every_model_of_torchvision() -> None:
     assert {*CLASSIFICATION, *VIDEO} <= set(listed())
+
+
+def test_the_page_lists_every_model_of_another_shape() -> None:
+    assert {shape.name for shape in SHAPES} <= {
+        line.split(" | ")[1] for line in PAGE.read_text().splitlines() if " | " in line
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [pytest.param(shape, id=shape.name) for shape in SHAPES if shape.sample])
+def test_a_sample_of_other_shapes(shape: Shape) -> None:
+    assert shapes_row(shape) in PAGE.read_text().splitlines()
