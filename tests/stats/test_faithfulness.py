@@ -384,3 +384,20 @@ def test_drop_and_increase_are_pytorch_grad_cams(peer: Any) -> None:
     assert increase.max() == 1
     np.testing.assert_allclose(average_drop(Reader(), inputs, maps, classes=classes), drop / before, atol=1e-5)
     np.testing.assert_allclose(average_increase(Reader(), inputs, maps, classes=classes), increase)
+
+
+def test_signals_are_pictures_of_one_row() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv1d(2, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(40, 3))
+    signals, maps = torch.randn(3, 2, 12), torch.rand(3, 6)
+    rows: Any = lambda pictures: net(pictures[:, :, 0])  # noqa: E731
+    for measure, options in (
+        (average_drop, {}),
+        (average_increase, {}),
+        (deletion_curve, {"baseline": torch.ones(2, 12)}),
+        (insertion_curve, {}),
+        (road, {}),
+    ):
+        expected = options and {"baseline": torch.ones(2, 1, 12)}
+        found = measure(net, signals, maps, **options)  # type: ignore[operator]
+        assert torch.equal(found, measure(rows, signals[:, :, None], maps[:, None], **expected))  # type: ignore[operator]
