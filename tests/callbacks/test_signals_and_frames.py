@@ -126,5 +126,5 @@ def test_feature_maps_of_signals_are_rows(tmp_path: Path) -> None:
     )  # fmt: skip
     trainer.fit(Module(Waves()), data, data)
     assert callback.archive is not None
-    assert callback.archive.record(-1).channels["net.conv"].shape == (3, 6, 1, 30)
+    assert callback.archive.channels("net.conv")[-1].shape == (3, 6, 1, 30)
     assert list(sink.entries[-1].pictures) == ["features/net.conv"]
