@@ -34,8 +34,12 @@ places a side. `tests/docs/test_models_page.py` compares it with what torchvisio
 The grid of tokens is that of the patches, of any shape, where the forward forms it (a convolution, a pooling), and
 else the one of square patches. That the tokens stand in its order, row by row, is taken for granted: Hiera (timm's
 `hiera_*`) keeps them in the order of its mask units until its last stage, so that only maps of the last stage show the
-right places. Behind a 1-D convolution (`[N, C, L]`) there is a map where `L` is such a grid, or where `layout` says
-what it is: a signal of 128 places, drawn as one row, is `layout={"layer": "NCL:1x128"}`.
+right places. Behind a 1-D convolution (`[N, C, L]`) of a model of pictures there is a map where `L` is such a grid.
+
+In a model of signals, whose first convolution is a `Conv1d`, `"auto"` takes the last layer with an output `[N, C, l]`
+that is known to have its channels first; maps are `[N, l]`. In a model that folds frames, slices or patches into the
+batch, it takes the last layer with a row a frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts) says how both
+are told, and what to give where they can't be.
 """
 
 

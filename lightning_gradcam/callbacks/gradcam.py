@@ -77,8 +77,8 @@ class GradCAMCallback(ProbeCallback):
         class_names: Names of all classes by index, where the data set has none.
         mean: Per channel or one for all; undone for display where the data set's transform shows no ``Normalize``.
         std: Likewise.
-        layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
-            layer names to these.
+        layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"``,
+            ``"(NT)CHW"`` (frames folded into the batch), or a mapping from layer names to these.
         output_key: Where the explained output stands in what the model returns: a place in a tuple, a key, an
             attribute, or a callable.
         batch_size: How many probes go through the model at once, at most; bounds the memory. A callable target is

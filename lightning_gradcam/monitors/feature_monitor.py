@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gradcam.archive import Manifest
 from lightning_gradcam.capture.inputs import Forward, Inputs
@@ -114,7 +114,7 @@ class FeatureMonitor(ChannelMonitor):
             methods=(),
             targets=(),
             score="logit",
-            map_shapes={layer: list(maps.shape[1:]) for layer, maps in found.items()},
+            map_shapes={layer: list(_pictures(maps).shape[1:]) for layer, maps in found.items()},
             fingerprint=probes.fingerprint,
             kind="features",
             settings={"drawing": asdict(self.drawing)},
@@ -128,7 +128,7 @@ class FeatureMonitor(ChannelMonitor):
             stage=stage,
             kind="features",
             probe_ids=probes.ids,
-            channels={layer: maps.cpu().float().numpy() for layer, maps in found.items()},
+            channels={layer: _pictures(maps).cpu().float().numpy() for layer, maps in found.items()},
             chosen=found.chosen,
             numbers={layer: {DEAD: dead.cpu().float().numpy()} for layer, dead in found.dead.items()},
         )
@@ -140,3 +140,8 @@ class FeatureMonitor(ChannelMonitor):
     def numbers(self, record: ChannelRecord) -> Mapping[str, Mapping[str, float]]:
         """Returns how many channels of each layer are dead, and which share of them that is."""
         return dead_numbers(record)
+
+
+def _pictures(maps: Tensor) -> Tensor:
+    """Returns feature maps as they are, those of signals ``[N, C, l]`` as one row: ``[N, C, 1, l]``."""
+    return maps[:, :, None] if maps.dim() == 3 else maps

@@ -34,7 +34,7 @@ class CamRecord:
         score: What ``scores`` hold: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
         probe_ids: One for each probe, in the order of the arrays.
         maps: :class:`~lightning_gradcam.record.cams.CamKey` to signed maps, float32 ``[N, h, w]``
-            (``[N, d, h, w]`` in 3-D), not normalised.
+            (``[N, d, h, w]`` in 3-D, ``[N, t, h, w]`` of folded frames, ``[N, l]`` of signals), not normalised.
         scores: Target name to explained scores, float32 ``[N]``.
         classes: Target name to explained classes, int64 ``[N]``; -1 where there is none.
         predicted: The model's most likely classes, int64 ``[N]``; -1 where its output has no classes.

@@ -3,9 +3,10 @@ r"""Whether a model's confidence follows its maps: pixels are hidden by importan
 Throughout, :math:`f(x)` is the confidence in the explained class (its ``score``) and :math:`M` the map, resized
 bilinearly to the picture :math:`x`. The model is called under ``no_grad`` in the mode it is in: put it in ``eval()``.
 Every forward is one batch like ``inputs``; a sample's numbers do not depend on the others in its batch. Where a map is
-not finite, they are NaN. Of a model that ends in a softmax or sigmoid of its own, the confidence is its output as it
-is, whatever ``score`` says. No number is good or bad alone: changed pictures are unlike those the model has learned
-from, so compare methods on the same model and pictures, with ``random`` among them.
+not finite, they are NaN. Signals ``[N, C, L]`` with maps ``[N, l]`` are taken as pictures of one row. Of a model that
+ends in a softmax or sigmoid of its own, the confidence is its output as it is, whatever ``score`` says. No number is
+good or bad alone: changed pictures are unlike those the model has learned from, so compare methods on the same model
+and pictures, with ``random`` among them.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def deletion_curve(
         tensor([[2., 1., 0.]])
     """
     case = _Case.of(model, inputs, maps, classes, score)
-    return _curve(case, case.inputs, baseline_of(case.inputs, baseline), steps, seed)
+    return _curve(case, case.inputs, baseline_of(case.inputs, _in_rows(baseline, inputs)), steps, seed)
 
 
 def insertion_curve(
@@ -163,7 +164,7 @@ def insertion_curve(
         ConfigurationError: As :func:`deletion_curve`.
     """
     case = _Case.of(model, inputs, maps, classes, score)
-    return _curve(case, baseline_of(case.inputs, baseline), case.inputs, steps, seed)
+    return _curve(case, baseline_of(case.inputs, _in_rows(baseline, inputs)), case.inputs, steps, seed)
 
 
 def area_under(curve: Tensor) -> Tensor:
@@ -247,6 +248,9 @@ class _Case:
 
     @classmethod
     def of(cls, model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> _Case:
+        if isinstance(inputs, Tensor) and isinstance(maps, Tensor) and (inputs.dim(), maps.dim()) == (3, 2):
+            # A signal and its map, as pictures of one row.
+            inputs, maps, model = inputs[:, :, None], maps[:, None], _of_rows(model)
         inputs, kind = checked_pictures("inputs", inputs), check_score(score)
         resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
         if len(resized) != len(inputs):
@@ -275,6 +279,17 @@ class _Case:
         shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
         order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
         return order.argsort(dim=1).view_as(self.maps)
+
+
+def _in_rows(baseline: str | Tensor, inputs: Tensor) -> str | Tensor:
+    """Returns a baseline of signals as one of pictures of one row."""
+    rows = isinstance(baseline, Tensor) and inputs.dim() == 3 and baseline.dim() > 0
+    return baseline.unsqueeze(-2) if isinstance(baseline, Tensor) and rows else baseline
+
+
+def _of_rows(model: Model) -> Model:
+    """Returns a model of signals ``[N, C, L]`` as one of pictures ``[N, C, 1, L]``."""
+    return lambda pictures: model(pictures[:, :, 0])
 
 
 def _answer(model: Model, pictures: Tensor) -> Tensor:

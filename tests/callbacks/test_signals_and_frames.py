@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet, compute_cams
+from lightning_gradcam import Archive, Drawing, FeatureMapCallback, GradCAMCallback, MemorySink, ProbeSet, compute_cams
 from lightning_gradcam.report import Payload, page
 from tests.capture.test_folded import Bag, Frames, Slices
 from tests.capture.test_signals import Waves
@@ -114,3 +114,17 @@ def test_what_a_model_has_shown_of_the_probes_is_saved_with_them() -> None:
     probes = ProbeSet(torch.randn(2, 64, 3)).read_as("NLC")
     assert ProbeSet.from_bytes(probes.to_bytes()).axes == "NLC"
     assert ProbeSet.from_bytes(probes.to_bytes()).fingerprint == ProbeSet(probes.inputs).fingerprint
+
+
+def test_feature_maps_of_signals_are_rows(tmp_path: Path) -> None:
+    sink = MemorySink()
+    callback = FeatureMapCallback("net.conv", num_probes=3, sinks=[sink], on_error="raise")
+    data = DataLoader(TensorDataset(torch.randn(6, 2, 64), torch.arange(6) % 3), 4)
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, callbacks=[callback], num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(Module(Waves()), data, data)
+    assert callback.archive is not None
+    assert callback.archive.channels("net.conv")[-1].shape == (3, 6, 1, 30)
+    assert list(sink.entries[-1].pictures) == ["features/net.conv"]

@@ -412,3 +412,20 @@ def test_a_callable_that_leaves_torch_is_asked_without_a_graph() -> None:
     expected = deletion_curve(linear(WEIGHTS.double()), ONES.double(), MAPS, score="logit", steps=4)
     found = deletion_curve(numpy, ONES.double(), MAPS, score="logit", steps=4)
     torch.testing.assert_close(found, expected)
+
+
+def test_signals_are_pictures_of_one_row() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv1d(2, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(40, 3))
+    signals, maps = torch.randn(3, 2, 12), torch.rand(3, 6)
+    rows: Any = lambda pictures: net(pictures[:, :, 0])  # noqa: E731
+    for measure, options in (
+        (average_drop, {}),
+        (average_increase, {}),
+        (deletion_curve, {"baseline": torch.ones(2, 12)}),
+        (insertion_curve, {}),
+        (road, {}),
+    ):
+        expected = options and {"baseline": torch.ones(2, 1, 12)}
+        found = measure(net, signals, maps, **options)  # type: ignore[operator]
+        assert torch.equal(found, measure(rows, signals[:, :, None], maps[:, None], **expected))  # type: ignore[operator]
