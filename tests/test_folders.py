@@ -171,7 +171,7 @@ def test_a_name_means_one_thing() -> None:
 
 def test_the_tests_lie_in_the_same_folders() -> None:
     tests = Path(__file__).parent
-    others = {"docs", "examples", "recipes", "benchmarks"}
+    others = {"docs", "examples", "recipes", "benchmarks", "shapes"}
     found = {path.name for path in tests.iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
     assert found - others <= set(ORDER)
     assert all((tests / name / "__init__.py").is_file() for name in found - {"examples"})

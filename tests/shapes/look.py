@@ -157,7 +157,10 @@ def reference(shape: Shape, layer: str, places: Places, seed: int = 0) -> Tensor
             if not isinstance(value, Tensor) or not value.is_floating_point():
                 return value
             # From here on there is a graph, also where the model's own no_grad or inference_mode has kept none.
-            return value if value.requires_grad else value.clone().detach().requires_grad_()
+            if not value.requires_grad:
+                return value.clone().detach().requires_grad_()
+            # Of levels a copy, so that what the module itself makes of one inside counts for no other.
+            return value.clone() if places.largest else value
 
         if not torch.is_inference_mode_enabled():
             torch.set_grad_enabled(True)
