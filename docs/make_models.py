@@ -31,10 +31,11 @@ score does not depend on (a decoder, a teacher, an auxiliary head) is passed ove
 by `python docs/make_models.py`, with random weights: every map in it is finite, not constant, and has at least four
 places a side. `tests/docs/test_models_page.py` compares it with what torchvision's models give.
 
-The grid of tokens is that of the patches, of any shape, where the forward forms it (a convolution, a pooling), and
-else the one of square patches. That the tokens stand in its order, row by row, is taken for granted: Hiera (timm's
-`hiera_*`) keeps them in the order of its mask units until its last stage, so that only maps of the last stage show the
-right places. Behind a 1-D convolution (`[N, C, L]`) of a model of pictures there is a map where `L` is such a grid.
+The grid of tokens is the one that the forward shows: it is measured which patch of the picture, or which place of a
+convolution's output, feeds which token. Patches of any shape, clips, and other tokens before, behind or between those
+of the grid are found this way (`NLC:1+14x14+4`). Tokens that are no places (words, time steps, learned queries), or
+stand in another order, have no map: Hiera (timm's `hiera_*`) keeps its tokens in the order of its mask units until the
+last stage. Behind a 1-D convolution (`[N, C, L]`) of a model of pictures there is a map where `L` is such a grid.
 
 In a model of signals, whose first convolution is a `Conv1d`, `"auto"` takes the last layer with an output `[N, C, l]`
 that is known to have its channels first; maps are `[N, l]`. In a model that folds frames, slices or patches into the

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
@@ -25,6 +26,32 @@ _UNCLEAR = 0.02
 
 
 @dataclass(frozen=True, eq=False)
+class Order:
+    """How tokens stand on a grid.
+
+    Attributes:
+        grid: Its shape.
+        tokens: The token at each place, row by row.
+        length: Number of all tokens.
+    """
+
+    grid: tuple[int, ...]
+    tokens: Tensor
+    length: int
+
+    def layout(self, axes: str) -> Layout | None:
+        """Returns the layout, if the tokens stand in the grid's order with one group of others at most inside."""
+        steps = self.tokens.diff()
+        gaps = (steps > 1).nonzero().flatten().tolist()
+        before, after = int(self.tokens[0]), self.length - 1 - int(self.tokens[-1])
+        if bool((steps < 1).any()) or len(gaps) > 1 or (gaps and after):
+            return None
+        if not gaps:
+            return Layout(axes, self.grid, before, after)
+        return Layout(axes, self.grid, before, self.length - before - len(self.tokens), gaps[0] + 1)
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """A tensor whose places are known.
 
@@ -33,14 +60,16 @@ class Source:
         read: From a gradient of its shape to the size at each place, ``[N, *places]``.
         places: Their shape.
         kept: How many of the last axes belong to any grid; one before them only where tokens differ along it.
-        layout: Of tokens, their layout.
+        order: Of tokens, how they stand.
+        axes: Of tokens, their axes.
     """
 
     origin: Origin
     read: Callable[[Tensor], Tensor]
     places: tuple[int, ...]
     kept: int
-    layout: Layout | None = None
+    order: Order | None = None
+    axes: str = ""
 
 
 def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
@@ -54,19 +83,34 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
         samples: How many samples it was given.
 
     Returns:
-        Layer name to layout; ``None`` where the graph shows no grid. A layer without a graph is left out.
+        Layer name to layout; ``None`` where the graph shows no grid, or tokens that do not stand in its order. A layer
+        without a graph is left out.
     """
-    found: dict[int, Source | None] = {}
+    found: list[Source | None] = []
     for at, watched in enumerate(trail.watched):
-        before = {place: source for place in trail.before(at) if (source := found[place]) is not None}
+        way = trail.before(at)
+        before = {place: source for place in way if (source := found[place]) is not None}
         if watched.picture:
-            found[at] = _of_picture(watched, samples)
+            source = _of_picture(watched, samples)
         elif watched.tensor.dim() > 3:
-            found[at] = _of_map(watched, list(before.values()), samples)
+            source = _of_map(watched, list(before.values()), samples)
+        elif _failed(watched, way, before, trail):
+            source = None
         else:
-            found[at] = _of_tokens(watched, before, trail, samples)
+            source = _of_tokens(watched, before, trail, samples)
+        found.append(source)
     of_tokens = {name: found[at] for name, at in trail.layers.items() if trail.watched[at].tensor.dim() == 3}
-    return {name: None if source is None else source.layout for name, source in of_tokens.items()}
+    return {
+        name: None if source is None or source.order is None else source.order.layout(source.axes)
+        for name, source in of_tokens.items()
+    }
+
+
+def _failed(watched: Watched, way: Sequence[int], before: dict[int, Source], trail: Trail) -> bool:
+    """Whether tokens that these come from have been measured in vain, and nothing is known of any after them."""
+    shape = watched.tensor.shape
+    unknown = (place for place in way if place not in before and trail.watched[place].tensor.shape == shape)
+    return next(unknown, -1) > next(iter(before), -1) and shape[1] != shape[2]
 
 
 def _of_picture(watched: Watched, samples: int) -> Source | None:
@@ -102,26 +146,47 @@ def _of_map(watched: Watched, known: Sequence[Source], samples: int) -> Source |
 
 
 def _of_tokens(watched: Watched, before: dict[int, Source], trail: Trail, samples: int) -> Source | None:
-    shape = tuple(watched.tensor.shape)
+    tensor, shape = watched.tensor, tuple(watched.tensor.shape)
     possible = [axes for axes in ("NLC", "LNC") if shape[axes.index("N")] == samples]
     if not before or not possible:
         return None
     known = list(before.values())
     if len(possible) > 1:
-        possible = [axes for axes in possible if _keeps_samples(watched.tensor, axes, known[0])]
+        possible = [axes for axes in possible if _keeps_samples(tensor, axes, known[0])]
     for axes in possible:
         length = shape[axes.index("L")]
-        same = (source.layout for source in known if source.layout is not None and source.layout.tokens == length)
+        orders = (source.order for source in known if source.order is not None and source.order.length == length)
         # As many channels as tokens could be tokens that were transposed.
-        layout = None if shape[1] == shape[2] else next(same, None)
-        layout = _measured(watched.tensor, axes, before, trail) if layout is None else replace(layout, axes=axes)
-        if layout is not None:
-            return Source(watched.origin, _reader(layout), layout.grid, len(layout.grid), layout)
+        order = None if shape[1] == shape[2] else next(orders, None)
+        # A layer of torch's own gives its tokens in the order in which it got them.
+        kept = type(watched.module).__module__.startswith("torch.nn.")
+        if order is None or (not kept and _moved(tensor, axes, known[0], order)):
+            order = _measured(tensor, axes, before, trail)
+        if order is not None:
+            read = partial(_size_at_places, order, axes)
+            return Source(watched.origin, read, order.grid, len(order.grid), order, axes)
     return None
 
 
-def _reader(layout: Layout) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: layout.feature_map(gradient).abs().sum(1)
+def _size_at_places(order: Order, axes: str, gradient: Tensor) -> Tensor:
+    sizes = gradient.abs().sum(2)
+    sizes = sizes if axes == "NLC" else sizes.T
+    return sizes[:, order.tokens.to(sizes.device)].reshape(len(sizes), *order.grid)
+
+
+def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
+    """Whether one of the tokens plainly comes from another place than it stands for."""
+    if source.order is None or source.order.length != order.length:
+        return False
+    place = len(order.tokens) * 3 // 8
+    chosen = torch.zeros(order.length, dtype=torch.bool)
+    chosen[order.tokens[place]] = True
+    gradient = _influence(tensor, axes, source.origin, chosen)
+    if gradient is None:
+        return False
+    sizes = source.read(gradient)[0].float().flatten()
+    nearest = int(sizes.argmax())
+    return nearest != place and bool(sizes[nearest] > _DOMINANT * (sizes.sum() - sizes[nearest]))
 
 
 def _keeps_samples(tensor: Tensor, axes: str, source: Source) -> bool:
@@ -132,11 +197,11 @@ def _keeps_samples(tensor: Tensor, axes: str, source: Source) -> bool:
 
 def _influence(tensor: Tensor, axes: str, origin: Origin, chosen: Tensor) -> Tensor | None:
     """Returns the gradient of some of the first sample's tokens at a source; ``None`` where none leads there."""
-    shape = [tensor.shape[axes.index(letter)] for letter in "LC"]
-    # Weights of both signs: a norm's outputs have a constant sum.
-    weights = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * chosen[:, None]
+    channels = tensor.shape[2]
+    # Weights of both signs, the same for each token: a norm's outputs have a constant sum.
+    weights = torch.randn(channels, generator=torch.Generator().manual_seed(0)).to(tensor)
     slopes = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-    (slopes if axes == "NLC" else slopes.transpose(0, 1))[0] = weights.to(slopes)
+    (slopes if axes == "NLC" else slopes.transpose(0, 1))[0] = chosen.to(slopes)[:, None] * weights
     edges = [GradientEdge(*origin)]
     # What was changed in place, or has no backward, shows nothing.
     with suppress(RuntimeError):
@@ -145,22 +210,22 @@ def _influence(tensor: Tensor, axes: str, origin: Origin, chosen: Tensor) -> Ten
     return None
 
 
-def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail) -> Layout | None:
+def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail) -> Order | None:
     """Finds the grid by the token that each place of the nearest source feeds: the digits of its number, bit by bit."""
     length = tensor.shape[axes.index("L")]
     nearest, source = next(iter(before.items()))
     numbers = torch.arange(length)
     token, clear = torch.zeros((), dtype=torch.long), torch.ones((), dtype=torch.bool)
+    whole = _influence(tensor, axes, source.origin, torch.ones(length, dtype=torch.bool))
     for bit in range(max((length - 1).bit_length(), 1)):
-        sizes = []
-        for half in (0, 1):
-            gradient = _influence(tensor, axes, source.origin, (numbers >> bit & 1) == half)
-            if gradient is None:
-                return None
-            influence = source.read(gradient).float()
-            if bool(influence[1:].any()):
-                return None
-            sizes.append(influence[0])
+        half = _influence(tensor, axes, source.origin, (numbers >> bit & 1) == 1)
+        if whole is None or half is None:
+            return None
+        # A gradient is linear in what it starts from.
+        sizes = [source.read(part).float() for part in (whole - half, half)]
+        if any(bool(size[1:].any()) for size in sizes):
+            return None
+        sizes = [size[0] for size in sizes]
         total = sizes[0] + sizes[1]
         here = total > _LEAST * total.max()
         unclear = here & (torch.maximum(*sizes) < _DOMINANT * torch.minimum(*sizes))
@@ -168,48 +233,41 @@ def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail
             return None
         token = token.to(total.device) + (sizes[1] > sizes[0]).long() * 2**bit
         clear = clear.to(total.device) & here & ~unclear
-    layout = _grid(token.cpu(), clear.cpu(), length, axes, source.kept)
-    if layout is None or layout.tokens == prod(layout.grid):
-        return layout
-    return None if _has_others(tensor, layout, [before[p] for p in _beside(nearest, before, trail)]) else layout
+    order = _order(token.cpu(), clear.cpu(), length, source.kept)
+    if order is None or length == prod(order.grid):
+        return order
+    return None if _has_others(tensor, axes, order, nearest, before, trail) else order
 
 
-def _grid(token: Tensor, clear: Tensor, length: int, axes: str, kept: int) -> Layout | None:
-    """From the token of each place to the grid, if the tokens stand in its order."""
-    where = clear.nonzero()
-    tokens = token[clear]
+def _order(token: Tensor, clear: Tensor, length: int, kept: int) -> Order | None:
+    """From the token of each place to the grid, where each token is a block of places."""
+    where, tokens = clear.nonzero(), token[clear]
     used = torch.unique(tokens)
     if not len(used) or int(used[-1]) >= length:
         return None
-    sizes, order = [], torch.zeros(len(used), dtype=torch.long)
+    sizes, place = [], torch.zeros(len(used), dtype=torch.long)
     for axis in range(token.dim()):
         first = torch.full((length,), token.shape[axis]).scatter_reduce(0, tokens, where[:, axis], "amin")[used]
         steps = torch.unique(first)
         if axis >= token.dim() - kept or len(steps) > 1:
             sizes.append(len(steps))
-        order = order * len(steps) + torch.searchsorted(steps, first)
-    if len(sizes) > 3 or prod(sizes) != len(used) or not torch.equal(order, torch.arange(len(used))):
-        return None
+        place = place * len(steps) + torch.searchsorted(steps, first)
     # Frames alone, or a single place, are no picture.
-    if prod(sizes[-2:]) == 1:
+    if len(sizes) > 3 or prod(sizes) != len(used) or prod(sizes[-2:]) == 1:
         return None
-    gaps = (used.diff() > 1).nonzero().flatten().tolist()
-    before, after = int(used[0]), length - 1 - int(used[-1])
-    if not gaps:
-        return Layout(axes, tuple(sizes), before, after)
-    inside = length - before - after - len(used)
-    return Layout(axes, tuple(sizes), before, inside, gaps[0] + 1) if len(gaps) == 1 and not after else None
+    in_order = place.argsort()
+    return Order(tuple(sizes), used[in_order], length) if len(torch.unique(place)) == len(place) else None
 
 
-def _beside(nearest: int, before: dict[int, Source], trail: Trail) -> list[int]:
-    """The sources that lead to the tokens by another way than through the nearest."""
-    through = {nearest, *trail.before(nearest)}
-    return [place for place in before if place not in through]
-
-
-def _has_others(tensor: Tensor, layout: Layout, others: Sequence[Source]) -> bool:
+def _has_others(tensor: Tensor, axes: str, order: Order, nearest: int, before: dict[int, Source], trail: Trail) -> bool:
     """Whether the tokens outside the grid come from another level, or another picture."""
-    chosen = torch.ones(layout.tokens, dtype=torch.bool)
-    chosen[layout.order()] = False
-    found = (_influence(tensor, layout.axes, source.origin, chosen) for source in others)
-    return any(gradient is not None and bool(gradient.any()) for gradient in found)
+    chosen = torch.ones(order.length, dtype=torch.bool)
+    chosen[order.tokens] = False
+
+    def lead_to(source: Source) -> bool:
+        gradient = _influence(tensor, axes, source.origin, chosen)
+        return gradient is not None and bool(gradient.any())
+
+    # A class token that is the grid's mean leads to all that the grid was made from.
+    passed = {nearest, *trail.before(nearest)} if lead_to(before[nearest]) else {nearest}
+    return any(lead_to(source) for place, source in before.items() if place not in passed)

@@ -71,7 +71,7 @@ def compute_cams(
         relu: Keep only what speaks for the target; ``False`` leaves the maps signed. A warning names each layer that
             has maps which are zero everywhere then, why they are, and what to use instead.
         layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one before a
-            grid of 14 by 14), or a mapping from layer names to these.
+            grid of 14 by 14), ``"NLC:14x14+4"`` (four behind it), or a mapping from layer names to these.
         output_key: Where the explained output stands in what the model returns: a place in a tuple, a key, an
             attribute, or a callable.
         picture: Which of several inputs is the picture: that tensor itself.
