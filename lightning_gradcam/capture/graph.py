@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -65,16 +65,52 @@ def upstream(score: Tensor) -> set[Origin]:
     Args:
         score: Any shape.
     """
-    if score.grad_fn is None:
-        return set()
+    return _walked([] if score.grad_fn is None else [(score.grad_fn, score.output_nr)], set())
+
+
+class Paths:
+    """The ways from a score back to layers.
+
+    Args:
+        score: Any shape, attached to the graph.
+        origins: Layer name to the origins of its feature maps; the paths keep the graph alive.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> left, right = x * 2, x * 3
+        >>> origins = {name: {(t.grad_fn, 0)} for name, t in {"left": left, "right": right}.items()}
+        >>> paths = Paths(torch.cat([left, right]).sum(), origins)
+        >>> paths.leading, paths.beside("left"), Paths(left.sum(), origins).leading
+        (['left', 'right'], 'right', ['left'])
+    """
+
+    def __init__(self, score: Tensor, origins: Mapping[str, set[Origin]]) -> None:
+        self._score: list[Origin] = [] if score.grad_fn is None else [(score.grad_fn, score.output_nr)]
+        self._origins = origins
+        found = _walked(self._score, set())
+        self.leading = [name for name, own in origins.items() if own & found]
+        """The layers whose feature maps lead to the score, in their order."""
+
+    def beside(self, name: str) -> str | None:
+        """Returns a layer by which the score is reached past another, and that neither precedes nor follows it."""
+        own = self._origins[name]
+        before = _walked(own, set())
+        past = _walked(self._score, own) - before - own
+        possible = (other for other in self.leading if self._origins[other] & past)
+        apart = (other for other in possible if not self._origins[other] & (before | own))
+        return next((other for other in apart if not own & _walked(self._origins[other], set())), None)
+
+
+def _walked(starts: Iterable[Origin], blocked: set[Origin]) -> set[Origin]:
+    """Returns all origins from ``starts`` backwards, those included; from ``blocked`` ones it goes no further."""
     found: set[Origin] = set()
     walked: set[Node] = set()
-    open_ends: list[Origin] = [(score.grad_fn, score.output_nr)]
+    open_ends = list(starts)
     while open_ends:
         origin = open_ends.pop()
         found.add(origin)
         node = origin[0]
-        if node not in walked:
+        if node not in walked and origin not in blocked:
             walked.add(node)
             open_ends.extend((before, place) for before, place in node.next_functions if before is not None)
     return found

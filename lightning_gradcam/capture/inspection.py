@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import capture, floating_tensors, main_tensor
+from lightning_gradcam.capture.activations import capture, floating_tensors, level_maps, main_tensor
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
-from lightning_gradcam.capture.graph import traced, upstream
+from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
 from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
 from lightning_gradcam.errors import CaptureError, LayerError
@@ -35,6 +36,7 @@ _PROJECTIONS = re.compile(
 )
 _CHANNELS_LAST = (nn.LayerNorm, nn.Linear, nn.RMSNorm)
 _MOST_CANDIDATES = 48
+_MOST_LOOKS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ class Seen:
         value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
         made: It was none of the module's own inputs.
         call: Which of the module's calls it was, counted from 0.
+        origins: Of all feature maps in its output, in the graph; the first one's first. Empty where none is recorded.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Seen:
     value: tuple[int, int]
     made: bool
     call: int
+    origins: tuple[Origin, ...] = ()
 
 
 class Survey:
@@ -67,6 +71,7 @@ class Survey:
         samples: How many samples that is.
         picture: The input's spatial shape, or ``None`` where it is no picture.
         given: What the user says of layouts, by layer name; ``""`` stands for all.
+        graph: Record the graph of the forward, which :meth:`auto` needs and would run another one for.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Survey:
         samples: int,
         picture: tuple[int, ...] | None,
         given: Mapping[str, str],
+        graph: bool = False,
     ) -> None:
         self._model = model
         self._forward = forward
@@ -84,7 +90,14 @@ class Survey:
         self._picture = picture
         self._given = given
         self._layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
-        self._seen, self._widths, self._calls = _executed(self._layers, forward)
+        self._seen, self._output, self._calls = _executed(self._layers, forward, graph=graph)
+        tensors = floating_tensors(self._output)
+        self._widths = {tensor.shape[1] for tensor in tensors if tensor.dim() > 1}
+        self._has_numbers = any(tensor.numel() for tensor in tensors)
+        self._has_columns = isinstance(self._output, Tensor) and self._output.dim() > 1
+        # Only with its graph; it can be larger than all that is explained.
+        self._output = self._output if graph else None
+        self._looks = 0
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
 
     def layout(self, name: str) -> Layout:
@@ -142,23 +155,90 @@ class Survey:
                 "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C])"
                 " with more than one place; name the layer to explain, and its layout= where that is unusual"
             )
+        paths, alive = self._paths(score, names)
         names = self._without_outputs(names)
         # A container that only passes the feature map on fires after its last child and is the better name:
         # "layer4" and not "layer4.1.relu".
-        if self._with_gradient(score, names[-1:]):
+        if not paths.leading and self._with_gradient(score, names[-1:]):
             return names[-1]
-        if self._is_empty():
+        if not self._has_numbers:
             raise LayerError(
                 "layers: 'auto' can't tell what the score depends on: the output of the first samples is empty (a"
                 " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
                 f" {', '.join(names)}"
             )
-        names = self._without_outputs(self._leading(score, names) or names)
+        leading = set(paths.leading)
+        names = self._without_outputs([name for name in names if name in leading] or names)
+        for name in reversed(names):
+            if not self._is_one_of_several(name, paths):
+                if alive(name):
+                    return name
+                break
         near = self._alike(names)
         for stop in range(len(near), 0, -_MOST_CANDIDATES):
-            if alive := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
-                return alive[-1]
+            if found := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
+                return next((name for name in reversed(found) if not self._is_one_of_several(name, paths)), found[-1])
         return names[-1]
+
+    def _paths(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> tuple[Paths, Callable[[str], bool]]:
+        """Returns the ways from the score back to layers, and whether a gradient arrives at the places of one."""
+        seen, output, self._output = self._seen, self._output, None
+        if output is None:
+            seen, output, _ = _executed(self._layers, self._forward, graph=True)
+        origins: dict[str, set[Origin]] = {name: set() for name in names}
+        for one in seen:
+            if one.name in origins:
+                origins[one.name].update(one.origins)
+        with torch.enable_grad():
+            total = score(output)
+        # The graph lives no longer than what this returns.
+        self._seen = [replace(one, origins=()) for one in self._seen]
+
+        def alive(name: str) -> bool:
+            edges = [GradientEdge(*origin) for origin in origins[name]]
+            try:
+                found = torch.autograd.grad(total.sum(), edges, allow_unused=True, retain_graph=True)
+            except RuntimeError:  # a reentrant checkpoint, for instance
+                return False
+            return any(self._reaches(name, gradient) for gradient in found)
+
+        return Paths(total, origins), alive
+
+    def _is_one_of_several(self, name: str, paths: Paths) -> bool:
+        """Whether a part of the output, another head's for instance, does not depend on a layer."""
+        other = paths.beside(name)
+        if other is None:
+            return False
+        # Beyond a few, the graph alone decides: each look costs three forwards.
+        self._looks += 1
+        return not self._has_columns or self._looks > _MOST_LOOKS or not self._covers(name, other)
+
+    def _covers(self, name: str, other: str) -> bool:
+        """Whether all columns of the output that depend on another layer depend on this one, too."""
+        with awakened(self._model), torch.no_grad():
+            plain = self._forward()
+            mine, others = (self._changed(plain, layer) for layer in (name, other))
+        return mine is None or others is None or not bool((others & ~mine).any())
+
+    def _changed(self, plain: Tensor, name: str) -> Tensor | None:
+        """Which columns of the output change where a layer gives something else; ``None``: its shape does."""
+
+        def disturbed(_module: nn.Module, _args: Any, output: Any) -> Any:
+            found = level_maps(output)
+            if found is None:
+                return None
+            tensors, rebuilt = found
+            return rebuilt([tensor.flip(-1) + tensor.std().nan_to_num() + 1 for tensor in tensors])
+
+        handle = self._module(name).register_forward_hook(disturbed)
+        try:
+            output = self._forward()
+        finally:
+            handle.remove()
+        if output.shape != plain.shape:
+            return None
+        different: Tensor = (output != plain).transpose(0, 1).flatten(1).any(1)
+        return different
 
     def _leading(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""
@@ -358,13 +438,13 @@ def _has_rows(seen: Seen) -> bool:
 
 
 def _executed(
-    layers: Mapping[str, nn.Module], forward: Callable[[], Any]
-) -> tuple[list[Seen], set[int], dict[str, int]]:
-    """Runs a forward without a graph.
+    layers: Mapping[str, nn.Module], forward: Callable[[], Any], *, graph: bool = False
+) -> tuple[list[Seen], Any, dict[str, int]]:
+    """Runs a forward, with a graph where that is asked for.
 
     Returns:
-        Every call that gave a floating-point tensor of three axes or more, in order; and how many numbers, or channels,
-        the model's own output has; and how often each layer was called.
+        Every call that gave a floating-point tensor of three axes or more, in order; the model's own output; and how
+        often each layer was called.
     """
     calls: dict[str, int] = {}
     order: list[Seen] = []
@@ -385,12 +465,15 @@ def _executed(
             made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
             # In the model's own inference mode nobody counts.
             version = 0 if tensor.is_inference() else tensor._version
-            order.append(Seen(name, unwrapped(module), tuple(tensor.shape), (known[1], version), made, call))
+            levels = level_maps(output) if graph else None
+            origins = tuple((t.grad_fn, t.output_nr) for t in (levels[0] if levels else ()) if t.grad_fn is not None)
+            shape = tuple(tensor.shape)
+            order.append(Seen(name, unwrapped(module), shape, (known[1], version), made, call, origins))
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, torch.set_grad_enabled(graph):
         for name, module in layers.items():
             stack.callback(module.register_forward_hook(seen(name), with_kwargs=True).remove)
         output = forward()
-    return order, {tensor.shape[1] for tensor in floating_tensors(output) if tensor.dim() > 1}, calls
+    return order, output, calls

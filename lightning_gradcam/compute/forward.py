@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from types import MappingProxyType
@@ -92,6 +92,7 @@ class Explanation:
     copies: bool = False
     gradients: bool = False
     halve: bool = True
+    _searching: bool = field(default=False, init=False)
 
     @property
     def survey(self) -> Survey:
@@ -109,12 +110,18 @@ class Explanation:
             return self._surveyed(self.inputs, self.given)
 
     def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
+        def forward() -> Any:
+            # Where the search follows the graph, it begins at the picture: weights may be frozen.
+            graph = torch.is_grad_enabled() and inputs.picture.is_floating_point()
+            return self.run(inputs.fresh(with_gradient(inputs.picture) if graph else None))
+
         survey = Survey(
             self.model,
-            lambda: self.run(inputs.fresh()),
+            forward,
             samples=inputs.samples,
             picture=input_size(inputs.picture),
             given=self.given_layouts,
+            graph=self._searching,
         )
         return survey, inputs, given
 
@@ -144,7 +151,11 @@ class Explanation:
 
     def auto(self) -> str:
         """Returns the layer that ``"auto"`` means."""
-        return self._search[0].auto(self._meant)
+        self._searching = True
+        try:
+            return self._search[0].auto(self._meant)
+        finally:
+            self._searching = False
 
     def calls(self, name: str) -> int:
         """Returns how often the forward calls a layer."""
