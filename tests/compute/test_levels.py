@@ -60,7 +60,7 @@ def boxes(output: Tensor) -> Tensor:
 def level_of(model: AnchorFree, x: Tensor, layer: str, level: int) -> Tensor:
     """The feature map of one level, as the layer gives it."""
     found: Tensor = list(model.fpn(x).values())[level]
-    return found if layer == "fpn" else model.conv(found)  # type: ignore[no-any-return]
+    return found if layer == "fpn" else model.conv(found)
 
 
 def after(model: AnchorFree, layer: str, level: Tensor) -> Tensor:
