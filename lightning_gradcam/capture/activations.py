@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lightning_gradcam.capture.calls import Place, call_of, layer_of, parallel
+from lightning_gradcam.capture.calls import MapPlace, call_of, layer_of, parallel
 from lightning_gradcam.errors import CaptureError, LayerError
 
 # Gradients at the last layers reach 1e-6, which float16 flushes; the factor is divided out again.
@@ -24,15 +24,15 @@ class Captured:
     """What the hooks have stored, keyed by layer name; filled by the forward inside :func:`capture`."""
 
     def __init__(
-        self, names: tuple[str, ...], *, copies: bool = True, places: Mapping[str, Place] | None = None
+        self, names: tuple[str, ...], *, copies: bool = True, places: Mapping[str, MapPlace] | None = None
     ) -> None:
         self._names = names
         self._copies = copies
         self._places = dict(places or {})
-        self._versions: dict[tuple[str, Place], int] = {}
+        self._versions: dict[tuple[str, MapPlace], int] = {}
         # Of each layer, the feature maps of each call.
-        self._stored: dict[str, list[dict[Place, Tensor]]] = {}
-        self._beside: dict[str, dict[Place, Tensor]] = {}
+        self._stored: dict[str, list[dict[MapPlace, Tensor]]] = {}
+        self._beside: dict[str, dict[MapPlace, Tensor]] = {}
         self._calls: dict[str, int] = {}
         self._hooks = ExitStack()
 
@@ -47,7 +47,7 @@ class Captured:
         return {name: next(iter(self._stored[name][-1].values())) for name in self._names}
 
     @property
-    def maps(self) -> Mapping[str, Mapping[Place, Tensor]]:
+    def maps(self) -> Mapping[str, Mapping[MapPlace, Tensor]]:
         """All feature maps that each layer may be explained at, attached to the graph; the preferred one first.
 
         These are the levels that its last call returned (a pyramid in a dict, list or tuple), and those of earlier
@@ -74,7 +74,7 @@ class Captured:
             for place, tensor in self._maps(name).items()
         )
 
-    def _maps(self, name: str) -> dict[Place, Tensor]:
+    def _maps(self, name: str) -> dict[MapPlace, Tensor]:
         calls = self._stored[name]
         if len(calls) == 1:
             return calls[0]
@@ -131,7 +131,9 @@ class Captured:
         )
         return {name: gradient for (name, _), gradient in found.items()}
 
-    def level_gradients(self, scores: Tensor, *, retain_graph: bool = False) -> dict[str, dict[Place, Tensor | None]]:
+    def level_gradients(
+        self, scores: Tensor, *, retain_graph: bool = False
+    ) -> dict[str, dict[MapPlace, Tensor | None]]:
         """Differentiates the sum of ``scores`` with respect to every map of :attr:`maps`.
 
         Where one level was made from another inside the layer, each has the gradient of what reads itself.
@@ -174,12 +176,12 @@ class Captured:
         tensors, rebuilt = found
         # From here on the forward needs a graph; whatever ran before the earliest layer did without one.
         torch.set_grad_enabled(True)
-        levels, handed_on = dict[Place, Tensor](), list(tensors)
+        levels, handed_on = dict[MapPlace, Tensor](), list(tensors)
         for number, tensor in enumerate(tensors):
             if at is not None and number != at.tensor:
                 continue
-            levels[Place(call, number)] = activation = _attached(tensor, alone=len(tensors) == 1)
-            self._versions[name, Place(call, number)] = activation._version
+            levels[MapPlace(call, number)] = activation = _attached(tensor, alone=len(tensors) == 1)
+            self._versions[name, MapPlace(call, number)] = activation._version
             # The clone keeps a following in-place operation from overwriting what was stored.
             handed_on[number] = activation.clone() if self._copies else activation
         self._stored.setdefault(name, []).append(levels)
@@ -206,7 +208,7 @@ def capture(
     *,
     whole_graph: bool = False,
     copies: bool = True,
-    places: Mapping[str, Place] | None = None,
+    places: Mapping[str, MapPlace] | None = None,
 ) -> Iterator[Captured]:
     """Hooks ``layers`` for one forward; on leaving, hooks, stored tensors and grad mode are as before.
 

@@ -13,7 +13,7 @@ _CALL = re.compile(r"(.+)#(\d+|\*)")
 ALL_CALLS = "*"
 
 
-class Place(NamedTuple):
+class MapPlace(NamedTuple):
     """Which of a layer's feature maps is meant.
 
     Attributes:
@@ -25,7 +25,7 @@ class Place(NamedTuple):
     tensor: int
 
 
-FIRST = Place(0, 0)
+FIRST = MapPlace(0, 0)
 
 
 def split_call(name: str) -> tuple[str, str | None]:

@@ -63,6 +63,11 @@ class Inputs:
         """How many samples there are."""
         return len(self.picture)
 
+    @property
+    def pictures(self) -> int:
+        """How many of the inputs could be pictures: floating-point tensors of four axes or more."""
+        return sum(isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 4 for x in self._leaves)
+
     def fresh(self, picture: Tensor | None = None, copies: int = 1) -> Any:
         """Returns the inputs for one forward, which may change them in place.
 

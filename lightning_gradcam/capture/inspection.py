@@ -41,6 +41,7 @@ _PROJECTIONS = re.compile(
 )
 _CHANNELS_LAST = (nn.LayerNorm, nn.Linear, nn.RMSNorm)
 _MOST_CANDIDATES = 48
+_MOST_LOOKS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +103,10 @@ class Survey:
         tensors = floating_tensors(self._output)
         self._widths = {tensor.shape[1] for tensor in tensors if tensor.dim() > 1}
         self._has_numbers = any(tensor.numel() for tensor in tensors)
+        self._has_columns = isinstance(self._output, Tensor) and self._output.dim() > 1
         # Only with its graph; it can be larger than all that is explained.
         self._output = self._output if graph else None
+        self._looks = 0
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
         self._own, self._again = own, again
         self._followed: dict[int, dict[str, Layout | None]] = {}
@@ -218,14 +221,16 @@ class Survey:
     def _is_one_of_several(self, name: str, paths: Paths) -> bool:
         """Whether a part of the output, another head's for instance, does not depend on a layer."""
         other = paths.beside(name)
-        return other is not None and not self._covers(name, other)
+        if other is None:
+            return False
+        # Beyond a few, the graph alone decides: each look costs three forwards.
+        self._looks += 1
+        return not self._has_columns or self._looks > _MOST_LOOKS or not self._covers(name, other)
 
     def _covers(self, name: str, other: str) -> bool:
         """Whether all columns of the output that depend on another layer depend on this one, too."""
         with awakened(self._model), torch.no_grad():
             plain = self._forward()
-            if not isinstance(plain, Tensor) or plain.dim() < 2:
-                return False
             mine, others = (self._changed(plain, layer) for layer in (name, other))
         return mine is None or others is None or not bool((others & ~mine).any())
 

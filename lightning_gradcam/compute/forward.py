@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture, require_gradients
-from lightning_gradcam.capture.calls import Place, layer_of
+from lightning_gradcam.capture.calls import MapPlace, layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import LISTING, is_channels_first, unwrapped
@@ -515,7 +515,7 @@ class Explanation:
         return found, summaries, causes
 
     def _slopes(
-        self, units: Mapping[str, Unit], gradients: dict[str, dict[Place, Tensor | None]], target: str
+        self, units: Mapping[str, Unit], gradients: dict[str, dict[MapPlace, Tensor | None]], target: str
     ) -> dict[str, Tensor]:
         """The gradients as feature maps, by unit; of those that have one."""
         found: dict[str, Tensor] = {}

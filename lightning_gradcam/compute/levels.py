@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_gradcam.capture.activations import Captured
-from lightning_gradcam.capture.calls import Place, call_of
+from lightning_gradcam.capture.calls import MapPlace, call_of
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.record.cams import CamKey
@@ -43,7 +43,7 @@ class Unit:
 
     name: str
     layer: str
-    place: Place
+    place: MapPlace
     activation: Tensor
     layout: Layout | None = None
     error: LayerError | None = None

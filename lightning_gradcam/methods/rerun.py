@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture, differentiate, level_maps, require_gradients
-from lightning_gradcam.capture.calls import FIRST, Place
+from lightning_gradcam.capture.calls import FIRST, MapPlace
 from lightning_gradcam.capture.inputs import InputForm, with_gradient
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
@@ -44,7 +44,7 @@ class Rerun:
         module: nn.Module | None = None,
         activation: Tensor | None = None,
         layout: Layout | None = None,
-        place: Place = FIRST,
+        place: MapPlace = FIRST,
     ) -> None:
         self._model = model
         self._module = module

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.archive import Manifest
+from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, pick_output
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
@@ -21,6 +22,7 @@ from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.targets import Given, ScoreKind, TargetSpec, resolve_targets
+from lightning_gradcam.warn import warn
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ class CamMonitor(Monitor):
         # Names that a data set gives are not the user's to change.
         names = len(self.own_names) if self.own_names and self.own_names == probes.class_names else None
         given = Given(len(probes), labels, probes.masks, self.score, names=names)
-        return explain_in_parts(model, self.layers, load, given, asked)
+        found = explain_in_parts(model, self.layers, load, given, asked)
+        if not self.tried:
+            _remark(found, load)
+        return found
 
     @cached_property
     def _resolved(self) -> tuple[Any, Any, Any]:
@@ -163,6 +168,18 @@ class CamMonitor(Monitor):
             score=found.score,
             map_shapes=_shapes(found),
             fingerprint=probes.fingerprint,
+        )
+
+
+def _remark(cams: Cams, load: Callable[[int, int], Inputs]) -> None:
+    """Warns where a map may belong to another input than the one that it is drawn on."""
+    called = [layer for layer in cams.layouts if call_of(layer) is not None]
+    called += [layer for (layer, _), names in cams.levels.items() if any(call_of(name) is not None for name in names)]
+    if called and load(0, 1).pictures > 1:
+        warn(
+            f"lightning-gradcam: {called[0]!r} is called once for each of several inputs, and sheets show all its maps"
+            " on one picture, that of input_key=. A map belongs to the input of its own call: 'layer#0' is the first"
+            " call's. To see it on that input, add a second callback with input_key= for it and that call's layer"
         )
 
 

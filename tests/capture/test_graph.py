@@ -73,3 +73,76 @@ def test_what_leads_to_a_score_and_what_does_not() -> None:
     assert leading == [{"shared", "left"}, {"shared", "right"}]
     assert not origins
     assert not any(module._forward_hooks for module in (shared, left, right))
+
+
+class Heads(nn.Module):
+    """A head of convolutions for each class, or each pair of outputs, behind one trunk."""
+
+    def __init__(self, seed: int, *, mixed: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.mixed = mixed
+        self.trunk = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU())
+        self.heads = nn.ModuleList(nn.Sequential(nn.Conv2d(6, 4, 3, padding=1), nn.ReLU()) for _ in range(3))
+        self.tops = nn.ModuleList(nn.Linear(4, 1) for _ in range(3))
+        self.last = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.trunk(x)
+        found = [top(head(features).mean((2, 3))) for head, top in zip(self.heads, self.tops, strict=True)]
+        joined = torch.cat(found, 1)
+        # Every class depends on every head then, and the last of these will do.
+        return self.last(joined) if self.mixed else joined
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_auto_is_no_head_that_some_classes_do_not_depend_on(seed: int) -> None:
+    x = torch.randn(4, 3, 12, 12)
+    for wanted in ([0, 1, 2], "predicted"):
+        cams = compute_cams(Heads(seed).eval(), x, targets=wanted, relu=False)
+        assert list(cams.layouts) == ["trunk"]
+    assert list(compute_cams(Heads(seed, mixed=True).eval(), x, relu=False).layouts) == ["heads.2"]
+
+
+class SingleShot(nn.Module):
+    """A detector whose levels have a head each."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.stem, self.down = nn.Conv2d(3, 6, 3, 4, 1), nn.Conv2d(6, 6, 3, 2, 1)
+        self.backbone = Levels(self.stem, self.down)
+        self.heads = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in range(2))
+        self.tops = nn.ModuleList(nn.Conv2d(6, 1, 1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+        maps = [head(level).relu() for head, level in zip(self.heads, self.backbone(x), strict=True)]
+        scores = torch.cat([top(found).flatten(1) for top, found in zip(self.tops, maps, strict=True)], 1).sigmoid()
+        boxes = torch.zeros(scores.shape[1], 4)
+        return [{"boxes": boxes, "labels": torch.ones(len(row), dtype=torch.long), "scores": row} for row in scores]
+
+
+class Levels(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        first = self.layers[0](x)
+        return [first, self.layers[1](first.relu())]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_auto_on_a_detector_is_what_all_its_boxes_come_from(seed: int) -> None:
+    cams = compute_cams(SingleShot(seed).eval(), torch.randn(4, 3, 32, 32), targets={"detect": 1}, relu=False)
+    assert list(cams.layouts) == ["backbone"]
+    assert all(bool(found.any()) for found in next(iter(cams.values())))
+
+
+def test_auto_takes_one_forward() -> None:
+    calls: list[int] = []
+    single = SingleShot(0).eval()
+    single.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    compute_cams(single, torch.randn(4, 3, 32, 32), targets={"detect": 1})
+    # One of two samples to look, and one that explains.
+    assert calls == [2, 4]

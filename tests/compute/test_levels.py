@@ -59,8 +59,8 @@ def boxes(output: Tensor) -> Tensor:
 
 def level_of(model: AnchorFree, x: Tensor, layer: str, level: int) -> Tensor:
     """The feature map of one level, as the layer gives it."""
-    maps = list(model.fpn(x).values())
-    return maps[level] if layer == "fpn" else model.conv(maps[level])
+    found: Tensor = list(model.fpn(x).values())[level]
+    return found if layer == "fpn" else model.conv(found)
 
 
 def after(model: AnchorFree, layer: str, level: Tensor) -> Tensor:
@@ -260,7 +260,8 @@ def pair() -> tuple[Tensor, Tensor]:
 def of_pair(model: Siamese, call: int) -> Tensor:
     maps = [model.encoder(x).detach().requires_grad_() for x in pair()]
     (gradient,) = torch.autograd.grad(model.compared(*maps)[:, 1].sum(), maps[call])
-    return (gradient.mean((2, 3), keepdim=True) * maps[call].detach()).sum(1)
+    found: Tensor = (gradient.mean((2, 3), keepdim=True) * maps[call].detach()).sum(1)
+    return found
 
 
 @pytest.mark.parametrize("layers", ["encoder#*", ["encoder#0", "encoder#1"], "enc*#*"])
