@@ -608,8 +608,8 @@ def _marked(maps: Tensor, scores: Tensor) -> Tensor:
 def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the most likely classes and their probabilities ``[N, k]``; of equals the first, as `topk` does not."""
     if shares.shape[1] <= _FEW:
-        ordered = shares.sort(dim=1, descending=True, stable=True)
-        return ordered.indices[:, :_LIKELIEST], ordered.values[:, :_LIKELIEST]
+        values, indices = shares.sort(dim=1, descending=True, stable=True)
+        return indices[:, :_LIKELIEST], values[:, :_LIKELIEST]
     left, classes, found = shares.clone(), [], []
     for _ in range(min(_LIKELIEST, shares.shape[1])):
         highest = left.max(dim=1, keepdim=True)
