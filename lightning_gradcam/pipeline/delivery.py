@@ -56,6 +56,18 @@ class Parcel:
             found += [picture for row in self.evolution.rows for picture in (row.original, *row.overlays.values())]
         return found
 
+    @property
+    def nbytes(self) -> int:
+        """What it keeps in memory, in bytes: pictures, animations and histograms."""
+        once = {id(picture): picture.nbytes for picture in self.pictures}
+        animations = self.evolution.animations.values() if self.evolution is not None else ()
+        histograms = self.histograms.values.values() if self.histograms is not None else ()
+        return (
+            sum(once.values())
+            + sum(len(animation.content) for animation in animations)
+            + sum(found.counts.nbytes + found.edges.nbytes for found in histograms)
+        )
+
 
 class Delivery:
     """Serves a run's sinks.
@@ -135,10 +147,9 @@ class Delivery:
         """
         if not self._sinks or not self._open:
             return
-        nbytes = sum(picture.nbytes for picture in parcel.pictures)
         job = partial(self._deliver, parcel)
         try:
-            self._worker.submit(f"step {parcel.step}", job, nbytes=nbytes, wait=False)
+            self._worker.submit(f"step {parcel.step}", job, nbytes=parcel.nbytes, wait=False)
         except StalledError as error:
             self.note(WORKER, parcel.step, error)
 

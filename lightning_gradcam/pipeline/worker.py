@@ -80,6 +80,8 @@ class Worker:
         self._progress = 0
         self._stalled = False
         self._closing = False
+        # What an earlier call of `close` has left behind and reported.
+        self._left: list[str | None] = []
         self._failed: deque[tuple[str, BaseException]] = deque()
         self._process = os.getpid()
 
@@ -166,7 +168,7 @@ class Worker:
             drop: Where the job at work hangs, forget what waits behind it; else the thread goes on if it comes back.
 
         Raises:
-            StalledError: The job at work hangs; the thread is left to it.
+            StalledError: The job at work hangs; the thread is left to it. Raised once for the same jobs.
         """
         self._leave_parent()
         thread = self._thread
@@ -185,12 +187,16 @@ class Worker:
                 self._closing = True
                 if drop:
                     self._waiting.clear()
+                told = self._left == [hangs, *waiting]
+                if self._stalled:
+                    # By now somebody has been told of it.
+                    self._left = [hangs, *(job.name for job in self._waiting)]
                 self._changed.notify_all()
         # Not before: an interrupt that comes while this waits leaves the rest to the interpreter's exit.
         atexit.unregister(self.close)
         if hangs is None:
             thread.join()
-        else:
+        elif not told:
             then = "what waits behind it is dropped" if drop else "what waits behind it is done if it comes back"
             raise StalledError(
                 f"background: {hangs} still has not come to an end; {then}: {', '.join(waiting[:3]) or 'nothing'}"
@@ -256,6 +262,7 @@ class Worker:
     def _advance(self) -> None:
         self._progress += 1
         self._stalled = False
+        self._left = []
         self._changed.notify_all()
 
     def _wait(self, ready: Callable[[], bool], otherwise: str) -> None:

@@ -129,8 +129,11 @@ class CamRecord:
 
     @property
     def nbytes(self) -> int:
-        """What its maps keep in memory, in bytes."""
-        return sum(maps.nbytes for maps in self.maps.values())
+        """What its arrays keep in memory, in bytes."""
+        named: list[Mapping[Any, Any]] = [self.maps, self.scores, self.classes, self.confidences, self.peaks]
+        named += [*self.numbers.values(), *(summary.arrays() for summary in self.gradients.values())]
+        alone = self.predicted, self.confidence, self.likeliest, self.likeliest_confidence
+        return sum(int(values.nbytes) for values in (*alone, *(found for part in named for found in part.values())))
 
     def changed_from(self, other: CamRecord) -> dict[str, npt.NDArray[np.bool_]]:
         """Returns where the explained class is another than in a record of the same probes: target to bool ``[N]``."""

@@ -93,8 +93,8 @@ class ChannelRecord:
 
     @property
     def nbytes(self) -> int:
-        """What its channels keep in memory, in bytes."""
-        return sum(values.nbytes for values in self.channels.values())
+        """What its arrays keep in memory, in bytes."""
+        return sum(values.nbytes for part in (self.channels, *self.numbers.values()) for values in part.values())
 
     def part(self, rows: Sequence[int]) -> ChannelRecord:
         """Returns the record of some of the probes, at these places; patterns belong to none and stay as they are."""

@@ -43,7 +43,13 @@ class Held(MemorySink):
 
 
 def recorder_of(
-    root: Path | None, model: nn.Module, *, background: bool, sinks: list[Any], failures: Failures | None = None
+    root: Path | None,
+    model: nn.Module,
+    *,
+    background: bool,
+    sinks: list[Any],
+    failures: Failures | None = None,
+    patience: float = 120.0,
 ) -> Recorder:
     probes = ProbeSet(torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     plan = CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing())
@@ -53,7 +59,7 @@ def recorder_of(
         Subject.of(model, probes).seen(plan, probes),
         reporter=CamReporter,
         to=Destination(None if root is None else str(root), sinks=sinks, run="run"),
-        worker=partial(Worker, background=background),
+        worker=partial(Worker, background=background, patience=patience),
         failures=failures or Failures("raise", pytest.fail),
     )
 
