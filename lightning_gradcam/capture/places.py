@@ -197,17 +197,21 @@ def _keeps_samples(tensor: Tensor, axes: str, source: Source) -> bool:
 
 def _influence(tensor: Tensor, axes: str, origin: Origin, chosen: Tensor) -> Tensor | None:
     """Returns the gradient of some of the first sample's tokens at a source; ``None`` where none leads there."""
+    return _influences(tensor, axes, [origin], chosen)[0]
+
+
+def _influences(tensor: Tensor, axes: str, origins: Sequence[Origin], chosen: Tensor) -> list[Tensor | None]:
     channels = tensor.shape[2]
     # Weights of both signs, the same for each token: a norm's outputs have a constant sum.
     weights = torch.randn(channels, generator=torch.Generator().manual_seed(0)).to(tensor)
     slopes = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     (slopes if axes == "NLC" else slopes.transpose(0, 1))[0] = chosen.to(slopes)[:, None] * weights
-    edges = [GradientEdge(*origin)]
+    edges = [GradientEdge(*origin) for origin in origins]
     # What was changed in place, or has no backward, shows nothing.
     with suppress(RuntimeError):
-        (found,) = torch.autograd.grad(tensor, edges, slopes, retain_graph=True, allow_unused=True)
-        return None if found is None else found.detach()
-    return None
+        found = torch.autograd.grad(tensor, edges, slopes, retain_graph=True, allow_unused=True)
+        return [None if gradient is None else gradient.detach() for gradient in found]
+    return [None] * len(origins)
 
 
 def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail) -> Order | None:
@@ -264,10 +268,7 @@ def _has_others(tensor: Tensor, axes: str, order: Order, nearest: int, before: d
     chosen = torch.ones(order.length, dtype=torch.bool)
     chosen[order.tokens] = False
 
-    def lead_to(source: Source) -> bool:
-        gradient = _influence(tensor, axes, source.origin, chosen)
-        return gradient is not None and bool(gradient.any())
-
+    gradients = _influences(tensor, axes, [source.origin for source in before.values()], chosen)
+    reached = {p for p, g in zip(before, gradients, strict=True) if g is not None and bool(g.any())}
     # A class token that is the grid's mean leads to all that the grid was made from.
-    passed = {nearest, *trail.before(nearest)} if lead_to(before[nearest]) else {nearest}
-    return any(lead_to(source) for place, source in before.items() if place not in passed)
+    return bool(reached - {nearest, *trail.before(nearest)} if nearest in reached else reached)
