@@ -18,7 +18,7 @@ from lightning_gradcam.capture.activations import main_tensor
 from lightning_gradcam.capture.awaken import awakened
 
 if TYPE_CHECKING:
-    from lightning_gradcam.capture.inspection import Seen
+    from lightning_gradcam.capture.seen import Seen
 
 # Of a row's numbers, relative to the largest row's; a changed frame changes them by far more.
 _PRECISION = 1e-5

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import capture, floating_tensors, level_maps, main_tensor
+from lightning_gradcam.capture.activations import capture, floating_tensors, level_maps
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
-from lightning_gradcam.capture.folded import Fold, find_folds, foldable
 from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
-from lightning_gradcam.capture.inputs import with_gradient
-from lightning_gradcam.capture.layers import is_channels_first, named_layers, no_hooks, unwrapped
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
-from lightning_gradcam.capture.places import token_layouts
-from lightning_gradcam.capture.signals import find_signal, signal_layout
-from lightning_gradcam.capture.trail import has_rows, watch
+from lightning_gradcam.capture.layers import named_layers, no_hooks
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.capture.reading import LayoutReader
+from lightning_gradcam.capture.seen import executed
 from lightning_gradcam.errors import CaptureError, LayerError
-from lightning_gradcam.warn import warn
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.
 _PASSIVE = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample)
@@ -39,32 +32,8 @@ _PASSIVE_TYPES = re.compile(
 _PROJECTIONS = re.compile(
     r"(to_?|w_?|in_|conv_proj_)?(q|k|v|qk|kv|qkv|query|key|value)(_?(proj|projection|norm|conv|linear|layer))?"
 )
-_CHANNELS_LAST = (nn.LayerNorm, nn.Linear, nn.RMSNorm)
 _MOST_CANDIDATES = 48
 _MOST_LOOKS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """One call of a module.
-
-    Attributes:
-        name: The module's.
-        module: The module, without what ``torch.compile`` and others wrap around it.
-        shape: The shape of the feature map in its output.
-        value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
-        made: It was none of the module's own inputs.
-        call: Which of the module's calls it was, counted from 0.
-        origins: Of all feature maps in its output, in the graph; the first one's first. Empty where none is recorded.
-    """
-
-    name: str
-    module: nn.Module
-    shape: tuple[int, ...]
-    value: tuple[int, int]
-    made: bool
-    call: int
-    origins: tuple[Origin, ...] = ()
 
 
 class Survey:
@@ -95,11 +64,8 @@ class Survey:
     ) -> None:
         self._model = model
         self._forward = forward
-        self._samples = samples
-        self._picture = picture
-        self._given = given
         self._layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
-        self._seen, self._output, self._calls = _executed(self._layers, forward, graph=graph)
+        self._seen, self._output, self._calls = executed(self._layers, forward, graph=graph)
         tensors = floating_tensors(self._output)
         self._widths = {tensor.shape[1] for tensor in tensors if tensor.dim() > 1}
         self._has_numbers = any(tensor.numel() for tensor in tensors)
@@ -108,11 +74,17 @@ class Survey:
         self._output = self._output if graph else None
         self._looks = 0
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
-        self._own, self._again = own, again
-        self._followed: dict[int, dict[str, Layout | None]] = {}
-        self.signal = None if own is None else find_signal(own.shape, self._seen)
-        if self.signal is not None:
-            self._picture = (self.signal.length,)
+        self._reader = LayoutReader(
+            model,
+            self._layers,
+            self._seen,
+            forward,
+            samples=samples,
+            picture=picture,
+            given=given,
+            own=own,
+            again=again,
+        )
 
     def layout(self, name: str) -> Layout:
         """Returns a layer's layout.
@@ -123,7 +95,12 @@ class Survey:
         at = self._at(name)
         if at is None:
             raise LayerError(f"layers: {name!r} exists, but the forward never reached it")
-        return self._layout(at)
+        return self._reader.layout(at)
+
+    @property
+    def axes(self) -> str:
+        """What the input's axes mean where its shape does not tell; see ``InputForm``."""
+        return self._reader.axes
 
     def calls(self, name: str) -> int:
         """Returns how often the forward calls a layer."""
@@ -132,7 +109,7 @@ class Survey:
     def has_map(self, name: str) -> bool:
         """Whether a layer, or the call that its name means, has a feature map at the picture's proportions."""
         at = self._at(name)
-        return name in self._spatial or (at is not None and self._layout_of_map(at) is not None)
+        return name in self._spatial or (at is not None and self._reader.layout_of_map(at) is not None)
 
     def _at(self, name: str) -> int | None:
         """Where a layer's call stands among all: that which is named, or else the last."""
@@ -198,7 +175,7 @@ class Survey:
         """Returns the ways from the score back to layers, and whether a gradient arrives at the places of one."""
         seen, output, self._output = self._seen, self._output, None
         if output is None:
-            seen, output, _ = _executed(self._layers, self._forward, graph=True)
+            seen, output, _ = executed(self._layers, self._forward, graph=True)
         origins: dict[str, set[Origin]] = {name: set() for name in names}
         for one in seen:
             if one.name in origins:
@@ -206,7 +183,7 @@ class Survey:
         with torch.enable_grad():
             total = score(output)
         # The graph lives no longer than what this returns.
-        self._seen = [replace(one, origins=()) for one in self._seen]
+        self._seen[:] = [replace(one, origins=()) for one in self._seen]
 
         def alive(name: str) -> bool:
             edges = [GradientEdge(*origin) for origin in origins[name]]
@@ -293,28 +270,10 @@ class Survey:
         return (alive[0] if later else alive[-1]) if alive else None
 
     @cached_property
-    def folds(self) -> dict[str, Fold]:
-        """The layers whose rows are frames of the input, and how these are ordered."""
-        if self._own is None or self._again is None:
-            return {}
-        return find_folds(self._model, self._layers, self._seen, self._own, self._again)
-
-    @property
-    def axes(self) -> str:
-        """What the input's axes mean where its shape does not tell; see ``InputForm``."""
-        if self.signal is not None:
-            return self.signal.axes
-        fold = next(iter(self.folds.values()), None)
-        if fold is None or self._own is None or fold.axis != 1:
-            return ""
-        if self._own.dim() == 4:
-            return "NTHW"
-        # With channels last, the shape has told.
-        return "NTCHW" if self._picture == tuple(self._own.shape[2:]) else ""
-
-    @cached_property
     def _spatial(self) -> dict[str, Layout]:
-        found = {name: self._layout_of_map(at) for name, at in sorted(self._place.items(), key=lambda item: item[1])}
+        found = {
+            name: self._reader.layout_of_map(at) for name, at in sorted(self._place.items(), key=lambda item: item[1])
+        }
         return {name: layout for name, layout in found.items() if layout is not None}
 
     def _sensible(self) -> list[str]:
@@ -379,176 +338,10 @@ class Survey:
         if gradient is None:
             return False
         at = self._at(name)
-        layout = self._layout_of_map(at) if at is not None else None
+        layout = self._reader.layout_of_map(at) if at is not None else None
         if layout is not None and ("L" not in layout.axes or gradient.shape[1:] == self._seen[at or 0].shape[1:]):
             gradient = layout.feature_map(gradient)
         return bool((gradient != 0).any())
-
-    def _layout_of_map(self, at: int) -> Layout | None:
-        seen = self._seen[at]
-        rows = seen.shape[:2] if len(seen.shape) == 3 else seen.shape[:1]
-        given = self._given.get(seen.name, self._given.get(""))
-        if given is None and self._samples not in rows and seen.name not in self.folds:
-            return None
-        try:
-            layout = self._layout(at, say=False)
-            check_places(seen.name, seen.shape, layout)
-        except LayerError:
-            return None
-        if self.signal is not None:
-            return layout
-        # Convolutions without padding and patches that are no squares change the proportions, but show what they give.
-        shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
-        known = self._picture is None or shown or "L" in layout.axes
-        grid = layout.grid[-2:] if layout.fold else layout.grid
-        return layout if known or (self._picture is not None and fits(grid, self._picture)) else None
-
-    def _layout(self, at: int, *, say: bool = True) -> Layout:
-        seen = self._seen[at]
-        given = self._given.get(seen.name, self._given.get(""))
-        if given is None and self.signal is not None and len(seen.shape) == 3:
-            return signal_layout(self._seen, at, self._samples)
-        if given is None and seen.shape[0] != self._samples and self._own is not None:
-            self._check_fold(seen)
-            if fold := self.folds.get(seen.name):
-                inner = self._read(at, seen.shape[0], None, say)
-                return replace(inner, grid=(fold.frames, *inner.grid), fold=fold.order)
-        layout = self._read(at, self._samples, given, say)
-        self._check_no_frames(seen, layout, given)
-        return layout
-
-    def _check_fold(self, seen: Seen) -> None:
-        """Refuses a layer whose rows could be the input's frames, and have not been found to be."""
-        assert self._own is not None
-        possible = foldable(seen.shape, self._own.shape, self._samples)
-        if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self._samples not in seen.shape[:2]):
-            axes = "CHW" if len(seen.shape) == 4 else "LC:14x14"
-            frames = next(iter(possible.values()))
-            raise LayerError(
-                f"layers: {seen.name!r} has the output {list(seen.shape)} for {self._samples} samples: it works on"
-                " windows, crops or several pictures at a time, and a changed frame did not show which row is whose;"
-                f" name the block around it, or, where its rows are the {frames} frames of each sample, give"
-                f" layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
-                f" '(TN){axes}'"
-            )
-
-    def _check_no_frames(self, seen: Seen, layout: Layout, given: str | None) -> None:
-        """Refuses a sequence of frames, which is no grid of places."""
-        if given is not None or "L" not in layout.axes or len(seen.shape) != 3:
-            return
-        length = seen.shape[layout.axes.index("L")]
-        frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
-        if frames is not None:
-            raise LayerError(
-                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: a row"
-                " a frame, and no places of a picture; name a layer before it, such as one of"
-                f" {', '.join(list(self.folds)[-5:])}"
-            )
-
-    def _read(self, at: int, samples: int, given: str | None, say: bool) -> Layout:
-        seen = self._seen[at]
-        find = partial(find_layout, seen.name, seen.shape, samples=samples)
-        picture = None if self.signal is not None else self._picture
-        if picture is not None and samples != self._samples:
-            # Of each frame.
-            picture = picture[-2:]
-        if len(seen.shape) == 3 and (given in ("NLC", "LNC") or (given is None and self._last(at) is not False)):
-            return self._layout_of_tokens(at, given, samples, picture)
-        layout = find(picture=picture, given=given, sure=True)
-        if layout is None:
-            # What no module shows, the proportions tell after all.
-            layout = find(picture=picture, given=given, last=self._last(at), grids=self._grids(at))
-        if layout is not None:
-            return layout
-        first = find(picture=None, last=False)
-        assert first is not None
-        if say:
-            warn(
-                f"layers: {seen.name!r} has the output {list(seen.shape)}, which could have its channels first"
-                f" or last; taken as {first.axes}. Say which with layout={{{seen.name!r}: 'NCHW'}} or 'NHWC'"
-            )
-        return first
-
-    def _layout_of_tokens(self, at: int, given: str | None, samples: int, picture: tuple[int, ...] | None) -> Layout:
-        seen = self._seen[at]
-        followed = self._token_layouts(samples)
-        layout = followed.get(seen.name)
-        if layout is not None and given in (None, layout.axes):
-            return layout
-        find = partial(find_layout, seen.name, seen.shape, samples=samples, picture=picture)
-        grids = self._grids(at)
-        if given is not None:
-            layout = find(given=given, grids=grids)
-        elif seen.name not in followed and samples in seen.shape[:2]:
-            # Without a graph (the model's own inference mode): only what the forward went through is believed.
-            layout = find(grids=grids)
-            layout = None if layout is None or layout.grid not in grids or self._is_square(at) else layout
-        elif samples not in seen.shape[:2]:
-            find(grids=grids)
-        if layout is not None:
-            return layout
-        raise LayerError(
-            f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are places of the picture:"
-            " they could be time steps, words, queries or patches in another order; name a layer with a map, or, where"
-            f" they are tokens of a grid, say of which: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 rows"
-            " of 14)"
-        )
-
-    def _is_square(self, at: int) -> bool:
-        """Whether samples and tokens are as many, so that either axis could be either."""
-        return self._seen[at].shape[0] == self._seen[at].shape[1]
-
-    def _token_layouts(self, samples: int) -> dict[str, Layout | None]:
-        """The layers whose tokens could be followed back, with their layouts; one forward, where it is needed.
-
-        Args:
-            samples: How many rows are counted: the samples, or all frames of them that are folded into the batch.
-        """
-        if samples not in self._followed:
-            self._followed[samples] = self._follow(samples)
-        return self._followed[samples]
-
-    def _follow(self, samples: int) -> dict[str, Layout | None]:
-        for force in (True, False):
-            # With a graph in its own `no_grad`, a model may fail that changes its weights there.
-            with suppress(Exception):
-                picture, run = None, self._forward
-                if self._own is not None and self._again is not None:
-                    picture = with_gradient(self._own)
-                    run = partial(self._again, picture)
-                return token_layouts(watch(self._layers, run, picture, force=force), samples)
-        return {}
-
-    def _last(self, at: int) -> bool | None:
-        """Whether channels stand last, by the nearest module up to there with such an output that shows it."""
-        shape = self._seen[at].shape
-        if len(shape) == 3:
-            return self._last_of_tokens(at)
-        alike = [seen for seen in reversed(self._seen[: at + 1]) if seen.shape == shape]
-        # What made this very tensor before all others.
-        for seen in sorted(alike, key=lambda seen: seen.value[0] != self._seen[at].value[0]):
-            if _is_channels_last(seen.module):
-                return True
-            if is_channels_first(seen.module, shape):
-                return False
-        inputs = () if self._picture is None else self._picture
-        return False if shape[2:] == tuple(inputs) else None
-
-    def _last_of_tokens(self, at: int) -> bool | None:
-        shape, before = self._seen[at].shape, self._seen[: at + 1]
-        # An MLP-Mixer runs 1-D convolutions over the places of tokens; its norms tell.
-        if any(seen.shape == shape and _is_channels_last(seen.module) for seen in before):
-            return True
-        same = (seen for seen in before if len(seen.shape) == 3 and seen.shape[:2] == shape[:2])
-        return False if any(is_channels_first(seen.module, seen.shape) for seen in same) else None
-
-    def _grids(self, at: int) -> list[tuple[int, ...]]:
-        before = (seen for seen in reversed(self._seen[:at]) if len(seen.shape) in (4, 5))
-        return [
-            seen.shape[2:]
-            for seen in before
-            if is_channels_first(seen.module, seen.shape) and has_rows(seen.module, seen.shape)
-        ]
 
 
 def mixed(output: Any) -> Tensor:
@@ -561,50 +354,3 @@ def mixed(output: Any) -> Tensor:
 
 def _is_passive(module: nn.Module) -> bool:
     return isinstance(module, _PASSIVE) or _PASSIVE_TYPES.search(type(module).__name__) is not None
-
-
-def _is_channels_last(module: nn.Module) -> bool:
-    # A norm of several axes is over places too.
-    return type(module) in _CHANNELS_LAST and len(getattr(module, "normalized_shape", (1,))) == 1
-
-
-def _executed(
-    layers: Mapping[str, nn.Module], forward: Callable[[], Any], *, graph: bool = False
-) -> tuple[list[Seen], Any, dict[str, int]]:
-    """Runs a forward, with a graph where that is asked for.
-
-    Returns:
-        Every call that gave a floating-point tensor of three axes or more, in order; the model's own output; and how
-        often each layer was called.
-    """
-    calls: dict[str, int] = {}
-    order: list[Seen] = []
-    # Not held: the outputs of all layers together can be larger than the model.
-    numbers: dict[int, tuple[ref[Tensor], int]] = {}
-
-    def seen(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            call = calls.get(name, 0)
-            calls[name] = call + 1
-            found = main_tensor(output)
-            if found is None or found[0].dim() < 3:
-                return
-            tensor = found[0]
-            known = numbers.get(id(tensor))
-            if known is None or known[0]() is not tensor:
-                numbers[id(tensor)] = known = ref(tensor), len(order)
-            made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
-            # In the model's own inference mode nobody counts.
-            version = 0 if tensor.is_inference() else tensor._version
-            levels = level_maps(output) if graph else None
-            origins = tuple((t.grad_fn, t.output_nr) for t in (levels[0] if levels else ()) if t.grad_fn is not None)
-            shape = tuple(tensor.shape)
-            order.append(Seen(name, unwrapped(module), shape, (known[1], version), made, call, origins))
-
-        return hook
-
-    with ExitStack() as stack, torch.set_grad_enabled(graph):
-        for name, module in layers.items():
-            stack.callback(module.register_forward_hook(seen(name), with_kwargs=True).remove)
-        output = forward()
-    return order, output, calls

@@ -14,7 +14,7 @@ from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.errors import LayerError
 
 if TYPE_CHECKING:
-    from lightning_gradcam.capture.inspection import Seen
+    from lightning_gradcam.capture.seen import Seen
 
 _ONE_AXIS = (nn.Conv1d, nn.ConvTranspose1d)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.RNNBase, nn.MultiheadAttention)

@@ -24,7 +24,8 @@ from lightning_gradcam.capture.layers import (
     resolve_layers,
 )
 from lightning_gradcam.capture.memory import is_out_of_memory
-from lightning_gradcam.compute.forward import NO_LAYER, Explanation
+from lightning_gradcam.compute.forward import Explanation
+from lightning_gradcam.compute.search import NO_LAYER
 from lightning_gradcam.errors import MOST, ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.methods import Method
 from lightning_gradcam.record.cams import CamKey, Cams
@@ -123,7 +124,9 @@ def explain_in_parts(
             )
             try:
                 if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto, calls=batch.calls, available=available)
+                    modules = resolve_layers(
+                        model, layers, auto=batch.search.auto, calls=batch.search.calls, available=available
+                    )
                     if asked.check:
                         check_layouts(modules, layouts)
                 found = batch.at(modules, relu=asked.relu, check=asked.check)
@@ -170,7 +173,7 @@ def beside(error: LayerError, batch: Explanation) -> LayerError:
     """Returns an error about a layer with the layers that have a feature map, where it has room for them."""
     head = f"{error}; layers with a feature map here: "
     room = MOST - len(head)
-    possible = batch.possible(room) if room >= _ROOM else NO_LAYER
+    possible = batch.search.possible(room) if room >= _ROOM else NO_LAYER
     return error if possible == NO_LAYER else LayerError(head + possible)
 
 

@@ -169,7 +169,9 @@ def feature_maps(
             batch = Explanation(model, run, inputs, resolve_targets("predicted"), {}, Given(stop - start), known)
             try:
                 if modules is None:
-                    modules = resolve_layers(model, layers, auto=batch.auto, calls=batch.calls, available=available)
+                    modules = resolve_layers(
+                        model, layers, auto=batch.search.auto, calls=batch.search.calls, available=available
+                    )
                     if check:
                         check_layouts(modules, known)
                 part = _part(batch, modules, max_channels, device)
@@ -211,7 +213,7 @@ def _part(
     outputs = _outputs(batch, modules)
     for name in modules:
         output = outputs.pop(name)
-        layout = found.layouts[name] = batch.layout_of(name, modules[name], output)
+        layout = found.layouts[name] = batch.search.layout_of(name, modules[name], output)
         maps = layout.feature_map(output)
         channels = maps.shape[1]
         shown = min(channels, most or channels)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import isfinite, nan, prod
 from types import MappingProxyType
@@ -16,15 +15,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture, require_gradients
-from lightning_gradcam.capture.calls import MapPlace, layer_of
+from lightning_gradcam.capture.calls import MapPlace
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
-from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import LISTING, is_channels_first, unwrapped
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
-from lightning_gradcam.capture.obstacles import obstacle, quantised_part
+from lightning_gradcam.capture.layout import Layout, check_places
+from lightning_gradcam.capture.obstacles import quantised_part
 from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
-from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError, listed
+from lightning_gradcam.compute.search import Search
+from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.methods.rerun import Rerun
@@ -49,7 +47,6 @@ from lightning_gradcam.warn import warn
 
 # Of as many classes, sorting all is faster than looking for the highest five times.
 _LIKELIEST, _FEW = 5, 128
-NO_LAYER = "(none)"
 
 
 class _OverwrittenError(Exception):
@@ -97,110 +94,11 @@ class Explanation:
     copies: bool = False
     gradients: bool = False
     halve: bool = True
-    _searching: bool = field(default=False, init=False)
-
-    @property
-    def survey(self) -> Survey:
-        """A look at the model with two of the samples; only where it is needed."""
-        return self._look[0]
 
     @cached_property
-    def _look(self) -> tuple[Survey, Inputs, Given]:
-        """The survey, its samples, and what targets may look at of these."""
-        try:
-            return self._surveyed(self.inputs.part(0, 2), self.given.part(0, min(2, self.given.samples)))
-        except Exception:
-            # An input that all samples share can happen to have as many entries as there are samples, and a model of
-            # bags may take no other number.
-            return self._surveyed(self.inputs, self.given)
-
-    def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
-        def forward() -> Any:
-            # Where the search follows the graph, it begins at the picture: weights may be frozen.
-            graph = torch.is_grad_enabled() and inputs.picture.is_floating_point()
-            return self.run(inputs.fresh(with_gradient(inputs.picture) if graph else None))
-
-        survey = Survey(
-            self.model,
-            forward,
-            samples=inputs.samples,
-            picture=input_size(inputs.picture),
-            given=self.given_layouts,
-            own=inputs.picture,
-            again=lambda picture: self.run(inputs.fresh(picture)),
-            graph=self._searching,
-        )
-        return survey, inputs, given
-
-    @cached_property
-    def _search(self) -> tuple[Survey, Given]:
-        """The survey that is asked what the targets depend on; of all samples where a callable can't do with two.
-
-        Raises:
-            Exception: What a callable target raises, as it came.
-        """
-        survey, inputs, given = self._look
-        with suppress(Exception):
-            self._try(inputs, given)
-            return survey, given
-        self._try(self.inputs, self.given)
-        return self._surveyed(self.inputs, self.given)[0], self.given
-
-    def _try(self, inputs: Inputs, given: Given) -> None:
-        """Calls callable targets with the model as it is: in a search they may fail because the weights are others."""
-        if any(target.select.is_particular for target in self.targets):
-            with torch.no_grad():
-                self._particular(self.run(inputs.fresh()), given)
-
-    def _particular(self, output: Any, given: Given) -> list[Tensor]:
-        """The scores of the targets that may look at a part of the output alone."""
-        return [t.select.explain(output, given, t.name).scores for t in self.targets if t.select.is_particular]
-
-    def auto(self) -> str:
-        """Returns the layer that ``"auto"`` means."""
-        self._searching = True
-        try:
-            return self._search[0].auto(self._meant)
-        except LayerError as error:
-            if why := obstacle(self.model):
-                raise LayerError(f"layers: 'auto' finds no layer to explain: {why}") from None
-            if isinstance(cause := self._of_whole_numbers(), TargetError):
-                raise cause from None
-            raise error
-        finally:
-            self._searching = False
-
-    def calls(self, name: str) -> int:
-        """Returns how often the forward calls a layer."""
-        return self.survey.calls(name)
-
-    def _of_whole_numbers(self) -> TargetError | None:
-        """Returns the error about an output of whole numbers, where it is one."""
-        if not any(method.needs == "gradients" for method in self.methods.values()):
-            return None
-        with torch.no_grad():
-            output = self.run(self._look[1].fresh())
-        return whole_numbers(output) if is_whole_numbers(output) else None
-
-    def _meant(self, output: Any) -> Tensor:
-        """One number that depends on all that the targets may look at, of the survey's samples."""
-        try:
-            own = self._particular(output, self._search[1])
-        except Exception:  # under other weights a detector may find nothing, and a callable count on finding something
-            own = []
-        return mixed(own if len(own) == len(self.targets) else output)
-
-    def possible(self, room: int) -> str:
-        """Returns which layers could be named, for errors: all, or the last five where these take too much room."""
-        try:
-            names = list(self.survey.spatial())
-        except Exception as error:  # the model itself fails; what was wrong before is what counts
-            return f"unknown ({type(error).__name__}: {error})"[:room]
-        whole = ", ".join(names)
-        if len(whole) <= room:
-            return whole or NO_LAYER
-        tail = f" (the last of {len(names)}; `{LISTING}` lists all)"
-        return f"{listed(names[:-6:-1], room=room - len(tail))}{tail}"
+    def search(self) -> Search:
+        """The search for layers and layouts; it runs nothing before it is asked."""
+        return Search(self.model, self.run, self.inputs, self.targets, self.methods, self.given, self.given_layouts)
 
     def at(self, modules: Mapping[str, nn.Module], *, relu: bool, check: bool = True) -> Cams:
         """Computes the maps of these layers, by name; see :func:`lightning_gradcam.compute_cams`.
@@ -309,7 +207,7 @@ class Explanation:
         """
         if not any(layout.fold or len(layout.grid) == 1 for layout in layouts.values()):
             return ""
-        return self.survey.axes
+        return self.search.survey.axes
 
     @property
     def _of_classes(self) -> bool:
@@ -386,7 +284,7 @@ class Explanation:
             own = [unit for unit in units.values() if unit.layer == layer]
             for unit in own:
                 try:
-                    unit.layout = self.layout_of(layer, module, unit.activation, single=len(own) > 1)
+                    unit.layout = self.search.layout_of(layer, module, unit.activation, single=len(own) > 1)
                 except LayerError as error:
                     if len(own) == 1:
                         raise
@@ -396,63 +294,6 @@ class Explanation:
                 raise errors[0]
             if not any(unit.layout is not None and prod(unit.layout.grid) > 1 for unit in own):
                 check_places(layer, own[0].activation.shape, own[0].layout or Layout("NCHW", (1, 1)))
-
-    def layout_of(self, name: str, module: nn.Module, activation: Tensor, *, single: bool = False) -> Layout:
-        """Returns what the axes of a layer's activation mean.
-
-        Args:
-            name: The layer's.
-            module: The layer.
-            activation: Its output.
-            single: A single place will do: it is one of several levels.
-
-        Raises:
-            LayerError: It has no places, or what the user says of it does not fit.
-        """
-        first = activation.dim() > 3 and is_channels_first(unwrapped(module), activation.shape)
-        given, samples = self._given_layout(name), self.inputs.samples
-        # Signals, and frames that are folded into the batch: the shapes alone do not tell.
-        signal = self.inputs.picture.dim() < 4 and activation.dim() == 3
-        unknown = given is None and activation.dim() > 2 and (signal or activation.shape[0] != samples)
-        layout = (
-            None
-            if unknown
-            else find_layout(
-                name,
-                activation.shape,
-                last=False if first else None,
-                sure=True,
-                samples=samples,
-                picture=input_size(self.inputs.picture),
-                given=given,
-            )
-        )
-        if layout is None:
-            # Nothing but the modules that ran tells: its axes hold for any number of samples.
-            seen = self.survey.layout(name)
-            if "L" in seen.axes and len(seen.grid) > 1 and self._other_tokens(activation, seen):
-                raise LayerError(
-                    f"layers: {name!r} gives {list(activation.shape)} for {self.inputs.samples} samples, and tokens"
-                    f" {seen} for the first of them: as many tokens for each batch are needed"
-                )
-            shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
-            layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))
-            if seen.fold:
-                layout = replace(seen, grid=(activation.shape[0] // samples, *(shape or seen.grid[1:])))
-            elif len(seen.grid) == 1:
-                layout = replace(seen, grid=tuple(activation.shape[2:]))
-        if not single:
-            check_places(name, activation.shape, layout)
-        return layout
-
-    def _other_tokens(self, activation: Tensor, layout: Layout) -> bool:
-        sizes = dict(zip(layout.axes, activation.shape, strict=True))
-        frames, left = divmod(sizes["N"], self.inputs.samples)
-        return left > 0 or (frames != 1 and not layout.fold) or sizes["L"] != layout.tokens
-
-    def _given_layout(self, name: str) -> str | None:
-        given = self.given_layouts
-        return given.get(name, given.get(layer_of(name), given.get("")))
 
     def _pure(
         self,
@@ -567,10 +408,9 @@ class Explanation:
         for layer, reached in zip(first.layouts, alive, strict=True):
             if reached:
                 continue
-            survey = self._search[0]
-            if survey.alive(self._meant, [layer]) or not survey.has_map(layer):
+            if self.search.is_reached(layer):
                 continue
-            instead = survey.instead_of(layer, self._meant, later=False)
+            instead = self.search.instead_of(layer, later=False)
             why = (
                 "what follows reads its class or register tokens alone"
                 if first.layouts[layer].extra
@@ -589,10 +429,8 @@ class Explanation:
             if why := quantised_part(self.model):
                 raise CaptureError(f"layers: no gradient reaches {min(missing)!r:.80}: {why}") from None
             # Behind it, where a part of the model runs without a graph; or before it, where it does not lead there.
-            survey, name = self._search[0], min(missing)
-            instead = survey.instead_of(name, self._meant, later=True) or survey.instead_of(
-                name, self._meant, later=False
-            )
+            name = min(missing)
+            instead = self.search.instead_of(name, later=True) or self.search.instead_of(name, later=False)
             raise CaptureError(f"{error}, for instance {instead!r}" if instead else str(error)) from None
 
 

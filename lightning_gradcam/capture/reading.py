@@ -1,0 +1,262 @@
+"""What the axes of each layer's output mean, by what the forward shows: its modules, grids, frames and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_gradcam.capture.folded import Fold, find_folds, foldable
+from lightning_gradcam.capture.inputs import with_gradient
+from lightning_gradcam.capture.layers import is_channels_first
+from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
+from lightning_gradcam.capture.places import token_layouts
+from lightning_gradcam.capture.seen import Seen
+from lightning_gradcam.capture.signals import find_signal, signal_layout
+from lightning_gradcam.capture.trail import has_rows, watch
+from lightning_gradcam.errors import LayerError
+from lightning_gradcam.warn import warn
+
+_CHANNELS_LAST = (nn.LayerNorm, nn.Linear, nn.RMSNorm)
+
+
+class LayoutReader:
+    """Reads layouts off one forward.
+
+    Args:
+        model: The model.
+        layers: Its layers that can be hooked, by name.
+        seen: What the forward called, in order.
+        forward: Runs it once.
+        samples: How many samples that is.
+        picture: The input's spatial shape, or ``None`` where it is no picture.
+        given: What the user says of layouts, by layer name; ``""`` stands for all.
+        own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
+        again: Runs the forward on another input in its place.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        seen: Sequence[Seen],
+        forward: Callable[[], Any],
+        *,
+        samples: int,
+        picture: tuple[int, ...] | None,
+        given: Mapping[str, str],
+        own: Tensor | None,
+        again: Callable[[Tensor], Any] | None,
+    ) -> None:
+        self._model, self._layers, self._seen, self._forward = model, layers, seen, forward
+        self._samples, self._picture, self._given = samples, picture, given
+        self._own, self._again = own, again
+        self._followed: dict[int, dict[str, Layout | None]] = {}
+        self.signal = None if own is None else find_signal(own.shape, seen)
+        if self.signal is not None:
+            self._picture = (self.signal.length,)
+
+    @cached_property
+    def folds(self) -> dict[str, Fold]:
+        """The layers whose rows are frames of the input, and how these are ordered."""
+        if self._own is None or self._again is None:
+            return {}
+        return find_folds(self._model, self._layers, self._seen, self._own, self._again)
+
+    @property
+    def axes(self) -> str:
+        """What the input's axes mean where its shape does not tell; see ``InputForm``."""
+        if self.signal is not None:
+            return self.signal.axes
+        fold = next(iter(self.folds.values()), None)
+        if fold is None or self._own is None or fold.axis != 1:
+            return ""
+        if self._own.dim() == 4:
+            return "NTHW"
+        # With channels last, the shape has told.
+        return "NTCHW" if self._picture == tuple(self._own.shape[2:]) else ""
+
+    def layout_of_map(self, at: int) -> Layout | None:
+        """Returns the layout of a call's output where that is a map of the picture, or of the signal; else ``None``."""
+        seen = self._seen[at]
+        rows = seen.shape[:2] if len(seen.shape) == 3 else seen.shape[:1]
+        given = self._given.get(seen.name, self._given.get(""))
+        if given is None and self._samples not in rows and seen.name not in self.folds:
+            return None
+        try:
+            layout = self.layout(at, say=False)
+            check_places(seen.name, seen.shape, layout)
+        except LayerError:
+            return None
+        if self.signal is not None:
+            return layout
+        # Convolutions without padding and patches that are no squares change the proportions, but show what they give.
+        shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
+        known = self._picture is None or shown or "L" in layout.axes
+        grid = layout.grid[-2:] if layout.fold else layout.grid
+        return layout if known or (self._picture is not None and fits(grid, self._picture)) else None
+
+    def layout(self, at: int, *, say: bool = True) -> Layout:
+        """Returns the layout of a call's output.
+
+        Args:
+            at: The call's place among those seen.
+            say: Warn where two readings are possible and nothing decides.
+
+        Raises:
+            LayerError: It has none, or nothing tells it.
+        """
+        seen = self._seen[at]
+        given = self._given.get(seen.name, self._given.get(""))
+        if given is None and self.signal is not None and len(seen.shape) == 3:
+            return signal_layout(self._seen, at, self._samples)
+        if given is None and seen.shape[0] != self._samples and self._own is not None:
+            self._check_fold(seen)
+            if fold := self.folds.get(seen.name):
+                inner = self._read(at, seen.shape[0], None, say)
+                return replace(inner, grid=(fold.frames, *inner.grid), fold=fold.order)
+        layout = self._read(at, self._samples, given, say)
+        self._check_no_frames(seen, layout, given)
+        return layout
+
+    def _check_fold(self, seen: Seen) -> None:
+        """Refuses a layer whose rows could be the input's frames, and have not been found to be."""
+        assert self._own is not None
+        possible = foldable(seen.shape, self._own.shape, self._samples)
+        if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self._samples not in seen.shape[:2]):
+            axes = "CHW" if len(seen.shape) == 4 else "LC:14x14"
+            frames = next(iter(possible.values()))
+            raise LayerError(
+                f"layers: {seen.name!r} has the output {list(seen.shape)} for {self._samples} samples: it works on"
+                " windows, crops or several pictures at a time, and a changed frame did not show which row is whose;"
+                f" name the block around it, or, where its rows are the {frames} frames of each sample, give"
+                f" layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
+                f" '(TN){axes}'"
+            )
+
+    def _check_no_frames(self, seen: Seen, layout: Layout, given: str | None) -> None:
+        """Refuses a sequence of frames, which is no grid of places."""
+        if given is not None or "L" not in layout.axes or len(seen.shape) != 3:
+            return
+        length = seen.shape[layout.axes.index("L")]
+        frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
+        if frames is not None:
+            raise LayerError(
+                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: a row"
+                " a frame, and no places of a picture; name a layer before it, such as one of"
+                f" {', '.join(list(self.folds)[-5:])}"
+            )
+
+    def _read(self, at: int, samples: int, given: str | None, say: bool) -> Layout:
+        seen = self._seen[at]
+        find = partial(find_layout, seen.name, seen.shape, samples=samples)
+        picture = None if self.signal is not None else self._picture
+        if picture is not None and samples != self._samples:
+            # Of each frame.
+            picture = picture[-2:]
+        if len(seen.shape) == 3 and (given in ("NLC", "LNC") or (given is None and self._last(at) is not False)):
+            return self._layout_of_tokens(at, given, samples, picture)
+        layout = find(picture=picture, given=given, sure=True)
+        if layout is None:
+            # What no module shows, the proportions tell after all.
+            layout = find(picture=picture, given=given, last=self._last(at), grids=self._grids(at))
+        if layout is not None:
+            return layout
+        first = find(picture=None, last=False)
+        assert first is not None
+        if say:
+            warn(
+                f"layers: {seen.name!r} has the output {list(seen.shape)}, which could have its channels first"
+                f" or last; taken as {first.axes}. Say which with layout={{{seen.name!r}: 'NCHW'}} or 'NHWC'"
+            )
+        return first
+
+    def _layout_of_tokens(self, at: int, given: str | None, samples: int, picture: tuple[int, ...] | None) -> Layout:
+        seen = self._seen[at]
+        followed = self._token_layouts(samples)
+        layout = followed.get(seen.name)
+        if layout is not None and given in (None, layout.axes):
+            return layout
+        find = partial(find_layout, seen.name, seen.shape, samples=samples, picture=picture)
+        grids = self._grids(at)
+        if given is not None:
+            layout = find(given=given, grids=grids)
+        elif seen.name not in followed and samples in seen.shape[:2]:
+            # Without a graph (the model's own inference mode): only what the forward went through is believed.
+            layout = find(grids=grids)
+            layout = None if layout is None or layout.grid not in grids or self._is_square(at) else layout
+        elif samples not in seen.shape[:2]:
+            find(grids=grids)
+        if layout is not None:
+            return layout
+        raise LayerError(
+            f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are places of the picture:"
+            " they could be time steps, words, queries or patches in another order; name a layer with a map, or, where"
+            f" they are tokens of a grid, say of which: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 rows"
+            " of 14)"
+        )
+
+    def _is_square(self, at: int) -> bool:
+        """Whether samples and tokens are as many, so that either axis could be either."""
+        return self._seen[at].shape[0] == self._seen[at].shape[1]
+
+    def _token_layouts(self, samples: int) -> dict[str, Layout | None]:
+        """The layers whose tokens could be followed back, with their layouts; one forward, where it is needed.
+
+        Args:
+            samples: How many rows are counted: the samples, or all frames of them that are folded into the batch.
+        """
+        if samples not in self._followed:
+            self._followed[samples] = self._follow(samples)
+        return self._followed[samples]
+
+    def _follow(self, samples: int) -> dict[str, Layout | None]:
+        for force in (True, False):
+            # With a graph in its own `no_grad`, a model may fail that changes its weights there.
+            with suppress(Exception):
+                picture, run = None, self._forward
+                if self._own is not None and self._again is not None:
+                    picture = with_gradient(self._own)
+                    run = partial(self._again, picture)
+                return token_layouts(watch(self._layers, run, picture, force=force), samples)
+        return {}
+
+    def _last(self, at: int) -> bool | None:
+        """Whether channels stand last, by the nearest module up to there with such an output that shows it."""
+        shape = self._seen[at].shape
+        if len(shape) == 3:
+            return self._last_of_tokens(at)
+        alike = [seen for seen in reversed(self._seen[: at + 1]) if seen.shape == shape]
+        # What made this very tensor before all others.
+        for seen in sorted(alike, key=lambda seen: seen.value[0] != self._seen[at].value[0]):
+            if _is_channels_last(seen.module):
+                return True
+            if is_channels_first(seen.module, shape):
+                return False
+        inputs = () if self._picture is None else self._picture
+        return False if shape[2:] == tuple(inputs) else None
+
+    def _last_of_tokens(self, at: int) -> bool | None:
+        shape, before = self._seen[at].shape, self._seen[: at + 1]
+        # An MLP-Mixer runs 1-D convolutions over the places of tokens; its norms tell.
+        if any(seen.shape == shape and _is_channels_last(seen.module) for seen in before):
+            return True
+        same = (seen for seen in before if len(seen.shape) == 3 and seen.shape[:2] == shape[:2])
+        return False if any(is_channels_first(seen.module, seen.shape) for seen in same) else None
+
+    def _grids(self, at: int) -> list[tuple[int, ...]]:
+        before = (seen for seen in reversed(self._seen[:at]) if len(seen.shape) in (4, 5))
+        return [
+            seen.shape[2:]
+            for seen in before
+            if is_channels_first(seen.module, seen.shape) and has_rows(seen.module, seen.shape)
+        ]
+
+
+def _is_channels_last(module: nn.Module) -> bool:
+    # A norm of several axes is over places too.
+    return type(module) in _CHANNELS_LAST and len(getattr(module, "normalized_shape", (1,))) == 1
