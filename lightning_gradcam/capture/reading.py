@@ -119,9 +119,12 @@ class LayoutReader:
             if fold := self.folds.get(seen.name):
                 inner = self._read(at, seen.shape[0], None, say)
                 return replace(inner, grid=(fold.frames, *inner.grid), fold=fold.order)
-        layout = self._read(at, self._samples, given, say)
-        self._check_no_frames(seen, layout, given)
-        return layout
+        try:
+            return self._read(at, self._samples, given, say)
+        except LayerError:
+            if given is None:
+                self._check_no_frames(seen)
+            raise
 
     def _check_fold(self, seen: Seen) -> None:
         """Refuses a layer whose rows could be the input's frames, and have not been found to be."""
@@ -138,11 +141,11 @@ class LayoutReader:
                 f" '(TN){axes}'"
             )
 
-    def _check_no_frames(self, seen: Seen, layout: Layout, given: str | None) -> None:
-        """Refuses a sequence of frames, which is no grid of places."""
-        if given is not None or "L" not in layout.axes or len(seen.shape) != 3:
+    def _check_no_frames(self, seen: Seen) -> None:
+        """Refuses a sequence of frames, which is no grid of places, with a better choice."""
+        if len(seen.shape) != 3 or self._samples not in seen.shape[:2]:
             return
-        length = seen.shape[layout.axes.index("L")]
+        length = seen.shape[1 if seen.shape[0] == self._samples else 0]
         frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
         if frames is not None:
             raise LayerError(
