@@ -226,11 +226,11 @@ class Shuffled(nn.Module):
 
 
 PICTURES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-OTHERS: dict[str, tuple[Callable[[], nn.Module], Any, str | None]] = {
-    "frames": (Frames, PICTURES[:, None].repeat(1, 5, 1, 1, 1), None),
+OTHERS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
+    "frames": (Frames, PICTURES[:, None].repeat(1, 5, 1, 1, 1), "cnn"),
     "words": (Words, {"image": PICTURES, "ids": torch.arange(32).reshape(2, 16)}, "image"),
     "queries": (Queries, PICTURES, "embed"),
-    "bag": (Bag, PICTURES[:, None].repeat(1, 16, 1, 1, 1), None),
+    "bag": (Bag, PICTURES[:, None].repeat(1, 16, 1, 1, 1), "cnn"),
     "levels": (Levels, PICTURES, "coarse"),
     "shuffled": (Shuffled, PICTURES, "norm"),
 }
@@ -241,12 +241,14 @@ def test_what_stands_in_a_row_but_not_on_a_grid_is_refused(kind: str) -> None:
     make, inputs, auto = OTHERS[kind]
     torch.manual_seed(0)
     model = make().eval()
-    with pytest.raises(LayerError, match=r"'seq' gives \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"):
+    why = r"'seq' gives \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"
+    if kind in ("frames", "bag"):
+        why = r"'seq' gives \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: a row a frame"
+    with pytest.raises(LayerError, match=why):
         compute_cams(model, inputs, "seq", targets=1)
     with pytest.raises(LayerError, match="'seq' gives"):
         compute_feature_maps(model, inputs, "seq")
-    if auto is not None:
-        assert list(compute_cams(model, inputs, targets=1).layouts) == [auto]
+    assert list(compute_cams(model, inputs, targets=1).layouts) == [auto]
 
 
 def test_the_users_word_is_taken() -> None:
