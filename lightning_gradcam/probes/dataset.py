@@ -250,7 +250,9 @@ def _label(sample: Any, label_key: Key | None) -> int | None:
 
 def _item(batch: Any, key: Key | None, usual: tuple[str, ...], place: int, argument: str, *, required: bool) -> Any:
     if isinstance(batch, Mapping):
-        names = [key] if key is not None else [name for name in usual if name in batch]
+        # A command line reads the key "0" as a number.
+        own = str(key) if isinstance(key, int) and key not in batch else key
+        names = [own] if own is not None else [name for name in usual if name in batch]
         if names and names[0] in batch:
             return batch[names[0]]
         came, choices = key, [str(name) for name in batch]
