@@ -191,8 +191,8 @@ def saved(folder: Path, *arguments: str) -> tuple[list[ProbeCallback], str]:
 
 
 def shown(callback: ProbeCallback) -> str:
-    """All options of a callback, in a text that is the same for equal ones."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(callback._options))
+    """All options of a callback, in a text that is the same for equal ones; 1 and 1.0 are."""
+    return re.sub(r" at 0x[0-9a-f]+|\.0\b", "", repr(callback._options))
 
 
 def test_every_option_has_a_row() -> None:
@@ -204,7 +204,9 @@ def test_every_option_has_a_row() -> None:
 
 def test_every_option_survives_a_file_that_lightning_saves(tmp_path: Path) -> None:
     listed = [{"class_path": f"lightning_gradcam.{kind.__name__}", "init_args": init} for kind, init in CASES]
-    (tmp_path / "given.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": listed}}, allow_unicode=True))
+    (tmp_path / "given.yaml").write_text(
+        yaml.safe_dump({"trainer": {"callbacks": listed}}, allow_unicode=True, sort_keys=False)
+    )
     made, first = saved(tmp_path, "--config", str(tmp_path / "given.yaml"))
     (tmp_path / "first.yaml").write_text(first)
     again, second = saved(tmp_path, "--config", str(tmp_path / "first.yaml"))
@@ -223,6 +225,7 @@ def test_every_option_survives_a_file_that_lightning_saves(tmp_path: Path) -> No
     assert [shown(callback) for callback in again] == expected
 
 
+@pytest.mark.slow
 def test_every_option_can_be_given_on_the_command_line(tmp_path: Path) -> None:
     line = []
     for kind, init in CASES:
