@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
+from lightning_gradcam.callbacks.from_config import check_kept, plain
 from lightning_gradcam.callbacks.host import check_forward_fn
 from lightning_gradcam.callbacks.options import (
     check_choice,
@@ -112,6 +113,16 @@ class FeatureMapCallback(ProbeCallback):
         background: bool = True,
         max_overhead: float | None = None,
     ) -> None:
+        check_kept(layers=layers, probes=probes, sinks=sinks, forward_fn=forward_fn)
+        layers, layout = plain(layers), plain(layout)
+        class_names, mean, std, sinks = plain(class_names), plain(mean), plain(std), plain(sinks)
+        num_probes, seed, batch_size, max_channels = (
+            plain(num_probes),
+            plain(seed),
+            plain(batch_size),
+            plain(max_channels),
+        )
+        every_n_epochs, every_n_validations = plain(every_n_epochs), plain(every_n_validations)
         check_layers(layers)
         normalization(mean, std)
         check_probes(probes)

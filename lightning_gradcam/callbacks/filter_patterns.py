@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
+from lightning_gradcam.callbacks.from_config import check_kept, plain
 from lightning_gradcam.callbacks.host import check_forward_fn
 from lightning_gradcam.callbacks.options import (
     check_choice,
@@ -121,6 +122,11 @@ class FilterPatternCallback(ProbeCallback):
         background: bool = True,
         max_overhead: float | None = None,
     ) -> None:
+        check_kept(layers=layers, probes=probes, sinks=sinks, forward_fn=forward_fn)
+        layers, layout = plain(layers), plain(layout)
+        filters, steps, value_range, sinks = plain(filters), plain(steps), plain(value_range), plain(sinks)
+        border, jitter, seed, batch_size = plain(border), plain(jitter), plain(seed), plain(batch_size)
+        every_n_epochs, every_n_validations = plain(every_n_epochs), plain(every_n_validations)
         check_layers(layers)
         check_probes(probes)
         check_count("batch_size", batch_size)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
+from lightning_gradcam.callbacks.from_config import check_kept, output_key_of, plain, with_functions
 from lightning_gradcam.callbacks.host import check_forward_fn
 from lightning_gradcam.callbacks.options import (
     check_choice,
@@ -37,8 +38,10 @@ from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.targets import check_score, resolve_targets
 
-# In this order: a command line tries one after the other, and everything it gets could be a str.
-_OneTarget = int | dict[str, int | list[int | str] | list[list[float]] | str] | Callable[..., Any] | str
+# jsonargparse tries one after the other, when it reads and when it saves a configuration. What comes before `Callable`
+# is kept as it is; a `Callable` before `str` or `list` takes these, and can't save them. A `dict` with types of its
+# entries would turn the name "3" into a number.
+_PlainTarget = int | dict | str  # type: ignore[type-arg]
 
 
 class GradCAMCallback(ProbeCallback):
@@ -132,7 +135,7 @@ class GradCAMCallback(ProbeCallback):
         layers: str | list[str] | nn.Module | list[nn.Module] = "auto",
         *,
         methods: str | list[str] = "gradcam",
-        targets: _OneTarget | list[_OneTarget] = "predicted",
+        targets: list[_PlainTarget | Callable[..., Any]] | _PlainTarget | Callable[..., Any] = "predicted",
         score: Literal["logit", "probability", "sigmoid"] = "logit",
         probes: str | os.PathLike[str] | ProbeSet | None = None,
         num_probes: int = 8,
@@ -150,7 +153,7 @@ class GradCAMCallback(ProbeCallback):
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         layout: str | dict[str, str] | None = None,
-        output_key: int | Callable[..., Any] | str | None = None,
+        output_key: str | int | Callable[..., Any] | None = None,
         forward_fn: Callable[..., Any] | None = None,
         batch_size: int = 32,
         background: bool = True,
@@ -159,6 +162,13 @@ class GradCAMCallback(ProbeCallback):
         gradients: bool = False,
         evolution: bool = True,
     ) -> None:
+        check_kept(
+            layers=layers, targets=targets, probes=probes, sinks=sinks, output_key=output_key, forward_fn=forward_fn
+        )
+        layers, methods, targets, layout = plain(layers), plain(methods), with_functions(plain(targets)), plain(layout)
+        class_names, mean, std, sinks = plain(class_names), plain(mean), plain(std), plain(sinks)
+        num_probes, seed, batch_size = plain(num_probes), plain(seed), plain(batch_size)
+        every_n_epochs, every_n_validations = plain(every_n_epochs), plain(every_n_validations)
         check_layers(layers)
         resolve_methods(methods)
         resolve_targets(targets)
@@ -184,7 +194,7 @@ class GradCAMCallback(ProbeCallback):
             check_score(score),
             check_drawing(drawing),
             layout,
-            output_key,
+            output_key_of(output_key),
             batch_size,
             min_energy_inside=min_energy_inside,
             gradients=gradients,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from lightning_gradcam.callbacks.from_config import plain
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.probes import ProbeSet
@@ -118,7 +119,7 @@ def checked_drawing(drawing: object, kind: type[D]) -> D:
         return drawing
     if isinstance(drawing, Mapping):
         try:
-            return kind(**drawing)
+            return kind(**plain(drawing))
         except TypeError as error:
             raise ConfigurationError(
                 f"drawing: got {dict(drawing)!r} ({error}); see lightning_gradcam.{kind.__name__}"

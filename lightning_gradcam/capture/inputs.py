@@ -138,6 +138,11 @@ def pick_output(output: Any, key: Any) -> Any:
         return output
     if callable(key):
         return key(output)
+    # A command line gives the place 0 as text, and may give the key "0" as a number.
+    if isinstance(output, (tuple, list)) and isinstance(key, str) and key.isdecimal():
+        key = int(key)
+    elif isinstance(output, Mapping) and isinstance(key, int) and key not in output and str(key) in output:
+        key = str(key)
     # A tensor takes a number too, which is one sample and not an output of all.
     if not isinstance(output, Tensor):
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from lightning_gradcam.cli.mistakes import mistakes, shorten_errors
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.storage import Storage
 
@@ -137,7 +138,8 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
 def refusals() -> Iterator[None]:
     """Makes an error of ours, one line in a terminal, of what Lightning refuses on purpose."""
     try:
-        yield
+        with mistakes():
+            yield
     except Exception as error:
         if all(kind.__name__ != "MisconfigurationException" for kind in type(error).__mro__):
             raise
@@ -161,6 +163,11 @@ def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
             getattr(package, public)
 
     class Line(module.LightningCLI):  # type: ignore[misc, name-defined]
+        def init_parser(self, **options: Any) -> Any:
+            parser = super().init_parser(**options)
+            shorten_errors(parser)
+            return parser
+
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
             return {name: module.LightningCLI.subcommands()[name]}

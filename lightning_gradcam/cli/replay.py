@@ -145,6 +145,7 @@ def _callbacks(
         vouched: The user has given the config, or trusts what lies beside the checkpoints.
     """
     from lightning_gradcam.callbacks.base import ProbeCallback
+    from lightning_gradcam.callbacks.from_config import check_kept
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback
     from lightning_gradcam.errors import ConfigurationError
     from lightning_gradcam.saved_models.construction import accepted, build, mapping, named_class
@@ -174,6 +175,9 @@ def _callbacks(
             # One of another kind, or whose package is not here.
             continue
         own = mapping(entry.get("init_args")) if isinstance(entry, Mapping) else {}
+        check_kept(
+            **{option: value for option, value in own.items() if isinstance(option, str) and option not in flags}
+        )
         if own.get("log_untrained"):
             _say("log_untrained: no checkpoint holds the untrained weights; there is no baseline")
         options = accepted(kind, {**flags, **ours})

@@ -278,7 +278,9 @@ def _item(batch: Any, key: Key | None, usual: tuple[str, ...], place: int, argum
         return found
     named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
     if named is not None and not isinstance(batch, tuple):
-        names = [key] if key is not None else [name for name in usual if name in named]
+        # A command line reads the key "0" as a number.
+        own = str(key) if isinstance(key, int) and key not in named else key
+        names = [own] if own is not None else [name for name in usual if name in named]
         if names and names[0] in named:
             return named[names[0]]
         came, choices = key, [str(name) for name in named]

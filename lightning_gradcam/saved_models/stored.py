@@ -160,6 +160,9 @@ def _of_union(value: Any, members: tuple[Any, ...], argument: str, names: bool) 
     functions = any((get_origin(member) or member) is Callable for member in members)
     if functions and isinstance(value, str) and "." in value:
         raise _UnfitError("might name a function")
+    if functions and _names_class(value):
+        # The constructor itself would make an object of it.
+        raise _UnfitError("names a class, which might be any")
     why: _UnfitError | None = None
     for member in members:
         try:

@@ -146,11 +146,12 @@ def _named(name: str | int, class_names: Sequence[str] | None) -> Target:
 
 def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
     spec = {kind: _plain(value) for kind, value in spec.items()}
-    kind, value = next(iter(spec.items()))
-    if kind == "detect" and set(spec) <= {"detect", "boxes"}:
-        return _resolve_detection(value, spec.get("boxes"))
+    if "detect" in spec and set(spec) <= {"detect", "boxes"}:
+        # In any order: a saved configuration may have sorted them.
+        return _resolve_detection(spec["detect"], spec.get("boxes"))
     if len(spec) != 1:
         return []
+    kind, value = next(iter(spec.items()))
     listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     if kind == "per_probe" and listed and all(map(_is_index, listed)):
         return [Target("per_probe", Class(tuple(listed)))]

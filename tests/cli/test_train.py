@@ -236,3 +236,75 @@ def test_two_processes_say_where_to_look_once(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Where to look:") == 1
+
+
+def test_a_saved_configuration_can_be_used_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = config(tmp_path, CONFIG.replace("layers: [net.relu1]", "layers: [net.relu1], targets: [predicted, label]"))
+    assert main(["fit", "--config", file]) == 0
+    version = tmp_path / "logs" / "tiny" / "version_0"
+    saved = str(version / "config.yaml")
+    for command in ("fit", "test"):
+        assert main([command, "--config", saved]) == 0
+    assert Archive.open(tmp_path / "logs" / "tiny" / "version_2" / "gradcam").targets == ("predicted", "label")
+    capsys.readouterr()
+    assert main(["fit", "--config", saved, "--print_config"]) == 0
+    assert "targets:\n" in capsys.readouterr().out
+    assert main(["replay", str(version / "checkpoints"), "-o", "again"]) == 0
+    assert Archive.open(tmp_path / "again" / "gradcam").targets == ("predicted", "label")
+
+
+def test_a_file_that_has_lost_an_option_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", config(tmp_path), "--trainer.callbacks.evolution=false"]) == 0
+    version = tmp_path / "logs" / "tiny" / "version_0"
+    text = (version / "config.yaml").read_text()
+    # As 0.1.0 wrote it.
+    lost = text.replace("output_key: null", "output_key: Unable to serialize instance logits")
+    assert lost != text
+    (version / "config.yaml").write_text(lost)
+    capsys.readouterr()
+    for command in (["fit", "--config", str(version / "config.yaml")], ["replay", str(version / "checkpoints")]):
+        assert main(command) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(
+            "lightning-gradcam: output_key: got 'Unable to serialize instance logits', the text that"
+        )
+        assert "write output_key: logits in that file" in line
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("num_probe=3", "GradCAMCallback has no option 'num_probe'; did you mean 'num_probes' or 'probes'? "),
+        ("drawing.colormp=Reds", "GradCAMCallback has no option 'drawing.colormp'; did you mean 'drawing.colormap'"),
+        ("score=logits", "GradCAMCallback: score: expected typing.Literal['logit', 'probability', 'sigmoid']"),
+        ("wibble=1", "GradCAMCallback has no option 'wibble'; options are layers, methods, "),
+    ],
+)
+def test_a_mistyped_option_ends_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], argument: str, said: str
+) -> None:
+    assert main(["fit", "--config", config(tmp_path), f"--trainer.callbacks.{argument}"]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {said}" in error
+    assert len(error.splitlines()) <= 3
+    # The same in a file, before anything is trained, and where nothing is.
+    file = config(tmp_path, CONFIG.replace("evolution: false", argument.replace("=", ": ").replace(".", "_")))
+    assert main(["layers", "--config", file]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_values_that_can_not_work_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argument, said in (
+        ("targets=labels", "targets: got 'labels'; give 'predicted', 'label', "),
+        ("drawing.colormap=Redz", "drawing.colormap: 'Redz' not found; did you mean 'Reds'?"),
+    ):
+        assert main(["fit", "--config", config(tmp_path), f"--trainer.callbacks.{argument}"]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"lightning-gradcam: {said}")
+
+
+def test_the_bare_name_is_found_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = config(tmp_path, CONFIG.partition("  callbacks:")[0])
+    assert main(["fit", "--config", file, "--trainer.callbacks+=GradCAMCallback", "--print_config"]) == 0
+    assert "class_path: lightning_gradcam.GradCAMCallback" in capsys.readouterr().out
+    assert main(["fit", "--config", file, "--trainer.callbacks+=GradCAMCalback"]) == 2
+    assert "no callback 'GradCAMCalback'; did you mean 'GradCAMCallback'?" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gradcam import ProbeSet, explain
+from lightning_gradcam import GradCAMCallback, ProbeSet, explain
 from lightning_gradcam.cli import main
 from lightning_gradcam.errors import ConfigurationError, RefusedError
 from lightning_gradcam.saved_models.construction import named_class, read_config
@@ -282,3 +282,21 @@ def test_yaml_whose_values_can_not_be_made(value: str) -> None:
     Path("config.yaml").write_text(f"a: {value}\n")
     with pytest.raises(ConfigurationError, match=r"config: 'config.yaml' can't be read"):
         read_config("config.yaml")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"targets": {"class_path": "subprocess.Popen", "init_args": {"args": "true"}}},
+        {"targets": ["predicted", {"class_path": "subprocess.Popen"}]},
+        {"targets": ["label", "os.getcwd"]},
+        {"output_key": "os.getcwd"},
+        {"output_key": {"class_path": "subprocess.Popen"}},
+    ],
+)
+@pytest.mark.parametrize("names", [False, True])
+def test_targets_of_a_file_name_no_function_and_no_class(options: dict[str, Any], names: bool) -> None:
+    with pytest.raises(RefusedError, match="might name a function|names a class"):
+        stored_arguments(GradCAMCallback, options, "callbacks", names=names)
+    plain = {"targets": ["predicted", {"class": "3"}, {"top": 2}], "output_key": "out"}
+    assert stored_arguments(GradCAMCallback, plain, "callbacks", names=names) == plain
