@@ -128,7 +128,7 @@ def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40, listing
     whole = ", ".join(names)
     if len(names) <= limit and len(whole) <= _WHOLE:
         return f"{hint} available: {whole or '(none)'}"
-    return f"; the nearest of {len(names)}: {listed(nearest(value, names), listing=listing)}"
+    return f"{hint} the nearest of {len(names)}: {listed(nearest(value, names), listing=listing)}"
 
 
 def nearest(value: str, names: Iterable[str], *, count: int = 5) -> list[str]:
@@ -172,7 +172,7 @@ def shortened(text: str, most: int = MOST) -> str:
 
     Example:
         >>> shortened("layers: " + "x" * 20 + "; name another", 30)
-        'layers: xxxxx … ; name another'
+        'layers: xxxx … x; name another'
     """
     if len(text) <= most:
         return text

@@ -154,7 +154,7 @@ def has_rows(module: nn.Module, shape: tuple[int, ...]) -> bool:
 
     Example:
         >>> has_rows(nn.Conv2d(8, 8, 1), (2, 8, 49, 1)), has_rows(nn.Conv2d(8, 8, (7, 1)), (2, 8, 1, 49))
-        (False, False)
+        (False, True)
     """
     kernel = getattr(module, "kernel_size", 1)
     sides = kernel[-2:] if isinstance(kernel, tuple) else (kernel, kernel)

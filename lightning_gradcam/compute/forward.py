@@ -260,8 +260,8 @@ class Explanation:
                 (layer, target.name): choice.summary(
                     [summaries[unit.name, target.name] for unit in choice.units], target.name
                 )
-                for layer, choice in chosen.items()
                 for target in self.targets
+                for layer, choice in chosen.items()
                 if (choice.units[0].name, target.name) in summaries
             }
             again = any(method.needs == "rerun" for method in self.methods.values())

@@ -214,4 +214,6 @@ def test_test_with_a_checkpoint_uses_its_probes_without_complaint(
     running.test(TinyModule(), other, ckpt_path=checkpoint(tmp_path, 0), verbose=False)
     assert callback.probes is not None
     assert callback.probes.fingerprint == first.probes.fingerprint
-    assert not [str(w.message) for w in recwarn if "lightning-gradcam" in str(w.message)]
+    # Of blank maps, which so few steps of training give, it is told, too.
+    told = [str(w.message) for w in recwarn if "lightning-gradcam" in str(w.message)]
+    assert not [text for text in told if "blank" not in text]

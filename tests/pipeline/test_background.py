@@ -149,7 +149,8 @@ def test_what_is_explained_is_on_the_disk_before_earlier_steps_are_drawn(tmp_pat
     until((tmp_path / "drawn").exists)
     process.kill()
     process.join()
-    assert Archive.open(tmp_path / "gradcam_runs/0/gradcam").epochs == (0, 1, 2)
+    # The training may have handed over one more meanwhile.
+    assert Archive.open(tmp_path / "gradcam_runs/0/gradcam").epochs[:3] == (0, 1, 2)
 
 
 def _train_while_drawing_hangs(root: Path) -> None:

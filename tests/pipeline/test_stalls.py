@@ -96,6 +96,8 @@ def test_a_closed_sink_is_not_called_again(tmp_path: Path) -> None:
     recorder.log(Subject.of(model, recorder.probes), epoch=0, step=1)
     recorder.close()
     assert strict.closed
+    # Of blank maps, which random weights give, it is told, too.
+    reports[:] = [text for text in reports if "blank" not in text]
     assert len(reports) == 1
     assert "background: step 1 has not come to an end in 4 seconds" in reports[0]
     # Lightning closes once after an exception, and may do so once more.
