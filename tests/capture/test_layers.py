@@ -108,7 +108,8 @@ def test_of_many_names_the_nearest_five_are_listed_and_the_command_that_lists_al
     with pytest.raises(LayerError) as caught:
         resolve_layers(model, "555")
     assert str(caught.value) == (
-        "layers: layer '555' not found; did you mean '5'? the nearest of 55: 5, 15, 25, 35, 45 (`lightning-gradcam layers` lists all)"
+        "layers: layer '555' not found; did you mean '5'? the nearest of 55: 5, 15, 25, 35, 45"
+        " (`lightning-gradcam layers` lists all)"
     )
 
 
