@@ -53,11 +53,11 @@ def drawn(maps: CamRecord, probes: ProbeSet, drawing: Drawing | None = None, **o
     ).pixels
 
 
-def tile(pixels: Array, probes: ProbeSet, row: int, column: int, height: int, width: int) -> Array:
+def tile(pixels: Array, probes: ProbeSet, row: int, column: int, height: int, width: int, *, least: int = 0) -> Array:
     """One picture of the sheet: columns from the left, rows from the bottom, since the header's height varies."""
     row_height = max(height + 30, 84) + GAP
     top = pixels.shape[0] - row_height * (len(probes) - row)
-    left = LEFT + column * (width + GAP)
+    left = LEFT + column * (max(width, least) + GAP)
     return pixels[top : top + height, left : left + width]
 
 

@@ -53,7 +53,7 @@ class Drawing:
             for enlarged pictures and sheets of up to a million pixels, and JPEG for larger ones. Loggers that can't
             show WebP get PNG.
         magnification: How many screen pixels a picture's pixel takes, in whole numbers, without smearing; 0
-            (default) takes the smallest that makes the shorter side 112 or more.
+            (default) takes the one that brings the shorter side nearest to 112.
         max_tile: Pictures whose longer side exceeds this are scaled down to it, in pixels.
         max_sheet_pixels: A sheet of more pixels shows fewer probes, evenly chosen and the same in every step, and says
             so; all of them are in the archive.

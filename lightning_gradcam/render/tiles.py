@@ -218,11 +218,12 @@ def _room(shown: int, longest: int) -> int:
 
 
 def _factor(shape: tuple[int, ...], drawing: Drawing) -> int:
-    # Up to 112 on the shorter side, without letting an elongated picture or a strip outgrow the screen.
+    # About 112 on the shorter side, without letting an elongated picture or a strip outgrow the screen: twice
+    # that takes four times the bytes and shows nothing more.
     shown, height, width = shape[1:4]
     shorter, longer = sorted((height, width))
     across = 512 // longer if shown == 1 else _room(shown, drawing.max_tile) // width
-    return drawing.magnification or max(1, min(-(-112 // shorter), 512 // longer, across))
+    return drawing.magnification or max(1, min(round(112 / shorter), 512 // longer, across))
 
 
 def enlarged(pictures: Pixels, factor: int, crossed: npt.NDArray[np.bool_] | None = None) -> Pixels:

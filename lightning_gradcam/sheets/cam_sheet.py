@@ -26,6 +26,8 @@ TALLEST = 15_000
 MARGIN, _GAP, LABELS = 12, 8, 190
 # Where the list of likely classes begins below a row's top, and how high each of its lines is.
 _LIST, _LIST_LINE = 80, 15
+# Pixels that a heading such as "overlay: predicted" takes.
+_LEAST = 112
 _SCALES = {
     "image": "each map by its own maximum",
     "layer": "one maximum for all maps of this layer and step",
@@ -90,10 +92,12 @@ def sheet(
     probes, drawing = charted(probes.view, drawing, record.maps[keys[0]].shape)
     slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
+    # A heading needs that much, however small the pictures are.
+    cell = tile_w if drawing.magnification else max(tile_w, _LEAST)
     across = sum(1 if column == "input" else len(keys) for column in drawing.columns)
     known = drawing.boxes and known_boxes(probes) is not None
     listed = min(drawing.top, record.likeliest.shape[1])
-    width = max(MARGIN + LABELS + across * (tile_w + _GAP) + MARGIN - _GAP, 480)
+    width = max(MARGIN + LABELS + across * (cell + _GAP) + MARGIN - _GAP, 480)
     height = min(drawing.max_sheet_pixels // width, TALLEST)
     rows = evenly(len(probes), height // _row_height(tile_h, lines=4 if known else 3, top=listed))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
@@ -119,8 +123,8 @@ def sheet(
         row_label(canvas, y, record, probes, row)
         _likeliest(canvas, y + _LIST, record, probes, row, listed)
     for column, tile in enumerate(tiles):
-        x = MARGIN + LABELS + column * (tile_w + _GAP)
-        write(canvas, (x, top - (37 if names else 21)), tile.heading, tile_w + _GAP - 4, 13)
+        x = MARGIN + LABELS + column * (cell + _GAP)
+        write(canvas, (x, top - (37 if names else 21)), tile.heading, cell + _GAP - 4, 13)
         for place, name in enumerate(names):
             write(canvas, (x + place * pitch, top - 20), name, pitch, 12, PALE)
         for row, pixels in enumerate(tile.pixels):
@@ -128,7 +132,7 @@ def sheet(
             canvas[y : y + tile_h, x : x + tile_w] = pixels
             for number, caption in enumerate(tile.captions[row]):
                 color = WRONG if caption == BROKEN else PALE
-                write(canvas, (x, y + tile_h + 1 + 14 * number), caption, tile_w + _GAP - 2, 12, color)
+                write(canvas, (x, y + tile_h + 1 + 14 * number), caption, cell + _GAP - 2, 12, color)
     return Picture(canvas, tile_h > probes.pixels.shape[-3], drawing.format)
 
 

@@ -24,13 +24,24 @@ from tests.samples import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, r
 
 @pytest.mark.parametrize(
     ("height", "width", "factor"),
-    [(224, 224, 1), (28, 28, 4), (112, 112, 1), (111, 111, 2), (32, 32, 4), (56, 40, 3), (28, 60, 4), (8, 8, 14)],
+    [
+        (224, 224, 1),
+        (28, 28, 4),
+        (112, 112, 1),
+        (111, 111, 1),
+        (96, 96, 1),
+        (74, 74, 2),
+        (32, 32, 4),
+        (56, 40, 3),
+        (28, 60, 4),
+        (8, 8, 14),
+    ],
 )
 def test_input_tile_is_the_display_enlarged_by_nearest_neighbour(height: int, width: int, factor: int) -> None:
     probes = probe_set(2, height, width)
     pixels = drawn(record(ramp()), probes, Drawing(columns=("input",)))
     for row in range(2):
-        shown = tile(pixels, probes, row, 0, height * factor, width * factor)
+        shown = tile(pixels, probes, row, 0, height * factor, width * factor, least=112)
         expected = np.kron(probes.pixels[row], np.ones((factor, factor, 1), np.uint8))
         assert np.array_equal(shown, expected)
 
@@ -411,8 +422,9 @@ def test_map_that_is_not_finite_is_crossed_out(
     maps[0] = value if everywhere else [[value, 0.0], [2.0, 4.0]]
     probes = probe_set(2, *size)
     pixels = drawn(record(maps), probes, Drawing(**PLAIN, scale=scale))
-    factor = -(-112 // min(size))
-    shown = [[tile(pixels, probes, row, c, size[0] * factor, size[1] * factor) for c in range(3)] for row in range(2)]
+    factor = max(1, round(112 / min(size)))
+    height, width = size[0] * factor, size[1] * factor
+    shown = [[tile(pixels, probes, row, c, height, width, least=112) for c in range(3)] for row in range(2)]
     assert [[crossed_out(picture) for picture in row] for row in shown] == [[False, True, True], [False] * 3]
     assert np.array_equal(shown[0][0], probes.pixels[0].repeat(factor, 0).repeat(factor, 1))
 
