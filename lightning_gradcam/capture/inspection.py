@@ -148,7 +148,9 @@ class Survey:
                 " with more than one place; name the layer to explain, and its layout= where that is unusual"
             )
         paths, alive, owns = self._paths(score, names)
-        names = self._without_outputs(names, owns)
+        leading = set(paths.leading)
+        whole = [name for name in names if name in leading] or names
+        names = self._without_outputs(whole, owns)
         # A container that only passes the feature map on fires after its last child and is the better name:
         # "layer4" and not "layer4.1.relu".
         if not paths.leading and self._with_gradient(score, names[-1:]):
@@ -159,19 +161,20 @@ class Survey:
                 " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
                 f" {', '.join(names)}"
             )
-        leading = set(paths.leading)
-        names = self._without_outputs([name for name in names if name in leading] or names, owns)
         for name in reversed(names):
             if not self._is_one_of_several(name, paths) and not owns(name):
                 if alive(name):
                     return name
                 break
-        near = self._alike(names)
-        for stop in range(len(near), 0, -_MOST_CANDIDATES):
-            if found := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
-                # The output layer of another level is among them still.
-                found = [name for name in found if not owns(name)] or found
-                return next((name for name in reversed(found) if not self._is_one_of_several(name, paths)), found[-1])
+        # An output layer where the score depends on nothing else.
+        for near in (self._alike(names), whole[len(names) :]):
+            for stop in range(len(near), 0, -_MOST_CANDIDATES):
+                if found := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
+                    # That of another level is among them still.
+                    found = [name for name in found if not owns(name)] or found
+                    return next(
+                        (name for name in reversed(found) if not self._is_one_of_several(name, paths)), found[-1]
+                    )
         return names[-1]
 
     def _paths(
