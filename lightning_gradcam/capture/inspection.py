@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import capture, floating_tensors, level_maps
+from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
 from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
@@ -22,6 +22,7 @@ from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.outputs import owns_numbers
 from lightning_gradcam.capture.reading import LayoutReader
 from lightning_gradcam.capture.seen import executed
+from lightning_gradcam.capture.tensors import floating_tensors, level_maps
 from lightning_gradcam.errors import CaptureError, LayerError
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import Captured, capture, require_gradients
+from lightning_gradcam.capture.activations import Captured, capture
 from lightning_gradcam.capture.calls import MapPlace
+from lightning_gradcam.capture.gradients import require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.layout import Layout, check_places
 from lightning_gradcam.capture.obstacles import quantised_part
