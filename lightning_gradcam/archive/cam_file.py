@@ -50,6 +50,8 @@ def packed_cams(record: CamRecord) -> bytes:
     meta.update(schema=SCHEMA, keys=list(record.maps), targets=list(record.scores))
     meta["numbers"] = [list(record.numbers.get(key, ())) for key in record.maps]
     meta["gradients"] = list(record.gradients)
+    if record.levels:
+        meta["levels"] = [{"key": key, "names": names} for key, names in record.levels.items()]
     arrays: dict[str, Any] = {"predicted": record.predicted, "confidence": record.confidence}
     for place, maps in enumerate(record.maps.values()):
         finite = np.where(np.isfinite(maps), maps, 0)
@@ -148,6 +150,9 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
         ),
         peaks=_of_keys(file, "peaks", "float32", places, len(ids)),
         causes={k: codes for k, codes in _of_keys(file, "causes", "int8", places, len(ids)).items() if codes.any()},
+        levels=MappingProxyType(
+            {key: names for key, names in _levels(meta, len(ids)).items() if keys is None or key in read}
+        ),
     )
 
 
@@ -202,6 +207,15 @@ def _likeliest(file: Mapping[str, NumPyArray], samples: int) -> dict[str, NumPyA
     if len(classes) != samples or shares.shape != classes.shape:
         raise ValueError(f"'likeliest' is {list(classes.shape)} and {list(shares.shape)} for {samples} probes")
     return {"likeliest": classes, "likeliest_confidence": shares}
+
+
+def _levels(meta: Mapping[str, Any], samples: int) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Reads which feature map each probe is explained at; nothing in archives of version 0.1.0."""
+    found = {_pair(entry["key"]): texts(entry, "names") for entry in meta.get("levels", ())}
+    for key, names in found.items():
+        if len(names) != samples:
+            raise ValueError(f"'levels' of {key!r:.200} has {len(names)} entries for {samples} probes")
+    return found
 
 
 def _pair(key: object) -> tuple[str, str]:

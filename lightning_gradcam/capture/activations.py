@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from copy import copy
-from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_gradcam.capture.calls import MapPlace, call_of, layer_of, parallel
-from lightning_gradcam.errors import CaptureError, LayerError
-
-# Gradients at the last layers reach 1e-6, which float16 flushes; the factor is divided out again.
-_HALF_SCALE = 1024.0
+from lightning_gradcam.capture.gradients import differentiate
+from lightning_gradcam.capture.tensors import level_maps
+from lightning_gradcam.errors import LayerError
 
 
 class Captured:
@@ -245,158 +241,3 @@ def capture(
         for name, module in layers.items():
             captured._hooks.callback(module.register_forward_hook(partial(captured._store, name)).remove)
         yield captured
-
-
-def differentiate(
-    scores: Tensor, tensors: Sequence[Tensor], *, retain_graph: bool = False, create_graph: bool = False
-) -> tuple[Tensor | None, ...]:
-    """Differentiates the sum of ``scores``.
-
-    Args:
-        scores: Any shape.
-        tensors: With respect to what.
-        retain_graph: Keep the graph for another call.
-        create_graph: Make the gradients differentiable themselves.
-
-    Returns:
-        The gradients, in float32 where a tensor is of float16; ``None`` where the scores do not depend on a tensor.
-
-    Raises:
-        CaptureError: The model checkpoints activations in the reentrant way, which only works with ``backward()``.
-    """
-    reached = [tensor for tensor in tensors if tensor.requires_grad]
-    if not scores.requires_grad or not reached:
-        return (None,) * len(tensors)
-    half = any(tensor.dtype == torch.float16 for tensor in reached)
-    take = partial(_gradients, scores, reached, create_graph=create_graph)
-    if not half:
-        found = take(1.0, retain_graph=retain_graph)
-    else:
-        found = take(_HALF_SCALE, retain_graph=True)
-        # Where that is too large for float16, a smaller factor is not, and what it flushes does not count beside it.
-        scale = _HALF_SCALE
-        while scale > 1 / _HALF_SCALE and not all(g is None or bool(g.isfinite().all()) for g in found):
-            scale /= _HALF_SCALE
-            lower = take(scale, retain_graph=True)
-            found = [
-                a if a is None or b is None else torch.where(a.isfinite(), a, b)
-                for a, b in zip(found, lower, strict=True)
-            ]
-    place = iter(found)
-    return tuple(next(place) if tensor.requires_grad else None for tensor in tensors)
-
-
-def _gradients(
-    scores: Tensor, tensors: Sequence[Tensor], scale: float, *, retain_graph: bool, create_graph: bool
-) -> Sequence[Tensor | None]:
-    total = scores.sum() if scale == 1.0 else scores.float().sum() * scale
-    try:
-        kept = retain_graph or create_graph
-        found = torch.autograd.grad(
-            total, list(tensors), allow_unused=True, retain_graph=kept, create_graph=create_graph
-        )
-    except RuntimeError as error:
-        if "use_reentrant" not in str(error):
-            raise
-        raise CaptureError(
-            "layers: the model checkpoints activations with use_reentrant=True, through which no gradient can be taken"
-            " without touching the parameters' own; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
-            " there, or name a layer behind it"
-        ) from error
-    if scale == 1.0:
-        return found
-    return [None if g is None else (g.float() if g.dtype == torch.float16 else g) / scale for g in found]
-
-
-def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
-    """Finds the feature map in a module's output.
-
-    Args:
-        output: A tensor, or a tuple, list, dict or dataclass that holds one.
-
-    Returns:
-        The first floating-point tensor of three axes or more (or else of any number), and a function that puts another
-        tensor in its place; ``None`` where there is none.
-    """
-    places = list(_places(output))
-    return next((place for place in places if place[0].dim() >= 3), places[0] if places else None)
-
-
-def level_maps(output: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]] | None:
-    """Finds all feature maps in a module's output: the levels of a pyramid, for instance.
-
-    Args:
-        output: A tensor, or a tuple, list, dict or dataclass that holds some.
-
-    Returns:
-        The tensor of :func:`main_tensor`, followed by all others of as many axes (four at least) and samples; and a
-        function that puts other tensors in their places. ``None`` where there is none.
-    """
-    if isinstance(output, Tensor):
-        return ([output], lambda tensors: tensors[0]) if output.is_floating_point() else None
-    places = [tensor for tensor, _ in _places(output)]
-    if not places:
-        return None
-    main = next((tensor for tensor in places if tensor.dim() >= 3), places[0])
-    found = [main]
-    for tensor in places if main.dim() >= 4 else ():
-        alike = tensor.dim() == main.dim() and tensor.shape[0] == main.shape[0]
-        if alike and not any(tensor is known for known in found):
-            found.append(tensor)
-
-    originals = tuple(found)
-
-    def rebuilt(tensors: Sequence[Tensor]) -> Any:
-        changed = output
-        for place, old in enumerate(places):
-            for known, new in zip(originals, tensors, strict=True):
-                # The same tensor may stand in it twice.
-                if old is known and new is not old:
-                    changed = next(put for at, (_, put) in enumerate(_places(changed)) if at == place)(new)
-        return changed
-
-    return found, rebuilt
-
-
-def floating_tensors(output: Any) -> list[Tensor]:
-    """Returns all floating-point tensors in a module's output, in order."""
-    return [tensor for tensor, _ in _places(output)]
-
-
-def _places(output: Any) -> Iterator[tuple[Tensor, Callable[[Tensor], Any]]]:
-    leaves, structure = tree_flatten(output)
-
-    def with_leaf(place: int, leaf: Any) -> Any:
-        return tree_unflatten([*leaves[:place], leaf, *leaves[place + 1 :]], structure)
-
-    def with_field(place: int, name: str, rebuilt: Callable[[Tensor], Any], tensor: Tensor) -> Any:
-        changed = copy(leaves[place])
-        # Frozen ones refuse an assignment, and their constructor may do more than assign.
-        object.__setattr__(changed, name, rebuilt(tensor))
-        return with_leaf(place, changed)
-
-    for place, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor):
-            if leaf.is_floating_point():
-                yield leaf, partial(with_leaf, place)
-        elif is_dataclass(leaf) and not isinstance(leaf, type):
-            for field in fields(leaf):
-                for tensor, rebuilt in _places(getattr(leaf, field.name, None)):
-                    yield tensor, partial(with_field, place, field.name, rebuilt)
-
-
-def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """Returns ``gradients`` where every layer has one.
-
-    Raises:
-        CaptureError: A layer has none; the message says why that happens and what to name instead.
-    """
-    for name, gradient in gradients.items():
-        if gradient is None:
-            raise CaptureError(
-                f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a"
-                " layer inside the model's own torch.no_grad() or torch.inference_mode(), behind a detach(), inside a"
-                " reentrant activation checkpoint, or on a branch that the explained output does not use); name a layer"
-                " that the score depends on"
-            )
-    return {name: gradient for name, gradient in gradients.items() if gradient is not None}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.activations import main_tensor
 from lightning_gradcam.capture.awaken import awakened
+from lightning_gradcam.capture.tensors import main_tensor
 
 if TYPE_CHECKING:
     from lightning_gradcam.capture.seen import Seen

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from lightning_gradcam.capture.activations import main_tensor
+from lightning_gradcam.capture.tensors import main_tensor
 
 Origin = tuple[Node, int]
 """The operation that made a tensor, and which of its results that is."""

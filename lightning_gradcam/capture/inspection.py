@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import capture, floating_tensors, level_maps
+from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
 from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
 from lightning_gradcam.capture.layers import named_layers, no_hooks
 from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.capture.outputs import owns_numbers
 from lightning_gradcam.capture.reading import LayoutReader
 from lightning_gradcam.capture.seen import executed
+from lightning_gradcam.capture.tensors import floating_tensors, level_maps
 from lightning_gradcam.errors import CaptureError, LayerError
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.
@@ -146,8 +148,10 @@ class Survey:
                 "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C])"
                 " with more than one place; name the layer to explain, and its layout= where that is unusual"
             )
-        paths, alive = self._paths(score, names)
-        names = self._without_outputs(names)
+        paths, alive, owns = self._paths(score, names)
+        leading = set(paths.leading)
+        whole = [name for name in names if name in leading] or names
+        names = self._without_outputs(whole, owns)
         # A container that only passes the feature map on fires after its last child and is the better name:
         # "layer4" and not "layer4.1.relu".
         if not paths.leading and self._with_gradient(score, names[-1:]):
@@ -158,21 +162,29 @@ class Survey:
                 " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
                 f" {', '.join(names)}"
             )
-        leading = set(paths.leading)
-        names = self._without_outputs([name for name in names if name in leading] or names)
         for name in reversed(names):
-            if not self._is_one_of_several(name, paths):
+            if not self._is_one_of_several(name, paths) and not owns(name):
                 if alive(name):
                     return name
                 break
-        near = self._alike(names)
-        for stop in range(len(near), 0, -_MOST_CANDIDATES):
-            if found := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
-                return next((name for name in reversed(found) if not self._is_one_of_several(name, paths)), found[-1])
+        # An output layer where the score depends on nothing else.
+        for near in (self._alike(names), whole[len(names) :]):
+            for stop in range(len(near), 0, -_MOST_CANDIDATES):
+                if found := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
+                    # That of another level is among them still.
+                    found = [name for name in found if not owns(name)] or found
+                    return next(
+                        (name for name in reversed(found) if not self._is_one_of_several(name, paths)), found[-1]
+                    )
         return names[-1]
 
-    def _paths(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> tuple[Paths, Callable[[str], bool]]:
-        """Returns the ways from the score back to layers, and whether a gradient arrives at the places of one."""
+    def _paths(
+        self, score: Callable[[Any], Tensor], names: Sequence[str]
+    ) -> tuple[Paths, Callable[[str], bool], Callable[[str], bool]]:
+        """Returns the ways from the score back to layers, and what is asked of one of these.
+
+        Whether a gradient arrives at its places, and whether its channels are the output's own numbers.
+        """
         seen, output, self._output = self._seen, self._output, None
         if output is None:
             seen, output, _ = executed(self._layers, self._forward, graph=True)
@@ -193,7 +205,13 @@ class Survey:
                 return False
             return any(self._reaches(name, gradient) for gradient in found)
 
-        return Paths(total, origins), alive
+        numbers = floating_tensors(output)
+
+        @cache
+        def owns(name: str) -> bool:
+            return self._is_output(name, numbers, [GradientEdge(*origin) for origin in origins[name]])
+
+        return Paths(total, origins), alive, owns
 
     def _is_one_of_several(self, name: str, paths: Paths) -> bool:
         """Whether a part of the output, another head's for instance, does not depend on a layer."""
@@ -237,9 +255,9 @@ class Survey:
             found = upstream(score(self._forward()))
             return [name for name in names if nodes.get(name) in found]
 
-    def _without_outputs(self, names: Sequence[str]) -> list[str]:
+    def _without_outputs(self, names: Sequence[str], owns: Callable[[str], bool]) -> list[str]:
         stop = len(names)
-        while stop > 1 and self._is_output(names[stop - 1]):
+        while stop > 1 and owns(names[stop - 1]):
             stop -= 1
         return list(names[:stop])
 
@@ -290,18 +308,20 @@ class Survey:
         same = (seen for seen in self._seen if seen.value == self._seen[at].value and seen.made)
         return any(_is_passive(seen.module) for seen in same if seen.name.startswith(f"{name}."))
 
-    def _is_output(self, name: str) -> bool:
-        """Whether each number of the output depends on one channel alone."""
-        channels = self._channels(name)
-        if channels not in self._widths:
-            return False
-
-        def first(output: Any) -> Tensor:
-            same = [t for t in floating_tensors(output) if t.dim() > 1 and t.shape[1] == channels]
-            return torch.stack([tensor[:, 0].float().sum() for tensor in same])
-
-        gradient = self._gradient(first, name)
-        return gradient is not None and bool((gradient[:, 0] != 0).any()) and not bool((gradient[:, 1:] != 0).any())
+    def _is_output(self, name: str, numbers: Sequence[Tensor], edges: Sequence[GradientEdge]) -> bool:
+        """Whether each number of the output depends on one channel alone, or the only channel is that of a logit."""
+        axis = self._spatial[name].axes.index("C")
+        if self._channels(name) == 1:
+            return 1 in self._widths
+        if edges:
+            return owns_numbers(numbers, edges, axis)
+        # It stands in the model's own `no_grad`.
+        with capture({name: self._module(name)}) as captured:
+            try:
+                output = self._forward()
+                return owns_numbers(floating_tensors(output), list(captured.maps[name].values()), axis)
+            except (CaptureError, CheckpointError):
+                return False
 
     def _alike(self, names: Sequence[str]) -> list[str]:
         """Of tokens with others before them, those of the same stream: with as many channels as the last."""
@@ -311,14 +331,6 @@ class Survey:
 
     def _channels(self, name: str) -> int:
         return self._seen[self._place[name]].shape[self._spatial[name].axes.index("C")]
-
-    def _gradient(self, score: Callable[[Any], Tensor], name: str) -> Tensor | None:
-        with capture({name: self._module(name)}) as captured:
-            try:
-                gradient = captured.gradients(score(self._forward()))[name]
-            except (CaptureError, CheckpointError):
-                return None
-            return None if gradient is None else self._spatial[name].feature_map(gradient)
 
     def _with_gradient(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places."""

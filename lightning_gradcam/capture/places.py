@@ -161,7 +161,7 @@ def _of_tokens(watched: Watched, before: dict[int, Source], trail: Trail, sample
         # A layer of torch's own gives its tokens in the order in which it got them.
         kept = type(watched.module).__module__.startswith("torch.nn.")
         if order is None or (not kept and _moved(tensor, axes, known[0], order)):
-            order = _measured(tensor, axes, before, trail)
+            order = _measured(tensor, axes, before, trail) or _of_patches(tensor, axes, before, trail)
         if order is not None:
             read = partial(_size_at_places, order, axes)
             return Source(watched.origin, read, order.grid, len(order.grid), order, axes)
@@ -212,6 +212,15 @@ def _influences(tensor: Tensor, axes: str, origins: Sequence[Origin], chosen: Te
         found = torch.autograd.grad(tensor, edges, slopes, retain_graph=True, allow_unused=True)
         return [None if gradient is None else gradient.detach() for gradient in found]
     return [None] * len(origins)
+
+
+def _of_patches(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail) -> Order | None:
+    """Finds the grid of tokens each of which comes from a row of the batch: patches that were cut out of a picture."""
+    nearest = next(iter(before.values()))
+    if nearest.order is not None or len(nearest.places) <= nearest.kept:
+        return None
+    pictures = {place: source for place, source in before.items() if trail.watched[place].picture}
+    return _measured(tensor, axes, pictures, trail) if pictures else None
 
 
 def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail) -> Order | None:

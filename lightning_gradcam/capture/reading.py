@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from lightning_gradcam.capture.channels import channels_last, is_channels_last
 from lightning_gradcam.capture.folded import Fold, find_folds, foldable
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first
@@ -17,11 +18,11 @@ from lightning_gradcam.capture.layout import Layout, check_places, find_layout, 
 from lightning_gradcam.capture.places import token_layouts
 from lightning_gradcam.capture.seen import Seen
 from lightning_gradcam.capture.signals import find_signal, signal_layout
-from lightning_gradcam.capture.trail import has_rows, watch
+from lightning_gradcam.capture.trail import Trail, has_rows, watch
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.warn import warn
 
-_CHANNELS_LAST = (nn.LayerNorm, nn.Linear, nn.RMSNorm)
+_Found = TypeVar("_Found")
 
 
 class LayoutReader:
@@ -166,7 +167,7 @@ class LayoutReader:
         layout = find(picture=picture, given=given, sure=True)
         if layout is None:
             # What no module shows, the proportions tell after all.
-            layout = find(picture=picture, given=given, last=self._last(at), grids=self._grids(at))
+            layout = find(picture=picture, given=given, last=self._seen_last(at), grids=self._grids(at))
         if layout is not None:
             return layout
         first = find(picture=None, last=False)
@@ -214,10 +215,31 @@ class LayoutReader:
             samples: How many rows are counted: the samples, or all frames of them that are folded into the batch.
         """
         if samples not in self._followed:
-            self._followed[samples] = self._follow(samples)
+            self._followed[samples] = self._watched(partial(token_layouts, samples=samples)) or {}
         return self._followed[samples]
 
-    def _follow(self, samples: int) -> dict[str, Layout | None]:
+    def _seen_last(self, at: int) -> bool | None:
+        """Whether channels stand last, where the proportions leave it open: not by the nearest modules alone.
+
+        A block may permute to channels last for its linear layers, and back.
+        """
+        if len(self._seen[at].shape) == 3:
+            return self._last_of_tokens(at)
+        own = _last_of(seen for seen in self._alike(at) if seen.value[0] == self._seen[at].value[0])
+        if own is None:
+            own = self._traced_last.get(self._seen[at].name)
+        if own is not None:
+            return own
+        every = {is_channels_last(seen.module) for seen in self._alike(at) if _last_of([seen]) is not None}
+        return None if len(every) > 1 else self._last(at)
+
+    @cached_property
+    def _traced_last(self) -> dict[str, bool]:
+        """The layers of which the graph shows whether channels stand last; one forward, where it is needed."""
+        return self._watched(channels_last) or {}
+
+    def _watched(self, look: Callable[[Trail], _Found]) -> _Found | None:
+        """Returns what a look at a forward's trail gives; ``None`` where the model does not run with a graph."""
         for force in (True, False):
             # With a graph in its own `no_grad`, a model may fail that changes its weights there.
             with suppress(Exception):
@@ -225,28 +247,27 @@ class LayoutReader:
                 if self._own is not None and self._again is not None:
                     picture = with_gradient(self._own)
                     run = partial(self._again, picture)
-                return token_layouts(watch(self._layers, run, picture, force=force), samples)
-        return {}
+                return look(watch(self._layers, run, picture, force=force))
+        return None
+
+    def _alike(self, at: int) -> list[Seen]:
+        """The calls up to there with an output of that shape, the nearest first."""
+        return [seen for seen in reversed(self._seen[: at + 1]) if seen.shape == self._seen[at].shape]
 
     def _last(self, at: int) -> bool | None:
         """Whether channels stand last, by the nearest module up to there with such an output that shows it."""
         shape = self._seen[at].shape
         if len(shape) == 3:
             return self._last_of_tokens(at)
-        alike = [seen for seen in reversed(self._seen[: at + 1]) if seen.shape == shape]
         # What made this very tensor before all others.
-        for seen in sorted(alike, key=lambda seen: seen.value[0] != self._seen[at].value[0]):
-            if _is_channels_last(seen.module):
-                return True
-            if is_channels_first(seen.module, shape):
-                return False
+        found = _last_of(sorted(self._alike(at), key=lambda seen: seen.value[0] != self._seen[at].value[0]))
         inputs = () if self._picture is None else self._picture
-        return False if shape[2:] == tuple(inputs) else None
+        return False if found is None and shape[2:] == tuple(inputs) else found
 
     def _last_of_tokens(self, at: int) -> bool | None:
         shape, before = self._seen[at].shape, self._seen[: at + 1]
         # An MLP-Mixer runs 1-D convolutions over the places of tokens; its norms tell.
-        if any(seen.shape == shape and _is_channels_last(seen.module) for seen in before):
+        if any(seen.shape == shape and is_channels_last(seen.module) for seen in before):
             return True
         same = (seen for seen in before if len(seen.shape) == 3 and seen.shape[:2] == shape[:2])
         return False if any(is_channels_first(seen.module, seen.shape) for seen in same) else None
@@ -260,6 +281,11 @@ class LayoutReader:
         ]
 
 
-def _is_channels_last(module: nn.Module) -> bool:
-    # A norm of several axes is over places too.
-    return type(module) in _CHANNELS_LAST and len(getattr(module, "normalized_shape", (1,))) == 1
+def _last_of(calls: Iterable[Seen]) -> bool | None:
+    """Whether channels stand last, by the first of these whose class says so."""
+    for seen in calls:
+        if is_channels_last(seen.module):
+            return True
+        if is_channels_first(seen.module, seen.shape):
+            return False
+    return None

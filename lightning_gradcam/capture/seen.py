@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lightning_gradcam.capture.activations import level_maps, main_tensor
 from lightning_gradcam.capture.graph import Origin
 from lightning_gradcam.capture.layers import unwrapped
+from lightning_gradcam.capture.tensors import level_maps, main_tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from lightning_gradcam.capture.activations import floating_tensors, main_tensor
 from lightning_gradcam.capture.graph import Origin
 from lightning_gradcam.capture.layers import unwrapped
+from lightning_gradcam.capture.tensors import floating_tensors, main_tensor
 
 
 @dataclass(frozen=True, eq=False)

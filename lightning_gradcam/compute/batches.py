@@ -260,10 +260,21 @@ def _joined(parts: Sequence[Cams]) -> Cams:
         confidences=whole(lambda part: part.confidences),
         likeliest=known(lambda part: part.likeliest),
         likeliest_confidence=known(lambda part: part.likeliest_confidence),
-        levels={key: tuple(name for part in parts for name in part.levels.get(key, ())) for key in first.levels},
+        levels=_joined_levels(parts),
         gradients={key: joined([part.gradients[key] for part in parts]) for key in first.gradients},
         causes=_joined_causes(parts),
     )
+
+
+def _joined_levels(parts: Sequence[Cams]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The level of each sample; the layer's own name where a part depends on a single one."""
+    found = dict.fromkeys(key for part in parts for key in part.levels)
+    return {
+        (layer, target): tuple(
+            name for part in parts for name in part.levels.get((layer, target), (layer,) * len(part.scores[target]))
+        )
+        for layer, target in found
+    }
 
 
 def _joined_causes(parts: Sequence[Cams]) -> dict[CamKey, Tensor]:

@@ -18,7 +18,11 @@ _CANCELLED_BELOW = 0.5
 
 
 def causes_of(
-    maps: Mapping[CamKey, Tensor], features: Tensor | None = None, slopes: Tensor | None = None
+    maps: Mapping[CamKey, Tensor],
+    features: Tensor | None = None,
+    slopes: Tensor | None = None,
+    constant: Tensor | None = None,
+    noise: Mapping[CamKey, Tensor] | None = None,
 ) -> dict[CamKey, Tensor]:
     """Returns why maps are blank. On the CPU only blank ones cost more than a look at their largest value.
 
@@ -26,6 +30,8 @@ def causes_of(
         maps: Signed, of one layer: key to ``[N, *S]``.
         features: The layer's activation ``[N, C, *S]``; ``None``: not at hand.
         slopes: The gradient with respect to it, of the same shape; ``None``: not at hand.
+        constant: Where the score has no gradient by its nature, bool ``[N]``; ``None``: nowhere.
+        noise: Key to where a map was rounding alone and is zero now, bool ``[N]``, or ``[N, T]`` of frames.
 
     Returns:
         Key to int8 ``[N]`` of :class:`~lightning_gradcam.record.blank.Cause`; on the CPU, keys without a blank map are
@@ -55,6 +61,11 @@ def causes_of(
             codes[chosen] = int(Cause.NOWHERE_POSITIVE)
         else:
             codes[chosen] = _codes(key.method, features[chosen].flatten(2), slopes[chosen].flatten(2))
+        if noise is not None and key in noise:
+            rounded = noise[key].reshape(len(rows), -1).any(dim=1)
+            codes = torch.where(rounded, codes // HIRESCAM * HIRESCAM + int(Cause.ROUNDING), codes)
+        if constant is not None:
+            codes.masked_fill_(constant, int(Cause.AT_LIMIT))
         found[key] = codes * rows
     return found
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.activations import main_tensor
 from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, caller
 from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.batches import beside, check_layouts, check_model, eager, even
 from lightning_gradcam.compute.callers import held_module
 from lightning_gradcam.compute.forward import Explanation

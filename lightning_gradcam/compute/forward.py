@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import Captured, capture, require_gradients
+from lightning_gradcam.capture.activations import Captured, capture
 from lightning_gradcam.capture.calls import MapPlace
+from lightning_gradcam.capture.gradients import require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.layout import Layout, check_places
 from lightning_gradcam.capture.obstacles import quantised_part
 from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
+from lightning_gradcam.compute.rounding import rounding
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
 from lightning_gradcam.methods import MODEL, Method
@@ -342,12 +344,19 @@ class Explanation:
                 own, layout = slopes.pop(unit), layouts[unit]
                 if self.gradients:
                     summaries[unit, target.name] = summarised(layout.of_rows(own), explained[target.name].scores)
+                noise: dict[CamKey, Tensor] = {}
                 for name in needed:
-                    signed = layout.unfolded(self.methods[name].function(features[unit], own))
-                    self._put(found, unit, name, signed[None], targets=[target], grid=layout.grid)
+                    signed = self.methods[name].function(features[unit], own)
+                    if signed.shape == own.shape[:1] + own.shape[2:]:
+                        rounded = rounding(name, signed, features[unit], own)
+                        if rounded is not None:
+                            signed = signed.masked_fill(rounded.reshape(-1, *[1] * (signed.dim() - 1)), 0)
+                            noise[CamKey(unit, name, target.name)] = layout.unfolded(rounded)
+                    self._put(found, unit, name, layout.unfolded(signed)[None], targets=[target], grid=layout.grid)
                 keys = [CamKey(unit, name, target.name) for name in needed]
                 blanks = {key: found[key] for key in keys}
-                causes.update(causes_of(blanks, layout.of_rows(features[unit]), layout.of_rows(own)))
+                looked = layout.of_rows(features[unit]), layout.of_rows(own)
+                causes.update(causes_of(blanks, *looked, constant=explained[target.name].constant, noise=noise))
         for name, method in self.methods.items():
             for layer in features if method.needs == "activations" else ():
                 signed = layouts[layer].unfolded(method.function(features[layer]))

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.activations import main_tensor
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import AUTO, named_layers, no_hooks, resolve_layers
 from lightning_gradcam.capture.layout import Layout, input_size
+from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.batches import eager
 from lightning_gradcam.errors import ConfigurationError, LayerError
 

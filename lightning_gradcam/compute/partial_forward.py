@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.activations import capture, differentiate, main_tensor
+from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.calls import call_of, layer_of
+from lightning_gradcam.capture.gradients import differentiate
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import (
@@ -23,6 +24,7 @@ from lightning_gradcam.capture.layers import (
     unwrapped,
 )
 from lightning_gradcam.capture.layout import Layout, find_layout, input_size, parse_layouts
+from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean
 from lightning_gradcam.methods.variants import full_precision

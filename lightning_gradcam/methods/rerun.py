@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.activations import Captured, capture, differentiate, level_maps, require_gradients
+from lightning_gradcam.capture.activations import Captured, capture
 from lightning_gradcam.capture.calls import FIRST, MapPlace
+from lightning_gradcam.capture.gradients import differentiate, require_gradients
 from lightning_gradcam.capture.inputs import InputForm, with_gradient
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
+from lightning_gradcam.capture.tensors import level_maps
 from lightning_gradcam.errors import MethodError
 from lightning_gradcam.methods.variants import RerunModel, full_precision
 from lightning_gradcam.targets import Scored, class_logits

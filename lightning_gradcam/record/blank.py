@@ -31,6 +31,8 @@ class Cause(IntEnum):
     CANCELLED = 4
     NEGATIVE = 5
     OUTWEIGHED = 6
+    AT_LIMIT = 7
+    ROUNDING = 8
 
 
 HIRESCAM = 16
@@ -43,8 +45,14 @@ _WHY = {
     Cause.CANCELLED: "the gradient cancels in its mean over places, as behind a linear layer on flattened features",
     Cause.NEGATIVE: "the gradient's mean over places is negative for every active channel",
     Cause.OUTWEIGHED: "at every place the channels against the score outweigh those for it",
+    Cause.AT_LIMIT: "the similarity is at its limit, as that of a probe to itself",
+    Cause.ROUNDING: "the gradient cancels up to rounding, as before a norm that removes what the map measures",
 }
-_INSTEAD = {Cause.NO_GRADIENT: "Use a later layer, or score='logit'."}
+_INSTEAD = {
+    Cause.NO_GRADIENT: "Use a later layer, or score='logit'.",
+    Cause.AT_LIMIT: "Compare with another probe.",
+    Cause.ROUNDING: "Use a layer behind the norm.",
+}
 _EARLIER = "Use an earlier layer."
 _USE_HIRESCAM = "Use methods=['hirescam'] or an earlier layer."
 

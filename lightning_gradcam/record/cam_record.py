@@ -52,6 +52,8 @@ class CamRecord:
             resumed run goes on with them. Empty where they are not known, as in archives of version 0.1.0.
         causes: Key to why maps are blank, int8 ``[N]``, 0 where they are not (see
             :class:`~lightning_gradcam.record.blank.Cause`); keys without a blank map are missing.
+        levels: ``(layer, target)`` to the feature map that each probe is explained at, ``N`` names such as
+            ``"fpn[1]"`` or ``"head#2"``, of layers with several (:class:`~lightning_gradcam.record.cams.Cams`).
 
     Example:
         The channels with the largest weights for the first probe, ``record`` being the first of an archive::
@@ -77,6 +79,7 @@ class CamRecord:
     gradients: Mapping[tuple[str, str], GradientSummary[NumPyArray]] = field(default_factory=dict)
     peaks: Mapping[CamKey, FloatArray] = field(default_factory=dict)
     causes: Mapping[CamKey, Codes] = field(default_factory=dict)
+    levels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Copied: whoever keeps the peaks raises them with the next step.
@@ -125,6 +128,7 @@ class CamRecord:
             causes=MappingProxyType(
                 {key: codes for key, v in cams.causes.items() if (codes := _array(v, np.int8)).any()}
             ),
+            levels=MappingProxyType(dict(cams.levels)),
         )
 
     @property
@@ -166,6 +170,7 @@ class CamRecord:
             ),
             peaks=of(self.peaks),
             causes=of(self.causes),
+            levels=MappingProxyType({key: tuple(names[row] for row in chosen) for key, names in self.levels.items()}),
         )
 
 

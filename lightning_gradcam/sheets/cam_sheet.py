@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -178,6 +179,7 @@ def _header(
     if probes.note:
         lines.append((probes.note, WRONG))
     lines.append((f"colour scale '{drawing.scale}': {_SCALES[drawing.scale]}", PALE))
+    lines += [(line, PALE) for line in _level_lines(record, layer)]
     lines += [(line, PALE) for line in _slice_lines(slices)]
     lines += [(line, PALE) for line in source_lines(probes.display_source)]
     if "guided" in drawing.columns:
@@ -188,6 +190,15 @@ def _header(
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
         lines.append((f"at the left, the {most}{of_true}", PALE))
     return lines
+
+
+def _level_lines(record: CamRecord, layer: str) -> list[str]:
+    """Returns what the header says of a layer with several feature maps; nothing for others."""
+    found = Counter(name for (of, _), names in record.levels.items() if of == layer for name in names)
+    if len(found) < 2:
+        return [f"level: {name}" for name in found]
+    every = sum(found.values())
+    return [f"levels: {', '.join(f'{name} ({count} of {every} maps)' for name, count in sorted(found.items()))}"]
 
 
 def _blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, width: int) -> list[str]:

@@ -121,6 +121,8 @@ class Scored:
         of_classes: Whether the scores are those of ``classes`` and of nothing else.
         kind: What the output was, where the scores are those of classes.
         is_cut_off: Whether a callable left the output's graph, by a ``detach()`` or through NumPy.
+        constant: Where a score has no gradient by its nature, bool ``[N]``: a sample compared with itself. ``None``:
+            nowhere.
     """
 
     scores: Tensor
@@ -130,6 +132,7 @@ class Scored:
     of_classes: bool = False
     is_cut_off: bool = False
     kind: OutputKind = "logits"
+    constant: Tensor | None = None
 
 
 class Selector(Protocol):

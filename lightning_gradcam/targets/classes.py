@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.errors import TargetError
@@ -21,6 +21,9 @@ from lightning_gradcam.targets.base import (
     described,
 )
 from lightning_gradcam.targets.labels import no_class_in
+
+# How many times a number's precision two directions may differ by rounding alone.
+_ROUNDING = 8
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,21 @@ class Similar:
             return cosine_similarity(_embedding(other, name), anchor[None], dim=1)
 
         scores = again(output, 1)
-        return Scored(scores, torch.full((len(scores),), -1, device=scores.device), again)
+        # At its maximum a similarity has no gradient; what is computed is rounding, which a map would show in full
+        # colours.
+        same = _as_similar_as_can_be(_embedding(output, name).detach(), anchor)
+        scores = torch.where(same, scores.detach(), scores)
+        return Scored(scores, torch.full((len(scores),), -1, device=scores.device), again, constant=same)
+
+
+def _as_similar_as_can_be(embeddings: Tensor, anchor: Tensor) -> Tensor:
+    """Whether embeddings ``[N, D]`` have the anchor's direction, up to rounding, or the opposite one."""
+    own, other = normalize(embeddings, dim=1), normalize(anchor, dim=0)
+    along = own @ other
+    across = (own - along[:, None] * other).norm(dim=1)
+    # One of zeros alone has no direction.
+    found: Tensor = (across <= _ROUNDING * torch.finfo(embeddings.dtype).eps) & (along.abs() > 0.5)
+    return found
 
 
 def _scored(output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor]) -> Scored:

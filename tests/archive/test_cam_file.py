@@ -16,6 +16,7 @@ from torch import nn
 from lightning_gradcam import CamKey, CamRecord, compute_cams
 from lightning_gradcam.archive.cam_file import packed_cams, unpacked_cams, unpacked_maps
 from lightning_gradcam.record.gradients import DTYPES, EDGES, GradientSummary, summarised
+from lightning_gradcam.sheets.cam_sheet import _level_lines
 from tests.conftest import TinyNet
 
 Arrays = dict[str, Any]
@@ -190,3 +191,46 @@ def test_of_chosen_keys_maps_numbers_and_gradients_are_read() -> None:
     np.testing.assert_array_equal(found.numbers[key]["drift"], 2)
     assert list(found.gradients) == [(key.layer, key.target)]
     np.testing.assert_array_equal(found.scores["2"], wanted.scores["2"])
+
+
+class Pyramid(nn.Module):
+    """Two levels, of which the brighter pictures use the coarse one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = Levels()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        low, high = self.levels(x)
+        bright = (x.mean((1, 2, 3)) > 0.5)[:, None]
+        return torch.where(bright, high.mean((2, 3)), low.mean((2, 3)))
+
+
+class Levels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.Conv2d(1, 3, 3, 1, 1), nn.Conv2d(1, 3, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.low(x), self.high(x)]
+
+
+@pytest.mark.filterwarnings("ignore:lightning-gradcam. layer 'levels'")
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_the_level_of_each_probe_comes_back_and_the_sheet_names_it(batch_size: int | None) -> None:
+    x = torch.tensor([0.1, 0.9, 0.2])[:, None, None, None] * torch.ones(3, 1, 8, 8)
+    cams = compute_cams(Pyramid(), x, "levels", targets=[1, 2], relu=False, batch_size=batch_size)
+    wanted = CamRecord.from_cams(cams, probe_ids=("a", "b", "c"), epoch=0, step=10, stage="fit", score="logit")
+    data = packed_cams(wanted)
+    found = unpacked_cams(data)
+    names = ("levels[0]", "levels[1]", "levels[0]")
+    assert found.levels == wanted.levels == {("levels", "1"): names, ("levels", "2"): names}
+    assert found.part([1]).levels["levels", "2"] == ("levels[1]",)
+    assert list(unpacked_cams(data, [CamKey("levels", "gradcam", "2")]).levels) == [("levels", "2")]
+    assert _level_lines(found, "levels") == ["levels: levels[0] (4 of 6 maps), levels[1] (2 of 6 maps)"]
+    assert _level_lines(found.part([1]), "levels") == ["level: levels[1]"]
+    assert _level_lines(found, "low") == []
+    # Files of earlier versions have none.
+    assert unpacked_cams(changed(data, lambda _, meta: meta.pop("levels"))).levels == {}
+    with pytest.raises(ValueError, match="'levels' .* 2 entries for 3 probes"):
+        unpacked_cams(changed(data, lambda _, meta: meta["levels"][0]["names"].pop()))

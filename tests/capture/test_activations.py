@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.activations import capture, require_gradients
+from lightning_gradcam.capture.activations import capture
+from lightning_gradcam.capture.gradients import require_gradients
 from lightning_gradcam.errors import CaptureError, LayerError
 from tests.conftest import TinyNet
 

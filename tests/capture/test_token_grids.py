@@ -271,3 +271,43 @@ def test_a_recurrence_over_the_columns_of_a_single_row_has_their_places() -> Non
     torch.manual_seed(0)
     cams = compute_cams(Columns(), torch.randn(2, 1, 16, 32), "seq", targets=1)
     assert str(cams.layouts["seq"]) == "NLC:1x16"
+
+
+class CutOut(nn.Module):
+    """Patches of 8 by 8 in the batch, each through a convolution; then a block over them, in the order of their rows.
+
+    Or in that of a list of places.
+    """
+
+    def __init__(self, order: list[int] | None = None) -> None:
+        super().__init__()
+        self.order = order
+        self.cnn, self.block = nn.Conv2d(3, 6, 3, 1, 1), nn.TransformerEncoderLayer(6, 2, 8, 0.0, batch_first=True)
+        self.head = nn.Linear(6, 3)
+
+    def features(self, x: Tensor) -> Tensor:
+        parts = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        members = self.cnn(parts).relu().mean((2, 3)).unflatten(0, (len(x), -1))
+        found: Tensor = self.block(members if self.order is None else members[:, self.order])
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.features(x).mean(1))
+        return found
+
+
+def test_patches_cut_out_and_folded_into_the_batch_are_tokens_of_the_picture() -> None:
+    torch.manual_seed(0)
+    model, x = CutOut().double().eval(), torch.randn(2, 3, 24, 32, dtype=torch.float64)
+    cams = compute_cams(model, x, targets=1, relu=False)
+    assert {key.layer: str(cams.layouts[key.layer]) for key in cams} == {"block": "NLC:3x4"}
+    a = model.features(x).detach().requires_grad_()
+    (g,) = torch.autograd.grad(model.head(a.mean(1))[:, 1].sum(), a)
+    expected = (g.mean(1, keepdim=True) * a).sum(2).reshape(2, 3, 4)
+    torch.testing.assert_close(cams["block"], expected.detach(), rtol=1e-6, atol=1e-12)
+
+
+def test_patches_in_another_order_are_no_grid() -> None:
+    order = [3, 1, 0, 2, *range(4, 12)]
+    with pytest.raises(LayerError, match="'block' gives .* nothing shows"):
+        compute_cams(CutOut(order).double().eval(), torch.randn(2, 3, 24, 32, dtype=torch.float64), "block", targets=1)

@@ -100,3 +100,70 @@ def test_a_cause_of_a_later_version_is_one_that_is_not_known() -> None:
 def test_sentences_are_short() -> None:
     every = [blank_sentence(np.full(999, cause + flag, np.int8)) for cause in list(Cause)[1:] for flag in (0, HIRESCAM)]
     assert max(map(len, every)) <= len(longest_sentence()) + 20 <= 260
+
+
+class Embedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.project = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.project(self.body(x).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_a_probe_compared_with_itself_has_a_blank_map_and_no_noise(dtype: torch.dtype, batch_size: int | None) -> None:
+    torch.manual_seed(0)
+    net, x = Embedding().to(dtype).eval(), torch.rand(3, 3, 9, 9, dtype=dtype)
+    # The third is the first one again, and the second nearly so.
+    x[1] += 1e-2 * (x[1] - x[0])
+    x[2] = x[0]
+    with pytest.warns(UserWarning, match=r"'body', .* 2 of 3 maps are blank .* the similarity is at its limit"):
+        cams = compute_cams(net, x, "body", targets={"similar_to": 0}, batch_size=batch_size)
+    signed = compute_cams(net, x, "body", targets={"similar_to": 0}, relu=False)["body"]
+    assert not signed[[0, 2]].any()
+    assert cams.causes[next(iter(cams))].tolist() == [Cause.AT_LIMIT, 0, Cause.AT_LIMIT]
+    a = net.body(x).detach().requires_grad_()
+    out = net.project(a.relu().mean((2, 3)))
+    (g,) = torch.autograd.grad(nn.functional.cosine_similarity(out, out[:1].detach())[1], a)
+    expected = (g.mean((2, 3), keepdim=True) * a).sum(1)[1]
+    torch.testing.assert_close(signed[1], expected.detach(), rtol=1e-4 if dtype == torch.float32 else 1e-6, atol=0)
+
+
+class Normed(nn.Module):
+    """A norm over places removes each channel's mean, and with it all that Grad-CAM's weights measure."""
+
+    def __init__(self, size: float, *, norm: bool = True) -> None:
+        super().__init__()
+        self.conv, self.head, self.size = nn.Conv2d(3, 8, 3), nn.Linear(8, 4), size
+        self.norm = nn.InstanceNorm2d(8) if norm else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.size * self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-12])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_rounding_alone_has_made_is_blank_at_any_scale(size: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net, x = Normed(size).to(dtype).eval(), torch.rand(2, 3, 12, 12, dtype=dtype)
+    with pytest.warns(UserWarning, match=r"2 of 2 maps are blank .* cancels up to rounding"):
+        cams = compute_cams(net, x, "conv", targets=1)
+    signed = compute_cams(net, x, "conv", targets=1, relu=False)
+    assert not signed["conv"].any()
+    assert (cams.causes[next(iter(cams))] % HIRESCAM).tolist() == [Cause.ROUNDING] * 2
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-12, 1e-30])
+def test_a_small_gradient_is_no_rounding(size: float) -> None:
+    torch.manual_seed(0)
+    net, x = Normed(size, norm=False).eval(), torch.rand(2, 3, 12, 12)
+    plain = Normed(1.0, norm=False).eval()
+    plain.load_state_dict(net.state_dict())
+    found = compute_cams(net, x, "conv", targets=1, methods=["gradcam", "hirescam"], relu=False)
+    expected = compute_cams(plain, x, "conv", targets=1, methods=["gradcam", "hirescam"], relu=False)
+    for key, maps in found.items():
+        assert maps.abs().flatten(1).amax(1).gt(0).all()
+        torch.testing.assert_close(maps / size, expected[key], rtol=1e-4, atol=1e-7)
+    assert not any((codes % HIRESCAM == Cause.ROUNDING).any() for codes in found.causes.values())

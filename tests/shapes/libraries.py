@@ -177,6 +177,8 @@ def hf_vivit() -> nn.Module:
     frames,
     {
         "timesformer.encoder*": Places("", lambda a: a[:, -64:].mT.reshape(2, -1, 4, 4, 4).permute(0, 1, 4, 2, 3)),
+        # The last one whose tokens stand frame by frame.
+        "timesformer.embeddings.patch_embeddings": folded(4, tokens(4, 4)),
         "timesformer.embeddings.patch_embeddings.projection": folded(4),
     },
     options=logits,

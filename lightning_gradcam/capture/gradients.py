@@ -1,0 +1,92 @@
+"""Gradients of scores with respect to tensors of one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.errors import CaptureError
+
+# Gradients at the last layers reach 1e-6, which float16 flushes; the factor is divided out again.
+_HALF_SCALE = 1024.0
+
+
+def differentiate(
+    scores: Tensor, tensors: Sequence[Tensor], *, retain_graph: bool = False, create_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """Differentiates the sum of ``scores``.
+
+    Args:
+        scores: Any shape.
+        tensors: With respect to what.
+        retain_graph: Keep the graph for another call.
+        create_graph: Make the gradients differentiable themselves.
+
+    Returns:
+        The gradients, in float32 where a tensor is of float16; ``None`` where the scores do not depend on a tensor.
+
+    Raises:
+        CaptureError: The model checkpoints activations in the reentrant way, which only works with ``backward()``.
+    """
+    reached = [tensor for tensor in tensors if tensor.requires_grad]
+    if not scores.requires_grad or not reached:
+        return (None,) * len(tensors)
+    half = any(tensor.dtype == torch.float16 for tensor in reached)
+    take = partial(_gradients, scores, reached, create_graph=create_graph)
+    if not half:
+        found = take(1.0, retain_graph=retain_graph)
+    else:
+        found = take(_HALF_SCALE, retain_graph=True)
+        # Where that is too large for float16, a smaller factor is not, and what it flushes does not count beside it.
+        scale = _HALF_SCALE
+        while scale > 1 / _HALF_SCALE and not all(g is None or bool(g.isfinite().all()) for g in found):
+            scale /= _HALF_SCALE
+            lower = take(scale, retain_graph=True)
+            found = [
+                a if a is None or b is None else torch.where(a.isfinite(), a, b)
+                for a, b in zip(found, lower, strict=True)
+            ]
+    place = iter(found)
+    return tuple(next(place) if tensor.requires_grad else None for tensor in tensors)
+
+
+def _gradients(
+    scores: Tensor, tensors: Sequence[Tensor], scale: float, *, retain_graph: bool, create_graph: bool
+) -> Sequence[Tensor | None]:
+    total = scores.sum() if scale == 1.0 else scores.float().sum() * scale
+    try:
+        kept = retain_graph or create_graph
+        found = torch.autograd.grad(
+            total, list(tensors), allow_unused=True, retain_graph=kept, create_graph=create_graph
+        )
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise CaptureError(
+            "layers: the model checkpoints activations with use_reentrant=True, through which no gradient can be taken"
+            " without touching the parameters' own; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
+            " there, or name a layer behind it"
+        ) from error
+    if scale == 1.0:
+        return found
+    return [None if g is None else (g.float() if g.dtype == torch.float16 else g) / scale for g in found]
+
+
+def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Returns ``gradients`` where every layer has one.
+
+    Raises:
+        CaptureError: A layer has none; the message says why that happens and what to name instead.
+    """
+    for name, gradient in gradients.items():
+        if gradient is None:
+            raise CaptureError(
+                f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a"
+                " layer inside the model's own torch.no_grad() or torch.inference_mode(), behind a detach(), inside a"
+                " reentrant activation checkpoint, or on a branch that the explained output does not use); name a layer"
+                " that the score depends on"
+            )
+    return {name: gradient for name, gradient in gradients.items() if gradient is not None}
