@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -17,10 +17,12 @@ from lightning_gradcam.capture.activations import capture, floating_tensors, lev
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
 from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
+from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import named_layers, no_hooks
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.reading import LayoutReader
 from lightning_gradcam.capture.seen import executed
+from lightning_gradcam.capture.trail import Watcher
 from lightning_gradcam.errors import CaptureError, LayerError
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.
@@ -34,6 +36,7 @@ _PROJECTIONS = re.compile(
 )
 _MOST_CANDIDATES = 48
 _MOST_LOOKS = 4
+_MOST_TRIED = 16
 
 
 class Survey:
@@ -48,6 +51,7 @@ class Survey:
         own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
         again: Runs the forward on another input in its place.
         graph: Record the graph of the forward, which :meth:`auto` needs and would run another one for.
+        tokens: Follow tokens through that forward at once, which :meth:`layout` would run another one for.
     """
 
     def __init__(
@@ -61,11 +65,17 @@ class Survey:
         own: Tensor | None = None,
         again: Callable[[Tensor], Any] | None = None,
         graph: bool = False,
+        tokens: bool = False,
     ) -> None:
         self._model = model
         self._forward = forward
         self._layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
-        self._seen, self._output, self._calls = executed(self._layers, forward, graph=graph)
+        watcher, first = None, forward
+        if graph or tokens:
+            watcher, first = self._watched(own, again)
+        self._seen, self._output, self._calls = executed(
+            self._layers, first, graph=watcher is not None or graph, watcher=watcher
+        )
         tensors = floating_tensors(self._output)
         self._widths = {tensor.shape[1] for tensor in tensors if tensor.dim() > 1}
         self._has_numbers = any(tensor.numel() for tensor in tensors)
@@ -84,7 +94,26 @@ class Survey:
             given=given,
             own=own,
             again=again,
+            trail=watcher.trail if watcher is not None and watcher.whole else None,
         )
+        if not graph:
+            self._reader.follow()
+            self._forget()
+
+    def _watched(
+        self, own: Tensor | None, again: Callable[[Tensor], Any] | None
+    ) -> tuple[Watcher | None, Callable[[], Any]]:
+        """Returns what notes the way of tokens through the first forward, and that forward."""
+        if own is None or again is None or not own.is_floating_point():
+            return None, self._forward
+        with torch.enable_grad():
+            picture = with_gradient(own)
+            return Watcher(self._layers, picture, changing=False), partial(again, picture)
+
+    def _forget(self) -> None:
+        """Lets go of the first forward's graph."""
+        self._seen[:] = [replace(one, origins=()) if one.origins else one for one in self._seen]
+        self._reader.forget()
 
     def layout(self, name: str) -> Layout:
         """Returns a layer's layout.
@@ -160,15 +189,21 @@ class Survey:
             )
         leading = set(paths.leading)
         names = self._without_outputs([name for name in names if name in leading] or names)
+        several = cache(partial(self._is_one_of_several, paths=paths))
         for name in reversed(names):
-            if not self._is_one_of_several(name, paths):
+            if not several(name):
                 if alive(name):
                     return name
                 break
         near = self._alike(names)
+        # What has a gradient now has one whatever the weights are: only later layers are in question.
+        late = next((n for n in reversed(near[-_MOST_TRIED:]) if alive(n) and not several(n)), None)
+        if late is not None:
+            found = self.alive(score, near[near.index(late) :])
+            return next((name for name in reversed(found) if not several(name)), late)
         for stop in range(len(near), 0, -_MOST_CANDIDATES):
             if found := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
-                return next((name for name in reversed(found) if not self._is_one_of_several(name, paths)), found[-1])
+                return next((name for name in reversed(found) if not several(name)), found[-1])
         return names[-1]
 
     def _paths(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> tuple[Paths, Callable[[str], bool]]:
@@ -183,7 +218,7 @@ class Survey:
         with torch.enable_grad():
             total = score(output)
         # The graph lives no longer than what this returns.
-        self._seen[:] = [replace(one, origins=()) for one in self._seen]
+        self._forget()
 
         def alive(name: str) -> bool:
             edges = [GradientEdge(*origin) for origin in origins[name]]
@@ -251,11 +286,7 @@ class Survey:
         """
         chosen = [name for name in names if self.has_map(name)][-_MOST_CANDIDATES:]
         with awakened(self._model):
-            return chosen if self._is_empty() else self._with_gradient(score, chosen)
-
-    def _is_empty(self) -> bool:
-        with torch.no_grad():
-            return not any(tensor.numel() for tensor in floating_tensors(self._forward()))
+            return self._with_gradient(score, chosen, empty=chosen)
 
     def instead_of(self, name: str, score: Callable[[Any], Tensor], *, later: bool) -> str | None:
         """Returns the nearest layer with a gradient, before ``name`` or ``later`` in the forward; ``None``: no such."""
@@ -320,13 +351,24 @@ class Survey:
                 return None
             return None if gradient is None else self._spatial[name].feature_map(gradient)
 
-    def _with_gradient(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
-        """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places."""
+    def _with_gradient(
+        self, score: Callable[[Any], Tensor], names: Sequence[str], *, empty: Sequence[str] = ()
+    ) -> list[str]:
+        """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places.
+
+        Args:
+            score: From the model's output to what will be explained.
+            names: Layers.
+            empty: What is returned where the output holds no numbers.
+        """
         if not names:
             return []
         with capture({name: self._module(name) for name in names}, whole_graph=True) as captured:
             try:
-                found = captured.level_gradients(score(self._forward()))
+                output = self._forward()
+                if empty and not any(tensor.numel() for tensor in floating_tensors(output)):
+                    return list(empty)
+                found = captured.level_gradients(score(output))
             except (CaptureError, CheckpointError):
                 # Some of them stand before a reentrant checkpoint, which fails the others too.
                 half = len(names) // 2

@@ -17,7 +17,7 @@ from lightning_gradcam.capture.layout import Layout, check_places, find_layout, 
 from lightning_gradcam.capture.places import token_layouts
 from lightning_gradcam.capture.seen import Seen
 from lightning_gradcam.capture.signals import find_signal, signal_layout
-from lightning_gradcam.capture.trail import has_rows, watch
+from lightning_gradcam.capture.trail import Trail, has_rows, watch
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.warn import warn
 
@@ -37,6 +37,7 @@ class LayoutReader:
         given: What the user says of layouts, by layer name; ``""`` stands for all.
         own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
         again: Runs the forward on another input in its place.
+        trail: What that forward went through, with its graph; ``None``: another one shows it where it is needed.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class LayoutReader:
         given: Mapping[str, str],
         own: Tensor | None,
         again: Callable[[Tensor], Any] | None,
+        trail: Trail | None = None,
     ) -> None:
         self._model, self._layers, self._seen, self._forward = model, layers, seen, forward
         self._samples, self._picture, self._given = samples, picture, given
-        self._own, self._again = own, again
+        self._own, self._again, self._trail = own, again, trail
         self._followed: dict[int, dict[str, Layout | None]] = {}
         self.signal = None if own is None else find_signal(own.shape, seen)
         if self.signal is not None:
@@ -217,7 +219,19 @@ class LayoutReader:
             self._followed[samples] = self._follow(samples)
         return self._followed[samples]
 
+    def follow(self) -> None:
+        """Follows tokens through the trail, where there is one, before its graph is let go."""
+        if self._trail is not None:
+            self._token_layouts(self._samples)
+
+    def forget(self) -> None:
+        """Lets go of the trail, and the graph with it."""
+        self._trail = None
+
     def _follow(self, samples: int) -> dict[str, Layout | None]:
+        if self._trail is not None:
+            with suppress(Exception):
+                return token_layouts(self._trail, samples)
         for force in (True, False):
             # With a graph in its own `no_grad`, a model may fail that changes its weights there.
             with suppress(Exception):
