@@ -57,5 +57,10 @@ def _other(name: str, data: Tensor, drawn: Tensor) -> Tensor:
         return other.fill_(0.1 if name.endswith(("bias", "running_mean")) else 1.0)
     if not data.numel():
         return other
-    values = drawn[: data.numel()].repeat(-(-data.numel() // _DRAWN))[: data.numel()]
-    return other.copy_((values / data[0].numel() ** 0.5).reshape(data.shape))
+    values = drawn[: data.numel()] / data[0].numel() ** 0.5
+    # A large model has hundreds of millions of them: each is written once.
+    whole = other if other.is_contiguous() else torch.empty(data.shape, dtype=data.dtype, device=data.device)
+    for start in range(0, data.numel(), _DRAWN):
+        part = whole.view(-1)[start : start + _DRAWN]
+        part.copy_(values[: len(part)])
+    return other if whole is other else other.copy_(whole)

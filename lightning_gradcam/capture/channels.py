@@ -46,7 +46,7 @@ def channels_last(trail: Trail) -> dict[str, bool]:
     """
     known: dict[Origin, int] = {}
     for watched in trail.watched:
-        shape = tuple(watched.tensor.shape)
+        shape = watched.shape
         if watched.module is None or len(shape) < 4:
             continue
         if is_channels_last(watched.module):
@@ -56,8 +56,8 @@ def channels_last(trail: Trail) -> dict[str, bool]:
     found = {}
     for name, at in trail.layers.items():
         watched = trail.watched[at]
-        axes = _channels(watched.origin, watched.tensor.dim(), known)
-        if len(axes) == 1 and axes <= {1, watched.tensor.dim() - 1}:
+        axes = _channels(watched.origin, len(watched.shape), known)
+        if len(axes) == 1 and axes <= {1, len(watched.shape) - 1}:
             found[name] = axes != {1}
     return found
 

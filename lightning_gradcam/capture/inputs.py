@@ -59,6 +59,11 @@ class Inputs:
         return picture
 
     @property
+    def is_single(self) -> bool:
+        """Whether there is nothing but the picture."""
+        return len(self._leaves) == 1
+
+    @property
     def samples(self) -> int:
         """How many samples there are."""
         return len(self.picture)

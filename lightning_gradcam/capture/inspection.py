@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -17,12 +17,14 @@ from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
 from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
+from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import named_layers, no_hooks
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.outputs import owns_numbers
 from lightning_gradcam.capture.reading import LayoutReader
 from lightning_gradcam.capture.seen import executed
 from lightning_gradcam.capture.tensors import floating_tensors, level_maps
+from lightning_gradcam.capture.trail import Watcher
 from lightning_gradcam.errors import CaptureError, LayerError
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.
@@ -36,6 +38,7 @@ _PROJECTIONS = re.compile(
 )
 _MOST_CANDIDATES = 48
 _MOST_LOOKS = 4
+_MOST_TRIED = 16
 
 
 class Survey:
@@ -50,6 +53,7 @@ class Survey:
         own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
         again: Runs the forward on another input in its place.
         graph: Record the graph of the forward, which :meth:`auto` needs and would run another one for.
+        tokens: Follow tokens through that forward at once, which :meth:`layout` would run another one for.
     """
 
     def __init__(
@@ -63,11 +67,17 @@ class Survey:
         own: Tensor | None = None,
         again: Callable[[Tensor], Any] | None = None,
         graph: bool = False,
+        tokens: bool = False,
     ) -> None:
         self._model = model
         self._forward = forward
         self._layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
-        self._seen, self._output, self._calls = executed(self._layers, forward, graph=graph)
+        watcher, first = None, forward
+        if graph or tokens:
+            watcher, first = self._watched(own, again)
+        self._seen, self._output, self._calls = executed(
+            self._layers, first, graph=watcher is not None or graph, watcher=watcher
+        )
         tensors = floating_tensors(self._output)
         self._widths = {tensor.shape[1] for tensor in tensors if tensor.dim() > 1}
         self._has_numbers = any(tensor.numel() for tensor in tensors)
@@ -86,7 +96,26 @@ class Survey:
             given=given,
             own=own,
             again=again,
+            trail=watcher.trail if watcher is not None and watcher.whole else None,
         )
+        if not graph:
+            self._reader.follow()
+            self._forget()
+
+    def _watched(
+        self, own: Tensor | None, again: Callable[[Tensor], Any] | None
+    ) -> tuple[Watcher | None, Callable[[], Any]]:
+        """Returns what notes the way of tokens through the first forward, and that forward."""
+        if own is None or again is None or not own.is_floating_point():
+            return None, self._forward
+        with torch.enable_grad():
+            picture = with_gradient(own)
+            return Watcher(self._layers, picture, changing=False), partial(again, picture)
+
+    def _forget(self) -> None:
+        """Lets go of the first forward's graph."""
+        self._seen[:] = [replace(one, origins=()) if one.origins else one for one in self._seen]
+        self._reader.forget()
 
     def layout(self, name: str) -> Layout:
         """Returns a layer's layout.
@@ -162,20 +191,26 @@ class Survey:
                 " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
                 f" {', '.join(names)}"
             )
+        several = cache(partial(self._is_one_of_several, paths=paths))
         for name in reversed(names):
-            if not self._is_one_of_several(name, paths) and not owns(name):
+            if not several(name) and not owns(name):
                 if alive(name):
                     return name
                 break
+        near = self._alike(names)
+        # What has a gradient now has one whatever the weights are: only later layers are in question.
+        tried = (n for n in reversed(near[-_MOST_TRIED:]) if not several(n) and not owns(n))
+        late = next((name for name in tried if alive(name)), None)
+        if late is not None:
+            found = self.alive(score, near[near.index(late) :])
+            return next((name for name in reversed(found) if not several(name) and not owns(name)), late)
         # An output layer where the score depends on nothing else.
-        for near in (self._alike(names), whole[len(names) :]):
-            for stop in range(len(near), 0, -_MOST_CANDIDATES):
-                if found := self.alive(score, near[max(stop - _MOST_CANDIDATES, 0) : stop]):
+        for group in (near, whole[len(names) :]):
+            for stop in range(len(group), 0, -_MOST_CANDIDATES):
+                if found := self.alive(score, group[max(stop - _MOST_CANDIDATES, 0) : stop]):
                     # That of another level is among them still.
                     found = [name for name in found if not owns(name)] or found
-                    return next(
-                        (name for name in reversed(found) if not self._is_one_of_several(name, paths)), found[-1]
-                    )
+                    return next((name for name in reversed(found) if not several(name)), found[-1])
         return names[-1]
 
     def _paths(
@@ -195,7 +230,7 @@ class Survey:
         with torch.enable_grad():
             total = score(output)
         # The graph lives no longer than what this returns.
-        self._seen[:] = [replace(one, origins=()) for one in self._seen]
+        self._forget()
 
         def alive(name: str) -> bool:
             edges = [GradientEdge(*origin) for origin in origins[name]]
@@ -269,11 +304,7 @@ class Survey:
         """
         chosen = [name for name in names if self.has_map(name)][-_MOST_CANDIDATES:]
         with awakened(self._model):
-            return chosen if self._is_empty() else self._with_gradient(score, chosen)
-
-    def _is_empty(self) -> bool:
-        with torch.no_grad():
-            return not any(tensor.numel() for tensor in floating_tensors(self._forward()))
+            return self._with_gradient(score, chosen, empty=chosen)
 
     def instead_of(self, name: str, score: Callable[[Any], Tensor], *, later: bool) -> str | None:
         """Returns the nearest layer with a gradient, before ``name`` or ``later`` in the forward; ``None``: no such."""
@@ -332,13 +363,24 @@ class Survey:
     def _channels(self, name: str) -> int:
         return self._seen[self._place[name]].shape[self._spatial[name].axes.index("C")]
 
-    def _with_gradient(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
-        """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places."""
+    def _with_gradient(
+        self, score: Callable[[Any], Tensor], names: Sequence[str], *, empty: Sequence[str] = ()
+    ) -> list[str]:
+        """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places.
+
+        Args:
+            score: From the model's output to what will be explained.
+            names: Layers.
+            empty: What is returned where the output holds no numbers.
+        """
         if not names:
             return []
         with capture({name: self._module(name) for name in names}, whole_graph=True) as captured:
             try:
-                found = captured.level_gradients(score(self._forward()))
+                output = self._forward()
+                if empty and not any(tensor.numel() for tensor in floating_tensors(output)):
+                    return list(empty)
+                found = captured.level_gradients(score(output))
             except (CaptureError, CheckpointError):
                 # Some of them stand before a reentrant checkpoint, which fails the others too.
                 half = len(names) // 2

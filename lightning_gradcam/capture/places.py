@@ -92,14 +92,14 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
         before = {place: source for place in way if (source := found[place]) is not None}
         if watched.picture:
             source = _of_picture(watched, samples)
-        elif watched.tensor.dim() > 3:
+        elif watched.tensor is None:
             source = _of_map(watched, list(before.values()), samples)
         elif _failed(watched, way, before, trail):
             source = None
         else:
             source = _of_tokens(watched, before, trail, samples)
         found.append(source)
-    of_tokens = {name: found[at] for name, at in trail.layers.items() if trail.watched[at].tensor.dim() == 3}
+    of_tokens = {name: found[at] for name, at in trail.layers.items() if trail.watched[at].tensor is not None}
     return {
         name: None if source is None or source.order is None else source.order.layout(source.axes)
         for name, source in of_tokens.items()
@@ -108,13 +108,13 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
 
 def _failed(watched: Watched, way: Sequence[int], before: dict[int, Source], trail: Trail) -> bool:
     """Whether tokens that these come from have been measured in vain, and nothing is known of any after them."""
-    shape = watched.tensor.shape
-    unknown = (place for place in way if place not in before and trail.watched[place].tensor.shape == shape)
+    shape = watched.shape
+    unknown = (place for place in way if place not in before and trail.watched[place].shape == shape)
     return next(unknown, -1) > next(iter(before), -1) and shape[1] != shape[2]
 
 
 def _of_picture(watched: Watched, samples: int) -> Source | None:
-    shape = tuple(watched.tensor.shape)
+    shape = watched.shape
     if len(shape) not in (4, 5) or shape[0] != samples:
         return None
     if shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4):
@@ -126,7 +126,7 @@ def _of_picture(watched: Watched, samples: int) -> Source | None:
 
 
 def _of_map(watched: Watched, known: Sequence[Source], samples: int) -> Source | None:
-    shape = tuple(watched.tensor.shape)
+    shape = watched.shape
     rows, left = divmod(shape[0], samples)
     if left or not rows or len(shape) > 5:
         return None
@@ -146,7 +146,8 @@ def _of_map(watched: Watched, known: Sequence[Source], samples: int) -> Source |
 
 
 def _of_tokens(watched: Watched, before: dict[int, Source], trail: Trail, samples: int) -> Source | None:
-    tensor, shape = watched.tensor, tuple(watched.tensor.shape)
+    tensor, shape = watched.tensor, watched.shape
+    assert tensor is not None
     possible = [axes for axes in ("NLC", "LNC") if shape[axes.index("N")] == samples]
     if not before or not possible:
         return None

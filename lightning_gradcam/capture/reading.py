@@ -38,6 +38,7 @@ class LayoutReader:
         given: What the user says of layouts, by layer name; ``""`` stands for all.
         own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
         again: Runs the forward on another input in its place.
+        trail: What that forward went through, with its graph; ``None``: another one shows it where it is needed.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class LayoutReader:
         given: Mapping[str, str],
         own: Tensor | None,
         again: Callable[[Tensor], Any] | None,
+        trail: Trail | None = None,
     ) -> None:
         self._model, self._layers, self._seen, self._forward = model, layers, seen, forward
         self._samples, self._picture, self._given = samples, picture, given
-        self._own, self._again = own, again
+        self._own, self._again, self._trail = own, again, trail
         self._followed: dict[int, dict[str, Layout | None]] = {}
         self.signal = None if own is None else find_signal(own.shape, seen)
         if self.signal is not None:
@@ -218,6 +220,15 @@ class LayoutReader:
             self._followed[samples] = self._watched(partial(token_layouts, samples=samples)) or {}
         return self._followed[samples]
 
+    def follow(self) -> None:
+        """Follows tokens through the trail, where there is one, before its graph is let go."""
+        if self._trail is not None:
+            self._token_layouts(self._samples)
+
+    def forget(self) -> None:
+        """Lets go of the trail, and the graph with it."""
+        self._trail = None
+
     def _seen_last(self, at: int) -> bool | None:
         """Whether channels stand last, where the proportions leave it open: not by the nearest modules alone.
 
@@ -240,6 +251,9 @@ class LayoutReader:
 
     def _watched(self, look: Callable[[Trail], _Found]) -> _Found | None:
         """Returns what a look at a forward's trail gives; ``None`` where the model does not run with a graph."""
+        if self._trail is not None:
+            with suppress(Exception):
+                return look(self._trail)
         for force in (True, False):
             # With a graph in its own `no_grad`, a model may fail that changes its weights there.
             with suppress(Exception):

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_gradcam.capture.graph import Origin
 from lightning_gradcam.capture.layers import unwrapped
 from lightning_gradcam.capture.tensors import level_maps, main_tensor
+from lightning_gradcam.capture.trail import Watcher
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +42,19 @@ class Seen:
 
 
 def executed(
-    layers: Mapping[str, nn.Module], forward: Callable[[], Any], *, graph: bool = False
+    layers: Mapping[str, nn.Module],
+    forward: Callable[[], Any],
+    *,
+    graph: bool = False,
+    watcher: Watcher | None = None,
 ) -> tuple[list[Seen], Any, dict[str, int]]:
     """Runs a forward, with a graph where that is asked for.
+
+    Args:
+        layers: Name to module.
+        forward: Runs it once.
+        graph: Record its graph.
+        watcher: Notes the way of tokens through it; one that changes nothing.
 
     Returns:
         Every call that gave a floating-point tensor of three axes or more, in order; the model's own output; and how
@@ -78,5 +89,9 @@ def executed(
     with ExitStack() as stack, torch.set_grad_enabled(graph):
         for name, module in layers.items():
             stack.callback(module.register_forward_hook(seen(name), with_kwargs=True).remove)
+        if watcher is not None:
+            for module in {id(module): module for module in layers.values()}.values():
+                stack.callback(module.register_forward_pre_hook(watcher.enter, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(watcher.leave).remove)
         output = forward()
     return order, output, calls

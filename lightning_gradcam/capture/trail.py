@@ -21,13 +21,15 @@ class Watched:
     """A tensor that went into a module or came out of one.
 
     Attributes:
-        tensor: The tensor; with its graph.
+        shape: Its shape.
+        tensor: The tensor with its graph, where it could be tokens: of three axes. Others are not held.
         origin: Where it stood in the graph then.
         module: The module that returned it; ``None`` where it was seen as an input first.
         picture: It is the model's own picture.
     """
 
-    tensor: Tensor
+    shape: tuple[int, ...]
+    tensor: Tensor | None
     origin: Origin
     module: nn.Module | None = None
     picture: bool = False
@@ -56,66 +58,91 @@ class Trail:
         return [place for place in range(at - 1, -1, -1) if found >> place & 1]
 
 
+class Watcher:
+    """Notes what goes into and comes out of all modules of a forward with a graph.
+
+    Args:
+        layers: Name to module.
+        picture: The picture that the forward starts from; without a graph of its own, or ``None``, tokens are followed
+            less far.
+        force: Record the graph in the model's own ``torch.no_grad()``, too.
+        changing: Put a tensor with a graph in the place of one without. Otherwise nothing is changed or forced, and
+            :attr:`whole` tells whether anything would have been.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, nn.Module], picture: Tensor | None, *, force: bool = True, changing: bool = True
+    ) -> None:
+        self._names: dict[int, list[str]] = {}
+        for name, module in layers.items():
+            self._names.setdefault(id(module), []).append(name)
+        self._force, self._changing = force, changing
+        self.trail = Trail([], {}, {}, {})
+        self.whole = True
+        """Whether each tensor had its graph by itself."""
+        if picture is not None:
+            self._note(picture, is_picture=True)
+
+    def enter(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Notes what a module gets; a forward pre-hook."""
+        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            self.whole = False
+            if self._changing and self._force and not torch.is_inference_mode_enabled():
+                torch.set_grad_enabled(True)
+        for tensor in floating_tensors((args, kwargs)):
+            self._note(tensor)
+
+    def leave(self, module: nn.Module, _args: Any, output: Any) -> Any:
+        """Notes what a module returns; a forward hook."""
+        main = main_tensor(output)
+        if main is None or main[0].dim() < 3:
+            return None
+        tensor, rebuilt = main
+        replaced = None
+        if tensor.grad_fn is None:
+            self.whole = False
+            if self._changing and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+                # Nothing that learns has come before.
+                tensor = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
+                replaced = rebuilt(tensor)
+        place = self._note(tensor, unwrapped(module))
+        for name in self._names[id(module)]:
+            if place is None:
+                self.trail.layers.pop(name, None)
+            else:
+                self.trail.layers[name] = place
+        return replaced
+
+    def _note(self, tensor: Tensor, module: nn.Module | None = None, *, is_picture: bool = False) -> int | None:
+        if tensor.grad_fn is None or tensor.dim() < 3:
+            return None
+        origin, watched, bits = (tensor.grad_fn, tensor.output_nr), self.trail.watched, self.trail._bits
+        if origin not in bits:
+            bits[origin] = len(watched)
+            tokens = tensor if tensor.dim() == 3 else None
+            watched.append(Watched(tuple(tensor.shape), tokens, origin, module, is_picture))
+        return bits[origin]
+
+
 def watch(layers: Mapping[str, nn.Module], run: Callable[[], Any], picture: Tensor | None, *, force: bool) -> Trail:
     """Runs a forward with a graph and notes what goes into and comes out of all modules.
 
     Args:
         layers: Name to module.
         run: The forward.
-        picture: The picture that it starts from; without a graph of its own, or ``None``, tokens are followed less far.
+        picture: The picture that it starts from.
         force: Record the graph in the model's own ``torch.no_grad()``, too.
 
     Raises:
         Exception: What the forward raises.
     """
-    watched: list[Watched] = []
-    bits: dict[Origin, int] = {}
-    last: dict[str, int] = {}
-
-    def note(tensor: Tensor, module: nn.Module | None = None, *, is_picture: bool = False) -> int | None:
-        if tensor.grad_fn is None or tensor.dim() < 3:
-            return None
-        origin = (tensor.grad_fn, tensor.output_nr)
-        if origin not in bits:
-            bits[origin] = len(watched)
-            watched.append(Watched(tensor, origin, module, is_picture))
-        return bits[origin]
-
-    def enter(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        if force and not torch.is_inference_mode_enabled():
-            torch.set_grad_enabled(True)
-        for tensor in floating_tensors((args, kwargs)):
-            note(tensor)
-
-    def leave(module: nn.Module, _args: Any, output: Any) -> Any:
-        main = main_tensor(output)
-        if main is None or main[0].dim() < 3:
-            return None
-        tensor, rebuilt = main
-        replaced = None
-        if tensor.grad_fn is None and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            # Nothing that learns has come before.
-            tensor = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
-            replaced = rebuilt(tensor)
-        place = note(tensor, unwrapped(module))
-        for name in names[id(module)]:
-            if place is None:
-                last.pop(name, None)
-            else:
-                last[name] = place
-        return replaced
-
-    names: dict[int, list[str]] = {}
-    for name, module in layers.items():
-        names.setdefault(id(module), []).append(name)
     with ExitStack() as stack, torch.enable_grad():
-        if picture is not None:
-            note(picture, is_picture=True)
+        watcher = Watcher(layers, picture, force=force)
         for module in {id(module): module for module in layers.values()}.values():
-            stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
+            stack.callback(module.register_forward_pre_hook(watcher.enter, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(watcher.leave).remove)
         run()
-    return Trail(watched, last, {}, bits)
+    return watcher.trail
 
 
 def _way(start: Node, ways: dict[Node, int], bits: Mapping[Origin, int]) -> int:

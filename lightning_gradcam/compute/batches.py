@@ -59,6 +59,7 @@ class Request:
         gradients: Put the gradients into numbers, too.
         trial: Explain the first two samples alone, and check the labels of all: whether it works is asked, not what the
             maps are.
+        direct: ``run`` calls the model itself, with the inputs as they are.
     """
 
     targets: Sequence[Target]
@@ -73,6 +74,7 @@ class Request:
     halve: bool = True
     gradients: bool = False
     trial: bool = False
+    direct: bool = False
 
 
 def explain_in_parts(
@@ -121,6 +123,7 @@ def explain_in_parts(
                 copies,
                 asked.gradients,
                 asked.halve,
+                asked.direct,
             )
             try:
                 if modules is None:

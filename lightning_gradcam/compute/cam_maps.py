@@ -109,6 +109,7 @@ def compute_cams(
         relu=relu,
         batch_size=batch_size,
         gradients=gradients,
+        direct=forward is None,
     )
     kind = check_score(score)
     check_output_key(output_key)

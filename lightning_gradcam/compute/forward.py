@@ -84,6 +84,7 @@ class Explanation:
         copies: The model changes a layer's output in place, and goes on with copies; becomes true where that is found.
         gradients: Put the gradients into numbers, too.
         halve: Run fewer variants of the samples at once where memory does not suffice.
+        direct: The model itself is called, with the inputs as they are.
     """
 
     model: nn.Module
@@ -96,11 +97,21 @@ class Explanation:
     copies: bool = False
     gradients: bool = False
     halve: bool = True
+    direct: bool = False
 
     @cached_property
     def search(self) -> Search:
         """The search for layers and layouts; it runs nothing before it is asked."""
-        return Search(self.model, self.run, self.inputs, self.targets, self.methods, self.given, self.given_layouts)
+        return Search(
+            self.model,
+            self.run,
+            self.inputs,
+            self.targets,
+            self.methods,
+            self.given,
+            self.given_layouts,
+            self.direct,
+        )
 
     def at(self, modules: Mapping[str, nn.Module], *, relu: bool, check: bool = True) -> Cams:
         """Computes the maps of these layers, by name; see :func:`lightning_gradcam.compute_cams`.

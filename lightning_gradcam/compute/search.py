@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import LISTING, is_channels_first, unwrapped
+from lightning_gradcam.capture.known import KnownLayouts
+from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_layers, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
 from lightning_gradcam.capture.obstacles import obstacle
 from lightning_gradcam.errors import LayerError, TargetError, listed
@@ -37,6 +38,7 @@ class Search:
         methods: How, by name.
         given: What targets may look at besides the output.
         given_layouts: What the user says of layouts, by layer name; ``""`` stands for all.
+        direct: The model itself is called, with the inputs as they are: what was found of it holds in the next call.
     """
 
     model: nn.Module
@@ -46,7 +48,9 @@ class Search:
     methods: Mapping[str, Method]
     given: Given
     given_layouts: Mapping[str, str]
+    direct: bool = False
     _searching: bool = field(default=False, init=False)
+    _tokens: bool = field(default=False, init=False)
 
     @property
     def survey(self) -> Survey:
@@ -78,6 +82,7 @@ class Search:
             own=inputs.picture,
             again=lambda picture: self.run(inputs.fresh(picture)),
             graph=self._searching,
+            tokens=self._tokens,
         )
         return survey, inputs, given
 
@@ -192,7 +197,7 @@ class Search:
         )
         if layout is None:
             # Nothing but the modules that ran tells: its axes hold for any number of samples.
-            seen = self.survey.layout(name)
+            seen = self._seen_layout(name, activation, given)
             if "L" in seen.axes and len(seen.grid) > 1 and self._other_tokens(activation, seen):
                 raise LayerError(
                     f"layers: {name!r} gives {list(activation.shape)} for {self.inputs.samples} samples, and tokens"
@@ -207,6 +212,23 @@ class Search:
         if not single:
             check_places(name, activation.shape, layout)
         return layout
+
+    def _seen_layout(self, name: str, activation: Tensor, given: str | None) -> Layout:
+        """Returns the layout in the survey's forward, or in one before that."""
+        self._tokens = activation.dim() == 3
+        if not self._tokens or not self.direct or not self.inputs.is_single:
+            return self.survey.layout(name)
+        key = (name, given, tuple(self.inputs.picture.shape[1:]), activation.shape[2])
+        layout = self._known.get(key)
+        if layout is None or self._other_tokens(activation, layout):
+            layout = self.survey.layout(name)
+            if "L" in layout.axes and len(layout.grid) > 1 and not layout.fold:
+                self._known.add(key, layout)
+        return layout
+
+    @cached_property
+    def _known(self) -> KnownLayouts:
+        return KnownLayouts(self.model, named_layers(self.model))
 
     def _other_tokens(self, activation: Tensor, layout: Layout) -> bool:
         sizes = dict(zip(layout.axes, activation.shape, strict=True))
