@@ -59,6 +59,8 @@ class Request:
         gradients: Put the gradients into numbers, too.
         trial: Explain the first two samples alone, and check the labels of all: whether it works is asked, not what the
             maps are.
+        moves: Make sure once that the layers' places are the picture's; without, only where the model is looked at
+            anyway.
     """
 
     targets: Sequence[Target]
@@ -73,6 +75,7 @@ class Request:
     halve: bool = True
     gradients: bool = False
     trial: bool = False
+    moves: bool = False
 
 
 def explain_in_parts(
@@ -121,6 +124,7 @@ def explain_in_parts(
                 copies,
                 asked.gradients,
                 asked.halve,
+                asked.moves and not parts,
             )
             try:
                 if modules is None:
