@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.calls import layer_of
+from lightning_gradcam.capture.changes import Move
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import LISTING, is_channels_first, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
-from lightning_gradcam.capture.moved import LayerMap, Move, Trial, find_moves
+from lightning_gradcam.capture.moved import LayerMap, Trial, find_moves
 from lightning_gradcam.capture.obstacles import obstacle
 from lightning_gradcam.errors import LayerError, TargetError, listed
 from lightning_gradcam.methods import Method
@@ -230,14 +231,19 @@ class Search:
         with suppress(Exception):
             found = find_moves(Trial(self.run, self.inputs, axes), places)
         for name, move in found.items():
-            if move.kind in ("samples", "turned"):
-                text = (
-                    f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn on"
-                    f" {'another sample' if move.kind == 'samples' else 'other places'} than its own; do that step"
-                    " before the model is called, or explain a part of the model that does not contain it (forward=,"
-                    " of a callback forward_fn=)"
+            if move.kind in ("samples", "turned", "spectrum"):
+                where = "another sample" if move.kind == "samples" else "other places"
+                advice = (
+                    "name a layer before the transform or behind its inverse"
+                    if move.kind == "spectrum"
+                    else "do that step before the model is called, or explain a part of the model that does not contain"
+                    " it (forward=, of a callback forward_fn=)"
                 )
-                if move.kind == "samples" or self._given_layout(name) is None:
+                text = (
+                    f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn on {where}"
+                    f" than its own; {advice}"
+                )
+                if move.kind != "turned" or self._given_layout(name) is None:
                     raise LayerError(text)
                 warn(text)
                 continue

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lightning_gradcam import compute_cams
+from lightning_gradcam import GradCAMCallback, MemorySink, compute_cams
 from lightning_gradcam.errors import LayerError
-from tests.shapes.moved import Seen
+from tests.conftest import TinyModule, loaders, trainer
+from tests.shapes.moved import Seen, Warped
 
 
 def samples(count: int = 2, side: int = 32) -> Tensor:
@@ -99,3 +101,22 @@ def test_all_that_is_well_costs_two_forwards_of_two_samples() -> None:
     compute_cams(model, samples(6))
     # One more of the search for the layer, and that which is explained.
     assert sorted(sizes) == [2, 2, 2, 6]
+
+
+def test_a_spatial_transformer_is_told_while_it_is_still_the_identity() -> None:
+    model = Warped().eval()
+    with torch.no_grad():
+        model.find.weight.zero_()
+        model.find.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+    (said,) = remarks(model, samples())
+    assert "resamples the picture (grid_sample)" in said
+
+
+def test_the_callback_looks_at_named_layers_before_training(tmp_path: Path) -> None:
+    class Module(TinyModule):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flip(-1))
+
+    callback = GradCAMCallback(layers="net.relu2", sinks=[MemorySink()])
+    with pytest.raises(LayerError, match="mirrored from left to right"):
+        trainer(tmp_path, callbacks=callback, max_epochs=1).fit(Module(), *loaders())
