@@ -41,6 +41,12 @@ In a model of signals, whose first convolution is a `Conv1d`, `"auto"` takes the
 that is known to have its channels first; maps are `[N, l]`. In a model that folds frames, slices or patches into the
 batch, it takes the last layer with a row a frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts) says how both
 are told, and what to give where they can't be.
+
+Before training, and where a layer is looked for, parts of the picture are changed in two forwards of two samples: each
+change has to show at its own place and in its own sample. A layer that sees the picture turned or mirrored, sorted
+samples, or a spectrum is refused with an error; one that sees a crop, a wide border or a picture resampled by
+`grid_sample` is warned about. Where attention or large receptive fields leave it unclear, nothing is reported.
+`compute_cams` with named layers and plain feature maps skips this check.
 """
 
 

@@ -85,6 +85,7 @@ class Survey:
         # Only with its graph; it can be larger than all that is explained.
         self._output = self._output if graph else None
         self._looks = 0
+        self._samples = samples
         self._place = {seen.name: at for at, seen in enumerate(self._seen)}
         self._reader = LayoutReader(
             model,
@@ -175,7 +176,8 @@ class Survey:
         if not names:
             raise LayerError(
                 "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C])"
-                " with more than one place; name the layer to explain, and its layout= where that is unusual"
+                f" with more than one place{self._regrouped()}; name the layer to explain, and its layout= where that"
+                " is unusual"
             )
         paths, alive, owns = self._paths(score, names)
         leading = set(paths.leading)
@@ -212,6 +214,14 @@ class Survey:
                     found = [name for name in found if not owns(name)] or found
                     return next((name for name in reversed(found) if not several(name)), found[-1])
         return names[-1]
+
+    def _regrouped(self) -> str:
+        """Names the last feature map whose rows are not the samples, for the error that there is no other."""
+        found = [seen for seen in self._seen if len(seen.shape) in (4, 5) and seen.shape[0] != self._samples]
+        if not found:
+            return ""
+        rows, name = found[-1].shape[0], found[-1].name
+        return f" ({name!r:.80} has {rows} rows for {self._samples} samples: views or parts of them in the batch)"
 
     def _paths(
         self, score: Callable[[Any], Tensor], names: Sequence[str]

@@ -60,6 +60,8 @@ class Request:
         trial: Explain the first two samples alone, and check the labels of all: whether it works is asked, not what the
             maps are.
         direct: ``run`` calls the model itself, with the inputs as they are.
+        moves: Make sure once that the layers' places are the picture's; without, only where the model is looked at
+            anyway.
     """
 
     targets: Sequence[Target]
@@ -75,6 +77,7 @@ class Request:
     gradients: bool = False
     trial: bool = False
     direct: bool = False
+    moves: bool = False
 
 
 def explain_in_parts(
@@ -124,6 +127,7 @@ def explain_in_parts(
                 asked.gradients,
                 asked.halve,
                 asked.direct,
+                asked.moves and not parts,
             )
             try:
                 if modules is None:

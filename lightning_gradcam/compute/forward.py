@@ -19,6 +19,7 @@ from lightning_gradcam.capture.calls import MapPlace
 from lightning_gradcam.capture.gradients import require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.layout import Layout, check_places
+from lightning_gradcam.capture.moved import LayerMap
 from lightning_gradcam.capture.obstacles import quantised_part
 from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
@@ -67,6 +68,7 @@ class Shared:
     gradients: Mapping[tuple[str, str], GradientSummary[Tensor]]
     given: Given
     causes: Mapping[CamKey, Tensor]
+    seen: Mapping[str, LayerMap]
 
 
 @dataclass(eq=False)
@@ -85,6 +87,7 @@ class Explanation:
         gradients: Put the gradients into numbers, too.
         halve: Run fewer variants of the samples at once where memory does not suffice.
         direct: The model itself is called, with the inputs as they are.
+        moves: Make sure that the layers' places are the picture's; without, only where the model is looked at anyway.
     """
 
     model: nn.Module
@@ -98,6 +101,7 @@ class Explanation:
     gradients: bool = False
     halve: bool = True
     direct: bool = False
+    moves: bool = False
 
     @cached_property
     def search(self) -> Search:
@@ -139,6 +143,8 @@ class Explanation:
             sums = dict(zip(first.maps, totals, strict=True))
             self._check_dependence(first, sums)
             self._remark(given)
+            if first.seen:
+                self.search.check_moves(first.seen, self.axes(first.layouts))
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
         if check or any(method.needs in ("model", "rerun") for method in self.methods.values()):
@@ -277,6 +283,8 @@ class Explanation:
                 for layer, choice in chosen.items()
                 if (choice.units[0].name, target.name) in summaries
             }
+            watched = self.moves or self.search.looked
+            seen = {unit.name: _seen(unit, modules) for unit in _used(chosen)} if watched else {}
             again = any(method.needs == "rerun" for method in self.methods.values())
             for unit in units.values():
                 unit.activation = unit.activation.detach() if again else unit.activation.new_empty(0)
@@ -289,6 +297,7 @@ class Explanation:
                 gradients,
                 given,
                 causes,
+                seen,
             )
 
     def _lay_out(self, units: Mapping[str, Unit], modules: Mapping[str, nn.Module]) -> None:
@@ -452,6 +461,18 @@ class Explanation:
             name = min(missing)
             instead = self.search.instead_of(name, later=True) or self.search.instead_of(name, later=False)
             raise CaptureError(f"{error}, for instance {instead!r}" if instead else str(error)) from None
+
+
+def _used(chosen: Mapping[str, Choice]) -> list[Unit]:
+    return [choice.units[number] for choice in chosen.values() for number in choice.used()]
+
+
+def _seen(unit: Unit, modules: Mapping[str, nn.Module]) -> LayerMap:
+    assert unit.layout is not None
+    # A copy, so that the rest of the batch is freed.
+    return LayerMap(
+        modules[unit.layer], unit.place, unit.layout, unit.layout.rows(unit.activation.detach())[:2].clone()
+    )
 
 
 def _marked(maps: Tensor, scores: Tensor) -> Tensor:

@@ -12,16 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.calls import layer_of
+from lightning_gradcam.capture.changes import Move
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.known import KnownLayouts
 from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_layers, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
+from lightning_gradcam.capture.moved import LayerMap, Trial, find_moves
 from lightning_gradcam.capture.obstacles import obstacle
 from lightning_gradcam.errors import LayerError, TargetError, listed
 from lightning_gradcam.methods import Method
 from lightning_gradcam.targets import Given, Target
 from lightning_gradcam.targets.base import is_whole_numbers, whole_numbers
+from lightning_gradcam.warn import warn
 
 NO_LAYER = "(none)"
 
@@ -229,6 +232,49 @@ class Search:
     @cached_property
     def _known(self) -> KnownLayouts:
         return KnownLayouts(self.model, named_layers(self.model))
+
+    @property
+    def looked(self) -> bool:
+        """Whether the model has been looked at."""
+        return "_look" in self.__dict__
+
+    def check_moves(self, places: Mapping[str, LayerMap], axes: str) -> None:
+        """Refuses layers whose places or rows belong elsewhere, and warns where they belong to a part of the picture.
+
+        Args:
+            places: What is explained, by layer name.
+            axes: What the input's axes mean, as of :class:`InputForm`.
+
+        Raises:
+            LayerError: A map would be drawn on other places, or another sample, than its own.
+        """
+        found: Mapping[str, Move] = {}
+        # A model may take no other number of samples, or no other picture.
+        with suppress(Exception):
+            found = find_moves(Trial(self.run, self.inputs, axes), places)
+        for name, move in found.items():
+            if move.kind in ("samples", "turned", "spectrum"):
+                where = "another sample" if move.kind == "samples" else "other places"
+                advice = (
+                    "name a layer before the transform or behind its inverse"
+                    if move.kind == "spectrum"
+                    else "do that step before the model is called, or explain a part of the model that does not contain"
+                    " it (forward=, of a callback forward_fn=)"
+                )
+                text = (
+                    f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn on {where}"
+                    f" than its own; {advice}"
+                )
+                if move.kind != "turned" or self._given_layout(name) is None:
+                    raise LayerError(text)
+                warn(text)
+                continue
+            warn(
+                f"layers: {name!r:.80} does not cover the picture as its map is drawn: {move.what}. A model that crops,"
+                " pads or warps the picture inside does that. Maps are stretched over the whole picture, so their"
+                " places are off; crop or pad the pictures before the model is called, or give a forward without that"
+                " step (forward=, of a callback forward_fn=)"
+            )
 
     def _other_tokens(self, activation: Tensor, layout: Layout) -> bool:
         sizes = dict(zip(layout.axes, activation.shape, strict=True))

@@ -99,6 +99,7 @@ class CamMonitor(Monitor):
             halve=halve,
             gradients=self.gradients,
             trial=trial,
+            moves=not self.tried,
         )
         labels = probes.values if probes.labels is None else probes.labels
         # Names that a data set gives are not the user's to change.

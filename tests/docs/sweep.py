@@ -96,8 +96,13 @@ def _fill(module: nn.Module) -> None:
 
 
 def found(name: str, model: nn.Module, inputs: Tensor) -> Found:
-    """Explains the model with `"auto"`; the map has to be finite, not constant, and 4 by 4 at least."""
-    cams = compute_cams(model, inputs, relu=False)
+    """Explains the model with `"auto"`; the map has to be finite, not constant, and 4 by 4 at least.
+
+    None of these models turns, crops or pads the picture, and nobody may be told so.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*does not (cover|match)")
+        cams = compute_cams(model, inputs, relu=False)
     ((key, maps),) = cams.items()
     layout = cams.layouts[key.layer]
     assert bool(maps.isfinite().all()), f"{name}: {key.layer} is not finite"

@@ -1,0 +1,159 @@
+"""What a layer's changes mean, of which each was made at another part of the picture.
+
+Attention and large receptive fields spread each change over all places: what counts is where it is larger than others,
+and what is not plain has no meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.capture.tensors import floating_tensors
+
+_CORNERS = range(4)
+_CORNER_NAMES = ("top left", "top right", "bottom left", "bottom right")
+# Where a change of each corner shows, by what the model does to the picture first.
+_TURNS = {
+    (1, 0, 3, 2): "mirrored from left to right",
+    (2, 3, 0, 1): "mirrored from top to bottom",
+    (3, 2, 1, 0): "turned by 180 degrees",
+    (0, 2, 1, 3): "turned on its side, its rows made columns,",
+    (3, 1, 2, 0): "turned on its side and by 180 degrees",
+    (1, 3, 0, 2): "turned by 90 degrees clockwise",
+    (2, 0, 3, 1): "turned by 90 degrees counterclockwise",
+}
+# Smaller changes are rounding; of the sum over all places.
+_ROUNDING = 1e-3
+# Two samples that differ by a smaller share of what they are can't be told apart.
+_ALIKE = 0.01
+# A corner's change has to be larger in its own quarter than in others, by this factor, before any is believed.
+_CLEAR = 1.5
+# A part of the picture that matters less than this share of another is not seen.
+_UNSEEN = 1 / 30
+# No place of a layer is ever less than this share of its mean, unless nothing reaches it.
+_UNREACHED = 1e-6
+
+
+@dataclass(frozen=True)
+class Move:
+    """What was found out about a layer.
+
+    Attributes:
+        kind: ``"samples"``: its rows are other samples'; ``"turned"``: its places are turned or mirrored; ``"part"``:
+            it sees a part of the picture; ``"border"``: some of its places are no part of the picture; ``"warp"``: the
+            picture is resampled before it; ``"spectrum"``: its places are frequencies.
+        what: In words.
+    """
+
+    kind: str
+    what: str
+
+
+def in_place(top: Tensor, bottom: Tensor) -> bool:
+    """Whether the changes above and below, left and right, are where they were made."""
+    sums = float(top.mean()), float(bottom.mean())
+    if min(sums) * 8 <= max(sums) or not max(sums):
+        return False
+    h, w = top.shape
+    rest = _ROUNDING * max(sums)
+    ratio = ((top + rest) / (bottom + rest)).log()
+    y = torch.linspace(-1, 1, h, device=top.device)[:, None]
+    x = torch.linspace(-1, 1, w, device=top.device)[None]
+    down, right = float((ratio * y).mean() / (y * y).mean()), float((ratio * x).mean() / (x * x).mean())
+    # Made at an angle of 18 degrees to the vertical; each turn would move it by 36 or more.
+    return down < right < 0
+
+
+def reaches_all_sides(change: Tensor) -> bool:
+    """Whether a change ``[h, w]`` shows at the outermost places of all four sides."""
+    least = _ROUNDING * float(change.mean())
+    return least > 0 and all(float(side.max()) > least for side in (change[0], change[-1], change[:, 0], change[:, -1]))
+
+
+def apart(one: Tensor, two: Tensor) -> float:
+    """Returns the mean difference of two tensors."""
+    return float((one - two).abs().mean())
+
+
+def change(one: Tensor, two: Tensor) -> Tensor:
+    """Returns how much each place changes, ``[h, w]``; frames and slices together."""
+    sizes = (one - two).abs().double().sum(0)
+    return sizes.flatten(0, -3).sum(0) if sizes.dim() > 2 else sizes
+
+
+def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> bool:
+    """Whether two samples, given in the other order, come in the same order as before, and their outputs do not."""
+    if plain.shape != swapped.shape or len(plain) != 2 or not _stays(plain, swapped):
+        return False
+    outputs = [next((t for t in floating_tensors(o) if t.dim() and len(t) == 2), None) for o in (output, other)]
+    if outputs[0] is None or outputs[1] is None or outputs[0].shape != outputs[1].shape:
+        return False
+    return _stays(outputs[0].float(), outputs[1].float().flip(0))
+
+
+def _stays(one: Tensor, two: Tensor) -> bool:
+    """Whether two rows are the same, and not those of each other; not so where both are alike."""
+    size = apart(one[0], one[1])
+    return size > _ALIKE * float(one.abs().mean()) and apart(one, two) <= _ROUNDING * size
+
+
+def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
+    """Returns what is certain about a layer.
+
+    Args:
+        changes: How much each place changes ``[h, w]`` with the top left, the top right, the bottom left and the bottom
+            right of the picture, with a frame around it, and with all of it.
+        alone: The picture is the only input: no mask hides a part of it.
+
+    Returns:
+        What the model does to the picture before the layer; ``None`` where nothing is certain.
+    """
+    *corners, frame, whole = changes
+    if not float(whole.mean()):
+        return None
+    quarters = torch.stack([torch.stack([q.mean() for q in _quarters(corner)]) for corner in corners])
+    strengths = quarters.mean(1)
+    unseen = [k for k in _CORNERS if float(strengths[k]) < _UNSEEN * float(strengths.max())]
+    if not unseen:
+        turn = _turn(quarters)
+        if turn in _TURNS:
+            return Move("turned", f"the picture is {_TURNS[turn]} inside the model")
+    if not alone:
+        return None
+    sides = {"top": whole[0], "bottom": whole[-1], "left": whole[:, 0], "right": whole[:, -1]}
+    bare = [name for name, side in sides.items() if float(side.max()) <= _UNREACHED * float(whole.mean())]
+    if bare:
+        where = " and ".join([", ".join(bare[:-1]), bare[-1]] if bare[1:] else bare)
+        return Move("border", f"nothing in the picture changes its places at the {where}")
+    even = torch.stack([q.mean() for q in _quarters(whole)])
+    if unseen and float(even.min()) * 3 > float(even.max()):
+        named = ", ".join(_CORNER_NAMES[k] for k in unseen)
+        return Move("part", f"the picture's {named} hardly change it")
+    if float(frame.mean()) <= _UNREACHED * float(whole.mean()):
+        return Move("part", "the outermost 1/16 of the picture on each side does not change it")
+    return None
+
+
+def _quarters(change: Tensor) -> list[Tensor]:
+    h, w = change.shape
+    rows, columns = (slice(0, h // 2), slice(h - h // 2, h)), (slice(0, w // 2), slice(w - w // 2, w))
+    return [change[r, c] for r in rows for c in columns]
+
+
+def _turn(quarters: Tensor) -> tuple[int, ...] | None:
+    """Returns in which quarter of the layer each corner's change shows most; ``None`` where that is not plain."""
+    logs = (quarters + 1e-9 * quarters.max()).log()
+    # How much a corner changes at all, and a quarter is changed at all, does not count.
+    logs = logs - logs.mean(0) - logs.mean(1, keepdim=True) + logs.mean()
+    best = max(permutations(_CORNERS), key=lambda order: float(logs[list(_CORNERS), list(order)].sum()))
+    own = logs[list(_CORNERS), list(best)]
+    others = logs.clone()
+    others[list(_CORNERS), list(best)] = -torch.inf
+    clear = torch.minimum(own - others.amax(1), own - others.amax(0)[list(best)])
+    return best if float(clear.min().exp()) > _CLEAR else None

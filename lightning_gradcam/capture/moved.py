@@ -1,0 +1,220 @@
+"""Whether a layer's places are the picture's, and its rows the samples': tried out by changing parts of the picture.
+
+Two forwards of two samples show that all is well. Only where they do not, up to eight more find out what the model does
+to the picture before the layer. What can't be told for certain is passed over: attention and large receptive fields
+spread each change over all places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.capture.calls import MapPlace
+from lightning_gradcam.capture.changes import Move, apart, change, follows_content, in_place, meaning, reaches_all_sides
+from lightning_gradcam.capture.inputs import Forward, InputForm, Inputs
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.capture.resampled import Operations
+from lightning_gradcam.capture.tensors import floating_tensors, level_maps
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMap:
+    """One feature map that is explained.
+
+    Attributes:
+        module: The layer.
+        at: Which of its maps it is.
+        layout: The meaning of its axes.
+        seen: Those of the first two samples, as the explanation's own forward gave them, ``[2, C, *S]``.
+    """
+
+    module: nn.Module
+    at: MapPlace
+    layout: Layout
+    seen: Tensor
+
+
+class Trial:
+    """Runs the model on changed pictures.
+
+    Args:
+        run: From inputs to the output.
+        inputs: The samples; the first two are taken.
+        axes: What the picture's axes mean, as of :class:`InputForm`.
+    """
+
+    def __init__(self, run: Forward, inputs: Inputs, axes: str = "") -> None:
+        self._run, self._inputs = run, inputs.part(0, 2)
+        self.single = inputs.samples == 1
+        own = self._inputs.picture.detach()
+        self._form = InputForm(own, axes)
+        seen = self._form.seen(own)
+        self.size = tuple(seen.shape[-2:])
+        self.pair = seen.repeat(2, *[1] * (seen.dim() - 1)) if self.single else seen
+        finite = self.pair.nan_to_num(0.0, 0.0, 0.0)
+        spread = finite.std()
+        self._step = torch.where(spread > 0, spread, 1)
+        self._inputs_alone = len(floating_tensors(self._inputs.fresh())) <= 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether the picture is the only floating-point input: no mask can hide a part of it."""
+        return self._inputs_alone
+
+    def changed(self, sample: int, *regions: tuple[slice, slice], seed: int = 0) -> Tensor:
+        """Returns a sample whose picture is another one in some regions, ``[1, C, *S]``."""
+        picture = self.pair[sample : sample + 1]
+        generator = torch.Generator().manual_seed(seed)
+        # Noise alone is averaged away by strides, and a step alone by norms.
+        noise = torch.randn(picture.shape, generator=generator).to(picture) + 1
+        mask = torch.zeros(self.size, dtype=torch.bool, device=picture.device)
+        for rows, columns in regions:
+            mask[rows, columns] = True
+        return torch.where(mask, picture + noise * self._step, picture)
+
+    def maps(
+        self, places: Mapping[str, LayerMap], first: Tensor, second: Tensor, moves: dict[str, Move] | None = None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """Returns the feature maps ``[2, C, *S]`` of two samples, and the model's output.
+
+        Args:
+            places: Which are wanted, by layer name.
+            first: A sample ``[1, C, *S]``.
+            second: Another one.
+            moves: Where given, what the operations of this forward show of a layer is put into it.
+        """
+        found, calls = dict[str, Tensor](), dict[nn.Module, int]()
+        picture = self._form.restored(torch.cat([first, second]))
+        operations = None if moves is None else Operations(picture)
+
+        def hook(module: nn.Module, _args: Any, output: Any) -> None:
+            call = calls.get(module, 0)
+            calls[module] = call + 1
+            levels = level_maps(output)
+            for name, place in places.items():
+                if levels is not None and place.module is module and place.at.call == call:
+                    rows = place.layout.rows(levels[0][place.at.tensor].detach())
+                    found[name] = rows.float().nan_to_num(0.0, 0.0, 0.0)
+                    move = None if operations is None else _shown(operations, rows.shape)
+                    if move is not None and moves is not None:
+                        moves[name] = move
+
+        with ExitStack() as stack, torch.no_grad():
+            for module in {place.module for place in places.values()}:
+                stack.callback(module.register_forward_hook(hook).remove)
+            stack.enter_context(nullcontext() if operations is None else operations)
+            output = self._run(self._inputs.fresh(picture.clone(), copies=2 if self.single else 1))
+        return found, output
+
+
+def _shown(operations: Operations, shape: Sequence[int]) -> Move | None:
+    if operations.is_spectrum(shape):
+        return Move("spectrum", "its places are frequencies, between a Fourier transform and its inverse")
+    return Move("warp", "the model resamples the picture (grid_sample) before it") if operations.warped else None
+
+
+def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
+    """Finds the layers whose places or rows are not what they seem.
+
+    Args:
+        trial: Runs the model.
+        places: What is explained, by layer name.
+
+    Returns:
+        Layer to what was found; layers that are as they seem, or of which nothing is certain, are left out.
+    """
+    height, width = trial.size
+    if min(height, width) < 8:
+        return {}
+    found = dict[str, Move]()
+    suspects = _suspects(trial, places, found)
+    if not suspects:
+        return found
+    one, two = (trial.pair[at : at + 1] for at in (0, 1))
+    plain, output = trial.maps(suspects, one, two)
+    swapped, other = trial.maps(suspects, two, one)
+    for name in suspects:
+        if not trial.single and follows_content(plain[name], swapped[name], output, other):
+            found[name] = Move("samples", "the samples are sorted or grouped inside the model")
+    left = {name: place for name, place in suspects.items() if name not in found}
+    # Twice, with other noise and another sample: what is no accident shows both times.
+    for name, told in _told(trial, left, plain, sample=0).items():
+        if told is not None:
+            found[name] = told
+    left = {name: place for name, place in left.items() if name in found}
+    if left:
+        again = _told(trial, left, plain, sample=1)
+        found = {name: move for name, move in found.items() if name not in left or again.get(name) == move}
+    return found
+
+
+def _is_picture(layout: Layout, size: Sequence[int]) -> bool:
+    """Whether the last two axes of the places should be the picture's."""
+    if layout.fold or len(layout.grid) < 2 or min(layout.grid[-2:]) < 3:
+        return False
+    h, w = layout.grid[-2:]
+    # A spectrum of a signal, for instance, has other proportions.
+    return any(abs(h * b - w * a) <= 2 * max(a, b) for a, b in (tuple(size), tuple(size)[::-1]))
+
+
+def _regions(size: Sequence[int]) -> tuple[list[tuple[slice, slice]], ...]:
+    """Returns a region above, slightly left; one below, slightly right; and a frame around the picture."""
+    h, w = size
+    above = [(slice(0, h // 4), slice(w // 8, w * 5 // 8))]
+    below = [(slice(h - h // 4, h), slice(w * 3 // 8, w * 7 // 8))]
+    a, b, all_ = max(h // 16, 1), max(w // 16, 1), slice(None)
+    frame = [(slice(0, a), all_), (slice(h - a, h), all_), (all_, slice(0, b)), (all_, slice(w - b, w))]
+    return above, below, frame
+
+
+def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Move]) -> dict[str, LayerMap]:
+    """Two forwards: returns the layers that do not plainly show each change where it was made.
+
+    Those of which the operations tell are put into ``moves``.
+    """
+    above, below, frame = _regions(trial.size)
+    first, _ = trial.maps(places, trial.changed(0, *above), trial.pair[1:2], moves)
+    looked = {n: place for n, place in places.items() if n not in moves and _is_picture(place.layout, trial.size)}
+    if not looked:
+        return {}
+    places = looked
+    second, _ = trial.maps(places, trial.changed(1, *frame), trial.changed(0, *below))
+    found = dict[str, LayerMap]()
+    for name, place in places.items():
+        base = place.seen.float().nan_to_num(0.0, 0.0, 0.0)
+        base = base if len(base) == 2 else base.repeat(2, *[1] * (base.dim() - 1))
+        one, two = first.get(name), second.get(name)
+        if one is None or two is None or one.shape != base.shape or two.shape != base.shape:
+            continue
+        stays = apart(one[1], base[1]) <= 0.1 * apart(one[0], one[1])
+        ordered = trial.single or (stays and apart(two[1], base[0]) <= apart(two[0], base[0]))
+        top, bottom, around = change(one[0], base[0]), change(two[1], base[0]), change(two[0], base[1])
+        if not ordered or not in_place(top, bottom) or not reaches_all_sides(around):
+            found[name] = place
+    return found
+
+
+def _told(
+    trial: Trial, places: Mapping[str, LayerMap], plain: Mapping[str, Tensor], *, sample: int
+) -> dict[str, Move | None]:
+    """Changes each corner, the frame and the whole picture; says of each layer what is certain."""
+    if not places:
+        return {}
+    h, w = trial.size
+    ys, xs = (slice(0, h * 3 // 8), slice(h - h * 3 // 8, h)), (slice(0, w * 3 // 8), slice(w - w * 3 // 8, w))
+    whole = [(slice(None), slice(None))]
+    changes = [[(rows, columns)] for rows in ys for columns in xs] + [_regions(trial.size)[2], whole]
+    pictures = [trial.changed(sample, *regions, seed=1 + sample) for regions in changes]
+    base = {name: plain[name][0 if trial.single else sample] for name in places}
+    found: dict[str, list[Tensor]] = {name: [] for name in places}
+    for one, two in zip(pictures[::2], pictures[1::2], strict=True):
+        maps, _ = trial.maps(places, one, two)
+        for name in places:
+            found[name] += [change(maps[name][at], base[name]) for at in (0, 1)]
+    return {name: meaning(changes, alone=trial.alone) for name, changes in found.items()}

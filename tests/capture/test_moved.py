@@ -1,0 +1,122 @@
+"""Layers whose places or rows are not the picture's: what is said of them, and that nothing is of all others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from lightning_gradcam import GradCAMCallback, MemorySink, compute_cams
+from lightning_gradcam.errors import LayerError
+from tests.conftest import TinyModule, loaders, trainer
+from tests.shapes.moved import Seen, Warped
+
+
+def samples(count: int = 2, side: int = 32) -> Tensor:
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def seeing(change: Callable[[Tensor], Tensor], seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = Seen()
+    model.changed = change
+    return model.eval()
+
+
+def remarks(model: nn.Module, picture: Tensor, layers: str = "auto", **options: str) -> list[str]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        compute_cams(model, picture, layers, **options)
+    return [str(one.message) for one in said if "'body'" in str(one.message)]
+
+
+TURNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mirrored from left to right": lambda x: x.flip(3),
+    "mirrored from top to bottom": lambda x: x.flip(2),
+    "turned by 180 degrees": lambda x: x.flip(2, 3),
+    "turned on its side, its rows made columns,": lambda x: x.transpose(2, 3),
+    "turned by 90 degrees counterclockwise": lambda x: x.rot90(1, (2, 3)),
+    "turned by 90 degrees clockwise": lambda x: x.rot90(-1, (2, 3)),
+    "turned on its side and by 180 degrees": lambda x: x.transpose(2, 3).flip(2, 3),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_each_turn_has_its_name(turn: str, count: int) -> None:
+    with pytest.raises(LayerError, match=f"'body' does not match the input: the picture is {turn} inside"):
+        compute_cams(seeing(TURNS[turn]), samples(count))
+
+
+def test_a_given_layout_says_that_the_user_knows() -> None:
+    (said,) = remarks(seeing(TURNS["turned by 180 degrees"]), samples(), layout="NCHW")
+    assert "turned by 180 degrees" in said
+
+
+def test_sorted_samples_are_refused_in_any_order() -> None:
+    class Sorted(Seen):
+        def forward(self, x: Tensor) -> Tensor:
+            order = x.mean((1, 2, 3)).argsort()
+            return super().forward(x[order])[order.argsort()]
+
+    torch.manual_seed(0)
+    model = Sorted().eval()
+    for picture in (samples(), samples().flip(0), samples(5)):
+        with pytest.raises(LayerError, match="'body' does not match the input: the samples are sorted"):
+            compute_cams(model, picture)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x[:, :, 16:, 16:], "top left, top right, bottom left"),
+        (lambda x: x[:, :, 4:-4, 4:-4], "outermost 1/16"),
+        (lambda x: pad(x, (0, 32, 0, 32)), "at the bottom and right"),
+        (lambda x: pad(x, (16, 16, 16, 16)), "at the top, bottom, left and right"),
+    ],
+    ids=["corner", "middle", "square", "border"],
+)
+def test_a_part_or_a_border_is_told(change: Callable[[Tensor], Tensor], words: str) -> None:
+    (said,) = remarks(seeing(change), samples())
+    assert words in said
+    assert len(said) <= 500
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("picture", [samples(), samples(1), torch.zeros(2, 3, 32, 32), samples(2, 64)[:, :, :33]])
+def test_nothing_is_said_of_others(seed: int, picture: Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*does not cover")
+        compute_cams(seeing(lambda x: x, seed), picture)
+
+
+def test_all_that_is_well_costs_two_forwards_of_two_samples() -> None:
+    sizes, model = list[int](), seeing(lambda x: x)
+    model.body.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    compute_cams(model, samples(6))
+    # One more of the search for the layer, and that which is explained.
+    assert sorted(sizes) == [2, 2, 2, 6]
+
+
+def test_a_spatial_transformer_is_told_while_it_is_still_the_identity() -> None:
+    model = Warped().eval()
+    with torch.no_grad():
+        model.find.weight.zero_()
+        model.find.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+    (said,) = remarks(model, samples())
+    assert "resamples the picture (grid_sample)" in said
+
+
+def test_the_callback_looks_at_named_layers_before_training(tmp_path: Path) -> None:
+    class Module(TinyModule):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flip(-1))
+
+    callback = GradCAMCallback(layers="net.relu2", sinks=[MemorySink()])
+    with pytest.raises(LayerError, match="mirrored from left to right"):
+        trainer(tmp_path, callbacks=callback, max_epochs=1).fit(Module(), *loaders())
