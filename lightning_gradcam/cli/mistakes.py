@@ -29,14 +29,14 @@ _EXPECTED = re.compile(r"Expected (?:an? |one of )?(?P<what>.+)")
 _BARE = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 
 
-def shortened(message: str) -> str:
+def one_sentence(message: str) -> str:
     """Returns what jsonargparse says of an option of ours, in a sentence; what it says of all else stays as it is.
 
     Args:
         message: Of jsonargparse.
 
     Example:
-        >>> shortened('''Errors:
+        >>> one_sentence('''Errors:
         ...   - Problem with given class_path 'lightning_gradcam.GradCAMCallback':
         ...       Option 'num_probe' is not accepted
         ... ''').split(";")[0]
@@ -105,7 +105,7 @@ def shorten_errors(parser: Any) -> None:
     say: Callable[..., NoReturn] = parser.error
 
     def error(message: str, *rest: Any) -> NoReturn:
-        say(shortened(message), *rest)
+        say(one_sentence(message), *rest)
 
     def make(kind: Any, *unnamed: Any, **named: Any) -> Any:
         try:

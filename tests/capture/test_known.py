@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam import compute_cams
 from lightning_gradcam.capture import known
+from lightning_gradcam.errors import LayerError
 
 
 class Patches(nn.Module):
@@ -37,6 +38,7 @@ class Patches(nn.Module):
 
 
 FORWARDS: list[int] = []
+LOOKED_AT = [3, 2, 2, 2]
 X = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
@@ -54,31 +56,32 @@ def model() -> Patches:
 
 
 def test_tokens_are_followed_in_one_short_forward_of_the_first_call_alone(model: Patches) -> None:
-    # Its own forward, and one of two samples that shows what it calls and where tokens come from.
+    # Its own forward, one of two samples that shows what it calls and where tokens come from, and two that show that
+    # places of the map are those of the picture.
     first = explained(model)
-    assert first[:2] == ([3, 2], "NLC:1+4x4")
+    assert first[:2] == (LOOKED_AT, "NLC:1+4x4")
     second = explained(model)
     assert second[:2] == ([3], "NLC:1+4x4")
     assert torch.equal(first[2], second[2])
     # Of any number of samples; another size of pictures is another question.
     assert explained(model, X[:2])[:2] == ([2], "NLC:1+4x4")
     model.order = torch.arange(9)
-    assert explained(model, X[:, :, :8])[:2] == ([3, 2], "NLC:1+2x4")
+    assert explained(model, X[:, :, :8])[:2] == (LOOKED_AT, "NLC:1+2x4")
 
 
-def test_the_layer_that_auto_takes_is_found_in_two_forwards() -> None:
+def test_the_layer_that_auto_takes_is_found_in_two_forwards_and_checked_in_two() -> None:
     torch.manual_seed(0)
     # The score reads the class token behind the last block, so that its places have no gradient.
     FORWARDS.clear()
     assert list(compute_cams(Patches().eval(), X, "auto").layouts) == ["norm"]
-    assert FORWARDS == [2, 2, 3]
+    assert FORWARDS == [2, 2, 3, 2, 2]
 
 
 def test_a_changed_model_is_looked_at_again(model: Patches) -> None:
-    assert explained(model)[0] == [3, 2]
+    assert explained(model)[0] == LOOKED_AT
     for patch, expected in (((2, 8), "NLC:1+8x2"), ((8, 2), "NLC:1+2x8")):
         model.embed = nn.Conv2d(1, 8, patch, patch)
-        assert explained(model)[:2] == ([3, 2], expected)
+        assert explained(model)[:2] == (LOOKED_AT, expected)
         assert explained(model)[:2] == ([3], expected)
     model.turned = True
     with pytest.raises(Exception, match="'norm' gives"):
@@ -87,11 +90,12 @@ def test_a_changed_model_is_looked_at_again(model: Patches) -> None:
     assert explained(model)[1] == "NLC:1+2x8"
     # Tokens in another order have another grid, or none.
     model.order.copy_(torch.tensor([*range(1, 17), 0]))
-    assert explained(model)[:2] == ([3, 2], "NLC:2x8+1")
+    assert explained(model)[:2] == (LOOKED_AT, "NLC:2x8+1")
     handle = model.embed.register_forward_hook(lambda _module, _args, output: output.transpose(2, 3))
-    assert explained(model)[:2] == ([3, 2], "NLC:8x2+1")
+    with pytest.raises(LayerError, match="'norm' does not match the input: the picture is turned on its side"):
+        explained(model)
     handle.remove()
-    assert explained(model)[:2] == ([3, 2], "NLC:2x8+1")
+    assert explained(model)[:2] == (LOOKED_AT, "NLC:2x8+1")
 
 
 def test_what_was_found_is_the_models_own_and_keeps_nothing_alive(model: Patches) -> None:
@@ -99,9 +103,9 @@ def test_what_was_found_is_the_models_own_and_keeps_nothing_alive(model: Patches
     explained(model)
     before = len(known._entries)
     # Another way of calling it may give another order.
-    assert explained(model, forward=lambda x: model(x.transpose(2, 3)))[0] == [3, 2]
+    assert explained(model, forward=lambda x: model(x))[0] == LOOKED_AT
     other = copy.deepcopy(model)
-    assert explained(other)[0] == [3, 2]
+    assert explained(other)[0] == LOOKED_AT
     assert len(known._entries) == before + 1
     assert explained(model)[0] == explained(other)[0] == [3]
     alive = weakref.ref(other)
