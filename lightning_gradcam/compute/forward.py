@@ -148,7 +148,8 @@ class Explanation:
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
         if check or any(method.needs in ("model", "rerun") for method in self.methods.values()):
-            again = replace(again, axes=self.axes(first.layouts))
+            axes = self.axes(first.layouts)
+            again = replace(again, axes=axes) if axes else again
         for name, method in self.methods.items():
             if method.needs == "model":
                 self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)

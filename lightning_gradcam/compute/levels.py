@@ -120,12 +120,14 @@ def units_of(captured: Captured) -> dict[str, Unit]:
     """Returns all feature maps that layers may be explained at, by their own name; a layer's preferred one first."""
     found: dict[str, Unit] = {}
     for layer, maps in captured.maps.items():
+        if len(maps) == 1:
+            place, activation = next(iter(maps.items()))
+            found[layer] = Unit(layer, layer, place, activation)
+            continue
         calls, numbers = {place.call for place in maps}, {place.tensor for place in maps}
         for place, activation in maps.items():
             name = layer if len(calls) == 1 or call_of(layer) is not None else f"{layer}#{place.call}"
             name = name if len(numbers) == 1 else f"{name}[{place.tensor}]"
-            if len(maps) == 1:
-                name = layer
             found[name] = Unit(name, layer, place, activation)
     return found
 
@@ -178,6 +180,8 @@ def merged(parts: Mapping[CamKey, Tensor], chosen: Mapping[str, Choice]) -> dict
         parts: By the unit's name in the layer's place.
         chosen: Layer name to what each sample is explained at.
     """
+    if all(len(choice.units) == 1 and choice.units[0].name == layer for layer, choice in chosen.items()):
+        return dict(parts)
     found: dict[CamKey, Tensor] = {}
     for layer, choice in chosen.items():
         numbers = {unit.name: number for number, unit in enumerate(choice.units)}

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache, partial
 from inspect import isfunction
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from types import ModuleType
 from typing import Any, Literal
 
@@ -58,8 +58,8 @@ class Attributes:
         held: list[Tensor] = []
         arrays: list[Any] = []
         types: list[Any] = [*map(type, self._values)]
-        marked = zip(self._names, self._values, map(_kind, types), strict=True)
-        for name, value, kind in [each for each in marked if each[2]]:
+        kinds = [*map(_kind, types)]
+        for name, value, kind in compress(zip(self._names, self._values, kinds, strict=True), kinds):
             if kind == "container":
                 if not value:
                     self._empty.append(value)

@@ -262,9 +262,9 @@ def class_probabilities(output: Any, score: ScoreKind, kind: OutputKind = "logit
 
 def probability_of(probabilities: Tensor, classes: Tensor) -> Tensor:
     """Returns the probabilities ``[N]`` of one class each; NaN where the class is -1, or not among them."""
-    known = (classes >= 0) & (classes < probabilities.shape[1])
-    found = probabilities.gather(1, classes.where(known, torch.zeros_like(classes))[:, None])[:, 0]
-    return found.where(known, torch.full_like(found, torch.nan))
+    possible = classes.clamp(0, probabilities.shape[1] - 1)
+    found = probabilities.gather(1, possible[:, None])[:, 0]
+    return torch.where(classes == possible, found, torch.nan)
 
 
 def is_whole_numbers(output: Any) -> bool:

@@ -47,7 +47,7 @@ class Class:
         if self.which == "label" and given.labels is not None and given.labels.shape[1:] not in ((), (1,)):
             return _several(output, given)
         index = _index(self.which, values, given, name)
-        explained = _scored(output, given, index, lambda scores, m: _at(scores, index.repeat(m)))
+        explained = _scored(output, given, index, lambda scores, m: _at(scores, index.repeat(m) if m > 1 else index))
         return replace(explained, of_classes=True, kind=given.kind)
 
 
