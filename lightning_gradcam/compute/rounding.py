@@ -37,7 +37,7 @@ def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Ten
     least = _ROUNDING * torch.finfo(maps.dtype).eps
     largest, place = sizes.max(dim=1)
     # Of the gradient's mean, each part.
-    shares = torch.linalg.vector_norm(g, 1, dim=2) / g.shape[2] if method == "gradcam" else None
+    shares = g.abs().sum(dim=2) / g.shape[2] if method == "gradcam" else None
     at = place[:, None, None].expand(-1, a.shape[1], 1)
     there = a.gather(2, at)[:, :, 0] * (g.gather(2, at)[:, :, 0] if shares is None else shares)
     # Not a number is no less than anything.
