@@ -144,5 +144,5 @@ def test_auto_takes_one_forward() -> None:
     single = SingleShot(0).eval()
     single.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
     compute_cams(single, torch.randn(4, 3, 32, 32), targets={"detect": 1})
-    # One of two samples to look, and one that explains.
-    assert calls == [2, 4]
+    # One of two samples to look, one that explains, and two that make sure of its places.
+    assert calls == [2, 4, 2, 2]
