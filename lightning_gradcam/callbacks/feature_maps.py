@@ -32,6 +32,7 @@ from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.probes.source import ProbeOptions
 from lightning_gradcam.render.grid import GridDrawing
 from lightning_gradcam.sinks import Sink
+from lightning_gradcam.targets import check_names
 
 
 class FeatureMapCallback(ProbeCallback):
@@ -124,6 +125,7 @@ class FeatureMapCallback(ProbeCallback):
         )
         every_n_epochs, every_n_validations = plain(every_n_epochs), plain(every_n_validations)
         check_layers(layers)
+        check_names(class_names)
         normalization(mean, std)
         check_probes(probes)
         check_count("num_probes", num_probes)

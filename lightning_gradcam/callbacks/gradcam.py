@@ -36,7 +36,7 @@ from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.probes.source import ProbeOptions
 from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
-from lightning_gradcam.targets import check_score, resolve_targets
+from lightning_gradcam.targets import check_names, check_score, resolve_targets
 
 # jsonargparse tries one after the other, when it reads and when it saves a configuration. What comes before `Callable`
 # is kept as it is; a `Callable` before `str` or `list` takes these, and can't save them. A `dict` with types of its
@@ -170,6 +170,7 @@ class GradCAMCallback(ProbeCallback):
         num_probes, seed, batch_size = plain(num_probes), plain(seed), plain(batch_size)
         every_n_epochs, every_n_validations = plain(every_n_epochs), plain(every_n_validations)
         check_layers(layers)
+        check_names(class_names)
         resolve_methods(methods)
         resolve_targets(targets)
         check_columns(check_drawing(drawing), methods)

@@ -71,7 +71,12 @@ class Inputs:
     @property
     def pictures(self) -> int:
         """How many of the inputs could be pictures: floating-point tensors of four axes or more."""
-        return sum(isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 4 for x in self._leaves)
+        return sum(_could_be_picture(x) for x in self._leaves)
+
+    def others(self) -> list[Inputs]:
+        """Returns the same inputs, with each other one that could be a picture in its place."""
+        possible = [x for i, x in enumerate(self._leaves) if i != self._place and _could_be_picture(x)]
+        return [Inputs(self._rebuilt(list(self._leaves)), picture=leaf) for leaf in possible]
 
     def fresh(self, picture: Tensor | None = None, copies: int = 1) -> Any:
         """Returns the inputs for one forward, which may change them in place.
@@ -99,6 +104,10 @@ class Inputs:
         if copies == 1 or not leaf.dim() or len(leaf) != self.samples:
             return leaf.clone()
         return leaf.repeat(copies, *[1] * (leaf.dim() - 1))
+
+
+def _could_be_picture(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() >= 4
 
 
 def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forward:

@@ -340,9 +340,15 @@ class Survey:
         found = [name for name in self._spatial if not self._hands_on(name)]
         return [n for n in found if not any(_PROJECTIONS.fullmatch(part) for part in n.split("."))] or found
 
+    def _came_in(self, at: int) -> bool:
+        """Whether a module only returned a feature map, unchanged, that another one had made before."""
+        own = self._seen[at]
+        others = (seen for seen in self._seen[:at] if seen.value == own.value and seen.name != own.name)
+        return not own.made and any(not seen.name.startswith(f"{own.name}.") for seen in others)
+
     def _hands_on(self, name: str) -> bool:
         at = self._place[name]
-        if _is_passive(self._seen[at].module):
+        if _is_passive(self._seen[at].module) or self._came_in(at):
             return True
         # A residual block may add to its last part's output in place, which makes more of it than that part did; and
         # an identity at its end made nothing.
@@ -405,6 +411,9 @@ class Survey:
         layout = self._reader.layout_of_map(at) if at is not None else None
         if layout is not None and ("L" not in layout.axes or gradient.shape[1:] == self._seen[at or 0].shape[1:]):
             gradient = layout.feature_map(gradient)
+        elif layout is not None and "L" in layout.axes and gradient.dim() == 3:
+            # Another level: its grid is its own, and the tokens before it are as many.
+            gradient = gradient.movedim(layout.axes.index("L"), 0)[layout.prefix :]
         return bool((gradient != 0).any())
 
 

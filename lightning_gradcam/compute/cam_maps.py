@@ -21,7 +21,7 @@ from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, 
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.record.cams import CamKey, Cams, find_key
-from lightning_gradcam.targets import Given, TargetSpec, check_score, resolve_targets
+from lightning_gradcam.targets import Given, TargetSpec, check_names, check_score, resolve_targets
 from lightning_gradcam.warn import warn
 
 __all__ = ["CamKey", "Cams", "compute_cams", "find_key"]
@@ -101,6 +101,7 @@ def compute_cams(
         >>> cams["1", "gradcam", 0].shape
         torch.Size([2, 3, 3])
     """
+    check_names(class_names)
     asked = Request(
         resolve_targets(targets, class_names),
         resolve_methods(methods),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture
-from lightning_gradcam.capture.calls import MapPlace
+from lightning_gradcam.capture.calls import MapPlace, layer_of
 from lightning_gradcam.capture.gradients import require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
 from lightning_gradcam.capture.layout import Layout, check_places
@@ -23,6 +23,7 @@ from lightning_gradcam.capture.moved import LayerMap
 from lightning_gradcam.capture.obstacles import quantised_part
 from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
+from lightning_gradcam.compute.pictures import seen_elsewhere
 from lightning_gradcam.compute.rounding import rounding
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
@@ -145,6 +146,7 @@ class Explanation:
             self._remark(given)
             if first.seen:
                 self.search.check_moves(first.seen, self.axes(first.layouts))
+            self._remark_on_pictures(modules)
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
         if check or any(method.needs in ("model", "rerun") for method in self.methods.values()):
@@ -245,6 +247,20 @@ class Explanation:
             f" forward() and apply the {name} outside the model; where the model returns both, name the logit with"
             " output_key=; or give a forward without the last layer (forward=, of a callback forward_fn=)"
         )
+
+    def _remark_on_pictures(self, modules: Mapping[str, nn.Module]) -> None:
+        """Warns, once a run, where a layer's map has places of another picture than the one it is shown over."""
+        if self.given.first or self.inputs.pictures < 2:
+            return
+        own = list(self.inputs.picture.shape)
+        for layer, other in seen_elsewhere(self.run, self.inputs, modules).items():
+            name = layer_of(layer)
+            instead = f"call of it ({name + '#0'!r})" if self.search.calls(name) > 1 else "layer"
+            warn(
+                f"lightning-gradcam: layer {layer!r} sees another of the inputs ({other}) than the picture ({own}): its"
+                " maps show places of that other one. Name that tensor with picture=, or another"
+                f" {instead} that sees the picture"
+            )
 
     def _first(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:
         """The forward that all share, without copies of activations where nothing overwrites them."""

@@ -14,7 +14,7 @@ from lightning_gradcam.targets.base import (
     explained_score,
     probability_of,
 )
-from lightning_gradcam.targets.labels import check_classes, no_class_in
+from lightning_gradcam.targets.labels import check_classes, check_names, no_class_in
 from lightning_gradcam.targets.reading import OutputKind, output_kind
 from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
 
@@ -26,6 +26,7 @@ __all__ = [
     "Target",
     "TargetSpec",
     "check_classes",
+    "check_names",
     "check_score",
     "class_logits",
     "class_probabilities",

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from lightning_gradcam.errors import TargetError
+
+
+def check_names(names: Any) -> None:
+    """Refuses names of classes that are no list: of a dict only the keys would be taken, of a text its letters.
+
+    Args:
+        names: What the user gives as ``class_names=``.
+
+    Raises:
+        TargetError: They are a dict or one text.
+    """
+    if not isinstance(names, (str, bytes, Mapping)):
+        return
+    how = "[names[index] for index in sorted(names)]" if isinstance(names, Mapping) else "['cat', 'dog']"
+    raise TargetError(
+        f"class_names: got a {type(names).__name__}; give a list of names, in the order of the outputs: {how}"
+    )
 
 
 def are_multi_hot(labels: Tensor) -> bool:

@@ -146,3 +146,28 @@ def test_auto_takes_one_forward() -> None:
     compute_cams(single, torch.randn(4, 3, 32, 32), targets={"detect": 1})
     # One of two samples to look, one that explains, and two that show that places are those of the picture.
     assert calls == [2, 4, 2, 2]
+
+
+def test_a_block_that_only_passes_an_earlier_map_on_is_not_the_layer_that_made_it() -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3, 2, 1)
+
+        def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+            return fine, self.conv(coarse)
+
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
+            self.block, self.head = Beside(), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            fine = self.first(x)
+            _, coarse = self.block(fine, self.second(fine))
+            scores: Tensor = self.head(coarse.mean((2, 3)))
+            return scores
+
+    torch.manual_seed(0)
+    assert list(compute_cams(Parallel(), torch.randn(2, 3, 32, 32), relu=False).layouts) == ["block.conv"]

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam import ConfigurationError, LayerError, TargetError, compute_cams
+from lightning_gradcam import (
+    ConfigurationError,
+    FeatureMapCallback,
+    GradCAMCallback,
+    LayerError,
+    TargetError,
+    compute_cams,
+)
 from tests.targets.test_reading import body, pictures
 
 
@@ -65,3 +72,27 @@ def test_a_label_that_the_model_cannot_have_is_refused() -> None:
     # Without a label, and not asked for as a class.
     for labels, targets in ((torch.tensor([0, -100, 1]), "predicted"), (torch.tensor([0, 7, 1]), {"output": 0})):
         assert len(compute_cams(body(3), pictures(), "1", labels=labels, targets=targets)) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "way"),
+    [
+        (
+            {0: "cat", 1: "dog", 2: "hat"},
+            "got a dict; give a list of names, in the order of the outputs: [names[",
+        ),
+        ("cat", "got a str; give a list of names, in the order of the outputs: ['cat', 'dog']"),
+    ],
+)
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda names: compute_cams(body(3), pictures(), "1", targets={"class": "dog"}, class_names=names),
+        lambda names: GradCAMCallback(class_names=names),
+        lambda names: FeatureMapCallback(class_names=names),
+    ],
+)
+def test_names_of_classes_that_are_no_list_are_refused(give: Any, names: Any, way: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        give(names)
+    assert way in str(caught.value)

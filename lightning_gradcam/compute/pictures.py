@@ -1,0 +1,49 @@
+"""Of several pictures, which one a layer sees: its maps are drawn over the first, or over the one that is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+import torch
+from torch import nn
+
+from lightning_gradcam.capture.activations import capture
+from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
+
+
+def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, list[int]]:
+    """Finds the layers that the picture does not lead to, and another one does.
+
+    The graph alone decides, whatever the weights are. Runs two samples once for each picture.
+
+    Args:
+        run: From inputs to the explained output.
+        inputs: The batch, with a picture among others.
+        modules: Layer name to module.
+
+    Returns:
+        Layer name to the shape of the picture that leads to it. Nothing where the graph does not tell.
+    """
+    few = inputs.part(0, 2)
+    found: dict[str, list[int]] = {}
+    # What was changed in place, a reentrant checkpoint, or a model that takes no other number of samples.
+    with suppress(Exception):
+        unseen = set(modules) - _led_to(run, few, modules)
+        for whole, other in zip(inputs.others(), few.others(), strict=True):
+            for name in (_led_to(run, other, modules) & unseen) - set(found) if unseen else ():
+                found[name] = list(whole.picture.shape)
+    return {name: found[name] for name in modules if name in found}
+
+
+def _led_to(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> set[str]:
+    """Returns the layers whose preferred feature map stands in the graph behind the picture."""
+    picture = with_gradient(inputs.picture)
+    with torch.enable_grad(), capture(modules, whole_graph=True) as captured:
+        run(inputs.fresh(picture))
+        maps = {name: tensor for name, tensor in captured.activations.items() if tensor.requires_grad}
+        return {
+            name
+            for name, tensor in maps.items()
+            if torch.autograd.grad(tensor.sum(), picture, retain_graph=True, allow_unused=True)[0] is not None
+        }
