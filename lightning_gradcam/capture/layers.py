@@ -88,6 +88,10 @@ def resolve_layers(
                 raise LayerError("layers: 'auto' needs a forward to look at; name the layer instead")
             _check_any_hook(available)
             names = [auto()]
+            if split_call(names[0])[1] is not None and calls is not None:
+                # Its own name ends as a call's does.
+                found[f"{names[0]}#{max(calls(names[0]) - 1, 0)}"] = available[names[0]]
+                continue
         else:
             layer, call = split_call(spec)
             layer = public_name(layer)
@@ -103,6 +107,12 @@ def resolve_layers(
                 found.update((named, available[name]) for name in names for named in _calls(name, call, calls))
                 continue
         found.update((name, available[name]) for name in names)
+    for name in found:
+        if name in available and split_call(name)[1] is not None:
+            raise LayerError(
+                f"layers: the module's own name {name!r:.80} ends as a call's does; name one of its calls,"
+                f" {name + '#0'!r:.80} for the first"
+            )
     for name, module in found.items():
         if reason := no_hooks(module):
             raise LayerError(f"layers: {name!r} {reason}")

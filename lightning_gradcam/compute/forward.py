@@ -23,7 +23,7 @@ from lightning_gradcam.capture.moved import LayerMap
 from lightning_gradcam.capture.obstacles import quantised_part
 from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
-from lightning_gradcam.compute.pictures import seen_elsewhere
+from lightning_gradcam.compute.pictures import frames_seen, seen_elsewhere
 from lightning_gradcam.compute.rounding import rounding
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
@@ -147,6 +147,7 @@ class Explanation:
             if first.seen:
                 self.search.check_moves(first.seen, self.axes(first.layouts))
             self._remark_on_pictures(modules)
+            self._remark_on_frames({n: m for n, m in modules.items() if len(first.layouts[n].grid) == 2})
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
         if check or any(method.needs in ("model", "rerun") for method in self.methods.values()):
@@ -260,6 +261,19 @@ class Explanation:
                 f"lightning-gradcam: layer {layer!r} sees another of the inputs ({other}) than the picture ({own}): its"
                 " maps show places of that other one. Name that tensor with picture=, or another"
                 f" {instead} that sees the picture"
+            )
+
+    def _remark_on_frames(self, modules: Mapping[str, nn.Module]) -> None:
+        """Warns, once a run, where a layer sees only some frames of a clip, or one picture of a pair."""
+        if self.given.first:
+            return
+        for layer, (axis, seen, count) in frames_seen(self.run, self.inputs, modules).items():
+            name, shape = layer_of(layer), list(self.inputs.picture.shape)
+            calls = f" (a call of {name!r} each: '{name}#0', …)" if self.search.calls(name) > 1 else ""
+            warn(
+                f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, seen[:5]))} alone of the {count} along"
+                f" axis {axis} of the input {shape}: its maps belong to that part, whatever part of the input they are"
+                f" drawn over{calls}"
             )
 
     def _first(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
+from lightning_gradcam.capture.inspection import mixed
 
 
 def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, list[int]]:
@@ -34,6 +35,40 @@ def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module
             for name in (_led_to(run, other, modules) & unseen) - set(found) if unseen else ():
                 found[name] = list(whole.picture.shape)
     return {name: found[name] for name in modules if name in found}
+
+
+def frames_seen(
+    run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]
+) -> dict[str, tuple[int, list[int], int]]:
+    """Finds the layers that see a part of a clip's frames, or of a stack of pictures, alone.
+
+    Runs two samples once and differentiates each layer's map; nothing of pictures without such an axis.
+
+    Args:
+        run: From inputs to the explained output.
+        inputs: The batch; its picture has five axes.
+        modules: Layer name to module, of maps without an axis of frames.
+
+    Returns:
+        Layer name to the input's axis, the frames that lead to the layer, and how many there are.
+    """
+    found: dict[str, tuple[int, list[int], int]] = {}
+    if inputs.picture.dim() != 5 or not modules:
+        return found
+    few = inputs.part(0, 2)
+    # As above.
+    with suppress(Exception):
+        picture = with_gradient(few.picture)
+        with torch.enable_grad(), capture(modules, whole_graph=True) as captured:
+            run(few.fresh(picture))
+            for name, tensor in captured.activations.items():
+                (slopes,) = torch.autograd.grad(mixed(tensor), picture, retain_graph=True, allow_unused=True)
+                for axis in (1, 2) if slopes is not None else ():
+                    reached = slopes.movedim(axis, 0).flatten(1).ne(0).any(1)
+                    if bool(reached.any()) and not bool(reached.all()):
+                        found[name] = (axis, reached.nonzero().flatten().tolist(), len(reached))
+                        break
+    return found
 
 
 def _led_to(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> set[str]:

@@ -225,3 +225,12 @@ def test_wrappers_are_taken_off() -> None:
     conv = nn.Conv2d(1, 1, 1)
     assert unwrapped(torch.compile(conv, backend="eager")) is conv
     assert unwrapped(conv) is conv
+
+
+def test_a_module_whose_own_name_ends_as_a_calls_is_named_by_its_call() -> None:
+    model = nn.ModuleDict({"a#1": nn.Conv2d(1, 1, 1)})
+    with pytest.raises(LayerError, match="own name 'a#1' ends as a call's does; name one of its calls, 'a#1#0'"):
+        resolve_layers(model, "a#1")
+    assert list(resolve_layers(model, "a#1#0")) == ["a#1#0"]
+    auto = resolve_layers(model, "auto", auto=lambda: "a#1", calls=lambda _: 1)
+    assert list(auto) == ["a#1#0"]

@@ -75,3 +75,32 @@ def test_a_layer_that_no_picture_leads_to_is_not_reported() -> None:
 
     model, inputs = Cut().eval(), Inputs(pictures((8, 8), (8, 8)))
     assert seen_elsewhere(lambda values: model(*values), inputs, {"b": model.b}) == {}
+
+
+class Stacked(Siamese):
+    """Both pictures in one tensor."""
+
+    def forward(self, pair: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(pair[:, 0], pair[:, 1])
+
+
+def test_a_layer_that_sees_one_picture_of_a_stack_is_reported() -> None:
+    pair = torch.stack(pictures((8, 8), (8, 8)), 1)
+    (message,) = said(Stacked(), pair, "encoder")
+    assert message.startswith("lightning-gradcam: layer 'encoder' sees 1 alone of the 2 along axis 1 of the input")
+    assert "(a call of 'encoder' each: 'encoder#0', …)" in message
+    (first,) = said(Stacked(), pair, "encoder#0")
+    assert first.startswith("lightning-gradcam: layer 'encoder#0' sees 0 alone of the 2 along axis 1")
+
+
+def test_a_layer_that_sees_all_frames_is_not_reported() -> None:
+    class Clip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.head = nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(4, 3)
+
+        def forward(self, clip: Tensor) -> Tensor:
+            return self.head(self.conv(clip.mean(1)).mean((2, 3)))
+
+    assert said(Clip(), torch.randn(2, 5, 3, 8, 8, generator=torch.Generator().manual_seed(0)), "conv") == []
