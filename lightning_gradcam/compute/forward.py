@@ -144,10 +144,10 @@ class Explanation:
             sums = dict(zip(first.maps, totals, strict=True))
             self._check_dependence(first, sums)
             self._remark(given)
-            if first.seen:
-                self.search.check_moves(first.seen, self.axes(first.layouts))
             self._remark_on_pictures(modules)
             self._remark_on_frames({n: m for n, m in modules.items() if len(first.layouts[n].grid) == 2})
+        if first.seen:
+            self.search.check_moves(first.seen, self.axes(first.layouts))
         found = dict(first.maps)
         again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
         if check or any(method.needs in ("model", "rerun") for method in self.methods.values()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,7 @@ class CamMonitor(Monitor):
         class_names: Names of the classes by index, for targets that are given by name.
         own_names: Those that the user gives, to be checked against the model's classes.
         tried: The monitor has been carried out once on this model: what can't change with its weights is known.
+        once: What has been looked at once a run; shared with the monitors that this one is replaced by.
     """
 
     name: str
@@ -64,6 +65,7 @@ class CamMonitor(Monitor):
     class_names: tuple[str, ...] | None = None
     gradients: bool = False
     own_names: tuple[str, ...] | None = None
+    once: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def observe(
         self,
@@ -86,6 +88,8 @@ class CamMonitor(Monitor):
             trial: Compute the maps of the first two probes alone, and check the labels of all.
         """
         targets, methods, layouts = self.of(probes)._resolved
+        # In a trial, which delays the start of training, named layers are trusted; "auto" looks at the model anyway.
+        moves = not trial and "places" not in self.once
         asked = Request(
             targets,
             methods,
@@ -99,13 +103,15 @@ class CamMonitor(Monitor):
             halve=halve,
             gradients=self.gradients,
             trial=trial,
-            moves=not self.tried,
+            moves=moves,
         )
         labels = probes.values if probes.labels is None else probes.labels
         # Names that a data set gives are not the user's to change.
         names = len(self.own_names) if self.own_names and self.own_names == probes.class_names else None
         given = Given(len(probes), labels, probes.masks, self.score, names=names)
         found = explain_in_parts(model, self.layers, load, given, asked)
+        if moves:
+            self.once.add("places")
         if not self.tried:
             _remark(found, load)
         return found

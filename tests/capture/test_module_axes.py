@@ -110,7 +110,7 @@ def test_a_volume_and_a_second_picture_of_other_proportions() -> None:
             return scores
 
     pair = {"x": torch.randn(2, 1, 24, 24), "other": torch.randn(2, 1, 32, 10)}
-    assert tuple(compute_cams(Two(), pair, "right", targets=1)["right"].shape) == (2, 32, 10)
+    assert tuple(compute_cams(Two(), pair, "right", targets=1, picture=pair["other"])["right"].shape) == (2, 32, 10)
     conv = nn.Conv3d(1, 8, 3, stride=(1, 1, 2), padding=1)
     volume = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 8 * 8 * 4, 2))
     cams = compute_cams(volume, torch.randn(2, 1, 8, 8, 8), ["0", "1"], targets=1)

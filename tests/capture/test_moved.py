@@ -112,11 +112,21 @@ def test_a_spatial_transformer_is_told_while_it_is_still_the_identity() -> None:
     assert "resamples the picture (grid_sample)" in said
 
 
-def test_the_callback_looks_at_named_layers_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layers", ["auto", "net.conv1"])
+def test_the_callback_looks_once_at_auto_before_training_and_at_named_layers_with_the_first_maps(
+    tmp_path: Path, layers: str
+) -> None:
     class Module(TinyModule):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.flip(-1))
 
-    callback = GradCAMCallback(layers="net.relu2", sinks=[MemorySink()])
-    with pytest.raises(LayerError, match="mirrored from left to right"):
-        trainer(tmp_path, callbacks=callback, max_epochs=1).fit(Module(), *loaders())
+    running = trainer(tmp_path, callbacks=GradCAMCallback(layers=layers, sinks=[MemorySink()]), max_epochs=2)
+    if layers == "auto":
+        with pytest.raises(LayerError, match="mirrored from left to right"):
+            running.fit(Module(), *loaders())
+        assert running.global_step == 0
+        return
+    with pytest.warns(UserWarning, match="'net.conv1' does not match the input: .*mirrored from left") as caught:
+        running.fit(Module(), *loaders())
+    assert sum("mirrored" in str(warning.message) for warning in caught) == 1
+    assert running.current_epoch == 2

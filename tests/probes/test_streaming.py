@@ -183,6 +183,8 @@ def test_transfer_hooks_are_not_applied_twice(tmp_path: Path) -> None:
     running = trainer(tmp_path / "again", callbacks=GradCAMCallback("net.conv1", on_error="raise", num_probes=4))
     running.validate(seeing, DataLoader(Stream(2), 4), verbose=False)
     handle.remove()
+    # The look at places changes parts of two pictures.
+    calls = [call for call in calls if len(call) != 2]
     assert float(max(call.max() for call in calls)) <= 2 * 1.5
     assert torch.equal(calls[-1], calls[0])
 
