@@ -241,7 +241,9 @@ def test_four_thousand_probes_pass_in_parts_and_their_sheet_is_bounded(tmp_path:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
     callback = GradCAMCallback("net.1", probes=probes, batch_size=32, sinks=[sink], on_error="raise")
     before = held()
-    assert explained(tmp_path, network, 1, callback, False) == [[32] * (count // 32)]
+    # With the first maps, two samples twice more show that places are those of the picture.
+    (sizes,) = explained(tmp_path, network, 1, callback, False)
+    assert sizes == [32, 2, 2] + [32] * (count // 32 - 1)
     assert held()["memory"] - before["memory"] < 300 * MEGABYTE
     assert callback.archive is not None
     assert Archive.open(callback.archive.path).maps("net.1").shape == (1, count, 6, 6)
@@ -303,7 +305,7 @@ def test_two_hundred_layers_are_explained_by_one_forward_and_drawn_under_their_n
     torch.manual_seed(0)
     sink, logger = MemorySink(), TensorBoardLogger(str(tmp_path))
     callback = GradCAMCallback("net.blocks.*", num_probes=4, sinks=[sink], on_error="raise")
-    assert explained(tmp_path, Deep(), 2, callback, logger) == [[4], [4]]
+    assert explained(tmp_path, Deep(), 2, callback, logger) == [[4, 2, 2], [4]]
     tags = [f"gradcam/net.blocks.{number}" for number in range(200)]
     assert [list(entry.pictures) for entry in sink.entries] == [tags, tags]
     events = EventAccumulator(logger.log_dir, size_guidance={IMAGES: 0})
