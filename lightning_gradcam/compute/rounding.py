@@ -7,6 +7,8 @@ from torch import Tensor
 
 # How many times the precision of a number, relative to the sum of magnitudes that cancel in it, is still rounding.
 _ROUNDING = 16
+# A map that is so many times larger than that, by the gradient at a few dozen places, is not judged any closer.
+_SURE, _FEW = 1000, 49
 
 
 def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Tensor | None:
@@ -36,10 +38,16 @@ def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Ten
     a, g, sizes = features.flatten(2), slopes.flatten(2), maps.flatten(1).abs()
     least = _ROUNDING * torch.finfo(maps.dtype).eps
     largest, place = sizes.max(dim=1)
+    at = place[:, None, None].expand(-1, a.shape[1], 1)
+    own = a.gather(2, at)[:, :, 0]
+    if method == "gradcam" and maps.device.type == "cpu":
+        # Nearly all maps end here, after a look at a part of the gradient.
+        about = (own * g[:, :, :: max(1, g.shape[2] // _FEW)].abs().mean(dim=2)).abs().sum(dim=1)
+        if ((largest == 0) | ((about > 0) & (largest > _SURE * least * about))).numpy().all():
+            return None
     # Of the gradient's mean, each part.
     shares = g.abs().sum(dim=2) / g.shape[2] if method == "gradcam" else None
-    at = place[:, None, None].expand(-1, a.shape[1], 1)
-    there = a.gather(2, at)[:, :, 0] * (g.gather(2, at)[:, :, 0] if shares is None else shares)
+    there = own * (g.gather(2, at)[:, :, 0] if shares is None else shares)
     # Not a number is no less than anything.
     found = (largest > 0) & (largest <= least * there.abs().sum(dim=1))
     if found.device.type == "cpu":
