@@ -201,8 +201,8 @@ class Survey:
                 break
         near = self._alike(names)
         # What has a gradient now has one whatever the weights are: only later layers are in question.
-        tried = (n for n in reversed(near[-_MOST_TRIED:]) if not several(n) and not owns(n))
-        late = next((name for name in tried if alive(name)), None)
+        tried = (n for n in reversed(near[-_MOST_TRIED:]) if not several(n))
+        late = next((name for name in tried if alive(name) and not owns(name)), None)
         if late is not None:
             found = self.alive(score, near[near.index(late) :])
             return next((name for name in reversed(found) if not several(name) and not owns(name)), late)
@@ -210,9 +210,9 @@ class Survey:
         for group in (near, whole[len(names) :]):
             for stop in range(len(group), 0, -_MOST_CANDIDATES):
                 if found := self.alive(score, group[max(stop - _MOST_CANDIDATES, 0) : stop]):
+                    last = [name for name in reversed(found) if not several(name)] or found[-1:]
                     # That of another level is among them still.
-                    found = [name for name in found if not owns(name)] or found
-                    return next((name for name in reversed(found) if not several(name)), found[-1])
+                    return next((name for name in last if not owns(name)), last[0])
         return names[-1]
 
     def _regrouped(self) -> str:
