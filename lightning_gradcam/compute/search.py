@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.changes import Move
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
@@ -27,6 +28,8 @@ from lightning_gradcam.targets.base import is_whole_numbers, whole_numbers
 from lightning_gradcam.warn import warn
 
 NO_LAYER = "(none)"
+# Moves that the weights can't feign.
+_CERTAIN = ("samples", "turned", "spectrum")
 
 
 @dataclass(eq=False)
@@ -252,8 +255,13 @@ class Search:
         # A model may take no other number of samples, or no other picture.
         with suppress(Exception):
             found = find_moves(Trial(self.run, self.inputs, axes), places)
+            if any(move.kind not in _CERTAIN for move in found.values()):
+                # A dead unit does not see its part of the picture either: what other weights see counts.
+                with awakened(self.model):
+                    again = find_moves(Trial(self.run, self.inputs, axes), places)
+                found = {name: move for name, move in found.items() if move.kind in _CERTAIN or name in again}
         for name, move in found.items():
-            if move.kind in ("samples", "turned", "spectrum"):
+            if move.kind in _CERTAIN:
                 where = "another sample" if move.kind == "samples" else "other places"
                 advice = (
                     "name a layer before the transform or behind its inverse"

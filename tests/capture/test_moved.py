@@ -130,3 +130,17 @@ def test_the_callback_looks_once_at_auto_before_training_and_at_named_layers_wit
         running.fit(Module(), *loaders())
     assert sum("mirrored" in str(warning.message) for warning in caught) == 1
     assert running.current_epoch == 2
+
+
+@pytest.mark.parametrize("seed", [3, 10, 13, 26])
+def test_dead_units_are_no_border(seed: int) -> None:
+    """Where the picture is changed, they answer nowhere along an edge; other weights would."""
+    torch.manual_seed(seed)
+    first, second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), nn.Linear(384, 5)).eval()
+    with torch.no_grad():
+        second.bias -= torch.rand(6) * 0.6
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compute_cams(model, torch.rand(4, 1, 8, 8), "auto", relu=False)
+    assert not [str(w.message) for w in caught if "does not cover" in str(w.message)]
