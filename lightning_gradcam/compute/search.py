@@ -28,7 +28,7 @@ from lightning_gradcam.targets.base import is_whole_numbers, whole_numbers
 from lightning_gradcam.warn import warn
 
 NO_LAYER = "(none)"
-# Moves that the weights can't feign.
+# Moves that no network with dead units was seen to feign: they need an answer at another place, and not a missing one.
 _CERTAIN = ("samples", "turned", "spectrum")
 
 
