@@ -404,6 +404,42 @@ class Setup:
     needs: str = ""
 
 
+def copied(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Puts weights by name into a module."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(weights[name])
+
+
+class OwnAverage(pl.Callback):
+    """An average of the weights as people write it: swapped in for a validation or test, and out at its end.
+
+    Args:
+        swap: Puts weights by name into a module.
+    """
+
+    def __init__(self, swap: Callable[[nn.Module, dict[str, Tensor]], None] = copied) -> None:
+        self.swap = swap
+        self.average: dict[str, Tensor] = {}
+        self.own: dict[str, Tensor] = {}
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        for name, weights in pl_module.named_parameters():
+            known = self.average.setdefault(name, weights.detach().clone())
+            self.average[name] = known.lerp(weights.detach(), 0.1)
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.average:
+            self.own = {name: weights.detach().clone() for name, weights in pl_module.named_parameters()}
+            self.swap(pl_module, {name: weights.clone() for name, weights in self.average.items()})
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.own:
+            self.swap(pl_module, self.own)
+
+    on_test_epoch_start, on_test_epoch_end = on_validation_epoch_start, on_validation_epoch_end
+
+
 def averaging() -> list[Any]:
     from pytorch_lightning.callbacks import EMAWeightAveraging
 
@@ -432,6 +468,8 @@ SETUPS: dict[str, Setup] = {
     "manual optimization, two optimizers": Setup(Manual),
     "weight averaging (EMA), listed before": Setup(others=averaging, needs="EMAWeightAveraging"),
     "weight averaging (EMA), listed after": Setup(after=averaging, needs="EMAWeightAveraging"),
+    "an EMA of one's own, listed before": Setup(others=lambda: [OwnAverage()]),
+    "an EMA of one's own, listed after": Setup(after=lambda: [OwnAverage()]),
     "stochastic weight averaging": Setup(
         Scheduled, others=lambda: [StochasticWeightAveraging(1e-2, swa_epoch_start=1)], options={"max_epochs": 4}
     ),

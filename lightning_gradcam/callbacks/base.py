@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.host import Callback, Host, averages_before, check_forward, rank_zero_warn, siblings
+from lightning_gradcam.callbacks.host import (
+    Callback,
+    Host,
+    averages_before,
+    called_before,
+    check_forward,
+    rank_zero_warn,
+    siblings,
+)
 from lightning_gradcam.callbacks.run import Run, RunOptions
+from lightning_gradcam.callbacks.weights import ValidatedWeights
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.probes import ProbeSet
 
@@ -31,6 +40,7 @@ class ProbeCallback(Callback):
         self._options = options
         self._trainer: Trainer | None = None
         self._run = Run(options, self._find_log_dir)
+        self._validated = ValidatedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles (of a tuner, of spawned ranks) have the options and no run: threads can't be copied."""
@@ -77,6 +87,7 @@ class ProbeCallback(Callback):
             check_forward(pl_module)
         if self._trainer is not trainer:
             self._trainer, self._run = trainer, Run(self._options, self._find_log_dir)
+            self._validated = ValidatedWeights()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
@@ -127,25 +138,32 @@ class ProbeCallback(Callback):
         host = Host(trainer, pl_module)
         if self._run.waiting and host.stage == "validate":
             self._run.start_or_wait(host)
-        if host.explains and not host.checking and host.ends_validation and averages_before(trainer, self):
-            self._run.ending(host)
+        if host.explains and not host.checking and host.at_last_batch:
+            if averages_before(trainer, self):
+                self._run.ending(host)
+            else:
+                self._validated.remember(host)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains, if this validation is due."""
         host = Host(trainer, pl_module)
         if host.explains and not host.checking:
-            self._run.validated(host, averaged=averages_before(trainer, self))
+            averaged = averages_before(trainer, self)
+            self._compare(host, "on_validation_epoch_end", logged=self._run.validated(host, averaged=averaged))
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Under ``trainer.test``: starts where the first batch has made a lazy module's parameters."""
+        host = Host(trainer, pl_module)
         if self._run.waiting:
-            self._run.start_or_wait(Host(trainer, pl_module))
+            self._run.start_or_wait(host)
+        if host.explains and host.at_last_batch:
+            self._validated.remember(host)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains under ``trainer.test``."""
         host = Host(trainer, pl_module)
         if host.explains:
-            self._run.ended(host, host.step)
+            self._compare(host, "on_test_epoch_end", logged=self._run.ended(host, host.step))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains where there is no validation whose end could be used."""
@@ -182,6 +200,16 @@ class ProbeCallback(Callback):
             self._run.start_or_wait(host)
         elif host.unsupported:
             rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported} can be explained")
+
+    def _compare(self, host: Host, hook: str, *, logged: bool) -> None:
+        """Reports, once, that other weights were logged than validated: a user's own EMA had swapped them back."""
+        if logged and self._validated.gone(host):
+            before = " and ".join(called_before(host.trainer, self, hook)) or "the callback that changes them"
+            rank_zero_warn(
+                "lightning-gradcam: the maps are not of the weights that were validated: these were changed after the"
+                " last batch and before this callback's turn (by an EMA that swaps its weights out?); list this"
+                f" callback before {before}"
+            )
 
     def _find_log_dir(self, host: Host) -> str | None:
         """Callbacks side by side share the folder that the first of them has found."""

@@ -95,9 +95,23 @@ def averages_before(trainer: Trainer, callback: Callback) -> bool:
 
     Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` do, at ``on_validation_epoch_end``.
     """
+    return any(
+        kind.__name__ == "WeightAveraging" for other in _earlier(trainer, callback) for kind in type(other).__mro__
+    )
+
+
+def called_before(trainer: Trainer, callback: Callback, hook: str) -> list[str]:
+    """Returns the classes of the callbacks listed earlier that do something in a hook; this package's are left out."""
+    return [
+        type(other).__name__
+        for other in _earlier(trainer, callback)
+        if getattr(getattr(other, hook), "__qualname__", "").split(".")[0] not in ("Callback", "ProbeCallback")
+    ]
+
+
+def _earlier(trainer: Trainer, callback: Callback) -> list[Any]:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    earlier = callbacks[: callbacks.index(callback)] if callback in callbacks else []
-    return any(kind.__name__ == "WeightAveraging" for other in earlier for kind in type(other).__mro__)
+    return callbacks[: callbacks.index(callback)] if callback in callbacks else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +163,11 @@ class Host:
         return bool(self.trainer.sanity_checking)
 
     @property
-    def ends_validation(self) -> bool:
-        """Whether the validation batch that has just been seen was the last."""
+    def at_last_batch(self) -> bool:
+        """Whether the batch of a validation or test that has just been seen was the last."""
         trainer = self.trainer
-        loop = trainer.fit_loop.epoch_loop.val_loop if self.fitting else trainer.validate_loop
+        other = trainer.test_loop if self.stage == "test" else trainer.validate_loop
+        loop = trainer.fit_loop.epoch_loop.val_loop if self.fitting else other
         return bool(loop.batch_progress.is_last_batch)
 
     @property

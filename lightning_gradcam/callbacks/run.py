@@ -147,16 +147,19 @@ class Run:
         self._early = True
         self.ended(host, host.step)
 
-    def validated(self, host: Host, *, averaged: bool) -> None:
+    def validated(self, host: Host, *, averaged: bool) -> bool:
         """A validation has ended.
 
         Args:
             host: The trainer.
             averaged: It was that of averaged weights, which have been taken away again.
+
+        Returns:
+            Whether it was explained now.
         """
         early, self._early = self._early, False
         if averaged and early:
-            return
+            return False
         if averaged and not self._told:
             self._told = True
             rank_zero_warn(
@@ -164,14 +167,16 @@ class Run:
                 " were validated: a validation_step(dataloader_iter) does not show which batch is the last; list"
                 " this callback before WeightAveraging"
             )
-        self.ended(host, host.step)
+        return self.ended(host, host.step)
 
-    def ended(self, host: Host, step: int) -> None:
-        """A validation, or what stands for it, has ended: explains if it is due, at ``step``."""
+    def ended(self, host: Host, step: int) -> bool:
+        """A validation, or what stands for it, has ended: explains if it is due, at ``step``, and returns whether."""
         if self.waiting and len(self._passing) and not uninitialized(host.module):
             self._start_late(host, step)
-        if self._ranks.as_first(self._is_wanted(host, step)):
+        wanted = self._ranks.as_first(self._is_wanted(host, step))
+        if wanted:
             self._log(host, step)
+        return wanted
 
     def settle(self) -> None:
         """Hands finished pictures to the loggers that can't be served in the background."""
