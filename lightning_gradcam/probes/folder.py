@@ -46,8 +46,8 @@ def read_folder(
         The probes; ids are paths relative to ``path``.
 
     Raises:
-        ProbeError: No folder, no picture, a picture that can't be read, pictures of different sizes, or a sub-folder
-            that is none of ``class_names``.
+        ProbeError: No folder, no picture, a picture that can't be read, pictures of different sizes, a sub-folder
+            that is none of ``class_names``, or a transform that does not take PIL images or return tensors.
     """
     root = Path(path)
     if not root.is_dir():
@@ -57,7 +57,7 @@ def read_folder(
         raise ProbeError(f"probes: no picture in {str(path)!r}; it looks for {', '.join(SUFFIXES)}")
     given = normalization(mean, std)
     as_scaled = Normalization((0.0,), (1.0,), "as loaded")
-    apply = transform if transform is not None else scaling(size, given or as_scaled)
+    apply = _from_pictures(transform, path) if transform is not None else scaling(size, given or as_scaled)
     tensors = [read_picture(file, mode, apply) for file in files]
     odd = next((i for i, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
     if odd is not None:
@@ -142,6 +142,28 @@ def scaling(size: int | Sequence[int] | None, scale: Normalization) -> Callable[
         pixels = np.array(image)
         tensor = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1)
         return (tensor.float() / 255 - mean) / std
+
+    return apply
+
+
+def _from_pictures(transform: Callable[[Any], Any], path: str | os.PathLike[str]) -> Callable[[Any], Tensor]:
+    """Returns a transform that says so where it can't be used on pictures: those of data sets take anything."""
+
+    def apply(image: Any) -> Tensor:
+        cause: Exception | None = None
+        try:
+            result = transform(image)
+            what = f"returns {type(result).__name__}"
+        except Exception as error:
+            cause, result, what = error, None, f"raises {type(error).__name__}: {error!s:.120}"
+        if isinstance(result, Tensor):
+            return result
+        name = getattr(transform, "__name__", type(transform).__name__)
+        raise ProbeError(
+            f"probes: the transform {name} turns no PIL image into a tensor, but {what}; give"
+            f" probes=ProbeSet.from_folder({str(path)!r}, transform=...) with one that does, or the size=, mean= and"
+            " std= of the preprocessing instead of transform="
+        ) from cause
 
     return apply
 

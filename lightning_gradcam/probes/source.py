@@ -18,7 +18,7 @@ from lightning_gradcam.probes.folder import read_folder
 from lightning_gradcam.probes.paths import nested
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.streaming import Passing
-from lightning_gradcam.probes.wrapped import find_class_names, nested_datasets
+from lightning_gradcam.probes.wrapped import find_class_names, has_indices, nested_datasets
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,13 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
         loader = None
     dataset = getattr(loader, "dataset", None)
     transform = next((o.transform for o in nested_datasets(dataset) if callable(getattr(o, "transform", None))), None)
-    grey = transform is not None and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
+    if transform is None and options.mean is not None:
+        raise ProbeError(
+            "mean, std: they undo a normalization for display, and the validation data set has no transform= that would"
+            f" apply it to the pictures of {str(path)!r}; give probes=ProbeSet.from_folder({str(path)!r}, mean=...,"
+            " std=..., size=...), which applies it, or a file of `lightning-gradcam probes draw --folder`"
+        )
+    grey = transform is not None and has_indices(dataset) and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
     with isolated(dataset, transform):
         probes = read_folder(
             path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 from torchvision import transforms
 
 from lightning_gradcam import ArchiveError, ProbeError, ProbeFileError, ProbeSet
@@ -142,11 +142,13 @@ def test_given_folder_is_read_as_grey_where_the_data_set_is(folder: Path) -> Non
 
 def test_given_folder_takes_class_names_and_numbers_from_the_options(folder: Path) -> None:
     options = ProbeOptions(given=str(folder), class_names=["bee", "cat", "ant"], mean=0.5, std=0.5)
-    drawn, _ = obtained(options, lambda: loader(tiny_data()))
+    normalizing = transforms.Compose([transforms.ToTensor(), transforms.Lambda(lambda x: (x - 0.5) / 0.5)])
+    drawn, _ = obtained(options, lambda: loader(Pictures(normalizing)))
     assert drawn.probes.labels is not None
     assert drawn.probes.labels.tolist() == [2, 0]
     assert drawn.probes.display_source == "mean and std as given"
     assert drawn.probes.inputs[1, 0, 0, 0].item() == pytest.approx((60 / 255 - 0.5) / 0.5)
+    assert drawn.probes.pixels[:, 0, 0, 0].tolist() == [160, 60]
 
 
 def test_given_folder_needs_no_dataloader(folder: Path) -> None:
@@ -161,6 +163,17 @@ def test_given_folder_works_beside_samples_of_any_form(folder: Path, form: str) 
     options = ProbeOptions(given=folder, input_key=1 if form == "label first" else None)
     drawn, _ = obtained(options, lambda: loader(data))
     assert drawn.probes.inputs.shape == (2, 1, 8, 8)
+
+
+def test_given_folder_is_read_beside_a_stream_with_a_transform(folder: Path) -> None:
+    class Stream(IterableDataset[Any]):
+        transform = NORMALIZED
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(())
+
+    drawn, _ = obtained(ProbeOptions(given=folder), lambda: loader(Stream()))
+    assert drawn.probes.display_source == "Normalize undone"
 
 
 class Jitter:
