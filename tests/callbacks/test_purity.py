@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from lightning_gradcam import GradCAMCallback, MemorySink, compute_cams
+from lightning_gradcam import GradCAMCallback, MemorySink, ProbeSet, compute_cams
 from tests.conftest import TinyModule, loaders, trainer
 from tests.guard.test_model import assert_same
 from tests.setups import LAYERS, SETUPS, Case, Setup, averaging, one_callback
@@ -141,7 +144,7 @@ def assert_all_same(without: dict[str, Any], with_ours: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", SETUPS)
-def test_training_ends_in_the_same_bits(tmp_path: Path, name: str) -> None:
+def test_training_ends_in_the_same_bits(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
     setup = SETUPS[name]
     if setup.needs and not any(hasattr(place, setup.needs) for place in (pl.callbacks, torch.compiler)):
         pytest.skip(f"this Lightning or torch has no {setup.needs}")
@@ -149,6 +152,8 @@ def test_training_ends_in_the_same_bits(tmp_path: Path, name: str) -> None:
     with_ours = run(setup, tmp_path / "with", setup.ours(log_untrained=True, sinks=[sink], on_error="raise"))
     without = run(setup, tmp_path / "without", [])
     assert len({entry.step for entry in sink.entries}) >= setup.logged
+    others = [str(w.message) for w in recwarn if "not of the weights that were validated" in str(w.message)]
+    assert bool(others) == (name == "an EMA of one's own, listed before"), others
     assert len(without["watched"]) > 1
     assert_all_same(without, with_ours)
 
@@ -232,3 +237,42 @@ def test_averaged_weights_that_cannot_be_explained_are_said(tmp_path: Path) -> N
     assert len([w for w in caught if "not the averaged ones" in str(w.message)]) == 1
     assert callback.archive is not None
     assert callback.archive.epochs == (0, 1)
+
+
+class Advancing(Dataset[Any]):
+    """Gives the next of its iterator, whatever the index."""
+
+    def __init__(self) -> None:
+        self.samples = iter(torch.rand(500, 1, 8, 8, generator=torch.Generator().manual_seed(3)))
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Any:
+        return next(self.samples), index % 5
+
+
+class CachedRandom(Dataset[Any]):
+    """Makes each sample once, at random."""
+
+    def __init__(self) -> None:
+        self.made = lru_cache(lambda index: torch.rand(1, 8, 8))
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Any:
+        return self.made(index), index % 5
+
+
+@pytest.mark.parametrize("data", [Advancing, CachedRandom])
+def test_data_that_drawing_cannot_leave_alone_is_left_alone_where_probes_are_given(
+    tmp_path: Path, data: Callable[[], Dataset[Any]]
+) -> None:
+    """The exceptions that the README names, and the way around them."""
+    setup = Setup(data=lambda: (loaders()[0], DataLoader(data(), 4)), options={"num_sanity_val_steps": 0})
+    without = run(setup, tmp_path / "without", [])
+    given = [GradCAMCallback(LAYERS, probes=ProbeSet(torch.rand(3, 1, 8, 8)), on_error="raise")]
+    assert_all_same(without, run(setup, tmp_path / "given", given))
+    with pytest.raises(AssertionError):
+        assert_all_same(without, run(setup, tmp_path / "drawn", [GradCAMCallback(LAYERS, on_error="raise")]))
