@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from lightning_gradcam.capture.tensors import floating_tensors
 
@@ -34,6 +35,8 @@ _ROUNDING = 1e-3
 _ALIKE = 0.01
 # A corner's change has to be larger in its own quarter than in others, by this factor, before any is believed.
 _CLEAR = 1.5
+# How much better all changes have to fit another place than their own. Without a shift none fits better by 1.05.
+_SHIFTED = 1.2
 # A part of the picture that matters less than this share of another is not seen.
 _UNSEEN = 1 / 30
 # No place of a layer is ever less than this share of its mean, unless nothing reaches it.
@@ -45,9 +48,10 @@ class Move:
     """What was found out about a layer.
 
     Attributes:
-        kind: ``"samples"``: its rows are other samples'; ``"turned"``: its places are turned or mirrored; ``"part"``:
-            it sees a part of the picture; ``"border"``: some of its places are no part of the picture; ``"warp"``: the
-            picture is resampled before it; ``"spectrum"``: its places are frequencies.
+        kind: ``"samples"``: its rows are other samples'; ``"turned"``: its places are turned or mirrored;
+            ``"shifted"``: they are shifted; ``"part"``: it sees a part of the picture; ``"border"``: some of its places
+            are no part of the picture; ``"warp"``: the picture is resampled before it; ``"spectrum"``: its places are
+            frequencies.
         what: In words.
     """
 
@@ -138,6 +142,24 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
     if float(frame.mean()) <= _UNREACHED * float(whole.mean()):
         return Move("part", "the outermost 1/16 of the picture on each side does not change it")
     return None
+
+
+def shifted(changes: Sequence[Tensor], masks: Sequence[Tensor]) -> Move | None:
+    """Returns whether all changes lie at one distance from where they were made, going around at the edges.
+
+    Args:
+        changes: How much each place changes ``[h, w]``.
+        masks: Where the picture was changed, 1 or 0 ``[H, W]``.
+    """
+    gains = []
+    for change, mask in zip(changes, masks, strict=True):
+        made = adaptive_avg_pool2d(mask.to(change)[None], (change.shape[0], change.shape[1]))[0]
+        # How well the change fits each shift of what was made, [h, w].
+        fit = torch.fft.irfft2(torch.fft.rfft2(change) * torch.fft.rfft2(made).conj(), s=change.shape)
+        gains.append(fit / fit[0, 0].clamp(min=torch.finfo(fit.dtype).tiny))
+    if float(torch.stack(gains).amin(0).max()) <= _SHIFTED:
+        return None
+    return Move("shifted", "the picture is shifted inside the model (torch.roll)")
 
 
 def _quarters(change: Tensor) -> list[Tensor]:

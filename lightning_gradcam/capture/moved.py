@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.calls import MapPlace
-from lightning_gradcam.capture.changes import Move, apart, change, follows_content, in_place, meaning, reaches_all_sides
+from lightning_gradcam.capture.changes import (
+    Move,
+    apart,
+    change,
+    follows_content,
+    in_place,
+    meaning,
+    reaches_all_sides,
+    shifted,
+)
 from lightning_gradcam.capture.inputs import Forward, InputForm, Inputs
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.resampled import Operations
@@ -73,10 +82,15 @@ class Trial:
         generator = torch.Generator().manual_seed(seed)
         # Noise alone is averaged away by strides, and a step alone by norms.
         noise = torch.randn(picture.shape, generator=generator).to(picture) + 1
-        mask = torch.zeros(self.size, dtype=torch.bool, device=picture.device)
+        mask = self.mask(*regions).to(picture.device)
+        return torch.where(mask, picture + noise * self._step, picture)
+
+    def mask(self, *regions: tuple[slice, slice]) -> Tensor:
+        """Returns where some regions are, ``[H, W]``."""
+        mask = torch.zeros(self.size, dtype=torch.bool)
         for rows, columns in regions:
             mask[rows, columns] = True
-        return torch.where(mask, picture + noise * self._step, picture)
+        return mask
 
     def maps(
         self, places: Mapping[str, LayerMap], first: Tensor, second: Tensor, moves: dict[str, Move] | None = None
@@ -185,6 +199,7 @@ def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Mov
         return {}
     places = looked
     second, _ = trial.maps(places, trial.changed(1, *frame), trial.changed(0, *below))
+    masks = [trial.mask(*regions) for regions in (above, below, frame)]
     found = dict[str, LayerMap]()
     for name, place in places.items():
         base = place.seen.float().nan_to_num(0.0, 0.0, 0.0)
@@ -194,8 +209,8 @@ def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Mov
             continue
         stays = apart(one[1], base[1]) <= 0.1 * apart(one[0], one[1])
         ordered = trial.single or (stays and apart(two[1], base[0]) <= apart(two[0], base[0]))
-        top, bottom, around = change(one[0], base[0]), change(two[1], base[0]), change(two[0], base[1])
-        if not ordered or not in_place(top, bottom) or not reaches_all_sides(around):
+        top, bottom, around = changes = change(one[0], base[0]), change(two[1], base[0]), change(two[0], base[1])
+        if not (ordered and in_place(top, bottom) and reaches_all_sides(around)) or shifted(changes, masks):
             found[name] = place
     return found
 
@@ -217,4 +232,6 @@ def _told(
         maps, _ = trial.maps(places, one, two)
         for name in places:
             found[name] += [change(maps[name][at], base[name]) for at in (0, 1)]
-    return {name: meaning(changes, alone=trial.alone) for name, changes in found.items()}
+    # All but the whole, which fits every shift.
+    masks = [trial.mask(*regions) for regions in changes[:-1]]
+    return {name: shifted(seen[:-1], masks) or meaning(seen, alone=trial.alone) for name, seen in found.items()}

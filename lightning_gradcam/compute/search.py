@@ -29,7 +29,7 @@ from lightning_gradcam.warn import warn
 
 NO_LAYER = "(none)"
 # Moves that no network with dead units was seen to feign: they need an answer at another place, and not a missing one.
-_CERTAIN = ("samples", "turned", "spectrum")
+_CERTAIN = ("samples", "turned", "shifted", "spectrum")
 
 
 @dataclass(eq=False)
@@ -273,7 +273,7 @@ class Search:
                     f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn on {where}"
                     f" than its own; {advice}"
                 )
-                if move.kind != "turned" or self._given_layout(name) is None:
+                if move.kind not in ("turned", "shifted") or self._given_layout(name) is None:
                     raise LayerError(text)
                 warn(text)
                 continue

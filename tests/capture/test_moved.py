@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradcam import GradCAMCallback, MemorySink, compute_cams
 from lightning_gradcam.errors import LayerError
@@ -51,6 +52,32 @@ TURNS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_each_turn_has_its_name(turn: str, count: int) -> None:
     with pytest.raises(LayerError, match=f"'body' does not match the input: the picture is {turn} inside"):
         compute_cams(seeing(TURNS[turn]), samples(count))
+
+
+@pytest.mark.parametrize("by", [(16, 16), (8, 8), (0, 8), (-8, 4), (12, 0), (0, -16)], ids=str)
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_picture_that_is_shifted_inside_is_refused(by: tuple[int, int], side: int) -> None:
+    for count in (1, 2):
+        with pytest.raises(
+            LayerError, match="'body' does not match the input: the picture is shifted inside the model"
+        ):
+            compute_cams(seeing(lambda x: x.roll(by, (2, 3))), samples(count, side))
+
+
+def test_a_shift_that_is_taken_back_is_none() -> None:
+    """As in Swin's blocks: the layer behind has its own places again."""
+
+    class Back(Seen):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rolled, self.body = self.body, nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            features = self.rolled(x.roll((8, 8), (2, 3))).roll((-2, -2), (2, 3))
+            return self.head(self.body(features).mean((2, 3)))
+
+    torch.manual_seed(0)
+    assert not remarks(Back().eval(), samples())
 
 
 def test_a_given_layout_says_that_the_user_knows() -> None:
@@ -129,6 +156,25 @@ def test_the_callback_looks_once_at_auto_before_training_and_at_named_layers_wit
     with pytest.warns(UserWarning, match="'net.conv1' does not match the input: .*mirrored from left") as caught:
         running.fit(Module(), *loaders())
     assert sum("mirrored" in str(warning.message) for warning in caught) == 1
+    assert running.current_epoch == 2
+
+
+@pytest.mark.parametrize("layers", ["auto", "net.body.2"])
+def test_a_shift_is_refused_before_training_and_reported_of_named_layers(tmp_path: Path, layers: str) -> None:
+    class Module(TinyModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = seeing(lambda x: x.roll((8, 4), (2, 3)))  # type: ignore[assignment]
+
+    loader = DataLoader(TensorDataset(samples(8), torch.arange(8) % 4), 4)
+    running = trainer(tmp_path, callbacks=GradCAMCallback(layers=layers, sinks=[MemorySink()]), max_epochs=2)
+    if layers == "auto":
+        with pytest.raises(LayerError, match="'net.body' does not match the input: the picture is shifted inside"):
+            running.fit(Module(), loader, loader)
+        return
+    with pytest.warns(UserWarning, match="'net.body.2' does not match the input: .*shifted inside") as caught:
+        running.fit(Module(), loader, loader)
+    assert sum("shifted inside" in str(warning.message) for warning in caught) == 1
     assert running.current_epoch == 2
 
 

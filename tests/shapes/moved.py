@@ -65,6 +65,19 @@ class BothWays(Seen):
         return self.head(self.body(x).mean((2, 3))) + self.head(self.body(x.flip(3)).mean((2, 3)))
 
 
+@shape(
+    "a picture shifted inside",
+    picture,
+    {"body": Places("", lambda a: a.roll((-2, -1), (2, 3)))},
+    error=MOVED,
+)
+class Shifted(Seen):
+    """As a Swin that does not shift back."""
+
+    def changed(self, x: Tensor) -> Tensor:
+        return x.roll((8, 4), (2, 3))
+
+
 @shape("a spatial transformer", picture, {"body": FIRST}, warning=MOVED, error=MOVED)
 class Warped(Seen):
     """The network shrinks and moves the picture before it looks: a place of the map is another one of the picture."""
