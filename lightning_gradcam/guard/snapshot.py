@@ -52,19 +52,19 @@ class Attributes:
         self._names = [*chain.from_iterable(self._owners)]
         self._values = [*chain.from_iterable(map(dict.values, self._owners))]
         self._ids = [*map(id, self._values)]
-        self._contents: list[_Contents] = []
-        self._empty: list[Any] = []
         self.generators: list[Any] = []
         held: list[Tensor] = []
         arrays: list[Any] = []
-        types: list[Any] = [*map(type, self._values)]
-        kinds = [*map(_kind, types)]
+        kinds = [*map(_kind, map(type, self._values))]
+        self._empty = [
+            value for value, kind in zip(self._values, kinds, strict=True) if kind == "container" and not value
+        ]
+        filled: list[Any] = []
         for name, value, kind in compress(zip(self._names, self._values, kinds, strict=True), kinds):
             if kind == "container":
                 if not value:
-                    self._empty.append(value)
                     continue
-                self._keep(value)
+                filled.append(value)
                 if name == "_buffers":
                     held += [buffer for buffer in value.values() if buffer is not None]
                 # One level more, for caches such as {"layer": {"calls": 3}}.
@@ -73,7 +73,7 @@ class Attributes:
                         exact: Any = type(entry)
                         inner = _kind(exact)
                         if inner == "container":
-                            self._keep(entry)
+                            (filled if entry else self._empty).append(entry)
                         elif inner == "generator":
                             self.generators.append(entry)
                         elif inner == "tensor" and not isinstance(entry, nn.Parameter):
@@ -86,9 +86,11 @@ class Attributes:
                 arrays.append(value)
             else:
                 self.generators.append(value)
+        self._contents = _Contents([container for container in filled if len(container) <= _HUGE])
         # Inference tensors can't be written to outside inference mode.
         kept = [value for value in (held if tensors else ()) if not value.is_inference() and not is_lazy(value)]
-        self._tensors = [(value, value.detach().clone()) for value in {id(value): value for value in kept}.values()]
+        with torch.no_grad():
+            self._tensors = [(value, value.clone()) for value in {id(value): value for value in kept}.values()]
         self._arrays = [(value, value.copy()) for value in (arrays if tensors else ())]
 
     def restore(self, *, apart: Set[int] = frozenset()) -> None:
@@ -97,9 +99,7 @@ class Attributes:
         Args:
             apart: The ``id()`` of containers whose content is left as it is.
         """
-        for contents in self._contents:
-            if id(contents.container) not in apart:
-                contents.restore()
+        self._contents.restore(apart)
         if any(self._empty):
             for container in self._empty:
                 if id(container) not in apart:
@@ -129,37 +129,38 @@ class Attributes:
                 if name not in owner or owner[name] is not value:
                     owner[name] = value
 
-    def _keep(self, container: Any) -> None:
-        if not container:
-            self._empty.append(container)
-        elif len(container) <= _HUGE:
-            self._contents.append(_Contents(container))
-
 
 class _Contents:
-    """What a container holds, in order."""
+    """What containers hold, in order; all are looked at together."""
 
-    def __init__(self, container: Any) -> None:
-        self.container = container
+    def __init__(self, containers: list[Any]) -> None:
+        self._containers = containers
+        self._sizes = [*map(len, containers)]
         self._entries = self._now()
         self._ids = [*map(id, self._entries)]
 
-    def restore(self) -> None:
-        if [*map(id, self._now())] == self._ids:
+    def restore(self, apart: Set[int]) -> None:
+        if [*map(len, self._containers)] == self._sizes and [*map(id, self._now())] == self._ids:
             return
-        container, entries = self.container, self._entries
-        container.clear()
-        if isinstance(container, dict):
-            half = len(entries) // 2
-            container.update(zip(entries[:half], entries[half:], strict=True))
-        elif isinstance(container, set):
-            container.update(entries)
-        else:
-            container.extend(entries)
+        keys_and_values = iter(self._entries)
+        for container, size in zip(self._containers, self._sizes, strict=True):
+            entries = [*islice(keys_and_values, 2 * size if isinstance(container, dict) else size)]
+            if id(container) in apart or [*map(id, _held(container))] == [*map(id, entries)]:
+                continue
+            container.clear()
+            if isinstance(container, dict):
+                container.update(zip(entries[:size], entries[size:], strict=True))
+            elif isinstance(container, set):
+                container.update(entries)
+            else:
+                container.extend(entries)
 
     def _now(self) -> list[Any]:
-        container = self.container
-        return [*container, *container.values()] if isinstance(container, dict) else [*container]
+        return [*chain.from_iterable(map(_held, self._containers))]
+
+
+def _held(container: Any) -> Iterable[Any]:
+    return chain(container, container.values()) if isinstance(container, dict) else container
 
 
 def _entries(container: Any) -> list[Any]:
