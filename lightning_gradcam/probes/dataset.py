@@ -17,6 +17,7 @@ from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.paths import MISSING, follow, no_tensor, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
+from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, locate, nested_datasets
 
 Key = str | int
@@ -47,6 +48,7 @@ def draw_probes(
     *,
     seed: int = 0,
     indices: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
     mean: float | Sequence[float] | None = None,
@@ -65,6 +67,7 @@ def draw_probes(
             on an attribute (``targets``, ``labels``, ``samples``), or among a bounded number of decoded samples.
         seed: Of the draw.
         indices: These samples, in this order, instead of a draw.
+        among: Draw from these samples alone; default: from all.
         input_key: Where a sample's picture is: a key of a dict, a field, a place in a tuple, or a dotted path of these
             (``"views.left"``, ``"0.1"``). Default: the first of a tuple,
             or the usual names (``image``, ``pixel_values``, ``x``, …).
@@ -77,21 +80,22 @@ def draw_probes(
         The probes (sorted by class where labels exist) and their batch.
 
     Raises:
-        ProbeError: ``num_probes`` is below 1 or above the data set's length, the data set has no indices, or a
+        ProbeError: ``num_probes`` is below 1 or above the number of samples, the data set has no indices, or a
             batch has no tensor where the input is expected.
+        UnindexedError: The data set can't be read by index in this process, or its samples can't be put into a batch.
     """
     if not has_indices(dataset):
-        raise ProbeError(
+        raise UnindexedError(
             f"probes: {type(dataset).__name__} has no indices to draw from; give probes=ProbeSet(...), a saved probe"
             " set, or a folder of pictures"
         )
     with isolated(dataset, collate_fn):
         if indices is None:
-            indices = _draw(dataset, num_probes, seed, label_key)
+            indices = _draw(dataset, num_probes, seed, label_key, range(len(dataset)) if among is None else among)
         else:
             _check_indices(indices, len(dataset))
         indices = [int(index) for index in indices]
-        batch = _collated([dataset[index] for index in indices], collate_fn or default_collate)
+        batch = _collated([_sample(dataset, index) for index in indices], collate_fn or default_collate)
         masks = _masks(dataset, indices)
     return drawn_from(
         dataset,
@@ -105,23 +109,28 @@ def draw_probes(
     )
 
 
-def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
-    """Returns the samples as a batch.
+def _sample(dataset: Any, index: int) -> Any:
+    try:
+        return dataset[index]
+    except Exception as error:  # whatever a data set raises whose samples have other keys, or which only workers read
+        raise UnindexedError(
+            f"probes: {type(dataset).__name__} can't be indexed by {index} here"
+            f" ({type(error).__name__}: {error!s:.100})"
+        ) from error
 
-    Raises:
-        ProbeError: They are of different sizes, which a batch of one sample in training does not show.
-    """
+
+def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
     try:
         return collate_fn(samples)
     except Exception as error:
+        # A batch of one sample in training does not show that sizes differ.
         tensors = [next((tensor for _, tensor in tensors_in(sample)), None) for sample in samples]
         shapes = list(dict.fromkeys(str(list(tensor.shape)) for tensor in tensors if tensor is not None))
-        if len(shapes) < 2:
-            raise
-        raise ProbeError(
-            f"probes: the samples drawn have different sizes, {' and '.join(shapes[:2])}, and don't fit into one batch"
-            f" ({type(error).__name__}: {error!s:.100}); resize or pad them to one size in the validation data set's"
-            " transform or its collate_fn, or give probes=ProbeSet(pictures) of one size"
+        sizes = "" if len(shapes) < 2 else f"have different sizes, {' and '.join(shapes[:2])}, and "
+        advice = "" if len(shapes) < 2 else "; resize or pad them to one size in the transform or in collate_fn"
+        raise UnindexedError(
+            f"probes: the samples drawn {sizes}don't fit into one batch"
+            f" ({type(error).__name__}: {error!s:.100}){advice}"
         ) from error
 
 
@@ -150,8 +159,11 @@ def drawn_from(
 
     Raises:
         ProbeError: The batch has no tensor where the input is expected.
+        UnindexedError: It has another number of samples than there are indices.
     """
     inputs, labels = split_batch(batch, input_key, label_key)
+    if indices is not None and len(inputs) != len(indices):
+        raise UnindexedError(f"probes: collate_fn makes {len(inputs)} samples of {len(indices)}")
     values = None
     if labels is not None and not _are_classes(labels):
         values, labels = (labels if _are_numbers(labels) else None), None
@@ -234,15 +246,16 @@ def _check_indices(indices: Sequence[int], total: int) -> None:
         raise ProbeError(f"indices: got {came}; the data set has {total} samples, give some of 0 to {total - 1}")
 
 
-def _draw(dataset: Any, num_probes: int, seed: int, label_key: Key | None) -> list[int]:
-    total = len(dataset)
+def _draw(dataset: Any, num_probes: int, seed: int, label_key: Key | None, among: Sequence[int]) -> list[int]:
+    total = len(among)
     if not 1 <= num_probes <= total:
         raise ProbeError(f"num_probes: got {num_probes}; the data set has {total} samples, so give 1 to {total}")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    places = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = places if among == range(total) else [among[place] for place in places]
     labels = find_labels(dataset)
     if labels is None:
         order = order[: _POOL * num_probes]
-        decoded = [_label(dataset[index], label_key) for index in order]
+        decoded = [_label(_sample(dataset, index), label_key) for index in order]
         if any(label is None for label in decoded):
             return sorted(order[:num_probes])
         by_index = dict(zip(order, decoded, strict=True))
