@@ -144,6 +144,19 @@ def dropping(samples: list[Any]) -> Any:
     return default_collate([sample for sample in samples if float(torch.rand(1)) < 0.7] or samples[:1])
 
 
+class Sizes(Augmented):
+    """Pictures of several sizes."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture, label = super().__getitem__(index)
+        return picture[:, : 5 + index % 4], label
+
+
+def listing(samples: list[Any]) -> Any:
+    """As detection does: pictures and labels in tuples."""
+    return tuple(zip(*samples, strict=True))
+
+
 def both(make: Callable[[int], DataLoader[Any]]) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation loaders of one kind, with other data."""
     return make(1), make(2)
@@ -283,6 +296,31 @@ class Stateful(TinyModule):
     def val_dataloader(self) -> DataLoader[Any]:
         self.asked += 1
         return DataLoader(Hidden(int(self.numbers.integers(100))), 8)
+
+
+class Pooled(TinyModule):
+    """Takes pictures of any size, one by one in a tuple or as a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net.flat, self.net.head = nn.AdaptiveAvgPool2d(1), nn.Linear(3, CLASSES)
+
+    def forward(self, x: Any) -> Tensor:
+        def features(picture: Tensor) -> Tensor:
+            maps = self.net.norm1(self.net.conv1(picture)).relu()
+            return self.net.relu2(self.net.conv2(self.net.drop(maps)))
+
+        if isinstance(x, Tensor):
+            return self.net.head(self.net.flat(features(x)).flatten(1))
+        if len({picture.shape for picture in x}) == 1:
+            return self(torch.stack(x))
+        return torch.cat([self(picture[None]) for picture in x])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), torch.as_tensor(batch[1]))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.training_step(batch, batch_idx), batch_size=1)
 
 
 class Sampling(TinyModule):
@@ -623,6 +661,13 @@ SETUPS: dict[str, Setup] = {
     "batch_size=None": Setup(data=lambda: both(lambda seed: DataLoader(Batches(seed), batch_size=None))),
     "a collate_fn that leaves samples out": Setup(
         data=lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=dropping))
+    ),
+    "pictures of several sizes, batch_size=1": Setup(
+        Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), batch_size=1))
+    ),
+    "pictures in tuples": Setup(Pooled, lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=listing))),
+    "pictures in tuples, of several sizes": Setup(
+        Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), 8, collate_fn=listing))
     ),
     "no validation loader": Setup(data=lambda: loaders()[:1]),
     "limit_val_batches=0": Setup(data=augmented_loaders, options={"limit_val_batches": 0}),

@@ -26,7 +26,8 @@ from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.batches import part_of
-from lightning_gradcam.probes.dataset import Drawn, input_of
+from lightning_gradcam.probes.dataset import Drawn, entry_of, input_of
+from lightning_gradcam.probes.listed import Apart, exchanged, part_of_listed
 from lightning_gradcam.probes.paths import fed, inputs_in
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
@@ -293,7 +294,7 @@ class Run:
         with nullcontext() if host.shards else alone():
             try:
                 return obtain_probes(
-                    self._options.probes,
+                    replace(self._options.probes, apart=True),
                     host.probe_loader,
                     resumed=resumed,
                     archived=lambda path: Archive.open(path).probes,
@@ -369,7 +370,7 @@ class Run:
         with self._ranks.together("the archive"):
             self.log_dir = self._find_log_dir(host) if first else None
             self.recorder = Recorder.start(
-                self._options.monitor,
+                self._monitor(self._drawn),
                 self._drawn.probes,
                 found,
                 reporter=self._options.reporter,
@@ -384,6 +385,12 @@ class Run:
                 worker=partial(Worker, background=self._options.background),
                 failures=self._failures,
             )
+        if isinstance(self._drawn.batch, Apart):
+            size = " x ".join(map(str, self._drawn.probes.inputs.shape[-2:]))
+            rank_zero_info(
+                "lightning-gradcam: probes: the pictures have several sizes, and each is explained by itself, at its"
+                f" own size; sheets and the archive show pictures and maps resized to {size}"
+            )
         if passing is not None and self._why:
             rank_zero_info(f"lightning-gradcam: {self._passing_by()}")
         if other_probes is not None:
@@ -397,7 +404,7 @@ class Run:
         """Returns what the monitor finds; of a trial, in two of the probes where the model can do with two."""
         try:
             subject = self._subject(host, drawn, "trying the configuration")
-            seen = partial(subject.seen, self._options.monitor, drawn.probes)
+            seen = partial(subject.seen, self._monitor(drawn), drawn.probes)
             if trial:
                 try:
                     return seen(trial=True)
@@ -417,6 +424,12 @@ class Run:
                 f" transfer hooks to forward(){self._several(drawn, error)}"
             ) from error
 
+    def _monitor(self, drawn: Drawn) -> Monitor:
+        """Returns what looks at the probes; one by one where their sizes differ."""
+        monitor: Any = self._options.monitor
+        looks: Monitor = replace(monitor, batch_size=1) if isinstance(drawn.batch, Apart) else monitor
+        return looks
+
     def _several(self, drawn: Drawn, error: Exception) -> str:
         """Returns what to do where a forward may have missed the batch's other inputs."""
         inputs = inputs_in(drawn.batch)
@@ -432,15 +445,26 @@ class Run:
             drawn: The probes, as a batch.
             what: Happens on all ranks that explain together, for errors.
         """
-        function = self._options.forward_fn
+        function, key = self._options.forward_fn, self._options.probes.input_key
+        first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
+        kind: Any = type(entry_of(first, key))
+        forward, listed = host.forward_of(function), issubclass(kind, (tuple, list))
+        part = part_of_listed if listed or first is not drawn.batch else part_of
 
         def load(start: int, stop: int) -> Inputs:
-            batch = part_of(drawn.batch, start, stop, len(drawn.probes))
+            batch = part(drawn.batch, start, stop, len(drawn.probes))
             # What fails here on one rank must not leave the others alone in the forward.
             with self._ranks.together("preparing the probes"):
                 batch = host.prepared(batch, transferred=drawn.transferred)
-            picture = input_of(batch, self._options.probes.input_key)
+            picture = input_of(batch, key)
+            if listed:
+                batch = exchanged(batch, entry_of(batch, key), picture)
             return Inputs(picture if function is None else batch, picture)
+
+        def forward_listed(values: Any) -> Any:
+            """The methods know one tensor of all pictures, and the model gets them one by one."""
+            picture = entry_of(values, key)
+            return forward(exchanged(values, picture, kind(picture.unbind())))
 
         def guard() -> AbstractContextManager[Any]:
             with ExitStack() as stack:
@@ -451,7 +475,7 @@ class Run:
                 return stack.pop_all()
 
         # Ranks that explain together have to take the same parts.
-        return Subject(host.module, load, host.forward_of(function), guard, halve=not host.shards)
+        return Subject(host.module, load, forward_listed if listed else forward, guard, halve=not host.shards)
 
     def _is_wanted(self, host: Host, step: int) -> bool:
         if host.fitting and not self._schedule.due(host.epoch, time.monotonic()):

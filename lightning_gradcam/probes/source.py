@@ -35,6 +35,7 @@ class ProbeOptions:
         class_names: Where the data set has none.
         mean: Undone for display where the data set shows no normalisation.
         std: Likewise.
+        apart: Pictures of several sizes can be explained one by one.
     """
 
     given: str | os.PathLike[str] | ProbeSet | None = None
@@ -45,6 +46,7 @@ class ProbeOptions:
     class_names: Sequence[str] | None = None
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
+    apart: bool = False
 
     def passing(self) -> Passing:
         """Returns an empty collection of samples that pass by."""
@@ -195,6 +197,7 @@ def _draw(
         mean=options.mean,
         std=options.std,
         collate_fn=getattr(loader, "collate_fn", None),
+        apart=options.apart,
     )
 
 
