@@ -697,6 +697,7 @@ assert CLASSES == 5
 # Title and test of what `docs/setups.md` lists besides, by heading.
 _TOGETHER = "tests/callbacks/test_distributed.py::test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process"
 _ON_ALL = "tests/callbacks/test_distributed.py::test_what_fails_on_all_ranks_is_reported_and_training_goes_on"
+_SAMPLER = "tests/callbacks/test_distributed.py::test_probes_are_of_the_sampler_that_lightning_distributes"
 _IN_BOTH = "tests/callbacks/test_namespaces.py::test_the_callback_works_in_both_namespaces"
 _FAULTS = "tests/pipeline/test_faults.py::test_"
 PROCESSES: dict[str, list[tuple[str, str]]] = {
@@ -727,6 +728,8 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "DDP with an `IterableDataset`",
             "tests/callbacks/test_distributed.py::test_a_stream_is_explained_on_replicated_ranks",
         ),
+        ("DDP with a sampler of one's own", f"{_SAMPLER}[ddp]"),
+        ("FSDP2 with a sampler of one's own", f"{_SAMPLER}[sharded]"),
     ],
     "both namespaces": [
         (f"`{namespace}`, {way}", f"{_IN_BOTH}[{namespace}-{way}]")

@@ -306,8 +306,8 @@ class Run:
                 if not host.shards:
                     raise
                 raise ProbeError(
-                    f"{str(error).split(';')[0]:.200}; each rank sees other batches, while all have to explain the same"
-                    " samples; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+                    f"{str(error).split(';')[0]:.200}; each rank sees other samples of it, while all have to"
+                    " explain the same; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
                 ) from error
 
     def _passing_by(self) -> str:
