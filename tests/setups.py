@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,17 @@ from pytorch_lightning.callbacks import (
 )
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, Dataset, IterableDataset, random_split
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+    get_worker_info,
+    random_split,
+)
 
 from lightning_gradcam import GradCAMCallback
 from tests.conftest import CLASSES, TinyModule, loaders, tiny_data
@@ -85,6 +96,110 @@ def split_loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation are two parts of one data set, with one generator."""
     training, validation = random_split(Hidden(1), [24, 16], torch.Generator().manual_seed(0))
     return DataLoader(training, 8, shuffle=True), DataLoader(validation, 8)
+
+
+class Named(Augmented):
+    """Its samples have names and no numbers."""
+
+    def __getitem__(self, name: str) -> tuple[Tensor, int]:  # type: ignore[override]
+        return super().__getitem__(int(name[1:]))
+
+
+class Several(Augmented):
+    """Gives several samples at once, and no single one."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        raise NotImplementedError
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        return [super(Several, self).__getitem__(index) for index in indices]
+
+
+class Opened(Augmented):
+    """Can be read by workers alone, which have opened it."""
+
+    handle: Any = None
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return super().__getitem__(self.handle[index])
+
+    @staticmethod
+    def open(worker: int) -> None:
+        info: Any = get_worker_info()
+        info.dataset.handle = range(1000)
+
+
+class Batches(Augmented):
+    """Its items are batches."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> Any:
+        return default_collate([super(Batches, self).__getitem__(8 * index + place) for place in range(8)])
+
+
+def dropping(samples: list[Any]) -> Any:
+    """Leaves samples out at random."""
+    return default_collate([sample for sample in samples if float(torch.rand(1)) < 0.7] or samples[:1])
+
+
+class Sizes(Augmented):
+    """Pictures of several sizes."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture, label = super().__getitem__(index)
+        return picture[:, : 5 + index % 4], label
+
+
+def listing(samples: list[Any]) -> Any:
+    """As detection does: pictures and labels in tuples."""
+    return tuple(zip(*samples, strict=True))
+
+
+def both(make: Callable[[int], DataLoader[Any]]) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation loaders of one kind, with other data."""
+    return make(1), make(2)
+
+
+NAMES = [f"n{index}" for index in range(40)]
+
+
+class Shuffled(Sampler[Any]):
+    """A sampler of its own: draws from every kind of generator, shuffles its list in place, and counts."""
+
+    def __init__(self, count: int, generator: torch.Generator, numbers: np.random.Generator) -> None:
+        self.order, self.generator, self.numbers, self.calls = [*range(count)], generator, numbers, 0
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.calls += 1
+        self.numbers.shuffle(self.order)
+        random.shuffle(self.order)
+        for _ in range(len(self.order)):
+            place = (int(torch.randint(40, (1,), generator=self.generator)) + self.calls) % len(self.order)
+            yield self.order[(place + int(torch.randint(40, (1,)))) % len(self.order)]
+
+
+class InBatches(Shuffled):
+    """The same for whole batches."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[Any]:
+        order = [*super().__iter__()]
+        yield from (order[at : at + 8] for at in range(0, 30, 8))
+
+
+class Uncopied(Shuffled):
+    """Can't be copied."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.lock = threading.Lock()
 
 
 def several(kind: type[list[Any]] | type[dict[str, Any]]) -> tuple[DataLoader[Any], Any]:
@@ -181,6 +296,51 @@ class Stateful(TinyModule):
     def val_dataloader(self) -> DataLoader[Any]:
         self.asked += 1
         return DataLoader(Hidden(int(self.numbers.integers(100))), 8)
+
+
+class Pooled(TinyModule):
+    """Takes pictures of any size, one by one in a tuple or as a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net.flat, self.net.head = nn.AdaptiveAvgPool2d(1), nn.Linear(3, CLASSES)
+
+    def forward(self, x: Any) -> Tensor:
+        def features(picture: Tensor) -> Tensor:
+            maps = self.net.norm1(self.net.conv1(picture)).relu()
+            return self.net.relu2(self.net.conv2(self.net.drop(maps)))
+
+        if isinstance(x, Tensor):
+            return self.net.head(self.net.flat(features(x)).flatten(1))
+        if len({picture.shape for picture in x}) == 1:
+            return self(torch.stack(x))
+        return torch.cat([self(picture[None]) for picture in x])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), torch.as_tensor(batch[1]))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.training_step(batch, batch_idx), batch_size=1)
+
+
+class Sampling(TinyModule):
+    """Its loaders' samplers draw from its generators."""
+
+    def __init__(self, ways: Callable[[Any], dict[str, Any]]) -> None:
+        super().__init__()
+        self.generator, self.numbers = torch.Generator().manual_seed(5), np.random.default_rng(5)
+        self.ways = ways
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Augmented(), **self.ways(self))
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Augmented(2), **self.ways(self))
+
+
+def sampling(ways: Callable[[Any], dict[str, Any]], **options: Any) -> Setup:
+    """The set-up of loaders with samplers."""
+    return Setup(lambda: Sampling(ways), lambda: (), options)
 
 
 class Lazy(TinyModule):
@@ -503,6 +663,50 @@ SETUPS: dict[str, Setup] = {
         data=lambda: (DataLoader(Stream(1), 8), DataLoader(Stream(2), 4)), options={"num_sanity_val_steps": 0}
     ),
     "IterableDataset, no validation": Setup(data=lambda: (DataLoader(Stream(1), 8),)),
+    "SubsetRandomSampler": sampling(
+        lambda it: {"batch_size": 8, "sampler": SubsetRandomSampler([*range(9, 30)], it.generator)}
+    ),
+    "WeightedRandomSampler": sampling(
+        lambda it: {
+            "batch_size": 8,
+            "sampler": WeightedRandomSampler([float(i > 9) for i in range(40)], 40, generator=it.generator),
+        }
+    ),
+    "a list as sampler": sampling(lambda it: {"batch_size": 8, "sampler": [*range(39, 9, -1)]}),
+    "a sampler with generators and a list that it shuffles": sampling(
+        lambda it: {"batch_size": 8, "sampler": Shuffled(30, it.generator, it.numbers)}
+    ),
+    "the same, no sanity check": sampling(
+        lambda it: {"batch_size": 8, "sampler": Shuffled(30, it.generator, it.numbers)},
+        num_sanity_val_steps=0,
+    ),
+    "a batch sampler of one's own": sampling(lambda it: {"batch_sampler": InBatches(30, it.generator, it.numbers)}),
+    "a sampler that can't be copied": sampling(
+        lambda it: {"batch_size": 8, "sampler": Uncopied(30, it.generator, it.numbers)}
+    ),
+    "a sampler and overfit_batches=2": sampling(
+        lambda it: {"batch_size": 8, "sampler": Shuffled(30, it.generator, it.numbers)}, overfit_batches=2
+    ),
+    "samples with names": Setup(data=lambda: both(lambda seed: DataLoader(Named(seed), 8, sampler=NAMES))),
+    "samples with names, no sanity check": Setup(
+        data=lambda: both(lambda seed: DataLoader(Named(seed), 8, sampler=NAMES)), options={"num_sanity_val_steps": 0}
+    ),
+    "samples with names, no validation": Setup(data=lambda: (DataLoader(Named(), 8, sampler=NAMES),)),
+    "a data set of `__getitems__` alone": Setup(data=lambda: both(lambda seed: DataLoader(Several(seed), 8))),
+    "a data set that workers open": Setup(
+        data=lambda: both(lambda seed: DataLoader(Opened(seed), 8, num_workers=1, worker_init_fn=Opened.open))
+    ),
+    "batch_size=None": Setup(data=lambda: both(lambda seed: DataLoader(Batches(seed), batch_size=None))),
+    "a collate_fn that leaves samples out": Setup(
+        data=lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=dropping))
+    ),
+    "pictures of several sizes, batch_size=1": Setup(
+        Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), batch_size=1))
+    ),
+    "pictures in tuples": Setup(Pooled, lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=listing))),
+    "pictures in tuples, of several sizes": Setup(
+        Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), 8, collate_fn=listing))
+    ),
     "no validation loader": Setup(data=lambda: loaders()[:1]),
     "limit_val_batches=0": Setup(data=augmented_loaders, options={"limit_val_batches": 0}),
     "limit_val_batches=2": Setup(data=augmented_loaders, options={"limit_val_batches": 2}),
@@ -531,6 +735,7 @@ assert CLASSES == 5
 # Title and test of what `docs/setups.md` lists besides, by heading.
 _TOGETHER = "tests/callbacks/test_distributed.py::test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process"
 _ON_ALL = "tests/callbacks/test_distributed.py::test_what_fails_on_all_ranks_is_reported_and_training_goes_on"
+_SAMPLER = "tests/callbacks/test_distributed.py::test_probes_are_of_the_sampler_that_lightning_distributes"
 _IN_BOTH = "tests/callbacks/test_namespaces.py::test_the_callback_works_in_both_namespaces"
 _FAULTS = "tests/pipeline/test_faults.py::test_"
 PROCESSES: dict[str, list[tuple[str, str]]] = {
@@ -561,6 +766,8 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "DDP with an `IterableDataset`",
             "tests/callbacks/test_distributed.py::test_a_stream_is_explained_on_replicated_ranks",
         ),
+        ("DDP with a sampler of one's own", f"{_SAMPLER}[ddp]"),
+        ("FSDP2 with a sampler of one's own", f"{_SAMPLER}[sharded]"),
     ],
     "both namespaces": [
         (f"`{namespace}`, {way}", f"{_IN_BOTH}[{namespace}-{way}]")

@@ -59,8 +59,9 @@ class GradCAMCallback(ProbeCallback):
             ``[N]``, or a list of these; for segmentation, detection, regression and embeddings see
             :func:`~lightning_gradcam.targets.resolve_targets`.
         score: ``"logit"`` (default), ``"probability"`` (its softmax) or ``"sigmoid"`` (several labels a sample).
-        probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn from the
-            validation data set, class-balanced; of data that can't be indexed, the first samples that pass by.
+        probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn, class-balanced,
+            from the samples that the validation loader's sampler yields; of data that can't be indexed, the first
+            samples that pass by.
         num_probes: How many to draw.
         seed: Of the draw.
         every_n_epochs: Log at every validation of every n-th epoch, counted as Lightning's ``ModelCheckpoint`` counts:

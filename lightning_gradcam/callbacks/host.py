@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.structure import mapped
-from lightning_gradcam.errors import ConfigurationError, ProbeError, printable
+from lightning_gradcam.errors import ConfigurationError, printable
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.storage import Storage, join
 from lightning_gradcam.warn import warn
 
@@ -197,6 +198,18 @@ class Host:
         """The trainer's loggers."""
         return list(self.trainer.loggers)
 
+    @property
+    def overfitted(self) -> int | None:
+        """How many batches of a loader are used under ``overfit_batches``; ``None`` without, or if not known yet."""
+        trainer: Any = self.trainer
+        wanted = trainer.overfit_batches
+        if not wanted or not self.fitting:
+            return None
+        if isinstance(wanted, int):
+            return wanted
+        counts = trainer.num_val_batches if self.validates else [trainer.num_training_batches]
+        return int(max(counts)) if counts else None
+
     def probe_loader(self) -> Any:
         """Returns the dataloader whose data set the probes are drawn from; nothing is iterated.
 
@@ -204,7 +217,7 @@ class Host:
         the running stage.
 
         Raises:
-            ProbeError: There is no dataloader with a data set.
+            UnindexedError: There is no dataloader with a data set.
         """
         trainer = self.trainer
         if self.stage == "test":
@@ -220,7 +233,7 @@ class Host:
             loaders = trainer.train_dataloader
         loader = _first(loaders)
         if loader is None:
-            raise ProbeError(
+            raise UnindexedError(
                 f"probes: found no dataloader with a data set to draw from, but {type(loaders).__name__}; give"
                 " probes=ProbeSet(...), a saved probe set, or a folder of pictures"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,10 +26,12 @@ from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.batches import part_of
-from lightning_gradcam.probes.dataset import Drawn, input_of
+from lightning_gradcam.probes.dataset import Drawn, entry_of, input_of
+from lightning_gradcam.probes.listed import Apart, exchanged, part_of_listed
 from lightning_gradcam.probes.paths import fed, inputs_in
+from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
-from lightning_gradcam.probes.wrapped import has_indices
+from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 from lightning_gradcam.sinks import Sink
 
@@ -84,6 +86,8 @@ class Run:
         self._options = options
         self._find_log_dir = find_log_dir
         self._drawn: Drawn | None = None
+        self._found: tuple[Drawn, str | None] | None = None
+        self._why = ""
         self._passing = options.probes.passing()
         self._streams: bool | None = None
         self._lazy: list[str] = []
@@ -106,7 +110,7 @@ class Run:
             # What `validate` or `test` has left is no part of a training's record: its probes may be other ones.
             self.recorder.close()
             self.recorder.discard()
-            self.recorder, self._passing = None, self._options.probes.passing()
+            self.recorder, self._passing, self._found = None, self._options.probes.passing(), None
         if waited and self._streams and host.fitting and host.validates:
             # The end of the validation that the probes come from is soon enough.
             return
@@ -273,25 +277,53 @@ class Run:
                     f"lightning-gradcam: the probes are in an archive that can't be read ({error}); new ones are taken,"
                     " maps can't be compared"
                 )
-        elif self._resumed:
+        if self._found is not None:
             return False
         try:
-            streams = not has_indices(getattr(host.probe_loader(), "dataset", None))
-        except ProbeError:
-            streams = True
-        if streams and host.shards:
-            raise ProbeError(
-                "probes: the data can't be indexed, and each rank sees other samples of it, while all have to explain"
-                " the same; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
-            )
-        return streams
+            self._found = self._obtained(host, self._resumed)
+            return False
+        except UnindexedError as error:
+            self._why = str(error).split(";")[0]
+        except Exception:  # comes again where all ranks hear of it
+            return False
+        if self._resumed:
+            self._resumed = {}
+            self._why += ", nor is the checkpoint's archive readable, so that maps can't be compared"
+        return True
+
+    def _obtained(
+        self, host: Host, resumed: dict[str, Any], passing: Passing | None = None
+    ) -> tuple[Drawn, str | None]:
+        """Returns the probes, and a remark."""
+        # A sampler that waits for other ranks would wait for ever where these are not here.
+        with nullcontext() if host.shards else alone():
+            try:
+                return obtain_probes(
+                    replace(self._options.probes, apart=True),
+                    host.probe_loader,
+                    resumed=resumed,
+                    archived=lambda path: Archive.open(path).probes,
+                    redraw=host.stage != "test",
+                    passing=passing,
+                    batches=host.overfitted,
+                )
+            except UnindexedError as error:
+                if not host.shards:
+                    raise
+                raise ProbeError(
+                    f"{str(error).split(';')[0]:.200}; each rank sees other samples of it, while all have to"
+                    " explain the same; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+                ) from error
+
+    def _passing_by(self) -> str:
+        return f"{self._why:.300}; the probes are the first samples that pass by (give probes= for chosen ones)"
 
     def _say_that_it_waits(self, host: Host) -> None:
         lazy = self._lazy
         if lazy:
             what = f"{', '.join(lazy)} get their parameters in the first forward"
         else:
-            what = "the data can't be indexed, and the probes are its first samples (give probes= for chosen ones)"
+            what, self._why = self._passing_by(), ""
         rank_zero_info(
             f"lightning-gradcam: {what}; the configuration is tried after that and not before training begins"
         )
@@ -326,14 +358,9 @@ class Run:
 
     def _open(self, host: Host, resumed: dict[str, Any], *, untrained: bool) -> None:
         with self._ranks.together("drawing probes"):
-            self._drawn, other_probes = obtain_probes(
-                self._options.probes,
-                host.probe_loader,
-                resumed=resumed,
-                archived=lambda path: Archive.open(path).probes,
-                redraw=host.stage != "test",
-                passing=self._passing if self._streams and len(self._passing) else None,
-            )
+            passing = self._passing if self._streams and len(self._passing) else None
+            self._drawn, other_probes = self._found or self._obtained(host, resumed, passing)
+            self._found = None
         if not self._ranks.same(self._drawn.probes.fingerprint):
             raise ProbeError(
                 "probes: the ranks have drawn different ones, though their weights are shards of one model; make the"
@@ -348,7 +375,7 @@ class Run:
         with self._ranks.together("the archive"):
             self.log_dir = self._find_log_dir(host) if first else None
             self.recorder = Recorder.start(
-                self._options.monitor,
+                self._monitor(self._drawn),
                 self._drawn.probes,
                 found,
                 reporter=self._options.reporter,
@@ -363,6 +390,14 @@ class Run:
                 worker=partial(Worker, background=self._options.background),
                 failures=self._failures,
             )
+        if isinstance(self._drawn.batch, Apart):
+            size = " x ".join(map(str, self._drawn.probes.inputs.shape[-2:]))
+            rank_zero_info(
+                "lightning-gradcam: probes: the pictures have several sizes, and each is explained by itself, at its"
+                f" own size; sheets and the archive show pictures and maps resized to {size}"
+            )
+        if passing is not None and self._why:
+            rank_zero_info(f"lightning-gradcam: {self._passing_by()}")
         if other_probes is not None:
             rank_zero_warn(f"lightning-gradcam: {other_probes}")
         if baseline:
@@ -374,7 +409,7 @@ class Run:
         """Returns what the monitor finds; of a trial, in two of the probes where the model can do with two."""
         try:
             subject = self._subject(host, drawn, "trying the configuration")
-            seen = partial(subject.seen, self._options.monitor, drawn.probes)
+            seen = partial(subject.seen, self._monitor(drawn), drawn.probes)
             if trial:
                 try:
                     return seen(trial=True)
@@ -394,6 +429,12 @@ class Run:
                 f" transfer hooks to forward(){self._several(drawn, error)}"
             ) from error
 
+    def _monitor(self, drawn: Drawn) -> Monitor:
+        """Returns what looks at the probes; one by one where their sizes differ."""
+        monitor: Any = self._options.monitor
+        looks: Monitor = replace(monitor, batch_size=1) if isinstance(drawn.batch, Apart) else monitor
+        return looks
+
     def _several(self, drawn: Drawn, error: Exception) -> str:
         """Returns what to do where a forward may have missed the batch's other inputs."""
         inputs = inputs_in(drawn.batch)
@@ -409,15 +450,26 @@ class Run:
             drawn: The probes, as a batch.
             what: Happens on all ranks that explain together, for errors.
         """
-        function = self._options.forward_fn
+        function, key = self._options.forward_fn, self._options.probes.input_key
+        first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
+        kind: Any = type(entry_of(first, key))
+        forward, listed = host.forward_of(function), issubclass(kind, (tuple, list))
+        part = part_of_listed if listed or first is not drawn.batch else part_of
 
         def load(start: int, stop: int) -> Inputs:
-            batch = part_of(drawn.batch, start, stop, len(drawn.probes))
+            batch = part(drawn.batch, start, stop, len(drawn.probes))
             # What fails here on one rank must not leave the others alone in the forward.
             with self._ranks.together("preparing the probes"):
                 batch = host.prepared(batch, transferred=drawn.transferred)
-            picture = input_of(batch, self._options.probes.input_key)
+            picture = input_of(batch, key)
+            if listed:
+                batch = exchanged(batch, entry_of(batch, key), picture)
             return Inputs(picture if function is None else batch, picture)
+
+        def forward_listed(values: Any) -> Any:
+            """The methods know one tensor of all pictures, and the model gets them one by one."""
+            picture = entry_of(values, key)
+            return forward(exchanged(values, picture, kind(picture.unbind())))
 
         def guard() -> AbstractContextManager[Any]:
             with ExitStack() as stack:
@@ -428,7 +480,7 @@ class Run:
                 return stack.pop_all()
 
         # Ranks that explain together have to take the same parts.
-        return Subject(host.module, load, host.forward_of(function), guard, halve=not host.shards)
+        return Subject(host.module, load, forward_listed if listed else forward, guard, halve=not host.shards)
 
     def _is_wanted(self, host: Host, step: int) -> bool:
         if host.fitting and not self._schedule.due(host.epoch, time.monotonic()):

@@ -14,6 +14,7 @@ from lightning_gradcam.cli.shared import EXIT_CODES, add_progress
 if TYPE_CHECKING:
     from lightning_gradcam.callbacks.host import Host
     from lightning_gradcam.probes import ProbeSet
+    from lightning_gradcam.probes.streaming import Passing
 
 _EPILOG = f"""\
 example:
@@ -130,23 +131,28 @@ def _of_config(chosen: argparse.Namespace) -> ProbeSet:
     from lightning_gradcam.cli.config import at_start
     from lightning_gradcam.cli.shared import progress
     from lightning_gradcam.errors import ProbeError
+    from lightning_gradcam.probes.samplers import UnindexedError
     from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
-    from lightning_gradcam.probes.wrapped import has_indices
 
     def look(host: Host, callback: Mapping[str, Any]) -> ProbeSet:
         names = ("num_probes", "seed", "input_key", "label_key", "class_names", "mean", "std")
         wanted = {name: callback[name] for name in names if callback.get(name) is not None}
         wanted |= {name: getattr(chosen, name) for name in names if getattr(chosen, name, None) is not None}
         options = ProbeOptions(given=chosen.folder, **wanted)
-        loader, passing = host.probe_loader(), None
-        if chosen.folder is None and not has_indices(loader.dataset):
+        loader = host.probe_loader()
+
+        def obtained(passing: Passing | None = None) -> ProbeSet:
+            return obtain_probes(options, lambda: loader, resumed={}, archived=_no_archive, passing=passing)[0].probes
+
+        try:
+            return obtained()
+        except UnindexedError:
             passing = options.passing()
             for batch in progress(loader, "batches", show=chosen.progress):
                 passing.take(batch)
                 if passing.complete:
                     break
-        drawn, _ = obtain_probes(options, lambda: loader, resumed={}, archived=_no_archive, passing=passing)
-        return drawn.probes
+            return obtained(passing)
 
     def _no_archive(path: str) -> ProbeSet:
         raise ProbeError(f"probes: {path!r} is not asked for")

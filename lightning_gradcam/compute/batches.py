@@ -28,6 +28,7 @@ from lightning_gradcam.compute.forward import Explanation
 from lightning_gradcam.compute.search import NO_LAYER
 from lightning_gradcam.errors import MOST, ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.methods import Method
+from lightning_gradcam.probes.listed import one_size
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import joined
 from lightning_gradcam.targets import Given, Target, check_classes
@@ -258,7 +259,8 @@ def _joined(parts: Sequence[Cams]) -> Cams:
 
     return replace(
         first,
-        maps=whole(lambda part: part.maps),
+        # Pictures of several sizes are explained one by one.
+        maps=MappingProxyType({key: one_size([part.maps[key] for part in parts]) for key in first.maps}),
         scores=whole(lambda part: part.scores),
         classes=whole(lambda part: part.classes),
         output=_joined_output([part.output for part in parts], [len(next(iter(p.scores.values()))) for p in parts]),

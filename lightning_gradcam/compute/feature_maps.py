@@ -25,6 +25,7 @@ from lightning_gradcam.compute.forward import Explanation
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods.variants import full_precision
+from lightning_gradcam.probes.listed import one_size
 from lightning_gradcam.targets import Given, resolve_targets
 
 
@@ -191,7 +192,7 @@ def feature_maps(
             start = stop
     first = parts[0]
     return FeatureMaps(
-        MappingProxyType({name: torch.cat([part.activations[name] for part in parts]) for name in first.activations}),
+        MappingProxyType({name: one_size([part.activations[name] for part in parts]) for name in first.activations}),
         MappingProxyType(first.chosen),
         MappingProxyType({name: torch.stack([part.dead[name] for part in parts]).all(0) for name in first.dead}),
         MappingProxyType(first.layouts),

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_gradcam.capture.structure import entries_of
-from lightning_gradcam.errors import ProbeError, did_you_mean
+from lightning_gradcam.errors import LightningGradCAMError, ProbeError, did_you_mean
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
+from lightning_gradcam.probes.listed import Apart, one_size, stacked
 from lightning_gradcam.probes.paths import MISSING, follow, no_tensor, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
+from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, locate, nested_datasets
 
 Key = str | int
@@ -47,11 +49,13 @@ def draw_probes(
     *,
     seed: int = 0,
     indices: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     collate_fn: Callable[[list[Any]], Any] | None = None,
+    apart: bool = False,
 ) -> Drawn:
     """Draws a fixed probe set, reproducibly, and leaves every random number generator as it was.
 
@@ -65,6 +69,7 @@ def draw_probes(
             on an attribute (``targets``, ``labels``, ``samples``), or among a bounded number of decoded samples.
         seed: Of the draw.
         indices: These samples, in this order, instead of a draw.
+        among: Draw from these samples alone; default: from all.
         input_key: Where a sample's picture is: a key of a dict, a field, a place in a tuple, or a dotted path of these
             (``"views.left"``, ``"0.1"``). Default: the first of a tuple,
             or the usual names (``image``, ``pixel_values``, ``x``, …).
@@ -72,26 +77,29 @@ def draw_probes(
         mean: The normalisation to undo for display, where the data set's transform does not show one.
         std: Its deviation.
         collate_fn: From samples to a batch; torch's default where not given.
+        apart: Put pictures of several sizes into a batch each; the probes then show them resized to the first one's.
 
     Returns:
         The probes (sorted by class where labels exist) and their batch.
 
     Raises:
-        ProbeError: ``num_probes`` is below 1 or above the data set's length, the data set has no indices, or a
+        ProbeError: ``num_probes`` is below 1 or above the number of samples, the data set has no indices, or a
             batch has no tensor where the input is expected.
+        UnindexedError: The data set can't be read by index in this process, or its samples can't be put into a batch.
     """
     if not has_indices(dataset):
-        raise ProbeError(
+        raise UnindexedError(
             f"probes: {type(dataset).__name__} has no indices to draw from; give probes=ProbeSet(...), a saved probe"
             " set, or a folder of pictures"
         )
     with isolated(dataset, collate_fn):
         if indices is None:
-            indices = _draw(dataset, num_probes, seed, label_key)
+            indices = _draw(dataset, num_probes, seed, label_key, range(len(dataset)) if among is None else among)
         else:
             _check_indices(indices, len(dataset))
         indices = [int(index) for index in indices]
-        batch = _collated([dataset[index] for index in indices], collate_fn or default_collate)
+        samples = [_sample(dataset, index) for index in indices]
+        batch = _collated(samples, collate_fn or default_collate, input_key, apart=apart)
         masks = _masks(dataset, indices)
     return drawn_from(
         dataset,
@@ -105,24 +113,47 @@ def draw_probes(
     )
 
 
-def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
-    """Returns the samples as a batch.
-
-    Raises:
-        ProbeError: They are of different sizes, which a batch of one sample in training does not show.
-    """
+def _sample(dataset: Any, index: int) -> Any:
     try:
-        return collate_fn(samples)
+        return dataset[index]
+    except Exception as error:  # whatever a data set raises whose samples have other keys, or which only workers read
+        raise UnindexedError(
+            f"probes: {type(dataset).__name__} can't be indexed by {index} here"
+            f" ({type(error).__name__}: {error!s:.100})"
+        ) from error
+
+
+def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], input_key: Key | None, *, apart: bool) -> Any:
+    try:
+        batch = collate_fn(samples)
+        entry = entry_of(batch, input_key) if apart else None
+        if not isinstance(entry, (tuple, list)) or not _differ_in_size(entry):
+            return batch
+    except LightningGradCAMError:
+        raise
     except Exception as error:
+        # A batch of one sample in training does not show that sizes differ.
         tensors = [next((tensor for _, tensor in tensors_in(sample)), None) for sample in samples]
         shapes = list(dict.fromkeys(str(list(tensor.shape)) for tensor in tensors if tensor is not None))
-        if len(shapes) < 2:
-            raise
-        raise ProbeError(
-            f"probes: the samples drawn have different sizes, {' and '.join(shapes[:2])}, and don't fit into one batch"
-            f" ({type(error).__name__}: {error!s:.100}); resize or pad them to one size in the validation data set's"
-            " transform or its collate_fn, or give probes=ProbeSet(pictures) of one size"
+        if not apart or not _differ_in_size(tensors):
+            sizes = "" if len(shapes) < 2 else f"have different sizes, {' and '.join(shapes[:2])}, and "
+            advice = "" if len(shapes) < 2 else "; resize or pad them to one size in the transform or in collate_fn"
+            raise UnindexedError(
+                f"probes: the samples drawn {sizes}don't fit into one batch"
+                f" ({type(error).__name__}: {error!s:.100}){advice}"
+            ) from error
+    try:
+        return Apart(tuple(collate_fn([sample]) for sample in samples))
+    except Exception as error:
+        raise UnindexedError(
+            f"probes: the samples drawn can't be put into batches of one ({type(error).__name__}: {error!s:.100})"
         ) from error
+
+
+def _differ_in_size(entries: Sequence[Any]) -> bool:
+    """Whether entries are pictures ``[C, H, W]`` of several sizes."""
+    shapes = {tuple(each.shape) if isinstance(each, Tensor) else () for each in entries}
+    return len(shapes) > 1 and len({shape[:1] for shape in shapes}) == 1 and all(len(shape) == 3 for shape in shapes)
 
 
 def drawn_from(
@@ -150,8 +181,11 @@ def drawn_from(
 
     Raises:
         ProbeError: The batch has no tensor where the input is expected.
+        UnindexedError: It has another number of samples than there are indices.
     """
     inputs, labels = split_batch(batch, input_key, label_key)
+    if indices is not None and len(inputs) != len(indices):
+        raise UnindexedError(f"probes: collate_fn makes {len(inputs)} samples of {len(indices)}")
     values = None
     if labels is not None and not _are_classes(labels):
         values, labels = (labels if _are_numbers(labels) else None), None
@@ -195,10 +229,16 @@ def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tup
     Raises:
         ProbeError: A key is not there, or the input is not a tensor; the message lists what is.
     """
+    if isinstance(batch, Apart):
+        found, given = zip(*(split_batch(each, input_key, label_key) for each in batch.batches), strict=True)
+        known = all(label is not None and len(label) == 1 for label in given)
+        return one_size(found), torch.cat(given) if known else None
     inputs = input_of(batch, input_key)
     if isinstance(batch, Tensor):
         return inputs, None
     labels = _item(batch, label_key, _LABEL_KEYS, 1, "label_key", required=label_key is not None)
+    if isinstance(labels, (tuple, list)) and labels and all(isinstance(label, int) for label in labels):
+        labels = torch.tensor(labels)
     return inputs, labels if isinstance(labels, Tensor) else None
 
 
@@ -208,13 +248,24 @@ def input_of(batch: Any, input_key: Key | None) -> Tensor:
     Raises:
         ProbeError: The key is not there, or what stands there is not a tensor.
     """
-    inputs = batch if isinstance(batch, Tensor) else _item(batch, input_key, _INPUT_KEYS, 0, "input_key", required=True)
+    inputs = entry_of(batch, input_key)
+    if (listed := stacked(inputs)) is not None:
+        return listed
     if not isinstance(inputs, Tensor):
         raise ProbeError(
             f"input_key: {input_key!r} selects a {type(inputs).__name__} from the batch, expected a tensor [N, …];"
             f" {no_tensor(inputs, batch)}"
         )
     return inputs
+
+
+def entry_of(batch: Any, input_key: Key | None) -> Any:
+    """Returns the entry of a batch that holds the model's input: a tensor, or pictures one by one in a tuple or list.
+
+    Raises:
+        ProbeError: The key is not there.
+    """
+    return batch if isinstance(batch, Tensor) else _item(batch, input_key, _INPUT_KEYS, 0, "input_key", required=True)
 
 
 def shown_normalization(
@@ -234,15 +285,16 @@ def _check_indices(indices: Sequence[int], total: int) -> None:
         raise ProbeError(f"indices: got {came}; the data set has {total} samples, give some of 0 to {total - 1}")
 
 
-def _draw(dataset: Any, num_probes: int, seed: int, label_key: Key | None) -> list[int]:
-    total = len(dataset)
+def _draw(dataset: Any, num_probes: int, seed: int, label_key: Key | None, among: Sequence[int]) -> list[int]:
+    total = len(among)
     if not 1 <= num_probes <= total:
         raise ProbeError(f"num_probes: got {num_probes}; the data set has {total} samples, so give 1 to {total}")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    places = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = places if among == range(total) else [among[place] for place in places]
     labels = find_labels(dataset)
     if labels is None:
         order = order[: _POOL * num_probes]
-        decoded = [_label(dataset[index], label_key) for index in order]
+        decoded = [_label(_sample(dataset, index), label_key) for index in order]
         if any(label is None for label in decoded):
             return sorted(order[:num_probes])
         by_index = dict(zip(order, decoded, strict=True))
@@ -302,4 +354,5 @@ def _masks(dataset: Any, indices: Sequence[int]) -> Tensor | None:
     located = [locate(dataset, index) for index in indices]
     if not all(hasattr(base, "probe_mask") for base, _ in located):
         return None
-    return torch.stack([torch.as_tensor(base.probe_mask(index)).bool() for base, index in located])
+    masks = [torch.as_tensor(base.probe_mask(index)).bool()[None] for base, index in located]
+    return one_size(masks, "nearest")

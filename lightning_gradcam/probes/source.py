@@ -17,6 +17,7 @@ from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes
 from lightning_gradcam.probes.folder import read_folder
 from lightning_gradcam.probes.paths import nested
 from lightning_gradcam.probes.probe_set import ProbeSet
+from lightning_gradcam.probes.samplers import sampled
 from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.probes.wrapped import find_class_names, has_indices, nested_datasets
 
@@ -34,6 +35,7 @@ class ProbeOptions:
         class_names: Where the data set has none.
         mean: Undone for display where the data set shows no normalisation.
         std: Likewise.
+        apart: Pictures of several sizes can be explained one by one.
     """
 
     given: str | os.PathLike[str] | ProbeSet | None = None
@@ -44,6 +46,7 @@ class ProbeOptions:
     class_names: Sequence[str] | None = None
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
+    apart: bool = False
 
     def passing(self) -> Passing:
         """Returns an empty collection of samples that pass by."""
@@ -58,6 +61,7 @@ def obtain_probes(
     archived: Callable[[str], ProbeSet],
     redraw: bool = True,
     passing: Passing | None = None,
+    batches: int | None = None,
 ) -> tuple[Drawn, str | None]:
     """Returns the run's probes and the batch that they are fed in.
 
@@ -69,12 +73,14 @@ def obtain_probes(
         redraw: The loader's data set is the one that a resumed run's indices belong to. ``False``: the archived inputs
             are used as they are.
         passing: Samples that have passed by, of data that can't be indexed.
+        batches: Draw from the loader's first batches alone.
 
     Returns:
         The probes with their batch, and a remark for the user where they are not what the checkpoint names.
 
     Raises:
         ProbeError: They can't be drawn.
+        UnindexedError: They can only be had from batches that pass by.
         ProbeFileError: A saved probe set can't be read.
     """
     remark = None
@@ -89,9 +95,9 @@ def obtain_probes(
         elif resumed.get("transferred"):
             drawn = replace(_batched(archived(resumed["archive"]), options), transferred=True)
         elif resumed:
-            drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw=redraw)
+            drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw=redraw, batches=batches)
         else:
-            drawn = _draw(options, find_loader(), None)
+            drawn, remark = _fresh(options, find_loader(), batches)
     if options.class_names is not None and drawn.probes.class_names is None:
         drawn = replace(drawn, probes=replace(drawn.probes, class_names=tuple(options.class_names)))
     return drawn, remark
@@ -149,6 +155,7 @@ def _drawn_again(
     archived: Callable[[str], ProbeSet],
     *,
     redraw: bool,
+    batches: int | None,
 ) -> tuple[Drawn, str | None]:
     if not redraw:
         try:
@@ -168,24 +175,35 @@ def _drawn_again(
     try:
         return _batched(archived(resumed["archive"]), options), f"{changed}; the archived inputs are used"
     except LightningGradCAMError as error:
-        fresh = _draw(options, find_loader(), None)
-        return (
-            fresh,
-            f"{changed}, and its archive can't be read ({error}); new probes are drawn, maps can't be compared",
-        )
+        fresh, few = _fresh(options, find_loader(), batches)
+        why = f"{changed}, and its archive can't be read ({error}); new probes are drawn, maps can't be compared"
+        return fresh, f"{why}; {few}" if few else why
 
 
-def _draw(options: ProbeOptions, loader: Any, indices: Sequence[int] | None) -> Drawn:
+def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Drawn, str | None]:
+    among = sampled(loader, seed=options.seed, batches=batches)
+    # Whoever asks for more than the data set has is told so; what its sampler leaves out may come as a surprise.
+    few = len(among) < options.num_probes <= len(loader.dataset)
+    drawn = _draw(replace(options, num_probes=len(among)) if few else options, loader, None, among)
+    remark = f"num_probes: got {options.num_probes}, and the loader has only {len(among)} samples; these are the probes"
+    return drawn, remark if few else None
+
+
+def _draw(
+    options: ProbeOptions, loader: Any, indices: Sequence[int] | None, among: Sequence[int] | None = None
+) -> Drawn:
     return draw_probes(
         loader.dataset,
         options.num_probes,
         seed=options.seed,
         indices=indices,
+        among=among,
         input_key=options.input_key,
         label_key=options.label_key,
         mean=options.mean,
         std=options.std,
         collate_fn=getattr(loader, "collate_fn", None),
+        apart=options.apart,
     )
 
 

@@ -25,7 +25,7 @@ from lightning_gradcam import GradCAMCallback
 from lightning_gradcam.callbacks.ranks import Ranks
 from tests.callbacks.test_purity import Recorder, Watch, flat, random_states
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
-from tests.setups import LAYERS, Stream
+from tests.setups import LAYERS, Shuffled, Stream
 
 DataLoader = torch.utils.data.DataLoader
 
@@ -85,6 +85,9 @@ def main(options: dict[str, Any], out: Path) -> None:
     data = loaders()
     if options.get("stream"):
         data = DataLoader(tiny_data(), 8), DataLoader(Stream(2), 4)
+    if options.get("sampler"):
+        own = [Shuffled(20, torch.Generator().manual_seed(1), np.random.default_rng(1)) for _ in range(2)]
+        data = DataLoader(tiny_data(), 4, sampler=own[0]), DataLoader(tiny_data(seed=2), 4, sampler=own[1])
     callbacks: list[Any] = [watch := Watch()]
     ours = GradCAMCallback(LAYERS, targets=["predicted", "label"], log_untrained=True, **options.get("ours", {}))
     if options.get("with", True):

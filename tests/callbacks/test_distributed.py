@@ -14,7 +14,7 @@ import torch
 
 from lightning_gradcam import Archive, compute_cams
 from tests.callbacks.test_purity import listed
-from tests.conftest import TinyModule
+from tests.conftest import TinyModule, tiny_data
 from tests.guard.test_model import assert_same
 from tests.setups import LAYERS
 
@@ -138,6 +138,22 @@ def test_a_stream_is_explained_on_replicated_ranks(tmp_path: Path) -> None:
     ranks, _ = run(tmp_path / "run", strategy="ddp", stream=True)
     assert ranks[0]["steps"] == sorted(ranks[0]["steps"])
     assert len(ranks[0]["steps"]) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_probes_are_of_the_sampler_that_lightning_distributes(tmp_path: Path, strategy: str) -> None:
+    with_ours, _ = run(tmp_path / "with", strategy=strategy, sampler=True)
+    without, _ = run(tmp_path / "without", strategy=strategy, sampler=True, **{"with": False})
+    for rank in (0, 1):
+        for part in ("local", "watched", "random", "python"):
+            assert_same(listed(without[rank][part]), listed(with_ours[rank][part]), f"rank {rank} {part}")
+    pictures = tiny_data(seed=2).tensors[0]
+    places = [int((pictures == probe).flatten(1).all(1).nonzero()) for probe in with_ours[0]["inputs"]]
+    assert len(set(places)) == 8
+    # The sampler goes through 20 of 40, and each rank gets half of these.
+    assert max(places) < 20
+    assert strategy == "ddp" or torch.equal(with_ours[0]["inputs"], with_ours[1]["inputs"])
 
 
 @pytest.mark.slow

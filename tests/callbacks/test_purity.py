@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam import GradCAMCallback, MemorySink, ProbeSet, compute_cams
@@ -63,7 +64,7 @@ class Watch(pl.Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.seen.append(
             {
-                "batch": batch[0].clone(),
+                "batch": tree_map(torch.clone, batch[0]),
                 "grads": {n: None if p.grad is None else p.grad.clone() for n, p in pl_module.named_parameters()},
                 "requires_grad": [p.requires_grad for p in pl_module.parameters()],
                 "random": random_states(),
@@ -72,10 +73,10 @@ class Watch(pl.Callback):
         )
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: Any) -> None:
-        self.seen.append({"batch": batch[0].clone(), "random": random_states()})
+        self.seen.append({"batch": tree_map(torch.clone, batch[0]), "random": random_states()})
 
     def on_test_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: Any) -> None:
-        self.seen.append({"batch": batch[0].clone(), "random": random_states()})
+        self.seen.append({"batch": tree_map(torch.clone, batch[0]), "random": random_states()})
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self.seen.append({"random": random_states(), "grad mode": torch.is_grad_enabled(), **look(pl_module)})

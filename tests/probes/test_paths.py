@@ -55,7 +55,7 @@ def test_an_input_is_found_in_any_structure(batch: Any, key: Any) -> None:
         ({"views": {"left": PICTURES, "right": OTHERS}}, "views", "input_key='views.left' [6, 1, 8, 8] or"),
         (((PICTURES, OTHERS), LABELS), None, "input_key='0.0' [6, 1, 8, 8] or input_key='0.1'"),
         (((PICTURES, OTHERS), LABELS), None, "forward_fn=lambda module, batch: module(batch[0][0], batch[0][1])"),
-        ((tuple(PICTURES), LABELS), None, "it holds 6 pictures of one sample each ([1, 8, 8]); stack them"),
+        ((tuple(PICTURES[:, 0]), LABELS), None, "it holds 6 pictures of one sample each ([8, 8]); stack them"),
         (([PICTURES[0], PICTURES[0, :, 2:]], LABELS), None, "resize or pad them to one size, then stack"),
         ([{"image": PICTURES[0]}, {"image": PICTURES[1]}], None, "input_key='0.image' [1, 8, 8]"),
         ({"image": ["a.png"]}, None, "name the entry that holds the pictures, or give probes="),

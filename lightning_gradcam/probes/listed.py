@@ -1,0 +1,101 @@
+"""Batches whose pictures stand one by one: in a tuple or list, or, where their sizes differ, in batches of one each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from lightning_gradcam.capture.structure import entries_of, refilled
+from lightning_gradcam.probes.batches import join_parts, part_of
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Batches of one sample each, whose pictures have different sizes.
+
+    Attributes:
+        batches: As collated.
+    """
+
+    batches: tuple[Any, ...]
+
+
+def stacked(entry: Any) -> Tensor | None:
+    """Returns pictures ``[C, H, W]`` of one size that stand in a tuple or list as ``[N, C, H, W]``; else ``None``.
+
+    Example:
+        >>> stacked((torch.zeros(3, 8, 8), torch.ones(3, 8, 8))).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    if not isinstance(entry, (tuple, list)) or not entry:
+        return None
+    if not all(isinstance(each, Tensor) and each.dim() == 3 and each.shape == entry[0].shape for each in entry):
+        return None
+    return torch.stack(list(entry))
+
+
+def exchanged(batch: Any, old: Any, new: Any) -> Any:
+    """Returns a batch with an object in it replaced by another one; what holds it is copied."""
+    if batch is old:
+        return new
+    named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
+    if isinstance(batch, (tuple, list)):
+        entries = [exchanged(entry, old, new) for entry in batch]
+        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
+    return batch if named is None else refilled(batch, {k: exchanged(v, old, new) for k, v in named.items()})
+
+
+def part_of_listed(batch: Any, start: int, stop: int, samples: int) -> Any:
+    """Returns some samples of a batch in which each entry is a tuple, list or tensor of all samples.
+
+    Example:
+        >>> part_of_listed((("a", "b"), torch.tensor([3, 4])), 1, 2, 2)
+        (('b',), tensor([4]))
+    """
+    if isinstance(batch, Apart):
+        return batch.batches[start]
+    return _of_entries(lambda entry: _sliced(entry, start, stop, samples), batch)
+
+
+def join_listed(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """Puts parts of such batches together: the reverse of :func:`part_of_listed`."""
+
+    def joined(*entries: Any) -> Any:
+        if all(isinstance(e, (tuple, list)) and len(e) == size for e, size in zip(entries, sizes, strict=True)):
+            return type(entries[0])(chain.from_iterable(entries))
+        return join_parts(entries, sizes)
+
+    return _of_entries(joined, *parts)
+
+
+def one_size(pictures: Sequence[Tensor], mode: str = "bilinear") -> Tensor:
+    """Returns pictures or maps ``[N, …, h, w]`` along ``N``, resized to the first one's size where theirs differ."""
+    size = pictures[0].shape[-2:]
+    if all(each.shape[-2:] == size for each in pictures):
+        return torch.cat(list(pictures))
+    flat = [each if each.dim() == 4 else each[:, None] for each in pictures]
+    resized = [interpolate(each.float(), size, mode=mode).to(each.dtype) for each in flat]
+    return torch.cat(resized).reshape(-1, *pictures[0].shape[1:])
+
+
+def _sliced(entry: Any, start: int, stop: int, samples: int) -> Any:
+    if isinstance(entry, (tuple, list)) and len(entry) == samples:
+        return entry[start:stop]
+    return part_of(entry, start, stop, samples)
+
+
+def _of_entries(function: Any, *batches: Any) -> Any:
+    first = batches[0]
+    if isinstance(first, Mapping):
+        return refilled(first, {key: function(*(batch[key] for batch in batches)) for key in first})
+    if isinstance(first, (tuple, list)):
+        entries = [function(*each) for each in zip(*batches, strict=True)]
+        return type(first)(*entries) if hasattr(first, "_fields") else type(first)(entries)
+    names = entries_of(first) or {}
+    return refilled(first, {name: function(*(getattr(batch, name) for batch in batches)) for name in names})
