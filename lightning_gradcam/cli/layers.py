@@ -190,7 +190,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def arguments(pairs: Sequence[str]) -> dict[str, Any]:
-    """Reads ``KEY=VALUE`` pairs; values are YAML.
+    """Reads ``KEY=VALUE`` pairs; values are YAML, or ``None`` as Python writes it.
 
     Example:
         >>> arguments(["width=64", "pool=max"])
@@ -203,7 +203,10 @@ def arguments(pairs: Sequence[str]) -> dict[str, Any]:
     if wrong:
         raise ConfigurationError(f"model-args: got {wrong[0]!r}; give key=value, such as width=64")
     try:
-        return {key: parse_yaml(value, f"model-args: {key}") for key, value in (pair.split("=", 1) for pair in pairs)}
+        return {
+            key: None if value == "None" else parse_yaml(value, f"model-args: {key}")
+            for key, value in (pair.split("=", 1) for pair in pairs)
+        }
     except ConfigurationError:
         raise
     except ValueError as error:
