@@ -166,8 +166,9 @@ class ProbeCallback(Callback):
             state = self._run.state(self._run.recorder)
             if (name := name_of_class(type(pl_module))) is not None:
                 state["model"] = name
-            if isinstance(layers := getattr(self._run.recorder.monitor, "layers", None), list):
-                state["layers"] = layers
+            layers = getattr(self._run.recorder.monitor, "layers", None)
+            if isinstance(layers, list) and all(isinstance(layer, str) for layer in layers):
+                state["layers"] = list(layers)
             checkpoint.setdefault("callbacks", {})[self.state_key] = state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

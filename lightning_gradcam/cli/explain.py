@@ -96,7 +96,9 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="YAML", help="of LightningCLI: the classes and their arguments")
     parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
     parser.add_argument(
-        "--trust", action="store_true", help="read objects of any kind: the file can run code; for your own files"
+        "--trust",
+        action="store_true",
+        help="read objects and import classes of any kind: the file can run code; for your own",
     )
 
 

@@ -23,6 +23,7 @@ example:
   lightning-gradcam replay e1.ckpt e2.ckpt --config config.yaml -o again
   lightning-gradcam replay checkpoints/ --model train.py:Net --data train.py:Data --layers backbone.layer4
   lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
+  lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, of a plain script
 
 What is explained is what the callbacks in the config say; options that are given here come before theirs.
 The maps equal those of a live run bit for bit on the same machine with the same number of threads. The folder again/
