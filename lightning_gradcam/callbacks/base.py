@@ -14,6 +14,7 @@ from lightning_gradcam.callbacks.host import (
     rank_zero_warn,
     siblings,
 )
+from lightning_gradcam.callbacks.origin import name_of_class
 from lightning_gradcam.callbacks.run import Run, RunOptions
 from lightning_gradcam.callbacks.weights import ValidatedWeights
 from lightning_gradcam.errors import ConfigurationError
@@ -176,11 +177,17 @@ class ProbeCallback(Callback):
         self._run.conclude()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Stores which probes are in use and where the archive stands, in plain types."""
+        """Stores which probes are in use, where the archive is, the module's class and the layers, in plain types."""
         # Not `state_dict`: Lightning refuses two stateful callbacks of one key in the Trainer's constructor, before
         # `setup` can say that they need different names.
         if self._run.recorder is not None and trainer.is_global_zero:
-            checkpoint.setdefault("callbacks", {})[self.state_key] = self._run.state(self._run.recorder)
+            state = self._run.state(self._run.recorder)
+            if (name := name_of_class(type(pl_module))) is not None:
+                state["model"] = name
+            layers = getattr(self._run.recorder.monitor, "layers", None)
+            if isinstance(layers, list) and all(isinstance(layer, str) for layer in layers):
+                state["layers"] = list(layers)
+            checkpoint.setdefault("callbacks", {})[self.state_key] = state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over probes and archive of the run that the checkpoint belongs to."""

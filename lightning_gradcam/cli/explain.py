@@ -19,6 +19,9 @@ example:
   lightning-gradcam explain last.ckpt photos/ -o maps --model train.py:Net --data train.py:Data
   lightning-gradcam explain resnet18.pth cat.jpg -o maps --model torchvision.models:resnet18 \\
       --model-args num_classes=10 --size 224 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --targets '{{"top": 3}}'
+  lightning-gradcam explain cat.jpg --model torchvision.models:resnet18 --model-args weights=DEFAULT --size 224 \
+      --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --class-names torchvision.models:ResNet18_Weights --top 5
+  lightning-gradcam explain last.ckpt photos/ -o maps --force --layers auto --trust      # your own, of a plain script
 
 The folder maps/ gets report.html, sheets/ (one for each layer and method), overlays/ (one for each picture and map) and
 the raw maps: lightning_gradcam.Archive.open("maps").
@@ -36,26 +39,50 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of Lightning's, or a state_dict (.pt, .pth)")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        help="a checkpoint of Lightning's, or a state_dict (.pt, .pth); may be left out where --model has its weights",
+    )
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         metavar="IMAGES",
         help="pictures; a folder (sub-folders are true classes); saved probes, or a run's",
     )
     parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace what an earlier explain has left in that folder")
     add_checkpoint_options(parser)
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help="subtracted, of each channel or of all")
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help="divided by, likewise")
     parser.add_argument("--size", nargs="+", type=int, metavar="N", help="resize to this: both sides, or height width")
     parser.add_argument("--mode", choices=("RGB", "L"), help="read pictures in colour or grey (default: as the model)")
-    parser.add_argument("--class-names", nargs="+", metavar="NAME", help="names of the classes, in order")
-    add_plan_options(parser)
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, 5 at most")
+    add_class_names(parser, "names of the classes, in order")
+    add_plan_options(parser, "the run's, else auto")
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, 10 at most")
     parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
     parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
     add_progress(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
+    parse = parser.parse_known_args
+
+    def gathered(*given: Any) -> tuple[argparse.Namespace, list[str]]:
+        # argparse fills IMAGES, which may be none, before an option, and does not know what to do with those behind it.
+        chosen, rest = parse(*given)
+        chosen.images += [text for text in rest if not text.startswith("-")]
+        return chosen, [text for text in rest if text.startswith("-")]
+
+    parser.parse_known_args = gathered  # type: ignore[method-assign, assignment]
+
+
+def add_class_names(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds ``--class-names``, which :func:`~lightning_gradcam.saved_models.class_names.read_class_names` reads."""
+    parser.add_argument(
+        "--class-names",
+        nargs="+",
+        metavar="NAME",
+        help=f"{what}; or a file with one name a line, a JSON file, or weights: torchvision.models:ResNet18_Weights",
+    )
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
@@ -69,13 +96,20 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="YAML", help="of LightningCLI: the classes and their arguments")
     parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
     parser.add_argument(
-        "--trust", action="store_true", help="read objects of any kind: the file can run code; for your own files"
+        "--trust",
+        action="store_true",
+        help="read objects and import classes of any kind: the file can run code; for your own",
     )
 
 
-def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say what is explained."""
-    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="dotted names or patterns (default: auto)")
+def add_plan_options(parser: argparse.ArgumentParser, layers: str) -> None:
+    """Adds the options that say what is explained.
+
+    Args:
+        parser: Gets them.
+        layers: Which layers are the default.
+    """
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help=f"dotted names or patterns (default: {layers})")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
     parser.add_argument(
         "--targets",
@@ -126,17 +160,22 @@ def plan_options(chosen: argparse.Namespace) -> dict[str, Any]:
 
 def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.render.drawing import MOST_LISTED, Drawing
 
-    if not 1 <= chosen.top <= 5:
-        raise ConfigurationError(f"--top: got {chosen.top}; give 1 to 5")
-    from lightning_gradcam.render.drawing import Drawing
+    if not 1 <= chosen.top <= MOST_LISTED:
+        raise ConfigurationError(f"--top: got {chosen.top}; give 1 to {MOST_LISTED}")
+    alone = _are_pictures(chosen.checkpoint)
+    if alone and chosen.model is None:
+        chosen.usage_error(f"{chosen.checkpoint!r} is no checkpoint: whose maps? give CKPT first, or --model")
+    if not alone and not chosen.images:
+        chosen.usage_error("the following arguments are required: IMAGES")
     from lightning_gradcam.report import REPORT
     from lightning_gradcam.saved_models.explanation import explain
 
     with moving("pictures", show=chosen.progress) as moved:
         found = explain(
-            chosen.checkpoint,
-            _images(chosen.images),
+            None if alone else chosen.checkpoint,
+            _images([chosen.checkpoint, *chosen.images] if alone else chosen.images),
             model_class=chosen.model,
             model_args=arguments(chosen.model_args) or None,
             config=chosen.config,
@@ -150,6 +189,7 @@ def _run(chosen: argparse.Namespace) -> int:
             drawing=Drawing(top=chosen.top if chosen.top > 1 else 0, boxes=chosen.boxes),
             device=chosen.device,
             output=chosen.output,
+            force=chosen.force,
             progress=moved,
             **plan_options(chosen),
         )
@@ -161,6 +201,13 @@ def _run(chosen: argparse.Namespace) -> int:
     count = len(found.probes)
     print(f"{Path(chosen.output, REPORT)}: {count} picture{'' if count == 1 else 's'}, {', '.join(layers)}")
     return 0
+
+
+def _are_pictures(path: str) -> bool:
+    """Whether the first argument is what is explained, and no checkpoint: a folder, a picture or saved probes."""
+    from lightning_gradcam.probes.folder import SUFFIXES
+
+    return Path(path).is_dir() or path.lower().endswith((*SUFFIXES, ".npz"))
 
 
 def _images(paths: list[str]) -> Any:

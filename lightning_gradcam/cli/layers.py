@@ -26,6 +26,7 @@ example:
   lightning-gradcam layers --model my_package:MyModule --model-args width=64 depth=3 --input-shape 1,28,28
   lightning-gradcam layers --config config.yaml                    # its model, and a sample of its validation data
   lightning-gradcam layers lightning_logs/version_0/checkpoints/last.ckpt --input-shape 3,224,224 --spatial
+  lightning-gradcam layers last.ckpt --input-shape 3,224,224 --trust      # your own, of a plain script
   lightning-gradcam layers --config config.yaml --json | jq -r .auto
 
 The star marks what layers="auto" takes. Weights do not matter, but for a checkpoint they are read.
@@ -53,7 +54,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--input-shape", type=_shape, metavar="C,H,W", help="of one sample; default: the data's, or the model's example"
     )
     parser.add_argument(
-        "--trust", action="store_true", help="of CKPT: read objects of any kind: the file can run code; for your own"
+        "--trust",
+        action="store_true",
+        help="of CKPT: read objects and import classes of any kind: the file can run code; for your own",
     )
     parser.add_argument("--spatial", action="store_true", help="only layers that have a map")
     parser.add_argument("--json", action="store_true", help="for scripts")
@@ -190,7 +193,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def arguments(pairs: Sequence[str]) -> dict[str, Any]:
-    """Reads ``KEY=VALUE`` pairs; values are YAML.
+    """Reads ``KEY=VALUE`` pairs; values are YAML, or ``None`` as Python writes it.
 
     Example:
         >>> arguments(["width=64", "pool=max"])
@@ -203,7 +206,10 @@ def arguments(pairs: Sequence[str]) -> dict[str, Any]:
     if wrong:
         raise ConfigurationError(f"model-args: got {wrong[0]!r}; give key=value, such as width=64")
     try:
-        return {key: parse_yaml(value, f"model-args: {key}") for key, value in (pair.split("=", 1) for pair in pairs)}
+        return {
+            key: None if value == "None" else parse_yaml(value, f"model-args: {key}")
+            for key, value in (pair.split("=", 1) for pair in pairs)
+        }
     except ConfigurationError:
         raise
     except ValueError as error:

@@ -8,8 +8,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lightning_gradcam.cli.explain import add_class_names
 from lightning_gradcam.cli.layers import add_config, config_arguments
-from lightning_gradcam.cli.shared import EXIT_CODES, add_progress
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, progress, seed_all
 
 if TYPE_CHECKING:
     from lightning_gradcam.callbacks.host import Host
@@ -32,11 +33,14 @@ _DRAW_EPILOG = f"""\
 example:
   lightning-gradcam probes draw --config config.yaml -n 16 --seed 1 -o probes.npz --sheet probes.png
   lightning-gradcam probes draw --config config.yaml --set data.root=FOLDER -o probes.npz
+  lightning-gradcam probes draw --data train.py:Data -n 16                    # of a script without a configuration
+  lightning-gradcam probes draw --folder pictures --data train.py:Data --class-names classes.txt
   lightning-gradcam probes draw --folder pictures --size 224 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
   lightning-gradcam probes draw --folder pictures --config config.yaml        # with its data's own transform
 
 From --config: the probes that the callback would draw in `lightning-gradcam fit` with the same configuration, number
 and seed; what is not given here is taken from the callback in it. Sub-folders of --folder are classes.
+From --data: no model is made; arguments of the class, a seed and the callback's options come from a --config.
 
 {EXIT_CODES}
 """
@@ -69,6 +73,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=formatter,
     )
     add_config(draw)
+    draw.add_argument(
+        "--data",
+        metavar="CLASS",
+        help="the data module's class: draw from its validation data; of --folder: its transform",
+    )
     draw.add_argument("--folder", metavar="FOLDER", help="take these pictures, all of them")
     draw.add_argument("-n", "--num-probes", type=int, metavar="N", help="how many to draw (default: the callback's, 8)")
     draw.add_argument("--seed", type=int, metavar="N", help="of the draw (default: the callback's, 0)")
@@ -77,7 +86,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     draw.add_argument("--mean", nargs="+", type=float, metavar="X", help="of --folder: subtracted; of others: undone")
     draw.add_argument("--std", nargs="+", type=float, metavar="X", help="of --folder: divided by; of others: undone")
     draw.add_argument("--mode", choices=("RGB", "L"), help="of --folder: read pictures in colour (default) or grey")
-    draw.add_argument("--class-names", nargs="+", metavar="NAME", help="where the data has none")
+    add_class_names(draw, "names of the classes, where the data has none")
     _add_shown(draw)
     add_progress(draw)
     draw.set_defaults(run=_draw, usage_error=draw.error)
@@ -99,15 +108,22 @@ def _add_shown(parser: argparse.ArgumentParser) -> None:
 
 
 def _draw(chosen: argparse.Namespace) -> int:
-    if chosen.folder is None and not chosen.config:
-        chosen.usage_error("give --config or --folder: draw from what?")
+    if chosen.folder is None and not chosen.config and chosen.data is None:
+        chosen.usage_error("give --config, --data or --folder: draw from what?")
+    if chosen.data is not None and (len(chosen.config) > 1 or chosen.set):
+        chosen.usage_error("with --data, give one --config and no --set")
     if chosen.folder is not None and (chosen.num_probes is not None or chosen.seed is not None):
         chosen.usage_error("all pictures of --folder are taken; leave out -n and --seed")
     if chosen.size is not None and (len(chosen.size) > 2 or min(chosen.size) < 1):
         chosen.usage_error(f"--size: got {chosen.size}; give both sides, or height and width, in pixels")
-    if chosen.config and (chosen.size is not None or chosen.mode is not None):
-        chosen.usage_error("--size and --mode are for a --folder without --config, whose transform does that")
-    if chosen.folder is None or chosen.config:
+    if (chosen.config or chosen.data is not None) and (chosen.size is not None or chosen.mode is not None):
+        chosen.usage_error("--size and --mode are for a --folder alone: the data's transform does that")
+    from lightning_gradcam.saved_models.class_names import read_class_names
+
+    chosen.class_names = read_class_names(chosen.class_names)
+    if chosen.data is not None:
+        probes = _of_data(chosen)
+    elif chosen.folder is None or chosen.config:
         probes = _of_config(chosen)
     else:
         from lightning_gradcam.probes import ProbeSet
@@ -129,35 +145,59 @@ def _draw(chosen: argparse.Namespace) -> int:
 
 def _of_config(chosen: argparse.Namespace) -> ProbeSet:
     from lightning_gradcam.cli.config import at_start
-    from lightning_gradcam.cli.shared import progress
+
+    def look(host: Host, callback: Mapping[str, Any]) -> ProbeSet:
+        return _drawn(chosen, callback, host.probe_loader())
+
+    return at_start(config_arguments(chosen), look)
+
+
+def _of_data(chosen: argparse.Namespace) -> ProbeSet:
+    from lightning_gradcam.errors import ProbeError
+    from lightning_gradcam.saved_models.construction import read_config
+    from lightning_gradcam.saved_models.loader import find_data
+    from lightning_gradcam.saved_models.origin import options_in_config
+
+    config = read_config(chosen.config[0]) if chosen.config else {}
+    seed_all(config.get("seed_everything"))
+    data, _ = find_data({}, chosen.data, given=config, beside=None, names=True, trust=False, asked=True)
+    data.prepare_data()
+    data.setup("fit")
+    # Lightning's own raises.
+    inherited = type(data).val_dataloader.__module__.split(".")[0] in ("pytorch_lightning", "lightning")
+    loader = None if inherited else data.val_dataloader()
+    while isinstance(loader, (list, tuple, Mapping)) and loader:
+        loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader))
+    if not hasattr(loader, "dataset"):
+        raise ProbeError(f"data: {chosen.data!r} has no validation loader with a data set; give --folder or --config")
+    return _drawn(chosen, next(options_in_config(config), {}), loader)
+
+
+def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any) -> ProbeSet:
     from lightning_gradcam.errors import ProbeError
     from lightning_gradcam.probes.samplers import UnindexedError
     from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 
-    def look(host: Host, callback: Mapping[str, Any]) -> ProbeSet:
-        names = ("num_probes", "seed", "input_key", "label_key", "class_names", "mean", "std")
-        wanted = {name: callback[name] for name in names if callback.get(name) is not None}
-        wanted |= {name: getattr(chosen, name) for name in names if getattr(chosen, name, None) is not None}
-        options = ProbeOptions(given=chosen.folder, **wanted)
-        loader = host.probe_loader()
+    names = ("num_probes", "seed", "input_key", "label_key", "class_names", "mean", "std")
+    wanted = {name: callback[name] for name in names if callback.get(name) is not None}
+    wanted |= {name: getattr(chosen, name) for name in names if getattr(chosen, name, None) is not None}
+    options = ProbeOptions(given=chosen.folder, **wanted)
 
-        def obtained(passing: Passing | None = None) -> ProbeSet:
-            return obtain_probes(options, lambda: loader, resumed={}, archived=_no_archive, passing=passing)[0].probes
-
-        try:
-            return obtained()
-        except UnindexedError:
-            passing = options.passing()
-            for batch in progress(loader, "batches", show=chosen.progress):
-                passing.take(batch)
-                if passing.complete:
-                    break
-            return obtained(passing)
-
-    def _no_archive(path: str) -> ProbeSet:
+    def no_archive(path: str) -> ProbeSet:
         raise ProbeError(f"probes: {path!r} is not asked for")
 
-    return at_start(config_arguments(chosen), look)
+    def obtained(passing: Passing | None = None) -> ProbeSet:
+        return obtain_probes(options, lambda: loader, resumed={}, archived=no_archive, passing=passing)[0].probes
+
+    try:
+        return obtained()
+    except UnindexedError:
+        passing = options.passing()
+        for batch in progress(loader, "batches", show=chosen.progress):
+            passing.take(batch)
+            if passing.complete:
+                break
+        return obtained(passing)
 
 
 def _show(chosen: argparse.Namespace) -> int:

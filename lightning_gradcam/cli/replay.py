@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import random
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightning_gradcam.cli.explain import add_checkpoint_options, add_plan_options, plan_options
 from lightning_gradcam.cli.layers import arguments
-from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, moving
+from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, moving, seed_all
 
 if TYPE_CHECKING:
     from lightning_gradcam.callbacks.base import ProbeCallback
@@ -24,6 +23,7 @@ example:
   lightning-gradcam replay e1.ckpt e2.ckpt --config config.yaml -o again
   lightning-gradcam replay checkpoints/ --model train.py:Net --data train.py:Data --layers backbone.layer4
   lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
+  lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, of a plain script
 
 What is explained is what the callbacks in the config say; options that are given here come before theirs.
 The maps equal those of a live run bit for bit on the same machine with the same number of threads. The folder again/
@@ -49,7 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints, or a folder of .ckpt files")
     parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="folder (default: %(default)s)")
     add_checkpoint_options(parser)
-    add_plan_options(parser)
+    add_plan_options(parser, "the config's, else the run's, else auto")
     parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of pictures")
     parser.add_argument("--num-probes", type=int, metavar="N", help="how many to draw (default: 8)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the draw (default: 0)")
@@ -65,6 +65,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.saved_models.construction import read_config
     from lightning_gradcam.saved_models.file import config_beside, read_checkpoint
     from lightning_gradcam.saved_models.loader import build_module, find_data, may_import
+    from lightning_gradcam.saved_models.origin import layers_of_run
 
     given = None if chosen.config is None else read_config(chosen.config)
     _import_class(chosen, given)
@@ -81,9 +82,10 @@ def _run(chosen: argparse.Namespace) -> int:
     contents: Any = read_checkpoint(last, trust=chosen.trust, mapped=True)
     beside = config_beside(last) if given is None else None
     config: Mapping[str, Any] = given if given is not None else beside or {}
-    _seed(config.get("seed_everything"))
+    seed_all(config.get("seed_everything"))
     names = may_import(chosen.model, given, trust=chosen.trust)
-    callbacks = _callbacks(config, chosen, names=names, vouched=given is not None or chosen.trust)
+    layers = layers_of_run(contents, None, None)
+    callbacks = _callbacks(config, chosen, layers, names=names, vouched=given is not None or chosen.trust)
     module: Any = build_module(
         contents,
         last,
@@ -120,6 +122,7 @@ def _run(chosen: argparse.Namespace) -> int:
 def _import_class(chosen: argparse.Namespace, given: Mapping[str, Any] | None) -> None:
     """Imports the module's class before anything else does: its Lightning is the one to use."""
     from lightning_gradcam.errors import CheckpointFileError
+    from lightning_gradcam.saved_models.construction import find_class
     from lightning_gradcam.saved_models.file import config_beside, files_in, read_checkpoint
     from lightning_gradcam.saved_models.loader import model_class
 
@@ -129,18 +132,22 @@ def _import_class(chosen: argparse.Namespace, given: Mapping[str, Any] | None) -
         except CheckpointFileError:
             continue
         if isinstance(contents, Mapping):
-            model_class(contents, chosen.model, given, config_beside(str(file)) if given is None else None)
+            beside = config_beside(str(file)) if given is None else None
+            if chosen.data is not None:
+                find_class(chosen.data, "data")
+            model_class(contents, chosen.model, given, beside, str(file), trust=chosen.trust)
         return
 
 
 def _callbacks(
-    config: Mapping[str, Any], chosen: argparse.Namespace, *, names: bool, vouched: bool
+    config: Mapping[str, Any], chosen: argparse.Namespace, layers: Sequence[str], *, names: bool, vouched: bool
 ) -> list[ProbeCallback]:
     """Makes the callbacks of ours that the config names, with the options given here; one of CAMs where it has none.
 
     Args:
         config: Its sections.
         chosen: The options.
+        layers: Those that the checkpoint's run explained, for a config without a callback.
         names: Other packages' classes that it names may be imported.
         vouched: The user has given the config, or trusts what lies beside the checkpoints.
     """
@@ -190,7 +197,7 @@ def _callbacks(
         raise ConfigurationError(
             f"--name: the config has {len(made)} callbacks of ours; leave it out, or give a config with one of them"
         )
-    return made or [GradCAMCallback(**{**flags, **ours})]
+    return made or [GradCAMCallback(**{**({"layers": list(layers)} if layers else {}), **flags, **ours})]
 
 
 def _trainer_options(config: Mapping[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
@@ -204,17 +211,6 @@ def _trainer_options(config: Mapping[str, Any], chosen: argparse.Namespace) -> d
         if getattr(chosen, name) is not None:
             found[name] = getattr(chosen, name)
     return found
-
-
-def _seed(value: Any) -> None:
-    """Seeds as ``fit`` does, so that a data module which splits at random splits as it did then."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        import numpy as np
-        import torch
-
-        random.seed(value)
-        np.random.seed(value)
-        torch.manual_seed(value)
 
 
 @contextmanager

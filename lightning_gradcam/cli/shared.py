@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -80,6 +81,21 @@ def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, in
             bar.update(done - bar.n)
 
         yield moved
+
+
+def seed_all(value: Any) -> None:
+    """Seeds as ``fit`` does, so that a data module which splits at random splits as it did then.
+
+    Args:
+        value: The config's ``seed_everything``; anything but a whole number does nothing.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        import numpy as np
+        import torch
+
+        random.seed(value)
+        np.random.seed(value)
+        torch.manual_seed(value)
 
 
 def _hidden(show: bool | None) -> bool | None:

@@ -50,7 +50,7 @@ from lightning_gradcam.targets.segmentation import Segment
 from lightning_gradcam.warn import warn
 
 # Of as many classes, sorting all is faster than looking for the highest five times.
-_LIKELIEST, _FEW = 5, 128
+_LIKELIEST, _FEW = 10, 128
 
 
 class _OverwrittenError(Exception):

@@ -19,16 +19,22 @@ def follow(batch: Any, key: str | int) -> Any:
     Args:
         batch: Of mappings, dataclasses, named tuples, tuples and lists in each other.
         key: A key of a mapping, the name of a field, a place in a tuple; or a dotted path of these. A key with a dot
-            in it comes before a path.
+            in it comes before a path. Where there is no such key, digits and their number are the same: a
+            configuration that is saved and loaded turns the key "0" into the number.
 
     Example:
         >>> batch = ({"left": 1, "a.b": 2}, [3, 4])
         >>> follow(batch, "0.left"), follow(batch, "0.a.b"), follow(batch, "1.1"), follow(batch, "2") is MISSING
         (1, 2, 4, True)
+        >>> follow({"0": 5, 1: 6}, 0), follow({"0": 5, 1: 6}, "1"), follow({"0": 5, 0: 7}, 0)
+        (5, 6, 7)
     """
     named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
-    if named is not None and key in named:
-        return named[key]
+    if named is not None:
+        twin = str(key) if isinstance(key, int) else int(key) if key.isdecimal() and str(int(key)) == key else key
+        for each in (key, twin):
+            if each in named:
+                return named[each]
     place = int(key) if isinstance(key, int) or key.isdecimal() else None
     if place is not None and isinstance(batch, (list, tuple)):
         return batch[place] if -len(batch) <= place < len(batch) else MISSING

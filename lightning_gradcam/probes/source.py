@@ -214,6 +214,8 @@ def _batched(probes: ProbeSet, options: ProbeOptions) -> Drawn:
 
 def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
     """Returns a batch as a module's transfer hooks know it, for probes that were not drawn from a data set."""
+    if isinstance(label_key, str) and label_key.isdecimal():
+        label_key = int(label_key)
     if isinstance(input_key, str):
         batch = nested(input_key, inputs)
         if isinstance(batch, list):
@@ -221,7 +223,7 @@ def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, 
             batch += [None] * (at + 1 - len(batch))
             batch[at] = labels if batch[at] is None else batch[at]
             return batch
-        return batch if labels is None else {**batch, str(label_key or "label"): labels}
+        return batch if labels is None else {**batch, "label" if label_key is None else str(label_key): labels}
     place = input_key or 0
     places = {place: inputs}
     if labels is not None:

@@ -42,7 +42,7 @@ class CamRecord:
         confidences: Target name to the probabilities of the explained classes, float32 ``[N]``; NaN where not known.
         numbers: Key to the numbers of its maps (:data:`~lightning_gradcam.stats.STATS`), each float32 ``[N]``; empty
             before they are measured.
-        likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, five at most; ``[N, 0]``
+        likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, ten at most; ``[N, 0]``
             where the output has no classes.
         likeliest_confidence: Their probabilities, float32 ``[N, k]``.
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for, as NumPy arrays

@@ -70,7 +70,7 @@ class Cams(Mapping[CamKey, Tensor]):
         inputs: What :func:`~lightning_gradcam.compute_cams` got, for showing the maps on; the same memory. ``None``
             where it is no tensor.
         score: What ``scores`` are: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
-        likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, five at most; ``None``
+        likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, ten at most; ``None``
             where the output has no classes.
         likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` likewise.
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for

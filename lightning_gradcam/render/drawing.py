@@ -29,7 +29,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _COLUMNS = ("input", "overlay", "heatmap", "guided")
 # What a record keeps of each probe's classes.
-MOST_LISTED = 5
+MOST_LISTED = 10
 GUIDED = "guided_gradcam"
 
 
@@ -60,7 +60,7 @@ class Drawing:
         boxes: Draw on each overlay the box around the map's largest part
             (:func:`~lightning_gradcam.stats.boxes.bounding_boxes`) and, where the probe's own box is known, that one
             dashed, with the intersection over union of the two below.
-        top: List so many of the most likely classes beside each probe, 5 at most.
+        top: Number of most likely classes listed beside each probe (0 to 10).
 
     Raises:
         DrawingError: An option is unknown or out of range.

@@ -27,6 +27,8 @@ _INSTEAD = {
     "model": "; if you trust it, name the class or function yourself (--model)",
     "data": "; if you trust it, name the class yourself (--data)",
 }
+# What urllib, sockets, requests and huggingface_hub raise where a server can't be reached or has no such file.
+_OFFLINE = {"URLError", "ConnectionError", "TimeoutError", "Timeout", "HTTPError", "LocalEntryNotFoundError"}
 
 
 def find_class(name: str, argument: str) -> Callable[..., Any]:
@@ -45,6 +47,23 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
         >>> find_class("torch.nn:ReLU", "model")
         <class 'torch.nn.modules.activation.ReLU'>
     """
+    found = find_object(name, argument)
+    if not callable(found):
+        raise ConfigurationError(f"{argument}: {name!r} is a {type(found).__name__}; give a class")
+    made: Callable[..., Any] = found
+    return made
+
+
+def find_object(name: str, argument: str) -> Any:
+    """Imports anything that has a name, as :func:`find_class` does.
+
+    Args:
+        name: ``"package.module:name"``, ``"package.module.name"`` or ``"path/to/file.py:name"``.
+        argument: What the name was given as, for errors.
+
+    Raises:
+        ConfigurationError: There is no such module, or no such name in it.
+    """
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     if not place or not attribute or name.endswith(".py"):
         raise ConfigurationError(
@@ -57,10 +76,7 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
             public = [entry for entry, value in vars(module).items() if callable(value) and not entry.startswith("_")]
             raise ConfigurationError(f"{argument}: {place!r} has no {attribute!r}{did_you_mean(attribute, public)}")
         found = getattr(found, part)
-    if not callable(found):
-        raise ConfigurationError(f"{argument}: {name!r} is a {type(found).__name__}; give a class")
-    made: Callable[..., Any] = found
-    return made
+    return found
 
 
 def named_class(name: str, argument: str, base: type | str) -> type:
@@ -88,6 +104,21 @@ def named_class(name: str, argument: str, base: type | str) -> type:
         found: Any = getattr(module, attribute)
     except Exception as error:  # packages that import their parts late raise of any kind
         raise ConfigurationError(f"{argument}: {place!r} has no {attribute!r} ({error!s:.200})") from error
+    return check_class(found, name, argument, base)
+
+
+def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
+    """Returns what a file names, where it is a class of the right kind; nothing is called.
+
+    Args:
+        found: What the name stands for.
+        name: The name, for errors.
+        argument: What it was given as, for errors.
+        base: As :func:`named_class` takes it.
+
+    Raises:
+        RefusedError: It is no class, or none of that kind.
+    """
     # Lightning is one of two packages, and may have been imported just now.
     homes = [sys.modules.get(package) for package in ("pytorch_lightning", "lightning.pytorch")]
     bases = [base] if isinstance(base, type) else [getattr(home, base) for home in homes if hasattr(home, base)]
@@ -215,6 +246,11 @@ def build(
         raise
     except Exception as error:  # whatever a user's constructor raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if argument == "model" and {kind.__name__ for kind in type(error).__mro__} & _OFFLINE:
+            raise ConfigurationError(
+                f"model: {name} could not download its weights ({reason:.200}); try again with a network, or download"
+                " the file on another machine and give it as the checkpoint: explain FILE IMAGES --model ..."
+            ) from error
         raise ConfigurationError(
             f"{argument}: {name} can't be made with {_listed({**rest, **arguments})} ({reason:.400});"
             f" {_ADVICE[argument]}"

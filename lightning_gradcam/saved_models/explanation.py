@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.archive import ArchiveWriter, Manifest
+from lightning_gradcam.archive import Archive, ArchiveWriter, Manifest
 from lightning_gradcam.archive.manifest import MANIFEST
 from lightning_gradcam.callbacks.options import check_count, check_drawing, check_name
 from lightning_gradcam.capture.inputs import Forward, Inputs, check_output_key
-from lightning_gradcam.capture.layers import LayerSpec, check_layers
+from lightning_gradcam.capture.layers import LayerSpec, check_layers, resolve_layers
 from lightning_gradcam.capture.layout import parse_layouts
-from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
+from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, TargetError, listed
 from lightning_gradcam.guard.model import preserved, uninitialized
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
@@ -33,8 +33,9 @@ from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles
+from lightning_gradcam.saved_models.class_names import read_class_names
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
-from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint
+from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint, load_model
 from lightning_gradcam.storage import Storage, join, safe_name
 from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
 
@@ -64,7 +65,7 @@ class Explained:
     path: str | None = None
     remarks: tuple[str, ...] = ()
 
-    def save(self, folder: str | os.PathLike[str]) -> Explained:
+    def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> Explained:
         """Writes everything into a folder.
 
         ``sheets/<layer>.png`` for each layer and method, ``overlays/<picture>.<layer>.<method>.<target>.png`` for each
@@ -72,19 +73,25 @@ class Explained:
 
         Args:
             folder: A new one, or one without an archive; local, or a URL that fsspec knows.
+            force: Replace what an earlier ``explain`` has left there: its archive, ``sheets`` and ``overlays``.
 
         Returns:
             The same, with its ``path``.
 
         Raises:
-            ConfigurationError: The folder holds an archive already.
+            ConfigurationError: The folder holds an archive already, with ``force`` one of a training.
             ArchiveError: It can't be written.
         """
         root = os.fspath(folder)
-        check_free(root)
+        check_free(root, force=force)
+        storage = Storage(root)
+        if force and storage.exists(MANIFEST):
+            ArchiveWriter(storage, Archive.open(root).manifest).discard()
+            for inner in (SHEETS, OVERLAYS):
+                for file in storage.names(inner):
+                    storage.remove(f"{inner}/{file}")
         archive, _ = ArchiveWriter.start(root, self.manifest, self.probes)
         archive.append(self.record)
-        storage = Storage(root)
         account = CamReporter(self.plan, self.probes)
         for tag, picture in account.pictures(self.record, self.record.peaks).items():
             format, content = picture.file()
@@ -149,9 +156,9 @@ class Explained:
 
 
 def explain(
-    model: nn.Module | str | os.PathLike[str],
+    model: nn.Module | str | os.PathLike[str] | None,
     images: Any,
-    layers: LayerSpec = "auto",
+    layers: LayerSpec | None = None,
     *,
     methods: str | Sequence[str] = "gradcam",
     targets: TargetSpec | Sequence[TargetSpec] = "predicted",
@@ -163,7 +170,7 @@ def explain(
     std: float | Sequence[float] | None = None,
     size: int | Sequence[int] | None = None,
     mode: str | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
     labels: Any = None,
     batch_size: int = 32,
     drawing: Drawing | Mapping[str, Any] = Drawing(),  # noqa: B008 - frozen
@@ -175,6 +182,7 @@ def explain(
     trust: bool = False,
     name: str = "explain",
     output: str | os.PathLike[str] | None = None,
+    force: bool = False,
     progress: Callable[[int, int], None] | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Explained:
@@ -183,12 +191,14 @@ def explain(
     The model comes back exactly as it was, except that ``device`` moves it.
 
     Args:
-        model: Any module whose output is logits ``[N, C]``, or the path of a checkpoint.
+        model: Any module whose output is logits ``[N, C]``, or the path of a checkpoint; ``None`` for one that
+            ``model_class`` makes, with the weights that it begins with.
         images: A folder (sub-folders are true classes), files, PIL images, uint8 arrays ``[H, W, 3]``, tensors as the
             model takes them, a list of these, or a :class:`ProbeSet`
             (:func:`~lightning_gradcam.saved_models.images.probes_from`).
-        layers: As :func:`compute_cams` takes them, as all that follow down to ``output_key``. A target may also be the
-            name of a class.
+        layers: As :func:`compute_cams` takes them, as all that follow down to ``output_key``. Default: those that the
+            checkpoint's run explained, where this package's callback or a config tells them, else ``"auto"``. A target
+            may also be the name of a class.
         methods: Likewise.
         targets: Likewise.
         score: Likewise.
@@ -200,7 +210,8 @@ def explain(
         std: Likewise.
         size: Height and width that pictures are resized to first; one number: both.
         mode: ``"RGB"`` or ``"L"``; default: grey where the model's first convolution has one input channel.
-        class_names: Names of the classes, where the data tells none.
+        class_names: Names of the classes, where the data tells none: a list, or what tells them
+            (:func:`~lightning_gradcam.saved_models.class_names.read_class_names`).
         labels: True classes ``[N]``, where the folder tells none.
         batch_size: How many pictures go through the model at once, at most.
         drawing: How sheets and overlays look.
@@ -213,6 +224,7 @@ def explain(
         trust: Read a checkpoint's objects of any kind.
         name: Of the sheets' titles.
         output: Save everything into this folder; see :meth:`Explained.save`.
+        force: Replace what an earlier ``explain`` has left in that folder.
         progress: Called with how many pictures are done, and of how many.
         model_args: Arguments of a checkpoint's class, such as ``{"num_classes": 10}``; they come before all others.
 
@@ -234,14 +246,15 @@ def explain(
         >>> found.record.maps["1", "gradcam", "2"].shape
         (2, 3, 3)
     """
-    check_layers(layers)
+    check_layers("auto" if layers is None else layers)
     resolve_methods(methods)
     parse_layouts(layout)
     check_output_key(output_key)
     check_count("batch_size", batch_size)
     drawn, kind = check_drawing(drawing), check_score(score)
     if output is not None:
-        check_free(os.fspath(output))
+        check_free(os.fspath(output), force=force)
+    class_names = read_class_names(class_names)
     loaded = _loaded(model, model_class, config, data, device, trust, model_args)
     module, datamodule = loaded.module, loaded.datamodule
     how = prepare_for(
@@ -257,6 +270,9 @@ def explain(
     )
     probes = probes_from(images, how, labels=labels)
     remarks = [*loaded.remarks, *how.remarks]
+    if layers is None:
+        layers, remark = _layers_in(module, loaded.layers)
+        remarks += [remark] if remark else []
     if how.transform is None and mean is None and not are_inputs(images):
         remarks.append(
             "no transform is known, so that pictures are only scaled to 0…1; give data (--data), or mean and std"
@@ -277,11 +293,15 @@ def explain(
     remarks += blank_remarks(measured.maps, measured.causes).values()
     manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
     found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
-    return found if output is None else found.save(output)
+    return found if output is None else found.save(output, force=force)
 
 
-def check_free(folder: str) -> None:
+def check_free(folder: str, *, force: bool = False) -> None:
     """Refuses a folder that holds an archive already, and a local one that can't be written, before hours of work.
+
+    Args:
+        folder: The folder.
+        force: An archive that :func:`explain` has made may be there; those of trainings are never replaced.
 
     Raises:
         ConfigurationError: It is one of these.
@@ -291,9 +311,17 @@ def check_free(folder: str) -> None:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             why = "is not a folder" if not there.is_dir() else "can't be written to"
             raise ConfigurationError(f"output: got {folder!r}, and {str(there)!r} {why}; give another folder (-o)")
-    if Storage(folder).exists(MANIFEST):
+    if not Storage(folder).exists(MANIFEST):
+        return
+    if not force:
         raise ConfigurationError(
-            f"output: {folder!r} holds an archive already; give another folder (-o), or delete that one"
+            f"output: {folder!r} holds an archive already; give another folder (-o), or replace it (--force)"
+        )
+    archive = Archive.open(folder)
+    if archive.manifest.kind != "cams" or not archive.steps or archive.record(0).stage != STAGE:
+        raise ConfigurationError(
+            f"output: {folder!r} holds an archive that explain has not made, such as a training's record, and that is"
+            " not replaced; give another folder (-o)"
         )
 
 
@@ -309,6 +337,11 @@ def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, t
         if device is not None:
             check_device(device)
         return Loaded("", model if device is None else model.to(device), instance)
+    if model is None:
+        if model_class is None:
+            raise ConfigurationError("model: got None; give a torch.nn.Module, a checkpoint's path, or model_class=")
+        loaded = load_model(model_class, config=config, data=data, device=device or "cpu", model_args=model_args)
+        return loaded if instance is None else replace(loaded, datamodule=instance)
     if not isinstance(model, (str, os.PathLike)):
         raise ConfigurationError(f"model: got a {type(model).__name__}; give a torch.nn.Module or a checkpoint's path")
     named = None if instance is not None else data
@@ -322,6 +355,17 @@ def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, t
         model_args=model_args,
     )
     return loaded if instance is None else replace(loaded, datamodule=instance)
+
+
+def _layers_in(module: nn.Module, of_run: Sequence[str]) -> tuple[LayerSpec, str | None]:
+    """Returns the layers that a run explained, and a remark where the module does not have them; else ``"auto"``."""
+    try:
+        if of_run:
+            resolve_layers(module, list(of_run), calls=lambda _: 1)
+            return list(of_run), None
+    except LayerError:
+        return "auto", f"the run explained {listed(of_run)}, which this model does not have; 'auto' is taken"
+    return "auto", None
 
 
 def _classes_named(targets: Any, names: Sequence[str]) -> Any:

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from lightning_gradcam.errors import ConfigurationError, RefusedError
 from lightning_gradcam.saved_models.construction import accepted, find_class, mapping, named_class, read_config, section
 from lightning_gradcam.saved_models.file import averaged, config_beside, place_of, read_checkpoint, some, weights_of
+from lightning_gradcam.saved_models.origin import class_of_run, layers_of_run
 from lightning_gradcam.saved_models.stored import build_stored
 
 _COMPILED = "_orig_mod."
@@ -33,6 +34,7 @@ class Loaded:
         callbacks: The states of callbacks, by their keys.
         hyper_parameters: What ``save_hyperparameters`` has kept of the module's arguments.
         remarks: What a user should know of how it was loaded.
+        layers: Those that the run explained; none where nothing tells them.
     """
 
     path: str
@@ -43,6 +45,7 @@ class Loaded:
     callbacks: Mapping[str, Any] = field(default_factory=dict)
     hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 def load_checkpoint(
@@ -58,7 +61,9 @@ def load_checkpoint(
     """Builds the module that a checkpoint belongs to, and gives it the checkpoint's weights.
 
     The class is, in this order: ``model``; the config's ``model.class_path``; what the checkpoint itself names
-    (LightningCLI writes it there); the ``config.yaml`` beside the run's ``checkpoints`` folder. Its arguments are those
+    (LightningCLI writes it there); the ``config.yaml`` beside the run's ``checkpoints`` folder; the class whose name
+    this package's callback has stored in the checkpoint, which is imported with ``trust`` only, and otherwise has to be
+    loaded already. Its arguments are those
     of the config that was given, else those that ``save_hyperparameters`` has put into the checkpoint, else those of
     the ``config.yaml`` beside; ``model_args`` come before all of them.
 
@@ -97,6 +102,9 @@ def load_checkpoint(
     state = weights_of(contents, place)
     given = None if config is None else read_config(config)
     beside = config_beside(place) if given is None else None
+    if isinstance(data, str):
+        # The module's class may lie in the same script, and is then loaded by the user's word.
+        find_class(data, "data")
     module = build_module(contents, place, model=model, given=given, beside=beside, model_args=model_args, trust=trust)
     restore(module, contents, state, place)
     epoch, step, guess = place_of(contents)
@@ -113,6 +121,42 @@ def load_checkpoint(
         contents.get("callbacks") or {},
         plain_arguments(contents.get("hyper_parameters")),
         tuple(text for text in (remark, averaged(contents, state), failed) if text is not None),
+        layers_of_run(contents, given, beside),
+    )
+
+
+def load_model(
+    model: str | Callable[..., nn.Module],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    data: str | type | None = None,
+    device: str | torch.device = "cpu",
+    model_args: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Makes a module without a checkpoint, with the weights that it begins with.
+
+    Args:
+        model: As :func:`load_checkpoint` takes it, as all others.
+        config: Likewise.
+        data: Likewise.
+        device: Where the module goes.
+        model_args: Likewise, such as ``{"weights": "DEFAULT"}`` of torchvision's functions.
+
+    Raises:
+        ConfigurationError: The class can't be made, the device is not there, or a download fails.
+    """
+    check_device(device)
+    given = None if config is None else read_config(config)
+    module = build_module({}, "", model=model, given=given, model_args=model_args)
+    datamodule, failed = find_data({}, data, given=given, beside=None, names=False, trust=False)
+    remarks = [] if failed is None else [failed]
+    if not any(value for name, value in (model_args or {}).items() if "weights" in name or "pretrained" in name):
+        remarks.append(
+            "no checkpoint is given, and no weights: the maps are those of the weights that the model begins with"
+            " (--model-args weights=DEFAULT for torchvision's)"
+        )
+    return Loaded(
+        "", module.to(device).eval(), datamodule, remarks=tuple(remarks), layers=layers_of_run({}, given, None)
     )
 
 
@@ -157,7 +201,7 @@ def build_module(
         RefusedError: A file names what is not imported or called.
         ConfigurationError: Nothing names the class, or it can't be made.
     """
-    function = model_class(contents, model, given, beside)
+    function = model_class(contents, model, given, beside, path, trust=trust)
     if function is None:
         raise ConfigurationError(
             f"model: nothing names the class of {path!r}: it was not saved by LightningCLI with a class_path, and no"
@@ -204,7 +248,13 @@ def may_import(model: Any, given: Mapping[str, Any] | None, *, trust: bool) -> b
 
 
 def model_class(
-    contents: Mapping[str, Any], model: Any, given: Mapping[str, Any] | None, beside: Mapping[str, Any] | None
+    contents: Mapping[str, Any],
+    model: Any,
+    given: Mapping[str, Any] | None,
+    beside: Mapping[str, Any] | None,
+    path: str,
+    *,
+    trust: bool,
 ) -> Callable[..., Any] | None:
     """Returns a checkpoint's class: the user's, or one that a config or the checkpoint names; see `build_module`.
 
@@ -217,7 +267,7 @@ def model_class(
     saved = mapping(contents.get("hyper_parameters"))
     named = (section(given or {}, "model")[0], saved.get(_CLASS), section(beside or {}, "model")[0])
     name = next((found for found in named if isinstance(found, str)), None)
-    return None if name is None else named_class(name, "model", nn.Module)
+    return class_of_run(contents, path, trust=trust) if name is None else named_class(name, "model", nn.Module)
 
 
 def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, Tensor], path: str) -> None:

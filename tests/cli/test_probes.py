@@ -205,3 +205,45 @@ def test_the_configurations_data_may_be_missing(tmp_path: Path, capsys: pytest.C
     assert error.startswith("lightning-gradcam: config: ")
     assert "Date" in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_data_module_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    # As `explain` takes it; in the order of the data, the draw is that of a training with this data module.
+    data = "tests.cli.tiny:Data"
+    ordered = "data: {class_path: tests.cli.tiny.Data, init_args: {shuffled: false}}"
+    Path("full.yaml").write_text(CONFIG.replace("data:\n  class_path: tests.cli.tiny.Data", ordered))
+    wanted = described(capsys, "draw", "--config", "full.yaml", "-o", "full.npz")
+    assert len(wanted["ids"]) == 5
+    # The configuration of a script names no class; its arguments, seed and callback count.
+    Path("script.yaml").write_text(CONFIG.replace("class_path: tests.cli.tiny.Data", "shuffled: false"))
+    found = described(capsys, "draw", "--data", data, "--config", "script.yaml", "-o", "own.npz")
+    assert found["fingerprint"] == wanted["fingerprint"]
+    alone = described(capsys, "draw", "--data", data, "-n", "3", "-o", "alone.npz")
+    assert (len(alone["ids"]), alone["class_names"]) == (3, ["ant", "bee", "cat", "dog", "eel"])
+    stream = described(capsys, "draw", "--data", "tests.cli.tiny:Stream", "-n", "3", "-o", "stream.npz")
+    assert stream["indices"] is None
+
+
+def test_the_data_modules_transform_for_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pictures").mkdir()
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save("pictures/a.png")
+    data = ["--data", "tests.saved_models.test_explanation:Data"]
+    found = described(capsys, "draw", "--folder", "pictures", *data, "-o", "probes.npz")
+    assert found["display_source"] == "Normalize undone"
+    assert ProbeSet.load("probes.npz").class_names == ("ant", "bee", "cat", "dog", "elk")
+
+
+def test_what_data_can_not_do(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code, said in (
+        (["--data", "tests.cli.tiny:Empty"], 1, "has no validation loader"),
+        (["--data", "tests.cli.tiny:Module"], 1, "gives a Module; give a LightningDataModule's class"),
+        (["--data", "tests.cli.tiny:Dada"], 1, "did you mean 'Data'"),
+        (["--data", "tests.cli.tiny:Data", "--set", "data.shuffled=false"], 2, "one --config and no --set"),
+        ([], 2, "give --config, --data or --folder: draw from what?"),
+    ):
+        try:
+            ended = main(["probes", "draw", *arguments])
+        except SystemExit as end:
+            ended = int(end.code or 0)
+        assert ended == code
+        assert said in capsys.readouterr().err

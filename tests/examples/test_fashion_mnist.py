@@ -334,7 +334,7 @@ def test_everything_that_the_tutorials_show_from_one_configuration(tmp_path: Pat
     archive = Archive.open(folder / "gradcam")
     assert archive.targets == ("predicted", "6", "7")
     assert archive.record(-1).gradients["network.relu3", "6"].channels.shape == (10, 8)
-    assert archive.record(-1).likeliest.shape == (10, 5)
+    assert archive.record(-1).likeliest.shape == (10, 10)
     assert Archive.open(folder / "features").channels("network.relu1").shape == (2, 2, 48, 28, 28)
     # Due in the fifth epoch, which this run has not.
     assert Archive.open(folder / "patterns").steps == ()

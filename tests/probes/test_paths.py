@@ -43,6 +43,12 @@ PICTURES, OTHERS, LABELS = torch.rand(6, 1, 8, 8), torch.rand(6, 1, 8, 8), torch
         (Pair(PICTURES, LABELS), None),
         (UserDict(image=PICTURES, label=LABELS), None),
         (UserDict(image=UserDict(a=PICTURES)), "image.a"),
+        # jsonargparse saves the key "0" as the number; a literal key wins.
+        ({0: PICTURES}, "0"),
+        ({"0": PICTURES}, 0),
+        ({"views": {0: PICTURES}}, "views.0"),
+        ({"0": PICTURES, 0: OTHERS}, "0"),
+        ({"0": OTHERS, 0: PICTURES}, 0),
     ],
 )
 def test_an_input_is_found_in_any_structure(batch: Any, key: Any) -> None:
@@ -67,6 +73,13 @@ def test_an_error_names_the_paths_that_there_are(batch: Any, key: Any, said: str
         input_of(batch, key)
     assert said in str(caught.value)
     assert len(str(caught.value)) <= 500
+
+
+def test_a_batch_is_rebuilt_the_same_from_digits_and_their_number() -> None:
+    for keys in ((1, 2), ("1", "2"), (1, "2"), ("1", 2)):
+        batch = rebuilt_batch(PICTURES, LABELS, *keys)
+        assert (batch[0], batch[1] is PICTURES, batch[2] is LABELS) == (None, True, True)
+    assert list(rebuilt_batch(PICTURES, LABELS, "image", 0)) == ["image", "0"]
 
 
 def test_a_batch_is_rebuilt_along_a_path() -> None:

@@ -42,7 +42,7 @@ def test_defaults_are_the_contracts() -> None:
         ("magnification", -1, r"drawing.magnification: got -1; give 0 \(automatic\) or more"),
         ("max_tile", 15, "drawing.max_tile: got 15; give at least 16 pixels"),
         ("boxes", "yes", "drawing.boxes: got 'yes'; give true or false"),
-        ("top", 6, "drawing.top: got 6; give how many classes to list, 0 to 5"),
+        ("top", 11, "drawing.top: got 11; give how many classes to list, 0 to 10"),
         ("top", -1, "drawing.top: got -1"),
         ("top", True, "drawing.top: got True"),
         (
@@ -67,7 +67,7 @@ def test_impossible_option_is_refused_with_name_value_and_choices(option: str, v
         {"columns": ("heatmap",)},
         {"scale": "run"},
         {"columns": ("guided",)},
-        {"boxes": True, "top": 5},
+        {"boxes": True, "top": 10},
     ],
     ids=str,
 )

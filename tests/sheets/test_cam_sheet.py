@@ -706,10 +706,10 @@ def ranked(*classes: int, count: int = 2) -> CamRecord:
 
 
 @pytest.mark.parametrize("size", [(28, 28), (10, 250)], ids=str)
-@pytest.mark.parametrize("top", [1, 3, 5])
+@pytest.mark.parametrize("top", [1, 3, 5, 10])
 def test_the_likeliest_classes_are_listed_a_line_each(top: int, size: tuple[int, int]) -> None:
     probes = probe_set(2, *size, labels=torch.tensor([0, 7]))
-    pixels = drawn(ranked(0, 1, 2, 3, 4), probes, Drawing(top=top))
+    pixels = drawn(ranked(0, 1, 2, 3, 4, 5, 6, 8, 9, 10), probes, Drawing(top=top))
     height = max((-(-112 // min(size)) if size == (28, 28) else 2) * size[0] + 30, 84, 84 + 15 * top)
     assert (pixels[-height - GAP - 4, 12:-12, 0] == 222).all()
     for number in range(2):

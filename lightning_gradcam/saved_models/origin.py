@@ -1,0 +1,117 @@
+"""What the callbacks of this package have left in a checkpoint, or say in a config, of the run that it belongs to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lightning_gradcam.errors import ConfigurationError, RefusedError
+from lightning_gradcam.saved_models.construction import check_class, find_class, mapping
+
+# Not the class itself: its module's import would choose a Lightning before the user's module does.
+_PACKAGE, _CALLBACK = "lightning_gradcam", "GradCAMCallback"
+_LONGEST = 1000
+
+
+def class_of_run(contents: Mapping[str, Any], path: str, *, trust: bool) -> type | None:
+    """Returns the module's class that a callback has stored the name of, or ``None`` where none has.
+
+    It is imported with ``trust`` only. Otherwise it is taken from the modules that are loaded, whose code has run.
+
+    Args:
+        contents: The checkpoint's.
+        path: Its file, for errors.
+        trust: The user vouches for the file.
+
+    Raises:
+        RefusedError: What is stored names something else than a module's class; nothing was called.
+        ConfigurationError: It is not loaded, or can't be imported.
+    """
+    states = mapping(contents.get("callbacks")).values()
+    name = next((found for state in states if isinstance(found := mapping(state).get("model"), str)), None)
+    if name is None:
+        return None
+    place, _, attribute = name.rpartition(":")
+    if len(name) > _LONGEST or not place or not all(part.isidentifier() for part in attribute.split(".")):
+        raise RefusedError(f"model: the file names {name!r:.200}, which is no package.module:Class")
+    found = _loaded(place, attribute)
+    if found is None and trust:
+        found = find_class(name, "model")
+    if found is None:
+        raise ConfigurationError(
+            f"model: {path!r:.120} belongs to the class {name!r:.120}, and a file's word imports nothing; if the file"
+            f" is your own, add --trust (in Python trust=True), or name the class: --model {name:.120}"
+        )
+    return check_class(found, name, "model", nn.Module)
+
+
+def layers_of_run(
+    contents: Mapping[str, Any], given: Mapping[str, Any] | None, beside: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """Returns the layers that a run explained; none where nothing tells them.
+
+    They are those that a config names which the user has given, else those that the run's ``GradCAMCallback`` has
+    stored (``"auto"`` as the layer that it took), else those that the config beside the checkpoint names.
+
+    Args:
+        contents: The checkpoint's.
+        given: The sections of a config that the user has given.
+        beside: Those of a config that was found beside the checkpoint.
+    """
+    states = mapping(contents.get("callbacks"))
+    stored = [mapping(state).get("layers") for key, state in states.items() if str(key).startswith(f"{_CALLBACK}{{")]
+    for choices in (_configured(given), stored, _configured(beside)):
+        named = [[one] if isinstance(one, str) else one for one in choices]
+        found = [name for one in named if isinstance(one, list) for name in one]
+        if found and "auto" not in found and all(isinstance(name, str) and name for name in found):
+            return tuple(dict.fromkeys(found))
+    return ()
+
+
+def options_in_config(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the options of each ``GradCAMCallback`` that a config names.
+
+    Args:
+        config: Its sections.
+
+    Example:
+        >>> callback = {"class_path": "lightning_gradcam.GradCAMCallback", "init_args": {"seed": 3}}
+        >>> list(options_in_config({"trainer": {"callbacks": [callback]}}))
+        [{'seed': 3}]
+    """
+    listed = mapping(config.get("trainer")).get("callbacks") or []
+    for entry in listed if isinstance(listed, list) else [listed]:
+        name = str(mapping(entry).get("class_path"))
+        if name.rpartition(".")[2] == _CALLBACK and name.split(".")[0] in (_PACKAGE, name):
+            yield mapping(mapping(entry).get("init_args"))
+
+
+def _configured(config: Mapping[str, Any] | None) -> list[Any]:
+    return [options.get("layers") for options in options_in_config(config or {})]
+
+
+def _loaded(place: str, attribute: str) -> Any:
+    """Returns what a loaded module has under a name; nothing is imported, and no ``__getattr__`` is asked."""
+    if place.endswith(".py"):
+        modules = [module for module in list(sys.modules.values()) if _is_script(module, place)]
+    else:
+        modules = [sys.modules[place]] if place in sys.modules else []
+    for module in modules:
+        found: Any = module
+        for part in attribute.split("."):
+            found = getattr(found, "__dict__", {}).get(part)
+        if found is not None:
+            return found
+    return None
+
+
+def _is_script(module: Any, path: str) -> bool:
+    file = getattr(module, "__dict__", {}).get("__file__")
+    if not isinstance(file, str) or os.path.basename(file) != os.path.basename(path):
+        return False
+    return Path(file).resolve() == Path(path).resolve()
