@@ -27,7 +27,7 @@ from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.batches import part_of
 from lightning_gradcam.probes.dataset import Drawn, input_of
-from lightning_gradcam.probes.paths import fed, inputs_in
+from lightning_gradcam.probes.paths import any_picture, fed, inputs_in, structure
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.wrapped import has_indices
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
@@ -81,6 +81,9 @@ class Run:
         self.waiting = False
         self._resumed: dict[str, Any] = {}
         self._schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
+        if options.forward_fn is not None and options.probes.input_key is None:
+            # It takes the whole batch; which entry is drawn on is a lesser matter.
+            options = replace(options, probes=replace(options.probes, input_key=any_picture))
         self._options = options
         self._find_log_dir = find_log_dir
         self._drawn: Drawn | None = None
@@ -322,7 +325,7 @@ class Run:
     def _open(self, host: Host, resumed: dict[str, Any], *, untrained: bool) -> None:
         with self._ranks.together("drawing probes"):
             self._drawn, other_probes = obtain_probes(
-                self._options.probes,
+                replace(self._options.probes, fewer=host.tries),
                 host.probe_loader,
                 resumed=resumed,
                 archived=lambda path: Archive.open(path).probes,
@@ -358,6 +361,8 @@ class Run:
                 worker=partial(Worker, background=self._options.background),
                 failures=self._failures,
             )
+        if self._drawn.remark is not None:
+            rank_zero_info(f"lightning-gradcam: {self._drawn.remark}")
         if other_probes is not None:
             rank_zero_warn(f"lightning-gradcam: {other_probes}")
         if baseline:
@@ -385,8 +390,8 @@ class Run:
         except Exception as error:
             raise ConfigurationError(
                 f"model: its forward failed on the probes {list(drawn.probes.inputs.shape)} ({type(error).__name__}:"
-                f" {error!s:.160}); the input is taken from the batch by input_key, then goes through the module's"
-                f" transfer hooks to forward(){self._several(drawn, error)}"
+                f" {error!s:.120}); the input is taken from the batch {structure(drawn.batch, 100)} by input_key, then"
+                f" goes through the module's transfer hooks to forward(){self._several(drawn, error)}"
             ) from error
 
     def _several(self, drawn: Drawn, error: Exception) -> str:

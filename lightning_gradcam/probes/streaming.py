@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lightning_gradcam.capture.structure import mapped
 from lightning_gradcam.probes.batches import join_parts, part_of
-from lightning_gradcam.probes.dataset import Drawn, Key, drawn_from, input_of
+from lightning_gradcam.probes.dataset import Drawn, drawn_from, input_of
+from lightning_gradcam.probes.paths import Key
 
 
 class Passing:
