@@ -32,8 +32,10 @@ def follow(batch: Any, key: str | int | Sequence[str | int]) -> Any:
             batch = MISSING if batch is MISSING else follow(batch, step)
         return batch
     named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
-    if named is not None and key in named:
-        return named[key]
+    # A file or a command line reads the key "0" as a number.
+    own = str(key) if isinstance(key, int) and named is not None and key not in named else key
+    if named is not None and own in named:
+        return named[own]
     place = int(key) if isinstance(key, int) or key.isdecimal() else None
     if place is not None and isinstance(batch, (list, tuple)):
         return batch[place] if -len(batch) <= place < len(batch) else MISSING

@@ -58,7 +58,7 @@ class Score:
 
 
 _KEYS = [0, 1, "image", "a.b", "no", "two words", None]
-_PATHS = [["t1", "data"], [0, "a.b", 1], ["0", "no"], "views.left.1"]
+_PATHS = [["t1", "data"], [0, "a.b", 1], ["no", "two words"], "views.left.1"]
 _COMMON: dict[str, list[Any]] = {
     "layers": ["auto", "net.relu1", "net.*", "0", ["net.relu1", "net.relu2"], ["0"]],
     "probes": ["folder/of pictures", "probes.npz", None],
@@ -78,7 +78,7 @@ _COMMON: dict[str, list[Any]] = {
     "max_overhead": [0.02, None],
 }
 _SHOWN: dict[str, list[Any]] = {
-    "num_probes": [3, None],
+    "num_probes": [3],
     "label_key": [*_KEYS, *_PATHS],
     "class_names": [["cat", "dog"], ["no", "1", "null", "café: noir", "Hüt", "3.5"], None],
     # Both or neither.
@@ -89,6 +89,7 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
     GradCAMCallback: {
         **_COMMON,
         **_SHOWN,
+        "num_probes": [3, None],
         "methods": ["layercam", ["gradcam", "layercam"]],
         "targets": [
             "predicted",

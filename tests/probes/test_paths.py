@@ -48,6 +48,7 @@ GREY = PICTURES[:, 0]
         ({"t1": {"data": PICTURES}, "t2": {"data": OTHERS}}, ["t1", "data"]),
         ({"t1.data": PICTURES, "t1": {"data": OTHERS}}, "t1.data"),
         ({"a": [OTHERS, {"b.c": PICTURES}]}, ["a", 1, "b.c"]),
+        ({"views": {"0": PICTURES}}, ["views", 0]),
         ({"t1": {"data": PICTURES}}, lambda batch: batch["t1"]["data"]),
         (((PICTURES, OTHERS), LABELS), None),
         ({"views": {"left": PICTURES, "right": OTHERS}}, "views"),
