@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -43,6 +43,13 @@ LAYERS = ["net.conv1", "net.relu2"]
 # ---- data
 
 
+class Scan(NamedTuple):
+    """A sample, and a batch of them."""
+
+    image: Tensor
+    label: dict[str, Tensor]
+
+
 class Augmented(Dataset[tuple[Tensor, int]]):
     """Augments at random from every global generator, on each access."""
 
@@ -73,6 +80,21 @@ class Hidden(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.inner[index]
         return image * self.tools["noise"](), int(label)
+
+
+class Annotated(Dataset[Any]):
+    """Augments at random; only its samples show the labels, ``[1]``, behind pictures of bytes with channels last."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.inner = tiny_data(seed=seed)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Scan:
+        image, label = self.inner[index]
+        noisy = image * (0.5 + torch.rand(1) / 2) * float(np.random.rand())
+        return Scan((noisy.permute(1, 2, 0) * 255).to(torch.uint8), {"target": (label % 2).float()[None]})
 
 
 class Stream(IterableDataset[Any]):
@@ -372,6 +394,19 @@ class ChannelsLast(TinyModule):
         return super().forward(x.to(memory_format=torch.channels_last))
 
 
+class OfBytes(TinyModule):
+    """Takes pictures of bytes with their channels last, from named tuples, and binary labels ``[N, 1]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 3, 1, 2) / 255)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch.image), batch.label["target"].flatten().long())
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+
 class PartCompiled(TinyModule):
     """Its second convolution and what follows go through `torch.compile`."""
 
@@ -644,6 +679,9 @@ SETUPS: dict[str, Setup] = {
         CheckpointedReentrant, ours=lambda **options: [GradCAMCallback(["net.relu1", "net.relu2"], **options)]
     ),
     "channels last": Setup(ChannelsLast),
+    "named tuples of byte pictures, channels last, binary labels [N, 1] in a dict": Setup(
+        OfBytes, lambda: (DataLoader(Annotated(), 8, shuffle=True), DataLoader(Annotated(2), 8))
+    ),
     "lazy modules": Setup(Lazy),
     "lazy modules, no sanity check": Setup(Lazy, options={"num_sanity_val_steps": 0}),
     "lazy modules, no sanity check, augmentation, accumulation": Setup(
@@ -737,6 +775,9 @@ _TOGETHER = "tests/callbacks/test_distributed.py::test_training_ends_in_the_same
 _ON_ALL = "tests/callbacks/test_distributed.py::test_what_fails_on_all_ranks_is_reported_and_training_goes_on"
 _SAMPLER = "tests/callbacks/test_distributed.py::test_probes_are_of_the_sampler_that_lightning_distributes"
 _IN_BOTH = "tests/callbacks/test_namespaces.py::test_the_callback_works_in_both_namespaces"
+_FORMS = "tests/probes/test_batch_forms.py::test_the_picture_is_found_in_a_batch"
+_BYTES = "tests/probes/test_channels_last.py::test_bytes_of_a_batch_are_shown_as_they_are"
+_LABELS = "tests/probes/test_labels.py::test_labels_of_classes_are_kept_in_training"
 _FAULTS = "tests/pipeline/test_faults.py::test_"
 PROCESSES: dict[str, list[tuple[str, str]]] = {
     "two processes (gloo)": [
@@ -773,6 +814,41 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
         (f"`{namespace}`, {way}", f"{_IN_BOTH}[{namespace}-{way}]")
         for namespace in ("pytorch_lightning", "lightning.pytorch")
         for way in ("alone", "in a list", "LightningCLI")
+    ],
+    "batches, pictures and labels: found, drawn and kept": [
+        ("dataclasses", f"{_FORMS}[dataclass]"),
+        ("named tuples, the label first", f"{_FORMS}[named tuple]"),
+        ("nested places, by a path", f"{_FORMS}[path as a list]"),
+        ("a key with a dot in it, beside a path", f"{_FORMS}[literal key before path]"),
+        ("`input_key` as a function", f"{_FORMS}[function]"),
+        ("two views: the first", f"{_FORMS}[first of two views]"),
+        (
+            "`forward_fn` without `input_key`",
+            "tests/probes/test_batch_forms.py::test_a_forward_function_needs_no_input_key[dict]",
+        ),
+        ("byte pictures `[N, H, W, 3]`", f"{_BYTES}[[N, H, W, 3]]"),
+        ("byte pictures `[N, H, W]`", f"{_BYTES}[[N, H, W]]"),
+        ("labels `[N, 1]`", f"{_LABELS}[[N, 1]]"),
+        ("one-hot labels", f"{_LABELS}[float one-hot]"),
+        ("names as labels", f"{_LABELS}[names]"),
+        (
+            "labels 0.0 and 1.0",
+            "tests/probes/test_labels.py::test_binary_labels_are_classes_of_any_type[[N]-torch.float32]",
+        ),
+        ("labels with several classes", "tests/probes/test_labels.py::test_labels_with_several_classes_are_kept"),
+        ("labels 0.7: kept as numbers", "tests/probes/test_labels.py::test_numbers_are_never_rounded_to_classes"),
+        (
+            "a stand-in for Hugging Face's `ClassLabel`",
+            "tests/probes/test_labels.py::test_class_labels_of_hugging_face_are_read_without_decoding",
+        ),
+        (
+            "a class of 1 % without `targets`",
+            "tests/probes/test_balance.py::test_a_class_of_one_percent_is_among_the_probes",
+        ),
+        (
+            "4 samples: 4 probes",
+            "tests/probes/test_balance.py::test_by_default_there_are_as_many_probes_as_samples[4-4]",
+        ),
     ],
     "faults: training goes on, the record stays whole": [
         (

@@ -62,7 +62,7 @@ class GradCAMCallback(ProbeCallback):
         probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn, class-balanced,
             from the samples that the validation loader's sampler yields; of data that can't be indexed, the first
             samples that pass by.
-        num_probes: How many to draw.
+        num_probes: How many to draw. Default: 8, or all samples where there are fewer.
         seed: Of the draw.
         every_n_epochs: Log at every validation of every n-th epoch, counted as Lightning's ``ModelCheckpoint`` counts:
             with 2, in epochs 1, 3, 5, … (epochs begin at 0).
@@ -75,9 +75,11 @@ class GradCAMCallback(ProbeCallback):
             goes on, and gives up after three in a row; ``"raise"`` stops training. A wrong configuration always raises
             before the first training step.
         sinks: Further places for the pictures, besides those of the trainer's loggers.
-        input_key: Where a batch holds the model's input: a key of a dict or a place in a tuple. Default: the first of
-            a tuple, or the usual names.
-        label_key: Likewise for the true class; default: the second of a tuple, or the usual names.
+        input_key: Where a batch holds the model's input: a key of a dict, a field, a place in a tuple, a path of these
+            (``["t1", "data"]``, ``"inputs.image"``; a key with a dot in it comes before a path), or a function that
+            takes it out of the batch. Default: the first of a tuple, or the usual names; of several views, the first;
+            with ``forward_fn``, any picture in the batch.
+        label_key: Where it holds the true class, in the same forms; default: the second of a tuple, or the usual names.
         class_names: Names of all classes by index, where the data set has none.
         mean: Per channel or one for all; undone for display where the data set's transform shows no ``Normalize``.
         std: Likewise.
@@ -139,7 +141,7 @@ class GradCAMCallback(ProbeCallback):
         targets: list[_PlainTarget | Callable[..., Any]] | _PlainTarget | Callable[..., Any] = "predicted",
         score: Literal["logit", "probability", "sigmoid"] = "logit",
         probes: str | os.PathLike[str] | ProbeSet | None = None,
-        num_probes: int = 8,
+        num_probes: int | None = None,
         seed: int = 0,
         every_n_epochs: int = 1,
         every_n_validations: int | None = None,
@@ -148,8 +150,8 @@ class GradCAMCallback(ProbeCallback):
         drawing: Drawing = Drawing(),  # noqa: B008 - frozen
         on_error: OnError = "warn",
         sinks: list[Sink] | None = None,
-        input_key: int | str | None = None,
-        label_key: int | str | None = None,
+        input_key: int | str | list[int | str] | Callable[..., Any] | None = None,
+        label_key: int | str | list[int | str] | Callable[..., Any] | None = None,
         class_names: list[str] | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
@@ -177,7 +179,8 @@ class GradCAMCallback(ProbeCallback):
         check_columns(check_drawing(drawing), methods)
         normalization(mean, std)
         check_probes(probes)
-        check_count("num_probes", num_probes)
+        if num_probes is not None:
+            check_count("num_probes", num_probes)
         check_count("batch_size", batch_size)
         check_count("seed", seed, least=0)
         check_schedule(every_n_epochs, every_n_validations)
@@ -207,7 +210,7 @@ class GradCAMCallback(ProbeCallback):
             RunOptions(
                 monitor,
                 CamReporter,
-                ProbeOptions(probes, num_probes, seed, input_key, label_key, class_names, mean, std),
+                ProbeOptions(probes, num_probes, seed, plain(input_key), plain(label_key), class_names, mean, std),
                 forward_fn,
                 every_n_epochs,
                 every_n_validations,

@@ -172,6 +172,11 @@ class Host:
         return bool(loop.batch_progress.is_last_batch)
 
     @property
+    def tries(self) -> bool:
+        """Whether this is a ``fast_dev_run``, which looks at a few batches only."""
+        return bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+    @property
     def untrained(self) -> bool:
         """Whether no optimizer has stepped yet."""
         return self.trainer.global_step == 0

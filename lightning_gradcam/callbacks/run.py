@@ -27,8 +27,8 @@ from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.batches import part_of
 from lightning_gradcam.probes.dataset import Drawn, entry_of, input_of
-from lightning_gradcam.probes.listed import Apart, exchanged, part_of_listed
-from lightning_gradcam.probes.paths import fed, inputs_in
+from lightning_gradcam.probes.listed import Apart, exchanged, part_of_listed, stacked
+from lightning_gradcam.probes.paths import any_picture, fed, inputs_in, structure
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.streaming import Passing
@@ -83,6 +83,9 @@ class Run:
         self.waiting = False
         self._resumed: dict[str, Any] = {}
         self._schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
+        if options.forward_fn is not None and options.probes.input_key is None:
+            # It takes the whole batch; which entry is drawn on is a lesser matter.
+            options = replace(options, probes=replace(options.probes, input_key=any_picture))
         self._options = options
         self._find_log_dir = find_log_dir
         self._drawn: Drawn | None = None
@@ -299,7 +302,7 @@ class Run:
         with nullcontext() if host.shards else alone():
             try:
                 return obtain_probes(
-                    replace(self._options.probes, apart=True),
+                    replace(self._options.probes, apart=True, fewer=host.tries),
                     host.probe_loader,
                     resumed=resumed,
                     archived=lambda path: Archive.open(path).probes,
@@ -398,6 +401,8 @@ class Run:
             )
         if passing is not None and self._why:
             rank_zero_info(f"lightning-gradcam: {self._passing_by()}")
+        if self._drawn.remark is not None:
+            rank_zero_info(f"lightning-gradcam: {self._drawn.remark}")
         if other_probes is not None:
             rank_zero_warn(f"lightning-gradcam: {other_probes}")
         if baseline:
@@ -425,8 +430,8 @@ class Run:
         except Exception as error:
             raise ConfigurationError(
                 f"model: its forward failed on the probes {list(drawn.probes.inputs.shape)} ({type(error).__name__}:"
-                f" {error!s:.160}); the input is taken from the batch by input_key, then goes through the module's"
-                f" transfer hooks to forward(){self._several(drawn, error)}"
+                f" {error!s:.120}); the input is taken from the batch {structure(drawn.batch, 100)} by input_key, then"
+                f" goes through the module's transfer hooks to forward(){self._several(drawn, error)}"
             ) from error
 
     def _monitor(self, drawn: Drawn) -> Monitor:
@@ -452,8 +457,9 @@ class Run:
         """
         function, key = self._options.forward_fn, self._options.probes.input_key
         first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
-        kind: Any = type(entry_of(first, key))
-        forward, listed = host.forward_of(function), issubclass(kind, (tuple, list))
+        entry = entry_of(first, key)
+        kind: Any = type(entry)
+        forward, listed = host.forward_of(function), stacked(entry) is not None
         part = part_of_listed if listed or first is not drawn.batch else part_of
 
         def load(start: int, stop: int) -> Inputs:

@@ -171,8 +171,18 @@ def input_size(inputs: Tensor | None) -> tuple[int, ...] | None:
     shape = tuple(inputs.shape)
     if len(shape) == 3:
         return shape[1:]
-    channels = (1, 3, 4)
-    return shape[1:-1] if shape[-1] in channels and shape[1] not in channels else shape[2:]
+    return shape[1:-1] if ends_in_channels(shape) else shape[2:]
+
+
+def ends_in_channels(shape: Sequence[int]) -> bool:
+    """Whether pictures, clips or volumes of this shape have their 1, 3 or 4 channels behind their places.
+
+    Example:
+        >>> ends_in_channels((8, 16, 16, 3)), ends_in_channels((8, 12, 3, 3)), ends_in_channels((8, 3, 16, 3))
+        (True, False, False)
+    """
+    few = (1, 3, 4)
+    return len(shape) > 3 and shape[-1] in few and shape[1] not in few and min(shape[-3:-1]) > shape[-1]
 
 
 def find_layout(

@@ -32,8 +32,7 @@ def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
         return refilled(batch, parts)
     if isinstance(batch, (tuple, list)):
         # (x, y) of two samples has as many entries as samples, too.
-        whole = all(isinstance(entry, Tensor) and entry.dim() and len(entry) == samples for entry in batch)
-        if len(batch) == samples and not whole:
+        if len(batch) == samples and not (_holds_tensors(batch) and all(_is_whole(entry, samples) for entry in batch)):
             return batch[start:stop]
         entries = [part_of(entry, start, stop, samples) for entry in batch]
         return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
@@ -70,6 +69,20 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
     if (fields := entries_of(first)) is not None:
         return refilled(first, {name: join_parts([getattr(part, name) for part in parts], sizes) for name in fields})
     return first
+
+
+def _is_whole(entry: Any, samples: int) -> bool:
+    """Whether an entry of a batch holds something of every sample: a tensor, several of them, or a list of texts."""
+    if isinstance(entry, Tensor):
+        return entry.dim() > 0 and len(entry) == samples
+    if not isinstance(entry, (tuple, list)) or not entry:
+        return False
+    texts = len(entry) == samples and all(isinstance(inner, str) for inner in entry)
+    return texts or all(_is_whole(inner, samples) for inner in entry)
+
+
+def _holds_tensors(entry: Any) -> bool:
+    return isinstance(entry, Tensor) or (isinstance(entry, (tuple, list)) and any(map(_holds_tensors, entry)))
 
 
 def _has_tensors(part: Any) -> bool:

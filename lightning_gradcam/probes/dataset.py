@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +12,35 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_gradcam.capture.structure import entries_of
-from lightning_gradcam.errors import LightningGradCAMError, ProbeError, did_you_mean
+from lightning_gradcam.errors import MOST, LightningGradCAMError, ProbeError, did_you_mean
 from lightning_gradcam.guard.data import isolated
+from lightning_gradcam.probes.balance import balanced, balanced_of, looked_up
 from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
+from lightning_gradcam.probes.labels import class_in, read_labels
 from lightning_gradcam.probes.listed import Apart, one_size, stacked
-from lightning_gradcam.probes.paths import MISSING, follow, no_tensor, tensors_in
+from lightning_gradcam.probes.paths import (
+    MISSING,
+    Key,
+    any_picture,
+    first_view,
+    follow,
+    no_tensor,
+    structure,
+    tensors_in,
+)
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.samplers import UnindexedError
-from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, locate, nested_datasets
+from lightning_gradcam.probes.wrapped import (
+    LABEL_KEYS,
+    find_class_names,
+    find_labels,
+    has_indices,
+    locate,
+    nested_datasets,
+)
 
-Key = str | int
+DEFAULT_PROBES = 8
 _INPUT_KEYS = ("image", "images", "pixel_values", "input", "inputs", "x", "img", "data")
-_LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
-# Where nothing tells the labels without decoding, so many samples a probe are decoded to balance the classes.
-_POOL = 8
 
 
 @dataclass(frozen=True)
@@ -36,26 +51,30 @@ class Drawn:
         probes: The probes.
         batch: As collated.
         transferred: The transfer hooks have been applied to it.
+        remark: Why the batch's labels are not kept, for the user; ``None`` where they are, or there are none.
     """
 
     probes: ProbeSet
     batch: Any
     transferred: bool = False
+    remark: str | None = None
 
 
 def draw_probes(
     dataset: Any,
-    num_probes: int = 8,
+    num_probes: int | None = None,
     *,
     seed: int = 0,
     indices: Sequence[int] | None = None,
     among: Sequence[int] | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
+    class_names: Sequence[str] | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     collate_fn: Callable[[list[Any]], Any] | None = None,
     apart: bool = False,
+    fewer: bool = False,
 ) -> Drawn:
     """Draws a fixed probe set, reproducibly, and leaves every random number generator as it was.
 
@@ -65,19 +84,24 @@ def draw_probes(
 
     Args:
         dataset: A map-style data set of tuples, dicts or tensors.
-        num_probes: How many to draw. Classes are balanced (their counts differ by one at most) where labels exist:
-            on an attribute (``targets``, ``labels``, ``samples``), or among a bounded number of decoded samples.
+        num_probes: How many to draw; default: 8, or all samples where there are fewer. Classes are balanced (their
+            counts differ by one at most) where labels exist: on an attribute (``targets``, ``labels``, ``samples``),
+            in a column of a Hugging Face data set, or among the first samples of the draw, which are decoded for it:
+            1,000 at most, fewer where that changes nothing or would take more than 20 seconds.
         seed: Of the draw.
         indices: These samples, in this order, instead of a draw.
         among: Draw from these samples alone; default: from all.
-        input_key: Where a sample's picture is: a key of a dict, a field, a place in a tuple, or a dotted path of these
-            (``"views.left"``, ``"0.1"``). Default: the first of a tuple,
-            or the usual names (``image``, ``pixel_values``, ``x``, …).
-        label_key: Likewise for the true class; default: the second of a tuple, or the usual names.
+        input_key: Where a sample's picture is: a key of a dict, a field, a place in a tuple, a path of these
+            (``["views", "left"]``, ``"views.left"``, ``"0.1"``), or a function that takes it out of the batch.
+            Default: the first of a tuple, or the usual names (``image``, ``pixel_values``, ``x``, …). Of several views
+            of the same samples, the first.
+        label_key: Where the true class is, in the same forms; default: the second of a tuple, or the usual names.
+        class_names: Names of the classes by index, where the data set has none.
         mean: The normalisation to undo for display, where the data set's transform does not show one.
         std: Its deviation.
         collate_fn: From samples to a batch; torch's default where not given.
         apart: Put pictures of several sizes into a batch each; the probes then show them resized to the first one's.
+        fewer: Take all samples where there are fewer than ``num_probes``.
 
     Returns:
         The probes (sorted by class where labels exist) and their batch.
@@ -94,7 +118,10 @@ def draw_probes(
         )
     with isolated(dataset, collate_fn):
         if indices is None:
-            indices = _draw(dataset, num_probes, seed, label_key, range(len(dataset)) if among is None else among)
+            names = find_class_names(dataset, label_key) or class_names
+            possible = range(len(dataset)) if among is None else among
+            count = _count(num_probes, len(possible), fewer=fewer)
+            indices = _draw(dataset, count, seed, label_key, None if names is None else len(names), possible)
         else:
             _check_indices(indices, len(dataset))
         indices = [int(index) for index in indices]
@@ -108,6 +135,7 @@ def draw_probes(
         masks=masks,
         input_key=input_key,
         label_key=label_key,
+        class_names=class_names,
         mean=mean,
         std=std,
     )
@@ -164,6 +192,7 @@ def drawn_from(
     masks: Tensor | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
+    class_names: Sequence[str] | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
 ) -> Drawn:
@@ -174,21 +203,21 @@ def drawn_from(
         batch: As collated.
         indices: Where its samples stand in the data set.
         masks: Where their telling parts are.
-        input_key: See :func:`draw_probes`, as all that follow.
-        label_key: Likewise.
-        mean: Likewise.
-        std: Likewise.
+        input_key: See :func:`draw_probes`, as for all that follow.
+        label_key: Where the true class is.
+        class_names: Where the data set has none.
+        mean: Undone for display.
+        std: The deviation to it.
 
     Raises:
         ProbeError: The batch has no tensor where the input is expected.
         UnindexedError: It has another number of samples than there are indices.
     """
-    inputs, labels = split_batch(batch, input_key, label_key)
+    inputs, found = split_batch(batch, input_key, label_key)
     if indices is not None and len(inputs) != len(indices):
         raise UnindexedError(f"probes: collate_fn makes {len(inputs)} samples of {len(indices)}")
-    values = None
-    if labels is not None and not _are_classes(labels):
-        values, labels = (labels if _are_numbers(labels) else None), None
+    names = find_class_names(dataset, label_key) or (None if class_names is None else tuple(class_names))
+    labels = read_labels(found, len(inputs), names)
     normalized = shown_normalization(dataset, mean, std)
     display, how = displayed(inputs.detach().cpu(), normalized)
     note = next((owner.probe_note for owner in nested_datasets(dataset) if hasattr(owner, "probe_note")), "")
@@ -196,67 +225,89 @@ def drawn_from(
         ProbeSet(
             inputs.clone(),
             ids=() if indices is None else tuple(map(str, indices)),
-            labels=labels,
+            labels=labels.classes,
             masks=masks,
-            class_names=find_class_names(dataset),
+            class_names=names,
             display=display,
             display_source=how,
             indices=None if indices is None else tuple(indices),
             note=str(note),
-            values=values,
+            values=labels.numbers,
             normalized=normalized,
         ),
         batch,
+        remark=labels.remark,
     )
 
 
-def _are_classes(labels: Tensor) -> bool:
-    """Whether labels are a class a sample, or 0 and 1 for each of several classes."""
-    if labels.dim() == 1:
-        return not labels.is_floating_point()
-    return labels.dim() == 2 and labels.shape[1] > 1 and bool(((labels == 0) | (labels == 1)).all())
-
-
-def _are_numbers(labels: Tensor) -> bool:
-    """Whether labels are those of a regression, or shares of classes: other numbers than 0 and 1."""
-    fits = labels.is_floating_point() and labels.dim() in (1, 2)
-    return fits and not bool(((labels == 0) | (labels == 1)).all())
-
-
-def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tuple[Tensor, Tensor | None]:
+def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tuple[Tensor, Any]:
     """Takes inputs and labels out of a collated batch: a tensor, a tuple or a dict.
+
+    Returns:
+        The inputs, and the labels as they are; ``None`` where there are none.
 
     Raises:
         ProbeError: A key is not there, or the input is not a tensor; the message lists what is.
     """
     if isinstance(batch, Apart):
         found, given = zip(*(split_batch(each, input_key, label_key) for each in batch.batches), strict=True)
-        known = all(label is not None and len(label) == 1 for label in given)
-        return one_size(found), torch.cat(given) if known else None
+        known = all(isinstance(label, (Tensor, list, tuple)) and len(label) == 1 for label in given)
+        return one_size(found), [label[0] for label in given] if known else None
     inputs = input_of(batch, input_key)
     if isinstance(batch, Tensor):
         return inputs, None
-    labels = _item(batch, label_key, _LABEL_KEYS, 1, "label_key", required=label_key is not None)
-    if isinstance(labels, (tuple, list)) and labels and all(isinstance(label, int) for label in labels):
-        labels = torch.tensor(labels)
-    return inputs, labels if isinstance(labels, Tensor) else None
+    return inputs, _label_of(batch, label_key, required=label_key is not None)
 
 
 def input_of(batch: Any, input_key: Key | None) -> Tensor:
-    """Takes the model's input out of a batch.
+    """Takes the model's input out of a batch: of several views of the same samples, the first.
 
     Raises:
         ProbeError: The key is not there, or what stands there is not a tensor.
     """
+    if isinstance(batch, Tensor):
+        return batch
+    if input_key is any_picture:
+        return _any_input(batch)
     inputs = entry_of(batch, input_key)
     if (listed := stacked(inputs)) is not None:
         return listed
-    if not isinstance(inputs, Tensor):
-        raise ProbeError(
-            f"input_key: {input_key!r} selects a {type(inputs).__name__} from the batch, expected a tensor [N, …];"
-            f" {no_tensor(inputs, batch)}"
+    found = inputs if isinstance(inputs, Tensor) else first_view(inputs)
+    if found is None:
+        raise _wrong(
+            f"input_key: {_shown(input_key)} selects a {type(inputs).__name__} from the batch, expected a tensor"
+            f" [N, …]; {no_tensor(inputs, batch)}",
+            batch,
         )
-    return inputs
+    return found
+
+
+def _any_input(batch: Any) -> Tensor:
+    likely = any_picture(batch)
+    try:
+        usual = input_of(batch, None)
+    except ProbeError:
+        if likely is None:
+            raise
+        return likely
+    return likely if likely is not None and usual.dim() < min(likely.dim(), 4) else usual
+
+
+def _label_of(batch: Any, label_key: Key | None, *, required: bool) -> Any:
+    """Returns the labels of a batch, or a sample's; those with a usual name where they lie among other annotations."""
+    found = _item(batch, label_key, LABEL_KEYS, 1, "label_key", required=required)
+    named: Any = found if isinstance(found, Mapping) else entries_of(found)
+    return found if named is None else next((named[name] for name in LABEL_KEYS if name in named), found)
+
+
+def _shown(key: Any) -> str:
+    return f"the function {getattr(key, '__name__', key)!s:.60}" if callable(key) else f"{key!r:.120}"
+
+
+def _wrong(text: str, batch: Any) -> ProbeError:
+    """Returns an error with the structure of the batch, as far as there is room for it."""
+    room = MOST - len(text) - len("; the batch is ")
+    return ProbeError(f"{text}; the batch is {structure(batch, min(room, 240))}" if room > 20 else text)
 
 
 def entry_of(batch: Any, input_key: Key | None) -> Any:
@@ -265,7 +316,13 @@ def entry_of(batch: Any, input_key: Key | None) -> Any:
     Raises:
         ProbeError: The key is not there.
     """
-    return batch if isinstance(batch, Tensor) else _item(batch, input_key, _INPUT_KEYS, 0, "input_key", required=True)
+    if isinstance(batch, Tensor):
+        return batch
+    if input_key is not any_picture:
+        return _item(batch, input_key, _INPUT_KEYS, 0, "input_key", required=True)
+    usual = _item(batch, None, _INPUT_KEYS, 0, "input_key", required=False)
+    listed = isinstance(usual, (tuple, list)) and all(isinstance(each, Tensor) and each.dim() == 3 for each in usual)
+    return usual if listed and usual else _any_input(batch)
 
 
 def shown_normalization(
@@ -285,69 +342,68 @@ def _check_indices(indices: Sequence[int], total: int) -> None:
         raise ProbeError(f"indices: got {came}; the data set has {total} samples, give some of 0 to {total - 1}")
 
 
-def _draw(dataset: Any, num_probes: int, seed: int, label_key: Key | None, among: Sequence[int]) -> list[int]:
-    total = len(among)
-    if not 1 <= num_probes <= total:
-        raise ProbeError(f"num_probes: got {num_probes}; the data set has {total} samples, so give 1 to {total}")
-    places = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
-    order = places if among == range(total) else [among[place] for place in places]
-    labels = find_labels(dataset)
-    if labels is None:
-        order = order[: _POOL * num_probes]
-        decoded = [_label(_sample(dataset, index), label_key) for index in order]
-        if any(label is None for label in decoded):
-            return sorted(order[:num_probes])
-        by_index = dict(zip(order, decoded, strict=True))
-    else:
-        by_index = {index: int(labels[index]) for index in order}
-    chosen = _balanced(by_index, num_probes)
-    return sorted(chosen, key=lambda index: (by_index[index] or 0, index))
+def _count(num_probes: int | None, total: int, *, fewer: bool) -> int:
+    wanted = DEFAULT_PROBES if num_probes is None else num_probes
+    count = min(wanted, total) if num_probes is None or fewer else wanted
+    if not 1 <= count <= total:
+        raise ProbeError(f"num_probes: got {wanted}; the data set has {total} samples, so give 1 to {total}")
+    return count
 
 
-def _balanced(by_index: Mapping[int, int | None], count: int) -> list[int]:
-    """Takes samples class by class in turn; which classes come first follows the order of ``by_index``."""
-    classes: dict[int | None, list[int]] = {}
-    for index, label in by_index.items():
-        classes.setdefault(label, []).append(index)
-    chosen: list[int] = []
-    depth = 0
-    while len(chosen) < count:
-        chosen += [members[depth] for members in classes.values() if depth < len(members)]
-        depth += 1
-    return chosen[:count]
+def _draw(
+    dataset: Any, count: int, seed: int, label_key: Key | None, classes: int | None, among: Sequence[int]
+) -> list[int]:
+    places = torch.randperm(len(among), generator=torch.Generator().manual_seed(seed)).numpy()
+    order = places if among == range(len(among)) else np.asarray(among)[places]
+    labels = find_labels(dataset, label_key)
+    if labels is not None:
+        return balanced(labels, order, count)
+    found = looked_up(lambda index: _label(_sample(dataset, index), label_key), order, count, classes)
+    return sorted(order[:count].tolist()) if found is None else balanced_of(found, count)
 
 
-def _label(sample: Any, label_key: Key | None) -> int | None:
+def _label(sample: Any, label_key: Key | None) -> Hashable | None:
     # Only a collate function may understand the sample; whether a label is missing is seen at the batch.
     known = isinstance(sample, (Mapping, list, tuple)) or entries_of(sample) is not None
-    label = _item(sample, label_key, _LABEL_KEYS, 1, "label_key", required=False) if known else None
-    value = np.asarray(label) if isinstance(label, (int, Tensor, np.ndarray, np.generic)) else None
-    return int(value.item()) if value is not None and value.size == 1 and value.dtype.kind in "iu" else None
+    try:
+        return class_in(_label_of(sample, label_key, required=False)) if known else None
+    except ProbeError:  # a function of the user's own may understand batches only
+        return None
 
 
 def _item(batch: Any, key: Key | None, usual: tuple[str, ...], place: int, argument: str, *, required: bool) -> Any:
-    if isinstance(key, str) and (found := follow(batch, key)) is not MISSING:
+    if callable(key):
+        try:
+            return key(batch)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error!s:.120}"
+            raise _wrong(f"{argument}: {_shown(key)} fails on the batch ({why})", batch) from error
+    if key is not None and not isinstance(key, int) and (found := follow(batch, key)) is not MISSING:
         return found
     named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
+    if key is None and named is not None and (names := [name for name in usual if name in named]):
+        return named[names[0]]
     if named is not None and not isinstance(batch, tuple):
         # A command line reads the key "0" as a number.
         own = str(key) if isinstance(key, int) and key not in named else key
-        names = [own] if own is not None else [name for name in usual if name in named]
-        if names and names[0] in named:
-            return named[names[0]]
-        came, choices = key, [str(name) for name in named]
+        if isinstance(own, (str, int)) and own in named:
+            return named[own]
+        choices = [str(name) for name in named]
     elif isinstance(batch, (list, tuple)):
         position = place if key is None else key
         if isinstance(position, int) and -len(batch) <= position < len(batch):
             return batch[position]
-        came, choices = position, [str(number) for number in range(len(batch))]
+        key, choices = position, [str(number) for number in range(len(batch))]
     else:
         raise ProbeError(f"probes: a batch is a {type(batch).__name__}, expected a tensor, a tuple or a dict")
     if not required:
         return None
-    if came is None:
-        raise ProbeError(f"{argument}: none of {', '.join(usual)} is in the batch; available: {', '.join(choices)}")
-    raise ProbeError(f"{argument}: {str(came)!r} is not in the batch{did_you_mean(str(came), choices)}")
+    if key is None:
+        raise _wrong(
+            f"{argument}: none of {', '.join(usual)} is in the batch; available: {', '.join(choices)}"[:300], batch
+        )
+    name = str(key) if isinstance(key, (str, int)) else ".".join(map(str, key))
+    raise _wrong(f"{argument}: {name!r} is not in the batch{did_you_mean(name, choices, limit=8)}", batch)
 
 
 def _masks(dataset: Any, indices: Sequence[int]) -> Tensor | None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_gradcam.capture.layout import ends_in_channels
 from lightning_gradcam.errors import ProbeError
 
 Pixels = npt.NDArray[np.uint8]
@@ -69,9 +70,9 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
     """Turns inputs into pictures, or clips and volumes into frames.
 
     Args:
-        inputs: ``[N, C, H, W]`` or ``[N, H, W]``; a clip or volume ``[N, C, T, H, W]``; float or uint8. One channel
-            is shown as grey, three or four as colour (a fourth is left out), any other number as the mean over
-            channels.
+        inputs: ``[N, C, H, W]`` or ``[N, H, W]``; a clip or volume ``[N, C, T, H, W]``; float or uint8; 1, 3 or 4
+            channels may come last. One channel is shown as grey, three or four as colour (a fourth is left out), any
+            other number as the mean over channels.
         normalized: What to undo; ``None`` stretches each picture from its minimum to its maximum, a clip by those of
             all its frames.
 
@@ -87,6 +88,7 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
             f"probes: got inputs of shape {list(inputs.shape)}; pictures are [N, C, H, W] or [N, H, W], clips and"
             " volumes [N, C, T, H, W]; give a ProbeSet with its own display pixels for anything else"
         )
+    pixels = pixels.movedim(-1, 1) if ends_in_channels(pixels.shape) else pixels
     channels, clips = pixels.shape[1], pixels.dim() == 5
     if pixels.dtype == torch.uint8:
         scaled, how = pixels.double() / 255, "as loaded"

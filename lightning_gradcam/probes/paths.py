@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,24 +11,29 @@ from lightning_gradcam.capture.structure import entries_of
 
 MISSING = object()
 Path = tuple[str | int, ...]
+Key = str | int | Sequence[str | int] | Callable[[Any], Any]
 
 
-def follow(batch: Any, key: str | int) -> Any:
+def follow(batch: Any, key: str | int | Sequence[str | int]) -> Any:
     """Returns what stands at a place in a batch; ``MISSING`` where there is no such place.
 
     Args:
         batch: Of mappings, dataclasses, named tuples, tuples and lists in each other.
-        key: A key of a mapping, the name of a field, a place in a tuple; or a dotted path of these. A key with a dot
-            in it comes before a path. Where there is no such key, digits and their number are the same: a
-            configuration that is saved and loaded turns the key "0" into the number.
+        key: A key of a mapping, the name of a field, a place in a tuple; or a path of these, dotted or as a list. A
+            key with a dot in it comes before a path. Where there is no such key, digits and their number are the same:
+            a configuration that is saved and loaded turns the key "0" into the number.
 
     Example:
         >>> batch = ({"left": 1, "a.b": 2}, [3, 4])
-        >>> follow(batch, "0.left"), follow(batch, "0.a.b"), follow(batch, "1.1"), follow(batch, "2") is MISSING
+        >>> follow(batch, "0.left"), follow(batch, [0, "a.b"]), follow(batch, "1.1"), follow(batch, "2") is MISSING
         (1, 2, 4, True)
         >>> follow({"0": 5, 1: 6}, 0), follow({"0": 5, 1: 6}, "1"), follow({"0": 5, 0: 7}, 0)
         (5, 6, 7)
     """
+    if not isinstance(key, (str, int)):
+        for step in key:
+            batch = MISSING if batch is MISSING else follow(batch, step)
+        return batch
     named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
     if named is not None:
         twin = str(key) if isinstance(key, int) else int(key) if key.isdecimal() and str(int(key)) == key else key
@@ -50,16 +55,71 @@ def follow(batch: Any, key: str | int) -> Any:
     return MISSING
 
 
-def nested(key: str, value: Any) -> Any:
-    """Returns a batch that has nothing but a value at a dotted path.
+def nested(key: str | Sequence[str | int], value: Any) -> Any:
+    """Returns a batch that has nothing but a value at a path.
 
     Example:
-        >>> nested("views.left", 1), nested("1.0", 2)
-        ({'views': {'left': 1}}, [None, [2]])
+        >>> nested("views.left", 1), nested([1, "a.b"], 2)
+        ({'views': {'left': 1}}, [None, {'a.b': 2}])
     """
-    first, _, rest = key.partition(".")
+    first, *rest = key.split(".") if isinstance(key, str) else key
     inner = nested(rest, value) if rest else value
-    return [*[None] * int(first), inner] if first.isdecimal() else {first: inner}
+    return [*[None] * int(first), inner] if str(first).isdecimal() else {first: inner}
+
+
+def first_view(entry: Any) -> Tensor | None:
+    """Returns the first of several views of the same samples, such as ``(left, right)``, each ``[N, C, H, W]``.
+
+    Returns:
+        ``None`` where the entry holds no such tensors, or other numbers of samples in them.
+    """
+    views = [tensor for _, tensor in tensors_in(entry) if tensor.dim() >= 4]
+    return views[0] if views and len({len(view) for view in views}) == 1 else None
+
+
+def any_picture(batch: Any) -> Tensor | None:
+    """Returns what is likely the picture in a batch of unknown structure: the first tensor with the most axes, up to 4.
+
+    Returns:
+        ``None`` where there is no tensor.
+    """
+    found = [tensor for _, tensor in tensors_in(batch) if tensor.dim() >= 2]
+    # Floating-point ones first: whole numbers may be tokens or label maps.
+    return max(found, key=lambda tensor: (min(tensor.dim(), 4), tensor.is_floating_point()), default=None)
+
+
+def structure(value: Any, most: int = 200) -> str:
+    """Returns what a batch is made of, in one line.
+
+    Args:
+        value: The batch.
+        most: Of this many characters at most.
+
+    Example:
+        >>> import torch
+        >>> structure({"image": torch.zeros(2, 3, 8, 8), "meta": [{"id": 4}, {"id": 5}]})
+        "{'image': [2, 3, 8, 8], 'meta': [{'id': int}, {'id': int}]}"
+    """
+    text = _structure(value, 4)
+    return text if len(text) <= most else f"{text[: most - 2]} …"
+
+
+def _structure(value: Any, depth: int) -> str:
+    if isinstance(value, Tensor) or hasattr(value, "dtype"):
+        whole = "" if not isinstance(value, Tensor) or value.is_floating_point() else f" {value.dtype}"[7:]
+        return f"{list(value.shape)}{' ' + whole if whole else ''}"
+    named = value if isinstance(value, Mapping) else entries_of(value)
+    if not depth or not (named is not None or isinstance(value, (list, tuple))):
+        return type(value).__name__
+    if named is not None:
+        inner = ", ".join(f"{str(key)!r:.40}: {_structure(entry, depth - 1)}" for key, entry in list(named.items())[:8])
+        own = "" if isinstance(value, dict) else type(value).__name__
+        return f"{own}{{{inner}{', …' if len(named) > 8 else ''}}}"
+    parts = [_structure(entry, depth - 1) for entry in value[:3]]
+    if len(value) > 2 and len(set(parts)) == 1:
+        return f"{type(value).__name__} of {len(value)} {parts[0]}"
+    inner = ", ".join([*parts, "…"] if len(value) > 3 else parts)
+    return f"[{inner}]" if isinstance(value, list) else f"({inner})"
 
 
 def tensors_in(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:

@@ -17,10 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
 from lightning_gradcam.probes.boxes import check_boxes, filled
 from lightning_gradcam.probes.display import Normalization, Pixels, to_pixels
+from lightning_gradcam.probes.labels import read_labels
 from lightning_gradcam.probes.view import ProbeView, true_classes_of
 from lightning_gradcam.storage import Storage
 
@@ -37,8 +39,9 @@ class ProbeSet:
     Attributes:
         inputs: ``[N, …]``, preprocessed as for the model, on the CPU.
         ids: One unique name for each probe; counted from 0 where not given.
-        labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Numbers
-            that are no classes, such as 0.37, become ``values``.
+        labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Given
+            as whole numbers, ``[N]`` or ``[N, 1]``, as names among ``class_names``, or as a row of 0 and 1 a sample.
+            Numbers that are no classes, such as 0.37, become ``values``.
         masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
         boxes: Likewise as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture (where
             there are no masks, of the input); NaN for a probe without one. ``None``: none is known.
@@ -86,10 +89,13 @@ class ProbeSet:
         if self.class_names is not None:
             put(self, "class_names", tuple(map(str, self.class_names)))
         if self.labels is not None:
-            labels = torch.as_tensor(self.labels).detach().cpu()
-            if labels.is_floating_point() and bool((labels != labels.round()).any()):
-                put(self, "values", labels)
-            put(self, "labels", labels.long() if self.values is not labels else None)
+            read = read_labels(self.labels, count, self.class_names, whole=True)
+            if read.remark is not None:
+                other = hasattr(self.labels, "__len__") and len(self.labels) != count
+                few = f"got {len(self.labels)} labels for {count} inputs; give one for each" if other else read.remark
+                raise ProbeError(f"probes: {few}")
+            put(self, "labels", read.classes)
+            put(self, "values", self.values if read.numbers is None else read.numbers)
         if self.values is not None:
             put(self, "values", torch.as_tensor(self.values).detach().cpu().float())
         if self.masks is not None:
@@ -141,7 +147,8 @@ class ProbeSet:
 
     def _viewed(self) -> ProbeView:
         masks = self.masks.numpy() if self.masks is not None and self.masks.dim() == 3 else None
-        shape = self.inputs.shape[-2:] if self.inputs.dim() >= 4 else self.pixels.shape[-3:-1]
+        size = input_size(self.inputs) if self.inputs.dim() >= 4 else None
+        shape = self.pixels.shape[-3:-1] if size is None else size[-2:]
         return ProbeView(
             ids=self.ids,
             pixels=self.pixels,
@@ -218,14 +225,15 @@ class ProbeSet:
         )
 
     @classmethod
-    def from_dataset(cls, dataset: Any, num_probes: int = 8, **options: Any) -> ProbeSet:
+    def from_dataset(cls, dataset: Any, num_probes: int | None = None, **options: Any) -> ProbeSet:
         """Draws probes from a map-style data set by index; see :func:`~lightning_gradcam.probes.dataset.draw_probes`.
 
         Args:
             dataset: The data set; ``Subset``, ``random_split`` and ``ConcatDataset`` are looked through for labels,
                 class names and the transform.
-            num_probes: How many, class-balanced where labels exist.
-            **options: ``seed``, ``indices``, ``input_key``, ``label_key``, ``mean``, ``std``, ``collate_fn``.
+            num_probes: How many, class-balanced where labels exist; default: 8, or all where there are fewer.
+            **options: ``seed``, ``indices``, ``input_key``, ``label_key``, ``class_names``, ``mean``, ``std``,
+                ``collate_fn``.
 
         Example:
             >>> from torch.utils.data import TensorDataset

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gradcam.capture.layout import ends_in_channels
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.data import isolated
-from lightning_gradcam.probes.dataset import Drawn, Key, draw_probes
+from lightning_gradcam.probes.dataset import DEFAULT_PROBES, Drawn, draw_probes
 from lightning_gradcam.probes.folder import read_folder
-from lightning_gradcam.probes.paths import nested
+from lightning_gradcam.probes.paths import Key, any_picture, nested
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.samplers import sampled
 from lightning_gradcam.probes.streaming import Passing
@@ -28,18 +29,19 @@ class ProbeOptions:
 
     Attributes:
         given: A probe set, the path of a saved one or of a folder of pictures, or ``None`` to draw.
-        num_probes: How many to draw.
+        num_probes: How many to draw; ``None``: 8, or all where there are fewer.
         seed: Of the draw.
         input_key: Where a batch holds the input.
         label_key: Where it holds the true class.
         class_names: Where the data set has none.
         mean: Undone for display where the data set shows no normalisation.
-        std: Likewise.
+        std: The deviation to it.
         apart: Pictures of several sizes can be explained one by one.
+        fewer: Take all where there are fewer than ``num_probes``.
     """
 
     given: str | os.PathLike[str] | ProbeSet | None = None
-    num_probes: int = 8
+    num_probes: int | None = None
     seed: int = 0
     input_key: Key | None = None
     label_key: Key | None = None
@@ -47,10 +49,11 @@ class ProbeOptions:
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
     apart: bool = False
+    fewer: bool = False
 
     def passing(self) -> Passing:
         """Returns an empty collection of samples that pass by."""
-        return Passing(self.num_probes, self.input_key)
+        return Passing(self.num_probes or DEFAULT_PROBES, self.input_key)
 
 
 def obtain_probes(
@@ -133,7 +136,19 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
             mode="L" if grey else "RGB",
             class_names=options.class_names or find_class_names(dataset),
         )
-    return _batched(probes, options)
+    return _batched(probes if transform is not None else _as_samples(probes, options, loader), options)
+
+
+def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSet:
+    """Returns pictures that are scaled to 0…1 in the form of a data set's samples: whole numbers, or channels last."""
+    try:
+        sample = _draw(options, loader, [0]).probes.inputs
+    except Exception:  # there is no data set, or whatever it raises that can't be indexed
+        return probes
+    inputs = probes.inputs
+    if sample.dtype == torch.uint8:
+        inputs = (inputs * 255).round().to(torch.uint8)
+    return replace(probes, inputs=inputs.movedim(1, -1) if ends_in_channels(sample.shape) else inputs)
 
 
 def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Passing) -> tuple[Drawn, str | None]:
@@ -141,9 +156,11 @@ def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Pass
         dataset = getattr(find_loader(), "dataset", None)
     except ProbeError:  # loaders of other libraries have none
         dataset = None
-    drawn = passing.drawn(dataset, label_key=options.label_key, mean=options.mean, std=options.std)
+    drawn = passing.drawn(
+        dataset, label_key=options.label_key, class_names=options.class_names, mean=options.mean, std=options.std
+    )
     few = None
-    if not passing.complete:
+    if not passing.complete and options.num_probes is not None and not options.fewer:
         few = f"num_probes: got {options.num_probes}, and only {len(passing)} samples passed by; these are the probes"
     return drawn, few
 
@@ -183,7 +200,7 @@ def _drawn_again(
 def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Drawn, str | None]:
     among = sampled(loader, seed=options.seed, batches=batches)
     # Whoever asks for more than the data set has is told so; what its sampler leaves out may come as a surprise.
-    few = len(among) < options.num_probes <= len(loader.dataset)
+    few = options.num_probes is not None and len(among) < options.num_probes <= len(loader.dataset)
     drawn = _draw(replace(options, num_probes=len(among)) if few else options, loader, None, among)
     remark = f"num_probes: got {options.num_probes}, and the loader has only {len(among)} samples; these are the probes"
     return drawn, remark if few else None
@@ -200,8 +217,10 @@ def _draw(
         among=among,
         input_key=options.input_key,
         label_key=options.label_key,
+        class_names=options.class_names,
         mean=options.mean,
         std=options.std,
+        fewer=options.fewer,
         collate_fn=getattr(loader, "collate_fn", None),
         apart=options.apart,
     )
@@ -214,9 +233,12 @@ def _batched(probes: ProbeSet, options: ProbeOptions) -> Drawn:
 
 def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
     """Returns a batch as a module's transfer hooks know it, for probes that were not drawn from a data set."""
+    if callable(input_key) and input_key is not any_picture:
+        # Nobody knows what it would take them out of; a tensor is taken as it is.
+        return inputs
     if isinstance(label_key, str) and label_key.isdecimal():
         label_key = int(label_key)
-    if isinstance(input_key, str):
+    if isinstance(input_key, Sequence):
         batch = nested(input_key, inputs)
         if isinstance(batch, list):
             at = label_key if isinstance(label_key, int) else 1
@@ -224,7 +246,7 @@ def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, 
             batch[at] = labels if batch[at] is None else batch[at]
             return batch
         return batch if labels is None else {**batch, "label" if label_key is None else str(label_key): labels}
-    place = input_key or 0
+    place = input_key if isinstance(input_key, int) else 0
     places = {place: inputs}
     if labels is not None:
         places[label_key if isinstance(label_key, int) else (1 if place != 1 else 0)] = labels

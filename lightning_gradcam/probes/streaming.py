@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lightning_gradcam.capture.structure import mapped
 from lightning_gradcam.probes.batches import join_parts, part_of
-from lightning_gradcam.probes.dataset import Drawn, Key, drawn_from, entry_of, input_of
-from lightning_gradcam.probes.listed import join_listed, part_of_listed
+from lightning_gradcam.probes.dataset import Drawn, drawn_from, entry_of, input_of
+from lightning_gradcam.probes.listed import join_listed, part_of_listed, stacked
+from lightning_gradcam.probes.paths import Key
 
 
 class Passing:
@@ -61,13 +62,13 @@ class Passing:
             self._shape = shape
             # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
             with torch.inference_mode(False):
-                part = part_of if isinstance(entry_of(batch, self._input_key), Tensor) else part_of_listed
+                part = part_of if stacked(entry_of(batch, self._input_key)) is None else part_of_listed
                 self._batches.append(mapped(_copied, part(batch, 0, wanted, found)))
             self._sizes.append(wanted)
 
     def drawn(self, dataset: Any, **options: Any) -> Drawn:
         """Returns the probes, in the order in which they passed; see :func:`draw_probes` for the options."""
-        join = join_parts if isinstance(entry_of(self._batches[0], self._input_key), Tensor) else join_listed
+        join = join_parts if stacked(entry_of(self._batches[0], self._input_key)) is None else join_listed
         batch = join(self._batches, self._sizes)
         drawn = drawn_from(dataset, batch, indices=None, input_key=self._input_key, **options)
         return replace(drawn, transferred=True)

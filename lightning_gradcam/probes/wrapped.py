@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
+
+# The usual names of labels in a sample or a batch.
+LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
 
 
 def has_indices(dataset: Any) -> bool:
@@ -17,23 +20,37 @@ def has_indices(dataset: Any) -> bool:
     return not stream and hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
 
 
-def find_class_names(dataset: Any) -> tuple[str, ...] | None:
-    """Returns the names that the data set (or one inside it) gives its classes, as ``classes`` or ``class_names``."""
+def find_class_names(dataset: Any, label_key: Any = None) -> tuple[str, ...] | None:
+    """Returns the names that the data set (or one inside it) gives its classes.
+
+    As ``classes`` or ``class_names``, or as the ``ClassLabel`` among the ``features`` of a data set of Hugging Face.
+
+    Args:
+        dataset: The data set.
+        label_key: The name of the feature, where it has none of the usual ones.
+    """
     for owner in nested_datasets(dataset):
         for name in ("classes", "class_names"):
             value = getattr(owner, name, None)
             if isinstance(value, (list, tuple)) and value and all(isinstance(entry, str) for entry in value):
                 return tuple(value)
+        if (feature := _label_feature(owner, label_key)) is not None:
+            return tuple(map(str, feature[1]))
     return None
 
 
-def find_labels(dataset: Any) -> npt.NDArray[np.int64] | None:
-    """Returns the true class of every sample without decoding any, or ``None`` where nothing tells them."""
+def find_labels(dataset: Any, label_key: Any = None) -> npt.NDArray[np.int64] | None:
+    """Returns the true class of every sample without decoding any, or ``None`` where nothing tells them.
+
+    Args:
+        dataset: The data set.
+        label_key: Where a sample holds its label; only columns of Hugging Face's data sets are asked by it.
+    """
     if isinstance(dataset, Subset):
-        inner = find_labels(dataset.dataset)
+        inner = find_labels(dataset.dataset, label_key)
         return None if inner is None else inner[np.asarray(dataset.indices, dtype=np.int64)]
     if isinstance(dataset, ConcatDataset):
-        parts = [find_labels(part) for part in dataset.datasets]
+        parts = [find_labels(part, label_key) for part in dataset.datasets]
         return np.concatenate([p for p in parts if p is not None]) if all(p is not None for p in parts) else None
     candidates = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels")]
     samples = getattr(dataset, "samples", None)
@@ -41,12 +58,14 @@ def find_labels(dataset: Any) -> npt.NDArray[np.int64] | None:
         candidates.append([label for _, label in samples])
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         candidates.append(dataset.tensors[1])
+    if (feature := _label_feature(dataset, label_key)) is not None:
+        candidates.append(_column(dataset, feature[0]))
     for candidate in candidates:
         labels = _integers(candidate)
         if labels is not None and len(labels) == len(dataset):
             return labels
     wrapped = _wrapped(dataset)
-    return find_labels(wrapped) if wrapped is not None and len(wrapped) == len(dataset) else None
+    return find_labels(wrapped, label_key) if wrapped is not None and len(wrapped) == len(dataset) else None
 
 
 def nested_datasets(dataset: Any) -> Iterator[Any]:
@@ -67,14 +86,44 @@ def _wrapped(dataset: Any) -> Any:
     return None
 
 
+def _label_feature(dataset: Any, label_key: Any) -> tuple[str, list[str]] | None:
+    """Returns the name of the column with the labels, and the names of classes; of Hugging Face's data sets."""
+    features = getattr(dataset, "features", None)
+    if not isinstance(features, Mapping):
+        return None
+    for name in LABEL_KEYS if label_key is None else (label_key,):
+        feature = features.get(name) if isinstance(name, str) else None
+        # Several labels a sample are a sequence of a feature.
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if isinstance(names, list) and names:
+            return str(name), names
+    return None
+
+
+def _column(dataset: Any, name: str) -> Any:
+    """Returns a column of a Hugging Face data set, without its other columns or its transform."""
+    try:
+        return dataset.with_format("numpy").select_columns([name])[:][name]
+    except Exception:  # other libraries' data sets may have `features` too
+        return None
+
+
 def _integers(candidate: Any) -> npt.NDArray[np.int64] | None:
-    if not isinstance(candidate, (Tensor, np.ndarray, list, tuple)):
+    if not isinstance(candidate, (Tensor, np.ndarray, list, tuple)) and not hasattr(candidate, "to_numpy"):
         return None
     try:
         values = np.asarray(candidate)
     except (ValueError, TypeError, RuntimeError):
         return None  # ragged lists of annotations are not class labels
-    return values.astype(np.int64) if values.ndim == 1 and values.dtype.kind in "iu" else None
+    if values.dtype.kind not in "biuf" or not len(values):
+        return None
+    values = values.reshape(len(values), *[size for size in values.shape[1:] if size != 1])
+    if values.ndim == 2 and bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all()):
+        values = values.argmax(axis=1)
+    if values.ndim != 1 or (values.dtype.kind == "f" and not bool(((values == 0) | (values == 1)).all())):
+        return None
+    labels: npt.NDArray[np.int64] = values.astype(np.int64, copy=False)
+    return labels
 
 
 def locate(dataset: Any, index: int) -> tuple[Any, int]:

@@ -163,7 +163,7 @@ def probes_from(images: Any, how: Preparation, *, labels: Any = None) -> ProbeSe
         ProbeError: There is no picture, one can't be read, or they have different sizes.
     """
     found = images if isinstance(images, ProbeSet) else _probes(images, how)
-    changes: dict[str, Any] = {} if labels is None else {"labels": torch.as_tensor(labels)}
+    changes: dict[str, Any] = {} if labels is None else {"labels": labels}
     if found.class_names is None and how.class_names is not None:
         changes["class_names"] = how.class_names
     return replace(found, **changes) if changes else found
@@ -192,7 +192,9 @@ def _probes(images: Any, how: Preparation) -> ProbeSet:
     names = _names(entries)
     apply = how.whole
     with isolated(how.transform):
-        tensors = [_input(entry, name, how.mode, apply) for entry, name in zip(entries, names, strict=True)]
+        found = [_input(entry, name, how.mode, apply) for entry, name in zip(entries, names, strict=True)]
+    # Transforms of other libraries give arrays.
+    tensors = [torch.as_tensor(entry) for entry in found]
     odd = next((place for place, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
     if odd is not None:
         raise ProbeError(

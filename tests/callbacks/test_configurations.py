@@ -58,6 +58,7 @@ class Score:
 
 
 _KEYS = [0, 1, "image", "a.b", "no", "two words", None]
+_PATHS = [["t1", "data"], [0, "a.b", 1], ["no", "two words"], "views.left.1"]
 _COMMON: dict[str, list[Any]] = {
     "layers": ["auto", "net.relu1", "net.*", "0", ["net.relu1", "net.relu2"], ["0"]],
     "probes": ["folder/of pictures", "probes.npz", None],
@@ -69,7 +70,7 @@ _COMMON: dict[str, list[Any]] = {
     "name": ["other"],
     "on_error": ["raise"],
     "sinks": [[{"class_path": "lightning_gradcam.MemorySink"}], [], None],
-    "input_key": _KEYS,
+    "input_key": [*_KEYS, *_PATHS],
     "layout": ["NHWC", "NLC:1+14x14", {"net.relu1": "NHWC", "net.relu2": "NLC:14x14"}, None],
     "forward_fn": [f"{HERE}.logits", None],
     "batch_size": [4],
@@ -78,7 +79,7 @@ _COMMON: dict[str, list[Any]] = {
 }
 _SHOWN: dict[str, list[Any]] = {
     "num_probes": [3],
-    "label_key": _KEYS,
+    "label_key": [*_KEYS, *_PATHS],
     "class_names": [["cat", "dog"], ["no", "1", "null", "café: noir", "Hüt", "3.5"], None],
     # Both or neither.
     "mean": [0.5, [0.1, 0.2, 0.3], 0],
@@ -88,6 +89,7 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
     GradCAMCallback: {
         **_COMMON,
         **_SHOWN,
+        "num_probes": [3, None],
         "methods": ["layercam", ["gradcam", "layercam"]],
         "targets": [
             "predicted",

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gradcam import GradCAMCallback, MemorySink, ProbeError, ProbeSet
 from lightning_gradcam.probes.dataset import input_of
+from lightning_gradcam.probes.paths import any_picture
 from lightning_gradcam.probes.source import rebuilt_batch
 from tests.conftest import TinyModule, trainer
 
@@ -28,6 +29,7 @@ class Batch:
 
 Pair = namedtuple("Pair", ["picture", "finding"])
 PICTURES, OTHERS, LABELS = torch.rand(6, 1, 8, 8), torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2, 3, 4, 0])
+GREY = PICTURES[:, 0]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,17 @@ PICTURES, OTHERS, LABELS = torch.rand(6, 1, 8, 8), torch.rand(6, 1, 8, 8), torch
         ({"views": {0: PICTURES}}, "views.0"),
         ({"0": PICTURES, 0: OTHERS}, "0"),
         ({"0": OTHERS, 0: PICTURES}, 0),
+        ({"t1": {"data": PICTURES}, "t2": {"data": OTHERS}}, ["t1", "data"]),
+        ({"t1.data": PICTURES, "t1": {"data": OTHERS}}, "t1.data"),
+        ({"a": [OTHERS, {"b.c": PICTURES}]}, ["a", 1, "b.c"]),
+        ({"views": {"0": PICTURES}}, ["views", 0]),
+        ({"t1": {"data": PICTURES}}, lambda batch: batch["t1"]["data"]),
+        (((PICTURES, OTHERS), LABELS), None),
+        ({"views": {"left": PICTURES, "right": OTHERS}}, "views"),
+        (namedtuple("Sample", ["label", "image"])(LABELS, PICTURES), None),
+        ((LABELS, "text", PICTURES), any_picture),
+        ({"scan": PICTURES, "mask": GREY, "finding": LABELS}, any_picture),
+        ({"other": OTHERS, "image": PICTURES}, any_picture),
     ],
 )
 def test_an_input_is_found_in_any_structure(batch: Any, key: Any) -> None:
@@ -58,9 +71,13 @@ def test_an_input_is_found_in_any_structure(batch: Any, key: Any) -> None:
 @pytest.mark.parametrize(
     ("batch", "key", "said"),
     [
-        ({"views": {"left": PICTURES, "right": OTHERS}}, "views", "input_key='views.left' [6, 1, 8, 8] or"),
-        (((PICTURES, OTHERS), LABELS), None, "input_key='0.0' [6, 1, 8, 8] or input_key='0.1'"),
-        (((PICTURES, OTHERS), LABELS), None, "forward_fn=lambda module, batch: module(batch[0][0], batch[0][1])"),
+        ({"views": {"left": GREY, "right": GREY}}, "views", "input_key='views.left' [6, 8, 8] or"),
+        (((PICTURES, OTHERS[:3]), LABELS), None, "input_key='0.0' [6, 1, 8, 8] or input_key='0.1'"),
+        (((PICTURES, OTHERS[:3]), LABELS), None, "forward_fn=lambda module, batch: module(batch[0][0], batch[0][1])"),
+        ({"t1": {"data": PICTURES, "affine": GREY[0]}, "id": [4] * 6}, "t2", "{'t1': {'data': [6, 1, 8, 8], 'affine'"),
+        ({"t1": {"data": PICTURES}}, ["t1", "dat"], "available: t1; the batch is {'t1': {'data'"),
+        ({"image": PICTURES}, len, "the function len selects a int from the batch"),
+        ({"image": PICTURES}, lambda batch: batch["scan"], "fails on the batch (KeyError: 'scan'); the batch is {'im"),
         ((tuple(PICTURES[:, 0]), LABELS), None, "it holds 6 pictures of one sample each ([8, 8]); stack them"),
         (([PICTURES[0], PICTURES[0, :, 2:]], LABELS), None, "resize or pad them to one size, then stack"),
         ([{"image": PICTURES[0]}, {"image": PICTURES[1]}], None, "input_key='0.image' [1, 8, 8]"),

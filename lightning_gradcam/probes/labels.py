@@ -1,0 +1,135 @@
+"""What a data set's labels are: classes, several classes a sample, or numbers that are no classes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_gradcam.errors import did_you_mean
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels as they are kept with probes.
+
+    Attributes:
+        classes: int64 ``[N]``, or 0 and 1 for each class ``[N, C]``; ``None`` where the labels are no classes.
+        numbers: Numbers that are no classes, float32 ``[N]`` or ``[N, K]``; ``None`` where there are none.
+        remark: Why there is neither, for the user.
+    """
+
+    classes: Tensor | None = None
+    numbers: Tensor | None = None
+    remark: str | None = None
+
+
+def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *, whole: bool = False) -> Labels:
+    """Reads the labels of a batch.
+
+    Args:
+        found: Whole numbers, booleans or the floating-point numbers 0 and 1, ``[N]`` or with axes of length 1
+            (``[N, 1]``); 0 and 1 for each class ``[N, C]``; names of classes; other numbers ``[N]`` or ``[N, K]``,
+            which are never rounded. A tensor, an array or a list.
+        samples: ``N``.
+        names: Of the classes by index.
+        whole: Floating-point numbers without a fraction are classes too, and not only 0 and 1.
+
+    Example:
+        >>> read_labels(torch.tensor([[1.0], [0.0]]), 2).classes, read_labels(["dog", "ant"], 2, ["ant", "dog"]).classes
+        (tensor([1, 0]), tensor([1, 0]))
+        >>> read_labels(torch.tensor([0.7, 1.0]), 2).numbers
+        tensor([0.7000, 1.0000])
+    """
+    if found is None:
+        return Labels()
+    texts = _texts(found)
+    if texts is not None:
+        return _named(texts, samples, names)
+    values = _numbers(found)
+    if values is None:
+        return Labels(remark=f"labels: a {type(found).__name__} came, and no class for each sample; {_NAME_THEM}")
+    if not values.dim() or len(values) != samples:
+        return Labels(
+            remark=f"labels: {list(values.shape)} came for {samples} samples, which is no class for each; {_NAME_THEM}"
+        )
+    values = values.reshape(samples, *[size for size in values.shape[1:] if size != 1])
+    if values.dim() > 2:
+        return Labels(remark=f"labels: {list(values.shape)} is no class for each sample; sheets show no true classes")
+    marks = bool(((values == 0) | (values == 1)).all())
+    fraction = values.is_floating_point() and not (whole and bool((values == values.round()).all()))
+    if marks or (values.dim() == 1 and not fraction):
+        return Labels(classes=values.long())
+    return Labels(numbers=values.float())
+
+
+def class_in(label: Any) -> Hashable | None:
+    """Returns the class that one sample's label shows, for a balanced draw.
+
+    Returns:
+        A class's index, its name, or the indices of the classes that are marked in a label with several; ``None`` where
+        it shows no class.
+
+    Example:
+        >>> class_in(torch.tensor([1.0])), class_in("dog"), class_in([0, 0, 1]), class_in([1, 0, 1]), class_in(0.7)
+        (1, 'dog', 2, (0, 2), None)
+    """
+    if isinstance(label, str):
+        return str(label)
+    values = _numbers(label)
+    if values is None or (values.dim() > 1 and values.numel() != max(values.shape)):
+        return None
+    flat = values.flatten()
+    marks = bool(((flat == 0) | (flat == 1)).all())
+    if len(flat) == 1:
+        return int(flat.item()) if marks or not flat.is_floating_point() else None
+    if not marks or not len(flat):
+        return None
+    marked = tuple(int(index) for index in flat.nonzero()[:, 0])
+    return marked[0] if len(marked) == 1 else marked
+
+
+_NAME_THEM = "name the labels with label_key=, or give probes=ProbeSet(inputs, labels=…)"
+
+
+def _texts(found: Any) -> list[str] | None:
+    if isinstance(found, np.ndarray) and found.dtype.kind in "UO":
+        found = found.ravel().tolist()
+    texts = isinstance(found, (list, tuple)) and found and all(isinstance(entry, str) for entry in found)
+    return list(map(str, found)) if texts else None
+
+
+def _named(texts: Sequence[str], samples: int, names: Sequence[str] | None) -> Labels:
+    if len(texts) != samples:
+        return Labels(remark=f"labels: {len(texts)} texts came for {samples} samples; {_NAME_THEM}")
+    if names is None:
+        return Labels(
+            remark=f"labels: the text {texts[0]!r:.60} is the name of a class, but no names are known; give"
+            " class_names=, in the order of the model's outputs"
+        )
+    unknown = next((text for text in texts if text not in names), None)
+    if unknown is not None:
+        return Labels(
+            remark=f"labels: {unknown!r:.60} is none of the class names{did_you_mean(unknown, list(names), limit=5)};"
+            " give class_names=, in the order of the model's outputs"
+        )
+    return Labels(classes=torch.tensor([list(names).index(text) for text in texts]))
+
+
+def _numbers(found: Any) -> Tensor | None:
+    if isinstance(found, Tensor):
+        plain = found.detach().cpu()
+        return None if found.is_complex() else plain if found.is_floating_point() else plain.long()
+    if isinstance(found, (list, tuple)):
+        entries = [entry for entry in map(_numbers, found) if entry is not None]
+        fits = entries and len(entries) == len(found) and len({(entry.shape, entry.dtype) for entry in entries}) == 1
+        return torch.stack(entries) if fits else None
+    if not isinstance(found, (bool, int, float, np.generic, np.ndarray)):
+        return None
+    values = np.asarray(found)
+    kind = values.dtype.kind
+    return torch.from_numpy(values.astype(np.int64 if kind in "biu" else np.float64)) if kind in "biuf" else None

@@ -1,0 +1,251 @@
+"""Tests of labels of every kind that data sets have: kept, never rounded, and never dropped without a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
+
+from lightning_gradcam import GradCAMCallback, ProbeError, ProbeSet
+from lightning_gradcam.probes.dataset import draw_probes
+from lightning_gradcam.probes.labels import read_labels
+from lightning_gradcam.probes.wrapped import find_class_names, find_labels
+from tests.conftest import TinyModule, trainer
+
+NAMES = ("ant", "bee", "cat", "dog", "eel")
+
+
+class Module(TinyModule):
+    """Takes pictures and leaves the labels alone."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self(batch[0]).square().mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self(batch[0])
+
+
+class Pictures(Dataset[Any]):
+    """Twenty pictures, the label of each made of its class by a function."""
+
+    def __init__(self, label: Callable[[int], Any], classes: tuple[str, ...] | None = None) -> None:
+        self.label = label
+        if classes is not None:
+            self.classes = classes
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.full((1, 8, 8), index / 20), self.label(index % 5)
+
+
+def fitted(tmp_path: Path, data: Any, collate_fn: Any = None, **options: Any) -> ProbeSet:
+    callback = GradCAMCallback("net.relu2", num_probes=5, **options)
+    loader = DataLoader(data, 4, collate_fn=collate_fn)
+    trainer(tmp_path, callbacks=callback, max_epochs=1).fit(Module(), loader, loader)
+    assert callback.archive is not None
+    return callback.archive.probes
+
+
+def hot(index: int, size: int = 5) -> list[int]:
+    return [int(place == index) for place in range(size)]
+
+
+@pytest.mark.parametrize(
+    ("label", "options"),
+    [
+        (lambda index: torch.tensor([index]), {}),
+        (lambda index: torch.tensor([[index]]), {}),
+        (lambda index: torch.tensor(index, dtype=torch.uint8), {}),
+        (lambda index: np.int32(index), {}),
+        (lambda index: np.array([index]), {}),
+        (lambda index: torch.tensor(hot(index)), {}),
+        (lambda index: torch.tensor(hot(index)).float(), {}),
+        (lambda index: torch.tensor(hot(index)).bool(), {}),
+        (lambda index: np.array(hot(index), np.float32), {}),
+        (lambda index: NAMES[index], {"class_names": list(NAMES)}),
+        (lambda index: {"label": index, "id": f"n{index}"}, {}),
+        (lambda index: {"boxes": torch.zeros(1, 4), "class": torch.tensor([index])}, {}),
+        (lambda index: {"a": {"b": index}}, {"label_key": [1, "a", "b"]}),
+        (lambda index: {"a": {"b": index}}, {"label_key": "1.a.b"}),
+    ],
+    ids=[
+        *("[N, 1]", "[N, 1, 1]", "uint8", "a number of NumPy", "array [N, 1]", "one-hot", "float one-hot"),
+        *("bool one-hot", "one-hot array", "names", "in a dict", "in a dict, [N, 1]", "by a path", "by a dotted path"),
+    ],
+)
+def test_labels_of_classes_are_kept_in_training(tmp_path: Path, label: Any, options: dict[str, Any]) -> None:
+    probes = fitted(tmp_path, Pictures(label), **options)
+    assert probes.view.true == ((0,), (1,), (2,), (3,), (4,))
+
+
+@pytest.mark.parametrize("form", [torch.float32, torch.float64, torch.bool, torch.int64], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,)], ids=["[N]", "[N, 1]"])
+def test_binary_labels_are_classes_of_any_type(tmp_path: Path, form: torch.dtype, shape: tuple[int, ...]) -> None:
+    data = Pictures(lambda index: torch.full(shape, index % 2).to(form))
+    probes = fitted(tmp_path, data, targets="predicted")
+    assert probes.labels is not None
+    assert probes.labels.dtype == torch.int64
+    assert sorted(probes.labels.tolist()) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
+    assert probes.values is None
+
+
+def test_labels_with_several_classes_are_kept(tmp_path: Path) -> None:
+    data = Pictures(lambda index: torch.tensor(hot(index)).float().index_fill(0, torch.tensor(2), 1))
+    probes = fitted(tmp_path, data)
+    assert set(probes.view.true or ()) == {(0, 2), (1, 2), (2,), (2, 3), (2, 4)}
+
+
+def test_names_of_the_data_set_are_looked_up(tmp_path: Path) -> None:
+    probes = fitted(tmp_path, Pictures(lambda index: NAMES[index], classes=NAMES[::-1]))
+    assert probes.labels is not None
+    assert [probes.class_name(int(label)) for label in probes.labels] == [*NAMES]
+    assert sorted(probes.labels.tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array], ids=lambda make: make.__name__)
+def test_a_collate_function_may_leave_labels_in_a_list(tmp_path: Path, make: Any) -> None:
+    def collated(samples: list[Any]) -> Any:
+        pictures, labels = zip(*samples, strict=True)
+        return torch.stack(pictures), make(labels)
+
+    assert fitted(tmp_path, Pictures(int), collated).view.true == ((0,), (1,), (2,), (3,), (4,))
+
+
+def test_numbers_are_never_rounded_to_classes(tmp_path: Path) -> None:
+    for shape in ((), (1,)):
+        data = Pictures(lambda index, shape=shape: torch.full(shape, 0.7 if index else 1.0))
+        probes = fitted(tmp_path, data, targets={"output": 0})
+        assert probes.labels is None
+        assert probes.values is not None
+        assert {round(value, 6) for value in probes.values.flatten().tolist()} == {0.7, 1.0}
+
+
+def test_whole_numbers_of_several_outputs_are_kept_as_numbers() -> None:
+    probes = draw_probes(Pictures(lambda index: torch.tensor([index, 30 + index])), 5).probes
+    assert probes.labels is None
+    assert probes.values is not None
+    assert probes.values.shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "said"),
+    [
+        (lambda index: NAMES[index], {}, "labels: the text '.*' is the name of a class.*give class_names="),
+        (
+            lambda index: NAMES[index],
+            {"class_names": [*NAMES[:4], "eels"]},
+            "'eel' is none.*mean 'eels'",
+        ),
+        (lambda index: torch.zeros(8, 8), {}, r"labels: \[5, 8, 8\] is no class for each sample"),
+        (lambda index: {"caption": "a cat"}, {}, "labels: a dict came.*name the labels with label_key="),
+    ],
+    ids=["no names", "another name", "a map", "a dict"],
+)
+def test_what_is_no_label_of_classes_is_said(
+    tmp_path: Path, label: Any, options: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    remark = draw_probes(Pictures(label), 5, **options).remark
+    assert remark is not None
+    caplog.set_level("INFO")
+    assert fitted(tmp_path, Pictures(label), **options).labels is None
+    lines = [line for line in caplog.messages if "labels:" in line]
+    assert len(lines) == 1
+    assert re.search(said, lines[0])
+    assert len(lines[0]) <= 500
+
+
+class ClassLabel(SimpleNamespace):
+    """Stands for that of Hugging Face."""
+
+    names: list[str]
+
+
+class HuggingFace:
+    """Stands for a data set of Hugging Face: no labels but in a column, names in its features."""
+
+    def __init__(self, rows: list[Any], feature: Any) -> None:
+        self.rows, self.features, self.decoded = rows, {"image": SimpleNamespace(), "label": feature}, [0]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return {"label": np.array(self.rows[index])}
+        self.decoded[0] += 1
+        return {"image": torch.zeros(1, 8, 8), "label": self.rows[index]}
+
+    def with_format(self, kind: str) -> HuggingFace:
+        assert kind == "numpy"
+        return self
+
+    def select_columns(self, names: list[str]) -> HuggingFace:
+        assert names == ["label"]
+        return self
+
+
+class DictModule(Module):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self(batch["image"]).square().mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self(batch["image"])
+
+
+def test_class_labels_of_hugging_face_are_read_without_decoding(tmp_path: Path) -> None:
+    data = HuggingFace([0] * 500 + [3], ClassLabel(names=[*NAMES]))
+    callback = GradCAMCallback("net.relu2", num_probes=4)
+    loader = DataLoader(Subset(data, range(200, 501)), 8)  # type: ignore[arg-type]
+    running = trainer(tmp_path, callbacks=callback, max_epochs=1, limit_train_batches=1, num_sanity_val_steps=0)
+    running.fit(DictModule(), loader)
+    assert callback.probes is not None
+    assert callback.probes.class_names == NAMES
+    assert callback.probes.view.true == ((0,), (0,), (0,), (3,))
+    assert data.decoded[0] < 100
+    several = HuggingFace([[1, 0, 0, 0, 0]], SimpleNamespace(feature=ClassLabel(names=[*NAMES])))
+    assert find_class_names(several) == NAMES
+    assert find_class_names(HuggingFace([0], SimpleNamespace(dtype="int64"))) is None
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        torch.tensor([[0], [1], [2]] * 4),
+        torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1]] * 4),
+        np.array([0, 1, 2] * 4, np.uint8),
+        [torch.tensor(0), torch.tensor(1), torch.tensor(2)] * 4,
+        [np.int64(0), np.int64(1), np.int64(2)] * 4,
+    ],
+    ids=["[N, 1]", "one-hot", "uint8", "list of tensors", "list of NumPy's"],
+)
+def test_labels_that_a_data_set_lists_are_known_in_any_form_and_wrapping(targets: Any) -> None:
+    data = TensorDataset(torch.rand(12, 1, 8, 8))
+    data.targets = targets  # type: ignore[attr-defined]
+    assert find_labels(data).tolist() == [0, 1, 2] * 4  # type: ignore[union-attr]
+    nested = Subset(Subset(ConcatDataset([data, data]), range(1, 24)), range(0, 22, 2))
+    assert find_labels(nested).tolist() == [(1 + 2 * place) % 3 for place in range(11)]  # type: ignore[union-attr]
+
+
+def test_a_probe_set_takes_the_same_labels() -> None:
+    inputs = torch.rand(3, 1, 8, 8)
+    for labels in ([2, 0, 1], [[2], [0], [1]], torch.tensor([2.0, 0.0, 1.0])[:, None], ["cat", "ant", "bee"]):
+        assert ProbeSet(inputs, labels=labels, class_names=NAMES).view.true == ((2,), (0,), (1,))  # type: ignore[arg-type]
+    assert ProbeSet(inputs, labels=torch.tensor([[0.7], [1], [0]])).labels is None
+    with pytest.raises(ProbeError, match="labels: 'cow' is none of the class names"):
+        ProbeSet(inputs, labels=["cow"] * 3, class_names=NAMES)  # type: ignore[arg-type]
+    again = ProbeSet.from_bytes(ProbeSet(inputs, labels=torch.tensor([[3], [1], [3]])).to_bytes())
+    assert again.view.true == ((3,), (1,), (3,))
+
+
+def test_not_a_number_is_no_class() -> None:
+    assert read_labels(torch.tensor([0.0, float("nan"), 1.0]), 3).classes is None
