@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import uuid
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +327,10 @@ def test_remote_folders_have_siblings_too(tmp_path: Path) -> None:
         assert looking.archive.path == f"{url}/look/gradcam"
     finally:
         fsspec.filesystem("memory").rm(url, recursive=True)
+
+
+def test_no_run_keeps_its_trainer(tmp_path: Path) -> None:
+    # Lightning gives a callback its module's `log`, so that the trainer lives as long as its callbacks.
+    made = weakref.ref(fit(tmp_path, ours(), max_epochs=1))
+    gc.collect()
+    assert made() is None
