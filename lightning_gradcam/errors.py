@@ -12,7 +12,7 @@
     │   └── DrawingError: a colour map, scale or size that can't be drawn
     ├── ProbeFileError: a saved probe set that can't be read
     ├── CheckpointFileError: a checkpoint that can't be read
-    ├── ArchiveError: an archive that can't be read, or belongs to another run
+    ├── ArchiveError: an archive that can't be read or written
     ├── StalledError: work in the background that does not come to an end
     ├── OtherRankError: what all ranks do together failed on another one
     ├── LostRankError: ranks that wait for each other in different places
@@ -76,7 +76,7 @@ class CheckpointFileError(LightningGradCAMError):
 
 
 class ArchiveError(LightningGradCAMError):
-    """An archive can't be read, or a folder belongs to another run."""
+    """An archive can't be read or written, or its folder belongs to another run."""
 
 
 class StalledError(LightningGradCAMError):

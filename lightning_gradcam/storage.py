@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from inspect import signature
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -38,6 +39,28 @@ class Stamp(NamedTuple):
 
     prompt: bool
     state: object
+
+
+class Hold:
+    """A lock on one file; it ends when it is released, and with the process."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+        self._process = os.getpid()
+
+    def release(self) -> None:
+        """Lets others hold the file."""
+        handle, self._handle = self._handle, None
+        if handle is not None and self._process == os.getpid():
+            with suppress(OSError):
+                # Closing alone would leave the lock to forked children, such as a data loader's workers.
+                fcntl.flock(handle, fcntl.LOCK_UN)
+            with suppress(OSError):
+                os.close(handle)
+
+    def __del__(self) -> None:
+        """Releases it where nobody did."""
+        self.release()
 
 
 class Storage:
@@ -114,6 +137,51 @@ class Storage:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Writes a file that must not be there yet: of two processes that do so at once, one fails.
+
+        On a local disk only inside :meth:`locked`, which keeps the other out.
+
+        Raises:
+            FileExistsError: It is there.
+        """
+        path = f"{self._path}/{name}"
+        if not self._local:
+            if self.exists(name):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            if "mode" in signature(self._files.pipe_file).parameters:
+                # Not all stores can; those that can't have only the look above.
+                with suppress(NotImplementedError, ValueError):
+                    self._files.pipe_file(path, data, mode="create")
+                    return
+        self.write(name, data)
+
+    def hold(self, name: str) -> Hold | None:
+        """Locks a file for as long as this process needs it.
+
+        Returns:
+            The lock; ``None`` where nobody can know who holds the file: on object stores, and on file systems and
+            machines without locks, and where there is no such file.
+
+        Raises:
+            BlockingIOError: Another lock on it is alive, in this process or another one.
+        """
+        if not self._local or fcntl is None:
+            return None
+        try:
+            handle = os.open(f"{self._path}/{name}", os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except OSError:
+            os.close(handle)
+            return None
+        return Hold(handle)
 
     def link(self, name: str, source: Storage, theirs: str) -> bool:
         """Makes another folder's file appear in this one without copying it, where both are on one local disk.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -555,6 +556,41 @@ def validate_fit_and_test(case: Case) -> tuple[pl.Trainer, pl.LightningModule]:
     return trainer, model
 
 
+def train_again_and_look(case: Case) -> tuple[pl.Trainer, pl.LightningModule]:
+    """By another Trainer each time, with the same logger: in siblings of the first one's record."""
+    model, data = case.model(), case.setup.data()
+    case.trainer().fit(model, *data)
+    case.trainer().validate(model, data[1])
+    case.trainer().test(model, data[1])
+    trainer = case.trainer()
+    trainer.fit(model, *data)
+    return trainer, model
+
+
+def fit_two_modules(case: Case) -> tuple[pl.Trainer, pl.LightningModule]:
+    """One Trainer trains two networks, as in cross-validation."""
+    trainer, data = case.trainer(max_epochs=2), case.setup.data()
+    trainer.fit(case.model(), *data)
+    model = case.model()
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(model, *data)
+    trainer.test(model, data[1])
+    return trainer, model
+
+
+def fit_with_new_callbacks(case: Case) -> tuple[pl.Trainer, pl.LightningModule]:
+    """`configure_callbacks` makes them anew for every `fit`, `validate` and `test`."""
+    model, trainer, (train, val) = case.model(), case.trainer(max_epochs=2), case.setup.data()
+    ours = [callback for callback in trainer.callbacks if isinstance(callback, GradCAMCallback)]  # type: ignore[attr-defined]
+    model.configure_callbacks = lambda: [copy(callback) for callback in ours]  # type: ignore[method-assign]
+    trainer.validate(model, val)
+    trainer.fit(model, train, val)
+    trainer.test(model, val)
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(model, train, val)
+    return trainer, model
+
+
 # `pytest` would take these for tests.
 for _function in (test, test_a_checkpoint):
     _function.__test__ = False  # type: ignore[attr-defined]
@@ -764,6 +800,13 @@ SETUPS: dict[str, Setup] = {
     "trainer.test alone": Setup(run=test, logged=1),
     "trainer.test with ckpt_path": Setup(run=test_a_checkpoint, logged=1),
     "validate, fit and test with one Trainer": Setup(run=validate_fit_and_test, data=augmented_loaders),
+    "fit twice, validate and test by a Trainer each, one logger": Setup(
+        data=augmented_loaders, run=train_again_and_look, logged=3
+    ),
+    "two modules with one Trainer": Setup(data=augmented_loaders, run=fit_two_modules, logged=4),
+    "new callbacks from configure_callbacks each time": Setup(
+        data=augmented_loaders, run=fit_with_new_callbacks, logged=4
+    ),
     "resumed": Setup(data=augmented_loaders, run=resume),
     "resumed inside an epoch": Setup(data=augmented_loaders, run=resume_inside_an_epoch),
     "two callbacks with different layers": Setup(ours=two_callbacks),
@@ -874,11 +917,15 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
         ),
         (
             "a second run in the folder of a running one",
-            f"{_FAULTS}a_second_run_beside_a_running_one_is_refused_and_leaves_it_whole",
+            f"{_FAULTS}a_second_run_beside_a_running_one_goes_beside_it_and_leaves_it_whole[later]",
         ),
         (
             "two processes begin in one folder at the same moment",
             f"{_FAULTS}of_two_processes_that_begin_at_the_same_moment_one_has_the_folder",
+        ),
+        (
+            "the same with siblings: each gets one of its own",
+            f"{_FAULTS}two_processes_that_begin_at_the_same_moment_never_get_one_place",
         ),
         ("Ctrl+C", f"{_FAULTS}what_was_explained_before_a_signal_is_written[SIGINT]"),
         ("SIGTERM", f"{_FAULTS}what_was_explained_before_a_signal_is_written[SIGTERM]"),

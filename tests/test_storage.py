@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 
 import fsspec
@@ -246,3 +248,37 @@ def test_safe_name_is_one_part_that_can_be_written_inside_the_folder(tmp_path: P
 
 def test_safe_names_of_different_layers_differ() -> None:
     assert len({safe_name(text) for text in ("schicht_ä", "schicht_ö", "schicht_ü")}) == 3
+
+
+def test_of_two_that_create_a_remote_file_one_fails() -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    Storage(url).create("a", b"first")
+    second = Storage(url)
+    with pytest.raises(FileExistsError):
+        second.create("a", b"second")
+    if "mode" not in signature(fsspec.filesystem("memory").pipe_file).parameters:
+        pytest.skip("this fsspec can't create a file only where there is none")
+    # The store itself refuses, also where both have looked before either has written.
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(FileExistsError):
+        patch.setattr(Storage, "exists", lambda self, name: False)
+        second.create("a", b"second")
+    assert Storage(url).read("a") == b"first"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks here")
+def test_a_file_is_held_until_it_is_released_also_where_a_child_has_the_lock_too(tmp_path: Path) -> None:
+    first, second = Storage(tmp_path), Storage(tmp_path)
+    first.write("a", b"")
+    held = first.hold("a")
+    assert held is not None
+    with pytest.raises(BlockingIOError):
+        second.hold("a")
+    # As a data loader's worker has it that outlives the run.
+    copy = os.dup(held._handle)  # type: ignore[arg-type]
+    held.release()
+    again = second.hold("a")
+    assert again is not None
+    again.release()
+    os.close(copy)
+    assert second.hold("missing") is None
+    assert Storage("memory://nowhere").hold("a") is None

@@ -8,14 +8,16 @@
 
 Step files hold maps as float16 shares of a float32 scale each (their largest magnitude), so that maps of small
 probabilities survive. No pickle is read or written. Each file appears whole or not at all, and the manifest comes
-last, so a run killed at any moment leaves a readable archive.
+last, so a run killed at any moment leaves a readable archive. A folder that holds another run's archive is left alone:
+the new one goes beside it, into ``<name>-1``, ``<name>-2``, …
 
 Knows nothing of drawing or training.
 """
 
+from lightning_gradcam.archive.beside import start_beside
 from lightning_gradcam.archive.find import find_archives
 from lightning_gradcam.archive.manifest import Manifest
 from lightning_gradcam.archive.reader import Archive
-from lightning_gradcam.archive.writer import ArchiveWriter
+from lightning_gradcam.archive.writer import ArchiveWriter, TakenError
 
-__all__ = ["Archive", "ArchiveWriter", "Manifest", "find_archives"]
+__all__ = ["Archive", "ArchiveWriter", "Manifest", "TakenError", "find_archives", "start_beside"]

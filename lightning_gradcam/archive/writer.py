@@ -11,17 +11,33 @@ from functools import cached_property
 from typing import Any
 
 from lightning_gradcam.archive import channel_file
-from lightning_gradcam.archive.cam_file import is_ours, packed_cams, step_file_name
+from lightning_gradcam.archive.cam_file import is_ours, packed_cams, parse_step_file_name, step_file_name
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
 from lightning_gradcam.archive.reader import Archive
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.channel_record import ChannelRecord
-from lightning_gradcam.storage import Stamp, Storage
+from lightning_gradcam.storage import Hold, Stamp, Storage
 
 # Seconds between two looks at a manifest that is no regular file.
 _POLL = 0.05
+
+
+class TakenError(ArchiveError):
+    """A folder holds a record that this run may not write to.
+
+    Args:
+        path: The folder.
+        why: What is so, as the rest of a sentence that begins with the folder.
+    """
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            f"archive: {path!r} {why} and is not written to; choose another log directory or version, give the callback"
+            " another name=, resume that run with ckpt_path, or delete the folder"
+        )
+        self.remark = f"{path!r} {why}"
 
 
 class ArchiveWriter(Archive):
@@ -32,7 +48,9 @@ class ArchiveWriter(Archive):
     # The manifest's state when it was last read and found to be this run's.
     _owned: Stamp | None = None
     # The folder had a manifest of this run: its steps are in it already.
-    _continued = False
+    continued = False
+    # Shows other processes that the archive is being written.
+    _held: Hold | None = None
     # The probes, and what their file is to be.
     _given: tuple[bytes, ProbeSet] | None = None
 
@@ -63,8 +81,9 @@ class ArchiveWriter(Archive):
             The writer, and a remark for the user where some of the parent's steps are not in the archive.
 
         Raises:
-            ArchiveError: The folder belongs to another run, or to this one with another configuration, or can't be
-                written.
+            TakenError: The folder holds steps of another run, or a record that another process writes, or one of this
+                run with another configuration.
+            ArchiveError: It can't be written.
         """
         storage = Storage(path)
         try:
@@ -89,22 +108,24 @@ class ArchiveWriter(Archive):
     ) -> tuple[ArchiveWriter, str | None]:
         path = storage.root
         if storage.exists(MANIFEST):
-            existing = Archive.open(path).manifest
-            # A checkpoint that is only looked at (`validate`, `test`) does not make its run's archive ours to write to.
-            own = {manifest.run, parent["run"]} if parent is not None and copy_steps else {manifest.run}
-            if existing.run not in own:
-                raise ArchiveError(
-                    f"archive: {path!r} belongs to another run ({existing.run}, {existing.created}) and is not written"
-                    " to; choose another log directory or version, give the callback another name=, resume that run"
-                    " with ckpt_path, or delete the folder"
-                )
-            writer = cls(storage, existing)
-            writer.check(manifest)
-            writer._continued = True
-            # Of the same fingerprint, so that these probes stand for those of the file.
-            with suppress(OSError):
-                writer._given = hashlib.sha256(storage.read(PROBES)).digest(), probes
-            return writer, None if parent is None or later else writer.take_over(parent)
+            try:
+                existing = Archive.open(path).manifest
+            except ArchiveError as error:
+                raise TakenError(path, f"holds a record that can't be read ({error!s:.200})") from error
+            if existing.run in owned_by(manifest, parent, copy_steps):
+                writer = cls(storage, existing)
+                writer.check(manifest)
+                writer.hold()
+                writer.continued = True
+                # Of the same fingerprint, so that these probes stand for those of the file.
+                with suppress(OSError):
+                    writer._given = hashlib.sha256(storage.read(PROBES)).digest(), probes
+                return writer, None if parent is None or later else writer.take_over(parent)
+            abandoned = _abandoned(storage)
+            if abandoned is None:
+                raise TakenError(path, f"belongs to another run ({existing.run}, {existing.created})")
+            storage.remove(MANIFEST)
+            abandoned.release()
         filled = manifest.stamped(parent)
         # Steps without a manifest are the remains of a run that was killed while it began.
         for file in filter(is_ours, storage.names(STEPS)):
@@ -112,7 +133,11 @@ class ArchiveWriter(Archive):
         writer = cls(storage, filled)
         remark = writer.take_over(parent) if parent is not None and copy_steps and not later else None
         content = probes.to_bytes()
-        storage.write(PROBES, content)
+        try:
+            storage.create(PROBES, content)
+        except FileExistsError as error:
+            raise TakenError(path, "belongs to another run, which has just begun or was killed") from error
+        writer.hold()
         storage.write(MANIFEST, filled.to_bytes())
         writer._given = hashlib.sha256(content).digest(), probes
         return writer, remark
@@ -149,13 +174,15 @@ class ArchiveWriter(Archive):
             OSError: The folder can't be written.
         """
         last, logged = int(parent["step"]), parent.get("logged")
-        if self._continued:
+        if self.continued:
             return self.rewind(last, logged)
         try:
             source = Archive.open(parent["archive"])
             files = [(step, file) for step, _, _, file in source._files() if step <= last]
         except (ArchiveError, OSError) as error:
             return f"the earlier steps could not be copied, the record begins here ({error})"
+        if files and source.manifest.run != parent["run"]:
+            return f"the earlier steps could not be copied, the record begins here ({source.path!r} holds another run)"
         if changed := source.manifest.differences(self.manifest):
             return f"the earlier steps stay in {source.path!r} alone: {', '.join(changed)} changed since"
         self._written = None
@@ -181,13 +208,44 @@ class ArchiveWriter(Archive):
         """Refuses a configuration whose maps can't stand in this archive.
 
         Raises:
-            ArchiveError: It names what changed.
+            TakenError: It names what changed.
         """
         if changed := self.manifest.differences(manifest):
-            raise ArchiveError(
-                f"archive: {self.path!r} is continued with other {', '.join(changed)} than it was begun with; choose"
-                " another log directory or version, or go back to the former configuration"
-            )
+            raise TakenError(self.path, f"was begun with other {', '.join(changed)}")
+
+    def hold(self) -> None:
+        """Keeps other processes out until :meth:`release`, where the file system can do so.
+
+        Raises:
+            TakenError: Another one writes it.
+        """
+        if self._held is None:
+            try:
+                self._held = self._storage.hold(PROBES)
+            except BlockingIOError as error:
+                raise TakenError(self.path, "is being written by another process or Trainer") from error
+
+    def release(self) -> None:
+        """Nothing is written for now: a resumed run may go on here, and a record without a step may be taken over."""
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
+    def reclaim(self) -> None:
+        """Makes sure that the archive is still this run's, before it goes on after a :meth:`release`.
+
+        Raises:
+            TakenError: It is gone, can't be read, or is another run's.
+        """
+        self.hold()
+        try:
+            owner = Archive.open(self.path).manifest.run
+        except ArchiveError as error:
+            self.release()
+            raise TakenError(self.path, "was moved, deleted or damaged") from error
+        if owner != self.manifest.run:
+            self.release()
+            raise TakenError(self.path, f"was taken over by another run ({owner})")
 
     def append(self, record: CamRecord | ChannelRecord) -> None:
         """Writes one step's maps or channels; never over another's: two validations can share a step.
@@ -228,9 +286,16 @@ class ArchiveWriter(Archive):
         self._owned = stamp
 
     def discard(self) -> None:
-        """Deletes the steps and the manifest; the folder is then nobody's."""
+        """Deletes the steps, manifest and probes; the folder is then nobody's. Another run's record stays."""
+        try:
+            self.reclaim()
+        except TakenError:
+            return
         self.rewind(-1)
-        self._storage.remove(MANIFEST)
+        for name in (MANIFEST, PROBES):
+            with suppress(FileNotFoundError):
+                self._storage.remove(name)
+        self.release()
 
     def rewind(self, step: int, logged: int | None = None) -> str | None:
         """Deletes the steps after ``step``: a run resumed from there will make them again.
@@ -251,6 +316,27 @@ class ArchiveWriter(Archive):
                 kept.append(found)
         self._names, self._listed = [], []
         return _missing(kept, step, logged)
+
+
+def owned_by(manifest: Manifest, parent: Mapping[str, Any] | None, copy_steps: bool) -> set[str]:
+    """Returns the ids of the runs whose archives a run may go on with.
+
+    A checkpoint that is only looked at (``validate``, ``test``) does not make its run's archive one of them.
+
+    Args:
+        manifest: The run's.
+        parent: As :meth:`ArchiveWriter.start` takes it.
+        copy_steps: Likewise.
+    """
+    return {manifest.run, str(parent["run"])} if parent is not None and copy_steps else {manifest.run}
+
+
+def _abandoned(storage: Storage) -> Hold | None:
+    """Holds a record without a step that nobody writes; ``None``: it has steps, or somebody may be writing it."""
+    if all(parse_step_file_name(name) is None for name in storage.names(STEPS)):
+        with suppress(BlockingIOError):
+            return storage.hold(PROBES)
+    return None
 
 
 def _missing(steps: Sequence[int], last: int, logged: int | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.callbacks.host import (
@@ -39,18 +40,17 @@ class ProbeCallback(Callback):
     def __init__(self, options: RunOptions) -> None:
         super().__init__()
         self._options = options
-        self._trainer: Trainer | None = None
-        self._run = Run(options, self._find_log_dir)
+        self._run = Run(options, _find_log_dir)
         self._validated = ValidatedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles (of a tuner, of spawned ranks) have the options and no run: threads can't be copied."""
-        return {**vars(self), "_trainer": None, "_run": None}
+        return {**vars(self), "_run": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begins anew."""
         vars(self).update(state)
-        self._run = Run(self._options, self._find_log_dir)
+        self._run = Run(self._options, _find_log_dir)
 
     @property
     def name(self) -> str:
@@ -84,11 +84,15 @@ class ProbeCallback(Callback):
                 f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; give"
                 " each a name= of its own"
             )
-        if stage != "predict" and self._options.forward_fn is None:
+        if stage == "predict":
+            return
+        if self._options.forward_fn is None:
             check_forward(pl_module)
-        if self._trainer is not trainer:
-            self._trainer, self._run = trainer, Run(self._options, self._find_log_dir)
+        runs = _RUNS.setdefault(trainer, {})
+        run = self._run_of(trainer, pl_module, stage, runs.get(self.state_key))
+        if run is not self._run:
             self._validated = ValidatedWeights()
+        self._run = runs[self.state_key] = run
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
@@ -218,7 +222,34 @@ class ProbeCallback(Callback):
                 f" callback before {before}"
             )
 
-    def _find_log_dir(self, host: Host) -> str | None:
-        """Callbacks side by side share the folder that the first of them has found."""
-        shared = [other._run.log_dir for other in siblings(host.trainer, ProbeCallback) if other._run.log_dir]
-        return shared[0] if shared else host.log_dir()
+    def _run_of(self, trainer: Trainer, module: LightningModule, stage: str, earlier: Run | None) -> Run:
+        """Returns the run that goes on, or a new one: of another trainer, or of another module than the earlier one.
+
+        Args:
+            trainer: The trainer.
+            module: What it trains, or looks at.
+            stage: What it does.
+            earlier: The last run of this trainer under this callback's key; another callback may have begun it, such as
+                one that ``configure_callbacks`` had made for the last ``fit``.
+        """
+        if earlier is None:
+            return Run(self._options, _find_log_dir, module)
+        same = earlier.looks_at(module)
+        if earlier is self._run and (same or (earlier.fitted and stage != "fit")):
+            return earlier
+        # Without a logger, a trainer keeps the numbered folder that it has.
+        run = Run(self._options, _find_log_dir, module, None if trainer.loggers else earlier.log_dir)
+        # What looks have recorded goes away when training begins; looks at any module leave a training's record alone.
+        if same or earlier.fitted != (stage == "fit"):
+            run.succeed(earlier)
+        return run
+
+
+# The last run under each key, for callbacks that take another's place; none outlives its trainer.
+_RUNS: WeakKeyDictionary[Trainer, dict[str, Run]] = WeakKeyDictionary()
+
+
+def _find_log_dir(host: Host) -> str | None:
+    """Callbacks side by side share the folder that the first of them has found."""
+    shared = [other._run.log_dir for other in siblings(host.trainer, ProbeCallback) if other._run.log_dir]
+    return shared[0] if shared else host.log_dir()

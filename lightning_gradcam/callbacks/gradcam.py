@@ -107,10 +107,11 @@ class GradCAMCallback(ProbeCallback):
     Raises:
         ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does
             not fit the model or data (a layer that is not there or never reached, a class out of range, …).
-        ArchiveError: At the start of training, where the folder belongs to another run.
+        ArchiveError: At the start of training, where the folder can't be written.
 
     ``trainer.validate`` and ``trainer.test`` log too, except in a run that was trained: its record is that of the
-    training alone.
+    training alone. A folder that holds another run's record is left as it is: the new record goes to ``<name>-1``,
+    ``<name>-2``, … beside it, and one line says so.
 
     Logged:
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),

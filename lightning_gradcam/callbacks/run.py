@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from lightning_gradcam.archive import Archive
+from torch import nn
+
+from lightning_gradcam.archive import Archive, TakenError
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
@@ -70,16 +73,27 @@ class RunOptions:
 
 
 class Run:
-    """What one trainer's ``fit``, ``validate`` and ``test`` have in common.
+    """What one trainer's ``fit``, ``validate`` and ``test`` of one module have in common.
 
     Args:
         options: The callback's.
-        find_log_dir: Returns the folder that archives stand in; called when the first recorder is opened.
+        find_log_dir: Returns the folder that archives stand in; called when a recorder is opened.
+        module: What is looked at.
+        log_dir: That folder, where it is known.
     """
 
-    def __init__(self, options: RunOptions, find_log_dir: Callable[[Host], str | None]) -> None:
+    def __init__(
+        self,
+        options: RunOptions,
+        find_log_dir: Callable[[Host], str | None],
+        module: nn.Module | None = None,
+        log_dir: str | None = None,
+    ) -> None:
         self.recorder: Recorder | None = None
-        self.log_dir: str | None = None
+        self.log_dir = log_dir
+        self._module = None if module is None else weakref.ref(module)
+        # Goes on with the run of another callback, once there is something to record.
+        self._successor = False
         self.waiting = False
         self._resumed: dict[str, Any] = {}
         self._schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
@@ -90,13 +104,16 @@ class Run:
         self._find_log_dir = find_log_dir
         self._drawn: Drawn | None = None
         self._found: tuple[Drawn, str | None] | None = None
-        self._why = ""
+        # Why samples can't be had by index.
+        self._unindexed = ""
         self._passing = options.probes.passing()
         self._streams: bool | None = None
         self._lazy: list[str] = []
         self._id = uuid.uuid4().hex
         self._failures = Failures(options.on_error, rank_zero_warn)
-        self._fitted = False
+        self.fitted = False
+        # Why a record that was begun does not go on.
+        self._why = ""
         self._early = self._told = False
         self._ranks = Ranks(together=False)
 
@@ -109,11 +126,21 @@ class Run:
             ConfigurationError: What is asked for does not fit the model or the data.
         """
         waited = self.waiting
-        if self.recorder is not None and host.fitting and not self._fitted:
+        if self.recorder is not None and host.fitting and not self.fitted:
             # What `validate` or `test` has left is no part of a training's record: its probes may be other ones.
             self.recorder.close()
             self.recorder.discard()
-            self.recorder, self._passing, self._found = None, self._options.probes.passing(), None
+            self.recorder, self._drawn, self._found = None, None, None
+            self._passing = self._options.probes.passing()
+        elif self.recorder is not None and self._successor and (host.fitting or not self.fitted):
+            # With its own options and sinks, as if resumed from a checkpoint of now.
+            now = self.state(self.recorder)
+            if not self._resumed and self.recorder.place:
+                self.resume(now)
+            elif self._resumed and self._resumed["run"] != now["run"]:
+                self._id = uuid.uuid4().hex
+            self.recorder.close()
+            self.recorder, self._drawn, self._found, self._successor = None, None, None, False
         if waited and self._streams and host.fitting and host.validates:
             # The end of the validation that the probes come from is soon enough.
             return
@@ -184,6 +211,19 @@ class Run:
         if wanted:
             self._log(host, step)
         return wanted
+
+    def looks_at(self, module: nn.Module) -> bool:
+        """Whether this run is that of a module."""
+        return self._module is not None and self._module() is module
+
+    def succeed(self, earlier: Run) -> None:
+        """Goes on with the run of a callback whose place this one's has taken in the same Trainer."""
+        self.log_dir = earlier.log_dir
+        if earlier.recorder is not None:
+            self.recorder, self._drawn, self.fitted = earlier.recorder, earlier._drawn, earlier.fitted
+            self._id, self._successor = earlier._id, True
+        if self.fitted:
+            self._module = earlier._module
 
     def settle(self) -> None:
         """Hands finished pictures to the loggers that can't be served in the background."""
@@ -286,12 +326,12 @@ class Run:
             self._found = self._obtained(host, self._resumed)
             return False
         except UnindexedError as error:
-            self._why = str(error).split(";")[0]
+            self._unindexed = str(error).split(";")[0]
         except Exception:  # comes again where all ranks hear of it
             return False
         if self._resumed:
             self._resumed = {}
-            self._why += ", nor is the checkpoint's archive readable, so that maps can't be compared"
+            self._unindexed += ", nor is the checkpoint's archive readable, so that maps can't be compared"
         return True
 
     def _obtained(
@@ -319,14 +359,14 @@ class Run:
                 ) from error
 
     def _passing_by(self) -> str:
-        return f"{self._why:.300}; the probes are the first samples that pass by (give probes= for chosen ones)"
+        return f"{self._unindexed:.300}; the probes are the first samples that pass by (give probes= for chosen ones)"
 
     def _say_that_it_waits(self, host: Host) -> None:
         lazy = self._lazy
         if lazy:
             what = f"{', '.join(lazy)} get their parameters in the first forward"
         else:
-            what, self._why = self._passing_by(), ""
+            what, self._unindexed = self._passing_by(), ""
         rank_zero_info(
             f"lightning-gradcam: {what}; the configuration is tried after that and not before training begins"
         )
@@ -349,21 +389,42 @@ class Run:
 
     def _start(self, host: Host, *, untrained: bool) -> None:
         resumed, self._resumed = self._resumed, {}
-        self._fitted = self._fitted or host.fitting
-        if self.recorder is None or self._drawn is None:
-            self._open(host, resumed, untrained=untrained)
-        elif host.fitting:
-            found = self._try(host, self._drawn, trial=True)
-            with self._ranks.together("the archive"):
-                self.recorder.check(found)
-                if resumed and resumed["run"] == self.state(self.recorder)["run"]:
-                    self.recorder.rewind(resumed["step"])
+        looking = self.fitted and not host.fitting
+        self.fitted = self.fitted or host.fitting
+        if self.recorder is not None and self._drawn is not None:
+            if looking or self._goes_on(host, self.recorder, self._drawn, resumed):
+                return
+            self.recorder.close()
+            self._id = uuid.uuid4().hex
+        self._open(host, resumed, untrained=untrained)
+
+    def _goes_on(self, host: Host, recorder: Recorder, drawn: Drawn, resumed: dict[str, Any]) -> bool:
+        """Whether the record goes on; else another one begins, with the probes of this one or of the checkpoint."""
+        found = self._try(host, drawn, trial=True) if host.fitting else None
+        same = resumed.get("run") == self.state(recorder)["run"]
+        self._why = ""
+        with self._ranks.together("the archive"):
+            if resumed and not same:
+                self._why, self._drawn = "the checkpoint is of another run", None
+            else:
+                try:
+                    recorder.check(found)
+                except TakenError as error:
+                    self._why = error.remark
+        if not self._ranks.as_first(not self._why):
+            return False
+        with self._ranks.together("the archive"):
+            if same:
+                recorder.rewind(resumed["step"])
+        return True
 
     def _open(self, host: Host, resumed: dict[str, Any], *, untrained: bool) -> None:
-        with self._ranks.together("drawing probes"):
-            passing = self._passing if self._streams and len(self._passing) else None
-            self._drawn, other_probes = self._found or self._obtained(host, resumed, passing)
-            self._found = None
+        other_probes = None
+        passing = self._passing if self._streams and len(self._passing) else None
+        if self._drawn is None:
+            with self._ranks.together("drawing probes"):
+                self._drawn, other_probes = self._found or self._obtained(host, resumed, passing)
+                self._found = None
         if not self._ranks.same(self._drawn.probes.fingerprint):
             raise ProbeError(
                 "probes: the ranks have drawn different ones, though their weights are shards of one model; make the"
@@ -399,10 +460,13 @@ class Run:
                 "lightning-gradcam: probes: the pictures have several sizes, and each is explained by itself, at its"
                 f" own size; sheets and the archive show pictures and maps resized to {size}"
             )
-        if passing is not None and self._why:
+        if passing is not None and self._unindexed:
             rank_zero_info(f"lightning-gradcam: {self._passing_by()}")
         if self._drawn.remark is not None:
             rank_zero_info(f"lightning-gradcam: {self._drawn.remark}")
+        if (why := self._why or self.recorder.aside) and first:
+            rank_zero_info(f"lightning-gradcam: {why}; this record goes to {self.recorder.place}")
+        self._why = ""
         if other_probes is not None:
             rank_zero_warn(f"lightning-gradcam: {other_probes}")
         if baseline:
@@ -491,7 +555,7 @@ class Run:
     def _is_wanted(self, host: Host, step: int) -> bool:
         if host.fitting and not self._schedule.due(host.epoch, time.monotonic()):
             return False
-        if self.recorder is None or self._failures.given_up(EXPLAINING) or (self._fitted and not host.fitting):
+        if self.recorder is None or self._failures.given_up(EXPLAINING) or (self.fitted and not host.fitting):
             return False
         if not host.fitting and self.recorder.last_step == step:
             rank_zero_info(f"lightning-gradcam: step {step} is in the archive already and is not logged again")

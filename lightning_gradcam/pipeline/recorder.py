@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from lightning_gradcam.archive import Archive, ArchiveWriter
+from lightning_gradcam.archive import Archive, ArchiveWriter, start_beside
 from lightning_gradcam.errors import StalledError
 from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
@@ -59,6 +59,8 @@ class Recorder:
         self.monitor: Monitor = reporter.monitor
         self.probes = reporter.probes
         self.last_step = -1
+        # Why the archive is not in the folder named after the monitor, for the user; empty where it is.
+        self.aside = ""
         self._archive = archive
         self._failures = failures
         # Loggers start threads and processes of their own, which are the user's.
@@ -95,10 +97,10 @@ class Recorder:
             failures: Says what happens where something fails.
 
         Raises:
-            ArchiveError: The folder belongs to another run, or can't be written.
+            ArchiveError: The folder can't be written.
         """
         monitor = monitor.of(probes)
-        archive, parent, served = None, None, list(to.sinks)
+        archive, parent, served, aside = None, None, list(to.sinks), ""
         resumed = to.resumed or {}
         if to.folder is not None:
             root = join(to.folder, monitor.name)
@@ -106,13 +108,13 @@ class Recorder:
                 parent = {key: resumed[key] for key in ("archive", "run", "step", "logged") if key in resumed}
             manifest = monitor.manifest(probes, found, to.run)
             # The recording thread takes the earlier steps over: they can be many.
-            archive, _ = ArchiveWriter.start(
-                root, manifest, probes, parent=parent, copy_steps=to.copy_steps, later=True
-            )
-            served = [*sinks_for(to.loggers, partial(FileSink, join(root, "sheets"), prefix=monitor.name)), *served]
+            archive, aside = start_beside(root, manifest, probes, parent=parent, copy_steps=to.copy_steps)
+            files = partial(FileSink, join(archive.path, "sheets"), prefix=monitor.name)
+            served = [*sinks_for(to.loggers, files), *served]
         for sink in served:
             sink.prepare()
         recorder = cls(reporter(monitor.pinned(found), probes), archive, served, worker, failures)
+        recorder.aside = aside
         recorder._recall(parent if to.copy_steps else None)
         return recorder
 
@@ -198,14 +200,19 @@ class Recorder:
                     self._delivery.note(f"{WORKER}, at {name}", self.last_step, reportable(error))
             self._delivery.settle(final=final)
 
-    def check(self, found: Any) -> None:
-        """Refuses what does not fit the steps recorded so far: training goes on with another model.
+    def check(self, found: Any = None) -> None:
+        """Refuses to go on where further steps can't stand beside those recorded so far.
+
+        Args:
+            found: What the monitor finds now, if it was looked at.
 
         Raises:
-            ArchiveError: Layers or their sizes changed.
+            TakenError: Layers or their sizes changed, or the archive is no longer this run's.
         """
         if self._archive is not None:
-            self._archive.check(self.monitor.manifest(self.probes, found, self._archive.manifest.run))
+            if found is not None:
+                self._archive.check(self.monitor.manifest(self.probes, found, self._archive.manifest.run))
+            self._archive.reclaim()
 
     def discard(self) -> None:
         """Deletes the archive's steps and manifest, to begin again in its folder; for a recorder that is closed."""
@@ -262,6 +269,8 @@ class Recorder:
         self._waiting_for(partial(self._serving.close, drop=True))
         self.settle(final=True)
         self._delivery.close(self.last_step)
+        if self._archive is not None:
+            self._archive.release()
 
     @property
     def _is_forked(self) -> bool:

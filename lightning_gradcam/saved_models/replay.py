@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.archive.manifest import MANIFEST
+from lightning_gradcam.archive.manifest import MANIFEST, PROBES
 from lightning_gradcam.callbacks.base import ProbeCallback
 from lightning_gradcam.callbacks.gradcam import GradCAMCallback
 from lightning_gradcam.callbacks.host import Host, at_train_start, rank_zero_warn
@@ -179,11 +179,14 @@ def replay_all(
     """
     root = os.path.abspath(output) if "://" not in os.fspath(output) else os.fspath(output)
     for callback in callbacks:
-        if Storage(join(root, callback.name)).exists(MANIFEST):
-            raise ConfigurationError(
-                f"output: {join(root, callback.name)!r} holds an archive already; give another folder (-o), or delete"
-                " that one"
-            )
+        # The live run's own record may lie beside that folder: a replay must not go on in it.
+        state = found.checkpoints[-1].states.get(callback.state_key)
+        live = str(state.get("archive")) if isinstance(state, dict) else ""
+        for place in (join(root, callback.name), live):
+            if place.rsplit("/", 1)[0] == root.rstrip("/") and Storage(place).exists(MANIFEST):
+                raise ConfigurationError(
+                    f"output: {place!r} holds an archive already; give another folder (-o), or delete that one"
+                )
     if not hasattr(module, "configure_optimizers"):
         raise ConfigurationError(f"module: got a {type(module).__name__}; give the LightningModule that was trained")
     _check_all(found, module, trust)
@@ -221,8 +224,9 @@ def replay_all(
         for callback in callbacks:
             # Nothing is left in the way of the next attempt.
             if callback.archive is not None and not callback.archive.steps:
-                with suppress(OSError):
-                    Storage(callback.archive.path).remove(MANIFEST)
+                for name in (MANIFEST, PROBES):
+                    with suppress(OSError):
+                        Storage(callback.archive.path).remove(name)
         raise
     archives = [callback.archive for callback in callbacks]
     return [Archive.open(archive.path) for archive in archives if archive is not None]

@@ -108,6 +108,12 @@ def main(options: dict[str, Any], out: Path) -> None:
     if failing := options.get("failing"):
         model.net.get_submodule(failing.pop("at")).register_forward_pre_hook(Failing(**failing))
     running.fit(model, *data)
+    if options.get("again"):
+        # The same module, and another one.
+        first, model = model, module()
+        for each in (first, model):
+            running.fit_loop.max_epochs = running.current_epoch + 1
+            running.fit(each, *data)
     whole = {name: _whole(value) for name, value in model.state_dict().items()}
     rank = running.global_rank
     if running.is_global_zero and ours.archive is not None:

@@ -56,6 +56,16 @@ def start(out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_several_fits_go_on_or_go_beside_on_all_ranks(tmp_path: Path, strategy: str) -> None:
+    run(tmp_path, strategy=strategy, again=True)
+    first, second = sorted(path.parent for path in tmp_path.rglob("manifest.json"))
+    assert (first.name, second.name) == ("gradcam", "gradcam-1")
+    assert Archive.open(first).epochs == (-1, 0, 1, 2, 3)
+    assert Archive.open(second).epochs == (4,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
 def test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process(tmp_path: Path, strategy: str) -> None:
     with_ours, _ = run(tmp_path / "with", strategy=strategy)
     without, _ = run(tmp_path / "without", strategy=strategy, **{"with": False})

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_gradcam import (
     Archive,
-    ArchiveError,
     ConfigurationError,
     Drawing,
     GradCAMCallback,
@@ -134,10 +133,11 @@ def test_validating_an_old_checkpoint_in_the_runs_own_folder_leaves_its_record_a
     running = fitted(tmp_path, GradCAMCallback("net.relu2"), logger=logger, enable_checkpointing=True)
     assert running.checkpoint_callback is not None
     path = running.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    before = contents(tmp_path / "gradcam")
     again = trainer(tmp_path, callbacks=GradCAMCallback("net.relu2"), logger=CSVLogger(tmp_path, name="", version=""))
-    with pytest.raises(ArchiveError, match="belongs to another run"):
-        again.validate(TinyModule(), loaders()[1], ckpt_path=path, verbose=False)
-    assert Archive.open(tmp_path / "gradcam").epochs == (0, 1)
+    again.validate(TinyModule(), loaders()[1], ckpt_path=path, verbose=False)
+    assert contents(tmp_path / "gradcam") == before
+    assert Archive.open(tmp_path / "gradcam-1").record(0).stage == "validate"
 
 
 def test_a_run_that_was_trained_keeps_the_record_of_its_training(tmp_path: Path) -> None:
@@ -308,10 +308,19 @@ def test_another_model_in_the_same_trainer_is_tried_before_its_first_step(tmp_pa
             self.net.conv2 = nn.Conv2d(4, 3, 3, padding=1)
             self.net.head = nn.Linear(3 * 64, 5)
 
-    running = fitted(tmp_path, GradCAMCallback("net.relu2"))
+    callback = GradCAMCallback("net.relu2")
+    running = fitted(tmp_path, callback)
     running.fit_loop.max_epochs = 4
-    with pytest.raises(ArchiveError, match="is continued with other map_shapes"):
+    with pytest.raises(AssertionError, match="the first training step ran"):
         running.fit(Wide(), *loaders())
+    assert callback.archive is not None
+    assert callback.archive.path == str(tmp_path / "gradcam_runs" / "0" / "gradcam-1")
+    assert callback.archive.manifest.map_shapes == {"net.relu2": [8, 8]}
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All files below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_two_validations_at_one_step_are_both_kept(tmp_path: Path) -> None:
@@ -466,10 +475,13 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
         fitted(tmp_path, GradCAMCallback("net.relu2"), logger=CSVLogger(tmp_path, name="", version=""))
 
     run()
-    before = sorted((p.name, p.read_bytes()) for p in (tmp_path / "gradcam" / "steps").iterdir())
-    with pytest.raises(ArchiveError, match=r"belongs to another run.*another log directory.*name=.*ckpt_path.*delete"):
-        run()
-    assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "gradcam" / "steps").iterdir()) == before
+    before = contents(tmp_path / "gradcam")
+    run()
+    assert contents(tmp_path / "gradcam") == before
+    first, second = (Archive.open(tmp_path / name) for name in ("gradcam", "gradcam-1"))
+    assert second.epochs == (0, 1)
+    assert second.manifest.run != first.manifest.run
+    assert second.manifest.parent is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from lightning_gradcam import Archive, ArchiveError, GradCAMCallback, MemorySink
+from lightning_gradcam import Archive, GradCAMCallback, MemorySink
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 
 
@@ -133,8 +133,12 @@ def test_changed_layers_are_not_mixed(tmp_path: Path) -> None:
         second = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), layers="net.relu2")
     assert second.archive.epochs == (1,)
     assert Archive.open(first.archive.path).epochs == (-1, 0)
-    with pytest.raises(ArchiveError, match="is continued with other layers, map_shapes than it was begun with"):
-        run(tmp_path, 3, ckpt=checkpoint(tmp_path, 1), layers="net.conv1", version=1)
+    # In the folder of its own run, too.
+    with pytest.warns(UserWarning, match=r"the earlier steps stay in .* alone: layers, map_shapes changed since"):
+        third = run(tmp_path, 3, ckpt=checkpoint(tmp_path, 1), layers="net.conv1", version=1)
+    assert third.archive.path == f"{second.archive.path}-1"
+    assert third.archive.epochs == (2,)
+    assert Archive.open(second.archive.path).epochs == (1,)
 
 
 def test_validations_are_counted_on(tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_gradcam import Archive, ArchiveError, Drawing, Entry, GradCAMCallback, MemorySink
-from lightning_gradcam.archive import ArchiveWriter
+from lightning_gradcam.archive import ArchiveWriter, start_beside
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.worker import THREAD_NAME, Worker
 from lightning_gradcam.storage import Storage
 from tests.archive.test_archive import manifest, probe_set, record
+from tests.callbacks.test_beside import Folder
 from tests.children import (
     FORKED,
     LIMIT,
@@ -278,22 +279,22 @@ def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
 # ---- two runs in one folder
 
 
-def test_a_second_run_beside_a_running_one_is_refused_and_leaves_it_whole(tmp_path: Path) -> None:
-    refusals: list[str] = []
-
+@pytest.mark.parametrize("epoch", [0, 2], ids=["before its first step", "later"])
+def test_a_second_run_beside_a_running_one_goes_beside_it_and_leaves_it_whole(tmp_path: Path, epoch: int) -> None:
     def begin_another() -> None:
-        other = Counted()
-        logger = CSVLogger(tmp_path, name="", version="")
-        with pytest.raises(ArchiveError) as caught:
-            trainer(tmp_path, callbacks=GradCAMCallback(LAYERS, seed=9), logger=logger).fit(other, *loaders())
-        refusals.append(f"{caught.value} after {other.steps} steps")
+        callback = GradCAMCallback(LAYERS, seed=9, background=False)
+        trainer(tmp_path, callbacks=callback, logger=Folder(tmp_path)).fit(Counted(), *loaders())
 
-    _, _, texts = fit(tmp_path, At(2, begin_another), fixed=True)
-    assert len(refusals) == 1
-    assert "belongs to another run" in refusals[0]
-    assert refusals[0].endswith("after 0 steps")
+    class Begin(pl.Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == epoch:
+                begin_another()
+
+    callback, _, texts = fit(tmp_path, Begin(), fixed=True)
     assert not texts
     assert read(tmp_path / "gradcam") == [0, 1, 2, 3, 4, 5]
+    assert read(tmp_path / "gradcam-1") == [0, 1]
+    assert Archive.open(tmp_path / "gradcam").manifest.run == callback.archive.manifest.run
 
 
 def _begin_together(root: Path, run: str, rounds: int, barrier: Any, pipe: Any) -> None:
@@ -332,8 +333,49 @@ def test_of_two_processes_that_begin_at_the_same_moment_one_has_the_folder(tmp_p
         assert archive.steps == (10,)
 
 
-def test_where_there_are_no_locks_the_last_one_has_the_folder_alone(tmp_path: Path) -> None:
+def _begin_beside(root: Path, run: str, rounds: int, barrier: Any, pipe: Any) -> None:
+    for number in range(rounds):
+        barrier.wait(LIMIT)
+        writer, why = start_beside(str(root / str(number) / "gradcam"), manifest(run), probe_set())
+        # No step is written before the other has found its place.
+        barrier.wait(LIMIT)
+        writer.append(record(10))
+        pipe.send((Path(writer.path).name, why))
+    pipe.close()
+
+
+def test_two_processes_that_begin_at_the_same_moment_never_get_one_place(tmp_path: Path) -> None:
+    rounds, barrier = 40, FORKED.Barrier(2)
+    for number in range(0, rounds, 2):
+        # Both have to go to a sibling here: the folder itself has the record of a third.
+        ArchiveWriter.start(str(tmp_path / str(number) / "gradcam"), manifest("third"), probe_set())[0].append(
+            record(1)
+        )
+    pipes, processes = [], []
+    for run in ("a", "b"):
+        ours, theirs = FORKED.Pipe(duplex=False)
+        processes.append(FORKED.Process(target=_begin_beside, args=(tmp_path, run, rounds, barrier, theirs)))
+        processes[-1].start()
+        theirs.close()
+        pipes.append(ours)
+    for number in range(rounds):
+        places = [pipe.recv() for pipe in pipes]
+        free = ["gradcam", "gradcam-1"] if number % 2 else ["gradcam-1", "gradcam-2"]
+        assert sorted(place for place, _ in places) == free
+        assert all(("belongs to another run" in why) == (place != "gradcam") for place, why in places)
+        for run, (place, _) in zip("ab", places, strict=True):
+            archive = Archive.open(tmp_path / str(number) / place)
+            assert (archive.manifest.run, archive.steps) == (run, (10,))
+    for process, pipe in zip(processes, pipes, strict=True):
+        process.join()
+        pipe.close()
+
+
+def test_where_there_are_no_locks_the_last_one_has_the_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What object stores and network disks leave possible: both have begun, and the second manifest stands."""
+    monkeypatch.setattr("lightning_gradcam.storage.fcntl", None)
     first, _ = ArchiveWriter.start(str(tmp_path / "a"), manifest("first"), probe_set())
     Storage(tmp_path / "a").write("manifest.json", manifest("second").to_bytes())
     with pytest.raises(ArchiveError, match=r"was taken over by another run \(second\).*a log directory or version"):

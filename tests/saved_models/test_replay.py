@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -284,6 +286,19 @@ def test_an_archive_that_is_there_is_not_touched(tmp_path: Path) -> None:
             tmp_path / "checkpoints", TinyModule(), datamodule=loaders()[1], output=Path(callback.archive.path).parent
         )
     assert callback.archive.steps == before
+
+
+def test_a_live_record_in_a_sibling_is_not_touched(tmp_path: Path) -> None:
+    """A replay knows the live run's id: beside the live record, it would take that for its own."""
+    logger = CSVLogger(tmp_path, name="", version="")
+    live(tmp_path, TinyModule, epochs=1, logger=logger)
+    callback = live(tmp_path, TinyModule, epochs=2, logger=CSVLogger(tmp_path, name="", version=""))
+    assert callback is not None
+    assert callback.archive.path == str(tmp_path / "gradcam-1")
+    shutil.rmtree(tmp_path / "gradcam")
+    with pytest.raises(ConfigurationError, match=r"gradcam-1' holds an archive already; give another folder"):
+        replay(tmp_path / "checkpoints", TinyModule(), datamodule=loaders()[1], output=tmp_path)
+    assert callback.archive.epochs == (0, 1)
 
 
 def test_given_probes_and_no_callback_in_the_training(tmp_path: Path) -> None:
