@@ -15,7 +15,6 @@ from pathlib import Path
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from lightning_gradcam import GradCAMCallback
-from lightning_gradcam.cli.train import where_to_look
 
 # The example's other files stand beside this one, also when it is imported from elsewhere and not run as a script.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -29,7 +28,7 @@ __all__ = ["FashionMNISTClassifier", "FashionMNISTDataModule", "GradCAMCallback"
 
 
 class FashionMNISTCLI(LightningCLI):
-    """LightningCLI that evaluates on the test images after ``fit`` and says where to look."""
+    """LightningCLI that evaluates on the test images after ``fit``."""
 
     model: FashionMNISTClassifier
     datamodule: FashionMNISTDataModule
@@ -40,13 +39,12 @@ class FashionMNISTCLI(LightningCLI):
             os.environ["WANDB_MODE"] = "offline"
 
     def after_fit(self) -> None:
-        """Tests the trained model, prints and logs the report, and names the commands to look at it all."""
+        """Tests the trained model, and prints and logs the report."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         if self.trainer.is_global_zero:
             print(report(self.trainer, self.model, self.datamodule))
-            print(where_to_look(self.trainer.callbacks, self.trainer.loggers))  # type: ignore[attr-defined]
 
 
 def main(args: ArgsType = None) -> FashionMNISTCLI:

@@ -852,6 +852,15 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
         ),
         ("DDP with a sampler of one's own", f"{_SAMPLER}[ddp]"),
         ("FSDP2 with a sampler of one's own", f"{_SAMPLER}[sharded]"),
+        *(
+            (
+                f"`{strategy}`: the process that launched them opens the record",
+                "tests/callbacks/test_ending.py"
+                "::test_processes_of_the_strategys_own_leave_the_record_to_the_one_that_launched_them"
+                f"[{strategy}]",
+            )
+            for strategy in ("ddp_spawn", "ddp_fork", "ddp_notebook")
+        ),
     ],
     "both namespaces": [
         (f"`{namespace}`, {way}", f"{_IN_BOTH}[{namespace}-{way}]")

@@ -68,4 +68,4 @@ def test_the_main_job_as_the_readme_has_it(tmp_path: Path) -> None:
     assert accuracy[4] > 0.88
     for layer in ("relu1", "relu2", "relu3"):
         assert len(events.Images(f"gradcam/network.{layer}")) == 5
-    assert "Where to look:" in done.stdout
+    assert "lightning-gradcam: report:" in done.stderr

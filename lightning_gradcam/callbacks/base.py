@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
+from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.callbacks.ending import Note, last_words, record_of
 from lightning_gradcam.callbacks.host import (
     Callback,
     Host,
     averages_before,
     called_before,
     check_forward,
+    rank_zero_info,
     rank_zero_warn,
     siblings,
 )
@@ -40,6 +44,8 @@ class ProbeCallback(Callback):
     def __init__(self, options: RunOptions) -> None:
         super().__init__()
         self._options = options
+        # By this, a process that trains for another one says there where the record is.
+        self._token = uuid.uuid4().hex
         self._run = Run(options, _find_log_dir)
         self._validated = ValidatedWeights()
 
@@ -66,9 +72,10 @@ class ProbeCallback(Callback):
     def archive(self) -> Archive | None:
         """The run's archive, to read while it grows and afterwards; ``None`` before training has started.
 
-        Waits until every step that was explained is written.
+        Waits until every step that was explained is written. Where a strategy has trained in processes of its own
+        (``ddp_spawn``, ``ddp_fork``, notebooks), it is there when they have ended.
         """
-        return self._run.recorder.archive if self._run.recorder is not None else None
+        return self._run.recorder.archive if self._run.recorder is not None else record_of(self._token)
 
     @property
     def state_key(self) -> str:
@@ -198,13 +205,18 @@ class ProbeCallback(Callback):
         self._run.resume(state_dict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the sinks: Lightning calls no ``teardown`` after an exception."""
+        """Closes the sinks and says where the record is: Lightning calls no ``teardown`` after an exception."""
         self._run.close()
+        self._end(Host(trainer, pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Closes the sinks and says where the archive is."""
+        """Closes the sinks and says where the record is."""
         self._run.close()
         self._run.report(Host(trainer, pl_module))
+        self._end(Host(trainer, pl_module))
+        if parent_process() is not None and self.archive is not None:
+            # What a process that launched this one gets back is the trainer's state.
+            vars(trainer.state)[f"_lightning_gradcam_{self._token}"] = Note(self._token, self.archive.path)
 
     def _start(self, host: Host) -> None:
         if host.explains:
@@ -221,6 +233,15 @@ class ProbeCallback(Callback):
                 " last batch and before this callback's turn (by an EMA that swaps its weights out?); list this"
                 f" callback before {before}"
             )
+
+    def _end(self, host: Host) -> None:
+        """Says, once for all callbacks side by side, what there is to see: the last of them does."""
+        runs = [callback._run for callback in siblings(host.trainer, ProbeCallback)]
+        if runs[-1] is self._run:
+            found = [(run, archive) for run in runs if (archive := run.recorded(host)) is not None]
+            automatic = [run.automatic for run, _ in found]
+            for line in last_words([archive for _, archive in found], automatic, host.board()):
+                rank_zero_info(line)
 
     def _run_of(self, trainer: Trainer, module: LightningModule, stage: str, earlier: Run | None) -> Run:
         """Returns the run that goes on, or a new one: of another trainer, or of another module than the earlier one.

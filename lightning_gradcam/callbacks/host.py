@@ -22,7 +22,7 @@ from lightning_gradcam.errors import ConfigurationError, printable
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.probes.samplers import UnindexedError
-from lightning_gradcam.storage import Storage, join
+from lightning_gradcam.storage import Storage, absolute, join
 from lightning_gradcam.warn import warn
 
 if TYPE_CHECKING:
@@ -245,22 +245,28 @@ class Host:
         return loader
 
     def log_dir(self) -> str | None:
-        """Returns the folder that a new run's archives stand in, ``None`` under ``fast_dev_run``; for rank zero."""
+        """Returns the folder of a new run's archives, ``None`` under ``fast_dev_run``; for rank zero.
+
+        A script may change its working directory: a path is that of this moment.
+        """
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return None
         logger, root = self.trainer.logger, str(self.trainer.default_root_dir)
         if logger is not None:
             directory = getattr(logger, "log_dir", None)
             if directory:
-                return str(directory)
-            folder = str(logger.version or logger.name or "run")
-            if "MLFlowLogger" in _kinds(logger):
-                # Every folder in its file store's root counts as an experiment; Lightning's checkpoints lie there, too.
-                folder = f"{logger.name}/{folder}"
-            return join(str(logger.save_dir or root), folder)
+                return absolute(str(directory))
+            # Beside the checkpoints, which Lightning names so.
+            version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+            return absolute(join(str(logger.save_dir or root), f"{logger.name}/{version}"))
         runs = join(root, RUNS_FOLDER)
         numbers = [int(name) for name in Storage(runs).names("") if name.isdigit()]
-        return join(runs, str(max(numbers, default=-1) + 1))
+        return absolute(join(runs, str(max(numbers, default=-1) + 1)))
+
+    def board(self) -> str:
+        """Returns the folder that TensorBoard is to be started with; empty where no logger writes for it."""
+        found = [str(logger.save_dir) for logger in self.loggers if "TensorBoardLogger" in _kinds(logger)]
+        return absolute(found[0]) if found else ""
 
     @contextmanager
     def explaining(self) -> Iterator[None]:

@@ -247,8 +247,23 @@ class Run:
             self.recorder.close()
         self._ranks.close()
 
+    @property
+    def automatic(self) -> bool:
+        """Whether the layers were looked for."""
+        return getattr(self._options.monitor, "layers", None) == "auto"
+
+    def recorded(self, host: Host) -> Archive | None:
+        """Returns the archive of a run that is over, if this stage has put a step into it."""
+        archive = self.recorder.archive if self.recorder is not None else None
+        if archive is None or (self.fitted and not host.fitting):
+            return None
+        try:
+            return archive if archive.steps else None
+        except OSError:
+            return None
+
     def report(self, host: Host) -> None:
-        """Says where the archive is, or why there is none."""
+        """Says why there is no record where there is none."""
         if self.waiting:
             why = "no validation batch came by to take probes from"
             if lazy := uninitialized(host.module):
@@ -266,8 +281,8 @@ class Run:
             rank_zero_warn(f"lightning-gradcam: the archive {archive.path} can't be listed ({error})")
             return
         if steps:
-            rank_zero_info(f"lightning-gradcam: maps of {len(steps)} steps are in {archive.path}")
-        elif self.recorder is not None and self.recorder.last_step >= 0:
+            return
+        if self.recorder is not None and self.recorder.last_step >= 0:
             rank_zero_warn(f"lightning-gradcam: no maps are in {archive.path}; the warnings above say why")
         else:
             options = self._options

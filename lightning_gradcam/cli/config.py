@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -36,24 +35,12 @@ _QUIET: dict[str, Any] = {
 }
 
 
-@dataclass(eq=False)
-class Kept:
-    """What a command line has made.
-
-    Attributes:
-        trainer: The Trainer, once it is there.
-    """
-
-    trainer: Any = None
-
-
-def command_line(name: str, arguments: Sequence[str], kept: Kept) -> Callable[[list[str]], object]:
+def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], object]:
     """Returns a function that runs LightningCLI with one subcommand, for modules of any class.
 
     Args:
         name: ``"fit"``, ``"validate"`` or ``"test"``.
         arguments: Those that follow it; only looked at for the Lightning that the module belongs to.
-        kept: Gets the trainer.
 
     Raises:
         ConfigurationError: jsonargparse is not installed.
@@ -73,8 +60,7 @@ def command_line(name: str, arguments: Sequence[str], kept: Kept) -> Callable[[l
             if self._get(self.config_init, "trainer", default={}).get("logger") is False:
                 # There is no folder of this run, only the current one.
                 self.save_config_callback = None
-            kept.trainer = super().instantiate_trainer(**options)
-            return kept.trainer
+            return super().instantiate_trainer(**options)
 
     return lambda line: Line(args=line, save_config_callback=Saved, parser_kwargs=_parser_options(name))
 

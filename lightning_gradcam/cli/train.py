@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from lightning_gradcam.cli.shared import EXIT_CODES
 
@@ -53,7 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             name,
             help=what,
             usage=f"lightning-gradcam {name} --config CONFIG [OPTION ...]",
-            description=f"{what[0].upper()}{what[1:]}; at the end it says where to look.",
+            description=f"{what[0].upper()}{what[1:]}.",
             epilog=_EPILOG.format(name=name, more=_MORE[name]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             # Nothing is an option here: all that follows is LightningCLI's.
@@ -69,70 +65,17 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
     if arguments in (["-h"], ["--help"]):
         parser.print_help()
         return 0
-    from lightning_gradcam.cli.config import Kept, command_line, refusals
+    from lightning_gradcam.cli.config import command_line, refusals
 
-    kept = Kept()
-    line = command_line(name, arguments, kept)
+    line = command_line(name, arguments)
     try:
         with refusals():
             line([name, *("--help" if argument == "--help-all" else argument for argument in arguments)])
     except SystemExit as end:
         # Lightning ends the process itself after an interrupt.
         if isinstance(end.__context__, KeyboardInterrupt):
-            _say(kept.trainer)
             raise KeyboardInterrupt from None
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
         raise
-    _say(kept.trainer)
     return 0
-
-
-def _say(trainer: Any) -> None:
-    if trainer is None or not trainer.is_global_zero or trainer.fast_dev_run:
-        return
-    said = where_to_look(trainer.callbacks, trainer.loggers)
-    if "\n" in said:
-        print(said)
-
-
-def where_to_look(callbacks: Sequence[object], loggers: Sequence[object]) -> str:
-    """Returns what to open after a run: a line each, with the command or path first.
-
-    Args:
-        callbacks: The trainer's. Each of ours counts with its archive and report, a ``ModelCheckpoint`` with its file.
-        loggers: The trainer's. TensorBoard and W&B are known; what others show, they say themselves.
-
-    Example:
-        >>> where_to_look([], [])
-        'Where to look:'
-    """
-    lines = [line for logger in loggers for line in _of_logger(logger)]
-    lines += [line for callback in callbacks for line in _of_callback(callback)]
-    return "\n".join(["Where to look:", *lines])
-
-
-def _of_logger(logger: Any) -> list[str]:
-    kinds = {kind.__name__ for kind in type(logger).__mro__}
-    if "TensorBoardLogger" in kinds:
-        return [f"  tensorboard --logdir {logger.save_dir}    (tab GRAD-CAM)"]
-    if "WandbLogger" in kinds:
-        offline = os.environ.get("WANDB_MODE") == "offline"
-        folder = Path(logger.experiment.dir).parent
-        return [f"  {'offline run, upload with: wandb sync' if offline else 'W&B files:'} {folder}"]
-    return []
-
-
-def _of_callback(callback: Any) -> list[str]:
-    from lightning_gradcam.archive import Archive
-    from lightning_gradcam.report import REPORT
-    from lightning_gradcam.storage import Storage, join
-
-    archive = getattr(callback, "archive", None)
-    if isinstance(archive, Archive):
-        lines = [f"  {archive.path}    (raw maps: lightning_gradcam.Archive.open)"]
-        if Storage(archive.path).exists(REPORT):
-            lines.insert(0, f"  {join(archive.path, REPORT)}    (open it in a browser)")
-        return lines
-    best = getattr(callback, "best_model_path", "")
-    return [f"  {best}    (weights: lightning-gradcam explain, layers)"] if best else []

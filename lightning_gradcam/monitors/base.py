@@ -141,12 +141,14 @@ class Reporter(ABC):
         monitor: What is looked at.
         probes: The run's fixed inputs.
         tick: Called between the pictures of a step: whoever draws in the background has other things to do, too.
+        archived: The run has an archive, from which film strips are drawn.
     """
 
     def __init__(self, monitor: Any, probes: ProbeSet) -> None:
         self.monitor = monitor
         self.probes = probes
         self.tick: Callable[[], object] = lambda: None
+        self.archived = False
 
     @property
     def peaks(self) -> Mapping[CamKey, FloatArray]:

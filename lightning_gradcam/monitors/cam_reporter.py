@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.monitors.base import Reporter
@@ -18,6 +19,9 @@ from lightning_gradcam.sheets.cam_sheet import sheet
 from lightning_gradcam.sinks import Histogram, Numbers
 from lightning_gradcam.sinks.histograms import histograms_of
 from lightning_gradcam.storage import join
+
+# An overlay with a larger share of colours hides the picture.
+MOST_OPAQUE = 0.6
 
 
 class CamReporter(Reporter):
@@ -52,17 +56,27 @@ class CamReporter(Reporter):
         return dict(self._meter.peaks)
 
     def pictures(self, record: CamRecord, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
-        """Returns a sheet for each layer and method."""
-        found = {}
+        """Returns a sheet for each layer and method.
+
+        The inputs are the same in every step. Where an overlay shows them, and the film strip has them alone, a
+        training's sheets leave them out: they are half of a sheet's bytes.
+        """
+        found, drawing, note = {}, self.monitor.drawing, ""
+        stripped = self.archived and self.monitor.evolution and record.stage == "fit" and drawing.opacity <= MOST_OPAQUE
+        if stripped and {"input", "overlay"} <= set(drawing.columns):
+            drawing = replace(drawing, columns=tuple(name for name in drawing.columns if name != "input"))
         for layer, method in dict.fromkeys((key.layer, key.method) for key in record.maps):
+            if drawing is not self.monitor.drawing:
+                note = f"inputs alone: {self.monitor.evolution_tag(layer, method)}"
             found[self.monitor.tag(layer, method)] = sheet(
                 record,
                 self.probes,
                 layer=layer,
                 method=method,
-                drawing=self.monitor.drawing,
+                drawing=drawing,
                 title=self.monitor.name,
                 limits=peaks,
+                note=note,
             )
             self.tick()
         return found

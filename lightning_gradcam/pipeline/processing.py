@@ -68,6 +68,7 @@ class Processor:
         if archive is not None:
             archive.tick = worker.tick
         reporter.tick = self._pause
+        reporter.archived = archive is not None
         # Spent on later steps while one is drawn.
         self._aside = 0.0
         # How many steps there were, and how many when the run was last drawn as a whole.

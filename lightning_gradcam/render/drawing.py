@@ -50,8 +50,7 @@ class Drawing:
             largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
             layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
         format: Of the pictures, in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG
-            for enlarged pictures and sheets of up to a million pixels, and JPEG for larger ones. Loggers that can't
-            show WebP get PNG.
+            for enlarged pictures, and elsewhere the smaller of PNG and JPEG. Loggers that can't show WebP get PNG.
         magnification: How many screen pixels a picture's pixel takes, in whole numbers, without smearing; 0
             (default) takes the one that brings the shorter side nearest to 112.
         max_tile: Pictures whose longer side exceeds this are scaled down to it, in pixels.

@@ -17,6 +17,16 @@ PAPER: Color = (255, 255, 255)
 LINE: Color = (222, 222, 226)
 RIGHT: Color = (22, 122, 60)
 WRONG: Color = (200, 30, 40)
+# What text and lines need of a palette: letters have soft edges.
+SHADES: tuple[tuple[int, ...], ...] = (
+    PAPER,
+    LINE,
+    *(
+        tuple(round(255 - (255 - part) * share) for part in color)
+        for color in (INK, PALE, RIGHT, WRONG)
+        for share in (1, 0.75, 0.5, 0.25)
+    ),
+)
 
 
 def write(

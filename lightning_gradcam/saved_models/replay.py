@@ -129,7 +129,8 @@ def replay(
 
     Args:
         checkpoints: Files, and folders whose ``.ckpt`` files are taken. Damaged ones are left out, with a warning.
-        module: A LightningModule of the class that was trained; it comes back with the weights of the last checkpoint.
+        module: A LightningModule of the class that was trained, compiled or not; it comes back with the weights of the
+            last checkpoint.
         callback: A new one, or its options; default: ``GradCAMCallback()``.
         datamodule: That of the training, or its validation dataloader; ``None`` for the module's own loaders, or where
             the callback has its probes.
@@ -177,6 +178,8 @@ def replay_all(
     Returns:
         The archive of each.
     """
+    # As Lightning's own Trainer unwraps it.
+    module = getattr(module, "_orig_mod", module)
     root = os.path.abspath(output) if "://" not in os.fspath(output) else os.fspath(output)
     for callback in callbacks:
         # The live run's own record may lie beside that folder: a replay must not go on in it.

@@ -18,7 +18,7 @@ from lightning_gradcam.render.drawing import Drawing, lookup_table
 from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import charted
-from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, write
+from lightning_gradcam.render.text import INK, LINE, PALE, SHADES, WRONG, Color, write
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.cam_sheet import MARGIN, color_bar, epoch_title
 from lightning_gradcam.sheets.film import (
@@ -310,10 +310,7 @@ def _legend(canvas: Pixels, at: tuple[int, int]) -> None:
 
 def _palette(film: Film) -> Image.Image:
     """Returns an image with one palette for all frames: the colours of text and marks, and what the overlays need."""
-    fixed: list[tuple[int, ...]] = [PAPER, LINE, (168, 168, 168), (210, 210, 214)]
-    for color in (INK, PALE, RIGHT, WRONG):
-        # Of the letters' soft edges, too.
-        fixed += [tuple(round(255 - (255 - part) * share) for part in color) for share in (1, 0.75, 0.5, 0.25)]
+    fixed: list[tuple[int, ...]] = [*SHADES, (168, 168, 168), (210, 210, 214)]
     fixed += [tuple(map(int, color)) for color in lookup_table(film.drawing.colormap)[::8]]
     pixels = []
     for step in evenly(len(film.records), _SAMPLED, ends=True):

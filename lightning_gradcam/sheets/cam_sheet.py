@@ -68,6 +68,7 @@ def sheet(
     drawing: Drawing,
     title: str,
     limits: Mapping[CamKey, FloatArray] | None = None,
+    note: str = "",
 ) -> Picture:
     """Draws one layer's maps: a row a probe with its input and, for each target, the overlay.
 
@@ -82,6 +83,7 @@ def sheet(
         drawing: Colour map, opacity, columns, scale.
         title: The sheet's first line.
         limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own where not given.
+        note: A line of the header, such as where the inputs are.
 
     Returns:
         The sheet. Its header states layer, epoch, step, what is explained and the colour scale.
@@ -105,6 +107,8 @@ def sheet(
     lines = max((len(caption) for tile in tiles for caption in tile.captions), default=0)
     row_h = _row_height(tile_h, lines, listed)
     header = _header(record, layer, method, drawing, title, probes, slices)
+    if note:
+        header.append((note, PALE))
     header += [(line, INK) for line in _blank_lines(record, keys, drawing, width - 2 * MARGIN)]
     if len(rows) < len(probes):
         header.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
@@ -134,7 +138,7 @@ def sheet(
             for number, caption in enumerate(tile.captions[row]):
                 color = WRONG if caption == BROKEN else PALE
                 write(canvas, (x, y + tile_h + 1 + 14 * number), caption, cell + _GAP - 2, 12, color)
-    return Picture(canvas, tile_h > probes.pixels.shape[-3], drawing.format)
+    return Picture(canvas, tile_h > probes.pixels.shape[-3], drawing.format, bar_colors(drawing))
 
 
 def method_title(method: str) -> str:
@@ -284,6 +288,11 @@ def _likeliest(canvas: Pixels, y: int, record: CamRecord, probes: ProbeView, row
         write(
             canvas, (MARGIN + 48, line), probes.class_name(int(index)), LABELS - 48 - _GAP, 12, RIGHT if known else INK
         )
+
+
+def bar_colors(drawing: Drawing) -> Pixels:
+    """Returns so many colours of the colour map, ``[32, 3]``, that a bar of them shows no steps."""
+    return lookup_table(drawing.colormap)[::8]
 
 
 def color_bar(canvas: Pixels, at: tuple[int, int], drawing: Drawing) -> None:

@@ -16,7 +16,7 @@ from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.text import INK, LINE, PALE, WRONG, cross_out, write
 from lightning_gradcam.render.tiles import evenly
-from lightning_gradcam.sheets.cam_sheet import LABELS, MARGIN, TALLEST, color_bar, epoch_title, row_label
+from lightning_gradcam.sheets.cam_sheet import LABELS, MARGIN, TALLEST, bar_colors, color_bar, epoch_title, row_label
 from lightning_gradcam.sheets.film import (
     CHART,
     FRAME,
@@ -143,7 +143,7 @@ def film_strip(
         if stepped:
             write(canvas, (x, heads + 15), f"step {record.step}", pitch - 2, 12, PALE)
         _column(canvas, (x, top), row_h, film, column, pitch)
-    return Picture(canvas, factor > 1, drawing.format)
+    return Picture(canvas, factor > 1, drawing.format, bar_colors(drawing))
 
 
 def _column(canvas: Pixels, at: tuple[int, int], row_h: int, film: Film, step: int, pitch: int) -> None:

@@ -36,7 +36,7 @@ class MLflowSink(Sink):
     def log(self, entry: Entry) -> None:
         """Logs every tag's picture at its step."""
         for tag, picture in entry.pictures.items():
-            image = ready(picture.encoded("png"))
+            image = ready(picture.small(("png",))[1])
             self._logger.experiment.log_image(self._logger.run_id, image, key=_name(tag), step=entry.step)
 
     def log_numbers(self, numbers: Numbers) -> None:

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_gradcam.archive import Archive
 from lightning_gradcam.cli import main
 from lightning_gradcam.cli.shared import counting, progress
-from lightning_gradcam.cli.train import where_to_look
-from tests.archive.test_archive import started
 
 COMMANDS = ("fit", "validate", "test", "layers", "probes", "probes draw", "probes show", "explain", "replay", "report")
 
@@ -89,26 +86,3 @@ def test_a_bar_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     assert list(progress(range(3), "numbers")) == [0, 1, 2]
     assert "numbers: 100%" in terminal.getvalue()
-
-
-def test_where_to_look(tmp_path: Path) -> None:
-    started(tmp_path / "gradcam", 10)
-
-    class Ours:
-        archive = Archive.open(tmp_path / "gradcam")
-
-    class TensorBoardLogger:
-        save_dir = "logs"
-
-    class ModelCheckpoint:
-        best_model_path = "best.ckpt"
-
-    said = where_to_look([Ours(), ModelCheckpoint(), object()], [TensorBoardLogger(), object()])
-    assert said.splitlines() == [
-        "Where to look:",
-        "  tensorboard --logdir logs    (tab GRAD-CAM)",
-        f"  {tmp_path}/gradcam    (raw maps: lightning_gradcam.Archive.open)",
-        "  best.ckpt    (weights: lightning-gradcam explain, layers)",
-    ]
-    (tmp_path / "gradcam" / "report.html").write_text("a page")
-    assert f"  {tmp_path}/gradcam/report.html    (open it in a browser)" in where_to_look([Ours()], [])

@@ -34,17 +34,15 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_fit_validate_and_test_of_any_module(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_validate_and_test_of_any_module(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = config(tmp_path)
     assert main(["fit", "--config", file, "--trainer.max_epochs", "2", "--trainer.callbacks.num_probes=6"]) == 0
     version = tmp_path / "logs" / "tiny" / "version_0"
-    said = capsys.readouterr().out
     archive = Archive.open(version / "gradcam")
     assert archive.epochs == (0, 1)
     assert len(archive.probes) == 6
-    assert "\n  logs/tiny/version_0/gradcam    (raw maps: " in said
+    assert f"lightning-gradcam: record: {version}/gradcam" in caplog.messages
     (checkpoint,) = (version / "checkpoints").iterdir()
-    assert f"\n  logs/tiny/version_0/checkpoints/{checkpoint.name}    (weights: " in said
     assert "width: 4" in (version / "config.yaml").read_text()
     for number, command in ((1, "validate"), (2, "test")):
         assert main([command, "--config", file, "--ckpt_path", str(checkpoint)]) == 0
@@ -74,7 +72,7 @@ def test_print_config_stops_before_training(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "max_epochs: 7" in said
     assert "class_path: tests.cli.tiny.Module" in said
-    assert "Where to look" not in said
+    assert "lightning-gradcam: logged" not in said
     assert not (tmp_path / "logs").exists()
 
 
@@ -130,7 +128,7 @@ def test_errors_of_the_users_own_code_keep_their_traceback(tmp_path: Path) -> No
         main(["fit", "--config", config(tmp_path), "--data=tests.cli.tiny.Broken"])
 
 
-def test_an_interrupt_is_130_and_says_where_to_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_is_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Lightning ignores further interrupts from there on.
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -196,7 +194,9 @@ def test_a_module_in_the_current_folder_of_either_lightning(tmp_path: Path, name
     text = text.replace("net.relu1", "net.1")
     done = run(tmp_path, "fit", "--config", config(tmp_path, text))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Where to look:" in done.stdout
+    last = done.stderr.splitlines()[-2:]
+    assert last[1].startswith("lightning-gradcam: record: ")
+    assert last[0] == "lightning-gradcam: logged net.1 at 1 step"
     assert Archive.open(tmp_path / "logs" / "tiny" / "version_0" / "gradcam").epochs == (0,)
     # The same without training, and without a word of Lightning's.
     done = run(tmp_path, "layers", "--config", str(tmp_path / "tiny.yaml"))
@@ -221,13 +221,14 @@ def test_ctrl_c_in_a_terminal_is_130(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=120)
     assert process.returncode == 130, error[-3000:]
-    assert "Where to look:" in out
+    assert out == "" or "lightning-gradcam:" not in out
+    assert error.count("lightning-gradcam: record:") == 1
     assert error.endswith("lightning-gradcam: interrupted\n")
     assert Archive.open(tmp_path / "logs" / "tiny" / "version_0" / "gradcam").epochs[0] == 0
 
 
 @pytest.mark.slow
-def test_two_processes_say_where_to_look_once(tmp_path: Path) -> None:
+def test_two_processes_say_where_the_record_is_once(tmp_path: Path) -> None:
     script = tmp_path / "lightning_gradcam_script.py"
     script.write_text("import sys\nfrom lightning_gradcam.cli import main\nsys.exit(main())\n")
     command = [sys.executable, str(script), "fit", "--config", config(tmp_path)]
@@ -235,7 +236,7 @@ def test_two_processes_say_where_to_look_once(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("Where to look:") == 1
+    assert done.stderr.count("lightning-gradcam: record:") == 1
 
 
 def test_a_saved_configuration_can_be_used_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

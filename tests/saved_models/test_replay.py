@@ -80,6 +80,17 @@ def assert_same(one: Archive, other: Archive) -> None:
     assert not np.array_equal(maps[0], maps[-1])
 
 
+def test_a_compiled_module_is_replayed_as_it_was_trained(tmp_path: Path) -> None:
+    def compiled() -> Any:
+        return torch.compile(TinyModule(), backend="eager")
+
+    callback = live(tmp_path, compiled)
+    assert callback is not None
+    assert callback.archive is not None
+    again = replay(tmp_path / "checkpoints", compiled(), OPTIONS, datamodule=loaders()[1], output=tmp_path / "again")
+    assert_same(callback.archive, again)
+
+
 @pytest.mark.parametrize("validation_end", [False, True])
 def test_the_maps_equal_those_of_the_live_run(tmp_path: Path, validation_end: bool) -> None:
     """With batch norm and dropout; saved at the end of an epoch, or of its validation, which is a step earlier."""

@@ -1,0 +1,72 @@
+"""The end of a run: its last words, and what the process that launched it learns of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.report import REPORT
+from lightning_gradcam.storage import Storage, join
+
+# Of layers in a line.
+_NAMED = 4
+_RECORDS: dict[str, str] = {}
+
+
+def last_words(archives: Sequence[Archive], automatic: Sequence[bool], board: str) -> list[str]:
+    """Returns what a run ends with: the layers, where to look, and TensorBoard's command; three lines at most.
+
+    Args:
+        archives: Of the callbacks that recorded something, with a step at least.
+        automatic: Whether ``"auto"`` chose the layers, for each of them.
+        board: The folder of a TensorBoard logger; empty where there is none.
+    """
+    if not archives:
+        return []
+    pages = [join(archive.path, REPORT) for archive in archives]
+    made = [Storage(archive.path).exists(REPORT) for archive in archives]
+    places = [page if there else archive.path for page, there, archive in zip(pages, made, archives, strict=True)]
+    lines = [
+        "; ".join(_layers(archive, chosen) for archive, chosen in zip(archives, automatic, strict=True)),
+        f"{'report' if all(made) else 'record'}: {' '.join(places)}",
+    ]
+    if board:
+        lines.append(f"tensorboard --logdir {shlex.quote(board)}    (tabs GRAD-CAM and IMAGES)")
+    return [f"lightning-gradcam: {line}" for line in lines]
+
+
+def _layers(archive: Archive, chosen: bool) -> str:
+    names, count = list(archive.layers), len(archive.steps)
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return f"logged {shown}{' (chosen by auto)' if chosen else ''} at {count} step{'s' if count > 1 else ''}"
+
+
+class Note:
+    """Tells the process that gets it by pickle where the record of a callback lies.
+
+    Strategies that spawn or fork train in processes of their own, and hand the trainer's state back to the process that
+    launched them, where the callback has seen nothing.
+
+    Args:
+        callback: Its token.
+        path: The archive's.
+    """
+
+    def __init__(self, callback: str, path: str) -> None:
+        self._callback, self._path = callback, path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        """Unpickling keeps the note, and makes another."""
+        return _noted, (self._callback, self._path)
+
+
+def _noted(callback: str, path: str) -> Note:
+    _RECORDS[callback] = path
+    return Note(callback, path)
+
+
+def record_of(callback: str) -> Archive | None:
+    """Returns the record that another process has made for a callback with this token, or ``None``."""
+    path = _RECORDS.get(callback)
+    return Archive.open(path) if path else None
