@@ -142,8 +142,8 @@ class Search:
             output = self.run(self._look[1].fresh())
         return whole_numbers(output) if is_whole_numbers(output) else None
 
-    def _meant(self, output: Any) -> Tensor:
-        """One number that depends on all that the targets may look at, of the survey's samples."""
+    def _meant(self, output: Any) -> list[Tensor]:
+        """Numbers that depend on all that the targets may look at, of the survey's samples."""
         try:
             own = self._particular(output, self._search[1])
         except Exception:  # under other weights a detector may find nothing, and a callable count on finding something
