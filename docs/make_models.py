@@ -42,10 +42,11 @@ that is known to have its channels first; maps are `[N, l]`. In a model that fol
 batch, it takes the last layer with a row a frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts) says how both
 are told, and what to give where they can't be.
 
-Before training, and where a layer is looked for, parts of the picture are changed in two forwards of two samples: each
-change has to show at its own place and in its own sample. A layer that sees the picture turned or mirrored, sorted
-samples, or a spectrum is refused with an error; one that sees a crop, a wide border or a picture resampled by
-`grid_sample` is warned about. Where attention or large receptive fields leave it unclear, nothing is reported.
+Where a layer is looked for, and of named layers with the first maps that a callback logs, parts of the picture are
+changed in two forwards of two samples: each change has to show at its own place and in its own sample. A layer that
+sees the picture turned, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a
+spectrum is refused with an error; one that sees a crop, a wide border or a picture resampled by `grid_sample` is warned
+about. Where attention or large receptive fields leave it unclear, nothing is reported.
 `compute_cams` with named layers and plain feature maps skips this check.
 """
 

@@ -18,7 +18,7 @@ from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_war
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.capture.inputs import Inputs
-from lightning_gradcam.compute.batches import TRIED
+from lightning_gradcam.compute.search import TRIED
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError, ProbeError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.monitors.base import Monitor, Reporter

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gradcam.capture.tensors import main_tensor
 
@@ -59,46 +59,113 @@ def traced(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Origin | None]
         yield origins
 
 
-def upstream(score: Tensor) -> set[Origin]:
-    """Returns the origins of all tensors that a score was computed from, its own among them.
+def upstream(*scores: Tensor) -> set[Origin]:
+    """Returns the origins of all tensors that scores were computed from, their own among them.
 
     Args:
-        score: Any shape.
+        scores: Any shapes.
     """
-    return _walked([] if score.grad_fn is None else [(score.grad_fn, score.output_nr)], set())
+    return _walked(_origins(scores), set())
+
+
+def nearest_first(tensors: Sequence[Tensor], sources: Iterable[Tensor | Origin]) -> list[Tensor]:
+    """Returns those of some tensors that were computed from any of some others, that of the fewest operations first.
+
+    Args:
+        tensors: Any shapes.
+        sources: Others, or where they stand in the graph.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> y = x * 2
+        >>> [t.tolist() for t in nearest_first([y.exp().log(), x * 3, y + 1], [y])]
+        [[3.0, 3.0], [2.0, 2.0]]
+    """
+    origins = {one for each in sources for one in (_origins([each]) if isinstance(each, Tensor) else [each])}
+    found = [(tensor, upstream(tensor)) for tensor in tensors]
+    return [tensor for tensor, way in sorted(found, key=lambda pair: len(pair[1])) if way & origins]
 
 
 class Paths:
     """The ways from a score back to layers.
 
     Args:
-        score: Any shape, attached to the graph.
+        scores: Any shapes, attached to the graph.
         origins: Layer name to the origins of its feature maps; the paths keep the graph alive.
 
     Example:
         >>> x = torch.ones(2, requires_grad=True)
         >>> left, right = x * 2, x * 3
         >>> origins = {name: {(t.grad_fn, 0)} for name, t in {"left": left, "right": right}.items()}
-        >>> paths = Paths(torch.cat([left, right]).sum(), origins)
-        >>> paths.leading, paths.beside("left"), Paths(left.sum(), origins).leading
+        >>> paths = Paths([torch.cat([left, right]).sum()], origins)
+        >>> paths.leading, paths.beside("left"), Paths([left.sum()], origins).leading
         (['left', 'right'], 'right', ['left'])
     """
 
-    def __init__(self, score: Tensor, origins: Mapping[str, set[Origin]]) -> None:
-        self._score: list[Origin] = [] if score.grad_fn is None else [(score.grad_fn, score.output_nr)]
+    def __init__(self, scores: Sequence[Tensor], origins: Mapping[str, set[Origin]]) -> None:
+        self._scores = _origins(scores)
         self._origins = origins
-        found = _walked(self._score, set())
-        self.leading = [name for name, own in origins.items() if own & found]
+        bits = {origin: bit for bit, origin in enumerate(set().union(*origins.values()))}
+        ways = dict[Node, int]()
+
+        def before(starts: Iterable[Origin]) -> int:
+            found = 0
+            for origin in starts:
+                found |= way(origin[0], ways, bits, _followed) | (1 << bits[origin] if origin in bits else 0)
+            return found
+
+        self._own = {name: sum(1 << bits[origin] for origin in own) for name, own in origins.items()}
+        self._before = {name: before(own) for name, own in origins.items()}
+        found = before(self._scores)
+        self.leading = [name for name, own in self._own.items() if own & found]
         """The layers whose feature maps lead to the score, in their order."""
 
     def beside(self, name: str) -> str | None:
         """Returns a layer by which the score is reached past another, and that neither precedes nor follows it."""
-        own = self._origins[name]
-        before = _walked(own, set())
-        past = _walked(self._score, own) - before - own
-        possible = (other for other in self.leading if self._origins[other] & past)
-        apart = (other for other in possible if not self._origins[other] & (before | own))
-        return next((other for other in apart if not own & _walked(self._origins[other], set())), None)
+        own, before = self._own[name], self._before[name]
+        apart = [n for n in self.leading if not self._own[n] & before and not own & self._before[n]]
+        past = _walked(self._scores, self._origins[name]) if apart else set()
+        return next((other for other in apart if self._origins[other] & past), None)
+
+
+def way(
+    start: Node, ways: dict[Node, int], bits: Mapping[Origin, int], followed: Callable[[Node], Iterable[Origin]]
+) -> int:
+    """Returns which of some tensors lead to a node's results, a bit for each.
+
+    Args:
+        start: The node.
+        ways: What is known of other nodes; it is added to.
+        bits: The tensors' origins, and the place of each one's bit.
+        followed: From a node to the origins of what it was computed from.
+    """
+    stack = [start]
+    while stack:
+        node = stack[-1]
+        if node in ways:
+            stack.pop()
+            continue
+        edges = list(followed(node))
+        missing = [before for before, _ in edges if before not in ways]
+        if missing:
+            stack.extend(missing)
+            continue
+        found = 0
+        for before, place in edges:
+            found |= ways[before]
+            if (bit := bits.get((before, place))) is not None:
+                found |= 1 << bit
+        ways[stack.pop()] = found
+    return ways[start]
+
+
+def _followed(node: Node) -> Iterator[Origin]:
+    return ((before, place) for before, place in node.next_functions if before is not None)
+
+
+def _origins(tensors: Iterable[Tensor]) -> list[Origin]:
+    edges = [get_gradient_edge(tensor) for tensor in tensors if tensor.requires_grad]
+    return [(edge.node, edge.output_nr) for edge in edges]
 
 
 def _walked(starts: Iterable[Origin], blocked: set[Origin]) -> set[Origin]:
@@ -112,5 +179,5 @@ def _walked(starts: Iterable[Origin], blocked: set[Origin]) -> set[Origin]:
         node = origin[0]
         if node not in walked and origin not in blocked:
             walked.add(node)
-            open_ends.extend((before, place) for before, place in node.next_functions if before is not None)
+            open_ends.extend(_followed(node))
     return found

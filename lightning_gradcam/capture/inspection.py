@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
-from lightning_gradcam.capture.graph import Origin, Paths, traced, upstream
+from lightning_gradcam.capture.graph import Origin, Paths, nearest_first, traced, upstream
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import named_layers, no_hooks
 from lightning_gradcam.capture.layout import Layout
@@ -36,6 +37,9 @@ _PASSIVE_TYPES = re.compile(
 _PROJECTIONS = re.compile(
     r"(to_?|w_?|in_|conv_proj_)?(q|k|v|qk|kv|qkv|query|key|value)(_?(proj|projection|norm|conv|linear|layer))?"
 )
+Score = Callable[[Any], Sequence[Tensor]]
+"""From a model's output to what will be explained: tensors of any shape."""
+
 _MOST_CANDIDATES = 48
 _MOST_LOOKS = 4
 _MOST_TRIED = 16
@@ -157,7 +161,7 @@ class Survey:
         """Returns the layers with a feature map at the picture's proportions, in the order of their last calls."""
         return dict(self._spatial)
 
-    def auto(self, score: Callable[[Any], Tensor]) -> str:
+    def auto(self, score: Score) -> str:
         """Returns the last layer with a feature map of its own that the score depends on.
 
         Where that is not simply the last of the forward, the graph leads back from the score: a second branch of any
@@ -167,7 +171,7 @@ class Survey:
         values, and layers whose channels are the output's own numbers (logits at every place).
 
         Args:
-            score: From the model's output to what will be explained; any shape.
+            score: From the model's output to what will be explained.
 
         Raises:
             LayerError: There is none.
@@ -201,8 +205,8 @@ class Survey:
                 break
         near = self._alike(names)
         # What has a gradient now has one whatever the weights are: only later layers are in question.
-        tried = (n for n in reversed(near[-_MOST_TRIED:]) if not several(n))
-        late = next((name for name in tried if alive(name) and not owns(name)), None)
+        tried = (name for name in reversed(near[-_MOST_TRIED:]) if alive(name))
+        late = next((name for name in tried if not several(name) and not owns(name)), None)
         if late is not None:
             found = self.alive(score, near[near.index(late) :])
             return next((name for name in reversed(found) if not several(name) and not owns(name)), late)
@@ -210,9 +214,10 @@ class Survey:
         for group in (near, whole[len(names) :]):
             for stop in range(len(group), 0, -_MOST_CANDIDATES):
                 if found := self.alive(score, group[max(stop - _MOST_CANDIDATES, 0) : stop]):
-                    last = [name for name in reversed(found) if not several(name)] or found[-1:]
+                    last = (name for name in reversed(found) if not several(name))
+                    first = next(last, found[-1])
                     # That of another level is among them still.
-                    return next((name for name in last if not owns(name)), last[0])
+                    return next((name for name in chain([first], last) if not owns(name)), first)
         return names[-1]
 
     def _regrouped(self) -> str:
@@ -223,9 +228,7 @@ class Survey:
         rows, name = found[-1].shape[0], found[-1].name
         return f" ({name!r:.80} has {rows} rows for {self._samples} samples: views or parts of them in the batch)"
 
-    def _paths(
-        self, score: Callable[[Any], Tensor], names: Sequence[str]
-    ) -> tuple[Paths, Callable[[str], bool], Callable[[str], bool]]:
+    def _paths(self, score: Score, names: Sequence[str]) -> tuple[Paths, Callable[[str], bool], Callable[[str], bool]]:
         """Returns the ways from the score back to layers, and what is asked of one of these.
 
         Whether a gradient arrives at its places, and whether its channels are the output's own numbers.
@@ -238,25 +241,49 @@ class Survey:
             if one.name in origins:
                 origins[one.name].update(one.origins)
         with torch.enable_grad():
-            total = score(output)
+            scores = score(output)
         # The graph lives no longer than what this returns.
         self._forget()
+        known = dict[str, bool]()
 
         def alive(name: str) -> bool:
-            edges = [GradientEdge(*origin) for origin in origins[name]]
-            try:
-                found = torch.autograd.grad(total.sum(), edges, allow_unused=True, retain_graph=True)
-            except RuntimeError:  # a reentrant checkpoint, for instance
-                return False
-            return any(self._reaches(name, gradient) for gradient in found)
+            if name not in known:
+                # One backward for several costs as much as that for the earliest of them: 1, then 3, then 12 layers.
+                before = [other for other in reversed(names[: names.index(name)]) if other not in known]
+                several = name, *before[: max(3 * len(known) - 1, 0)]
+                known.update(self._reached({one: origins[one] for one in several}, scores))
+            return known[name]
 
         numbers = floating_tensors(output)
+        own_numbers: dict[Any, bool] = {}
 
-        @cache
         def owns(name: str) -> bool:
-            return self._is_output(name, numbers, [GradientEdge(*origin) for origin in origins[name]])
+            # A container often returns what its last part does.
+            same = (frozenset(origins[name]), self._spatial[name]) if origins[name] else name
+            if same not in own_numbers:
+                own_numbers[same] = self._is_output(name, numbers, [GradientEdge(*o) for o in origins[name]])
+            return own_numbers[same]
 
-        return Paths(total, origins), alive, owns
+        return Paths(scores, origins), alive, owns
+
+    def _reached(self, origins: Mapping[str, set[Origin]], scores: Sequence[Tensor]) -> dict[str, bool]:
+        """Returns at which layers' places a gradient of any score arrives."""
+        found = dict.fromkeys(origins, False)
+        ordered = nearest_first(scores, set().union(*origins.values()))
+        try:
+            # The tensor of the fewest operations comes first, and alone: as in `owns_numbers`.
+            for group in filter(None, (ordered[:1], ordered[1:])):
+                left = [(name, origin) for name, own in origins.items() if not found[name] for origin in own]
+                edges = [GradientEdge(*origin) for _, origin in left]
+                total = [one.sum() for one in group]
+                gradients = torch.autograd.grad(total, edges, allow_unused=True, retain_graph=True) if edges else ()
+                for (name, _), gradient in zip(left, gradients, strict=True):
+                    found[name] = found[name] or self._reaches(name, gradient)
+        except RuntimeError:  # a reentrant checkpoint, for instance
+            if len(origins) == 1:
+                return dict.fromkeys(origins, False)
+            return {name: self._reached({name: own}, scores)[name] for name, own in origins.items()}
+        return found
 
     def _is_one_of_several(self, name: str, paths: Paths) -> bool:
         """Whether a part of the output, another head's for instance, does not depend on a layer."""
@@ -294,10 +321,10 @@ class Survey:
         different: Tensor = (output != plain).transpose(0, 1).flatten(1).any(1)
         return different
 
-    def _leading(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
+    def _leading(self, score: Score, names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""
         with torch.enable_grad(), traced({name: self._layers[name] for name in names}) as nodes:
-            found = upstream(score(self._forward()))
+            found = upstream(*score(self._forward()))
             return [name for name in names if nodes.get(name) in found]
 
     def _without_outputs(self, names: Sequence[str], owns: Callable[[str], bool]) -> list[str]:
@@ -306,7 +333,7 @@ class Survey:
             stop -= 1
         return list(names[:stop])
 
-    def alive(self, score: Callable[[Any], Tensor], names: Sequence[str]) -> list[str]:
+    def alive(self, score: Score, names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` on whose places the score depends, whatever the weights are now.
 
         Of very many, only the last are looked at. Where the output holds no numbers, as a detector's that finds
@@ -316,7 +343,7 @@ class Survey:
         with awakened(self._model):
             return self._with_gradient(score, chosen, empty=chosen)
 
-    def instead_of(self, name: str, score: Callable[[Any], Tensor], *, later: bool) -> str | None:
+    def instead_of(self, name: str, score: Score, *, later: bool) -> str | None:
         """Returns the nearest layer with a gradient, before ``name`` or ``later`` in the forward; ``None``: no such."""
         if name not in self._place:
             return None
@@ -379,9 +406,7 @@ class Survey:
     def _channels(self, name: str) -> int:
         return self._seen[self._place[name]].shape[self._spatial[name].axes.index("C")]
 
-    def _with_gradient(
-        self, score: Callable[[Any], Tensor], names: Sequence[str], *, empty: Sequence[str] = ()
-    ) -> list[str]:
+    def _with_gradient(self, score: Score, names: Sequence[str], *, empty: Sequence[str] = ()) -> list[str]:
         """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places.
 
         Args:
@@ -396,7 +421,7 @@ class Survey:
                 output = self._forward()
                 if empty and not any(tensor.numel() for tensor in floating_tensors(output)):
                     return list(empty)
-                found = captured.level_gradients(score(output))
+                found = captured.level_gradients(_total(score(output)))
             except (CaptureError, CheckpointError):
                 # Some of them stand before a reentrant checkpoint, which fails the others too.
                 half = len(names) // 2
@@ -417,12 +442,15 @@ class Survey:
         return bool((gradient != 0).any())
 
 
-def mixed(output: Any) -> Tensor:
-    """Returns one number that depends on all numbers of an output, each with a weight of its own."""
+def mixed(output: Any) -> list[Tensor]:
+    """Returns one number for each tensor of an output: it depends on all numbers there, each with its own weight."""
     # A plain sum would not do: the sum of a softmax is constant.
     leaves = [tensor.float().flatten() for tensor in floating_tensors(output) if tensor.numel()]
-    parts = [(leaf * torch.arange(1, len(leaf) + 1, device=leaf.device).cos()).sum() for leaf in leaves]
-    return torch.stack([part.to(parts[0].device) for part in parts]).sum() if parts else torch.zeros(())
+    return [(leaf * torch.arange(1, len(leaf) + 1, device=leaf.device).cos()).sum() for leaf in leaves]
+
+
+def _total(scores: Sequence[Tensor]) -> Tensor:
+    return torch.stack([score.sum().to(scores[0].device) for score in scores]).sum() if scores else torch.zeros(())
 
 
 def _is_passive(module: nn.Module) -> bool:

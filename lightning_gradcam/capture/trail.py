@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from lightning_gradcam.capture.graph import Origin
+from lightning_gradcam.capture.graph import Origin, way
 from lightning_gradcam.capture.layers import unwrapped
 from lightning_gradcam.capture.tensors import floating_tensors, main_tensor
 
@@ -54,7 +54,7 @@ class Trail:
 
         Of an attention these are the queries: as many tokens leave it as there are queries, whatever they look at.
         """
-        found = _way(self.watched[at].origin[0], self._ways, self._bits)
+        found = way(self.watched[at].origin[0], self._ways, self._bits, _followed)
         return [place for place in range(at - 1, -1, -1) if found >> place & 1]
 
 
@@ -143,28 +143,6 @@ def watch(layers: Mapping[str, nn.Module], run: Callable[[], Any], picture: Tens
             stack.callback(module.register_forward_hook(watcher.leave).remove)
         run()
     return watcher.trail
-
-
-def _way(start: Node, ways: dict[Node, int], bits: Mapping[Origin, int]) -> int:
-    """Returns which watched tensors lead to a node's results, a bit for each."""
-    stack = [start]
-    while stack:
-        node = stack[-1]
-        if node in ways:
-            stack.pop()
-            continue
-        edges = _followed(node)
-        missing = [before for before, _ in edges if before not in ways]
-        if missing:
-            stack.extend(missing)
-            continue
-        found = 0
-        for before, place in edges:
-            found |= ways[before]
-            if (bit := bits.get((before, place))) is not None:
-                found |= 1 << bit
-        ways[stack.pop()] = found
-    return ways[start]
 
 
 def _followed(node: Node) -> list[Origin]:

@@ -25,7 +25,7 @@ from lightning_gradcam.capture.layers import (
 )
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.forward import Explanation
-from lightning_gradcam.compute.search import NO_LAYER
+from lightning_gradcam.compute.search import NO_LAYER, TRIED
 from lightning_gradcam.errors import MOST, ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.methods import Method
 from lightning_gradcam.probes.listed import one_size
@@ -35,8 +35,6 @@ from lightning_gradcam.targets import Given, Target, check_classes
 from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.warn import warn
 
-# Two, and not one: a single sample's axis can't be told from others of one place.
-TRIED = 2
 # Characters that a few names of layers need.
 _ROOM = 60
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -129,6 +127,7 @@ def explain_in_parts(
                 asked.halve,
                 asked.direct,
                 asked.moves and not parts,
+                asked.trial,
             )
             try:
                 if modules is None:

@@ -89,6 +89,7 @@ class Explanation:
         halve: Run fewer variants of the samples at once where memory does not suffice.
         direct: The model itself is called, with the inputs as they are.
         moves: Make sure that the layers' places are the picture's; without, only where the model is looked at anyway.
+        trial: Named layers are trusted for now, and one forward serves the explanation and the look at tokens.
     """
 
     model: nn.Module
@@ -103,6 +104,7 @@ class Explanation:
     halve: bool = True
     direct: bool = False
     moves: bool = False
+    trial: bool = False
 
     @cached_property
     def search(self) -> Search:
@@ -290,9 +292,10 @@ class Explanation:
 
     def _shared(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:
         """``None`` where a gradient is missing and the whole graph has not been tried."""
-        with capture(modules, whole_graph=whole_graph, copies=self.copies) as captured:
+        together = self.trial and self.search.needs_look(modules)
+        with capture(modules, whole_graph=whole_graph or together, copies=self.copies) as captured:
             picture = with_gradient(self.inputs.picture) if whole_graph else None
-            output = self.run(self.inputs.fresh(picture))
+            output = self.search.look(captured.unhook) if together else self.run(self.inputs.fresh(picture))
             if captured.overwritten:
                 raise _OverwrittenError
             captured.unhook()
@@ -314,7 +317,7 @@ class Explanation:
                 for layer, choice in chosen.items()
                 if (choice.units[0].name, target.name) in summaries
             }
-            watched = self.moves or self.search.looked
+            watched = self.moves or (self.search.searched if self.trial else self.search.looked)
             seen = {unit.name: _seen(unit, modules) for unit in _used(chosen)} if watched else {}
             again = any(method.needs == "rerun" for method in self.methods.values())
             for unit in units.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +30,16 @@ from lightning_gradcam.warn import warn
 NO_LAYER = "(none)"
 # Moves that no network with dead units was seen to feign: they need an answer at another place, and not a missing one.
 _CERTAIN = ("samples", "turned", "shifted", "spectrum")
+# Number of samples that a look takes: a single one's axis can't be told from others of one place.
+TRIED = 2
+_PLACES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def _may_give_tokens(module: nn.Module) -> bool:
+    parts = list(module.modules())
+    return any(isinstance(p, (nn.Linear, nn.LayerNorm)) for p in parts) and not any(
+        isinstance(p, _PLACES) for p in parts
+    )
 
 
 @dataclass(eq=False)
@@ -57,6 +67,7 @@ class Search:
     direct: bool = False
     _searching: bool = field(default=False, init=False)
     _tokens: bool = field(default=False, init=False)
+    _first: Callable[[Any], None] | None = field(default=None, init=False)
 
     @property
     def survey(self) -> Survey:
@@ -74,10 +85,17 @@ class Search:
             return self._surveyed(self.inputs, self.given)
 
     def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
+        def run(picture: Tensor | None) -> Any:
+            output = self.run(inputs.fresh(picture))
+            if self._first is not None:
+                self._first(output)
+                self._first = None
+            return output
+
         def forward() -> Any:
             # Where the search follows the graph, it begins at the picture: weights may be frozen.
             graph = torch.is_grad_enabled() and inputs.picture.is_floating_point()
-            return self.run(inputs.fresh(with_gradient(inputs.picture) if graph else None))
+            return run(with_gradient(inputs.picture) if graph else None)
 
         survey = Survey(
             self.model,
@@ -86,11 +104,42 @@ class Search:
             picture=input_size(inputs.picture),
             given=self.given_layouts,
             own=inputs.picture,
-            again=lambda picture: self.run(inputs.fresh(picture)),
+            again=run,
             graph=self._searching,
             tokens=self._tokens,
         )
         return survey, inputs, given
+
+    def needs_look(self, modules: Mapping[str, nn.Module]) -> bool:
+        """Whether the layout of one of these layers will probably need a look at the model: it may give tokens.
+
+        Args:
+            modules: Layer name to module.
+        """
+        unknown = [module for name, module in modules.items() if self._given_layout(name) is None]
+        return not self.looked and self.inputs.samples <= TRIED and any(map(_may_give_tokens, unknown))
+
+    def look(self, done: Callable[[], None]) -> Any:
+        """Looks at the model with all of the samples.
+
+        Args:
+            done: Called after the first forward.
+
+        Returns:
+            The output of this forward, with its graph.
+        """
+        outputs: list[Any] = []
+
+        def first(output: Any) -> None:
+            outputs.append(output)
+            done()
+
+        self._tokens, self._first = True, first
+        try:
+            self.__dict__["_look"] = self._surveyed(self.inputs, self.given)
+        finally:
+            self._first = None
+        return outputs[0]
 
     @cached_property
     def _search(self) -> tuple[Survey, Given]:
@@ -142,8 +191,8 @@ class Search:
             output = self.run(self._look[1].fresh())
         return whole_numbers(output) if is_whole_numbers(output) else None
 
-    def _meant(self, output: Any) -> Tensor:
-        """One number that depends on all that the targets may look at, of the survey's samples."""
+    def _meant(self, output: Any) -> list[Tensor]:
+        """Numbers that depend on all that the targets may look at, of the survey's samples."""
         try:
             own = self._particular(output, self._search[1])
         except Exception:  # under other weights a detector may find nothing, and a callable count on finding something
@@ -240,6 +289,11 @@ class Search:
     def looked(self) -> bool:
         """Whether the model has been looked at."""
         return "_look" in self.__dict__
+
+    @property
+    def searched(self) -> bool:
+        """Whether it has been asked what the targets depend on."""
+        return "_search" in self.__dict__
 
     def check_moves(self, places: Mapping[str, LayerMap], axes: str) -> None:
         """Refuses layers whose places or rows belong elsewhere, and warns where they belong to a part of the picture.

@@ -12,8 +12,8 @@ from lightning_gradcam.archive import Manifest
 from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
-from lightning_gradcam.compute.batches import TRIED
 from lightning_gradcam.compute.feature_maps import FeatureMaps, feature_maps
+from lightning_gradcam.compute.search import TRIED
 from lightning_gradcam.monitors.base import ChannelMonitor
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.channel_record import DEAD, ChannelRecord, dead_numbers

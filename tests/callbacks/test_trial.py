@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gradcam import (
     FeatureMapCallback,
@@ -38,10 +38,28 @@ class Watched(TinyModule):
         self.before, Watched.seen[:] = list(Watched.seen), []
 
 
-def before_training(root: Path, callback: Any) -> list[int]:
+class Tokens(nn.Module):
+    """16 patches behind a class token, for `[N, 1, 8, 8]`; ``overwritten`` changes the norm's output in place."""
+
+    def __init__(self, *, overwritten: bool = False) -> None:
+        super().__init__()
+        self.overwritten = overwritten
+        self.patches, self.token = nn.Conv2d(1, 6, 2, 2), nn.Parameter(torch.rand(1, 1, 6))
+        self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patches(x).flatten(2).mT
+        tokens = self.norm(torch.cat([self.token.expand(len(x), 1, 6), patches], 1))
+        tokens = tokens.relu_() if self.overwritten else tokens.relu()
+        scores: Tensor = self.head(tokens.mean(1))
+        return scores
+
+
+def before_training(root: Path, callback: Any, net: nn.Module | None = None) -> list[int]:
     """Runs one epoch, and returns the samples of each forward before its first step."""
     Watched.seen.clear()
     module = Watched()
+    module.net = net or module.net
     trainer(root, callbacks=callback, num_sanity_val_steps=0, max_epochs=1).fit(module, *loaders())
     assert module.before is not None
     return module.before
@@ -59,6 +77,17 @@ def test_the_configuration_is_tried_on_two_probes_and_all_are_explained_when_due
     assert before == [2]
     assert 6 in Watched.seen
     assert len(sink.entries) == 1
+
+
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_tokens_are_looked_at_in_the_forward_that_is_tried(tmp_path: Path, *, overwritten: bool) -> None:
+    torch.manual_seed(0)
+    callback = GradCAMCallback("net.norm", probes=probes(), on_error="raise")
+    before = before_training(tmp_path, callback, Tokens(overwritten=overwritten))
+    # What is changed in place shows in the end, and takes another forward with copies.
+    assert before == ([2, 2] if overwritten else [2])
+    assert callback.archive is not None
+    assert callback.archive.maps("net.norm").shape == (1, 6, 4, 4)
 
 
 def test_a_baseline_is_explained_whole(tmp_path: Path) -> None:

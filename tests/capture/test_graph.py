@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam import CaptureError, compute_cams
 from lightning_gradcam.capture.graph import traced, upstream
+from lightning_gradcam.capture.inspection import Survey, mixed
 from tests.reference import plain_gradcam
 
 
@@ -146,6 +147,65 @@ def test_auto_takes_one_forward() -> None:
     compute_cams(single, torch.randn(4, 3, 32, 32), targets={"detect": 1})
     # One of two samples to look, one that explains, and two that show that places are those of the picture.
     assert calls == [2, 4, 2, 2]
+
+
+class Counted(nn.Module):
+    """Hands its input on, and counts the backwards that come through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backwards = 0
+
+    def _count(self, _gradient: Tensor) -> None:
+        self.backwards += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 1
+        if x.requires_grad:
+            x.register_hook(self._count)
+        return x
+
+
+class Keypoints(nn.Module):
+    """Boxes and scores from a short head, keypoints from a long one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone, self.short, self.counted = nn.Conv2d(3, 6, 3, 2, 1), nn.Linear(6, 5), Counted()
+        self.long = nn.Sequential(*[nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(4)])
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+        pooled = self.backbone(x).relu().mean((2, 3))
+        found, keypoints = self.short(pooled), self.counted(self.long(pooled))
+        one = torch.ones(1, dtype=torch.long)
+        return [
+            {"keypoints": k[None], "boxes": row[None, :4], "labels": one, "scores": row[4:].sigmoid()}
+            for k, row in zip(keypoints, found, strict=True)
+        ]
+
+
+def test_auto_does_not_ask_the_keypoints_what_the_boxes_tell() -> None:
+    model = Keypoints().eval()
+    survey = Survey(model, lambda: model(torch.randn(2, 3, 16, 16)), samples=2, picture=(16, 16), given={}, graph=True)
+    assert (survey.auto(mixed), model.counted.backwards) == ("backbone", 0)
+
+
+class DeadEnd(nn.Sequential):
+    """Twelve layers in front of a head that begins at zero."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3 if at == 0 else 4, 4, 3, padding=1) for at in range(12)]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), Counted(), nn.Flatten(), nn.Linear(4, 3))
+        nn.init.zeros_(self[-1].weight)
+
+
+def test_auto_asks_many_layers_in_a_few_backwards() -> None:
+    model = DeadEnd().eval()
+    survey = Survey(model, lambda: model(torch.randn(2, 3, 12, 12)), samples=2, picture=(12, 12), given={}, graph=True)
+    assert survey.auto(mixed) == "11"
+    assert sum(module.backwards for module in model if isinstance(module, Counted)) <= 8
 
 
 def test_a_block_that_only_passes_an_earlier_map_on_is_not_the_layer_that_made_it() -> None:

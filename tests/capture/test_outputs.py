@@ -25,12 +25,14 @@ OWN: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "enlarged": lambda a: [nn.functional.interpolate(a, scale_factor=2, mode="bilinear") * 3 + 1],
     "two tensors": lambda a: [a[:, :2], a[:, 2:].exp()],
     "their mean over places": lambda a: [a.mean((2, 3))],
+    "a tensor for each": lambda a: [(at + 1) * a[:, at].exp() for at in range(5)],
 }
 NOT: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "two heads, each of half of the channels": lambda a: [a[:, :2].sum(1), a[:, 2:].sum(1)],
     "even channels here, odd ones there": lambda a: [a[:, ::2].sum(1), a[:, 1::2].sum(1)],
     "a norm": lambda a: [nn.functional.layer_norm(a.movedim(1, -1), (5,))],
     "itself, and numbers from all of it": lambda a: [a, a.sum(1)],
+    "itself, and further on numbers from all of it": lambda a: [a * 2, a.sin().cos().sum(1)],
     "nothing of it": lambda a: [torch.ones(2, 5, dtype=torch.float64, requires_grad=True) * 2],
 }
 
