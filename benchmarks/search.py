@@ -23,7 +23,8 @@ from torchvision import models
 from torchvision.models import detection, segmentation, video
 
 from lightning_gradcam.capture.inputs import Inputs
-from lightning_gradcam.compute.forward import Explanation
+from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.search import Search
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.targets import Given, resolve_targets
 
@@ -113,7 +114,7 @@ def measure(name: str, rounds: int) -> tuple[float, float, int, str]:
         forwards[0] = 0
         start = time.perf_counter()
         with preserved(model):
-            layer = Explanation(model, run, Inputs(x), resolve_targets(target), {}, Given(2), {}).search.auto()
+            layer = Search(model, Request(resolve_targets(target), {}, {}, run), Inputs(x), Given(2)).auto()
         took, count = time.perf_counter() - start, forwards[0]
         units.append((before + bare()) / 2)
         ratios.append(took / units[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,9 +25,9 @@ from lightning_gradcam.capture.layers import (
 )
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.forward import Explanation
-from lightning_gradcam.compute.search import NO_LAYER, TRIED
+from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.search import NO_LAYER, TRIED, Search
 from lightning_gradcam.errors import MOST, ConfigurationError, LayerError, did_you_mean
-from lightning_gradcam.methods import Method
 from lightning_gradcam.probes.listed import one_size
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import joined
@@ -38,45 +38,6 @@ from lightning_gradcam.warn import warn
 # Characters that a few names of layers need.
 _ROOM = 60
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What is asked of a model, besides the layers.
-
-    Attributes:
-        targets: What is explained.
-        methods: How, by name.
-        layouts: What the user says of layouts, by layer name; ``""`` stands for all.
-        run: From inputs to the explained output.
-        relu: Keep only what speaks for the target.
-        batch_size: How many samples go through the model at once; ``None``: all.
-        check: Make sure that a zero gradient is none by construction; once is enough for a model.
-        copies: The model is known to change a layer's output in place; it is found out where not given.
-        keep_output: Keep the model's output; it can be larger than all maps.
-        halve: Take half as many samples, or variants of them, at once where memory does not suffice.
-        gradients: Put the gradients into numbers, too.
-        trial: Explain the first two samples alone, and check the labels of all: whether it works is asked, not what the
-            maps are.
-        direct: ``run`` calls the model itself, with the inputs as they are.
-        moves: Make sure once that the layers' places are the picture's; without, only where the model is looked at
-            anyway.
-    """
-
-    targets: Sequence[Target]
-    methods: Mapping[str, Method]
-    layouts: Mapping[str, str]
-    run: Forward
-    relu: bool = True
-    batch_size: int | None = None
-    check: bool = True
-    copies: bool = False
-    keep_output: bool = True
-    halve: bool = True
-    gradients: bool = False
-    trial: bool = False
-    direct: bool = False
-    moves: bool = False
 
 
 def explain_in_parts(
@@ -114,21 +75,8 @@ def explain_in_parts(
         while start < total or not parts:
             stop = min(start + size, total)
             part = given if stop - start == given.samples else given.part(start, stop, output_of)
-            batch = Explanation(
-                model,
-                asked.run,
-                load(start, stop),
-                asked.targets,
-                asked.methods,
-                part,
-                layouts,
-                copies,
-                asked.gradients,
-                asked.halve,
-                asked.direct,
-                asked.moves and not parts,
-                asked.trial,
-            )
+            own = replace(asked, layouts=layouts, copies=copies, moves=asked.moves and not parts)
+            batch = Explanation(model, own, load(start, stop), part)
             try:
                 if modules is None:
                     modules = resolve_layers(
@@ -136,9 +84,9 @@ def explain_in_parts(
                     )
                     if asked.check:
                         check_layouts(modules, layouts)
-                found = batch.at(modules, relu=asked.relu, check=asked.check)
+                found = batch.at(modules)
             except LayerError as error:
-                raise beside(error, batch) from None
+                raise beside(error, batch.search) from None
             except (RuntimeError, MemoryError) as error:
                 single = _takes_one_bag(batch.inputs, asked.run, error)
                 if stop - start == 1 or not (single or (asked.halve and is_out_of_memory(error))):
@@ -176,11 +124,11 @@ def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
     return True
 
 
-def beside(error: LayerError, batch: Explanation) -> LayerError:
+def beside(error: LayerError, search: Search) -> LayerError:
     """Returns an error about a layer with the layers that have a feature map, where it has room for them."""
     head = f"{error}; layers with a feature map here: "
     room = MOST - len(head)
-    possible = batch.search.possible(room) if room >= _ROOM else NO_LAYER
+    possible = search.possible(room) if room >= _ROOM else NO_LAYER
     return error if possible == NO_LAYER else LayerError(head + possible)
 
 

@@ -14,9 +14,10 @@ from lightning_gradcam.capture.inputs import Forward, Inputs, caller, check_outp
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
-from lightning_gradcam.compute.batches import Request, explain_in_parts
+from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.blank import remarks_of
 from lightning_gradcam.compute.callers import held_module, several_arguments
+from lightning_gradcam.compute.request import Request
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods

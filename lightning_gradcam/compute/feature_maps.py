@@ -21,7 +21,8 @@ from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.batches import beside, check_layouts, check_model, eager, even
 from lightning_gradcam.compute.callers import held_module
-from lightning_gradcam.compute.forward import Explanation
+from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods.variants import full_precision
@@ -166,18 +167,17 @@ def feature_maps(
         while start < samples:
             stop = min(start + size, samples)
             inputs = load(start, stop)
-            # Only for what it knows of layers; it asks for nothing to be explained.
-            batch = Explanation(model, run, inputs, resolve_targets("predicted"), {}, Given(stop - start), known)
+            # It asks for nothing to be explained.
+            asked = Request(resolve_targets("predicted"), {}, known, run)
+            search = Search(model, asked, inputs, Given(stop - start))
             try:
                 if modules is None:
-                    modules = resolve_layers(
-                        model, layers, auto=batch.search.auto, calls=batch.search.calls, available=available
-                    )
+                    modules = resolve_layers(model, layers, auto=search.auto, calls=search.calls, available=available)
                     if check:
                         check_layouts(modules, known)
-                part = _part(batch, modules, max_channels, device)
+                part = _part(search, modules, max_channels, device)
             except LayerError as error:
-                raise beside(error, batch) from None
+                raise beside(error, search) from None
             except (RuntimeError, MemoryError) as error:
                 if stop - start == 1 or not halve or not is_out_of_memory(error):
                     raise
@@ -208,13 +208,13 @@ class _Part:
 
 
 def _part(
-    batch: Explanation, modules: Mapping[str, nn.Module], most: int | None, device: torch.device | str | None
+    search: Search, modules: Mapping[str, nn.Module], most: int | None, device: torch.device | str | None
 ) -> _Part:
     found = _Part({}, {}, {}, {})
-    outputs = _outputs(batch, modules)
+    outputs = _outputs(search, modules)
     for name in modules:
         output = outputs.pop(name)
-        layout = found.layouts[name] = batch.search.layout_of(name, modules[name], output)
+        layout = found.layouts[name] = search.layout_of(name, modules[name], output)
         maps = layout.feature_map(output)
         channels = maps.shape[1]
         shown = min(channels, most or channels)
@@ -226,7 +226,7 @@ def _part(
     return found
 
 
-def _outputs(batch: Explanation, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def _outputs(search: Search, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Returns the layers' outputs in one forward; of a layer that is called several times, the last."""
     found: dict[str, Tensor] = {}
     calls = {name: count() for name in modules}
@@ -247,7 +247,7 @@ def _outputs(batch: Explanation, modules: Mapping[str, nn.Module]) -> dict[str, 
     with ExitStack() as stack:
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(partial(keep, name)).remove)
-        batch.run(batch.inputs.fresh())
+        search.asked.run(search.inputs.fresh())
     if missing := [name for name in modules if name not in found]:
         raise LayerError(
             f"layers: {missing[0]!r} exists, but the forward never reached it (reached: {', '.join(found) or 'none'});"

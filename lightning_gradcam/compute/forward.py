@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import isfinite, nan, prod
 from types import MappingProxyType
@@ -17,17 +17,18 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import Captured, capture
 from lightning_gradcam.capture.calls import MapPlace, layer_of
 from lightning_gradcam.capture.gradients import require_gradients
-from lightning_gradcam.capture.inputs import Forward, Inputs, detached, with_gradient
+from lightning_gradcam.capture.inputs import Inputs, detached, with_gradient
 from lightning_gradcam.capture.layout import Layout, check_places
 from lightning_gradcam.capture.moved import LayerMap
 from lightning_gradcam.capture.obstacles import quantised_part
 from lightning_gradcam.compute.blank import causes_of
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
 from lightning_gradcam.compute.pictures import frames_seen, seen_elsewhere
+from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.rounding import rounding
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import CaptureError, LayerError, MethodError, TargetError
-from lightning_gradcam.methods import MODEL, Method
+from lightning_gradcam.methods import MODEL
 from lightning_gradcam.methods import relu as relu_step
 from lightning_gradcam.methods.rerun import Rerun
 from lightning_gradcam.methods.variants import RerunModel, full_precision
@@ -74,59 +75,35 @@ class Shared:
 
 @dataclass(eq=False)
 class Explanation:
-    """What is asked of a model.
+    """What is asked of a model, with the samples.
 
     Attributes:
         model: The model, in evaluation mode.
-        run: From inputs to the explained output.
+        asked: What is asked.
         inputs: The batch.
-        targets: What is explained.
-        methods: How, by name.
         given: What targets may look at besides the output.
-        given_layouts: What the user says of layouts, by layer name; ``""`` stands for all.
         copies: The model changes a layer's output in place, and goes on with copies; becomes true where that is found.
-        gradients: Put the gradients into numbers, too.
-        halve: Run fewer variants of the samples at once where memory does not suffice.
-        direct: The model itself is called, with the inputs as they are.
-        moves: Make sure that the layers' places are the picture's; without, only where the model is looked at anyway.
-        trial: Named layers are trusted for now, and one forward serves the explanation and the look at tokens.
     """
 
     model: nn.Module
-    run: Forward
+    asked: Request
     inputs: Inputs
-    targets: Sequence[Target]
-    methods: Mapping[str, Method]
     given: Given
-    given_layouts: Mapping[str, str]
-    copies: bool = False
-    gradients: bool = False
-    halve: bool = True
-    direct: bool = False
-    moves: bool = False
-    trial: bool = False
+    copies: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.copies = self.asked.copies
 
     @cached_property
     def search(self) -> Search:
         """The search for layers and layouts; it runs nothing before it is asked."""
-        return Search(
-            self.model,
-            self.run,
-            self.inputs,
-            self.targets,
-            self.methods,
-            self.given,
-            self.given_layouts,
-            self.direct,
-        )
+        return Search(self.model, self.asked, self.inputs, self.given)
 
-    def at(self, modules: Mapping[str, nn.Module], *, relu: bool, check: bool = True) -> Cams:
+    def at(self, modules: Mapping[str, nn.Module]) -> Cams:
         """Computes the maps of these layers, by name; see :func:`lightning_gradcam.compute_cams`.
 
         Args:
             modules: Layer name to module.
-            relu: Keep only what speaks for the target.
-            check: Make sure that gradients which are zero everywhere are not so by construction.
         """
         try:
             first = self._first(modules, whole_graph=False)
@@ -138,7 +115,7 @@ class Explanation:
         assert first is not None
         given = first.given
         sums: dict[CamKey, float] = {}
-        if check:
+        if self.asked.check:
             if self._of_classes:
                 check_classes(first.output, given.labels, given.names)
             # One look at all of them: each would wait for the device.
@@ -151,13 +128,13 @@ class Explanation:
         if first.seen:
             self.search.check_moves(first.seen, self.axes(first.layouts))
         found = dict(first.maps)
-        again = RerunModel(self.model, self.run, self.inputs, first.explained, whole_graph, self.halve)
-        if check or any(method.needs in ("model", "rerun") for method in self.methods.values()):
+        again = RerunModel(self.model, self.asked.run, self.inputs, first.explained, whole_graph, self.asked.halve)
+        if self.asked.check or any(method.needs in ("model", "rerun") for method in self.asked.methods.values()):
             axes = self.axes(first.layouts)
             again = replace(again, axes=axes) if axes else again
-        for name, method in self.methods.items():
+        for name, method in self.asked.methods.items():
             if method.needs == "model":
-                self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.targets)
+                self._put(found, MODEL, name, method.function(Rerun(again)), targets=self.asked.targets)
             elif method.needs == "rerun":
                 for layer, module in modules.items():
                     choice, parts = first.chosen[layer], dict[int, Tensor]()
@@ -180,11 +157,13 @@ class Explanation:
                             # graph.
                             again = replace(again, whole_graph=True)
                             parts[number] = method.function(rerun(again))
-                        self._put({}, layer, name, parts[number], targets=self.targets)
-                    for row, target in enumerate(self.targets):
+                        self._put({}, layer, name, parts[number], targets=self.asked.targets)
+                    for row, target in enumerate(self.asked.targets):
                         own = {number: maps[row] for number, maps in parts.items()}
                         found[CamKey(layer, name, target.name)] = choice.merged(own, target.name)
-        order = [CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.targets for m in self.methods]
+        order = [
+            CamKey(x, m, t.name) for x in [*modules, MODEL] for t in self.asked.targets for m in self.asked.methods
+        ]
         # Where a sum is finite, so are its parts, and there is nothing to mark.
         finite = {name: bool(sums) and isfinite(float(e.scores.sum())) for name, e in first.explained.items()}
         marked = {
@@ -194,10 +173,10 @@ class Explanation:
             for key in order
             if key in found
         }
-        maps = {key: relu_step(values) if relu else values for key, values in marked.items()}
+        maps = {key: relu_step(values) if self.asked.relu else values for key, values in marked.items()}
         # A callable may take an output that has no row for each sample: a bag's, or every window's.
         rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (self.inputs.samples,)
-        classes = rows and all(target.select.has_classes for target in self.targets)
+        classes = rows and all(target.select.has_classes for target in self.asked.targets)
         classes = classes and no_class_in(first.output, given.labels) is None
         shares = class_probabilities(detached(first.output), given.chances, given.kind) if classes else None
         ranked = None if shares is None else _likeliest(shares)
@@ -237,7 +216,7 @@ class Explanation:
     @property
     def _of_classes(self) -> bool:
         """Whether any target explains a class's own score."""
-        return any(isinstance(target.select, (Class, Contrast, Segment)) for target in self.targets)
+        return any(isinstance(target.select, (Class, Contrast, Segment)) for target in self.asked.targets)
 
     def _remark(self, given: Given) -> None:
         """Warns, once a run, where probabilities are explained and logits were asked for."""
@@ -256,7 +235,7 @@ class Explanation:
         if self.given.first or self.inputs.pictures < 2:
             return
         own = list(self.inputs.picture.shape)
-        for layer, other in seen_elsewhere(self.run, self.inputs, modules).items():
+        for layer, other in seen_elsewhere(self.asked.run, self.inputs, modules).items():
             name = layer_of(layer)
             instead = f"call of it ({name + '#0'!r})" if self.search.calls(name) > 1 else "layer"
             warn(
@@ -269,7 +248,7 @@ class Explanation:
         """Warns, once a run, where a layer sees only some frames of a clip, or one picture of a pair."""
         if self.given.first:
             return
-        for layer, (axis, seen, count) in frames_seen(self.run, self.inputs, modules).items():
+        for layer, (axis, seen, count) in frames_seen(self.asked.run, self.inputs, modules).items():
             name, shape = layer_of(layer), list(self.inputs.picture.shape)
             calls = f" (a call of {name!r} each: '{name}#0', …)" if self.search.calls(name) > 1 else ""
             warn(
@@ -292,34 +271,34 @@ class Explanation:
 
     def _shared(self, modules: Mapping[str, nn.Module], *, whole_graph: bool) -> Shared | None:
         """``None`` where a gradient is missing and the whole graph has not been tried."""
-        together = self.trial and self.search.needs_look(modules)
+        together = self.asked.trial and self.search.needs_look(modules)
         with capture(modules, whole_graph=whole_graph or together, copies=self.copies) as captured:
             picture = with_gradient(self.inputs.picture) if whole_graph else None
-            output = self.search.look(captured.unhook) if together else self.run(self.inputs.fresh(picture))
+            output = self.search.look(captured.unhook) if together else self.asked.run(self.inputs.fresh(picture))
             if captured.overwritten:
                 raise _OverwrittenError
             captured.unhook()
             units = units_of(captured)
             self._lay_out(units, modules)
             given = replace(self.given, kind=output_kind(output))
-            explained = {target.name: target.explain(output, given) for target in self.targets}
+            explained = {target.name: target.explain(output, given) for target in self.asked.targets}
             pure = self._pure(captured, units, explained, output, strict=whole_graph)
             if pure is None:
                 return None
             parts, summaries, blanks = pure
-            chosen = choices(units, [target.name for target in self.targets], self.inputs.samples)
+            chosen = choices(units, [target.name for target in self.asked.targets], self.inputs.samples)
             maps, causes = merged(parts, chosen), merged(blanks, chosen)
             gradients = {
                 (layer, target.name): choice.summary(
                     [summaries[unit.name, target.name] for unit in choice.units], target.name
                 )
-                for target in self.targets
+                for target in self.asked.targets
                 for layer, choice in chosen.items()
                 if (choice.units[0].name, target.name) in summaries
             }
-            watched = self.moves or (self.search.searched if self.trial else self.search.looked)
+            watched = self.asked.moves or (self.search.searched if self.asked.trial else self.search.looked)
             seen = {unit.name: _seen(unit, modules) for unit in _used(chosen)} if watched else {}
-            again = any(method.needs == "rerun" for method in self.methods.values())
+            again = any(method.needs == "rerun" for method in self.asked.methods.values())
             for unit in units.values():
                 unit.activation = unit.activation.detach() if again else unit.activation.new_empty(0)
             return Shared(
@@ -374,11 +353,11 @@ class Explanation:
             name: full_precision(layout.rows(units[name].activation.detach())) for name, layout in layouts.items()
         }
         several = any(name != unit.layer for name, unit in units.items())
-        needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
-        for target in self.targets:
+        needed = [name for name, method in self.asked.methods.items() if method.needs == "gradients"]
+        for target in self.asked.targets:
             if not needed and not several:
                 break
-            last = target is self.targets[-1]
+            last = target is self.asked.targets[-1]
             by_layer = captured.level_gradients(explained[target.name].scores, retain_graph=not last)
             if not strict and any(all(g is None for g in levels.values()) for levels in by_layer.values()):
                 return None
@@ -396,11 +375,11 @@ class Explanation:
             self._require({unit.layer for unit in units.values()} - {units[name].layer for name in slopes})
             for unit in list(slopes):
                 own, layout = slopes.pop(unit), layouts[unit]
-                if self.gradients:
+                if self.asked.gradients:
                     summaries[unit, target.name] = summarised(layout.of_rows(own), explained[target.name].scores)
                 noise: dict[CamKey, Tensor] = {}
                 for name in needed:
-                    signed = self.methods[name].function(features[unit], own)
+                    signed = self.asked.methods[name].function(features[unit], own)
                     if signed.shape == own.shape[:1] + own.shape[2:]:
                         rounded = rounding(name, signed, features[unit], own)
                         if rounded is not None:
@@ -411,10 +390,10 @@ class Explanation:
                 blanks = {key: found[key] for key in keys}
                 looked = layout.of_rows(features[unit]), layout.of_rows(own)
                 causes.update(causes_of(blanks, *looked, constant=explained[target.name].constant, noise=noise))
-        for name, method in self.methods.items():
+        for name, method in self.asked.methods.items():
             for layer in features if method.needs == "activations" else ():
                 signed = layouts[layer].unfolded(method.function(features[layer]))
-                for target in self.targets:
+                for target in self.asked.targets:
                     self._put(found, layer, name, signed[None], targets=[target], grid=layouts[layer].grid)
         return found, summaries, causes
 
@@ -457,14 +436,14 @@ class Explanation:
 
     def _check_dependence(self, first: Shared, sums: Mapping[CamKey, float]) -> None:
         """Refuses a layer on whose places no score can depend, whatever the weights; ``sums`` are those of its maps."""
-        needed = [name for name, method in self.methods.items() if method.needs == "gradients"]
+        needed = [name for name, method in self.asked.methods.items() if method.needs == "gradients"]
         if not needed:
             return
         # Where a map is not zero, neither is its gradient; nearly always its sum tells.
         alive = [
             any(
                 sums[key] != 0 or bool(first.maps[key].any())
-                for key in (CamKey(layer, name, target.name) for name in needed for target in self.targets)
+                for key in (CamKey(layer, name, target.name) for name in needed for target in self.asked.targets)
             )
             for layer in first.layouts
         ]

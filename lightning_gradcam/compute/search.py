@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.changes import Move
-from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
+from lightning_gradcam.capture.inputs import Inputs, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.known import KnownLayouts
 from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_layers, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
 from lightning_gradcam.capture.moved import LayerMap, Trial, find_moves
 from lightning_gradcam.capture.obstacles import obstacle
+from lightning_gradcam.compute.request import Request
 from lightning_gradcam.errors import LayerError, TargetError, listed
-from lightning_gradcam.methods import Method
-from lightning_gradcam.targets import Given, Target
+from lightning_gradcam.targets import Given
 from lightning_gradcam.targets.base import is_whole_numbers, whole_numbers
 from lightning_gradcam.warn import warn
 
@@ -48,23 +48,15 @@ class Search:
 
     Attributes:
         model: The model, in evaluation mode.
-        run: From inputs to the explained output.
+        asked: What is asked of it.
         inputs: The batch.
-        targets: What is explained.
-        methods: How, by name.
         given: What targets may look at besides the output.
-        given_layouts: What the user says of layouts, by layer name; ``""`` stands for all.
-        direct: The model itself is called, with the inputs as they are: what was found of it holds in the next call.
     """
 
     model: nn.Module
-    run: Forward
+    asked: Request
     inputs: Inputs
-    targets: Sequence[Target]
-    methods: Mapping[str, Method]
     given: Given
-    given_layouts: Mapping[str, str]
-    direct: bool = False
     _searching: bool = field(default=False, init=False)
     _tokens: bool = field(default=False, init=False)
     _first: Callable[[Any], None] | None = field(default=None, init=False)
@@ -86,7 +78,7 @@ class Search:
 
     def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
         def run(picture: Tensor | None) -> Any:
-            output = self.run(inputs.fresh(picture))
+            output = self.asked.run(inputs.fresh(picture))
             if self._first is not None:
                 self._first(output)
                 self._first = None
@@ -102,7 +94,7 @@ class Search:
             forward,
             samples=inputs.samples,
             picture=input_size(inputs.picture),
-            given=self.given_layouts,
+            given=self.asked.layouts,
             own=inputs.picture,
             again=run,
             graph=self._searching,
@@ -157,13 +149,13 @@ class Search:
 
     def _try(self, inputs: Inputs, given: Given) -> None:
         """Calls callable targets with the model as it is: in a search they may fail because the weights are others."""
-        if any(target.select.is_particular for target in self.targets):
+        if any(target.select.is_particular for target in self.asked.targets):
             with torch.no_grad():
-                self._particular(self.run(inputs.fresh()), given)
+                self._particular(self.asked.run(inputs.fresh()), given)
 
     def _particular(self, output: Any, given: Given) -> list[Tensor]:
         """The scores of the targets that may look at a part of the output alone."""
-        return [t.select.explain(output, given, t.name).scores for t in self.targets if t.select.is_particular]
+        return [t.select.explain(output, given, t.name).scores for t in self.asked.targets if t.select.is_particular]
 
     def auto(self) -> str:
         """Returns the layer that ``"auto"`` means."""
@@ -185,10 +177,10 @@ class Search:
 
     def _of_whole_numbers(self) -> TargetError | None:
         """Returns the error about an output of whole numbers, where it is one."""
-        if not any(method.needs == "gradients" for method in self.methods.values()):
+        if not any(method.needs == "gradients" for method in self.asked.methods.values()):
             return None
         with torch.no_grad():
-            output = self.run(self._look[1].fresh())
+            output = self.asked.run(self._look[1].fresh())
         return whole_numbers(output) if is_whole_numbers(output) else None
 
     def _meant(self, output: Any) -> list[Tensor]:
@@ -197,7 +189,7 @@ class Search:
             own = self._particular(output, self._search[1])
         except Exception:  # under other weights a detector may find nothing, and a callable count on finding something
             own = []
-        return mixed(own if len(own) == len(self.targets) else output)
+        return mixed(own if len(own) == len(self.asked.targets) else output)
 
     def possible(self, room: int) -> str:
         """Returns which layers could be named, for errors: all, or the last five where these take too much room."""
@@ -271,7 +263,7 @@ class Search:
     def _seen_layout(self, name: str, activation: Tensor, given: str | None) -> Layout:
         """Returns the layout in the survey's forward, or in one before that."""
         self._tokens = activation.dim() == 3
-        if not self._tokens or not self.direct or not self.inputs.is_single:
+        if not self._tokens or not self.asked.direct or not self.inputs.is_single:
             return self.survey.layout(name)
         key = (name, given, tuple(self.inputs.picture.shape[1:]), activation.shape[2])
         layout = self._known.get(key)
@@ -308,11 +300,11 @@ class Search:
         found: Mapping[str, Move] = {}
         # A model may take no other number of samples, or no other picture.
         with suppress(Exception):
-            found = find_moves(Trial(self.run, self.inputs, axes), places)
+            found = find_moves(Trial(self.asked.run, self.inputs, axes), places)
             if any(move.kind not in _CERTAIN for move in found.values()):
                 # A dead unit does not see its part of the picture either: what other weights see counts.
                 with awakened(self.model):
-                    again = find_moves(Trial(self.run, self.inputs, axes), places)
+                    again = find_moves(Trial(self.asked.run, self.inputs, axes), places)
                 found = {name: move for name, move in found.items() if move.kind in _CERTAIN or name in again}
         for name, move in found.items():
             if move.kind in _CERTAIN:
@@ -344,5 +336,5 @@ class Search:
         return left > 0 or (frames != 1 and not layout.fold) or sizes["L"] != layout.tokens
 
     def _given_layout(self, name: str) -> str | None:
-        given = self.given_layouts
+        given = self.asked.layouts
         return given.get(name, given.get(layer_of(name), given.get("")))

@@ -14,7 +14,8 @@ from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, pick_output
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
-from lightning_gradcam.compute.batches import Request, explain_in_parts
+from lightning_gradcam.compute.batches import explain_in_parts
+from lightning_gradcam.compute.request import Request
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.monitors.base import Monitor
 from lightning_gradcam.probes import ProbeSet
