@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateFinder, ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -247,6 +247,28 @@ def test_a_checkpoint_of_another_run_begins_another_record_in_the_same_trainer(t
     assert epochs(tmp_path / "gradcam") == (0, 1)
     assert epochs(tmp_path / "gradcam-1") == (0, 1, 2, 3)
     assert epochs(tmp_path / "other" / "gradcam") == (0, 1, 2)
+
+
+def test_a_state_that_is_put_back_in_the_middle_of_a_training_deletes_no_later_step(tmp_path: Path) -> None:
+    """A finder that looks again while training loads a checkpoint of its own: that is no resumption."""
+
+    class Again(LearningRateFinder):
+        def on_fit_start(self, *args: Any) -> None: ...
+
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                self.lr_find(trainer, pl_module)
+
+    class Tuned(TinyModule):
+        lr = 1e-3
+
+    callback, module = ours(), Tuned()
+    running = trainer(tmp_path, callbacks=[callback, Again(num_training_steps=3)], max_epochs=3)
+    running.fit(module, *loaders())
+    running.fit_loop.max_epochs = 4
+    running.fit(module, *loaders())
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("moved", [False, True])

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -24,6 +27,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradcam import Drawing, FeatureMapCallback, GradCAMCallback, MemorySink
+from lightning_gradcam.callbacks.ending import Note
+from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.sheets.cam_sheet import sheet
 from tests.conftest import TinyModule, loaders, trainer
 
@@ -113,6 +118,49 @@ def test_validation_alone_says_where_its_record_is(tmp_path: Path, said: list[st
         "lightning-gradcam: logged net.conv1 at 1 step",
         f"lightning-gradcam: record: {tmp_path}/lightning_logs/version_0/gradcam",
     ]
+
+
+def test_the_lines_come_once(tmp_path: Path, said: list[str]) -> None:
+    """Not again after what records nothing new, nor where another callback fails when all is over."""
+
+    class Failing(pl.Callback):
+        def teardown(self, *args: Any, **kwargs: Any) -> None:
+            if running.state.fn == "fit":
+                raise ValueError("at the end")
+
+    class Predicting(TinyModule):
+        def predict_step(self, batch: Any, batch_idx: int) -> Any:
+            return self(batch[0])
+
+    module, callbacks = Predicting(), [GradCAMCallback("net.conv1", **OPTIONS), Failing()]
+    running = trainer(tmp_path, callbacks=callbacks, max_epochs=1)
+    for _ in range(2):
+        running.validate(module, loaders()[1], verbose=False)
+    running.predict(module, loaders()[1])
+    assert len([line for line in said if "record: " in line]) == 1
+    with pytest.raises(ValueError, match="at the end"):
+        running.fit(module, *loaders())
+    assert len([line for line in said if "report: " in line]) == 1
+
+
+def test_a_callback_inside_another_one_ends_too(tmp_path: Path, said: list[str]) -> None:
+    """Hooks are handed on by a callback of the user's: this one is not in the Trainer's list."""
+    inner = GradCAMCallback("net.conv1", **OPTIONS)
+    outer = pl.Callback()
+    for hook in dir(pl.Callback):
+        if hook.startswith("on_") or hook in ("setup", "teardown"):
+            setattr(outer, hook, getattr(inner, hook))
+    trainer(tmp_path, callbacks=outer, max_epochs=1).fit(TinyModule(), *loaders())
+    assert len(said) == 2
+
+
+def test_a_copy_learns_of_its_own_record_alone() -> None:
+    callback = GradCAMCallback("net.conv1")
+    # What a strategy's processes hand back.
+    pickle.loads(pickle.dumps(Note(callback._token, "/nowhere")))
+    with pytest.raises(ArchiveError):
+        _ = callback.archive
+    assert deepcopy(callback).archive is None
 
 
 def test_with_wandb_the_record_lies_beside_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
