@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.ending import Note, last_words, record_of
+from lightning_gradcam.callbacks.ending import Note, forget, last_words, record_of
 from lightning_gradcam.callbacks.host import (
     Callback,
     Host,
@@ -84,7 +84,8 @@ class ProbeCallback(Callback):
         Waits until every step that was explained is written. Where a strategy has trained in processes of its own
         (``ddp_spawn``, ``ddp_fork``, notebooks), it is there when they have ended.
         """
-        return self._run.recorder.archive if self._run.recorder is not None else record_of(self._token)
+        elsewhere = record_of(self._token)
+        return elsewhere if elsewhere is not None or self._run.recorder is None else self._run.recorder.archive
 
     @property
     def state_key(self) -> str:
@@ -104,6 +105,7 @@ class ProbeCallback(Callback):
             return
         if self._options.forward_fn is None:
             check_forward(pl_module)
+        forget(self._token)
         runs = _RUNS.setdefault(trainer, {})
         run = self._run_of(trainer, pl_module, stage, runs.get(self.state_key))
         if run is not self._run:

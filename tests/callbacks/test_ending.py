@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from tests.conftest import TinyModule, loaders, trainer
 
 ROOT = Path(__file__).parents[2]
 OPTIONS: dict[str, Any] = {"num_probes": 4, "on_error": "raise"}
+METHODS = ["gradcam", "gradcam++", "smoothgradcam++", "xgradcam", "hirescam", "layercam", "gradcam_elementwise"]
+METHODS += ["eigencam", "eigengradcam", "scorecam", "random"]
 
 
 @pytest.fixture
@@ -163,6 +166,21 @@ def test_a_copy_learns_of_its_own_record_alone() -> None:
     assert deepcopy(callback).archive is None
 
 
+def test_the_record_is_that_of_the_last_training_wherever_it_ran(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.conv1", **OPTIONS)
+    paths = []
+    for name in ("a", "b"):
+        trainer(tmp_path / name, callbacks=callback, max_epochs=1).fit(TinyModule(), *loaders())
+        assert callback.archive is not None
+        paths.append(callback.archive.path)
+        if name == "a":
+            copytree(paths[0], tmp_path / "spawned")
+            # What a strategy's processes hand back.
+            pickle.loads(pickle.dumps(Note(callback._token, str(tmp_path / "spawned"))))
+            assert callback.archive.path == str(tmp_path / "spawned")
+    assert str(tmp_path / "b") in paths[1]
+
+
 def test_with_wandb_the_record_lies_beside_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -249,6 +267,8 @@ def test_processes_of_the_strategys_own_leave_the_record_to_the_one_that_launche
 
 
 def test_the_inputs_are_in_the_film_strip_and_not_in_every_step(tmp_path: Path) -> None:
+    # With weights whose maps are not blank: an overlay without colours is the input.
+    torch.manual_seed(1)
     sink, logger = MemorySink(), TensorBoardLogger(tmp_path, "logs")
     callback = GradCAMCallback("net.conv1", sinks=[sink], **OPTIONS)
     trainer(tmp_path, callbacks=callback, logger=logger, max_epochs=3).fit(TinyModule(), *loaders())
@@ -326,15 +346,19 @@ def test_pictures_in_event_files_are_a_third_and_look_the_same(
         {"evolution": False},
         {"drawing": Drawing(columns=("input", "heatmap"))},
         {"drawing": Drawing(opacity=0.9)},
+        # Strips that leave out probes, and strips that are not drawn for every layer and method.
+        {"num_probes": 40},
+        {"drawing": Drawing(max_sheet_pixels=500_000)},
+        {"layers": ["net.conv1", "net.norm1", "net.relu1"], "methods": METHODS},
     ],
 )
 def test_a_sheet_keeps_the_inputs_where_nothing_else_shows_them(tmp_path: Path, options: dict[str, Any]) -> None:
     sink = MemorySink()
-    callback = GradCAMCallback("net.conv1", sinks=[sink], **OPTIONS, **options)
-    trainer(tmp_path, callbacks=callback, logger=False).fit(TinyModule(), *loaders())
+    callback = GradCAMCallback(**{"layers": "net.conv1", "sinks": [sink], **OPTIONS, **options})
+    trainer(tmp_path, callbacks=callback, logger=False, max_epochs=1).fit(TinyModule(), *loaders())
     assert callback.probes is not None
     first = callback.probes.pixels[0].repeat(14, 0).repeat(14, 1)
-    (picture,) = sink.entries[0].pictures.values()
+    picture = next(iter(sink.entries[0].pictures.values()))
     found = [
         top for top in range(len(picture.pixels) - 112) if (picture.pixels[top : top + 112, 202:314] == first).all()
     ]
