@@ -227,6 +227,7 @@ class Run:
         if earlier.recorder is not None:
             self.recorder, self._drawn, self.fitted = earlier.recorder, earlier._drawn, earlier.fitted
             self._id, self._successor = earlier._id, True
+            self._schedule.resume(earlier._schedule.state())
         if self.fitted:
             self._module = earlier._module
 
@@ -429,6 +430,9 @@ class Run:
         with self._ranks.together("the archive"):
             if resumed and not same:
                 self._why, self._drawn = "the checkpoint is of another run", None
+            elif not resumed and host.fitting and host.step < recorder.last_step:
+                # A loop over folds that resets one module, or a checkpoint without this callback.
+                self._why = f"training begins again at step {host.step}, and {recorder.place!r} has later ones"
             else:
                 try:
                     recorder.check(found)

@@ -249,6 +249,35 @@ def test_a_checkpoint_of_another_run_begins_another_record_in_the_same_trainer(t
     assert epochs(tmp_path / "other" / "gradcam") == (0, 1, 2)
 
 
+def test_a_module_that_is_trained_from_the_beginning_again_has_another_record(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    """Folds with one module, whose weights are reset."""
+    callback, module = ours(), TinyModule()
+    again = running(tmp_path, callback)
+    weights = {name: values.clone() for name, values in module.state_dict().items()}
+    again.fit(module, *loaders())
+    module.load_state_dict(weights)
+    again.fit_loop.epoch_progress.reset()
+    again.fit_loop.epoch_loop._batches_that_stepped = 0
+    again.fit(module, *loaders())
+    assert [epochs(tmp_path / name) for name in ("gradcam", "gradcam-1")] == [(0, 1), (0, 1)]
+    (line,) = goes_to(said.records)
+    assert "training begins again at step 0" in line
+
+
+def test_a_callback_in_anothers_place_goes_on_counting_validations(tmp_path: Path) -> None:
+    class Configuring(TinyModule):
+        def configure_callbacks(self) -> list[pl.Callback]:
+            return [ours(every_n_validations=2)]
+
+    module, going = Configuring(), running(tmp_path, max_epochs=0)
+    for epoch in range(1, 5):
+        going.fit_loop.max_epochs = epoch
+        going.fit(module, *loaders())
+    assert epochs(tmp_path / "gradcam") == (1, 3)
+
+
 def test_a_state_that_is_put_back_in_the_middle_of_a_training_deletes_no_later_step(tmp_path: Path) -> None:
     """A finder that looks again while training loads a checkpoint of its own: that is no resumption."""
 
