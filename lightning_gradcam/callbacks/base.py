@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from copy import deepcopy
 from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.ending import Note, last_words, record_of
+from lightning_gradcam.callbacks.ending import Note, forget, last_words, record_of
 from lightning_gradcam.callbacks.host import (
     Callback,
     Host,
@@ -27,6 +28,7 @@ from lightning_gradcam.probes import ProbeSet
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
+    from typing_extensions import Self
 
 
 class ProbeCallback(Callback):
@@ -58,6 +60,13 @@ class ProbeCallback(Callback):
         vars(self).update(state)
         self._run = Run(self._options, _find_log_dir)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Returns a callback that finds its own records: only the one that a process gets by pickle is the same."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__({**deepcopy(self.__getstate__(), memo), "_token": uuid.uuid4().hex})
+        return copied
+
     @property
     def name(self) -> str:
         """The root of tags and the archive's folder."""
@@ -75,7 +84,8 @@ class ProbeCallback(Callback):
         Waits until every step that was explained is written. Where a strategy has trained in processes of its own
         (``ddp_spawn``, ``ddp_fork``, notebooks), it is there when they have ended.
         """
-        return self._run.recorder.archive if self._run.recorder is not None else record_of(self._token)
+        elsewhere = record_of(self._token)
+        return elsewhere if elsewhere is not None or self._run.recorder is None else self._run.recorder.archive
 
     @property
     def state_key(self) -> str:
@@ -95,11 +105,14 @@ class ProbeCallback(Callback):
             return
         if self._options.forward_fn is None:
             check_forward(pl_module)
+        forget(self._token)
         runs = _RUNS.setdefault(trainer, {})
         run = self._run_of(trainer, pl_module, stage, runs.get(self.state_key))
         if run is not self._run:
             self._validated = ValidatedWeights()
         self._run = runs[self.state_key] = run
+        # After an error that kept Lightning from ending the last stage, too.
+        run.running = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
@@ -202,7 +215,10 @@ class ProbeCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over probes and archive of the run that the checkpoint belongs to."""
-        self._run.resume(state_dict)
+        # What is loaded in the middle of a training (a learning rate finder puts its trial back) is no resumption: kept
+        # until the next `fit`, it would delete the steps recorded since.
+        if not self._run.running:
+            self._run.resume(state_dict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Closes the sinks and says where the record is: Lightning calls no ``teardown`` after an exception."""
@@ -227,16 +243,17 @@ class ProbeCallback(Callback):
     def _compare(self, host: Host, hook: str, *, logged: bool) -> None:
         """Reports, once, that other weights were logged than validated: a user's own EMA had swapped them back."""
         if logged and self._validated.gone(host):
-            before = " and ".join(called_before(host.trainer, self, hook)) or "the callback that changes them"
+            before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
                 "lightning-gradcam: the maps are not of the weights that were validated: these were changed after the"
-                " last batch and before this callback's turn (by an EMA that swaps its weights out?); list this"
-                f" callback before {before}"
+                " last batch and before this callback's turn (by an EMA that swaps its weights out?); "
+                + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
             )
 
     def _end(self, host: Host) -> None:
         """Says, once for all callbacks side by side, what there is to see: the last of them does."""
-        runs = [callback._run for callback in siblings(host.trainer, ProbeCallback)]
+        # A callback that calls this one's hooks keeps it out of the trainer's list.
+        runs = [callback._run for callback in siblings(host.trainer, ProbeCallback)] or [self._run]
         if runs[-1] is self._run:
             found = [(run, archive) for run in runs if (archive := run.recorded(host)) is not None]
             automatic = [run.automatic for run, _ in found]

@@ -66,6 +66,11 @@ def _noted(callback: str, path: str) -> Note:
     return Note(callback, path)
 
 
+def forget(callback: str) -> None:
+    """Drops what another process has made for a callback with this token: it is about to make another record here."""
+    _RECORDS.pop(callback, None)
+
+
 def record_of(callback: str) -> Archive | None:
     """Returns the record that another process has made for a callback with this token, or ``None``."""
     path = _RECORDS.get(callback)

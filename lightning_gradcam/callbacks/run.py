@@ -112,6 +112,10 @@ class Run:
         self._id = uuid.uuid4().hex
         self._failures = Failures(options.on_error, rank_zero_warn)
         self.fitted = False
+        # Between the beginning of a stage and its end.
+        self.running = False
+        # There is something that a run's last words have not said yet.
+        self._unsaid = False
         # Why a record that was begun does not go on.
         self._why = ""
         self._early = self._told = False
@@ -126,6 +130,7 @@ class Run:
             ConfigurationError: What is asked for does not fit the model or the data.
         """
         waited = self.waiting
+        self.running = True
         if self.recorder is not None and host.fitting and not self.fitted:
             # What `validate` or `test` has left is no part of a training's record: its probes may be other ones.
             self.recorder.close()
@@ -222,6 +227,7 @@ class Run:
         if earlier.recorder is not None:
             self.recorder, self._drawn, self.fitted = earlier.recorder, earlier._drawn, earlier.fitted
             self._id, self._successor = earlier._id, True
+            self._schedule.resume(earlier._schedule.state())
         if self.fitted:
             self._module = earlier._module
 
@@ -243,6 +249,7 @@ class Run:
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks."""
+        self.running = False
         if self.recorder is not None:
             self.recorder.close()
         self._ranks.close()
@@ -253,8 +260,9 @@ class Run:
         return getattr(self._options.monitor, "layers", None) == "auto"
 
     def recorded(self, host: Host) -> Archive | None:
-        """Returns the archive of a run that is over, if this stage has put a step into it."""
-        archive = self.recorder.archive if self.recorder is not None else None
+        """Returns the archive of a run that is over, once for each training and each look that is recorded."""
+        unsaid, self._unsaid = self._unsaid, False
+        archive = self.recorder.archive if self.recorder is not None and unsaid else None
         if archive is None or (self.fitted and not host.fitting):
             return None
         try:
@@ -406,6 +414,7 @@ class Run:
         resumed, self._resumed = self._resumed, {}
         looking = self.fitted and not host.fitting
         self.fitted = self.fitted or host.fitting
+        self._unsaid = host.fitting
         if self.recorder is not None and self._drawn is not None:
             if looking or self._goes_on(host, self.recorder, self._drawn, resumed):
                 return
@@ -421,6 +430,9 @@ class Run:
         with self._ranks.together("the archive"):
             if resumed and not same:
                 self._why, self._drawn = "the checkpoint is of another run", None
+            elif not resumed and host.fitting and host.step < recorder.last_step:
+                # A loop over folds that resets one module, or a checkpoint without this callback.
+                self._why = f"training begins again at step {host.step}, and {recorder.place!r} has later ones"
             else:
                 try:
                     recorder.check(found)
@@ -583,6 +595,7 @@ class Run:
         with self._failures.contained(EXPLAINING, step=step):
             subject = self._subject(host, self._drawn, "explaining")
             blocked = self.recorder.log(subject, epoch=host.epoch, step=step, stage=host.stage)
+            self._unsaid = True
             if remark := self._schedule.spent(blocked):
                 rank_zero_info(f"lightning-gradcam: {remark}")
         self.recorder.settle()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.monitors.base import Reporter
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
-from lightning_gradcam.monitors.evolution import Evolving, late_numbers
+from lightning_gradcam.monitors.evolution import LEAST_PIXELS, MOST_PAIRS, Evolving, late_numbers
 from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
@@ -22,6 +22,8 @@ from lightning_gradcam.storage import join
 
 # An overlay with a larger share of colours hides the picture.
 MOST_OPAQUE = 0.6
+# At least what a probe takes of a film strip of few steps.
+_ROW_PIXELS = 150_000
 
 
 class CamReporter(Reporter):
@@ -62,10 +64,14 @@ class CamReporter(Reporter):
         training's sheets leave them out: they are half of a sheet's bytes.
         """
         found, drawing, note = {}, self.monitor.drawing, ""
+        pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
         stripped = self.archived and self.monitor.evolution and record.stage == "fit" and drawing.opacity <= MOST_OPAQUE
+        # A strip of the first step shows each of them; those of many layers or probes leave some out.
+        room = min(drawing.max_sheet_pixels, LEAST_PIXELS) // _ROW_PIXELS
+        stripped = stripped and len(pairs) <= MOST_PAIRS and len(self.probes) <= room
         if stripped and {"input", "overlay"} <= set(drawing.columns):
             drawing = replace(drawing, columns=tuple(name for name in drawing.columns if name != "input"))
-        for layer, method in dict.fromkeys((key.layer, key.method) for key in record.maps):
+        for layer, method in pairs:
             if drawing is not self.monitor.drawing:
                 note = f"inputs alone: {self.monitor.evolution_tag(layer, method)}"
             found[self.monitor.tag(layer, method)] = sheet(

@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateFinder, ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -247,6 +247,57 @@ def test_a_checkpoint_of_another_run_begins_another_record_in_the_same_trainer(t
     assert epochs(tmp_path / "gradcam") == (0, 1)
     assert epochs(tmp_path / "gradcam-1") == (0, 1, 2, 3)
     assert epochs(tmp_path / "other" / "gradcam") == (0, 1, 2)
+
+
+def test_a_module_that_is_trained_from_the_beginning_again_has_another_record(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    """Folds with one module, whose weights are reset."""
+    callback, module = ours(), TinyModule()
+    again = running(tmp_path, callback)
+    weights = {name: values.clone() for name, values in module.state_dict().items()}
+    again.fit(module, *loaders())
+    module.load_state_dict(weights)
+    again.fit_loop.epoch_progress.reset()
+    again.fit_loop.epoch_loop._batches_that_stepped = 0
+    again.fit(module, *loaders())
+    assert [epochs(tmp_path / name) for name in ("gradcam", "gradcam-1")] == [(0, 1), (0, 1)]
+    (line,) = goes_to(said.records)
+    assert "training begins again at step 0" in line
+
+
+def test_a_callback_in_anothers_place_goes_on_counting_validations(tmp_path: Path) -> None:
+    class Configuring(TinyModule):
+        def configure_callbacks(self) -> list[pl.Callback]:
+            return [ours(every_n_validations=2)]
+
+    module, going = Configuring(), running(tmp_path, max_epochs=0)
+    for epoch in range(1, 5):
+        going.fit_loop.max_epochs = epoch
+        going.fit(module, *loaders())
+    assert epochs(tmp_path / "gradcam") == (1, 3)
+
+
+def test_a_state_that_is_put_back_in_the_middle_of_a_training_deletes_no_later_step(tmp_path: Path) -> None:
+    """A finder that looks again while training loads a checkpoint of its own: that is no resumption."""
+
+    class Again(LearningRateFinder):
+        def on_fit_start(self, *args: Any) -> None: ...
+
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                self.lr_find(trainer, pl_module)
+
+    class Tuned(TinyModule):
+        lr = 1e-3
+
+    callback, module = ours(), Tuned()
+    running = trainer(tmp_path, callbacks=[callback, Again(num_training_steps=3)], max_epochs=3)
+    running.fit(module, *loaders())
+    running.fit_loop.max_epochs = 4
+    running.fit(module, *loaders())
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("moved", [False, True])

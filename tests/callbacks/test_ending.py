@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -24,11 +28,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradcam import Drawing, FeatureMapCallback, GradCAMCallback, MemorySink
+from lightning_gradcam.callbacks.ending import Note
+from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.sheets.cam_sheet import sheet
 from tests.conftest import TinyModule, loaders, trainer
 
 ROOT = Path(__file__).parents[2]
 OPTIONS: dict[str, Any] = {"num_probes": 4, "on_error": "raise"}
+METHODS = ["gradcam", "gradcam++", "smoothgradcam++", "xgradcam", "hirescam", "layercam", "gradcam_elementwise"]
+METHODS += ["eigencam", "eigengradcam", "scorecam", "random"]
 
 
 @pytest.fixture
@@ -113,6 +121,64 @@ def test_validation_alone_says_where_its_record_is(tmp_path: Path, said: list[st
         "lightning-gradcam: logged net.conv1 at 1 step",
         f"lightning-gradcam: record: {tmp_path}/lightning_logs/version_0/gradcam",
     ]
+
+
+def test_the_lines_come_once(tmp_path: Path, said: list[str]) -> None:
+    """Not again after what records nothing new, nor where another callback fails when all is over."""
+
+    class Failing(pl.Callback):
+        def teardown(self, *args: Any, **kwargs: Any) -> None:
+            if running.state.fn == "fit":
+                raise ValueError("at the end")
+
+    class Predicting(TinyModule):
+        def predict_step(self, batch: Any, batch_idx: int) -> Any:
+            return self(batch[0])
+
+    module, callbacks = Predicting(), [GradCAMCallback("net.conv1", **OPTIONS), Failing()]
+    running = trainer(tmp_path, callbacks=callbacks, max_epochs=1)
+    for _ in range(2):
+        running.validate(module, loaders()[1], verbose=False)
+    running.predict(module, loaders()[1])
+    assert len([line for line in said if "record: " in line]) == 1
+    with pytest.raises(ValueError, match="at the end"):
+        running.fit(module, *loaders())
+    assert len([line for line in said if "report: " in line]) == 1
+
+
+def test_a_callback_inside_another_one_ends_too(tmp_path: Path, said: list[str]) -> None:
+    """Hooks are handed on by a callback of the user's: this one is not in the Trainer's list."""
+    inner = GradCAMCallback("net.conv1", **OPTIONS)
+    outer = pl.Callback()
+    for hook in dir(pl.Callback):
+        if hook.startswith("on_") or hook in ("setup", "teardown"):
+            setattr(outer, hook, getattr(inner, hook))
+    trainer(tmp_path, callbacks=outer, max_epochs=1).fit(TinyModule(), *loaders())
+    assert len(said) == 2
+
+
+def test_a_copy_learns_of_its_own_record_alone() -> None:
+    callback = GradCAMCallback("net.conv1")
+    # What a strategy's processes hand back.
+    pickle.loads(pickle.dumps(Note(callback._token, "/nowhere")))
+    with pytest.raises(ArchiveError):
+        _ = callback.archive
+    assert deepcopy(callback).archive is None
+
+
+def test_the_record_is_that_of_the_last_training_wherever_it_ran(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.conv1", **OPTIONS)
+    paths = []
+    for name in ("a", "b"):
+        trainer(tmp_path / name, callbacks=callback, max_epochs=1).fit(TinyModule(), *loaders())
+        assert callback.archive is not None
+        paths.append(callback.archive.path)
+        if name == "a":
+            copytree(paths[0], tmp_path / "spawned")
+            # What a strategy's processes hand back.
+            pickle.loads(pickle.dumps(Note(callback._token, str(tmp_path / "spawned"))))
+            assert callback.archive.path == str(tmp_path / "spawned")
+    assert str(tmp_path / "b") in paths[1]
 
 
 def test_with_wandb_the_record_lies_beside_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +267,8 @@ def test_processes_of_the_strategys_own_leave_the_record_to_the_one_that_launche
 
 
 def test_the_inputs_are_in_the_film_strip_and_not_in_every_step(tmp_path: Path) -> None:
+    # With weights whose maps are not blank: an overlay without colours is the input.
+    torch.manual_seed(1)
     sink, logger = MemorySink(), TensorBoardLogger(tmp_path, "logs")
     callback = GradCAMCallback("net.conv1", sinks=[sink], **OPTIONS)
     trainer(tmp_path, callbacks=callback, logger=logger, max_epochs=3).fit(TinyModule(), *loaders())
@@ -278,15 +346,19 @@ def test_pictures_in_event_files_are_a_third_and_look_the_same(
         {"evolution": False},
         {"drawing": Drawing(columns=("input", "heatmap"))},
         {"drawing": Drawing(opacity=0.9)},
+        # Strips that leave out probes, and strips that are not drawn for every layer and method.
+        {"num_probes": 40},
+        {"drawing": Drawing(max_sheet_pixels=500_000)},
+        {"layers": ["net.conv1", "net.norm1", "net.relu1"], "methods": METHODS},
     ],
 )
 def test_a_sheet_keeps_the_inputs_where_nothing_else_shows_them(tmp_path: Path, options: dict[str, Any]) -> None:
     sink = MemorySink()
-    callback = GradCAMCallback("net.conv1", sinks=[sink], **OPTIONS, **options)
-    trainer(tmp_path, callbacks=callback, logger=False).fit(TinyModule(), *loaders())
+    callback = GradCAMCallback(**{"layers": "net.conv1", "sinks": [sink], **OPTIONS, **options})
+    trainer(tmp_path, callbacks=callback, logger=False, max_epochs=1).fit(TinyModule(), *loaders())
     assert callback.probes is not None
     first = callback.probes.pixels[0].repeat(14, 0).repeat(14, 1)
-    (picture,) = sink.entries[0].pictures.values()
+    picture = next(iter(sink.entries[0].pictures.values()))
     found = [
         top for top in range(len(picture.pixels) - 112) if (picture.pixels[top : top + 112, 202:314] == first).all()
     ]

@@ -59,6 +59,20 @@ def test_an_average_that_is_swapped_out_before_our_turn_is_reported_once(
     assert message.endswith("list this callback before OwnAverage")
 
 
+def test_no_order_is_advised_where_none_helps(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    class AtTheLastBatch(OwnAverage):
+        def on_validation_epoch_end(self, *args: Any) -> None: ...
+
+        def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+            if args[2] == trainer.num_val_batches[0] - 1:
+                super().on_validation_epoch_end(trainer, pl_module)
+
+    callbacks = [GradCAMCallback(LAYERS, on_error="raise"), AtTheLastBatch()]
+    trainer(tmp_path, callbacks=callbacks, num_sanity_val_steps=0).fit(TinyModule(), *loaders())
+    (message,) = warned(recwarn)
+    assert message.endswith("; change them later, at on_validation_end")
+
+
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_it_is_reported_outside_of_training_too(tmp_path: Path, stage: str, recwarn: pytest.WarningsRecorder) -> None:
     average = OwnAverage()
