@@ -15,6 +15,7 @@ from lightning_gradcam.capture.structure import entries_of
 from lightning_gradcam.errors import MOST, LightningGradCAMError, ProbeError, did_you_mean
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.balance import balanced, balanced_of, looked_up
+from lightning_gradcam.probes.batches import origins
 from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.labels import class_in, read_labels
 from lightning_gradcam.probes.listed import Apart, one_size, stacked
@@ -127,6 +128,8 @@ def draw_probes(
         indices = [int(index) for index in indices]
         samples = [_sample(dataset, index) for index in indices]
         batch = _collated(samples, collate_fn or default_collate, input_key, apart=apart)
+        if not isinstance(batch, Apart):
+            indices = _collated_order(indices, samples, input_of(batch, input_key))
         masks = _masks(dataset, indices)
     return drawn_from(
         dataset,
@@ -176,6 +179,16 @@ def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], input_
         raise UnindexedError(
             f"probes: the samples drawn can't be put into batches of one ({type(error).__name__}: {error!s:.100})"
         ) from error
+
+
+def _collated_order(indices: Sequence[int], samples: list[Any], pictures: Tensor) -> list[int]:
+    """Returns the indices in the order in which ``collate_fn`` puts their samples."""
+    if len(pictures) != len(samples) or pictures.dim() < 2:
+        return indices  # which are refused as probes
+    places = origins(samples, pictures)
+    if len(set(places)) < len(places):
+        raise UnindexedError("probes: collate_fn puts samples in the place of other ones")
+    return [indices[place] for place in places]
 
 
 def _differ_in_size(entries: Sequence[Any]) -> bool:
