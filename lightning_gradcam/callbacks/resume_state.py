@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lightning_gradcam.probes.listed import FORMS
+
 SCHEMA = 1
 
 
@@ -34,6 +36,8 @@ _OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
     # Of version 0.1.0; not used any more.
     "every": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
     "transferred": (lambda value: isinstance(value, bool), "True or False"),
+    # How the pictures stand in a batch.
+    "form": (lambda value: value in ("", *FORMS), f"'' or one of {', '.join(FORMS)}"),
 }
 
 

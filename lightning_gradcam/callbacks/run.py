@@ -308,6 +308,7 @@ class Run:
             "fingerprint": recorder.probes.fingerprint,
             "run": self._id,
             "transferred": self._drawn is not None and self._drawn.transferred,
+            "form": "" if self._drawn is None else self._drawn.form(self._options.probes.input_key),
             **recorder.state(),
             **self._schedule.state(),
         }
@@ -458,7 +459,16 @@ class Run:
                 " validation data set the same on all ranks, or give probes="
             )
         baseline = self._options.log_untrained and host.fitting and untrained and host.untrained
-        found = self._try(host, self._drawn, trial=not baseline)
+        try:
+            found = self._try(host, self._drawn, trial=not baseline)
+        except ConfigurationError as error:
+            # The model may need more of a batch than an archive keeps.
+            if not self._drawn.rebuilt:
+                raise
+            self._drawn = self._other_probes(host, str(error).split(";")[0])
+            if self._drawn is None:
+                return
+            found = self._try(host, self._drawn, trial=not baseline)
         probes = self._drawn.probes.read_as(getattr(found, "axes", ""))
         self._drawn = replace(self._drawn, probes=probes)
         # The other ranks compute, and leave recording and drawing to the first.
@@ -501,6 +511,22 @@ class Run:
             self.recorder.hand_over(found, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)
             self.recorder.settle()
 
+    def _other_probes(self, host: Host, why: str) -> Drawn | None:
+        """Returns new probes where archived ones can't be fed to the model; ``None`` where these have to pass by."""
+        rank_zero_warn(
+            f"lightning-gradcam: the checkpoint's probes can't be used as they are archived ({why}); new ones are"
+            " taken, maps can't be compared"
+        )
+        try:
+            with self._ranks.together("drawing probes"):
+                return self._obtained(host, {})[0]
+        except UnindexedError as error:
+            self._unindexed = str(error).split(";")[0]
+        self._streams = self.waiting = True
+        self._passing = self._options.probes.passing()
+        self._say_that_it_waits(host)
+        return None
+
     def _try(self, host: Host, drawn: Drawn, *, trial: bool) -> Any:
         """Returns what the monitor finds; of a trial, in two of the probes where the model can do with two."""
         try:
@@ -526,9 +552,10 @@ class Run:
             ) from error
 
     def _monitor(self, drawn: Drawn) -> Monitor:
-        """Returns what looks at the probes; one by one where their sizes differ."""
+        """Returns what looks at the probes; one by one where they stand so in a batch."""
         monitor: Any = self._options.monitor
-        looks: Monitor = replace(monitor, batch_size=1) if isinstance(drawn.batch, Apart) else monitor
+        # A model that gets pictures in a tuple may run its layers once for each of them.
+        looks: Monitor = replace(monitor, batch_size=1) if drawn.form(self._options.probes.input_key) else monitor
         return looks
 
     def _several(self, drawn: Drawn, error: Exception) -> str:

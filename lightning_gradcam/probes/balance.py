@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 # Samples whose labels are read where a data set does not list them: a class of 1 % is missed once in 20,000 draws.
 LOOKED_AT = 1000
-# So many for each probe are read however slowly they come; more only where all would take less than this, in seconds.
+# Looked at for each probe before all are; how many are looked at depends on how long it would take, in seconds.
 _POOL = 8
 _PATIENCE = 20.0
 # A part of the order in which a draw from many classes finds all that it takes.
@@ -57,8 +57,9 @@ def looked_up(
     """Reads the classes of as many samples as a balanced draw needs, and of :data:`LOOKED_AT` at most.
 
     It ends as soon as no further sample could change the draw: there are as many classes as probes, or enough samples
-    of every class. Slow samples, of which a thousand would take more than 20 seconds, are not waited for: of these, 8
-    for each probe are read.
+    of every class. Slow samples are not waited for: of those that a thousand would take more than 20 seconds of, 8 for
+    each probe are read, and only as many as will be taken where these 8 would take more. Samples that become slow on
+    the way end it, too.
 
     Args:
         class_at: Decodes the sample at an index and returns its class; ``None`` where it shows none.
@@ -71,7 +72,7 @@ def looked_up(
     """
     found: dict[int, Hashable] = {}
     seen: Counter[Hashable] = Counter()
-    began, pool = time.perf_counter(), _POOL * count
+    began, pool, check = 0.0, _POOL * count, count
     for index in order[: max(LOOKED_AT, pool)].tolist():
         if (label := class_at(index)) is None:
             return None
@@ -79,8 +80,14 @@ def looked_up(
         seen[label] += 1
         if len(seen) >= count or (len(seen) == classes and min(seen.values()) * classes >= count):
             break
-        if len(found) == pool and (time.perf_counter() - began) / pool * LOOKED_AT > _PATIENCE:
-            break
+        if len(found) == 1:  # which may have opened files for all that follow
+            began = time.perf_counter()
+        if len(found) == check:
+            # At few places, so that the same data gives the same draw again, and on every rank.
+            planned = pool if check < pool else LOOKED_AT
+            if check > 1 and (time.perf_counter() - began) / (check - 1) * planned > _PATIENCE:
+                break
+            check *= 2
     return found
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.structure import entries_of, refilled
+from lightning_gradcam.probes.paths import tensors_in
 
 
 def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
@@ -69,6 +70,41 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
     if (fields := entries_of(first)) is not None:
         return refilled(first, {name: join_parts([getattr(part, name) for part in parts], sizes) for name in fields})
     return first
+
+
+def origins(samples: Sequence[Any], pictures: Tensor) -> list[int]:
+    """Returns which sample each picture of a collated batch is from, as far as that can be seen.
+
+    A ``collate_fn`` may sort its samples, or put another one in the place of one that it drops.
+
+    Args:
+        samples: What was collated.
+        pictures: As many, collated.
+
+    Returns:
+        The places of the samples. A picture that equals none of them, such as a normalised one, is taken to stand
+        where its sample did.
+
+    Example:
+        >>> origins([(torch.zeros(2), 0), (torch.ones(2), 1)], torch.tensor([[1.0, 1.0], [5.0, 5.0]]))
+        [1, 1]
+    """
+    held = [[tensor for _, tensor in tensors_in(sample)] for sample in samples]
+    # The items of a data set may be whole batches, of which `collate_fn` takes one.
+    whole = next((place for place, tensors in enumerate(held) if any(_equal(pictures, t) for t in tensors)), None)
+    if whole is not None and len(samples) > 1:
+        return [whole] * len(samples)
+    places = range(len(samples))
+
+    def origin(row: int) -> int:
+        tried = (row, *(place for place in places if place != row))
+        return next((place for place in tried if any(_equal(pictures[row], t) for t in held[place])), row)
+
+    return [origin(row) for row in places]
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _is_whole(entry: Any, samples: int) -> bool:

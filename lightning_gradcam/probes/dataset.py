@@ -15,9 +15,10 @@ from lightning_gradcam.capture.structure import entries_of
 from lightning_gradcam.errors import MOST, LightningGradCAMError, ProbeError, did_you_mean
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.balance import balanced, balanced_of, looked_up
+from lightning_gradcam.probes.batches import origins
 from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.labels import class_in, read_labels
-from lightning_gradcam.probes.listed import Apart, one_size, stacked
+from lightning_gradcam.probes.listed import Apart, differ_in_size, one_size, stacked
 from lightning_gradcam.probes.paths import (
     MISSING,
     Key,
@@ -52,12 +53,25 @@ class Drawn:
         batch: As collated.
         transferred: The transfer hooks have been applied to it.
         remark: Why the batch's labels are not kept, for the user; ``None`` where they are, or there are none.
+        rebuilt: The batch was made of archived probes: what else the collated one held is not known.
     """
 
     probes: ProbeSet
     batch: Any
     transferred: bool = False
     remark: str | None = None
+    rebuilt: bool = False
+
+    def form(self, input_key: Key | None) -> str:
+        """Returns how the pictures stand in the batch: one of ``FORMS``, or ``""`` where they are one tensor.
+
+        Args:
+            input_key: Where they are.
+        """
+        if isinstance(self.batch, Apart):
+            return "apart"
+        entry = entry_of(self.batch, input_key)
+        return "" if stacked(entry) is None else "tuple" if isinstance(entry, tuple) else "list"
 
 
 def draw_probes(
@@ -127,6 +141,8 @@ def draw_probes(
         indices = [int(index) for index in indices]
         samples = [_sample(dataset, index) for index in indices]
         batch = _collated(samples, collate_fn or default_collate, input_key, apart=apart)
+        if not isinstance(batch, Apart):
+            indices = _collated_order(indices, samples, input_of(batch, input_key))
         masks = _masks(dataset, indices)
     return drawn_from(
         dataset,
@@ -155,7 +171,7 @@ def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], input_
     try:
         batch = collate_fn(samples)
         entry = entry_of(batch, input_key) if apart else None
-        if not isinstance(entry, (tuple, list)) or not _differ_in_size(entry):
+        if not differ_in_size(entry):
             return batch
     except LightningGradCAMError:
         raise
@@ -163,7 +179,7 @@ def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], input_
         # A batch of one sample in training does not show that sizes differ.
         tensors = [next((tensor for _, tensor in tensors_in(sample)), None) for sample in samples]
         shapes = list(dict.fromkeys(str(list(tensor.shape)) for tensor in tensors if tensor is not None))
-        if not apart or not _differ_in_size(tensors):
+        if not apart or not differ_in_size(tensors):
             sizes = "" if len(shapes) < 2 else f"have different sizes, {' and '.join(shapes[:2])}, and "
             advice = "" if len(shapes) < 2 else "; resize or pad them to one size in the transform or in collate_fn"
             raise UnindexedError(
@@ -178,10 +194,14 @@ def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], input_
         ) from error
 
 
-def _differ_in_size(entries: Sequence[Any]) -> bool:
-    """Whether entries are pictures ``[C, H, W]`` of several sizes."""
-    shapes = {tuple(each.shape) if isinstance(each, Tensor) else () for each in entries}
-    return len(shapes) > 1 and len({shape[:1] for shape in shapes}) == 1 and all(len(shape) == 3 for shape in shapes)
+def _collated_order(indices: list[int], samples: list[Any], pictures: Tensor) -> list[int]:
+    """Returns the indices in the order in which ``collate_fn`` puts their samples."""
+    if len(pictures) != len(samples) or pictures.dim() < 2:
+        return indices  # which are refused as probes
+    places = origins(samples, pictures)
+    if len(set(places)) < len(places):
+        raise UnindexedError("probes: collate_fn puts samples in the place of other ones")
+    return [indices[place] for place in places]
 
 
 def drawn_from(

@@ -59,7 +59,10 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
         )
     values = values.reshape(samples, *[size for size in values.shape[1:] if size != 1])
     if values.dim() > 2:
-        return Labels(remark=f"labels: {list(values.shape)} is no class for each sample; sheets show no true classes")
+        return Labels(
+            remark=f"labels: {list(values.shape)} is no class for each sample; sheets show no true classes"
+            " (label_key= names another entry of the batch)"
+        )
     marks = bool(((values == 0) | (values == 1)).all())
     fraction = values.is_floating_point() and not (whole and bool((values == values.round()).all()))
     if marks or (values.dim() == 1 and not fraction):

@@ -14,6 +14,9 @@ from torch.nn.functional import interpolate
 from lightning_gradcam.capture.structure import entries_of, refilled
 from lightning_gradcam.probes.batches import join_parts, part_of
 
+# One by one in a tuple or list, or in batches of one each; else they are one tensor.
+FORMS = ("tuple", "list", "apart")
+
 
 @dataclass(frozen=True)
 class Apart:
@@ -38,6 +41,13 @@ def stacked(entry: Any) -> Tensor | None:
     if not all(isinstance(each, Tensor) and each.dim() == 3 and each.shape == entry[0].shape for each in entry):
         return None
     return torch.stack(list(entry))
+
+
+def differ_in_size(entry: Any) -> bool:
+    """Whether an entry of a batch is a tuple or list of pictures ``[C, H, W]`` of several sizes."""
+    if not isinstance(entry, (tuple, list)) or not all(isinstance(each, Tensor) and each.dim() == 3 for each in entry):
+        return False
+    return len({each.shape for each in entry}) > 1 and len({each.shape[0] for each in entry}) == 1
 
 
 def exchanged(batch: Any, old: Any, new: Any) -> Any:

@@ -22,6 +22,10 @@ from lightning_gradcam.probes.samplers import sampled
 from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.probes.wrapped import find_class_names, has_indices, nested_datasets
 
+_ONE_SIZE = (
+    "pictures of several sizes are archived at one size, at which their maps can't be compared with earlier ones"
+)
+
 
 @dataclass(frozen=True)
 class ProbeOptions:
@@ -96,7 +100,7 @@ def obtain_probes(
         elif passing is not None:
             drawn, remark = _passed(options, find_loader, passing)
         elif resumed.get("transferred"):
-            drawn = replace(_batched(archived(resumed["archive"]), options), transferred=True)
+            drawn = replace(_recalled(options, resumed, archived), transferred=True)
         elif resumed:
             drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw=redraw, batches=batches)
         else:
@@ -176,7 +180,8 @@ def _drawn_again(
 ) -> tuple[Drawn, str | None]:
     if not redraw:
         try:
-            return _batched(archived(resumed["archive"]), options), None
+            drawn = _recalled(options, resumed, archived)
+            return drawn, f"the checkpoint's {_ONE_SIZE}" if resumed.get("form") == "apart" else None
         except LightningGradCAMError:
             changed = "the checkpoint's indices are another data set's"
     elif resumed["indices"] is None:
@@ -190,7 +195,8 @@ def _drawn_again(
         except Exception as error:  # whatever a data set raises where its files have changed
             changed = f"the checkpoint's probes can't be drawn again ({type(error).__name__}: {error})"
     try:
-        return _batched(archived(resumed["archive"]), options), f"{changed}; the archived inputs are used"
+        used = f"; their {_ONE_SIZE}" if resumed.get("form") == "apart" else ""
+        return _recalled(options, resumed, archived), f"{changed}; the archived inputs are used{used}"
     except LightningGradCAMError as error:
         fresh, few = _fresh(options, find_loader(), batches)
         why = f"{changed}, and its archive can't be read ({error}); new probes are drawn, maps can't be compared"
@@ -226,12 +232,19 @@ def _draw(
     )
 
 
-def _batched(probes: ProbeSet, options: ProbeOptions) -> Drawn:
+def _recalled(options: ProbeOptions, resumed: Mapping[str, Any], archived: Callable[[str], ProbeSet]) -> Drawn:
+    """Returns the probes in the archive of the run that is resumed, in the form that its model took them in."""
+    return replace(_batched(archived(resumed["archive"]), options, resumed.get("form", "")), rebuilt=True)
+
+
+def _batched(probes: ProbeSet, options: ProbeOptions, form: str = "") -> Drawn:
     labels = probes.values if probes.labels is None else probes.labels
-    return Drawn(probes, rebuilt_batch(probes.inputs, labels, options.input_key, options.label_key))
+    pictures = probes.inputs.unbind()
+    inputs = list(pictures) if form == "list" else pictures if form == "tuple" else probes.inputs
+    return Drawn(probes, rebuilt_batch(inputs, labels, options.input_key, options.label_key))
 
 
-def rebuilt_batch(inputs: Tensor, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
+def rebuilt_batch(inputs: Any, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
     """Returns a batch as a module's transfer hooks know it, for probes that were not drawn from a data set."""
     if callable(input_key) and input_key is not any_picture:
         # Nobody knows what it would take them out of; a tensor is taken as it is.

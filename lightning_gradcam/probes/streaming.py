@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_gradcam.capture.structure import mapped
 from lightning_gradcam.probes.batches import join_parts, part_of
 from lightning_gradcam.probes.dataset import Drawn, drawn_from, entry_of, input_of
-from lightning_gradcam.probes.listed import join_listed, part_of_listed, stacked
+from lightning_gradcam.probes.listed import differ_in_size, join_listed, part_of_listed, stacked
 from lightning_gradcam.probes.paths import Key
 
 
@@ -53,6 +53,11 @@ class Passing:
         """
         if batch is None:  # the validation step takes its batches itself
             return
+        entry = entry_of(batch, self._input_key)
+        if differ_in_size(entry):
+            for place in range(len(entry)):
+                self.take(part_of_listed(batch, place, place + 1, len(entry)))
+            return
         picture = input_of(batch, self._input_key)
         found = len(picture)
         wanted = min(self._count - len(self), found)
@@ -62,7 +67,7 @@ class Passing:
             self._shape = shape
             # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
             with torch.inference_mode(False):
-                part = part_of if stacked(entry_of(batch, self._input_key)) is None else part_of_listed
+                part = part_of if stacked(entry) is None else part_of_listed
                 self._batches.append(mapped(_copied, part(batch, 0, wanted, found)))
             self._sizes.append(wanted)
 

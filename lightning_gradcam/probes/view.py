@@ -89,16 +89,16 @@ def true_classes_of(labels: Tensor | None) -> tuple[tuple[int, ...], ...] | None
     """Returns each probe's true classes: one, or those marked in a label with several.
 
     Args:
-        labels: int64 ``[N]``, or 0 and 1 for each class ``[N, C]``.
+        labels: int64 ``[N]``, below 0 where a sample has none; or 0 and 1 for each class ``[N, C]``.
 
     Example:
         >>> import torch
-        >>> true_classes_of(torch.tensor([2, 0])), true_classes_of(torch.tensor([[1, 0, 1]]))
-        (((2,), (0,)), ((0, 2),))
+        >>> true_classes_of(torch.tensor([2, -1])), true_classes_of(torch.tensor([[1, 0, 1]]))
+        (((2,), ()), ((0, 2),))
     """
     if labels is None:
         return None
     values = labels.numpy()
     if values.ndim == 1:
-        return tuple((int(index),) for index in values)
+        return tuple((int(index),) if index >= 0 else () for index in values)
     return tuple(tuple(int(index) for index in np.argwhere(label)[:, 0]) for label in values)

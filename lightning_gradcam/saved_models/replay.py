@@ -263,6 +263,10 @@ def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
         Archive.open(archive)
     except ArchiveError:
         archive = ""
-    kept = {name: state[name] for name in ("schema", "indices", "fingerprint", "run", "transferred") if name in state}
+    kept = {
+        name: state[name]
+        for name in ("schema", "indices", "fingerprint", "run", "transferred", "form")
+        if name in state
+    }
     # Step -1: no step of the live run's archive is taken over.
     return {**kept, "archive": archive, "step": -1}

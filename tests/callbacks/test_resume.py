@@ -92,6 +92,7 @@ def test_the_state_is_small_and_survives_weights_only_loading(tmp_path: Path) ->
         "validations": 1,
         "logged": 2,
         "transferred": False,
+        "form": "",
         "model": "tests.conftest:TinyModule",
         "layers": list(first.archive.layers),
     }

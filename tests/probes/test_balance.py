@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,11 +71,24 @@ def test_no_more_is_looked_at_than_changes_the_draw(names: Any, count: int, most
     assert count < len(data.looked) <= most + count
 
 
-def test_slow_samples_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, clock = Rare(), iter(range(10_000))
-    monkeypatch.setattr(balance.time, "perf_counter", lambda: 2.0 * next(clock))
+@pytest.mark.parametrize(
+    ("seconds", "looked_at"),
+    [
+        (lambda number: 0.015, LOOKED_AT),
+        (lambda number: 0.05, 8 * 4),
+        (lambda number: 2.0, 4),
+        (lambda number: 0.5 if number > 100 else 0.0, 128),
+        (lambda number: 30.0 if number == 1 else 0.0, LOOKED_AT),
+    ],
+    ids=["quick", "slow", "very slow", "slow later", "slow to open"],
+)
+def test_slow_samples_are_not_waited_for(
+    seconds: Callable[[int], float], looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Rare(classes=("a", "b", "never there"))
+    monkeypatch.setattr(balance.time, "perf_counter", lambda: sum(seconds(n) for n in range(1, len(data.looked) + 1)))
     draw_probes(data, 4)
-    assert len(data.looked) == 8 * 4 + 4
+    assert len(data.looked) == looked_at + 4
 
 
 def test_the_long_look_gives_what_all_labels_would_give() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gradcam import GradCAMCallback, ProbeError, ProbeSet
 from lightning_gradcam.probes.batches import part_of
@@ -45,6 +45,13 @@ class Module(TinyModule):
         return self(self.picture(batch)).square().mean()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self(self.picture(batch))
+
+
+class Tested(Module):
+    """Can be tested."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         self(self.picture(batch))
 
 
@@ -116,6 +123,38 @@ def test_a_forward_function_needs_no_input_key(tmp_path: Path, form: Form) -> No
     probes = fitted(tmp_path, form, of, forward_fn=lambda module, batch: module(of(batch)))
     assert probes.indices is not None
     assert torch.equal(probes.inputs, PICTURES[list(probes.indices)])
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        yield from zip(PICTURES, OTHERS, LABELS, strict=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_checkpoint_whose_archive_lacks_the_rest_of_a_batch_stops_no_test(tmp_path: Path, stream: bool) -> None:
+    def form(x: Tensor, other: Tensor, y: Tensor) -> Any:
+        return {"scan": {"left": x, "right": other}, "finding": y}
+
+    def of(batch: Any) -> Tensor:
+        return batch["scan"]["left"] + 0 * batch["scan"]["right"]  # type: ignore[no-any-return]
+
+    data: Any = Stream() if stream else list(zip(PICTURES, OTHERS, LABELS, strict=True))
+    loader = DataLoader(data, 3, collate_fn=collated(form))
+
+    def prepared(name: str) -> Any:
+        callback = GradCAMCallback(
+            "net.relu2", num_probes=4, on_error="raise", forward_fn=lambda module, batch: module(of(batch))
+        )
+        return callback, trainer(tmp_path / name, callbacks=callback, max_epochs=1)
+
+    _, running = prepared("first")
+    running.fit(Module(of), loader, loader)
+    running.save_checkpoint(tmp_path / "one.ckpt")
+    callback, running = prepared("second")
+    with pytest.warns(UserWarning, match="can't be used as they are archived .* new ones are taken, maps can't be"):
+        running.test(Tested(of), loader, ckpt_path=str(tmp_path / "one.ckpt"), verbose=False)
+    assert len(callback.archive.steps) == 1
+    assert len(callback.archive.probes) == 4
 
 
 def test_a_given_probe_set_goes_into_the_batch_along_the_path(tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from torch.utils.data import (
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+    random_split,
+)
 
 from lightning_gradcam import ProbeError, ProbeSet
 from lightning_gradcam.probes.balance import LOOKED_AT
@@ -431,6 +439,16 @@ def test_own_collate_function_is_used() -> None:
     probes = draw_probes(Counted(), 4, collate_fn=collate).probes
     assert probes.inputs[:, 0, 0, 0].tolist() == [2.0 * index for index in probes.indices or ()]
     assert sorted(probes.labels.tolist()) == [0, 1, 2, 3]  # type: ignore[union-attr]
+
+
+def test_samples_that_a_collate_function_sorts_keep_their_indices() -> None:
+    def collate(samples: list[Any]) -> Any:
+        return default_collate(sorted(samples, key=lambda sample: -float(sample[0].sum())))
+
+    probes = draw_probes(Counted(), 4, collate_fn=collate).probes
+    assert probes.inputs[:, 0, 0, 0].tolist() == [*(probes.indices or ())]
+    assert probes.ids == tuple(map(str, probes.indices or ()))
+    assert [*(probes.indices or ())] == sorted(probes.indices or (), reverse=True)
 
 
 def test_label_key_names_the_batch_after_an_own_collate_function() -> None:

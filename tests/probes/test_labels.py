@@ -99,6 +99,11 @@ def test_binary_labels_are_classes_of_any_type(tmp_path: Path, form: torch.dtype
     assert probes.values is None
 
 
+def test_samples_that_are_marked_as_unlabelled_have_no_true_class(tmp_path: Path) -> None:
+    probes = fitted(tmp_path, Pictures(lambda index: -1 if index % 2 else index), targets="predicted")
+    assert set(probes.view.true or ()) == {(), (0,), (2,), (4,)}
+
+
 def test_labels_with_several_classes_are_kept(tmp_path: Path) -> None:
     data = Pictures(lambda index: torch.tensor(hot(index)).float().index_fill(0, torch.tensor(2), 1))
     probes = fitted(tmp_path, data)

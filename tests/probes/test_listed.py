@@ -114,6 +114,60 @@ def test_tuples_that_pass_by_are_taken(tmp_path: Path) -> None:
     assert_maps(callback, model, [picture for picture, _ in DATA[:5]])
 
 
+class Looping(Pooled):
+    """Takes a tuple, and runs its layers once for each picture."""
+
+    def forward(self, x: Any) -> Tensor:
+        assert type(x) is tuple
+        return torch.cat([super(Looping, self).forward(picture[None]) for picture in x])
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self(batch[0])
+
+
+def test_a_model_may_go_through_the_pictures_of_a_tuple_one_by_one(tmp_path: Path) -> None:
+    callback, looping = fitted(tmp_path, DATA, model=Looping(), batch_size=4, collate_fn=listing)
+    model = Pooled()
+    model.load_state_dict(looping.state_dict())
+    assert_maps(callback, model, [DATA[index][0] for index in callback.probes.indices])
+
+
+def test_of_tuples_of_several_sizes_that_pass_by_those_of_the_first_size_are_taken(tmp_path: Path) -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield from SIZES
+
+    callback, _ = fitted(tmp_path, Stream(), model=Looping(), batch_size=4, collate_fn=listing, num_probes=3)
+    taken = [picture for picture, _ in SIZES if picture.shape == SIZES[0][0].shape]
+    assert torch.equal(callback.probes.inputs, torch.stack(taken))
+    assert callback.probes.labels.tolist() == [SIZES[place][1] for place in (0, 4, 8)]
+
+
+@pytest.mark.parametrize("data", [DATA, Passing(), SIZES], ids=["data", "stream", "several sizes"])
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_checkpoint_keeps_that_pictures_stand_in_a_tuple(
+    tmp_path: Path, data: Any, stage: str, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    loader = DataLoader(data, 4, collate_fn=listing)
+    records = []
+    for name in ("first", "second"):
+        callback = GradCAMCallback(LAYERS, num_probes=5, on_error="raise")
+        running = trainer(tmp_path / name, callbacks=callback, max_epochs=1 if name == "first" else 2)
+        if name == "first":
+            running.fit(Looping(), loader, loader)
+            running.save_checkpoint(tmp_path / "one.ckpt")
+        elif stage == "fit":
+            running.fit(Looping(), loader, loader, ckpt_path=str(tmp_path / "one.ckpt"))
+        else:
+            running.test(Looping(), loader, ckpt_path=str(tmp_path / "one.ckpt"), verbose=False)
+        assert callback.archive is not None
+        records.append(callback.archive.record(0).maps[LAYERS[0], "gradcam", "predicted"])  # type: ignore[index]
+    if data is SIZES and stage == "test":
+        assert "pictures of several sizes are archived at one size" in "".join(str(each.message) for each in recwarn)
+    else:
+        np.testing.assert_allclose(records[0], records[1], rtol=1e-5, atol=1e-7)
+
+
 def test_a_probe_set_of_several_sizes_is_refused_still() -> None:
     with pytest.raises(ProbeError, match="have different sizes"):
         ProbeSet.from_dataset(SIZES, 5)

@@ -259,6 +259,14 @@ def doubled(samples: list[Any]) -> Any:
     return default_collate([*samples, *samples])
 
 
+def refilled(samples: list[Any]) -> Any:
+    return default_collate([*samples[1:], samples[1]])
+
+
+def first_of(samples: list[Any]) -> Any:
+    return samples[0]
+
+
 class Met(TinyModule):
     """Keeps what validation gets."""
 
@@ -283,6 +291,14 @@ UNINDEXED: dict[str, tuple[Callable[[int], Any], str]] = {
     "batches": (lambda seed: DataLoader(Batches(seed), None), "batch_size=None leaves the batches to the data set"),
     "dropped": (lambda seed: DataLoader(Holes(seed), 4, collate_fn=kept), "collate_fn makes . samples of 4"),
     "doubled": (lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=doubled), "collate_fn makes 8 samples of 4"),
+    "refilled": (
+        lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=refilled),
+        "collate_fn puts samples in the place of other ones",
+    ),
+    "batches as items": (
+        lambda seed: DataLoader([tiny_data(40, seed)[n : n + 4] for n in range(0, 40, 4)], 1, collate_fn=first_of),
+        "collate_fn puts samples in the place of other ones",
+    ),
     "locked": (
         lambda seed: DataLoader(
             tiny_data(40, seed), 4, sampler=Uncopied(30, torch.Generator(), np.random.default_rng())
