@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_utilities.core import rank_zero
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -119,3 +121,20 @@ def trainer(root: Path | str, **options: Any) -> pl.Trainer:
         "max_epochs": 2,
     }
     return pl.Trainer(**{**settings, **options})
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What this package says through Lightning's logger, line by line."""
+    lines: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "lightning-gradcam:" in record.getMessage():
+                lines.extend(record.getMessage().splitlines())
+
+    # Of whichever of Lightning's namespaces was imported last.
+    logger, listener = rank_zero.log, Listener()
+    logger.addHandler(listener)
+    yield lines
+    logger.removeHandler(listener)

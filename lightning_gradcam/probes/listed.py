@@ -86,9 +86,9 @@ def join_listed(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
 
 def one_size(pictures: Sequence[Tensor], mode: str = "bilinear") -> Tensor:
     """Returns pictures or maps ``[N, …, h, w]`` along ``N``, resized to the first one's size where theirs differ."""
-    size = pictures[0].shape[-2:]
-    if all(each.shape[-2:] == size for each in pictures):
+    if all(each.shape[1:] == pictures[0].shape[1:] for each in pictures):
         return torch.cat(list(pictures))
+    size = pictures[0].shape[-2:]
     flat = [each if each.dim() == 4 else each[:, None] for each in pictures]
     resized = [interpolate(each.float(), size, mode=mode).to(each.dtype) for each in flat]
     return torch.cat(resized).reshape(-1, *pictures[0].shape[1:])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from shutil import copytree
@@ -37,22 +35,6 @@ ROOT = Path(__file__).parents[2]
 OPTIONS: dict[str, Any] = {"num_probes": 4, "on_error": "raise"}
 METHODS = ["gradcam", "gradcam++", "smoothgradcam++", "xgradcam", "hirescam", "layercam", "gradcam_elementwise"]
 METHODS += ["eigencam", "eigengradcam", "scorecam", "random"]
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """What this package says through Lightning's logger."""
-    lines: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "lightning-gradcam:" in record.getMessage():
-                lines.extend(record.getMessage().splitlines())
-
-    logger, listener = logging.getLogger("pytorch_lightning.utilities.rank_zero"), Listener()
-    logger.addHandler(listener)
-    yield lines
-    logger.removeHandler(listener)
 
 
 class Ended(TinyModule):

@@ -157,7 +157,7 @@ def test_an_interrupted_run_has_its_report(tmp_path: Path) -> None:
 def test_a_run_that_is_continued_ends_with_all_of_its_steps(tmp_path: Path) -> None:
     callback, sink, running = fitted(tmp_path, 2)
     running.fit_loop.max_epochs = 4
-    running.fit(TinyModule(), *loaders())
+    running.fit(running.lightning_module, *loaders())
     assert callback.archive is not None
     assert [len(callback.archive.steps), sink.evolutions[-1].ended] == [4, True]
     assert len(sink.evolutions[-1].rows) == 3 * 4

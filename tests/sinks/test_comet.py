@@ -208,7 +208,8 @@ def test_a_run_leaves_its_pictures_numbers_strips_and_animations(logger: CometLo
     callback, texts = fit(tmp_path / "root", logger)
     assert not texts
     key = logger.experiment.get_key()
-    assert Path(callback.archive.path) == tmp_path / "comet" / key / "gradcam"
+    # Beside the checkpoints, whose folder Lightning names by the logger's name, which Comet's has not here.
+    assert Path(callback.archive.path) == tmp_path / "comet" / str(logger.name) / key / "gradcam"
     sent = Sent(logger)
     expected = {
         (f"{root}/{layer}", step) for root in ("gradcam", "gradcam_evolution") for layer in LAYERS for step in (4, 9)
