@@ -19,7 +19,7 @@ example:
   lightning-gradcam explain last.ckpt photos/ -o maps --model train.py:Net --data train.py:Data
   lightning-gradcam explain resnet18.pth cat.jpg -o maps --model torchvision.models:resnet18 \\
       --model-args num_classes=10 --size 224 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --targets '{{"top": 3}}'
-  lightning-gradcam explain cat.jpg --model torchvision.models:resnet18 --model-args weights=DEFAULT --size 224 \
+  lightning-gradcam explain cat.jpg --model torchvision.models:resnet18 --model-args weights=DEFAULT --size 224 \\
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --class-names torchvision.models:ResNet18_Weights --top 5
   lightning-gradcam explain last.ckpt photos/ -o maps --force --layers auto --trust      # your own, of a plain script
 
@@ -51,7 +51,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="pictures; a folder (sub-folders are true classes); saved probes, or a run's",
     )
     parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace what an earlier explain has left in that folder")
+    parser.add_argument(
+        "--force", action="store_true", help="replace what an earlier explain has written into that folder"
+    )
     add_checkpoint_options(parser)
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help="subtracted, of each channel or of all")
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help="divided by, likewise")
@@ -168,6 +170,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if alone and chosen.model is None:
         chosen.usage_error(f"{chosen.checkpoint!r} is no checkpoint: whose maps? give CKPT first, or --model")
     if not alone and not chosen.images:
+        if chosen.model is not None and not Path(chosen.checkpoint).exists():
+            raise ConfigurationError(f"IMAGES: no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder")
         chosen.usage_error("the following arguments are required: IMAGES")
     from lightning_gradcam.report import REPORT
     from lightning_gradcam.saved_models.explanation import explain

@@ -17,6 +17,8 @@ from lightning_gradcam.probes.display import Normalization, choose, find_normali
 from lightning_gradcam.probes.probe_set import ProbeSet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# Folders of pictures in that of a run.
+_DRAWN = ("sheets", "overlays", "evolution")
 
 
 def read_folder(
@@ -80,9 +82,21 @@ def read_folder(
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Returns the pictures below a folder by name; hidden files, as macOS leaves them beside pictures, are none."""
+    """Returns the pictures below a folder by name.
+
+    Hidden files, as macOS leaves them beside pictures, are left out, and so are the sheets and overlays that this
+    package has written into a folder below, such as ``explained/`` of an earlier ``explain``.
+    """
     files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    return sorted(file for file in files if not file.name.startswith("."))
+    return sorted(file for file in files if not file.name.startswith(".") and not _is_drawn(file, folder))
+
+
+def _is_drawn(file: Path, folder: Path) -> bool:
+    inner = file.parents[: len(file.relative_to(folder).parts) - 1]
+    return any(
+        place.name in _DRAWN and all((place.parent / name).is_file() for name in ("manifest.json", "probes.npz"))
+        for place in inner
+    )
 
 
 def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tensor:

@@ -52,7 +52,7 @@ def read_class_names(given: Sequence[str] | str | None) -> list[str] | None:
     place, _, attribute = text.rpartition(":")
     if place.endswith(".py") or all(part.isidentifier() for part in (*place.split("."), *attribute.split("."))):
         return _of_object(text)
-    if isinstance(given, str) or _is_path(text) or os.sep in text:
+    if isinstance(given, str) or _is_path(text) or os.sep in text or os.path.isdir(text):
         what = "a folder" if os.path.isdir(text) else "no file"
         raise ConfigurationError(f"class_names: {text!r:.200} is {what}; {_FORMS}")
     return texts
@@ -70,6 +70,8 @@ def _of_file(path: str) -> list[str]:
             raise ValueError(f"it has more than {_LARGEST:,} characters")
         if path.lower().endswith(".json") or content.lstrip()[:1] in ("[", "{"):
             return _listed_names(json.loads(content), path)
+    except ConfigurationError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error!s:.150}"
         raise ConfigurationError(f"class_names: {path!r:.200} can't be read ({reason}); {_FORMS}") from error

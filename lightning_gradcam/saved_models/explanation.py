@@ -27,12 +27,13 @@ from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.blank import blank_remarks
-from lightning_gradcam.record.cam_record import CamRecord
-from lightning_gradcam.render.drawing import Drawing, check_columns
+from lightning_gradcam.record.cam_record import CamKey, CamRecord
+from lightning_gradcam.render.drawing import MOST_LISTED, Drawing, check_columns
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles
+from lightning_gradcam.report import REPORT
 from lightning_gradcam.saved_models.class_names import read_class_names
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
 from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint, load_model
@@ -73,29 +74,34 @@ class Explained:
 
         Args:
             folder: A new one, or one without an archive; local, or a URL that fsspec knows.
-            force: Replace what an earlier ``explain`` has left there: its archive, ``sheets`` and ``overlays``.
+            force: Replace what an earlier ``explain`` has written there. Your own files stay, except a ``report.html``.
 
         Returns:
             The same, with its ``path``.
 
         Raises:
-            ConfigurationError: The folder holds an archive already, with ``force`` one of a training.
+            ConfigurationError: The folder holds an archive or a ``report.html`` already, with ``force`` the record of a
+                training.
             ArchiveError: It can't be written.
         """
         root = os.fspath(folder)
         check_free(root, force=force)
         storage = Storage(root)
         if force and storage.exists(MANIFEST):
-            ArchiveWriter(storage, Archive.open(root).manifest).discard()
+            earlier = Archive.open(root)
+            drawn = _names_drawn(earlier)
+            ArchiveWriter(storage, earlier.manifest).discard()
             for inner in (SHEETS, OVERLAYS):
                 for file in storage.names(inner):
-                    storage.remove(f"{inner}/{file}")
+                    # The user may keep other files there.
+                    if file.rpartition(".")[0] in drawn:
+                        storage.remove(f"{inner}/{file}")
         archive, _ = ArchiveWriter.start(root, self.manifest, self.probes)
         archive.append(self.record)
         account = CamReporter(self.plan, self.probes)
         for tag, picture in account.pictures(self.record, self.record.peaks).items():
             format, content = picture.file()
-            name = safe_name(tag.removeprefix(f"{self.plan.name}/").replace("/", "-"))
+            name = _sheet_name(tag.removeprefix(f"{self.plan.name}/"))
             storage.write(f"{SHEETS}/{name}.{format}", content)
         for name, picture in self.overlays():
             storage.write(f"{OVERLAYS}/{name}.png", picture.encoded("png"))
@@ -116,9 +122,8 @@ class Explained:
                 # One at a time: large pictures of a whole folder would not fit into memory.
                 tiles = draw_tiles(self.record, probes, keys, look, None, slices, [row])
                 for key, tile in zip(keys, tiles, strict=True):
-                    name = ".".join(safe_name(part.replace("/", "-")) for part in (probe, layer, method, key.target))
                     pixels: Pixels = tile.pixels[0]
-                    yield name if len(name) <= 200 else safe_name(name), Picture(pixels, enlarged=True)
+                    yield _overlay_name(probe, key), Picture(pixels, enlarged=True)
 
     def lines(self, top: int = 1) -> Iterator[str]:
         """Yields a line a picture: its name, the most likely classes with their probabilities, and the true class.
@@ -288,16 +293,36 @@ def explain(
     measured = CamReporter(plan, probes).measured(record)
     if probes.class_names is not None and measured.likeliest.size:
         named, largest = len(probes.class_names), int(measured.likeliest.max())
+        known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
         if largest >= named:
-            remarks.append(f"class_names: {named} names are known, and the model has more classes: {largest} has none")
+            remarks.append(f"{known} more classes: {largest} has no name; give a name for each class, in order")
+        elif (classes := max(2, measured.likeliest.shape[1])) < min(named, MOST_LISTED):
+            # The record lists that many classes at most, and all of them where there are fewer.
+            remarks.append(f"{known} {classes} classes: they may be the names of another model, and wrong here")
     remarks += blank_remarks(measured.maps, measured.causes).values()
     manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
     found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
     return found if output is None else found.save(output, force=force)
 
 
+def _sheet_name(tag: str) -> str:
+    return safe_name(tag.replace("/", "-"))
+
+
+def _overlay_name(probe: str, key: CamKey) -> str:
+    name = ".".join(safe_name(part.replace("/", "-")) for part in (probe, key.layer, key.method, key.target))
+    return name if len(name) <= 200 else safe_name(name)
+
+
+def _names_drawn(archive: Archive) -> set[str]:
+    """Returns the names, without their endings, of the sheets and overlays that :meth:`Explained.save` has written."""
+    keys = list(archive.record(0).maps)
+    sheets = {_sheet_name(tag) for key in keys for tag in (key.layer, f"{key.layer}/{key.method}")}
+    return sheets | {_overlay_name(probe, key) for probe in archive.probes.ids for key in keys}
+
+
 def check_free(folder: str, *, force: bool = False) -> None:
-    """Refuses a folder that holds an archive already, and a local one that can't be written, before hours of work.
+    """Refuses a folder with an archive or a report, and a local one that can't be written, before hours of work.
 
     Args:
         folder: The folder.
@@ -311,7 +336,12 @@ def check_free(folder: str, *, force: bool = False) -> None:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             why = "is not a folder" if not there.is_dir() else "can't be written to"
             raise ConfigurationError(f"output: got {folder!r}, and {str(there)!r} {why}; give another folder (-o)")
-    if not Storage(folder).exists(MANIFEST):
+    storage = Storage(folder)
+    if not storage.exists(MANIFEST):
+        if storage.exists(REPORT) and not force:
+            raise ConfigurationError(
+                f"output: {folder!r} holds a {REPORT} already; give another folder (-o), or replace it (--force)"
+            )
         return
     if not force:
         raise ConfigurationError(

@@ -41,11 +41,16 @@ def class_of_run(contents: Mapping[str, Any], path: str, *, trust: bool) -> type
         raise RefusedError(f"model: the file names {name!r:.200}, which is no package.module:Class")
     found = _loaded(place, attribute)
     if found is None and trust:
+        if place.endswith(".py") and not Path(place).is_file():
+            raise ConfigurationError(
+                f"model: {path!r:.120} belongs to the class {name!r:.120}, and there is no such file here; name the"
+                f" class: --model path/to/{Path(place).name:.60}:{attribute:.60}"
+            )
         found = find_class(name, "model")
     if found is None:
         raise ConfigurationError(
-            f"model: {path!r:.120} belongs to the class {name!r:.120}, and a file's word imports nothing; if the file"
-            f" is your own, add --trust (in Python trust=True), or name the class: --model {name:.120}"
+            f"model: {path!r:.120} belongs to the class {name!r:.120}, which is not imported on the word of a file; if"
+            f" the file is your own, add --trust (in Python trust=True), or name the class: --model {name:.120}"
         )
     return check_class(found, name, "model", nn.Module)
 

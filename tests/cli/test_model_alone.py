@@ -83,7 +83,9 @@ def test_a_download_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
 def test_force_replaces_what_explain_has_left(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "-o", "out"]
     assert main(["explain", "a.pth", "pictures", *model, "--layers", "net.relu1", "net.relu2"]) == 0
-    Path("out/mine.txt").write_text("of the user's own")
+    mine = [Path("out", name) for name in ("mine.txt", "sheets/mine.png", "overlays/mine.png")]
+    for path in mine:
+        path.write_text("of the user's own")
     capsys.readouterr()
     assert main(["explain", "a.pth", "pictures/1.png", *model, "--layers", "net.conv1"]) == 1
     assert (
@@ -93,9 +95,44 @@ def test_force_replaces_what_explain_has_left(capsys: pytest.CaptureFixture[str]
     assert main(["explain", "a.pth", "pictures/1.png", *model, "--layers", "net.conv1", "--force"]) == 0
     archive = Archive.open("out")
     assert (archive.layers, len(archive.steps), archive.probes.ids) == (("net.conv1",), 1, ("1.png",))
-    assert [path.name for path in Path("out/overlays").iterdir()] == ["1.png.net.conv1.gradcam.predicted.png"]
-    assert len(list(Path("out/sheets").iterdir())) == 1
-    assert Path("out/mine.txt").read_text() == "of the user's own"
+    assert all(path.read_text() == "of the user's own" for path in mine)
+    drawn = [sorted({path.name for path in Path("out", inner).iterdir()}) for inner in ("overlays", "sheets")]
+    assert drawn == [["1.png.net.conv1.gradcam.predicted.png", "mine.png"], ["mine.png", "net.conv1.png"]]
+
+
+def test_a_report_of_the_users_own_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").mkdir()
+    Path("out/report.html").write_text("of the user's own")
+    model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "-o", "out"]
+    assert main(["explain", "a.pth", "pictures", *model, "--layers", "net.relu1"]) == 1
+    assert "'out' holds a report.html already; give another folder (-o), or replace it" in capsys.readouterr().err
+    assert [path.read_text() for path in Path("out").iterdir()] == ["of the user's own"]
+
+
+def test_sheets_and_overlays_of_an_earlier_explain_are_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("pictures")
+    model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "--layers", "net.relu1"]
+    assert main(["explain", "../a.pth", ".", *model]) == 0
+    assert main(["explain", "../a.pth", ".", *model, "--force"]) == 0
+    assert Archive.open("explained").probes.ids == ("0.png", "1.png")
+    # Whoever names the folder itself means it.
+    assert main(["explain", "../a.pth", "explained/overlays", *model, "--size", "8", "-o", "again"]) == 0
+    assert len(Archive.open("again").probes) == 2
+
+
+def test_more_names_than_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "--layers", "net.relu1", "--force"]
+    assert main(["explain", "a.pth", "pictures", *model, "--class-names", *NAMES, *"fgh"]) == 0
+    classes = Module().net(torch.zeros(1, 1, 8, 8)).shape[1]
+    known = f"class_names: 8 names are known, and the model has {classes} classes: they may be the names of another"
+    assert known in capsys.readouterr().err
+    assert main(["explain", "a.pth", "pictures", *model, "--class-names", *(NAMES + list("fgh"))[:classes]]) == 0
+    assert "class_names" not in capsys.readouterr().err
+
+
+def test_pictures_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "pictrues", "--model", "tests.cli.tiny:Module"]) == 1
+    assert "IMAGES: no file or folder 'pictrues'; give pictures or a folder" in capsys.readouterr().err
 
 
 def test_force_never_replaces_the_record_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +187,7 @@ def test_names_of_classes_of_weights() -> None:
         (["nowhere.txt"], "'nowhere.txt' is no file; give the names, a file with one name a line, a JSON file, or"),
         (["data/nowhere"], "'data/nowhere' is no file"),
         (["./pictures"], "'./pictures' is a folder"),
+        (["pictures"], "'pictures' is a folder"),
         (["ant", "names.txt"], "'names.txt' among 2 names is a file, and would be taken for a class; give the file"),
         (["gap.txt"], "line 2 of 'gap.txt' is empty; give one name a line, in the order of the model's outputs"),
         (["empty.txt"], "'empty.txt' is empty"),
