@@ -27,7 +27,8 @@ from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.blank import blank_remarks
-from lightning_gradcam.record.cam_record import CamKey, CamRecord
+from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import MOST_LISTED, Drawing, check_columns
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.signals import charted
