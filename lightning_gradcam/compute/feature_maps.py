@@ -17,7 +17,7 @@ from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, caller
 from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts
-from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.batches import beside, check_layouts, check_model, eager, even
 from lightning_gradcam.compute.callers import held_module
@@ -160,36 +160,27 @@ def feature_maps(
     if check:
         check_model(available, samples, known)
     modules: Mapping[str, nn.Module] | None = None
-    parts: list[_Part] = []
-    start, size = 0, even(samples, batch_size)
+
+    def part_of(start: int, stop: int) -> _Part:
+        nonlocal modules, known
+        # Only for what it knows of layers; it asks for nothing to be explained.
+        batch = Explanation(model, run, load(start, stop), resolve_targets("predicted"), {}, Given(stop - start), known)
+        try:
+            if modules is None:
+                modules = resolve_layers(
+                    model, layers, auto=batch.search.auto, calls=batch.search.calls, available=available
+                )
+                if check:
+                    check_layouts(modules, known)
+            part = _part(batch, modules, max_channels, device)
+        except LayerError as error:
+            raise beside(error, batch) from None
+        # What one part has shown holds for all: a last part of a single sample may not show it again.
+        known = {**known, **{name: str(layout) for name, layout in part.layouts.items()}}
+        return part
+
     with eager(model), torch.no_grad():
-        while start < samples:
-            stop = min(start + size, samples)
-            inputs = load(start, stop)
-            # Only for what it knows of layers; it asks for nothing to be explained.
-            batch = Explanation(model, run, inputs, resolve_targets("predicted"), {}, Given(stop - start), known)
-            try:
-                if modules is None:
-                    modules = resolve_layers(
-                        model, layers, auto=batch.search.auto, calls=batch.search.calls, available=available
-                    )
-                    if check:
-                        check_layouts(modules, known)
-                part = _part(batch, modules, max_channels, device)
-            except LayerError as error:
-                raise beside(error, batch) from None
-            except (RuntimeError, MemoryError) as error:
-                if stop - start == 1 or not halve or not is_out_of_memory(error):
-                    raise
-                part = None
-            if part is None:
-                # Outside the `except`: its traceback would hold the tensors of the attempt.
-                size = (stop - start + 1) // 2
-                continue
-            # What one part has shown holds for all: a last part of a single sample may not show it again.
-            known = {**known, **{name: str(layout) for name, layout in part.layouts.items()}}
-            parts.append(part)
-            start = stop
+        parts = list(in_parts(samples, even(samples, batch_size), part_of, halve=halve))
     first = parts[0]
     return FeatureMaps(
         MappingProxyType({name: one_size([part.activations[name] for part in parts]) for name in first.activations}),
