@@ -171,7 +171,8 @@ def test_maxima_are_taken_over_all_slices() -> None:
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
 def test_heat_matches_torch_without_aligned_corners(interpolation: Any) -> None:
     maps = np.random.default_rng(0).random((2, 3, 4)).astype(np.float32)
-    options = {} if interpolation == "nearest" else {"align_corners": False}
+    # With antialiasing torch takes Pillow's cubic kernel: -0.5, not -0.75.
+    options = {} if interpolation == "nearest" else {"align_corners": False, "antialias": interpolation == "bicubic"}
     expected = torch.nn.functional.interpolate(torch.from_numpy(maps)[:, None], (9, 8), mode=interpolation, **options)
     np.testing.assert_allclose(heat(maps, (9, 8), interpolation), expected[:, 0].numpy(), atol=1e-5)
 
