@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.capture.activations import no_feature_map
 from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, caller
 from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
@@ -227,11 +228,7 @@ def _outputs(batch: Explanation, modules: Mapping[str, nn.Module]) -> dict[str, 
             return
         main = main_tensor(output)
         if main is None:
-            what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
-            raise LayerError(
-                f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a"
-                " layer that returns one, such as a convolution or the activation after it"
-            )
+            raise no_feature_map(name, module, output)
         # The clone keeps a following in-place operation from overwriting what was stored.
         found[name] = main[0].detach().clone()
 
