@@ -105,7 +105,7 @@ def read_npz(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     return dict(file), file.meta
 
 
-def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> bytes:
     """Returns a ``.npz`` file that :func:`open_npz` reads, uncompressed.
 
     Args:

@@ -11,10 +11,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.errors import DrawingError, did_you_mean
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.channel_record import ChannelRecord
-from lightning_gradcam.render.drawing import Format
+from lightning_gradcam.render.drawing import FILE_FORMATS, Format, check_look
 from lightning_gradcam.render.grid import normalised
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.text import INK, PALE, WRONG, cross_out
@@ -56,15 +55,8 @@ class PatternDrawing:
     format: Format = "auto"
 
     def __post_init__(self) -> None:
-        for name, least, most in (("columns", 1, 64), ("tile", 32, 512), ("max_filters", 1, 10**5)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise DrawingError(f"drawing.{name}: got {value!r}; give a whole number from {least} to {most}")
-        if not isinstance(self.crop, bool):
-            raise DrawingError(f"drawing.crop: got {self.crop!r}; give true or false")
-        formats = ("auto", "png", "jpeg", "webp")
-        if self.format not in formats:
-            raise DrawingError(f"drawing.format: got {self.format!r}{did_you_mean(str(self.format), formats)}")
+        ranges = {"columns": (1, 64), "tile": (32, 512), "max_filters": (1, 10**5)}
+        check_look(self, {"format": FILE_FORMATS}, ranges, ["crop"])
 
 
 def deprocessed(pictures: FloatArray) -> Pixels:
