@@ -234,16 +234,19 @@ def _drawn(film: Film, lines: Sequence[Line], inner: int) -> list[Image.Image]:
     progress = still.below + 6
     color_bar(still, progress + 31, film.drawing)
     still.legend(progress + 53, *[(mark(name) if name else None, text) for name, text in _LEGEND])
+    places = [(MARGIN + place % across * pitch, still.top + place // across * row_h) for place in range(count)]
+    for (x, y), true in zip(places, film.true, strict=True):
+        still.write((x, y + height + FRAME), ", ".join(map(film.probes.class_name, true)), pitch - 4, 12, INK)
     palette, frames = _palette(film), []
     for step in range(steps):
         page = still.copy()
         _progress(page, (MARGIN, progress), film, step, inner)
         pictures, blank, broken = film.overlays(step)
-        for place in range(count):
-            at = MARGIN + place % across * pitch, still.top + place // across * row_h
+        for place, at in enumerate(places):
             captions = _captions(film, step, place, blank=bool(blank[place]), broken=bool(broken[place]))
-            changed = film.changed(step, place)
-            page.cell(at, pictures[place], captions, width=pitch - 4, gap=FRAME, pitch=15, framed=changed)
+            # Below the true class, which is the same in all frames.
+            gap, changed = FRAME + (15 if film.true[place] else 0), film.changed(step, place)
+            page.cell(at, pictures[place], captions, width=pitch - 4, gap=gap, pitch=15, framed=changed)
         frames.append(Image.fromarray(page.pixels).quantize(palette=palette, dither=Image.Dither.NONE))
     return frames
 
@@ -268,10 +271,9 @@ def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: in
 
 
 def _captions(film: Film, step: int, place: int, *, blank: bool, broken: bool) -> list[Caption]:
-    names, predicted = ", ".join(map(film.probes.class_name, film.true[place])), film.predicted(step, place)
+    predicted = film.predicted(step, place)
     name = film.probes.class_name(predicted) if predicted >= 0 else f"score {film.score(step, place)}"
-    captions = [Caption(names, INK)] if film.true[place] else []
-    captions.append(Caption(name, film.color(step, place), film.mark(step, place)))
+    captions = [Caption(name, film.color(step, place), film.mark(step, place))]
     if predicted >= 0 or blank or broken:
         captions.append(film.state(step, place, blank=blank, broken=broken))
     return captions

@@ -350,7 +350,7 @@ def test_volume_over_one_picture() -> None:
     volume[0, 1] = 1
     assert shows(tile(strip([step(volume)], probes)), mixed(probes.pixels[0], 1.0))
     assert lines([step(volume)], probes)[-1] == (
-        "of the maps' 3 slices (time or depth) each probe's with most evidence, in all steps; on the probe's picture"
+        "of 3 slices (time or depth) the one with most evidence over all steps is shown, on the probe's picture"
     )
 
 
