@@ -105,6 +105,18 @@ def read_npz(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     return dict(file), file.meta
 
 
+def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> bytes:
+    """Returns a ``.npz`` file that :func:`open_npz` reads, uncompressed.
+
+    Args:
+        meta: A JSON object.
+        arrays: By name, plain numbers.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+    return buffer.getvalue()
+
+
 def _name(member: zipfile.ZipInfo) -> str:
     return member.filename.removesuffix(".npy")
 

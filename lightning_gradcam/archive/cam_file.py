@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from lightning_gradcam.npz import Npz, checked, is_whole, open_npz, room, text, texts
+from lightning_gradcam.npz import Npz, checked, is_whole, npz_bytes, open_npz, room, text, texts
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import DTYPES, EDGES, GradientSummary, NumPyArray
@@ -54,12 +52,7 @@ def packed_cams(record: CamRecord) -> bytes:
         meta["levels"] = [{"key": key, "names": names} for key, names in record.levels.items()]
     arrays: dict[str, Any] = {"predicted": record.predicted, "confidence": record.confidence}
     for place, maps in enumerate(record.maps.values()):
-        finite = np.where(np.isfinite(maps), maps, 0)
-        largest = np.abs(finite).reshape(len(maps), -1).max(axis=1)
-        # 1 and not 0 for maps without a finite value: infinity times 0 would come back as NaN.
-        scale = np.where(largest > 0, largest, 1).astype(np.float32)
-        shares = maps / scale.reshape(-1, *[1] * (maps.ndim - 1))
-        arrays[f"scale{place}"], arrays[f"map{place}"] = scale, shares.astype(np.float16)
+        arrays.update(half_precision(maps, place, 1))
     for place, key in enumerate(record.maps):
         if key in record.numbers:
             arrays[f"numbers{place}"] = np.stack(list(record.numbers[key].values())).astype(np.float32)
@@ -76,9 +69,51 @@ def packed_cams(record: CamRecord) -> bytes:
         arrays["causes"] = np.stack([record.causes.get(key, none) for key in record.maps]).astype(np.int8)
     for place, summary in enumerate(record.gradients.values()):
         arrays.update({f"{name}{place}": values for name, values in _packed_summary(summary).items()})
-    buffer = io.BytesIO()
-    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
-    return buffer.getvalue()
+    return npz_bytes(meta, arrays)
+
+
+def half_precision(values: FloatArray, place: int, axes: int) -> dict[str, NumPyArray]:
+    """Returns the arrays of which :func:`full_values` makes maps again, with 11 bits of their own largest magnitude.
+
+    Args:
+        values: The maps.
+        place: Their number in the file.
+        axes: How many axes, from the first on, tell one map from another.
+    """
+    finite = np.where(np.isfinite(values), values, 0)
+    largest = np.abs(finite).reshape(*values.shape[:axes], -1).max(axis=axes)
+    # 1 and not 0 for maps without a finite value: infinity times 0 would come back as NaN.
+    scale = np.where(largest > 0, largest, 1).astype(np.float32)
+    shares = values / scale.reshape(*scale.shape, *[1] * (values.ndim - axes))
+    return {f"scale{place}": scale, f"map{place}": shares.astype(np.float16)}
+
+
+def full_values(file: Npz, place: int, axes: int, dims: Sequence[int]) -> FloatArray:
+    """Reads what :func:`half_precision` made, where its arrays fit each other.
+
+    Args:
+        file: The step's.
+        place: The maps' number in the file.
+        axes: As it was given there.
+        dims: How many axes the maps may have.
+    """
+    shares: FloatArray = checked(file[f"map{place}"], f"map{place}", "float16", dims).astype(np.float32)
+    scale = checked(file[f"scale{place}"], f"scale{place}", "float32", (axes,))
+    if scale.shape != shares.shape[:axes]:
+        raise ValueError(f"'scale{place}' is {list(scale.shape)} for maps {list(shares.shape)}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.multiply(shares, scale.reshape(*scale.shape, *[1] * (shares.ndim - axes)), out=shares)
+    return shares
+
+
+def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
+    """Opens a step file of maps or channels, and checks its schema, epoch and step."""
+    file = open_npz(source)
+    if file.meta["schema"] != schema:
+        raise ValueError(f"it has schema {file.meta['schema']!r:.40}, this version reads {schema}")
+    if not (is_whole(file.meta["epoch"]) and is_whole(file.meta["step"])):
+        raise TypeError("its epoch and step are no whole numbers")
+    return file
 
 
 def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = None) -> CamRecord:
@@ -164,14 +199,9 @@ def unpacked_maps(source: bytes | BinaryIO, key: CamKey) -> FloatArray | None:
 
 def _opened(source: bytes | BinaryIO) -> tuple[Npz, dict[CamKey, int]]:
     """Opens a step file; returns also the place of each key, which is in the names of its arrays."""
-    file = open_npz(source)
-    meta = file.meta
-    if meta["schema"] != SCHEMA:
-        raise ValueError(f"it has schema {meta['schema']!r:.40}, this version reads {SCHEMA}")
-    if not (is_whole(meta["epoch"]) and is_whole(meta["step"])):
-        raise TypeError("its epoch and step are no whole numbers")
+    file = open_step(source, SCHEMA)
     places: dict[CamKey, int] = {}
-    for place, key in enumerate(meta["keys"]):
+    for place, key in enumerate(file.meta["keys"]):
         layer, method, target = texts({"key": key}, "key")
         places[CamKey(layer, method, target)] = place
     return file, places
@@ -188,15 +218,10 @@ def _of_keys(file: Npz, name: str, dtype: str, places: Mapping[CamKey, int], sam
 
 
 def _maps(file: Npz, place: int, count: int) -> FloatArray:
-    shares: FloatArray = checked(file[f"map{place}"], f"map{place}", "float16", range(2, 6)).astype(np.float32)
-    if len(shares) != count:
-        raise ValueError(f"'map{place}' has {len(shares)} entries for {count} probes")
-    scale = checked(file[f"scale{place}"], f"scale{place}", "float32", (1,))
-    if len(scale) != count:
-        raise ValueError(f"'scale{place}' has {len(scale)} entries for {count} probes")
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.multiply(shares, scale.reshape(-1, *[1] * (shares.ndim - 1)), out=shares)
-    return shares
+    maps = full_values(file, place, 1, range(2, 6))
+    if len(maps) != count:
+        raise ValueError(f"'map{place}' has {len(maps)} entries for {count} probes")
+    return maps
 
 
 def _likeliest(file: Mapping[str, NumPyArray], samples: int) -> dict[str, NumPyArray]:

@@ -164,11 +164,7 @@ class Captured:
             return None
         found = level_maps(output)
         if found is None:
-            what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
-            raise LayerError(
-                f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a"
-                " layer that returns one, such as a convolution or the activation after it"
-            )
+            raise no_feature_map(name, module, output)
         tensors, rebuilt = found
         # From here on the forward needs a graph; whatever ran before the earliest layer did without one.
         torch.set_grad_enabled(True)
@@ -182,6 +178,15 @@ class Captured:
             handed_on[number] = activation.clone() if self._copies else activation
         self._stored.setdefault(name, []).append(levels)
         return rebuilt(handed_on)
+
+
+def no_feature_map(name: str, module: nn.Module, output: Any) -> LayerError:
+    """Returns the error for a layer whose output holds no floating-point tensor."""
+    what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
+    return LayerError(
+        f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a layer"
+        " that returns one, such as a convolution or the activation after it"
+    )
 
 
 def _attached(tensor: Tensor, *, alone: bool) -> Tensor:

@@ -23,7 +23,7 @@ from lightning_gradcam.capture.layers import (
     named_layers,
     resolve_layers,
 )
-from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.capture.memory import in_parts, is_out_of_memory
 from lightning_gradcam.compute.forward import Explanation
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import NO_LAYER, TRIED, Search
@@ -64,48 +64,42 @@ def explain_in_parts(
             return asked.run(load(place, place + 1).fresh())
 
     modules: Mapping[str, nn.Module] | None = None
-    layouts, copies = asked.layouts, asked.copies
-    parts: list[Cams] = []
+    layouts, copies, moves = asked.layouts, asked.copies, asked.moves
+    tried: Inputs | None = None
     total = min(given.samples, TRIED) if asked.trial else given.samples
     available = named_layers(model)
-    start, size = 0, even(total, asked.batch_size)
     if asked.check:
         check_model(available, given.samples, asked.layouts)
+
+    def explained(start: int, stop: int) -> Cams:
+        nonlocal modules, layouts, copies, moves, tried
+        part = given if stop - start == given.samples else given.part(start, stop, output_of)
+        tried = load(start, stop)
+        own = replace(asked, layouts=layouts, copies=copies, moves=moves)
+        batch = Explanation(model, own, tried, part)
+        try:
+            if modules is None:
+                modules = resolve_layers(
+                    model, layers, auto=batch.search.auto, calls=batch.search.calls, available=available
+                )
+                if asked.check:
+                    check_layouts(modules, layouts)
+            found = batch.at(modules)
+        except LayerError as error:
+            raise beside(error, batch.search) from None
+        # What one part has shown holds for all: a last part of a single sample may not show it again.
+        copies, moves = found.overwritten, False
+        layouts = {**layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
+        if stop < given.samples and asked.trial:
+            check_rest(found.output, given, asked.targets)
+        return found if asked.keep_output else replace(found, output=None)
+
+    def one_bag(error: Exception) -> bool:
+        return tried is not None and _takes_one_bag(tried, asked.run, error)
+
     with eager(model):
-        while start < total or not parts:
-            stop = min(start + size, total)
-            part = given if stop - start == given.samples else given.part(start, stop, output_of)
-            own = replace(asked, layouts=layouts, copies=copies, moves=asked.moves and not parts)
-            batch = Explanation(model, own, load(start, stop), part)
-            try:
-                if modules is None:
-                    modules = resolve_layers(
-                        model, layers, auto=batch.search.auto, calls=batch.search.calls, available=available
-                    )
-                    if asked.check:
-                        check_layouts(modules, layouts)
-                found = batch.at(modules)
-            except LayerError as error:
-                raise beside(error, batch.search) from None
-            except (RuntimeError, MemoryError) as error:
-                single = _takes_one_bag(batch.inputs, asked.run, error)
-                if stop - start == 1 or not (single or (asked.halve and is_out_of_memory(error))):
-                    raise
-                found, size = None, 1 if single else size
-            if found is None and size == 1 < stop - start:
-                continue
-            if found is None:
-                # Outside the `except`: its traceback would hold the tensors of the attempt.
-                size = (stop - start + 1) // 2
-                continue
-            # What one part has shown holds for all: a last part of a single sample may not show it again.
-            copies = found.overwritten
-            layouts = {**layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
-            if stop < given.samples and asked.trial:
-                check_rest(found.output, given, asked.targets)
-            parts.append(found if asked.keep_output else replace(found, output=None))
-            start = stop
-    return _joined(parts)
+        size = even(total, asked.batch_size)
+        return _joined(list(in_parts(total, size, explained, halve=asked.halve, alone=one_bag)))
 
 
 def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.capture.activations import no_feature_map
 from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, caller
 from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts
-from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.batches import beside, check_layouts, check_model, eager, even
 from lightning_gradcam.compute.callers import held_module
@@ -161,35 +162,26 @@ def feature_maps(
     if check:
         check_model(available, samples, known)
     modules: Mapping[str, nn.Module] | None = None
-    parts: list[_Part] = []
-    start, size = 0, even(samples, batch_size)
+
+    def part_of(start: int, stop: int) -> _Part:
+        nonlocal modules, known
+        # It asks for nothing to be explained.
+        asked = Request(resolve_targets("predicted"), {}, known, run)
+        search = Search(model, asked, load(start, stop), Given(stop - start))
+        try:
+            if modules is None:
+                modules = resolve_layers(model, layers, auto=search.auto, calls=search.calls, available=available)
+                if check:
+                    check_layouts(modules, known)
+            part = _part(search, modules, max_channels, device)
+        except LayerError as error:
+            raise beside(error, search) from None
+        # What one part has shown holds for all: a last part of a single sample may not show it again.
+        known = {**known, **{name: str(layout) for name, layout in part.layouts.items()}}
+        return part
+
     with eager(model), torch.no_grad():
-        while start < samples:
-            stop = min(start + size, samples)
-            inputs = load(start, stop)
-            # It asks for nothing to be explained.
-            asked = Request(resolve_targets("predicted"), {}, known, run)
-            search = Search(model, asked, inputs, Given(stop - start))
-            try:
-                if modules is None:
-                    modules = resolve_layers(model, layers, auto=search.auto, calls=search.calls, available=available)
-                    if check:
-                        check_layouts(modules, known)
-                part = _part(search, modules, max_channels, device)
-            except LayerError as error:
-                raise beside(error, search) from None
-            except (RuntimeError, MemoryError) as error:
-                if stop - start == 1 or not halve or not is_out_of_memory(error):
-                    raise
-                part = None
-            if part is None:
-                # Outside the `except`: its traceback would hold the tensors of the attempt.
-                size = (stop - start + 1) // 2
-                continue
-            # What one part has shown holds for all: a last part of a single sample may not show it again.
-            known = {**known, **{name: str(layout) for name, layout in part.layouts.items()}}
-            parts.append(part)
-            start = stop
+        parts = list(in_parts(samples, even(samples, batch_size), part_of, halve=halve))
     first = parts[0]
     return FeatureMaps(
         MappingProxyType({name: one_size([part.activations[name] for part in parts]) for name in first.activations}),
@@ -236,11 +228,7 @@ def _outputs(search: Search, modules: Mapping[str, nn.Module]) -> dict[str, Tens
             return
         main = main_tensor(output)
         if main is None:
-            what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
-            raise LayerError(
-                f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a"
-                " layer that returns one, such as a convolution or the activation after it"
-            )
+            raise no_feature_map(name, module, output)
         # The clone keeps a following in-place operation from overwriting what was stored.
         found[name] = main[0].detach().clone()
 

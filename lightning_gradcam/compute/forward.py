@@ -50,8 +50,7 @@ from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.targets.segmentation import Segment
 from lightning_gradcam.warn import warn
 
-# Of as many classes, sorting all is faster than looking for the highest five times.
-_LIKELIEST, _FEW = 10, 128
+_LIKELIEST = 10
 
 
 class _OverwrittenError(Exception):
@@ -499,13 +498,5 @@ def _marked(maps: Tensor, scores: Tensor) -> Tensor:
 
 def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the most likely classes and their probabilities ``[N, k]``; of equals the first, as `topk` does not."""
-    if shares.shape[1] <= _FEW:
-        values, indices = shares.sort(dim=1, descending=True, stable=True)
-        return indices[:, :_LIKELIEST], values[:, :_LIKELIEST]
-    left, classes, found = shares.clone(), [], []
-    for _ in range(min(_LIKELIEST, shares.shape[1])):
-        highest = left.max(dim=1, keepdim=True)
-        classes.append(highest.indices)
-        found.append(highest.values)
-        left.scatter_(1, highest.indices, -1.0)
-    return torch.cat(classes, dim=1), torch.cat(found, dim=1)
+    values, indices = shares.sort(dim=1, descending=True, stable=True)
+    return indices[:, :_LIKELIEST], values[:, :_LIKELIEST]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from operator import index
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.layers import LayerSpec, mixing_layers, named_layers
 from lightning_gradcam.capture.layout import Layout
-from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.compute.ascent import Ascent, Parametrisation, spatial_axes
 from lightning_gradcam.compute.batches import eager
 from lightning_gradcam.compute.callers import held_module
@@ -168,46 +167,27 @@ def climb(
         # Samples that influence each other would make a pattern depend on the filters beside it.
         most = 1 if mixing_layers(named_layers(model)) else batch_size
         for name, route in routes.items():
-            # Where memory does not suffice for a late layer, it may for an early one.
-            size = most
-            parts: list[tuple[Tensor, Tensor, Tensor]] = []
-            start, numbers = 0, chosen[name]
-            while start < len(numbers):
-                part = numbers[start : start + size]
-                climbed = _attempt(route, ascent, part, like, halve, progress and partial(_tell, progress, done, total))
-                if climbed is None:
-                    size = (len(part) + 1) // 2
-                    continue
-                parts.append(climbed)
-                start, done = start + len(part), done + len(part) * ascent.steps
+            numbers = chosen[name]
+
+            def climbed(
+                start: int, stop: int, route: Route = route, numbers: list[int] = numbers, before: int = done
+            ) -> tuple[Tensor, Tensor, Tensor]:
+                def tell(more: int) -> None:
+                    if progress is not None:
+                        progress(before + start * ascent.steps + more, total)
+
+                return _climbed(route, ascent, numbers[start:stop], like, tell)
+
+            # Where memory does not suffice for a late layer, it may for an early one: each begins with all.
+            parts = in_parts(len(numbers), most, climbed, halve=halve)
             pictures, activations, silent = (torch.cat(values) for values in zip(*parts, strict=True))
+            done += len(numbers) * ascent.steps
             found[name] = LayerPatterns(tuple(numbers), pictures, activations, silent, route.layout)
     return found
 
 
-def _tell(progress: Progress, done: int, total: int, more: int) -> None:
-    progress(done + more, total)
-
-
-def _attempt(
-    route: Route,
-    ascent: Ascent,
-    filters: Sequence[int],
-    like: Tensor,
-    halve: bool,
-    told: Callable[[int], None] | None,
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """``None`` where the memory does not suffice; the error's traceback would hold the tensors of the attempt."""
-    try:
-        return _climbed(route, ascent, filters, like, told)
-    except (RuntimeError, MemoryError) as error:
-        if len(filters) == 1 or not halve or not is_out_of_memory(error):
-            raise
-        return None
-
-
 def _climbed(
-    route: Route, ascent: Ascent, filters: Sequence[int], like: Tensor, told: Callable[[int], None] | None
+    route: Route, ascent: Ascent, filters: Sequence[int], like: Tensor, tell: Callable[[int], None]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns pictures, what they reach, and which filters never had a gradient."""
     # Half precision would lose steps: near 0.5, bfloat16 counts in 1/256.
@@ -231,8 +211,7 @@ def _climbed(
         gradients = gradients.roll([-by for by in move], axes) if any(move) else gradients
         silent &= (gradients == 0).flatten(1).all(1)
         pictures = pictures + length * ascent.direction(gradients, pictures)
-        if told is not None:
-            told((step + 1) * len(filters))
+        tell((step + 1) * len(filters))
     reached = route.responses(pictures.to(like.dtype, copy=True), filters).detach().mean(1)
     return pictures, reached, silent
 

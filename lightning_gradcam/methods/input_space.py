@@ -48,7 +48,7 @@ def guided_gradcam(rerun: Rerun) -> Tensor:
     weights = rerun.gradients().flatten(3).mean(dim=3)
     maps = torch.einsum("tnk,nk...->tn...", weights, rerun.activations).clamp(min=0)
     guided = guided_backprop(rerun)
-    return guided * _resized(maps, guided.shape[2:])
+    return guided * at_size(maps, guided.shape[2:])
 
 
 def fullgrad(rerun: Rerun) -> Tensor:
@@ -86,7 +86,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         number += 1
         shares = (gradients * bias.reshape(-1, *[1] * (gradients.dim() - 3))).abs()
         # Resizing is linear: the sum is resized, and not each of many channels.
-        total = total + _resized(_scaled(shares).sum(dim=2), total.shape[2:])
+        total = total + at_size(_scaled(shares).sum(dim=2), total.shape[2:])
     if not number:
         raise MethodError(
             "methods: 'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has"
@@ -103,8 +103,8 @@ def _scaled(maps: Tensor) -> Tensor:
     return torch.where(span != 0, (maps - low) / torch.where(span != 0, span, 1), 0)
 
 
-def _resized(maps: Tensor, size: torch.Size) -> Tensor:
-    """Resizes ``[T, N, *S]``; the maps of a single frame stand for all frames of a clip."""
+def at_size(maps: Tensor, size: torch.Size) -> Tensor:
+    """Resizes ``[T, N, *S]`` linearly, corners not aligned; the maps of a single frame serve all frames of a clip."""
     places = size[-(maps.dim() - 2) :]
     mode = ("linear", "bilinear", "trilinear")[len(places) - 1]
     resized = F.interpolate(maps, size=tuple(places), mode=mode, align_corners=False)

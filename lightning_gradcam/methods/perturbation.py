@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from lightning_gradcam.methods.input_space import at_size
 from lightning_gradcam.methods.rerun import Rerun
 
 
@@ -37,7 +37,7 @@ def scorecam(rerun: Rerun) -> Tensor:
 
     def masked() -> Iterator[Tensor]:
         for channel in activations.unbind(dim=1):
-            mask = _resized(channel, places)
+            mask = at_size(channel[:, None], places)[:, 0]
             axes = tuple(range(1, mask.dim()))
             low, high = mask.amin(axes, keepdim=True), mask.amax(axes, keepdim=True)
             span = high - low
@@ -75,12 +75,3 @@ def ablationcam(rerun: Rerun) -> Tensor:
     drops = scores - rerun.on_activations(ablated())
     weights = drops / torch.where(scores == 0, 1, scores.abs())
     return torch.einsum("ktn,nk...->tn...", weights, activations)
-
-
-def _resized(maps: Tensor, size: torch.Size) -> Tensor:
-    if len(size) == maps.dim() - 1:
-        mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
-        return F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]
-    # Maps [N, h, w] of a clip [N, C, T, H, W] are the same in every frame.
-    flat = F.interpolate(maps[:, None], size=size[-2:], mode="bilinear", align_corners=False)
-    return flat.expand(-1, size[0], -1, -1)

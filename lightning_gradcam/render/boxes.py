@@ -12,14 +12,12 @@ from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.slices import SEAM, Slices
-from lightning_gradcam.render.text import PALE, write
 from lightning_gradcam.stats.boxes import bounding_boxes, iou, known_boxes, picture_size, strongest_slices
 
 # A line of two pixels in the colour, with one of the dark around it; dashes of six pixels in ten.
 FOUND, KNOWN = (255, 70, 220), (255, 255, 255)
 _DARK = 16
 _DASH, _PERIOD = 6, 10
-LEGEND = 18
 
 
 def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, known: bool = False) -> None:
@@ -89,24 +87,19 @@ def put_boxes(
     return captions
 
 
-def legend(canvas: Pixels, at: tuple[int, int], width: int, *, known: bool) -> None:
-    """Writes what the lines mean, 18 pixels for each kind.
+def legend(*, known: bool) -> list[tuple[Pixels, str]]:
+    """Returns what the lines mean: a sample of each kind, uint8 ``[14, 38, 3]``, and its meaning.
 
     Args:
-        canvas: uint8 ``[H, W, 3]``, written to.
-        at: Left and top.
-        width: Of the text and its sample, in pixels.
         known: Some probe's own box is drawn, too.
     """
-    x, y = at
-    said = ["box of the map: around its largest part over 15 % of the maximum"]
+    texts = ["box around the largest part of the map above 15 % of its maximum"]
     if known:
-        said.append("known box; IoU: area that both share / area that they cover together")
-    for number, text in enumerate(said):
-        sample = canvas[y + LEGEND * number : y + LEGEND * number + 14, x : x + 38]
-        sample[:] = 168
+        texts.append("known box; IoU: area that both share / area that they cover together")
+    samples = np.full((len(texts), 14, 38, 3), 168, np.uint8)
+    for number, sample in enumerate(samples):
         put_box(sample, np.array([4, 3, 34, 11]), (14, 38), known=number == 1)
-        write(canvas, (x + 44, y + LEGEND * number - 1), text, width - 44, 12, PALE)
+    return list(zip(samples, texts, strict=True))
 
 
 def _widened(line: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

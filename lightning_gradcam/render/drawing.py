@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,11 @@ Format = Literal["auto", "png", "jpeg", "webp"]
 BUILT_IN = (
     "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
 )  # fmt: skip
-_CHOICES: dict[str, tuple[str, ...]] = {
+FILE_FORMATS = ("auto", "png", "jpeg", "webp")
+_CHOICES = {
     "scale": ("image", "layer", "run", "minmax"),
     "interpolation": ("bilinear", "nearest", "bicubic"),
-    "format": ("auto", "png", "jpeg", "webp"),
+    "format": FILE_FORMATS,
 }
 _COLUMNS = ("input", "overlay", "heatmap", "guided")
 # What a record keeps of each probe's classes.
@@ -82,11 +83,7 @@ class Drawing:
     top: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise DrawingError(
-                    f"drawing.{name}: got {getattr(self, name)!r}{did_you_mean(str(getattr(self, name)), choices)}"
-                )
+        check_look(self, _CHOICES, {}, ["boxes"])
         columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns or ())
         object.__setattr__(self, "columns", columns)
         if not columns or len(set(columns)) < len(columns) or not set(columns) <= set(_COLUMNS):
@@ -101,11 +98,38 @@ class Drawing:
             raise DrawingError(
                 f"drawing.max_sheet_pixels: got {self.max_sheet_pixels!r}; give at least 100000 (one or two probes)"
             )
-        if not isinstance(self.boxes, bool):
-            raise DrawingError(f"drawing.boxes: got {self.boxes!r}; give true or false")
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_LISTED:
             raise DrawingError(f"drawing.top: got {self.top!r}; give how many classes to list, 0 to {MOST_LISTED}")
         lookup_table(self.colormap)
+
+
+def check_look(
+    drawing: Any,
+    choices: Mapping[str, Sequence[str]],
+    ranges: Mapping[str, tuple[int, int]],
+    switches: Sequence[str] = (),
+) -> None:
+    """Refuses values that options of a drawing can't have.
+
+    Args:
+        drawing: A dataclass.
+        choices: Name of an option to its possible values.
+        ranges: Name to the least and the largest whole number.
+        switches: Names of those that are true or false.
+
+    Raises:
+        DrawingError: A value is another one.
+    """
+    for name, possible in choices.items():
+        if (value := getattr(drawing, name)) not in possible:
+            raise DrawingError(f"drawing.{name}: got {value!r}{did_you_mean(str(value), possible)}")
+    for name, (least, most) in ranges.items():
+        value = getattr(drawing, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise DrawingError(f"drawing.{name}: got {value!r}; give a whole number from {least} to {most}")
+    for name in switches:
+        if not isinstance(value := getattr(drawing, name), bool):
+            raise DrawingError(f"drawing.{name}: got {value!r}; give true or false")
 
 
 def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:

@@ -12,9 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.errors import DrawingError, did_you_mean
 from lightning_gradcam.record.cam_record import FloatArray
-from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.drawing import FILE_FORMATS, check_look, lookup_table
 from lightning_gradcam.render.picture import Pixels
 
 Normalisation = Literal["channel", "layer"]
@@ -54,20 +53,13 @@ class GridDrawing:
     max_sheet_pixels: int = 16_000_000
 
     def __post_init__(self) -> None:
-        for name, choices in (("scale", ("channel", "layer")), ("format", ("auto", "png", "jpeg", "webp"))):
-            if getattr(self, name) not in choices:
-                raise DrawingError(
-                    f"drawing.{name}: got {getattr(self, name)!r}{did_you_mean(str(getattr(self, name)), choices)}"
-                )
-        for name, least, most in (
-            ("columns", 1, 64),
-            ("tile", 8, 512),
-            ("max_channels", 1, 10**5),
-            ("max_sheet_pixels", 100_000, 10**9),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise DrawingError(f"drawing.{name}: got {value!r}; give a whole number from {least} to {most}")
+        ranges = {
+            "columns": (1, 64),
+            "tile": (8, 512),
+            "max_channels": (1, 10**5),
+            "max_sheet_pixels": (100_000, 10**9),
+        }
+        check_look(self, {"scale": ("channel", "layer"), "format": FILE_FORMATS}, ranges)
         lookup_table(self.colormap)
 
 

@@ -19,6 +19,8 @@ _BAND = 0.2
 _MOST_CURVES = 6
 _CURVES: tuple[Color, ...] = (INK, (31, 111, 180), (214, 96, 20), (30, 140, 80), (150, 70, 170), (160, 120, 20))
 _SOURCE = "signal of "
+# How pictures were recovered where they look as they did before any preprocessing; see `probes/display.py`.
+_PLAIN = ("as loaded", "Normalize undone", "mean and std as given")
 _RANGE: Color = (212, 214, 220)
 
 
@@ -64,8 +66,10 @@ def put_band(base: Pixels, colors: Pixels) -> Pixels:
 
 
 def source_lines(source: str) -> list[str]:
-    """Returns what a header says of where pictures are from."""
-    return source.split("; ") if source.startswith(_SOURCE) else [f"input pixels: {source}"] if source else []
+    """Returns what a header says of where pictures are from: nothing where they are as a person knows them."""
+    if source.startswith(_SOURCE):
+        return source.split("; ")
+    return [f"pictures: {source}"] if source and source not in _PLAIN else []
 
 
 def _chart(signal: FloatArray, size: tuple[int, int]) -> Pixels:

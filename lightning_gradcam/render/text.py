@@ -31,7 +31,7 @@ SHADES: tuple[tuple[int, ...], ...] = (
 
 def write(
     canvas: npt.NDArray[np.uint8], at: tuple[int, int], text: str, width: int, size: int, color: Color = INK
-) -> None:
+) -> int:
     """Writes one line of dark text on white; where it is wider than ``width`` it ends in an ellipsis.
 
     Args:
@@ -41,11 +41,15 @@ def write(
         width: In pixels.
         size: Of the font, in pixels.
         color: Red, green and blue.
+
+    Returns:
+        How wide the written line is, in pixels.
     """
     x, y = at
     ink = _ink(text[:200], width, size, color)
     area = canvas[y : y + ink.shape[0], x : x + ink.shape[1]]
     np.minimum(area, ink[: area.shape[0], : area.shape[1]], out=area)
+    return int(ink.shape[1])
 
 
 def stamp(canvas: npt.NDArray[np.uint8], at: tuple[int, int], *, right: bool) -> None:

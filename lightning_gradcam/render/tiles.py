@@ -162,7 +162,7 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
         score = (f"{kind if record.classes[key.target][row] >= 0 else 'score'} {value}",)
     if not np.isfinite(record.maps[key][row]).all():
         return *score, BROKEN
-    return *score, "map all zero" if blank else f"map max {top:.3g}"
+    return *score, "blank: map is zero" if blank else f"map max {top:.3g}"
 
 
 def _guided(
@@ -187,7 +187,7 @@ def _guided(
     top = np.maximum(maxima(signed), maxima(-signed))
     broken = not_finite(signed)
     captions = [
-        (BROKEN,) if broken[row] else ("all zero",) if top[row] <= 0 else (f"largest ±{top[row]:.3g}",)
+        (BROKEN,) if broken[row] else ("blank: all zero",) if top[row] <= 0 else (f"largest ±{top[row]:.3g}",)
         for row in range(len(signed))
     ]
     heading = f"guided: {_shown_target(key.target, probes)}"

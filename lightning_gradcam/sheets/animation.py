@@ -18,22 +18,22 @@ from lightning_gradcam.render.drawing import Drawing, lookup_table
 from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import charted
-from lightning_gradcam.render.text import INK, LINE, PALE, SHADES, WRONG, Color, write
+from lightning_gradcam.render.text import INK, LINE, PALE, SHADES
 from lightning_gradcam.render.tiles import evenly
-from lightning_gradcam.sheets.cam_sheet import MARGIN, color_bar, epoch_title
-from lightning_gradcam.sheets.film import (
-    CHART,
+from lightning_gradcam.sheets.builder import (
+    ANY,
     FRAME,
-    MARK,
-    Film,
-    header,
+    MARGIN,
+    Caption,
+    Line,
+    Sheet,
+    epoch_title,
     mark,
-    maxima_of,
-    put_frame,
-    tile_shape,
-    with_map,
-    write_lines,
+    of_probes,
+    remarks,
 )
+from lightning_gradcam.sheets.cam_sheet import color_bar
+from lightning_gradcam.sheets.film import CHART, Film, header, maxima_of, tile_shape, with_map
 
 MAX_BYTES = 4_000_000
 MOST_PROBES = 64
@@ -49,7 +49,12 @@ _BELOW_HEADER = 76
 _SHORTEST, _LONGEST, _TOGETHER, _LAST = 250, 700, 8_000, 2_500
 # One is left for what does not change between frames.
 _COLORS = 255
-_MARKS = (("right", "right", 216), ("wrong", "wrong", 276), ("frame", "predicted class has just changed", 344))
+_LEGEND = (
+    ("", "below: true class, predicted class"),
+    ("right", "right"),
+    ("wrong", "wrong"),
+    ("frame", "predicted class has just changed"),
+)
 # The palette is made of so many pixels of so many steps.
 _SAMPLE, _SAMPLED = 5_000, 12
 
@@ -158,13 +163,10 @@ def animate(
             total=len(shown) if total is None else total,
             width=inner,
         )
-        if note:
-            lines.append((note, PALE))
-        if len(rows) < len(probes):
-            lines.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
+        lines += remarks(note, of_probes(len(rows), len(probes)))
         less = [word for word, short in (("smaller", side < SIDE), ("fewer", count < len(shown))) if short]
         if less:
-            lines.append((f"pictures are {' and '.join(less)}, so that the file stays below {_MEGABYTES} MB", PALE))
+            lines += remarks(f"pictures are {' and '.join(less)}, so that the file stays below {_MEGABYTES} MB")
         size = _expected(film, lines, inner) if count * len(rows) * area > MAX_BYTES else 0
         if size <= 1.1 * MAX_BYTES:
             frames = _drawn(film, lines, inner)
@@ -215,7 +217,7 @@ def _pitch(film: Film) -> int:
     return max(film.factor * int(film.base.shape[3]), _NARROWEST_TILE) + _GAP
 
 
-def _expected(film: Film, lines: Sequence[tuple[str, Color]], inner: int) -> float:
+def _expected(film: Film, lines: Sequence[Line], inner: int) -> float:
     """Returns about how many bytes an animation will take, from a few of its frames."""
     count = len(film.records)
     some = evenly(count, 4)
@@ -223,43 +225,39 @@ def _expected(film: Film, lines: Sequence[tuple[str, Color]], inner: int) -> flo
     return len(_gif(_drawn(few, lines, inner), _durations(len(some)))) * count / len(some)
 
 
-def _drawn(film: Film, lines: Sequence[tuple[str, Color]], inner: int) -> list[Image.Image]:
+def _drawn(film: Film, lines: Sequence[Line], inner: int) -> list[Image.Image]:
     """Draws all frames, with one palette."""
     count, steps = len(film.rows), len(film.records)
-    height, width = (film.factor * length for length in film.base.shape[2:4])
+    height = film.factor * film.base.shape[2]
     across, pitch, row_h = _columns(count), _pitch(film), height + _CAPTION + _GAP
-    progress = MARGIN + 18 * len(lines) + 6
-    top = progress + _BELOW_HEADER + FRAME
-    still = np.full((top + row_h * -(-count // across), inner + 2 * MARGIN, 3), 255, np.uint8)
-    write_lines(still, (MARGIN, MARGIN), lines, inner)
-    color_bar(still, (MARGIN, progress + 32), film.drawing)
-    _legend(still, (MARGIN, progress + 52))
-    places = [(MARGIN + place % across * pitch, top + place // across * row_h) for place in range(count)]
-    for place, (x, y) in enumerate(places):
-        names = ", ".join(map(film.probes.class_name, film.true[place]))
-        write(still, (x, y + height + FRAME), names, pitch - 4, 12, INK)
+    still = Sheet(lines, inner + 2 * MARGIN, head=_BELOW_HEADER + FRAME + 6, body=row_h * -(-count // across))
+    progress = still.below + 6
+    color_bar(still, progress + 31, film.drawing)
+    still.legend(progress + 53, *[(mark(name) if name else None, text) for name, text in _LEGEND])
+    places = [(MARGIN + place % across * pitch, still.top + place // across * row_h) for place in range(count)]
+    for (x, y), true in zip(places, film.true, strict=True):
+        still.write((x, y + height + FRAME), ", ".join(map(film.probes.class_name, true)), pitch - 4, 12, INK)
     palette, frames = _palette(film), []
     for step in range(steps):
-        canvas = still.copy()
-        _progress(canvas, (MARGIN, progress), film, step, inner)
+        page = still.copy()
+        _progress(page, (MARGIN, progress), film, step, inner)
         pictures, blank, broken = film.overlays(step)
-        for place, (x, y) in enumerate(places):
-            canvas[y : y + height, x : x + width] = pictures[place]
-            if film.changed(step, place):
-                put_frame(canvas, (x, y), (height, width))
-            below = y + height + FRAME + (15 if film.true[place] else 0)
-            _caption(canvas, (x, below), film, step, place, pitch - 4, bool(blank[place]), bool(broken[place]))
-        frames.append(Image.fromarray(canvas).quantize(palette=palette, dither=Image.Dither.NONE))
+        for place, at in enumerate(places):
+            captions = _captions(film, step, place, blank=bool(blank[place]), broken=bool(broken[place]))
+            # Below the true class, which is the same in all frames.
+            gap, changed = FRAME + (15 if film.true[place] else 0), film.changed(step, place)
+            page.cell(at, pictures[place], captions, width=pitch - 4, gap=gap, pitch=15, framed=changed)
+        frames.append(Image.fromarray(page.pixels).quantize(palette=palette, dither=Image.Dither.NONE))
     return frames
 
 
-def _progress(canvas: Pixels, at: tuple[int, int], film: Film, step: int, width: int) -> None:
+def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: int) -> None:
     """Draws which step it is, and where it stands among all of them."""
-    (x, y), record, steps = at, film.records[step], len(film.records)
-    write(canvas, (x, y - 4), epoch_title(record.epoch), 110, 17)
+    (x, y), record, steps, canvas = at, film.records[step], len(film.records), page.pixels
+    page.write((x, y - 4), epoch_title(record.epoch), 110, 17, INK)
     judged = [right for place in range(len(film.rows)) if (right := film.right(step, place)) is not None]
     said = f"step {record.step}" + (f",  {sum(judged)} of {len(judged)} right" if judged else "")
-    write(canvas, (x, y + 16), said, 300, 12, PALE)
+    page.write((x, y + 16), said, 300)
     first, last = x + 120, x + width - 8
     canvas[y + 5 : y + 9, first:last] = LINE
     for place in range(steps):
@@ -272,45 +270,18 @@ def _progress(canvas: Pixels, at: tuple[int, int], film: Film, step: int, width:
     canvas[y - 1 : y + 15, middle - 4 : middle + 6] = INK
 
 
-def _caption(
-    canvas: Pixels, at: tuple[int, int], film: Film, step: int, place: int, width: int, blank: bool, broken: bool
-) -> None:
-    (x, y), record, row = at, film.records[step], film.rows[place]
-    predicted, right, indent = film.predicted(step, place), film.right(step, place), 0
-    if right is not None:
-        mark(canvas, (x, y + 2), "right" if right else "wrong")
-        indent = MARK + 4
-    confidence = float(record.confidence[row])
-    if predicted >= 0:
-        name = film.probes.class_name(predicted)
-        said = f"{confidence:.0%}" if np.isfinite(confidence) else ""
-    else:
-        name, said = f"score {float(record.scores[film.key.target][row]):.3g}", ""
-    write(canvas, (x + indent, y), name, width - indent, 12, film.color(step, place))
-    color = PALE
-    if broken:
-        said, color = "map not finite", WRONG
-    elif blank:
-        said, color = "map all zero", INK
-    write(canvas, (x, y + 15), said, width, 12, color)
-
-
-def _legend(canvas: Pixels, at: tuple[int, int]) -> None:
-    x, y = at
-    write(canvas, (x, y - 1), "below: true class, predicted class", 220, 12, PALE)
-    for name, text, left in _MARKS:
-        if name == "frame":
-            box = canvas[y + 1 : y + 1 + MARK, x + left : x + left + MARK]
-            box[:] = INK
-            box[3:-3, 3:-3] = 168
-        else:
-            mark(canvas, (x + left, y + 1), name)
-        write(canvas, (x + left + MARK + 4, y - 1), text, 220, 12, PALE)
+def _captions(film: Film, step: int, place: int, *, blank: bool, broken: bool) -> list[Caption]:
+    predicted = film.predicted(step, place)
+    name = film.probes.class_name(predicted) if predicted >= 0 else f"score {film.score(step, place)}"
+    captions = [Caption(name, film.color(step, place), film.mark(step, place))]
+    if predicted >= 0 or blank or broken:
+        captions.append(film.state(step, place, blank=blank, broken=broken))
+    return captions
 
 
 def _palette(film: Film) -> Image.Image:
     """Returns an image with one palette for all frames: the colours of text and marks, and what the overlays need."""
-    fixed: list[tuple[int, ...]] = [*SHADES, (168, 168, 168), (210, 210, 214)]
+    fixed: list[tuple[int, ...]] = [*SHADES, (ANY, ANY, ANY), (210, 210, 214)]
     fixed += [tuple(map(int, color)) for color in lookup_table(film.drawing.colormap)[::8]]
     pixels = []
     for step in evenly(len(film.records), _SAMPLED, ends=True):

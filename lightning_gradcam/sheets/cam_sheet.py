@@ -6,34 +6,41 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.blank import blank_sentence, longest_sentence, record_codes
-from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
-from lightning_gradcam.render.boxes import LEGEND, legend
-from lightning_gradcam.render.drawing import Drawing, lookup_table
-from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.boxes import legend
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.slices import SEAM, Slices
-from lightning_gradcam.render.text import INK, LINE, PALE, RIGHT, WRONG, Color, stamp, write
+from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
 from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
+from lightning_gradcam.sheets.builder import (
+    LINE_HEIGHT,
+    MARGIN,
+    TALLEST,
+    Caption,
+    Line,
+    Sheet,
+    of_probes,
+    remarks,
+    step_line,
+)
 from lightning_gradcam.stats.boxes import known_boxes
 
-# Header not counted; WebP ends at 16,383 pixels a side.
-TALLEST = 15_000
-MARGIN, _GAP, LABELS = 12, 8, 190
+_GAP, LABELS = 8, 190
 # Where the list of likely classes begins below a row's top, and how high each of its lines is.
 _LIST, _LIST_LINE = 80, 15
 # Pixels that a heading such as "overlay: predicted" takes.
 _LEAST = 112
 _SCALES = {
-    "image": "each map by its own maximum",
-    "layer": "one maximum for all maps of this layer and step",
-    "run": "each probe by its maximum in this run so far",
-    "minmax": "each signed map from its minimum to its maximum, no ReLU",
+    "image": "each map by itself, up to its maximum",
+    "layer": "one scale for all maps of this layer and step, up to their maximum",
+    "run": "each probe by itself, up to its maximum in this run so far",
+    "minmax": "each signed map from its minimum to its maximum (no ReLU)",
 }
 _METHODS = {
     "gradcam": "Grad-CAM",
@@ -86,7 +93,7 @@ def sheet(
         note: A line of the header, such as where the inputs are.
 
     Returns:
-        The sheet. Its header states layer, epoch, step, what is explained and the colour scale.
+        The sheet. Its header states layer, epoch, step, what is explained, the colour scale and what blank means.
 
     Raises:
         DrawingError: A column needs a map that the record does not have.
@@ -107,38 +114,31 @@ def sheet(
     lines = max((len(caption) for tile in tiles for caption in tile.captions), default=0)
     row_h = _row_height(tile_h, lines, listed)
     header = _header(record, layer, method, drawing, title, probes, slices)
-    if note:
-        header.append((note, PALE))
+    header += remarks(note)
     header += [(line, INK) for line in _blank_lines(record, keys, drawing, width - 2 * MARGIN)]
-    if len(rows) < len(probes):
-        header.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
+    header += remarks(of_probes(len(rows), len(probes)))
     pitch = (tile_w + SEAM) // len(slices.chosen)
     names = _slice_names(slices, pitch)
-    legends = LEGEND * (drawing.boxes + known)
-    top = MARGIN + 18 * len(header) + 50 + legends + (16 if names else 0)
-    canvas = np.full((top + row_h * len(rows), width, 3), 255, np.uint8)
-    for number, (text, color) in enumerate(header):
-        write(canvas, (MARGIN, MARGIN + 18 * number), text, width - 2 * MARGIN, 15 if number == 0 else 13, color)
-    color_bar(canvas, (MARGIN, MARGIN + 18 * len(header) + 4), drawing)
-    if drawing.boxes:
-        legend(canvas, (MARGIN, MARGIN + 18 * len(header) + 26), width - 2 * MARGIN, known=known)
+    boxes = legend(known=known) if drawing.boxes else []
+    head = 50 + LINE_HEIGHT * len(boxes) + (16 if names else 0)
+    page = Sheet(header, width, head=head, body=row_h * len(rows))
+    color_bar(page, page.below + 3, drawing)
+    for number, entry in enumerate(boxes):
+        page.legend(page.below + 26 + LINE_HEIGHT * number, entry)
     for place, row in enumerate(rows):
-        y = top + place * row_h
-        canvas[y - 4, MARGIN : width - MARGIN] = LINE
-        row_label(canvas, y, record, probes, row)
-        _likeliest(canvas, y + _LIST, record, probes, row, listed)
+        y = page.top + place * row_h
+        page.rule(y - 4)
+        row_label(page, y, record, probes, row)
+        _likeliest(page, y + _LIST, record, probes, row, listed)
     for column, tile in enumerate(tiles):
         x = MARGIN + LABELS + column * (cell + _GAP)
-        write(canvas, (x, top - (37 if names else 21)), tile.heading, cell + _GAP - 4, 13)
+        page.write((x, page.top - (37 if names else 21)), tile.heading, cell + _GAP - 4, 13, INK)
         for place, name in enumerate(names):
-            write(canvas, (x + place * pitch, top - 20), name, pitch, 12, PALE)
-        for row, pixels in enumerate(tile.pixels):
-            y = top + row * row_h
-            canvas[y : y + tile_h, x : x + tile_w] = pixels
-            for number, caption in enumerate(tile.captions[row]):
-                color = WRONG if caption == BROKEN else PALE
-                write(canvas, (x, y + tile_h + 1 + 14 * number), caption, cell + _GAP - 2, 12, color)
-    return Picture(canvas, tile_h > probes.pixels.shape[-3], drawing.format, bar_colors(drawing))
+            page.write((x + place * pitch, page.top - 20), name, pitch)
+        for place, pixels in enumerate(tile.pixels):
+            captions = [Caption(text, WRONG if text == BROKEN else PALE) for text in tile.captions[place]]
+            page.cell((x, page.top + place * row_h), pixels, captions, width=cell + _GAP - 2)
+    return page.picture(enlarged=tile_h > probes.pixels.shape[-3], format=drawing.format)
 
 
 def method_title(method: str) -> str:
@@ -157,11 +157,6 @@ def score_title(score: str) -> str:
     return {"probability": "softmax probability", "sigmoid": "sigmoid"}.get(score, "logit")
 
 
-def epoch_title(epoch: int) -> str:
-    """Returns an epoch as headers and headings name it."""
-    return "untrained" if epoch == UNTRAINED_EPOCH else f"epoch {epoch}"
-
-
 def _row_height(tile: int, lines: int, top: int = 0) -> int:
     return max(tile + 2 + 14 * max(lines, 2), 84, _LIST + _LIST_LINE * top + 4 if top else 0) + _GAP
 
@@ -174,25 +169,27 @@ def _header(
     title: str,
     probes: ProbeSet | ProbeView,
     slices: Slices,
-) -> list[tuple[str, Color]]:
-    what = f"{method_title(method)} of the {score_title(record.score)}"
+) -> list[Line]:
     lines = [
         (f"{title}  {layer_title(layer, method)}", INK),
-        (f"{epoch_title(record.epoch)}, step {record.step}, {record.stage}; {what}", INK),
+        step_line(f"{method_title(method)} of the {score_title(record.score)}", record),
+        *remarks(probes.note, color=WRONG),
+        *remarks(
+            f"colours: {_SCALES[drawing.scale]}",
+            *_level_lines(record, layer),
+            *_slice_lines(slices),
+            *source_lines(probes.display_source),
+        ),
     ]
-    if probes.note:
-        lines.append((probes.note, WRONG))
-    lines.append((f"colour scale '{drawing.scale}': {_SCALES[drawing.scale]}", PALE))
-    lines += [(line, PALE) for line in _level_lines(record, layer)]
-    lines += [(line, PALE) for line in _slice_lines(slices)]
-    lines += [(line, PALE) for line in source_lines(probes.display_source)]
     if "guided" in drawing.columns:
-        lines.append(("guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,", PALE))
-        lines.append(("white: a brighter pixel raises the score, black: a darker one does", PALE))
+        lines += remarks(
+            "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,",
+            "white: a brighter pixel raises the score, black: a darker one does",
+        )
     if listed := min(drawing.top, record.likeliest.shape[1]):
         of_true = "; the true one has a green square" if probes.view.true is not None else ""
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
-        lines.append((f"at the left, the {most}{of_true}", PALE))
+        lines += remarks(f"at the left, the {most}{of_true}")
     return lines
 
 
@@ -211,11 +208,11 @@ def _blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, wi
     As many lines on every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
     """
     codes = record_codes(record.maps, record.causes, keys, range(len(record.probe_ids)))
-    said = blank_sentence(codes) or f"a blank map (zero after the ReLU), here 0 of {len(codes)}"
+    said = blank_sentence(codes) or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
     if drawing.scale == "minmax":
-        said = "the signed map is zero everywhere"
-    lines = wrapped(f"no colours: {said}", width)
-    return lines + [""] * (len(wrapped(f"no colours: {longest_sentence()}", width)) - len(lines))
+        said = "blank: the signed map is zero everywhere"
+    lines = wrapped(said, width)
+    return lines + [""] * (len(wrapped(longest_sentence(), width)) - len(lines))
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -246,60 +243,54 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
     return names if pitch >= 60 else [name.split()[-1] for name in names]
 
 
-def row_label(
-    canvas: Pixels, y: int, record: CamRecord, probes: ProbeView, row: int, predicted_head: str = "pred"
-) -> None:
+def row_label(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: int, head: str = "pred") -> None:
     """Writes a probe's id, true and predicted class at the left of its row, 76 pixels high.
 
     Args:
-        canvas: uint8 ``[H, W, 3]``, written to.
+        page: Written to.
         y: The row's top.
         record: Where the predicted class is from.
         probes: Where names and true classes are from.
         row: The probe's place.
-        predicted_head: What stands before the predicted class.
+        head: What stands before the predicted class.
     """
     true = probes.true_classes(row)
     predicted, confidence = int(record.predicted[row]), float(record.confidence[row])
-    write(canvas, (MARGIN, y), f"#{probes.ids[row]}", LABELS - _GAP, 12, PALE)
+    page.write((MARGIN, y), f"#{probes.ids[row]}", LABELS - _GAP)
     lines = []
     if true:
         lines.append(("true", ", ".join(map(probes.class_name, true)), INK))
     if predicted >= 0:
         color = INK if not true else (RIGHT if predicted in true else WRONG)
-        lines.append((predicted_head, f"{probes.class_name(predicted)}  {confidence:.0%}", color))
-    for number, (head, text, color) in enumerate(lines):
-        write(canvas, (MARGIN, y + 19 + 17 * number), head, 30, 12, PALE)
-        write(canvas, (MARGIN + 32, y + 18 + 17 * number), text, LABELS - 32 - _GAP, 13, color)
+        lines.append((head, f"{probes.class_name(predicted)}  {confidence:.0%}", color))
+    for number, (name, text, color) in enumerate(lines):
+        page.write((MARGIN, y + 19 + 17 * number), name, 30)
+        page.write((MARGIN + 32, y + 18 + 17 * number), text, LABELS - 32 - _GAP, 13, color)
     if true and predicted >= 0:
-        stamp(canvas, (MARGIN, y + 56), right=predicted in true)
+        stamp(page.pixels, (MARGIN, y + 56), right=predicted in true)
 
 
-def _likeliest(canvas: Pixels, y: int, record: CamRecord, probes: ProbeView, row: int, top: int) -> None:
+def _likeliest(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: int, top: int) -> None:
     """Writes a probe's most likely classes below its label, a line each."""
     true = probes.true_classes(row)
     found = zip(record.likeliest[row, :top], record.likeliest_confidence[row, :top], strict=True)
     for number, (index, confidence) in enumerate(found):
         line, known = y + _LIST_LINE * number, int(index) in true
         if known:
-            canvas[line + 4 : line + 11, MARGIN : MARGIN + 7] = RIGHT
-        share = f"{confidence:.0%}" if confidence >= 0.0995 else f"{confidence:.1%}"
-        write(canvas, (MARGIN + 12, line), share, 36, 12, PALE)
-        write(
-            canvas, (MARGIN + 48, line), probes.class_name(int(index)), LABELS - 48 - _GAP, 12, RIGHT if known else INK
-        )
+            page.pixels[line + 4 : line + 11, MARGIN : MARGIN + 7] = RIGHT
+        page.write((MARGIN + 12, line), f"{confidence:.0%}" if confidence >= 0.0995 else f"{confidence:.1%}", 36)
+        name, color = probes.class_name(int(index)), RIGHT if known else INK
+        page.write((MARGIN + 48, line), name, LABELS - 48 - _GAP, 12, color)
 
 
-def bar_colors(drawing: Drawing) -> Pixels:
-    """Returns so many colours of the colour map, ``[32, 3]``, that a bar of them shows no steps."""
-    return lookup_table(drawing.colormap)[::8]
+def color_bar(page: Sheet, y: int, drawing: Drawing, where: str = "") -> None:
+    """Draws a sheet's colour bar.
 
-
-def color_bar(canvas: Pixels, at: tuple[int, int], drawing: Drawing) -> None:
-    """Draws the colour map between what its ends stand for, 16 pixels high."""
-    x, y = at
-    low, high = ("minimum", "maximum") if drawing.scale == "minmax" else ("0", "maximum")
-    start = x + (56 if drawing.scale == "minmax" else 14)
-    write(canvas, (x, y - 1), low, 60, 12, PALE)
-    canvas[y + 1 : y + 13, start : start + 128] = lookup_table(drawing.colormap)[None, ::2]
-    write(canvas, (start + 136, y - 1), high, 80, 12, PALE)
+    Args:
+        page: Drawn on.
+        y: Its top.
+        drawing: Its colour map and scale.
+        where: Where the maximum is stated.
+    """
+    low, high = ("minimum", "maximum") if drawing.scale == "minmax" else ("0", f"maximum{where}")
+    page.color_bar(y, drawing.colormap, low, high)

@@ -15,9 +15,10 @@ from lightning_gradcam.record.channel_record import DEAD, ChannelRecord
 from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.grid import GridDrawing, layer_limits, normalised, tiled
 from lightning_gradcam.render.picture import Picture, Pixels
-from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, WRONG, Color, cross_out, write
+from lightning_gradcam.render.signals import source_lines
+from lightning_gradcam.render.text import INK, PAPER, WRONG, cross_out
 from lightning_gradcam.render.tiles import enlarged, evenly, fitted
-from lightning_gradcam.sheets.cam_sheet import MARGIN, TALLEST, epoch_title
+from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Caption, Line, Sheet, of_probes, remarks, step_line
 
 _GAP = 12
 # Left of a grid stand the input and, for each row, the number of its first channel.
@@ -26,6 +27,11 @@ _HATCHED, _HATCH = (226, 226, 230), (168, 168, 176)
 _STRIPE = 6
 _WIDEST_GAP = 4
 _NARROWEST = 820
+_SCALES = {
+    "channel": "colours: each map by itself, its mean in the middle; plain, in the lowest colour: zero everywhere",
+    "layer": "colours: one scale for all channels and probes of this layer and step",
+}
+_ENDS = "mean - 2 deviations", "mean + 2 deviations"
 # Columns narrower than this have no room for their number.
 _NUMBERED = 26
 
@@ -57,36 +63,42 @@ def channel_sheet(
     gone = np.zeros(len(shown), bool) if dead is None else dead[shown] > 0
     limits = layer_limits(maps)
     offsets = _offsets(shown, drawing.columns) if sizes.pitch >= _NUMBERED else []
-    header = _header(record, layer, title, drawing, probes)
-    header.insert(2, (_counted(maps.shape, len(shown), len(numbers) if dead is None else len(dead)), INK))
-    if dead is not None:
-        header.insert(3, _of_dead(int(dead.sum()), len(dead), len(record.probe_ids)))
-    if len(rows) < len(probes):
-        header.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
+    counted = _counted(maps.shape, len(shown), len(numbers) if dead is None else len(dead))
+    header = [
+        (f"{title}  {layer}", INK),
+        step_line("activation of each channel on each probe", record),
+        (counted, INK),
+        *([] if dead is None else [_of_dead(int(dead.sum()), len(dead), len(record.probe_ids))]),
+        *remarks(probes.note, color=WRONG),
+        *remarks(_SCALES[drawing.scale], *source_lines(probes.display_source), of_probes(len(rows), len(probes))),
+    ]
     if not np.isfinite(maps[rows][:, places]).all():
-        header.append(("crossed out: the map is not finite", WRONG))
-    numbering = "a channel's number is the one at the left plus the one above"
-    header.append((numbering if offsets else "the number at the left is that of its row's first channel", PALE))
-    top = MARGIN + 18 * len(header) + 46
+        header += remarks("crossed out: the map is not finite", color=WRONG)
+    header += remarks(
+        "a channel's number is the one at the left plus the one above"
+        if offsets
+        else "the number at the left is that of its row's first channel"
+    )
     block = max(sizes.grid_height(len(shown)), _INPUT + 40) + _GAP
-    canvas = np.full((top + block * len(rows), sizes.width, 3), 255, np.uint8)
-    for number, (text, color) in enumerate(header):
-        write(canvas, (MARGIN, MARGIN + 18 * number), text, sizes.width - 2 * MARGIN, 15 if number == 0 else 13, color)
-    _color_bar(canvas, MARGIN + 18 * len(header) + 2, drawing, limits)
+    page = Sheet(header, sizes.width, head=46, body=block * len(rows))
+    ends = tuple(f"{value:.3g}" for value in limits)
+    page.color_bar(page.below + 2, drawing.colormap, *(_ENDS if drawing.scale == "channel" else ends))
     left = MARGIN + _INPUT + _GAP + _NUMBERS
     for column, offset in enumerate(offsets):
-        write(canvas, (left + column * sizes.pitch, top - 17), f"+{offset}", sizes.pitch, 11, PALE)
+        page.write((left + column * sizes.pitch, page.top - 17), f"+{offset}", sizes.pitch, 11)
     pictures = _inputs(probes, rows, sizes)
     for order, row in enumerate(rows):
-        y = top + order * block
-        _label(canvas, (MARGIN, y), probes, row, pictures[order])
+        y = page.top + order * block
+        names = ", ".join(map(probes.class_name, probes.true_classes(row)))
+        captions = [Caption(f"#{probes.ids[row]}"), Caption(names, INK)]
+        page.cell((MARGIN, y), pictures[order], captions, width=_INPUT, gap=3, pitch=16)
         grid = _grid(maps[row, places], gone, drawing, sizes, limits)
-        canvas[y : y + grid.shape[0], left : left + grid.shape[1]] = grid
+        page.cell((left, y), grid, width=grid.shape[1])
         for first in range(0, len(shown), drawing.columns):
             at = y + first // drawing.columns * (sizes.height + sizes.gap) + max(0, sizes.height // 2 - 8)
-            write(canvas, (left - _NUMBERS, at), str(shown[first]), _NUMBERS - 4, 12, PALE)
-        canvas[y + block - _GAP // 2 - 1, MARGIN : sizes.width - MARGIN] = LINE
-    return Picture(canvas, sizes.factor > 1, drawing.format)
+            page.write((left - _NUMBERS, at), str(shown[first]), _NUMBERS - 4)
+        page.rule(y + block - _GAP // 2 - 1)
+    return page.picture(enlarged=sizes.factor > 1, format=drawing.format)
 
 
 @dataclass(frozen=True)
@@ -178,16 +190,6 @@ def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
     return list(enlarged(small, factor))
 
 
-def _label(canvas: Pixels, at: tuple[int, int], probes: ProbeView, row: int, picture: Pixels) -> None:
-    x, y = at
-    height, width = picture.shape[:2]
-    canvas[y : y + height, x : x + width] = picture
-    write(canvas, (x, y + height + 3), f"#{probes.ids[row]}", _INPUT, 12, PALE)
-    if probes.true is not None:
-        names = ", ".join(map(probes.class_name, probes.true_classes(row)))
-        write(canvas, (x, y + height + 19), names, _INPUT, 13)
-
-
 def _offsets(shown: list[int], columns: int) -> list[int]:
     """Returns what each column adds to the number of a row's first channel; nothing where that differs by row."""
     found = [
@@ -204,43 +206,7 @@ def _counted(shape: tuple[int, ...], shown: int, channels: int) -> str:
     return f"{what} of {' x '.join(map(str, shape[2:]))}{slices}"
 
 
-def _of_dead(dead: int, channels: int, probes: int) -> tuple[str, Color]:
+def _of_dead(dead: int, channels: int, probes: int) -> Line:
     on = "this probe" if probes == 1 else f"all {probes} probes"
-    text = f"{dead} of {channels} channels dead: zero everywhere on {on}"
-    return (f"{text} (hatched)", WRONG) if dead else (text, INK)
-
-
-def _header(
-    record: ChannelRecord,
-    layer: str,
-    title: str,
-    drawing: GridDrawing,
-    probes: ProbeView,
-) -> list[tuple[str, Color]]:
-    lines: list[tuple[str, Color]] = [
-        (f"{title}  {layer}", INK),
-        (f"{epoch_title(record.epoch)}, step {record.step}, {record.stage}; what each channel shows of a probe", INK),
-    ]
-    if probes.note:
-        lines.append((probes.note, WRONG))
-    how = (
-        "each map by itself, its mean in the middle; plain tile in the first colour: all zero on this probe"
-        if drawing.scale == "channel"
-        else "one scale for all channels and probes of this layer and step"
-    )
-    lines.append((f"colour scale '{drawing.scale}': {how}", PALE))
-    if probes.display_source:
-        lines.append((f"input pixels: {probes.display_source}", PALE))
-    return lines
-
-
-def _color_bar(canvas: Pixels, y: int, drawing: GridDrawing, limits: tuple[float, float]) -> None:
-    ends = (
-        ("mean - 2 deviations", "mean + 2 deviations")
-        if drawing.scale == "channel"
-        else tuple(f"{value:.3g}" for value in limits)
-    )
-    write(canvas, (MARGIN, y), ends[0], 140, 12, PALE)
-    start = MARGIN + (136 if drawing.scale == "channel" else 56)
-    canvas[y + 2 : y + 14, start : start + 128] = lookup_table(drawing.colormap)[None, ::2]
-    write(canvas, (start + 136, y), ends[1], 140, 12, PALE)
+    text = f"{dead} of {channels} channels dead (zero everywhere on {on})"
+    return (f"hatched: {text}", WRONG) if dead else (text, INK)

@@ -7,11 +7,13 @@ import numpy as np
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.signals import source_lines
 from lightning_gradcam.render.slices import Slices
-from lightning_gradcam.render.text import INK, PALE, WRONG, write
+from lightning_gradcam.render.text import INK, WRONG
 from lightning_gradcam.render.tiles import enlarged, fitted, tile_size
+from lightning_gradcam.sheets.builder import MARGIN, Caption, Sheet, remarks
 
-_MARGIN, _GAP, _TEXT = 12, 10, 40
+_GAP, _TEXT = 10, 40
 _WIDEST, _LEAST = 1200, 96
 
 
@@ -29,29 +31,24 @@ def contact_sheet(probes: ProbeSet, title: str) -> Picture:
     slices = Slices.of((len(probes), 1, 1), shape)
     tile_h, tile_w = tile_size(shape, drawing, slices)
     pitch = max(tile_w, _LEAST) + _GAP
-    across = max(1, min(len(probes), (_WIDEST - 2 * _MARGIN) // pitch))
-    down = -(-len(probes) // across)
-    lines = [(title, INK), (said(probes), INK), (f"fingerprint {probes.fingerprint}", PALE)]
-    if probes.note:
-        lines.append((probes.note, WRONG))
-    if probes.display_source:
-        lines.append((f"input pixels: {probes.display_source}", PALE))
-    if probes.regions is not None:
-        lines.append(("framed: where the telling parts are", PALE))
-    top = _MARGIN + 18 * len(lines) + 8
-    width = max(across * pitch - _GAP + 2 * _MARGIN, 600)
-    canvas = np.full((top + down * (tile_h + _TEXT + _GAP) + _MARGIN - _GAP, width, 3), 255, np.uint8)
-    for number, (text, color) in enumerate(lines):
-        write(canvas, (_MARGIN, _MARGIN + 18 * number), text, width - 2 * _MARGIN, 15 if number == 0 else 13, color)
+    across = max(1, min(len(probes), (_WIDEST - 2 * MARGIN) // pitch))
+    lines = [
+        (title, INK),
+        (said(probes), INK),
+        *remarks(f"fingerprint {probes.fingerprint}"),
+        *remarks(probes.note, color=WRONG),
+        *remarks(*source_lines(probes.display_source)),
+        *remarks("red outline: the probe's mask or box" if probes.regions is not None else ""),
+    ]
+    width, row_h = max(across * pitch - _GAP + 2 * MARGIN, 600), tile_h + _TEXT + _GAP
+    page = Sheet(lines, width, head=8, body=-(-len(probes) // across) * row_h + MARGIN - _GAP)
     small = fitted(slices.of_display(probes.pixels), drawing.max_tile)
     tiles = enlarged(small, max(1, tile_h // small.shape[2]))
-    for number in range(len(probes)):
-        x = _MARGIN + number % across * pitch
-        y = top + number // across * (tile_h + _TEXT + _GAP)
-        canvas[y : y + tile_h, x : x + tile_w] = _framed(tiles[number], probes, number)
-        write(canvas, (x, y + tile_h + 3), f"#{probes.ids[number]}", pitch - 6, 12, PALE)
-        write(canvas, (x, y + tile_h + 20), true_class(probes, number), pitch - 6, 13)
-    return Picture(canvas, enlarged=tile_h > small.shape[2])
+    for number, tile in enumerate(tiles):
+        at = MARGIN + number % across * pitch, page.top + number // across * row_h
+        captions = Caption(f"#{probes.ids[number]}"), Caption(true_class(probes, number), INK)
+        page.cell(at, _framed(tile, probes, number), captions, width=pitch - 6, gap=3, pitch=17)
+    return page.picture(enlarged=tile_h > small.shape[2])
 
 
 def said(probes: ProbeSet) -> str:

@@ -1,14 +1,12 @@
-"""What film strips and animations share: the overlays of one map over a run's steps, its header and its marks."""
+"""What film strips and animations share: the overlays of one map over a run's steps, their header and captions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.probes import ProbeSet
@@ -21,17 +19,14 @@ from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, maxima, scaled
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import charted, source_lines
-from lightning_gradcam.render.text import INK, PALE, PAPER, RIGHT, WRONG, Color, write
+from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
 from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
+from lightning_gradcam.sheets.builder import Caption, Line, remarks
 from lightning_gradcam.sheets.cam_sheet import layer_title, method_title, score_title, wrapped
 from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_size
 
-# A mark for right and wrong is this many pixels high and wide.
-MARK = 13
 # Of a signal's curve, with the band of its map, before it is scaled to a tile.
 CHART = (72, 112)
-# A frame around a tile takes this many pixels on each side, outside of it.
-FRAME = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +157,26 @@ class Film:
         right = self.right(step, place)
         return INK if right is None else (RIGHT if right else WRONG)
 
+    def mark(self, step: int, place: int) -> str:
+        """Returns the name of the mark beside a predicted class: ``"right"``, ``"wrong"`` or none."""
+        right = self.right(step, place)
+        return "" if right is None else ("right" if right else "wrong")
+
+    def score(self, step: int, place: int) -> str:
+        """Returns the explained score as text."""
+        return f"{float(self.records[step].scores[self.key.target][self.rows[place]]):.3g}"
+
+    def state(self, step: int, place: int, *, blank: bool, broken: bool) -> Caption:
+        """Returns how sure the model is (of a model without classes, the score), or that there is no map to see."""
+        if broken:
+            return Caption("not finite", WRONG)
+        if blank:
+            return Caption("blank", INK)
+        if self.predicted(step, place) < 0:
+            return Caption(self.score(step, place))
+        confidence = float(self.records[step].confidence[self.rows[place]])
+        return Caption(f"{confidence:.0%}" if np.isfinite(confidence) else "")
+
 
 def with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...]:
     """Returns the records that have a map.
@@ -213,7 +228,7 @@ def header(
     whole: bool,
     total: int | None,
     width: int,
-) -> list[tuple[str, Color]]:
+) -> list[Line]:
     """Returns the lines that say what is seen.
 
     Args:
@@ -236,59 +251,25 @@ def header(
         (f"{method_title(key.method)} of {_score_of(record.score, key.target, probes)}", INK),
         (which, INK),
     ]
-    if probes.note:
-        lines.append((probes.note, WRONG))
     shape = record.maps[key].shape
     known = "this run so far" if whole else "the steps shown"
-    scale = common_scale(drawing).scale
     meaning = {
-        "run": f"each probe by its maximum in {known}, the same throughout",
-        "layer": f"one maximum for all probes, the largest in {known}",
-        "minmax": "each signed map from its minimum to its maximum, no ReLU; not comparable between steps",
-    }[scale]
-    lines.append((f"colour scale '{scale}': {meaning}", PALE))
-    lines += [(line, PALE) for line in _slice_lines(shape, probes.pixels.shape)]
+        "run": f"one scale for each probe in all steps, up to its maximum in {known}",
+        "layer": f"one scale for all probes and steps, up to the maximum in {known}",
+        "minmax": "each signed map from its minimum to its maximum (no ReLU); not comparable between steps",
+    }[scale := common_scale(drawing).scale]
+    lines += remarks(probes.note, color=WRONG)
+    lines += remarks(f"colours: {meaning}", *_slice_lines(shape, probes.pixels.shape))
     if drawing.boxes:
         dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
-        lines.append((f"line: box around the map's largest part over 15 % of its maximum{dashed}", PALE))
-    lines += [(line, PALE) for line in source_lines(probes.display_source)]
+        lines += remarks(f"line: box around the map's largest part over 15 % of its maximum{dashed}")
+    lines += remarks(*source_lines(probes.display_source))
     codes = [record_codes(one.maps, one.causes, [key], range(len(one.probe_ids))) for one in records]
     # Drawn from minimum to maximum, a map without a positive value has colours, too.
     if scale != "minmax" and (said := blank_sentence(np.concatenate(codes), what="maps of these steps")):
-        lines.append((f"no colours: {said}", INK))
+        lines.append((said, INK))
     parts = [(part, color) for line, color in lines for part in wrapped(line, width)]
     return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *parts]
-
-
-def write_lines(canvas: Pixels, at: tuple[int, int], lines: Sequence[tuple[str, Color]], width: int) -> None:
-    """Writes a header's lines below each other, 18 pixels each; the first is larger."""
-    for number, (text, color) in enumerate(lines):
-        write(canvas, (at[0], at[1] + 18 * number), text, width, 13 if number else 15, color)
-
-
-def mark(canvas: Pixels, at: tuple[int, int], name: str) -> None:
-    """Draws a small mark: ``"right"`` (a tick on a disc), ``"wrong"`` (a cross on a square) or ``"arrow"``."""
-    x, y = at
-    canvas[y : y + MARK, x : x + MARK] = _mark(name)
-
-
-def put_frame(canvas: Pixels, at: tuple[int, int], size: tuple[int, int]) -> None:
-    """Draws a dark frame around a tile, in the gap between tiles: one pixel away, three wide.
-
-    Args:
-        canvas: uint8 ``[H, W, 3]``, written to.
-        at: The tile's left and top.
-        size: Its height and width.
-    """
-    (x, y), (height, width) = at, size
-    left, top, right, bottom = x - FRAME, y - FRAME, x + width + FRAME, y + height + FRAME
-    for rows, columns in (
-        (slice(top, top + 3), slice(left, right)),
-        (slice(bottom - 3, bottom), slice(left, right)),
-        (slice(top, bottom), slice(left, left + 3)),
-        (slice(top, bottom), slice(right - 3, right)),
-    ):
-        canvas[rows, columns] = INK
 
 
 def _strongest(records: Sequence[CamRecord], key: CamKey) -> IntArray:
@@ -323,24 +304,5 @@ def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:
     depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
     if depth < 2:
         return [f"drawn on frame {length // 2 + 1} of {length}, the middle one"] if length else []
-    under = f"on the frame at its centre, of {length} frames" if length else "on the probe's picture"
-    return [f"of the maps' {depth} slices (time or depth) each probe's with most evidence, in all steps; {under}"]
-
-
-@cache
-def _mark(name: str) -> Pixels:
-    # Four times as large and scaled down, for smooth edges.
-    large = 4 * MARK
-    image = Image.new("RGB", (large, large), PAPER)
-    pen = ImageDraw.Draw(image)
-    if name == "right":
-        pen.ellipse((0, 0, large - 1, large - 1), fill=RIGHT)
-        pen.line([(13, 27), (22, 36), (39, 16)], fill=PAPER, width=7, joint="curve")
-    elif name == "wrong":
-        pen.rectangle((0, 0, large - 1, large - 1), fill=WRONG)
-        pen.line([(14, 14), (38, 38)], fill=PAPER, width=7)
-        pen.line([(38, 14), (14, 38)], fill=PAPER, width=7)
-    else:
-        pen.line([(2, 28), (44, 28)], fill=INK, width=6)
-        pen.line([(28, 12), (46, 28), (28, 44)], fill=INK, width=6, joint="curve")
-    return np.array(image.reduce(4))
+    under = f"on the frame at its centre, of {length}" if length else "on the probe's picture"
+    return [f"of {depth} slices (time or depth) the one with most evidence over all steps is shown, {under}"]

@@ -5,22 +5,20 @@ François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.errors import DrawingError, did_you_mean
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.channel_record import ChannelRecord
-from lightning_gradcam.render.drawing import Format
-from lightning_gradcam.render.grid import normalised, tiled
+from lightning_gradcam.render.drawing import FILE_FORMATS, Format, check_look
+from lightning_gradcam.render.grid import normalised
 from lightning_gradcam.render.picture import Picture, Pixels
-from lightning_gradcam.render.text import INK, PALE, WRONG, Color, cross_out, write
+from lightning_gradcam.render.text import INK, PALE, WRONG, cross_out
 from lightning_gradcam.render.tiles import fitted
-from lightning_gradcam.sheets.cam_sheet import MARGIN, TALLEST, epoch_title
+from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Line, Sheet, remarks, step_line
 
 SILENT = "silent"
 # The chapter cuts 25 of 200 pixels off each side.
@@ -57,15 +55,8 @@ class PatternDrawing:
     format: Format = "auto"
 
     def __post_init__(self) -> None:
-        for name, least, most in (("columns", 1, 64), ("tile", 32, 512), ("max_filters", 1, 10**5)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise DrawingError(f"drawing.{name}: got {value!r}; give a whole number from {least} to {most}")
-        if not isinstance(self.crop, bool):
-            raise DrawingError(f"drawing.crop: got {self.crop!r}; give true or false")
-        formats = ("auto", "png", "jpeg", "webp")
-        if self.format not in formats:
-            raise DrawingError(f"drawing.format: got {self.format!r}{did_you_mean(str(self.format), formats)}")
+        ranges = {"columns": (1, 64), "tile": (32, 512), "max_filters": (1, 10**5)}
+        check_look(self, {"format": FILE_FORMATS}, ranges, ["crop"])
 
 
 def deprocessed(pictures: FloatArray) -> Pixels:
@@ -150,19 +141,14 @@ def pattern_sheet(
     factor = max(1, drawing.tile // max(tiles.shape[1:3]))
     tiles = fitted(tiles[:, None], drawing.tile)[:, 0].repeat(factor, axis=1).repeat(factor, axis=2)
     broken = np.asarray(~np.isfinite(whole[:shown]).all(axis=(1, 2, 3)))
-    cells = [
-        _cell(tile, number, float(value), silent=bool(quiet), broken=bool(bad))
-        for tile, number, value, quiet, bad in zip(tiles, numbers, reached, silent, broken, strict=False)
-    ]
-    grid = tiled(np.stack(cells), min(drawing.columns, shown), _GAP, fill=255)
+    columns, (height, width) = min(drawing.columns, shown), tiles.shape[1:3]
     header = _header(record, layer, title, settings, note, shown, drawing.crop, silent, broken)
-    top = MARGIN + 18 * len(header) + 8
-    width = max(grid.shape[1] + 2 * MARGIN, _NARROWEST)
-    canvas = np.full((top + grid.shape[0] + MARGIN, width, 3), 255, np.uint8)
-    for place, (text, color) in enumerate(header):
-        write(canvas, (MARGIN, MARGIN + 18 * place), text, width - 2 * MARGIN, 15 if place == 0 else 13, color)
-    canvas[top : top + grid.shape[0], MARGIN : MARGIN + grid.shape[1]] = grid
-    return Picture(canvas, factor > 1, drawing.format)
+    across, down = columns * (width + _GAP) - _GAP, -(-shown // columns) * (height + _CAPTION + _GAP) - _GAP
+    page = Sheet(header, max(across + 2 * MARGIN, _NARROWEST), head=8, body=down + MARGIN)
+    for place, tile in enumerate(tiles):
+        at = MARGIN + place % columns * (width + _GAP), page.top + place // columns * (height + _CAPTION + _GAP)
+        _put(page, at, tile, numbers[place], float(reached[place]), silent=silent[place], broken=broken[place])
+    return page.picture(enlarged=factor > 1, format=drawing.format)
 
 
 def _most(shape: tuple[int, ...], drawing: PatternDrawing) -> int:
@@ -172,21 +158,20 @@ def _most(shape: tuple[int, ...], drawing: PatternDrawing) -> int:
     return max(1, (TALLEST - 200) // row) * drawing.columns
 
 
-def _cell(tile: Pixels, number: int, value: float, *, silent: bool, broken: bool) -> Pixels:
-    """A pattern with its caption."""
-    height, width = tile.shape[:2]
-    cell = np.full((height + _CAPTION, width, 3), 255, np.uint8)
-    cell[:height] = _EMPTY if silent or broken else tile
+def _put(
+    page: Sheet, at: tuple[int, int], tile: Pixels, number: int, value: float, *, silent: np.bool_, broken: np.bool_
+) -> None:
+    """Puts a pattern on the sheet, with its filter's number and what it reaches below."""
+    (x, y), (height, width) = at, tile.shape[:2]
+    shown = np.full_like(tile, _EMPTY) if silent or broken else tile
     if broken:
-        cross_out(cell[:height])
-    elif silent:
-        write(cell[:height], (4, height // 2 - 9), "no gradient", width - 6, 12, PALE)
-    head = f"{number}"
+        cross_out(shown)
+    page.cell(at, shown, width=width)
+    if silent and not broken:
+        page.write((x + 4, y + height // 2 - 9), "no gradient", width - 6)
     tail = "not finite" if broken else "silent" if silent else f"{value:.3g}" if np.isfinite(value) else ""
-    write(cell, (0, height + 1), head, width, 12, INK)
-    left = 8 * len(head) + 6
-    write(cell, (left, height + 1), tail, max(1, width - left), 12, WRONG if broken else PALE)
-    return cell
+    left = page.write((x, y + height + 1), str(number), width, 12, INK) + 5
+    page.write((x + left, y + height + 1), tail, max(1, width - left), 12, WRONG if broken else PALE)
 
 
 def _header(
@@ -199,24 +184,20 @@ def _header(
     crop: bool,
     silent: npt.NDArray[np.bool_],
     broken: npt.NDArray[np.bool_],
-) -> Sequence[tuple[str, Color]]:
-    what = "patterns that each filter responds to most"
-    lines: list[tuple[str, Color]] = [
-        (f"{title}  {layer}", INK),
-        (f"{epoch_title(record.epoch)}, step {record.step}, {record.stage}; {what}", INK),
-    ]
-    if note:
-        lines.append((note, WRONG))
-    if settings:
-        lines.append((settings, PALE))
-    edges = ", an eighth of each side cut off" if crop else ""
-    lines.append((f"grey = each pattern's own mean, black and white two deviations from it{edges}", PALE))
+) -> list[Line]:
     count = len(record.chosen[layer])
+    edges = "; an eighth of each side is cut off" if crop else ""
     parts = [f"{shown} of {count} patterns, the first ones; all are in the archive"] if shown < count else []
-    parts.append("below: filter, mean activation reached")
-    parts.append(f"{int(silent.sum())} silent (no gradient from the start on)")
     # On every sheet, so that its layout is the same in all epochs.
-    lines.append(("; ".join(parts), PALE))
-    if broken.any():
-        lines.append((f"{int(broken.sum())} not finite", WRONG))
-    return lines
+    parts += [
+        "below: filter, mean activation reached",
+        f"{int(silent.sum())} silent (without a gradient from the start)",
+    ]
+    return [
+        (f"{title}  {layer}", INK),
+        step_line("the pattern that each filter responds to most", record),
+        *remarks(note, color=WRONG),
+        *remarks(settings, f"colours: grey is a pattern's own mean, black and white two deviations from it{edges}"),
+        *remarks("; ".join(parts)),
+        *remarks(f"crossed out: {int(broken.sum())} not finite" if broken.any() else "", color=WRONG),
+    ]

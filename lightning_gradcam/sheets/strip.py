@@ -4,37 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import Laid
-from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.signals import charted
-from lightning_gradcam.render.text import INK, LINE, PALE, WRONG, cross_out, write
+from lightning_gradcam.render.text import INK
 from lightning_gradcam.render.tiles import evenly
-from lightning_gradcam.sheets.cam_sheet import LABELS, MARGIN, TALLEST, bar_colors, color_bar, epoch_title, row_label
-from lightning_gradcam.sheets.film import (
-    CHART,
+from lightning_gradcam.sheets.builder import (
     FRAME,
-    MARK,
-    Film,
-    header,
+    LINE_HEIGHT,
+    MARGIN,
+    TALLEST,
+    Caption,
+    Sheet,
+    epoch_title,
     mark,
-    maxima_of,
-    put_frame,
-    tile_shape,
-    with_map,
-    write_lines,
+    of_probes,
+    remarks,
 )
+from lightning_gradcam.sheets.cam_sheet import LABELS, color_bar, row_label
+from lightning_gradcam.sheets.film import CHART, Film, header, maxima_of, tile_shape, with_map
 
 MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 920, 62
 # Below a tile: how sure the model is, and the class where it is a new one.
 _CAPTION = 34
+_LEGEND = (
+    ("right", "right"),
+    ("wrong", "wrong"),
+    ("frame", "predicted class changed, the new one below"),
+    ("blank", "blank: map zero everywhere"),
+    ("cross", "map not finite"),
+    ("", "%: probability of the predicted class"),
+)
 
 
 def thinned(count: int, most: int = MOST_COLUMNS) -> list[int]:
@@ -62,9 +68,9 @@ def film_strip(
     """Draws how one map of each probe changed in training: a row a probe, a column a step.
 
     Below each overlay stands how sure the model is of its class, with a mark for right or wrong, and the class where it
-    differs from the column before; that overlay is framed. A map that is all zero leaves the picture without colours,
-    and is said to be; one that is not finite is crossed out. Of maps with time or depth, ``[N, d, h, w]``, each row
-    shows the slice that holds most evidence.
+    differs from the column before; that overlay is framed. A blank map, zero everywhere, leaves the picture without
+    colours, and its caption says so; one that is not finite is crossed out. Of maps with time or depth,
+    ``[N, d, h, w]``, each row shows the slice that holds most evidence.
 
     Args:
         records: The steps to draw, in order (see :func:`thinned`); one at least. Those without the map are left out.
@@ -108,74 +114,47 @@ def film_strip(
         total=total,
         width=width - 2 * MARGIN,
     )
-    if note:
-        lines.append((note, PALE))
+    lines += remarks(note)
     # Where validation runs several times an epoch, epochs alone don't tell columns apart.
     stepped = len({record.epoch for record in shown}) < len(shown)
-    below = 18 * 2 + 8 + (32 if stepped else 18) + FRAME + 2
-    room = min(drawing.max_sheet_pixels // width, TALLEST) - MARGIN - 18 * (len(lines) + 1) - below
+    heads = 32 if stepped else 18
+    below = 2 * LINE_HEIGHT + 8 + heads + FRAME + 2
+    room = min(drawing.max_sheet_pixels // width, TALLEST) - MARGIN - LINE_HEIGHT * (len(lines) + 1) - below
     rows = evenly(len(probes), room // row_h)
-    if len(rows) < len(probes):
-        lines.append((f"{len(rows)} of {len(probes)} probes, evenly chosen; all are in the archive", PALE))
+    lines += remarks(of_probes(len(rows), len(probes)))
     tops = maxima_of(shown, key) if limits is None else limits
     film = Film.of(shown, probes, key=key, drawing=drawing, limits=tops, rows=rows, side=_SIDE, laid=laid)
-    top = MARGIN + 18 * len(lines) + below
-    canvas = np.full((top + row_h * len(rows), width, 3), 255, np.uint8)
-    write_lines(canvas, (MARGIN, MARGIN), lines, width - 2 * MARGIN)
-    y = MARGIN + 18 * len(lines) + 4
-    color_bar(canvas, (MARGIN, y), film.drawing)
-    if film.drawing.scale != "minmax":
-        write(canvas, (MARGIN + 216, y - 1), "in the map's own units, below each input", 400, 12, PALE)
-    _legend(canvas, (MARGIN, y + 18))
-    heads = top - FRAME - 2 - (32 if stepped else 18)
-    write(canvas, (left, heads), "input", pitch, 13)
+    page = Sheet(lines, width, head=below, body=row_h * len(rows))
+    color_bar(page, page.below + 3, film.drawing, ", stated below each input")
+    page.legend(page.below + 4 + LINE_HEIGHT, *[(mark(name) if name else None, text) for name, text in _LEGEND])
+    y = page.top - FRAME - 2 - heads
+    page.write((left, y), "input", pitch, 13, INK)
     inputs = film.inputs
     for place, row in enumerate(rows):
-        y = top + place * row_h
-        canvas[y - FRAME - 3, MARGIN : width - MARGIN] = LINE
-        row_label(canvas, y, shown[-1], probes, row, "last")
-        canvas[y : y + tile_h, left : left + tile_w] = inputs[place]
-        for number, note in enumerate(_notes(film, place)):
-            write(canvas, (left, y + tile_h + 4 + 15 * number), note, pitch, 12, PALE)
-    for column, record in enumerate(shown):
-        x = first + column * pitch
-        write(canvas, (x, heads), epoch_title(record.epoch), pitch - 2, 13)
+        at = left, page.top + place * row_h
+        page.rule(at[1] - FRAME - 3)
+        row_label(page, at[1], shown[-1], probes, row, "last")
+        page.cell(at, inputs[place], [Caption(text) for text in _notes(film, place)], width=pitch, gap=4, pitch=15)
+    for step, record in enumerate(shown):
+        x = first + step * pitch
+        page.write((x, y), epoch_title(record.epoch), pitch - 2, 13, INK)
         if stepped:
-            write(canvas, (x, heads + 15), f"step {record.step}", pitch - 2, 12, PALE)
-        _column(canvas, (x, top), row_h, film, column, pitch)
-    return Picture(canvas, factor > 1, drawing.format, bar_colors(drawing))
+            page.write((x, y + 15), f"step {record.step}", pitch - 2)
+        pictures, blank, broken = film.overlays(step)
+        for place in range(len(rows)):
+            at, changed = (x, page.top + place * row_h), film.changed(step, place)
+            captions = _captions(film, step, place, blank=bool(blank[place]), broken=bool(broken[place]))
+            page.cell(at, pictures[place], captions, width=pitch - 2, gap=FRAME, framed=changed)
+    return page.picture(enlarged=factor > 1, format=drawing.format)
 
 
-def _column(canvas: Pixels, at: tuple[int, int], row_h: int, film: Film, step: int, pitch: int) -> None:
-    x, top = at
-    pictures, blank, broken = film.overlays(step)
-    height, width = pictures.shape[1:3]
-    record = film.records[step]
-    for place, row in enumerate(film.rows):
-        y = top + place * row_h
-        canvas[y : y + height, x : x + width] = pictures[place]
-        below, indent = y + height + FRAME, 0
-        right, predicted = film.right(step, place), film.predicted(step, place)
-        if right is not None:
-            mark(canvas, (x, below + 2), "right" if right else "wrong")
-            indent = MARK + 4
-        confidence = float(record.confidence[row])
-        said = f"{confidence:.0%}" if predicted >= 0 and np.isfinite(confidence) else ""
-        if predicted < 0:
-            said = f"{float(record.scores[film.key.target][row]):.3g}"
-        color = PALE
-        if broken[place]:
-            said, color = "not finite", WRONG
-        elif blank[place]:
-            said, color = "all zero", INK
-        write(canvas, (x + indent, below), said, pitch - indent - 2, 12, color)
-        if film.changed(step, place):
-            put_frame(canvas, (x, y), (height, width))
-            mark(canvas, (x, below + 16), "arrow")
-            name = film.probes.class_name(predicted) if predicted >= 0 else "none"
-            write(canvas, (x + MARK + 4, below + 14), name, pitch - MARK - 6, 12, film.color(step, place))
-        elif step == 0 and predicted >= 0:
-            write(canvas, (x, below + 14), film.probes.class_name(predicted), pitch - 2, 12, film.color(step, place))
+def _captions(film: Film, step: int, place: int, *, blank: bool, broken: bool) -> list[Caption]:
+    captions = [film.state(step, place, blank=blank, broken=broken)._replace(mark=film.mark(step, place))]
+    predicted, changed = film.predicted(step, place), film.changed(step, place)
+    if changed or (step == 0 and predicted >= 0):
+        name = film.probes.class_name(predicted) if predicted >= 0 else "none"
+        captions.append(Caption(name, film.color(step, place), "arrow" if changed else ""))
+    return captions
 
 
 def _notes(film: Film, place: int) -> list[str]:
@@ -183,27 +162,3 @@ def _notes(film: Film, place: int) -> list[str]:
     notes = [] if film.drawing.scale == "minmax" else [f"max {film.top[place]:.3g}"]
     shape = film.records[0].maps[film.key].shape
     return [*notes, f"slice {film.places[place] + 1} of {shape[1]}"] if len(shape) == 4 and shape[1] > 1 else notes
-
-
-def _legend(canvas: Pixels, at: tuple[int, int]) -> None:
-    """Writes what the marks mean, in one line of 18 pixels."""
-    x, y = at
-    for name, text, width in (
-        ("right", "right", 46),
-        ("wrong", "wrong", 52),
-        ("frame", "predicted class changed, the new one below", 270),
-        ("blank", "no colours: map all zero", 160),
-        ("cross", "map not finite", 100),
-    ):
-        box = canvas[y + 1 : y + 1 + MARK, x : x + MARK]
-        if name in ("right", "wrong"):
-            mark(canvas, (x, y + 1), name)
-        else:
-            box[:] = 168
-            if name == "frame":
-                box[:3], box[-3:], box[:, :3], box[:, -3:] = INK, INK, INK, INK
-            elif name == "cross":
-                cross_out(box)
-        write(canvas, (x + MARK + 4, y - 1), text, width, 12, PALE)
-        x += MARK + width
-    write(canvas, (x, y - 1), "%: probability of the predicted class", 230, 12, PALE)

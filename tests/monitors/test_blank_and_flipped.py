@@ -117,13 +117,13 @@ def test_sheet_strip_and_page_have_the_same_sentence(run: tuple[Archive, MemoryS
     archive = run[0]
     key, second = CamKey("net.0", "gradcam", "predicted"), archive.record(1)
     lines = _blank_lines(second, [key], Drawing(), 456)
-    assert " ".join(filter(None, lines)) == f"no colours: {SENTENCE}"
+    assert " ".join(filter(None, lines)) == SENTENCE
     # As many lines where none is blank.
     assert len(_blank_lines(archive.record(0), [key], Drawing(), 456)) == len(lines)
     options: dict[str, Any] = {"drawing": Drawing(), "title": "gradcam", "whole": True, "total": 3, "width": 5000}
     records = [archive.record(n) for n in range(3)]
     strip = [text for text, _ in header(records, archive.probes, key=key, **options)]
-    assert f"no colours: {SENTENCE.replace('3 maps is', '9 maps of these steps is')}" in strip
+    assert SENTENCE.replace("3 maps is", "9 maps of these steps is") in strip
     steps = Payload.of(archive).header["steps"]
     assert [step["maps"][0].get("blank") for step in steps] == [None, SENTENCE, None]
     assert steps[1]["maps"][0]["numbers"]["flipped"] == [0, 1, 1]

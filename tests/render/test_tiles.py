@@ -171,7 +171,8 @@ def test_maxima_are_taken_over_all_slices() -> None:
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
 def test_heat_matches_torch_without_aligned_corners(interpolation: Any) -> None:
     maps = np.random.default_rng(0).random((2, 3, 4)).astype(np.float32)
-    options = {} if interpolation == "nearest" else {"align_corners": False}
+    # With antialiasing torch takes Pillow's cubic kernel: -0.5, not -0.75.
+    options = {} if interpolation == "nearest" else {"align_corners": False, "antialias": interpolation == "bicubic"}
     expected = torch.nn.functional.interpolate(torch.from_numpy(maps)[:, None], (9, 8), mode=interpolation, **options)
     np.testing.assert_allclose(heat(maps, (9, 8), interpolation), expected[:, 0].numpy(), atol=1e-5)
 
@@ -231,7 +232,7 @@ def test_map_that_is_not_finite_is_said_to_be(value: float) -> None:
 def test_caption_states_score_and_raw_maximum() -> None:
     assert caption([[0.5, 12.345]]) == ("logit 1.23", "map max 12.3")
     assert caption([[1e-8, 0.0]]) == ("logit 1.23", "map max 1e-08")
-    assert caption([[0.0, 0.0]], blank=True) == ("logit 1.23", "map all zero")
+    assert caption([[0.0, 0.0]], blank=True) == ("logit 1.23", "blank: map is zero")
     assert caption([[1.0, 0.0]], score="probability")[0] == "p 1.23"
     assert caption([[1.0, 0.0]], classes={"predicted": np.array([-1])})[0] == "score 1.23"
 
@@ -356,7 +357,7 @@ def test_guided_is_grey_with_zero_in_the_middle_and_each_by_its_largest_magnitud
 
 def test_guided_that_shows_nothing_or_is_broken_is_said_to() -> None:
     _, shown = guided(ramp(), [[[0, 0], [0, 0]], [[1, NAN], [0, 0]]], size=(40, 40))
-    assert list(shown.captions) == [("all zero",), ("map not finite",)]
+    assert list(shown.captions) == [("blank: all zero",), ("map not finite",)]
     assert (shown.pixels[0] == 128).all()
     assert not (shown.pixels[1] == shown.pixels[1, ..., :1]).all()
 

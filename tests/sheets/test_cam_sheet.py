@@ -602,7 +602,7 @@ def test_names_of_slices_stand_above_them() -> None:
 def test_header_names_the_method(method: str, name: str) -> None:
     first, second = stated(np.ones((2, 4, 4)), FLAT, method=method)[:2]
     assert first == "gradcam  conv"
-    assert second == f"epoch 3, step 469, fit; {name} of the logit"
+    assert second == f"{name} of the logit, epoch 3, step 469"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.text import INK, RIGHT, WRONG
-from lightning_gradcam.sheets.film import FRAME, MARK, header, tile_shape
+from lightning_gradcam.sheets.builder import FRAME, MARK
+from lightning_gradcam.sheets.film import header, tile_shape
 from lightning_gradcam.sheets.strip import MOST_COLUMNS, film_strip, thinned
 from tests.samples import INF, LEFT, NAN, Array, probe_set, record
 
@@ -157,15 +158,17 @@ def test_header_states_layer_method_target_steps_and_scale() -> None:
         "gradcam  conv",
         "Grad-CAM of the logit of the predicted class",
         "all 3 logged epochs",
-        "colour scale 'run': each probe by its maximum in this run so far, the same throughout",
+        "colours: one scale for each probe in all steps, up to its maximum in this run so far",
     ]
     assert lines(records, total=100)[2] == "3 of 100 logged epochs, evenly chosen"
     assert lines(records[:1])[2] == "one logged step"
     assert "in the steps shown" in lines(records, whole=False)[3]
-    assert "one maximum for all probes" in lines(records, drawing=Drawing(scale="layer"))[3]
-    assert "no ReLU; not comparable between steps" in lines(records, drawing=Drawing(scale="minmax"))[3]
-    noted = lines(records, probe_set(note="drawn data", display_source="Normalize undone"))
-    assert (noted[3], noted[5]) == ("drawn data", "input pixels: Normalize undone")
+    assert "one scale for all probes and steps" in lines(records, drawing=Drawing(scale="layer"))[3]
+    assert "(no ReLU); not comparable between steps" in lines(records, drawing=Drawing(scale="minmax"))[3]
+    noted = lines(records, probe_set(note="drawn data", display_source="each picture min-max stretched"))
+    assert (noted[3], noted[5]) == ("drawn data", "pictures: each picture min-max stretched")
+    # Pictures as a person knows them need no explanation.
+    assert len(lines(records, probe_set(display_source="Normalize undone"))) == 4
 
 
 @pytest.mark.parametrize(
@@ -347,7 +350,7 @@ def test_volume_over_one_picture() -> None:
     volume[0, 1] = 1
     assert shows(tile(strip([step(volume)], probes)), mixed(probes.pixels[0], 1.0))
     assert lines([step(volume)], probes)[-1] == (
-        "of the maps' 3 slices (time or depth) each probe's with most evidence, in all steps; on the probe's picture"
+        "of 3 slices (time or depth) the one with most evidence over all steps is shown, on the probe's picture"
     )
 
 

@@ -18,6 +18,8 @@ from lightning_gradcam.stats.resize import resized
 def test_enlarging_equals_torch(shape: tuple[int, int], size: tuple[int, int], interpolation: Interpolation) -> None:
     maps = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
     smooth: dict[str, Any] = {} if interpolation == "nearest" else {"align_corners": False}
+    # The cubic kernel of Pillow, which torch takes with antialiasing: -0.5, not -0.75.
+    smooth |= {"antialias": True} if interpolation == "bicubic" else {}
     expected = torch.nn.functional.interpolate(torch.from_numpy(maps)[:, None], size, mode=interpolation, **smooth)
     found = resized(maps, size, interpolation)
     assert found.dtype == np.float32

@@ -1,0 +1,192 @@
+"""One way to draw a sheet: header lines, a colour bar, a legend, and cells with captions below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord
+from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, cross_out, write
+
+# Header not counted; WebP ends at 16,383 pixels a side.
+TALLEST = 15_000
+MARGIN, LINE_HEIGHT = 12, 18
+# A mark is this many pixels high and wide, and what stands behind it begins so much farther right.
+MARK, BEHIND_MARK = 13, 17
+# A frame around a cell takes this many pixels on each side, outside of it.
+FRAME = 4
+# Of the grey that stands for any picture in a legend.
+ANY = 168
+
+
+# Of a header: its text and colour.
+Line = tuple[str, Color]
+
+
+class Caption(NamedTuple):
+    """A line of text below a cell, with a mark before it where it has the name of one (see :func:`mark`)."""
+
+    text: str
+    color: Color = PALE
+    mark: str = ""
+
+
+class Sheet:
+    """A sheet of paper with its header, on which the rest is then put.
+
+    Args:
+        header: Its lines; the first is larger.
+        width: Of the sheet, in pixels.
+        head: Height of what stands between header and cells, such as the colour bar.
+        body: Height of the cells.
+
+    Attributes:
+        pixels: uint8 ``[H, W, 3]``.
+        below: Where the header ends, from the top.
+        top: Where the cells begin.
+    """
+
+    def __init__(self, header: Sequence[Line], width: int, *, head: int, body: int) -> None:
+        self.below = MARGIN + LINE_HEIGHT * len(header)
+        self.top = self.below + head
+        self.pixels: Pixels = np.full((self.top + body, width, 3), 255, np.uint8)
+        self._colors = np.empty((0, 3), np.uint8)
+        for number, (text, color) in enumerate(header):
+            at = MARGIN, MARGIN + LINE_HEIGHT * number
+            self.write(at, text, width - 2 * MARGIN, 13 if number else 15, color)
+
+    def copy(self) -> Sheet:
+        """Returns another sheet that looks the same."""
+        other = copy(self)
+        other.pixels = self.pixels.copy()
+        return other
+
+    def picture(self, *, enlarged: bool, format: str = "auto") -> Picture:
+        """Returns the finished sheet.
+
+        Args:
+            enlarged: Its pictures' pixels were repeated.
+            format: Of its file.
+        """
+        return Picture(self.pixels, enlarged, format, self._colors)
+
+    def write(self, at: tuple[int, int], text: str, width: int, size: int = 12, color: Color = PALE) -> int:
+        """Writes a line of text, as :func:`~lightning_gradcam.render.text.write` does."""
+        return write(self.pixels, at, text, width, size, color)
+
+    def rule(self, y: int) -> None:
+        """Draws a line across the sheet."""
+        self.pixels[y, MARGIN:-MARGIN] = LINE
+
+    def color_bar(self, y: int, colormap: str, low: str, high: str) -> None:
+        """Draws a colour map between what its ends stand for, 14 pixels high."""
+        table = lookup_table(colormap)
+        x = MARGIN + self.write((MARGIN, y), low, 300) + 5
+        self.pixels[y + 2 : y + 14, x : x + 128] = table[None, ::2]
+        self.write((x + 136, y), high, self.pixels.shape[1] - MARGIN - x - 136)
+        # So many that a bar of them shows no steps.
+        self._colors = table[::8]
+
+    def legend(self, y: int, *entries: tuple[Pixels | None, str]) -> None:
+        """Explains, on one line of 18 pixels, what is seen: pictures of it, each with its meaning."""
+        x = MARGIN
+        for sample, text in entries:
+            if sample is not None:
+                self.pixels[y : y + sample.shape[0], x : x + sample.shape[1]] = sample
+                x += sample.shape[1] + 4
+            x += self.write((x, y - 2), text, self.pixels.shape[1] - MARGIN - x) + 12
+
+    def cell(
+        self,
+        at: tuple[int, int],
+        picture: Pixels,
+        captions: Sequence[Caption] = (),
+        *,
+        width: int,
+        gap: int = 1,
+        pitch: int = 14,
+        framed: bool = False,
+    ) -> None:
+        """Puts a picture on the sheet, with captions below.
+
+        Args:
+            at: Its left and top.
+            picture: uint8 ``[h, w, 3]``.
+            captions: A line each; an empty one leaves its place empty.
+            width: Of the captions.
+            gap: Between the picture and the first of them.
+            pitch: From one to the next.
+            framed: Draw a dark frame around the picture, one pixel away and three wide.
+        """
+        (x, y), (height, across) = at, picture.shape[:2]
+        if framed:
+            self.pixels[y - FRAME : y + height + FRAME, x - FRAME : x + across + FRAME] = INK
+            self.pixels[y - 1 : y + height + 1, x - 1 : x + across + 1] = PAPER
+        self.pixels[y : y + height, x : x + across] = picture
+        for number, (text, color, name) in enumerate(captions):
+            line, indent = y + height + gap + pitch * number, BEHIND_MARK if name else 0
+            if name:
+                self.pixels[line + 2 : line + 2 + MARK, x : x + MARK] = mark(name)
+            self.write((x + indent, line), text, width - indent, 12, color)
+
+
+def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:
+    """Returns the header's line that says what is seen, and of which step."""
+    stage = f", {record.stage}" if record.stage not in ("", "fit") else ""
+    return f"{what}, {epoch_title(record.epoch)}, step {record.step}{stage}", INK
+
+
+def remarks(*texts: str, color: Color = PALE) -> list[Line]:
+    """Returns header lines for those texts that are not empty."""
+    return [(text, color) for text in texts if text]
+
+
+def of_probes(shown: int, count: int) -> str:
+    """Returns what a header says where not all probes have room; empty where they have."""
+    return f"{shown} of {count} probes, evenly chosen; all are in the archive" if shown < count else ""
+
+
+def epoch_title(epoch: int) -> str:
+    """Returns an epoch as headers and headings name it."""
+    return "untrained" if epoch == UNTRAINED_EPOCH else f"epoch {epoch}"
+
+
+@cache
+def mark(name: str) -> Pixels:
+    """Returns a small mark, uint8 ``[13, 13, 3]``.
+
+    Args:
+        name: ``"right"`` (a tick on a disc), ``"wrong"`` (a cross on a square) or ``"arrow"``; for legends also a
+            picture that is ``"blank"``, has a ``"frame"`` or is crossed out, ``"cross"``.
+    """
+    if name in ("blank", "frame", "cross"):
+        picture = np.full((MARK, MARK, 3), ANY, np.uint8)
+        if name == "frame":
+            picture[:] = INK
+            picture[3:-3, 3:-3] = ANY
+        elif name == "cross":
+            cross_out(picture)
+        return picture
+    # Four times as large and scaled down, for smooth edges.
+    large = 4 * MARK
+    image = Image.new("RGB", (large, large), PAPER)
+    pen = ImageDraw.Draw(image)
+    if name == "right":
+        pen.ellipse((0, 0, large - 1, large - 1), fill=RIGHT)
+        pen.line([(13, 27), (22, 36), (39, 16)], fill=PAPER, width=7, joint="curve")
+    elif name == "wrong":
+        pen.rectangle((0, 0, large - 1, large - 1), fill=WRONG)
+        pen.line([(14, 14), (38, 38)], fill=PAPER, width=7)
+        pen.line([(38, 14), (14, 38)], fill=PAPER, width=7)
+    else:
+        pen.line([(2, 28), (44, 28)], fill=INK, width=6)
+        pen.line([(28, 12), (46, 28), (28, 44)], fill=INK, width=6, joint="curve")
+    return np.array(image.reduce(4))
