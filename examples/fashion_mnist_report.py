@@ -12,8 +12,7 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from lightning_gradcam.render.picture import Picture
-from lightning_gradcam.sinks import Entry, FileSink, sinks_for
+from lightning_gradcam import Entry, FileSink, Picture, sinks_for
 
 
 def report(trainer: Trainer, model: FashionMNISTClassifier, data: FashionMNISTDataModule) -> str:

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import ToTensor
 
-from lightning_gradcam import Archive, GradCAMCallback, ProbeSet
-from lightning_gradcam.stats import energy_inside
+from lightning_gradcam import Archive, GradCAMCallback, ProbeSet, energy_inside
 
 # The example's other files stand beside this one, also when it is imported from elsewhere and not run as a script.
 sys.path.insert(0, str(Path(__file__).resolve().parent))

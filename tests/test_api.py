@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,9 +47,39 @@ def test_nothing_calls_backward_or_reads_pickles(path: Path) -> None:
 def test_all_is_what_is_there() -> None:
     for name in lightning_gradcam.__all__:
         assert getattr(lightning_gradcam, name) is not None
-    assert lightning_gradcam.__all__ == sorted(lightning_gradcam.__all__)
+    # As ruff sorts: constants first.
+    assert lightning_gradcam.__all__ == sorted(lightning_gradcam.__all__, key=lambda name: (not name.isupper(), name))
     with pytest.raises(AttributeError, match="no attribute 'GradCam'"):
         lightning_gradcam.GradCam  # noqa: B018
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path
+    for pattern in ("README.md", "docs/**/*.md", "docs/**/*.ipynb", "examples/*.py", "configs/*.yaml")
+    for path in ROOT.glob(pattern)
+    # For those who work on the package itself.
+    if path != ROOT / "docs" / "layout.md"
+)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_pages_and_examples_name_what_is_public_and_nothing_deeper(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"\blightning_gradcam\.(\w+)", text)
+    for names in re.findall(r"from lightning_gradcam import \(?([\w, \n]+)", text):
+        named += re.findall(r"\w+", names.split("\\n")[0] if path.suffix == ".ipynb" else names.split("\n\n")[0])
+    assert set(named) <= {*lightning_gradcam.__all__, "cli"} - ({"cli"} if path.suffix == ".md" else set())
+
+
+def test_what_public_functions_return_is_public() -> None:
+    kinds = [getattr(lightning_gradcam, name) for name in lightning_gradcam.__all__]
+    for function in filter(inspect.isfunction, kinds):
+        returned = re.findall(r"\b[A-Z]\w+", str(inspect.signature(function).return_annotation))
+        own = [name for name in returned if hasattr(sys.modules[function.__module__], name)]
+        for kind in (getattr(sys.modules[function.__module__], name) for name in own):
+            if isinstance(kind, type) and kind.__module__.startswith("lightning_gradcam"):
+                assert kind in kinds, f"{function.__name__} returns {kind.__name__}"
 
 
 def loaded_by(code: str) -> set[str]:
@@ -67,6 +99,10 @@ def test_the_core_loads_neither_lightning_nor_any_extra() -> None:
     )
     extras = {"lightning", "pytorch_lightning", "torchvision", "matplotlib", "wandb", "tensorboard", "torchmetrics"}
     assert not loaded_by(code) & extras
+
+
+def test_importing_the_package_and_listing_its_names_loads_no_torch() -> None:
+    assert not loaded_by("import lightning_gradcam as g; dir(g)") & {"torch", "numpy", "PIL", "lightning"}
 
 
 @pytest.mark.parametrize(

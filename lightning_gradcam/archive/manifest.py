@@ -42,7 +42,7 @@ class Manifest:
         versions: Of the libraries at work.
         schema: Of the archive's layout.
         kind: ``"cams"``; ``"features"`` or ``"patterns"``
-            (:class:`~lightning_gradcam.record.channel_record.ChannelRecord`): then ``methods`` and ``targets`` are
+            (:class:`~lightning_gradcam.ChannelRecord`): then ``methods`` and ``targets`` are
             empty, and ``map_shapes`` has ``[C, h, w]`` of feature maps, and ``[F, c, H, W]`` of patterns.
         settings: How sheets of channels are drawn, and which filters' patterns are found and how, so that the report
             can be made again; ``None`` for CAMs.

@@ -158,7 +158,7 @@ class Archive:
     def numbers(self, layer: str, method: str | None = None, target: str | int | None = None) -> dict[str, FloatArray]:
         """Returns the numbers of one map in every step, each ``[steps, N]``.
 
-        Those that :data:`lightning_gradcam.stats.STATS` describes: measured when the step was logged, and
+        Those that :data:`lightning_gradcam.STATS` describes: measured when the step was logged, and
         ``drift_to_last`` and ``rank_correlation_to_last``, which compare with the last step there is now. NaN where
         there is none, such as the drift of the first step.
 
@@ -183,7 +183,7 @@ class Archive:
 
         A variable for each layer, ``[step, probe, cam_method, target, y, x]`` of signed maps (NaN where there is no
         such map; maps of a shape of their own are named ``layer/method``), one for each number of
-        :data:`lightning_gradcam.stats.STATS` by layer, and ``predicted``, ``confidence``, ``score`` and
+        :data:`lightning_gradcam.STATS` by layer, and ``predicted``, ``confidence``, ``score`` and
         ``explained_class``. Needs the extra ``xarray``. (``cam_method``, because ``sel`` has a ``method=`` of its own.)
 
         Raises:

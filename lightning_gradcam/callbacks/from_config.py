@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from lightning_gradcam.capture.inputs import pick_output
 from lightning_gradcam.errors import ConfigurationError, TargetError, did_you_mean
+from lightning_gradcam.targets import TargetObject, written
 
 # What jsonargparse 4.52 and newer wrote for values of these options before their annotations were mended.
 LOST = "Unable to serialize instance "
@@ -37,6 +40,27 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [plain(entry) for entry in value]
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def recovered(targets: Any) -> Any:
+    """Returns targets with objects in the place of the texts that jsonargparse saves for them in a list of defaults.
+
+    Example:
+        >>> recovered(["label", "Unable to serialize instance Contrast(first='predicted', second=3)"])
+        ['label', Contrast(first='predicted', second=3)]
+    """
+    if isinstance(targets, (list, tuple)):
+        return [recovered(target) for target in targets]
+    kinds = {kind.__name__: kind for kind in get_args(TargetObject)}
+    name, _, arguments = str(targets).removeprefix(LOST).partition("(")
+    if not isinstance(targets, str) or not targets.startswith(LOST) or name not in kinds:
+        return targets
+    try:
+        call = ast.parse(f"f({arguments}", mode="eval").body
+        given = {each.arg: ast.literal_eval(each.value) for each in call.keywords}  # type: ignore[attr-defined]
+        return kinds[name](**given)
+    except (SyntaxError, ValueError, AttributeError, TypeError):
+        return targets
 
 
 def check_kept(**options: Any) -> None:
@@ -98,7 +122,10 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
 
 
 def with_functions(targets: Any) -> Any:
-    """Returns targets with functions in the place of their import paths, and objects in that of ``class_path``.
+    """Returns targets with functions in the place of their import paths, and dicts in that of all else that has one.
+
+    A class's name becomes ``{"class": name}``, an object such as ``Top(3)`` its dict, and what a ``class_path`` names
+    is made first. So what a callback keeps can be written into a configuration.
 
     Raises:
         TargetError: There is no such function.
@@ -111,11 +138,20 @@ def _target(target: Any) -> Any:
         if isinstance(target, str) and _DOTTED.fullmatch(target):
             return function_at(target, "targets")
         if isinstance(target, dict) and set(target) in ({"class_path"}, {"class_path", "init_args"}):
-            return function_at(str(target["class_path"]), "targets")(**(target.get("init_args") or {}))
+            target = function_at(str(target["class_path"]), "targets")(**(target.get("init_args") or {}))
     except ConfigurationError as error:
         by_name = f"; a class of that name is {{'class': {target!r}}}" if isinstance(target, str) else ""
         raise TargetError(f"{error}{by_name}") from error
-    return target
+    # Names of classes are known when the probes are; what is nearly a keyword is refused now, and not after set-up.
+    if isinstance(target, str) and not difflib.get_close_matches(target, ("predicted", "label"), cutoff=0.8):
+        return {"class": target}
+    if isinstance(target, dict):
+        # jsonargparse saves an object that was a default as its fields alone; no two kinds have the same ones.
+        kind = next(
+            (kind for kind in get_args(TargetObject) if set(target) == {each.name for each in fields(kind)}), None
+        )
+        target = target if kind is None else kind(**target)
+    return plain(written(target)) if isinstance(target, TargetObject) else target
 
 
 def output_key_of(key: Any) -> Any:

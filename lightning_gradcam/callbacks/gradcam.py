@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
-from lightning_gradcam.callbacks.from_config import check_kept, output_key_of, plain, with_functions
+from lightning_gradcam.callbacks.from_config import check_kept, output_key_of, plain, recovered, with_functions
 from lightning_gradcam.callbacks.host import check_forward_fn
 from lightning_gradcam.callbacks.options import (
     check_choice,
@@ -36,12 +36,12 @@ from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.probes.source import ProbeOptions
 from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
-from lightning_gradcam.targets import check_names, check_score, resolve_targets
+from lightning_gradcam.targets import TargetObject, check_names, check_score, resolve_targets
 
 # jsonargparse tries one after the other, when it reads and when it saves a configuration. What comes before `Callable`
 # is kept as it is; a `Callable` before `str` or `list` takes these, and can't save them. A `dict` with types of its
 # entries would turn the name "3" into a number.
-_PlainTarget = int | dict | str  # type: ignore[type-arg]
+_PlainTarget = int | dict | str | TargetObject  # type: ignore[type-arg]
 
 
 class GradCAMCallback(ProbeCallback):
@@ -54,10 +54,11 @@ class GradCAMCallback(ProbeCallback):
         layers: What to explain: dotted module names, shell patterns (``"backbone.layer*"``), modules, a list of
             these, or ``"auto"`` (default): the last layer with a spatial output.
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list.
-        targets: Which score: ``"predicted"`` (default), ``"label"``, a class index, ``{"per_probe": [3, 5, …]}``,
-            ``{"top": 3}``, ``{"contrast": ["predicted", "label"]}``, a callable from the model's output to scores
-            ``[N]``, or a list of these; for segmentation, detection, regression and embeddings see
-            :func:`~lightning_gradcam.targets.resolve_targets`.
+        targets: Which score: ``"predicted"`` (default), ``"label"``, a class index or name,
+            ``{"per_probe": [3, 5, …]}``, ``{"top": 3}``, ``{"contrast": ["predicted", "label"]}`` (in Python also
+            ``PerProbe([3, 5, …])``, ``Top(3)``, ``Contrast("predicted", "label")``), a callable from the model's
+            output to scores ``[N]``, or a list of these; for segmentation, detection, regression and embeddings see
+            :func:`~lightning_gradcam.resolve_targets`.
         score: ``"logit"`` (default), ``"probability"`` (its softmax) or ``"sigmoid"`` (several labels a sample).
         probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn, class-balanced,
             from the samples that the validation loader's sampler yields; of data that can't be indexed, the first
@@ -116,7 +117,7 @@ class GradCAMCallback(ProbeCallback):
     Logged:
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
         at the step at which Lightning logs the validation metrics; numbers of its maps under
-        ``<name>_stats/<layer>/<stat>``, means over the probes that have them (:data:`lightning_gradcam.stats.STATS`;
+        ``<name>_stats/<layer>/<stat>``, means over the probes that have them (:data:`lightning_gradcam.STATS`;
         ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and
         ``<name>_stats/seconds``, how long training waited for it, and ``<name>_stats/background_seconds``, how long
         drawing and writing went on beside it;
@@ -166,6 +167,7 @@ class GradCAMCallback(ProbeCallback):
         gradients: bool = False,
         evolution: bool = True,
     ) -> None:
+        targets = recovered(targets)
         check_kept(
             layers=layers, targets=targets, probes=probes, sinks=sinks, output_key=output_key, forward_fn=forward_fn
         )

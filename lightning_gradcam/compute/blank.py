@@ -34,7 +34,7 @@ def causes_of(
         noise: Key to where a map was rounding alone and is zero now, bool ``[N]``, or ``[N, T]`` of frames.
 
     Returns:
-        Key to int8 ``[N]`` of :class:`~lightning_gradcam.record.blank.Cause`; on the CPU, keys without a blank map are
+        Key to int8 ``[N]`` of :class:`~lightning_gradcam.Cause`; on the CPU, keys without a blank map are
         left out.
 
     Example:

@@ -60,8 +60,8 @@ def compute_cams(
             inputs. Its picture is the first floating-point tensor of four axes or more.
         layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
             output that the score depends on.
-        targets: ``"predicted"``, ``"label"``, a class index, and more; or a list. See
-            :func:`~lightning_gradcam.targets.resolve_targets`.
+        targets: ``"predicted"``, ``"label"``, a class index or name, and more; or a list. See
+            :func:`~lightning_gradcam.resolve_targets`.
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list of names.
         labels: True classes ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), for the target ``"label"``.
             Where a row marks none or more than one class, probabilities are the sigmoids of the logits.
@@ -81,9 +81,9 @@ def compute_cams(
             callable target is then called once for each part. Where the memory does not suffice, half as many are
             tried.
         gradients: Put the gradients that explain into numbers, too: ``Cams.gradients[layer, target]`` is a
-            :class:`~lightning_gradcam.record.gradients.GradientSummary`, with histograms of them and of the channel
+            :class:`~lightning_gradcam.GradientSummary`, with histograms of them and of the channel
             weights, and the channels with the largest ones. Needs no further backward.
-        class_names: Names of all classes by index, for targets such as ``{"class": "tabby"}``.
+        class_names: Names of all classes by index, for targets such as ``"tabby"``.
 
     Returns:
         The maps, with scores, classes and output. Maps are float32 (float64 where the activations are), on the

@@ -35,7 +35,7 @@ class Method:
     Attributes:
         function: The formula.
         needs: ``"gradients"``: activations and gradients ``[N, C, *S]``, and returns ``[N, *S]``. ``"activations"``:
-            those alone. ``"rerun"``: a :class:`~lightning_gradcam.methods.rerun.Rerun` for each layer, and returns
+            those alone. ``"rerun"``: a :class:`~lightning_gradcam.Rerun` for each layer, and returns
             ``[T, N, …]`` of every target. ``"model"``: one for all layers together, whose maps have the key
             ``"model"``.
     """
@@ -65,6 +65,7 @@ _REGISTRY: dict[str, Method] = {
     "fullgrad": Method(fullgrad, "model"),
     "random": Method(random, "activations"),
 }
+_BUILT_IN = frozenset(_REGISTRY)
 
 
 def relu(maps: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def relu(maps: Tensor) -> Tensor:
     return maps.clamp(min=0)
 
 
-def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients") -> None:
+def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients", overwrite: bool = False) -> None:
     """Adds a CAM method under a name that ``methods=`` then takes.
 
     Args:
@@ -87,9 +88,11 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients")
         method: A pure function from activations ``[N, C, *S]`` and gradients of the same shape to a signed map
             ``[N, *S]``; both come in float32 (float64 where the model runs in it).
         needs: ``"gradients"`` (default), or ``"activations"``: the method is called with these alone. ``"rerun"``: it
-            is called with a :class:`~lightning_gradcam.methods.rerun.Rerun`, which runs the model again, and returns
-            the maps ``[T, N, *S]`` of every target. ``"model"``: likewise, once for all layers; its maps have the key
+            is called with a :class:`~lightning_gradcam.Rerun`, which runs the model again, and returns
+            the maps ``[T, N, *S]`` of every target. ``"model"``: the same, once for all layers; its maps have the key
             ``"model"`` in a layer's place.
+        overwrite: Replace a method that was registered under this name before, as a notebook does whose cell runs
+            again. Default: a name that is taken is an error. The methods of lightning-gradcam are never replaced.
 
     Raises:
         MethodError: The name has other characters or is taken, ``method`` can't be called, or ``needs`` is unknown.
@@ -101,8 +104,9 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients")
     """
     if not name or not set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_+"):
         raise MethodError(f"name: got {name!r}; use lower-case letters, digits, '_' and '+'")
-    if name in _REGISTRY:
-        raise MethodError(f"name: the method {name!r} exists already; choose another name")
+    if name in _REGISTRY and (name in _BUILT_IN or not overwrite):
+        instead = "" if name in _BUILT_IN else ", or replace the method with overwrite=True"
+        raise MethodError(f"name: the method {name!r} exists already; choose another name{instead}")
     if not callable(method):
         raise MethodError(f"method: got {method!r}; give a function of activations and gradients")
     choices: tuple[Any, ...] = ("gradients", "activations", "rerun", "model")

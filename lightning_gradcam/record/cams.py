@@ -74,7 +74,7 @@ class Cams(Mapping[CamKey, Tensor]):
             where the output has no classes.
         likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` likewise.
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
-            (:class:`~lightning_gradcam.record.gradients.GradientSummary`); only methods of activations and gradients
+            (:class:`~lightning_gradcam.GradientSummary`); only methods of activations and gradients
             have any.
         levels: ``(layer, target)`` to the feature map that each sample is explained at, ``N`` names: ``"fpn[1]"`` is
             the second of the maps that ``fpn`` returns, ``"head#2"`` the third call of ``head``. Only of layers
@@ -83,7 +83,7 @@ class Cams(Mapping[CamKey, Tensor]):
         axes: What the axes of the input mean where that was seen and its shape does not tell: ``"NCL"``, ``"NLC"`` or
             ``"NL"`` of a signal, ``"NTCHW"`` or ``"NTHW"`` of frames; else ``""``.
         causes: :class:`CamKey` to why maps are blank, int8 ``[N]``, 0 where they are not: see
-            :class:`~lightning_gradcam.record.blank.Cause`. Keys without a blank map may be missing.
+            :class:`~lightning_gradcam.Cause`. Keys without a blank map may be missing.
     """
 
     maps: Mapping[CamKey, Tensor]

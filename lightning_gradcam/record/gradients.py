@@ -76,6 +76,11 @@ class Spread(Generic[A]):
     sum: A
     norm: A
 
+    @property
+    def edges(self) -> npt.NDArray[np.float64]:
+        """Edges of the bins, ``[B + 1]``, ascending: :data:`EDGES`, the same for all layers, steps and runs."""
+        return EDGES
+
 
 @dataclass(frozen=True, eq=False)
 class GradientSummary(Generic[A]):

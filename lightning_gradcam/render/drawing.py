@@ -58,7 +58,7 @@ class Drawing:
         max_sheet_pixels: A sheet of more pixels shows fewer probes, evenly chosen and the same in every step, and says
             so; all of them are in the archive.
         boxes: Draw on each overlay the box around the map's largest part
-            (:func:`~lightning_gradcam.stats.boxes.bounding_boxes`) and, where the probe's own box is known, that one
+            (:func:`~lightning_gradcam.bounding_boxes`) and, where the probe's own box is known, that one
             dashed, with the intersection over union of the two below.
         top: Number of most likely classes listed beside each probe (0 to 10).
 

@@ -64,7 +64,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 
     Args:
         paths: Files, and folders whose ``.ckpt`` files are taken.
-        trust: As :func:`~lightning_gradcam.saved_models.loader.load_checkpoint` takes it.
+        trust: As :func:`~lightning_gradcam.load_checkpoint` takes it.
 
     Raises:
         CheckpointFileError: A path does not exist, there is no checkpoint, or all of them are damaged.
@@ -136,7 +136,7 @@ def replay(
             the callback has its probes.
         output: The archive's folder becomes ``<output>/<name>``, with sheets, film strips and ``report.html`` in it.
         trainer: Options of the Trainer that bear on the maps, such as ``{"precision": "bf16-mixed"}``.
-        trust: As :func:`~lightning_gradcam.saved_models.loader.load_checkpoint` takes it.
+        trust: As :func:`~lightning_gradcam.load_checkpoint` takes it.
         progress: Called before each checkpoint, and at the end, with how many are done, and of how many.
 
     Returns:

@@ -128,7 +128,7 @@ Masks = npt.NDArray[np.bool_]
 
 
 def inside(maps: Maps, masks: Masks) -> Numbers:
-    """Share of a map's positive values inside its mask: :func:`~lightning_gradcam.stats.energy_inside`.
+    """Share of a map's positive values inside its mask: :func:`~lightning_gradcam.energy_inside`.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``, whose slices are summed.
@@ -159,7 +159,7 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
 
 
 def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
-    """Whether a map's maximum lies inside its mask: :func:`~lightning_gradcam.stats.pointing_game`.
+    """Whether a map's maximum lies inside its mask: :func:`~lightning_gradcam.pointing_game`.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``; the largest value of all slices counts.

@@ -61,7 +61,7 @@ def measure(
 
     Returns:
         For each key the numbers by name, each float32 ``[N]``, in the order of
-        :data:`~lightning_gradcam.stats.STATS`. ``drift`` and ``rank_correlation`` are there where ``previous`` has the
+        :data:`~lightning_gradcam.STATS`. ``drift`` and ``rank_correlation`` are there where ``previous`` has the
         key in the same shape, and NaN where either map is blank or the class ``changed``; with ``changed`` so are
         ``compared``, ``flipped``, ``went_blank`` and ``came_back``, each 1 or 0. ``agreement`` is there for the targets
         ``"label"`` and ``"predicted"`` where the layer and method have both; ``energy_inside`` and ``pointing_game``

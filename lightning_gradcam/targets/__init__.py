@@ -14,17 +14,30 @@ from lightning_gradcam.targets.base import (
     explained_score,
     probability_of,
 )
+from lightning_gradcam.targets.classes import ClassName, Contrast, Output, SimilarTo
+from lightning_gradcam.targets.detection import Detect
 from lightning_gradcam.targets.labels import check_classes, check_names, no_class_in
+from lightning_gradcam.targets.objects import PerProbe, TargetObject, Top, written
 from lightning_gradcam.targets.reading import OutputKind, output_kind
 from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
+from lightning_gradcam.targets.segmentation import Segment
 
 __all__ = [
+    "ClassName",
+    "Contrast",
+    "Detect",
     "Given",
+    "Output",
     "OutputKind",
+    "PerProbe",
     "ScoreKind",
     "Scored",
+    "Segment",
+    "SimilarTo",
     "Target",
+    "TargetObject",
     "TargetSpec",
+    "Top",
     "check_classes",
     "check_names",
     "check_score",
@@ -36,4 +49,5 @@ __all__ = [
     "output_kind",
     "probability_of",
     "resolve_targets",
+    "written",
 ]

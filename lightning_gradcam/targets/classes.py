@@ -52,8 +52,14 @@ class Class:
 
 
 @dataclass(frozen=True)
-class Named:
-    """A class by a name whose index is not known yet: names come with the probes."""
+class ClassName:
+    """The class of a name, exactly as the data set writes it: ``{"class": name}``.
+
+    Names come with the probes; until then the class has no index.
+
+    Attributes:
+        name: The name.
+    """
 
     name: str
     has_classes = True
@@ -76,7 +82,12 @@ class Rank:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One class's score less another's; each is an index, ``"predicted"`` or ``"label"``."""
+    """One class's score less another's: ``{"contrast": [first, second]}``.
+
+    Attributes:
+        first: An index, ``"predicted"`` or ``"label"``.
+        second: The same.
+    """
 
     first: int | str
     second: int | str
@@ -97,7 +108,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Output:
-    """One number of the output as it is: regression. ``[N]`` and ``[N, 1]`` have the index 0 alone."""
+    """One number of the output as it is, for regression: ``{"output": index}``.
+
+    Attributes:
+        index: Its place, counted from 0; ``[N]`` and ``[N, 1]`` have the index 0 alone.
+    """
 
     index: int
     has_classes = False
@@ -162,8 +177,10 @@ class Called:
 
 
 @dataclass(frozen=True)
-class Similar:
+class SimilarTo:
     """The cosine similarity of each sample's embedding to that of a reference among the probes.
+
+    In a dict: ``{"similar_to": reference}``.
 
     Attributes:
         reference: The reference's place among the probes, counted from 0.

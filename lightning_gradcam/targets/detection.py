@@ -19,19 +19,19 @@ _SAME_OBJECT = 0.5
 class Detect:
     """A detector's score of one box a picture, for outputs like those of torchvision's detectors.
 
+    In a dict: ``{"detect": category}`` or ``{"detect": category, "boxes": [[x1, y1, x2, y2], …]}``.
+
     Such an output is a list with a dict for each picture: ``boxes`` ``[K, 4]`` (x1, y1, x2, y2), ``labels`` ``[K]`` and
     ``scores`` ``[K]``.
 
     Attributes:
         category: A class index, or ``"predicted"``: that of the box with the highest score.
         boxes: A box for each picture; its match is the detection of the class with the largest overlap
-            (intersection over union), of at least ``min_iou``. Without boxes, the detection with the highest score.
-        min_iou: The least overlap.
+            (intersection over union), of at least one half. Without boxes, the detection with the highest score.
     """
 
     category: int | str
-    boxes: tuple[tuple[float, ...], ...] | None = None
-    min_iou: float = _SAME_OBJECT
+    boxes: Sequence[Sequence[float]] | None = None
     has_classes = False
     is_particular = False
 
@@ -44,7 +44,7 @@ class Detect:
         for row, detections in enumerate(found):
             box = None if boxes is None else torch.tensor(boxes[row], device=detections["boxes"].device)
             category = None if self.category == "predicted" else int(self.category)
-            place = _matched(detections, category, box, self.min_iou)
+            place = _matched(detections, category, box, _SAME_OBJECT)
             scores.append(_zero(detections) if place is None else detections["scores"][place])
             chosen.append(
                 None
@@ -56,7 +56,7 @@ class Detect:
             rows = []
             for row, detections in enumerate(self._checked(other, given.samples * copies, name)):
                 wanted = chosen[row % given.samples]
-                place = None if wanted is None else _matched(detections, *wanted, self.min_iou)
+                place = None if wanted is None else _matched(detections, *wanted, _SAME_OBJECT)
                 rows.append(_zero(detections) if place is None else detections["scores"][place])
             return torch.stack(rows)
 

@@ -8,11 +8,20 @@ from typing import Any
 
 from lightning_gradcam.errors import TargetError, did_you_mean
 from lightning_gradcam.targets.base import Given, Scored, Selector, TargetCallable
-from lightning_gradcam.targets.classes import Called, Class, Contrast, Named, Output, Rank, Similar
+from lightning_gradcam.targets.classes import (
+    Called,
+    Class,
+    ClassName,
+    Contrast,
+    Output,
+    Rank,
+    SimilarTo,
+)
 from lightning_gradcam.targets.detection import Detect
+from lightning_gradcam.targets.objects import TargetObject, plain_numbers, written
 from lightning_gradcam.targets.segmentation import Segment
 
-TargetSpec = str | int | Mapping[str, Any] | TargetCallable
+TargetSpec = str | int | Mapping[str, Any] | TargetObject | TargetCallable
 _CHOICES = (
     "'predicted', 'label', a class index, {'class': name}, {'per_probe': [index, …]}, {'top': k},"
     " {'contrast': [class, class]}, {'output': index}, {'segment': class}, {'segment_mask': class}, {'detect': class},"
@@ -59,8 +68,9 @@ def resolve_targets(
         targets: One of these, or a list:
 
             - ``"predicted"``: each sample's most likely class; ``"label"``: its true one (of several, their sum);
-            - a class index; ``{"class": name}``: the class of that name, exactly as the data set writes it, and
-              ``{"class": [name, …]}``: several, one target each;
+            - a class index; where names are known, a class's name, exactly as the data set writes it, or
+              ``{"class": name}``, also for a class that is called ``label`` or ``predicted``; ``{"class": [name, …]}``:
+              several, one target each;
             - ``{"per_probe": [index, …]}``: a class for each sample;
             - ``{"top": k}``: each sample's k most likely classes, as ``top1`` to ``topk``;
             - ``{"contrast": [a, b]}``: the score of a less that of b, each an index, ``"predicted"`` or ``"label"``;
@@ -71,8 +81,14 @@ def resolve_targets(
               ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: of the one that matches the given box, one a sample;
             - ``{"similar_to": i}``: the cosine similarity of the embedding to that of probe i;
             - a callable from the model's output to scores ``[N]``.
-        class_names: Names of the classes by index. Where they are not known yet, a class given by name is taken
-            without a look, and can't explain.
+
+            Each dict has an object that reads the same in Python: :class:`~lightning_gradcam.ClassName`,
+            :class:`~lightning_gradcam.PerProbe`, :class:`~lightning_gradcam.Top`,
+            :class:`~lightning_gradcam.Contrast`, :class:`~lightning_gradcam.Output`,
+            :class:`~lightning_gradcam.Segment`, :class:`~lightning_gradcam.Detect`,
+            :class:`~lightning_gradcam.SimilarTo`.
+        class_names: Names of the classes by index. Where they are not known yet, ``{"class": name}`` is taken without
+            a look, and can't explain.
 
     Returns:
         The targets in the order asked for, names unique. A class given by name has the name that its index would have.
@@ -83,8 +99,11 @@ def resolve_targets(
     Example:
         >>> [target.name for target in resolve_targets(["predicted", 3])]
         ['predicted', '3']
-        >>> [target.name for target in resolve_targets({"class": ["hat", "cat"]}, class_names=["cat", "dog", "hat"])]
+        >>> [target.name for target in resolve_targets(["hat", "cat"], class_names=["cat", "dog", "hat"])]
         ['2', '0']
+        >>> from lightning_gradcam import Top
+        >>> [target.name for target in resolve_targets([Top(2), Contrast("predicted", "label")])]
+        ['top1', 'top2', 'predicted_vs_label']
     """
     listed = isinstance(targets, Sequence) and not isinstance(targets, str)
     specs = list(targets) if listed else [targets]  # type: ignore[arg-type]
@@ -102,9 +121,14 @@ def resolve_targets(
 
 
 def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
-    spec = _plain(given) if getattr(given, "ndim", None) == 0 else given
+    spec = plain_numbers(given) if getattr(given, "ndim", None) == 0 else written(given)
     if isinstance(spec, str) and spec in ("predicted", "label"):
         return [Target(spec, Class(spec))]
+    if isinstance(spec, str) and class_names is not None:
+        if spec not in class_names:
+            choices = ["predicted", "label", *class_names]
+            raise TargetError(f"targets: class {spec!r} not found{did_you_mean(spec, choices)}")
+        return [_named(spec, class_names)]
     if isinstance(spec, int) and not isinstance(spec, bool):
         if spec < 0:
             raise TargetError(f"targets: got class index {spec}; indices begin at 0")
@@ -117,12 +141,12 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
         # A functools.partial goes by the name of its function, unless it has been given one.
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
         return [Target(name or type(spec).__name__, Called(spec))]
-    by_name = f"; a class of that name is {{'class': {spec!r}}}" if isinstance(spec, str) else ""
+    by_name = f"; a class of that name is {{'class': {spec!r}}}, with class_names=" if isinstance(spec, str) else ""
     raise TargetError(f"targets: got {spec!r}; give {_CHOICES}{by_name}")
 
 
 def _resolve_named(spec: dict[str, Any], class_names: Sequence[str] | None) -> list[Target]:
-    value = _plain(spec.get("class"))
+    value = plain_numbers(spec.get("class"))
     listed = list(value) if isinstance(value, (list, tuple)) else [value]
     if set(spec) != {"class"} or not listed or not all(isinstance(name, str) or _is_index(name) for name in listed):
         return []
@@ -131,7 +155,7 @@ def _resolve_named(spec: dict[str, Any], class_names: Sequence[str] | None) -> l
 
 def _named(name: str | int, class_names: Sequence[str] | None) -> Target:
     if isinstance(name, str) and class_names is None:
-        return Target(name, Named(name))
+        return Target(name, ClassName(name))
     index = name
     if isinstance(name, str):
         places = [place for place, other in enumerate(class_names or ()) if other == name]
@@ -145,7 +169,7 @@ def _named(name: str | int, class_names: Sequence[str] | None) -> Target:
 
 
 def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
-    spec = {kind: _plain(value) for kind, value in spec.items()}
+    spec = {kind: plain_numbers(value) for kind, value in spec.items()}
     if "detect" in spec and set(spec) <= {"detect", "boxes"}:
         # In any order: a saved configuration may have sorted them.
         return _resolve_detection(spec["detect"], spec.get("boxes"))
@@ -165,7 +189,7 @@ def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
         shown = value if _is_index(value) else "_predicted"
         return [Target(f"{kind}{shown}", Segment(value, masked=kind == "segment_mask"))]
     if kind == "similar_to" and _is_index(value):
-        return [Target(f"similar_to{value}", Similar(value))]
+        return [Target(f"similar_to{value}", SimilarTo(value))]
     return []
 
 
@@ -183,13 +207,6 @@ def _resolve_detection(category: Any, boxes: Any) -> list[Target]:
             " y1 < y2"
         )
     return [Target(f"detect{shown}_boxes", Detect(category, given))]
-
-
-def _plain(value: Any) -> Any:
-    """Turns numbers, arrays and tensors of other libraries into Python's own."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _is_index(value: Any) -> bool:

@@ -20,6 +20,8 @@ from lightning_gradcam.targets.reading import OutputKind
 class Segment:
     """A class of a segmentation: the sum of its scores over a region.
 
+    In a dict: ``{"segment": category}``, and with masks ``{"segment_mask": category}``.
+
     One channel alone stands for two classes, as a single logit does: its sign decides.
 
     Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation Mapping",
@@ -32,7 +34,7 @@ class Segment:
     """
 
     category: int | str
-    masked: bool
+    masked: bool = False
     has_classes = False
     is_particular = False
 

@@ -15,19 +15,28 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from pytorch_lightning.cli import LightningCLI
 from torch import nn
 
 from lightning_gradcam import (
+    ClassName,
     ConfigurationError,
+    Contrast,
+    Detect,
     Drawing,
     FeatureMapCallback,
     FilterPatternCallback,
     GradCAMCallback,
     GridDrawing,
     MemorySink,
+    Output,
     PatternDrawing,
+    PerProbe,
+    Segment,
+    SimilarTo,
     TargetError,
+    Top,
 )
 from lightning_gradcam.callbacks.base import ProbeCallback
 from lightning_gradcam.callbacks.from_config import LOST
@@ -121,6 +130,10 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
             ["predicted", f"{HERE}.first_score"],
             {"class_path": f"{HERE}.Score", "init_args": {"index": 2}},
             ["label", {"class_path": f"{HERE}.Score"}],
+            "Shirt",
+            ["predicted", "cowboy hat"],
+            {"class_path": "lightning_gradcam.Top", "init_args": {"count": 3}},
+            ["label", {"class_path": "lightning_gradcam.Contrast", "init_args": {"first": "label", "second": 3}}],
             ["predicted", {"class": ["Shirt", "Sneaker"]}, 3, {"contrast": ["predicted", "label"]}, {"top": 2}],
         ],
         "score": ["probability", "sigmoid"],
@@ -294,6 +307,49 @@ def test_what_an_old_file_has_lost_is_refused(options: dict[str, Any], said: str
         GradCAMCallback(**options)
     assert "saved in config.yaml in the place of the value" in str(caught.value)
     assert len(str(caught.value)) <= 500
+
+
+def test_objects_are_kept_as_the_dicts_that_a_file_can_hold() -> None:
+    given = [Contrast("predicted", np.int64(3)), Top(2), PerProbe(torch.tensor([1, 2])), ClassName("Shirt"), Output(1)]
+    dicts = [{"contrast": ["predicted", 3]}, {"top": 2}, {"per_probe": [1, 2]}, {"class": "Shirt"}, {"output": 1}]
+    callback = GradCAMCallback(targets=given)
+    assert callback._options.monitor.targets == dicts
+    assert shown(callback) == shown(GradCAMCallback(targets=dicts))
+    assert shown(pickle.loads(pickle.dumps(callback))) == shown(callback)
+    assert GradCAMCallback(targets=Segment(3, masked=True))._options.monitor.targets == {"segment_mask": 3}
+    boxes = Detect(3, ((1, 2, 3, 4),))
+    assert GradCAMCallback(targets=boxes)._options.monitor.targets == {"detect": 3, "boxes": [[1, 2, 3, 4]]}
+    assert GradCAMCallback(targets=(SimilarTo(0),))._options.monitor.targets == [{"similar_to": 0}]
+
+
+@pytest.mark.parametrize(
+    ("given", "spec"),
+    [
+        ([Contrast("predicted", 3), Top(2)], [{"contrast": ["predicted", 3]}, {"top": 2}]),
+        (PerProbe([1, 2]), {"per_probe": [1, 2]}),
+        (ClassName("Shirt"), {"class": "Shirt"}),
+        (Output(1), {"output": 1}),
+        (Segment(3), {"segment": 3}),
+        (Detect("predicted"), {"detect": "predicted"}),
+        (SimilarTo(0), {"similar_to": 0}),
+    ],
+    ids=str,
+)
+def test_an_object_that_is_a_default_survives_a_saved_file(tmp_path: Path, given: Any, spec: Any) -> None:
+    """A default as `add_arguments_to_parser` of a LightningCLI sets it; jsonargparse writes it into the file."""
+
+    def parser() -> ArgumentParser:
+        made = ArgumentParser(exit_on_error=False)
+        made.add_argument("--config", action="config")
+        made.add_class_arguments(GradCAMCallback, "cam")
+        return made
+
+    first = parser()
+    first.set_defaults({"cam.targets": given})
+    (tmp_path / "config.yaml").write_text(first.dump(first.parse_args([])))
+    second = parser()
+    read = second.instantiate_classes(second.parse_args([f"--config={tmp_path / 'config.yaml'}"]))
+    assert read.cam._options.monitor.targets == spec
 
 
 def test_functions_by_their_path() -> None:

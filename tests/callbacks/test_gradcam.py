@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from lightning_gradcam import (
     Archive,
     ConfigurationError,
+    Contrast,
     Drawing,
     GradCAMCallback,
     LayerError,
@@ -32,7 +33,9 @@ from lightning_gradcam import (
     ProbeFileError,
     ProbeSet,
     TargetError,
+    Top,
     compute_cams,
+    explain,
 )
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 
@@ -489,7 +492,8 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
     [
         ({"layers": []}, LayerError, "layers: got an empty list"),
         ({"methods": "nocam"}, MethodError, "methods: method 'nocam' not found"),
-        ({"targets": "truth"}, TargetError, "targets: got 'truth'; give 'predicted', 'label'"),
+        ({"targets": "lable"}, TargetError, "targets: got 'lable'; give 'predicted', 'label'"),
+        ({"targets": Top(0)}, TargetError, "targets: got {'top': 0}; give 'predicted', 'label'"),
         ({"targets": -1}, TargetError, "got class index -1"),
         ({"score": "odds"}, TargetError, "score: got 'odds'"),
         ({"num_probes": 0}, ConfigurationError, "num_probes: got 0; give a whole number, 1 or more"),
@@ -512,6 +516,36 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
 def test_the_constructor_checks_plain_values(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         GradCAMCallback(**options)
+
+
+@pytest.mark.parametrize("of_data", [True, False])
+def test_a_bare_name_is_a_class_as_in_compute_cams_and_explain(tmp_path: Path, of_data: bool) -> None:
+    names = ["ant", "bee", "cat", "dog", "eel"]
+    data = loaders()
+    if of_data:
+        data[1].dataset.classes = names
+    model, targets = TinyModule(), ["cat", Contrast("predicted", 0), Top(1), "label"]
+    callback = GradCAMCallback(
+        "net.relu2", targets=targets, on_error="raise", class_names=None if of_data else names, num_probes=4
+    )
+    trainer(tmp_path, callbacks=callback).fit(model, *data)
+    assert callback.archive is not None
+    assert callback.probes is not None
+    assert callback.archive.targets == ("2", "predicted_vs_0", "top1", "label")
+    found = callback.archive.record(-1)
+    cams = compute_cams(model, callback.probes.inputs, "net.relu2", targets="cat", class_names=names, relu=False)
+    explained = explain(model, callback.probes.inputs, "net.relu2", targets="cat", class_names=names).record
+    for maps in (cams["net.relu2", "gradcam", "2"].numpy(), explained.maps["net.relu2", "gradcam", "2"]):
+        np.testing.assert_allclose(found.maps["net.relu2", "gradcam", "2"], maps, rtol=0, atol=2e-3 * abs(maps).max())
+
+
+def test_a_name_of_no_class_is_refused_before_training(tmp_path: Path) -> None:
+    model = TinyModule()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(TargetError, match="targets: class 'cow' not found; did you mean 'crow'. available: ant, crow"):
+        callback = GradCAMCallback("net.relu2", targets="cow", class_names=["ant", "crow", "d", "e", "f"])
+        trainer(tmp_path, callbacks=callback).fit(model, *loaders())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_the_constructor_touches_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,24 @@ def test_taken_name_is_refused_and_kept() -> None:
 
 
 @pytest.mark.usefixtures("registry")
+def test_a_notebooks_cell_that_runs_again_replaces_its_method() -> None:
+    register_method("mine", mean_activation)
+    with pytest.raises(MethodError, match="'mine' exists already; choose another name, or .* overwrite=True"):
+        register_method("mine", lambda activations: -activations.mean(1), needs="activations")
+    register_method("mine", lambda activations: -activations.mean(1), needs="activations", overwrite=True)
+    assert available_methods() == ("gradcam", "mine")
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(27, 2))
+    inputs = torch.rand(2, 1, 5, 5)
+    found = compute_cams(model, inputs, "0", methods="mine", relu=False)["0"]
+    assert torch.allclose(found, -model[0](inputs).detach().mean(1))
+    # What everybody reads as Grad-CAM stays Grad-CAM.
+    with pytest.raises(MethodError, match="'gradcam' exists already; choose another name$"):
+        register_method("gradcam", mean_activation, overwrite=True)
+    register_method("new", mean_activation, overwrite=True)
+    assert resolve_methods("gradcam") == {"gradcam": Method(gradcam)}
+
+
+@pytest.mark.usefixtures("registry")
 def test_method_that_can_not_be_called_is_refused() -> None:
     with pytest.raises(MethodError, match="method: got 'gradcam'; give a function of activations and gradients"):
         register_method("other", "gradcam")  # type: ignore[arg-type]

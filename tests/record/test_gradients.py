@@ -73,6 +73,8 @@ def test_a_case_by_hand() -> None:
     assert [float(getattr(found.gradients, name)) for name in ("min", "max", "sum")] == [-3.0, 2.5, -4.0]
     assert float(found.gradients.norm) ** 2 == pytest.approx(1 + 6.25 + 0.25 + 9 + 9 + 4, abs=1e-12)
     assert filled(found.weights.counts[0]) == {-2.0: 1, 1.5: 1}
+    assert found.gradients.edges is found.weights.edges is EDGES
+    assert len(EDGES) == found.gradients.counts.shape[1] + 1
     assert [float(getattr(found.weights, name)) for name in ("min", "max", "sum")] == [-2.0, 1.0, -1.0]
     assert (found.channels.tolist(), found.channel_weights.tolist()) == ([[0, 1]], [[1.0, -2.0]])
     assert (found.largest.tolist(), found.vanished.tolist()) == ([3.0], [False])

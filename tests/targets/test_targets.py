@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam import TargetError, compute_cams
-from lightning_gradcam.targets import Given, Target, check_score, class_scores, resolve_targets
+from lightning_gradcam import (
+    ClassName,
+    Contrast,
+    Detect,
+    Output,
+    PerProbe,
+    Segment,
+    SimilarTo,
+    TargetError,
+    Top,
+    compute_cams,
+)
+from lightning_gradcam.targets import Given, Target, check_score, class_scores, resolve_targets, written
 from lightning_gradcam.targets.classes import Class
 from tests.conftest import named
 
@@ -195,9 +207,53 @@ def test_impossible_target_is_refused_with_the_choices(spec: Any) -> None:
     )
 
 
-def test_a_bare_name_is_refused_with_how_to_name_a_class() -> None:
-    with pytest.raises(TargetError, match="; a class of that name is {'class': 'coat'}$"):
-        resolve_targets("coat", class_names=["coat"])
+def test_a_bare_name_is_the_class_of_that_name() -> None:
+    assert resolve_targets(["hat", "label"], ["coat", "label", "hat"]) == resolve_targets([2, "label"])
+    with pytest.raises(
+        TargetError, match="targets: class 'lable' not found; did you mean 'label'. available: predicted"
+    ):
+        resolve_targets("lable", ["coat"])
+    with pytest.raises(TargetError, match="targets: 2 classes are named 'crane'; give the index of one: 2, 4"):
+        resolve_targets("crane", NAMES)
+
+
+def test_a_bare_name_is_refused_where_no_names_are_known_with_how_to_name_a_class() -> None:
+    with pytest.raises(TargetError, match="; a class of that name is {'class': 'coat'}, with class_names=$"):
+        resolve_targets("coat")
+
+
+@pytest.mark.parametrize(
+    ("given", "spec"),
+    [
+        (ClassName("Boot"), {"class": "Boot"}),
+        (PerProbe([3, 0]), {"per_probe": [3, 0]}),
+        (PerProbe(torch.tensor([3, 0])), {"per_probe": [3, 0]}),
+        (Top(2), {"top": 2}),
+        (Contrast("predicted", "label"), {"contrast": ["predicted", "label"]}),
+        (Contrast(np.int64(2), 1), {"contrast": [2, 1]}),
+        (Output(2), {"output": 2}),
+        (Segment("predicted"), {"segment": "predicted"}),
+        (Segment(3, masked=True), {"segment_mask": 3}),
+        (Detect(3), {"detect": 3}),
+        (Detect(3, np.array([[1, 2, 3, 4]])), {"detect": 3, "boxes": [[1, 2, 3, 4]]}),
+        (SimilarTo(1), {"similar_to": 1}),
+    ],
+    ids=str,
+)
+def test_an_object_means_what_its_dict_means(given: Any, spec: Any) -> None:
+    assert resolve_targets(given, NAMES) == resolve_targets(spec, NAMES)
+    assert resolve_targets(["predicted", given], NAMES)[1:] == resolve_targets(spec, NAMES)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(given, dataclasses.fields(given)[0].name, 0)
+
+
+@pytest.mark.parametrize("given", [Top(0), PerProbe([]), Contrast("predicted", "worst"), Output(-1), ClassName("Bot")])
+def test_an_object_that_can_not_work_is_refused_as_its_dict(given: Any) -> None:
+    with pytest.raises(TargetError) as of_object:
+        resolve_targets(given, NAMES)
+    with pytest.raises(TargetError) as of_dict:
+        resolve_targets(written(given), NAMES)
+    assert str(of_object.value) == str(of_dict.value)
 
 
 def test_no_target_is_refused_with_the_choices() -> None:
