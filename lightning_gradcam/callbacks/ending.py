@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.report import REPORT
@@ -28,7 +29,11 @@ def last_words(archives: Sequence[Archive], automatic: Sequence[bool], board: st
     made = [Storage(archive.path).exists(REPORT) for archive in archives]
     places = [page if there else archive.path for page, there, archive in zip(pages, made, archives, strict=True)]
     lines = [
-        "; ".join(_layers(archive, chosen) for archive, chosen in zip(archives, automatic, strict=True)),
+        "; ".join(
+            # Of several, each by its folder's name.
+            (f"{PurePath(archive.path).name}: " if len(archives) > 1 else "") + _layers(archive, chosen)
+            for archive, chosen in zip(archives, automatic, strict=True)
+        ),
         f"{'report' if all(made) else 'record'}: {' '.join(places)}",
     ]
     if board:

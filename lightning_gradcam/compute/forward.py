@@ -498,5 +498,10 @@ def _marked(maps: Tensor, scores: Tensor) -> Tensor:
 
 def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the most likely classes and their probabilities ``[N, k]``; of equals the first, as `topk` does not."""
+    if shares.device.type == "cpu" and shares.shape[1] > _LIKELIEST:
+        # Sorting thousands of classes takes twenty times as long.
+        values, indices = shares.topk(_LIKELIEST + 1)
+        if bool((values.diff(dim=1) < 0).all()):
+            return indices[:, :_LIKELIEST], values[:, :_LIKELIEST]
     values, indices = shares.sort(dim=1, descending=True, stable=True)
     return indices[:, :_LIKELIEST], values[:, :_LIKELIEST]

@@ -91,7 +91,7 @@ def test_callbacks_side_by_side_share_the_lines_and_no_command_without_tensorboa
     ours = [GradCAMCallback("net.conv1", **OPTIONS), FeatureMapCallback("net.conv1", name="maps", num_probes=4)]
     trainer(tmp_path, callbacks=ours, logger=CSVLogger(tmp_path), max_epochs=1).fit(TinyModule(), *loaders())
     assert len(said) == 2
-    assert said[0] == "lightning-gradcam: logged net.conv1 at 1 step; logged net.conv1 at 1 step"
+    assert said[0] == "lightning-gradcam: gradcam: logged net.conv1 at 1 step; maps: logged net.conv1 at 1 step"
     assert "gradcam" in said[1]
     assert said[1].endswith("/maps/report.html")
 
