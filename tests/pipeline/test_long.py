@@ -139,7 +139,7 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[i
 def test_ten_thousand_steps_hold_no_more_than_two_thousand(ten_thousand: Any) -> None:
     root, watch = ten_thousand
     flat(watch[2000], watch[9999])
-    assert len(list((root / "sheets").rglob("*.png"))) == 10
+    assert len(list((root / "sheets").rglob("step-*"))) == 10
 
 
 class Counted:
