@@ -30,7 +30,7 @@ from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.batches import part_of
 from lightning_gradcam.probes.dataset import Drawn, entry_of, input_of
-from lightning_gradcam.probes.listed import Apart, exchanged, part_of_listed, stacked
+from lightning_gradcam.probes.listed import Apart, exchanged, is_listed, part_of_listed
 from lightning_gradcam.probes.paths import any_picture, fed, inputs_in, structure
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
@@ -577,7 +577,7 @@ class Run:
         first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
         entry = entry_of(first, key)
         kind: Any = type(entry)
-        forward, listed = host.forward_of(function), stacked(entry) is not None
+        forward, listed = host.forward_of(function), is_listed(entry, first)
         part = part_of_listed if listed or first is not drawn.batch else part_of
 
         def load(start: int, stop: int) -> Inputs:
@@ -585,7 +585,7 @@ class Run:
             # What fails here on one rank must not leave the others alone in the forward.
             with self._ranks.together("preparing the probes"):
                 batch = host.prepared(batch, transferred=drawn.transferred)
-            picture = input_of(batch, key)
+            picture = input_of(batch, key, listed=listed)
             if listed:
                 batch = exchanged(batch, entry_of(batch, key), picture)
             return Inputs(picture if function is None else batch, picture)

@@ -18,7 +18,7 @@ from lightning_gradcam.probes.balance import balanced, balanced_of, looked_up
 from lightning_gradcam.probes.batches import origins
 from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.labels import class_in, read_labels
-from lightning_gradcam.probes.listed import Apart, differ_in_size, one_size, stacked
+from lightning_gradcam.probes.listed import Apart, are_flat, differ_in_size, is_listed, one_size
 from lightning_gradcam.probes.paths import (
     MISSING,
     Key,
@@ -71,7 +71,7 @@ class Drawn:
         if isinstance(self.batch, Apart):
             return "apart"
         entry = entry_of(self.batch, input_key)
-        return "" if stacked(entry) is None else "tuple" if isinstance(entry, tuple) else "list"
+        return "" if not is_listed(entry, self.batch) else "tuple" if isinstance(entry, tuple) else "list"
 
 
 def draw_probes(
@@ -171,7 +171,7 @@ def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], input_
     try:
         batch = collate_fn(samples)
         entry = entry_of(batch, input_key) if apart else None
-        if not differ_in_size(entry):
+        if not (is_listed(entry, batch) and differ_in_size(entry)):
             return batch
     except LightningGradCAMError:
         raise
@@ -279,20 +279,30 @@ def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tup
     return inputs, _label_of(batch, label_key, required=label_key is not None)
 
 
-def input_of(batch: Any, input_key: Key | None) -> Tensor:
+def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -> Tensor:
     """Takes the model's input out of a batch: of several views of the same samples, the first.
 
+    Args:
+        batch: As collated.
+        input_key: Where the input is.
+        listed: Its pictures stand one by one (see :func:`~lightning_gradcam.probes.listed.is_listed`); default: as the
+            batch shows. A part of a batch shows it less well than the whole.
+
     Raises:
-        ProbeError: The key is not there, or what stands there is not a tensor.
+        ProbeError: The key is not there, or what it selects is not a tensor.
     """
     if isinstance(batch, Tensor):
         return batch
     if input_key is any_picture:
         return _any_input(batch)
     inputs = entry_of(batch, input_key)
-    if (listed := stacked(inputs)) is not None:
-        return listed
-    found = inputs if isinstance(inputs, Tensor) else first_view(inputs)
+    if listed if listed is not None else is_listed(inputs, batch):
+        if len({each.shape for each in inputs}) == 1:
+            return torch.stack(list(inputs))
+        found = None
+    else:
+        # Signals have three axes, as pictures one by one do.
+        found = inputs if isinstance(inputs, Tensor) else first_view(inputs, 3 if are_flat(inputs) else 4)
     if found is None:
         raise _wrong(
             f"input_key: {_shown(input_key)} selects a {type(inputs).__name__} from the batch, expected a tensor"
@@ -341,8 +351,7 @@ def entry_of(batch: Any, input_key: Key | None) -> Any:
     if input_key is not any_picture:
         return _item(batch, input_key, _INPUT_KEYS, 0, "input_key", required=True)
     usual = _item(batch, None, _INPUT_KEYS, 0, "input_key", required=False)
-    listed = isinstance(usual, (tuple, list)) and all(isinstance(each, Tensor) and each.dim() == 3 for each in usual)
-    return usual if listed and usual else _any_input(batch)
+    return usual if is_listed(usual, batch) else _any_input(batch)
 
 
 def shown_normalization(

@@ -13,9 +13,14 @@ from torch.nn.functional import interpolate
 
 from lightning_gradcam.capture.structure import entries_of, refilled
 from lightning_gradcam.probes.batches import join_parts, part_of
+from lightning_gradcam.probes.paths import tensors_in
 
 # One by one in a tuple or list, or in batches of one each; else they are one tensor.
 FORMS = ("tuple", "list", "apart")
+
+
+# Of pictures: grey, in colours, with an alpha channel.
+_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -29,25 +34,33 @@ class Apart:
     batches: tuple[Any, ...]
 
 
-def stacked(entry: Any) -> Tensor | None:
-    """Returns pictures ``[C, H, W]`` of one size that stand in a tuple or list as ``[N, C, H, W]``; else ``None``.
+def is_listed(entry: Any, batch: Any) -> bool:
+    """Whether an entry of a batch is pictures ``[C, H, W]`` one by one, and not views ``[N, C, L]`` of the samples.
+
+    The rest of the batch decides: it has a row for each picture, or for each of the ``N`` samples. Where both numbers
+    are the same, one, three or four channels make pictures.
 
     Example:
-        >>> stacked((torch.zeros(3, 8, 8), torch.ones(3, 8, 8))).shape
-        torch.Size([2, 3, 8, 8])
+        >>> pair = (torch.zeros(5, 2, 8), torch.ones(5, 2, 8))
+        >>> is_listed(pair, (pair, torch.zeros(2))), is_listed(pair, (pair, torch.zeros(5)))
+        (True, False)
     """
-    if not isinstance(entry, (tuple, list)) or not entry:
-        return None
-    if not all(isinstance(each, Tensor) and each.dim() == 3 and each.shape == entry[0].shape for each in entry):
-        return None
-    return torch.stack(list(entry))
+    if not are_flat(entry):
+        return False
+    rows = {len(other) for _, other in tensors_in(batch) if other.dim() and all(other is not each for each in entry)}
+    first = len(entry[0])
+    return first not in rows or (len(entry) in rows and (first != len(entry) or first in _CHANNELS))
+
+
+def are_flat(entry: Any) -> bool:
+    """Whether an entry of a batch is a tuple or list of tensors of three axes."""
+    listed = isinstance(entry, (tuple, list)) and len(entry) > 0
+    return listed and all(isinstance(each, Tensor) and each.dim() == 3 for each in entry)
 
 
 def differ_in_size(entry: Any) -> bool:
     """Whether an entry of a batch is a tuple or list of pictures ``[C, H, W]`` of several sizes."""
-    if not isinstance(entry, (tuple, list)) or not all(isinstance(each, Tensor) and each.dim() == 3 for each in entry):
-        return False
-    return len({each.shape for each in entry}) > 1 and len({each.shape[0] for each in entry}) == 1
+    return are_flat(entry) and len({each.shape for each in entry}) > 1 and len({len(each) for each in entry}) == 1
 
 
 def exchanged(batch: Any, old: Any, new: Any) -> Any:

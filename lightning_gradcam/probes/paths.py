@@ -67,13 +67,17 @@ def nested(key: str | Sequence[str | int], value: Any) -> Any:
     return [*[None] * int(first), inner] if str(first).isdecimal() else {first: inner}
 
 
-def first_view(entry: Any) -> Tensor | None:
+def first_view(entry: Any, axes: int = 4) -> Tensor | None:
     """Returns the first of several views of the same samples, such as ``(left, right)``, each ``[N, C, H, W]``.
+
+    Args:
+        entry: Of the batch.
+        axes: How many a view has at least.
 
     Returns:
         ``None`` where the entry holds no such tensors, or other numbers of samples in them.
     """
-    views = [tensor for _, tensor in tensors_in(entry) if tensor.dim() >= 4]
+    views = [tensor for _, tensor in tensors_in(entry) if tensor.dim() >= axes]
     return views[0] if views and len({len(view) for view in views}) == 1 else None
 
 

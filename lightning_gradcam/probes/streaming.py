@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_gradcam.capture.structure import mapped
 from lightning_gradcam.probes.batches import join_parts, part_of
 from lightning_gradcam.probes.dataset import Drawn, drawn_from, entry_of, input_of
-from lightning_gradcam.probes.listed import differ_in_size, join_listed, part_of_listed, stacked
+from lightning_gradcam.probes.listed import differ_in_size, is_listed, join_listed, part_of_listed
 from lightning_gradcam.probes.paths import Key
 
 
@@ -54,7 +54,7 @@ class Passing:
         if batch is None:  # the validation step takes its batches itself
             return
         entry = entry_of(batch, self._input_key)
-        if differ_in_size(entry):
+        if is_listed(entry, batch) and differ_in_size(entry):
             for place in range(len(entry)):
                 self.take(part_of_listed(batch, place, place + 1, len(entry)))
             return
@@ -67,13 +67,14 @@ class Passing:
             self._shape = shape
             # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
             with torch.inference_mode(False):
-                part = part_of if stacked(entry) is None else part_of_listed
+                part = part_of_listed if is_listed(entry, batch) else part_of
                 self._batches.append(mapped(_copied, part(batch, 0, wanted, found)))
             self._sizes.append(wanted)
 
     def drawn(self, dataset: Any, **options: Any) -> Drawn:
         """Returns the probes, in the order in which they passed; see :func:`draw_probes` for the options."""
-        join = join_parts if stacked(entry_of(self._batches[0], self._input_key)) is None else join_listed
+        first = self._batches[0]
+        join = join_listed if is_listed(entry_of(first, self._input_key), first) else join_parts
         batch = join(self._batches, self._sizes)
         drawn = drawn_from(dataset, batch, indices=None, input_key=self._input_key, **options)
         return replace(drawn, transferred=True)

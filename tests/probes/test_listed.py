@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gradcam import FeatureMapCallback, GradCAMCallback, ProbeError, ProbeSet, compute_cams
-from lightning_gradcam.probes.listed import join_listed, one_size, part_of_listed, stacked
-from tests.conftest import tiny_data, trainer
+from lightning_gradcam.probes.listed import join_listed, one_size, part_of_listed
+from tests.conftest import CLASSES, TinyModule, tiny_data, trainer
 from tests.setups import LAYERS, Pooled, listing
 
 DATA = [(picture, int(label)) for picture, label in tiny_data(12)]
@@ -177,9 +177,37 @@ def test_parts_of_listed_batches() -> None:
     batch = listing(DATA[:5])
     parts = [part_of_listed(batch, 0, 2, 5), part_of_listed(batch, 2, 5, 5)]
     assert join_listed(parts, [2, 3]) == batch
-    assert stacked(batch[0]).shape == (5, 1, 8, 8)  # type: ignore[union-attr]
-    assert stacked((torch.zeros(2, 3, 8, 8),)) is None
-    assert stacked(()) is None
+
+
+@pytest.mark.parametrize("samples", [8, 2])
+def test_views_of_signals_are_no_pictures_one_by_one(tmp_path: Path, samples: int) -> None:
+    """Two tensors [N, C, L] in a tuple look like two pictures [C, H, W]; the labels tell."""
+
+    class Views(TinyModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Conv1d(2, 4, 5, padding=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+            self.net.append(nn.Linear(4, CLASSES))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            (left, right), labels = batch
+            return nn.functional.cross_entropy(self(left) + self(right), labels)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.training_step(batch, batch_idx)
+
+    left, right = torch.randn(24, 2, 32), torch.randn(24, 2, 32)
+    loader = DataLoader([((left[i], right[i]), i % CLASSES) for i in range(24)], batch_size=samples)  # type: ignore[arg-type, misc]
+    callback = GradCAMCallback("net.0", num_probes=samples, on_error="raise")
+    model = Views()
+    trainer(tmp_path, callbacks=callback, max_epochs=1).fit(model, loader, loader)
+    assert callback.probes is not None
+    assert callback.archive is not None
+    own = left[list(callback.probes.indices)]  # type: ignore[arg-type]
+    assert torch.equal(callback.probes.inputs, own)
+    expected = compute_cams(model, own, "net.0", relu=False)["net.0", "gradcam", "predicted"]
+    # The archive keeps ten bits of each number.
+    np.testing.assert_allclose(callback.archive.maps("net.0", relu=False)[-1], expected, rtol=1e-3, atol=1e-6)
 
 
 def test_resized_masks_and_maps_keep_their_kind() -> None:
