@@ -226,7 +226,7 @@ class ArchiveWriter(Archive):
                 raise TakenError(self.path, "is being written by another process or Trainer") from error
 
     def release(self) -> None:
-        """Nothing is written for now: a resumed run may go on here, and a record without a step may be taken over."""
+        """Gives the lock back: another run may resume here, or take the record over if it has no step."""
         if self._held is not None:
             self._held.release()
             self._held = None

@@ -6,7 +6,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,24 +14,22 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.archive import Archive, TakenError
+from lightning_gradcam.callbacks.feeding import Feeding
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
-from lightning_gradcam.capture.inputs import Inputs
-from lightning_gradcam.compute.search import TRIED
-from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError, ProbeError
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.failures import Failures, OnError
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
-from lightning_gradcam.pipeline.subject import Destination, Subject
+from lightning_gradcam.pipeline.subject import Destination
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.probes.batches import part_of
-from lightning_gradcam.probes.dataset import Drawn, entry_of, input_of
-from lightning_gradcam.probes.listed import Apart, exchanged, is_listed, part_of_listed
-from lightning_gradcam.probes.paths import any_picture, fed, inputs_in, structure
+from lightning_gradcam.probes.dataset import Drawn
+from lightning_gradcam.probes.listed import Apart
+from lightning_gradcam.probes.paths import any_picture
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
 from lightning_gradcam.probes.streaming import Passing
@@ -209,7 +207,7 @@ class Run:
         return self.ended(host, host.step)
 
     def ended(self, host: Host, step: int) -> bool:
-        """A validation, or what stands for it, has ended: explains if it is due, at ``step``, and returns whether."""
+        """Explains at ``step`` if the end of this validation, or of an epoch without one, is due; returns whether."""
         if self.waiting and len(self._passing) and not uninitialized(host.module):
             self._start_late(host, step)
         wanted = self._ranks.as_first(self._is_wanted(host, step))
@@ -425,7 +423,7 @@ class Run:
 
     def _goes_on(self, host: Host, recorder: Recorder, drawn: Drawn, resumed: dict[str, Any]) -> bool:
         """Whether the record goes on; else another one begins, with the probes of this one or of the checkpoint."""
-        found = self._try(host, drawn, trial=True) if host.fitting else None
+        found = self._feeding(host, drawn).tried(trial=True) if host.fitting else None
         same = resumed.get("run") == self.state(recorder)["run"]
         self._why = ""
         with self._ranks.together("the archive"):
@@ -460,7 +458,7 @@ class Run:
             )
         baseline = self._options.log_untrained and host.fitting and untrained and host.untrained
         try:
-            found = self._try(host, self._drawn, trial=not baseline)
+            found = self._feeding(host, self._drawn).tried(trial=not baseline)
         except ConfigurationError as error:
             # The model may need more of a batch than an archive keeps.
             if not self._drawn.rebuilt:
@@ -468,7 +466,7 @@ class Run:
             self._drawn = self._other_probes(host, str(error).split(";")[0])
             if self._drawn is None:
                 return
-            found = self._try(host, self._drawn, trial=not baseline)
+            found = self._feeding(host, self._drawn).tried(trial=not baseline)
         probes = self._drawn.probes.read_as(getattr(found, "axes", ""))
         self._drawn = replace(self._drawn, probes=probes)
         # The other ranks compute, and leave recording and drawing to the first.
@@ -476,7 +474,7 @@ class Run:
         with self._ranks.together("the archive"):
             self.log_dir = self._find_log_dir(host) if first else None
             self.recorder = Recorder.start(
-                self._monitor(self._drawn),
+                self._feeding(host, self._drawn).looks,
                 self._drawn.probes,
                 found,
                 reporter=self._options.reporter,
@@ -527,84 +525,9 @@ class Run:
         self._say_that_it_waits(host)
         return None
 
-    def _try(self, host: Host, drawn: Drawn, *, trial: bool) -> Any:
-        """Returns what the monitor finds; of a trial, in two of the probes where the model can do with two."""
-        try:
-            subject = self._subject(host, drawn, "trying the configuration")
-            seen = partial(subject.seen, self._monitor(drawn), drawn.probes)
-            if trial:
-                try:
-                    return seen(trial=True)
-                except LostRankError:
-                    raise
-                except Exception:
-                    # A model of bags, or a callable target, may take no other number than all of them.
-                    if len(drawn.probes) <= TRIED:
-                        raise
-            return seen()
-        except LightningGradCAMError:
-            raise
-        except Exception as error:
-            raise ConfigurationError(
-                f"model: its forward failed on the probes {list(drawn.probes.inputs.shape)} ({type(error).__name__}:"
-                f" {error!s:.120}); the input is taken from the batch {structure(drawn.batch, 100)} by input_key, then"
-                f" goes through the module's transfer hooks to forward(){self._several(drawn, error)}"
-            ) from error
-
-    def _monitor(self, drawn: Drawn) -> Monitor:
-        """Returns what looks at the probes; one by one where they stand so in a batch."""
-        monitor: Any = self._options.monitor
-        # A model that gets pictures in a tuple may run its layers once for each of them.
-        looks: Monitor = replace(monitor, batch_size=1) if drawn.form(self._options.probes.input_key) else monitor
-        return looks
-
-    def _several(self, drawn: Drawn, error: Exception) -> str:
-        """Returns what to do where a forward may have missed the batch's other inputs."""
-        inputs = inputs_in(drawn.batch)
-        if self._options.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
-            return ""
-        return f"; where that takes several inputs, {fed(inputs)}"
-
-    def _subject(self, host: Host, drawn: Drawn, what: str) -> Subject:
-        """The module in its trainer, for the recorder.
-
-        Args:
-            host: The trainer.
-            drawn: The probes, as a batch.
-            what: Happens on all ranks that explain together, for errors.
-        """
-        function, key = self._options.forward_fn, self._options.probes.input_key
-        first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
-        entry = entry_of(first, key)
-        kind: Any = type(entry)
-        forward, listed = host.forward_of(function), is_listed(entry, first)
-        part = part_of_listed if listed or first is not drawn.batch else part_of
-
-        def load(start: int, stop: int) -> Inputs:
-            batch = part(drawn.batch, start, stop, len(drawn.probes))
-            # What fails here on one rank must not leave the others alone in the forward.
-            with self._ranks.together("preparing the probes"):
-                batch = host.prepared(batch, transferred=drawn.transferred)
-            picture = input_of(batch, key, listed=listed)
-            if listed:
-                batch = exchanged(batch, entry_of(batch, key), picture)
-            return Inputs(picture if function is None else batch, picture)
-
-        def forward_listed(values: Any) -> Any:
-            """The methods know one tensor of all pictures, and the model gets them one by one."""
-            picture = entry_of(values, key)
-            return forward(exchanged(values, picture, kind(picture.unbind())))
-
-        def guard() -> AbstractContextManager[Any]:
-            with ExitStack() as stack:
-                stack.enter_context(self._ranks.together(what))
-                stack.enter_context(host.explaining())
-                if not host.shards:
-                    stack.enter_context(alone())
-                return stack.pop_all()
-
-        # Ranks that explain together have to take the same parts.
-        return Subject(host.module, load, forward_listed if listed else forward, guard, halve=not host.shards)
+    def _feeding(self, host: Host, drawn: Drawn) -> Feeding:
+        options = self._options
+        return Feeding(host, drawn, self._ranks, options.monitor, options.forward_fn, options.probes.input_key)
 
     def _is_wanted(self, host: Host, step: int) -> bool:
         if host.fitting and not self._schedule.due(host.epoch, time.monotonic()):
@@ -620,7 +543,7 @@ class Run:
         if self.recorder is None or self._drawn is None:
             return
         with self._failures.contained(EXPLAINING, step=step):
-            subject = self._subject(host, self._drawn, "explaining")
+            subject = self._feeding(host, self._drawn).subject("explaining")
             blocked = self.recorder.log(subject, epoch=host.epoch, step=step, stage=host.stage)
             self._unsaid = True
             if remark := self._schedule.spent(blocked):

@@ -1,0 +1,127 @@
+"""How the probes go through the module: as its own batches do, by its transfer hooks and its forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from lightning_gradcam.callbacks.host import Host
+from lightning_gradcam.callbacks.ranks import Ranks, alone
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.compute.search import TRIED
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError
+from lightning_gradcam.monitors.base import Monitor
+from lightning_gradcam.pipeline.subject import Subject
+from lightning_gradcam.probes.batches import part_of
+from lightning_gradcam.probes.dataset import Drawn, entry_of, input_of
+from lightning_gradcam.probes.listed import Apart, exchanged, is_listed, part_of_listed
+from lightning_gradcam.probes.paths import Key, fed, inputs_in, structure
+
+
+@dataclass(frozen=True, eq=False)
+class Feeding:
+    """The probes of a run and the module that they go through.
+
+    Attributes:
+        host: The trainer.
+        drawn: The probes, with the batch that they came in.
+        ranks: Those that explain together.
+        monitor: What is looked at, as the user asked for it.
+        forward_fn: Called with module and batch instead of the module's ``forward``.
+        input_key: Where the batch holds the input.
+    """
+
+    host: Host
+    drawn: Drawn
+    ranks: Ranks
+    monitor: Monitor
+    forward_fn: Callable[..., Any] | None
+    input_key: Key | None
+
+    @property
+    def looks(self) -> Monitor:
+        """The monitor that looks at these probes; one by one where they stand so in a batch."""
+        monitor: Any = self.monitor
+        # A model that gets pictures in a tuple may run its layers once for each of them.
+        looks: Monitor = replace(monitor, batch_size=1) if self.drawn.form(self.input_key) else monitor
+        return looks
+
+    def tried(self, *, trial: bool) -> Any:
+        """Returns what the monitor finds.
+
+        Args:
+            trial: In two of the probes, where the model can do with two.
+
+        Raises:
+            ConfigurationError: What is asked for does not fit the model or the probes.
+        """
+        try:
+            seen = partial(self.subject("trying the configuration").seen, self.looks, self.drawn.probes)
+            if trial:
+                try:
+                    return seen(trial=True)
+                except LostRankError:
+                    raise
+                except Exception:
+                    # A model of bags, or a callable target, may take no other number than all of them.
+                    if len(self.drawn.probes) <= TRIED:
+                        raise
+            return seen()
+        except LightningGradCAMError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"model: its forward failed on the probes {list(self.drawn.probes.inputs.shape)}"
+                f" ({type(error).__name__}: {error!s:.120}); the input is taken from the batch"
+                f" {structure(self.drawn.batch, 100)} by input_key, then goes through the module's transfer hooks to"
+                f" forward(){self._several(error)}"
+            ) from error
+
+    def _several(self, error: Exception) -> str:
+        """Returns what to do where a forward may have missed the batch's other inputs."""
+        inputs = inputs_in(self.drawn.batch)
+        if self.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
+            return ""
+        return f"; where that takes several inputs, {fed(inputs)}"
+
+    def subject(self, what: str) -> Subject:
+        """Returns the module in its trainer, for the recorder.
+
+        Args:
+            what: Happens on all ranks that explain together, for errors.
+        """
+        host, drawn, key = self.host, self.drawn, self.input_key
+        first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
+        entry = entry_of(first, key)
+        kind: Any = type(entry)
+        forward, listed = host.forward_of(self.forward_fn), is_listed(entry, first)
+        part = part_of_listed if listed or first is not drawn.batch else part_of
+
+        def load(start: int, stop: int) -> Inputs:
+            batch = part(drawn.batch, start, stop, len(drawn.probes))
+            # What fails here on one rank must not leave the others alone in the forward.
+            with self.ranks.together("preparing the probes"):
+                batch = host.prepared(batch, transferred=drawn.transferred)
+            picture = input_of(batch, key, listed=listed)
+            if listed:
+                batch = exchanged(batch, entry_of(batch, key), picture)
+            return Inputs(picture if self.forward_fn is None else batch, picture)
+
+        def forward_listed(values: Any) -> Any:
+            """The methods know one tensor of all pictures, and the model gets them one by one."""
+            picture = entry_of(values, key)
+            return forward(exchanged(values, picture, kind(picture.unbind())))
+
+        def guard() -> AbstractContextManager[Any]:
+            with ExitStack() as stack:
+                stack.enter_context(self.ranks.together(what))
+                stack.enter_context(host.explaining())
+                if not host.shards:
+                    stack.enter_context(alone())
+                return stack.pop_all()
+
+        # Ranks that explain together have to take the same parts.
+        return Subject(host.module, load, forward_listed if listed else forward, guard, halve=not host.shards)
