@@ -499,6 +499,12 @@ class Run:
             rank_zero_info(f"lightning-gradcam: {self._passing_by()}")
         if self._drawn.remark is not None:
             rank_zero_info(f"lightning-gradcam: {self._drawn.remark}")
+        if probes.values is not None and getattr(found, "predicted", None) is not None:
+            odd = next((x for x in probes.values.flatten().tolist() if not x.is_integer()), probes.values.flatten()[0])
+            rank_zero_info(
+                f"lightning-gradcam: labels: numbers such as {odd:.3g} are no classes, and the model predicts one, so"
+                " sheets show no true class; name the labels with label_key=, or give probes=ProbeSet(inputs, labels=…)"
+            )
         if (why := self._why or self.recorder.aside) and first:
             rank_zero_info(f"lightning-gradcam: {why}; this record goes to {self.recorder.place}")
         self._why = ""

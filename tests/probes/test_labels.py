@@ -169,6 +169,27 @@ def test_what_is_no_label_of_classes_is_said(
     assert len(lines[0]) <= 500
 
 
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        (lambda index: torch.full((5,), 0.2), "0.2"),
+        (lambda index: float("nan") if index == 2 else float(index), "nan"),
+        (lambda index: 2.5, "2.5"),
+    ],
+)
+def test_numbers_beside_a_predicted_class_are_reported(tmp_path: Path, said: list[str], label: Any, shown: str) -> None:
+    """Soft labels, missing ones and fractions: kept as numbers, and no sheet shows a true class."""
+    assert fitted(tmp_path, Pictures(label)).labels is None
+    found = [line for line in said if "sheets show no true class" in line]
+    assert len(found) == 1
+    assert f"numbers such as {shown} are no classes" in found[0]
+
+
+def test_numbers_of_a_regression_need_no_remark(tmp_path: Path, said: list[str]) -> None:
+    fitted(tmp_path, Pictures(lambda index: torch.full((5,), 0.2)), targets={"output": 0})
+    assert not [line for line in said if "labels:" in line]
+
+
 class ClassLabel(SimpleNamespace):
     """Stands for that of Hugging Face."""
 
