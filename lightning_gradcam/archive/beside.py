@@ -31,10 +31,10 @@ def start_beside(
 
     Args:
         root: The folder.
-        manifest: As :meth:`ArchiveWriter.start` takes it.
-        probes: Likewise.
-        parent: Likewise.
-        copy_steps: Likewise.
+        manifest: Of the run that begins; see :meth:`ArchiveWriter.start`, as for the others.
+        probes: Its probes.
+        parent: The run that it goes on from, as a checkpoint has it; ``None`` for a new one.
+        copy_steps: Take over the parent's earlier steps.
 
     Returns:
         The writer, and why it is not in ``root``, for the user; empty where it is, and where a run goes on.

@@ -325,8 +325,8 @@ def owned_by(manifest: Manifest, parent: Mapping[str, Any] | None, copy_steps: b
 
     Args:
         manifest: The run's.
-        parent: As :meth:`ArchiveWriter.start` takes it.
-        copy_steps: Likewise.
+        parent: The run that it goes on from; see :meth:`ArchiveWriter.start`.
+        copy_steps: Take over the parent's earlier steps.
     """
     return {manifest.run, str(parent["run"])} if parent is not None and copy_steps else {manifest.run}
 

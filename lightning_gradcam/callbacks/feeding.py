@@ -43,7 +43,7 @@ class Feeding:
 
     @property
     def looks(self) -> Monitor:
-        """The monitor that looks at these probes; one by one where they stand so in a batch."""
+        """The monitor that looks at these probes; one by one where the batch holds them so."""
         monitor: Any = self.monitor
         # A model that gets pictures in a tuple may run its layers once for each of them.
         looks: Monitor = replace(monitor, batch_size=1) if self.drawn.form(self.input_key) else monitor

@@ -187,7 +187,7 @@ def _guided(
     top = np.maximum(maxima(signed), maxima(-signed))
     broken = not_finite(signed)
     captions = [
-        (BROKEN,) if broken[row] else ("blank: all zero",) if top[row] <= 0 else (f"largest ±{top[row]:.3g}",)
+        (BROKEN,) if broken[row] else ("blank: zero everywhere",) if top[row] <= 0 else (f"largest ±{top[row]:.3g}",)
         for row in range(len(signed))
     ]
     heading = f"guided: {_shown_target(key.target, probes)}"

@@ -205,11 +205,11 @@ def explain(
         layers: As :func:`compute_cams` takes them, as all that follow down to ``output_key``. Default: those that the
             checkpoint's run explained, where this package's callback or a config tells them, else ``"auto"``. A target
             may also be the name of a class.
-        methods: Likewise.
-        targets: Likewise.
-        score: Likewise.
-        layout: Likewise.
-        output_key: Likewise.
+        methods: How, by name.
+        targets: What is explained.
+        score: What the targets' scores are.
+        layout: The meaning of the layers' axes.
+        output_key: Where the logits are in the model's output.
         transform: From a PIL image to the model's input ``[C, H, W]``. Default: that of the data module's validation or
             test data, where one is known; else pictures are scaled to 0…1, then by ``mean`` and ``std``.
         mean: Of each channel, or one for all.

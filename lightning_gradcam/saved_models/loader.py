@@ -136,11 +136,11 @@ def load_model(
     """Makes a module without a checkpoint, with the weights that it begins with.
 
     Args:
-        model: As :func:`load_checkpoint` takes it, as all others.
-        config: Likewise.
-        data: Likewise.
+        model: The class or function that makes it; see :func:`load_checkpoint`, as for ``config`` and ``data``.
+        config: A configuration that has its arguments.
+        data: The data module's class.
         device: Where the module goes.
-        model_args: Likewise, such as ``{"weights": "DEFAULT"}`` of torchvision's functions.
+        model_args: Arguments by name, such as ``{"weights": "DEFAULT"}`` of torchvision's functions.
 
     Raises:
         ConfigurationError: The class can't be made, the device is not there, or a download fails.

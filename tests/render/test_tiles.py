@@ -357,7 +357,7 @@ def test_guided_is_grey_with_zero_in_the_middle_and_each_by_its_largest_magnitud
 
 def test_guided_that_shows_nothing_or_is_broken_is_said_to() -> None:
     _, shown = guided(ramp(), [[[0, 0], [0, 0]], [[1, NAN], [0, 0]]], size=(40, 40))
-    assert list(shown.captions) == [("blank: all zero",), ("map not finite",)]
+    assert list(shown.captions) == [("blank: zero everywhere",), ("map not finite",)]
     assert (shown.pixels[0] == 128).all()
     assert not (shown.pixels[1] == shown.pixels[1, ..., :1]).all()
 
