@@ -18,7 +18,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
 
 import lightning_gradcam.callbacks.run
 from lightning_gradcam import GradCAMCallback
@@ -34,6 +33,8 @@ class Sharded(TinyModule):
     """Each rank holds a part of its weights."""
 
     def configure_model(self) -> None:
+        from torch.distributed.fsdp import FSDPModule, fully_shard  # torch before 2.6 has neither
+
         if not isinstance(self.net, FSDPModule):
             mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
             for part in (self.net.conv1, self.net.conv2, self.net):
