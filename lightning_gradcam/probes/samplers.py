@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import (
-    BatchSampler,
-    Dataset,
-    DistributedSampler,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils import data
 
 from lightning_gradcam.errors import ProbeError
 from lightning_gradcam.guard.data import isolated
@@ -62,7 +54,7 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
     sampler = loader.batch_sampler
     if sampler is None:
         raise UnindexedError("probes: batch_size=None leaves the batches to the data set")
-    plain = isinstance(sampler, BatchSampler) and type(sampler).__iter__ is BatchSampler.__iter__
+    plain = isinstance(sampler, data.BatchSampler) and type(sampler).__iter__ is data.BatchSampler.__iter__
     if plain and batches is not None:
         # Lightning puts a sequential sampler in the place of any other one.
         return range(min(batches * sampler.batch_size, len(dataset)))
@@ -84,19 +76,19 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
 def _yielded(sampler: Any, dataset: Any, seed: int) -> Iterable[Any]:
     """Returns what a sampler can yield, in any order."""
     iterates = type(sampler).__iter__
-    if iterates in (SequentialSampler.__iter__, RandomSampler.__iter__):
+    if iterates in (data.SequentialSampler.__iter__, data.RandomSampler.__iter__):
         return range(len(sampler.data_source))
-    if iterates is SubsetRandomSampler.__iter__:
+    if iterates is data.SubsetRandomSampler.__iter__:
         indices: Iterable[Any] = sampler.indices
         return indices
-    if iterates is WeightedRandomSampler.__iter__:
+    if iterates is data.WeightedRandomSampler.__iter__:
         return np.flatnonzero(np.asarray(sampler.weights))
-    if isinstance(sampler, DistributedSampler):
+    if isinstance(sampler, data.DistributedSampler):
         whole: Any = sampler.dataset
         # What Lightning puts around a sampler: a private class, in each of its namespaces.
         if type(whole).__name__ == "_DatasetSamplerWrapper":
             return _yielded(whole._sampler, dataset, seed)
-        if iterates is DistributedSampler.__iter__:
+        if iterates is data.DistributedSampler.__iter__:
             return range(len(whole))
     if isinstance(sampler, _LISTS):
         return sampler
@@ -109,10 +101,10 @@ def _of_copy(sampler: Any, dataset: Any, seed: int, taken: Callable[[Iterator[An
     if any(isinstance(value, nn.Module) for value in held):
         raise UnindexedError(f"probes: the sampler {type(sampler).__name__} holds a model")
     # Data is not copied, and is given back as it was.
-    shared = [*nested_datasets(dataset), *(value for value in held if isinstance(value, Dataset))]
+    shared = [*nested_datasets(dataset), *(value for value in held if isinstance(value, data.Dataset))]
     with isolated(sampler, *shared):
         copy = deepcopy(sampler, {id(each): each for each in shared})
-        if isinstance(copy, DistributedSampler):
+        if isinstance(copy, data.DistributedSampler):
             copy.rank = 0
         # Not `torch.manual_seed`: it would seed a GPU that is not in use yet, too, which can't be undone.
         torch.default_generator.manual_seed(seed)

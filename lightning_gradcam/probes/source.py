@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +13,18 @@ from torch import Tensor
 from lightning_gradcam.capture.layout import ends_in_channels
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.data import isolated
-from lightning_gradcam.probes.dataset import DEFAULT_PROBES, Drawn, draw_probes
-from lightning_gradcam.probes.folder import read_folder
+from lightning_gradcam.probes.dataset import Drawn, draw
+from lightning_gradcam.probes.folder import Preparation, read_folder
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.paths import Key, any_picture, nested
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.samplers import sampled
 from lightning_gradcam.probes.streaming import Passing
-from lightning_gradcam.probes.wrapped import find_class_names, has_indices, nested_datasets
+from lightning_gradcam.probes.wrapped import find_class_names, find_transform, has_indices
 
 _ONE_SIZE = (
     "pictures of several sizes are archived at one size, at which their maps can't be compared with earlier ones"
 )
-
-
-@dataclass(frozen=True)
-class ProbeOptions:
-    """The user's choice of probes.
-
-    Attributes:
-        given: A probe set, the path of a saved one or of a folder of pictures, or ``None`` to draw.
-        num_probes: How many to draw; ``None``: 8, or all where there are fewer.
-        seed: Of the draw.
-        input_key: Where a batch holds the input.
-        label_key: Where it holds the true class.
-        class_names: Where the data set has none.
-        mean: Undone for display where the data set shows no normalisation.
-        std: The deviation to it.
-        apart: Pictures of several sizes can be explained one by one.
-        fewer: Take all where there are fewer than ``num_probes``.
-    """
-
-    given: str | os.PathLike[str] | ProbeSet | None = None
-    num_probes: int | None = None
-    seed: int = 0
-    input_key: Key | None = None
-    label_key: Key | None = None
-    class_names: Sequence[str] | None = None
-    mean: float | Sequence[float] | None = None
-    std: float | Sequence[float] | None = None
-    apart: bool = False
-    fewer: bool = False
-
-    def passing(self) -> Passing:
-        """Returns an empty collection of samples that pass by."""
-        return Passing(self.num_probes or DEFAULT_PROBES, self.input_key)
 
 
 def obtain_probes(
@@ -123,7 +90,7 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     except ProbeError:
         loader = None
     dataset = getattr(loader, "dataset", None)
-    transform = next((o.transform for o in nested_datasets(dataset) if callable(getattr(o, "transform", None))), None)
+    transform = find_transform(dataset)
     if transform is None and options.mean is not None:
         raise ProbeError(
             "mean, std: they undo a normalization for display, and the validation data set has no transform= that would"
@@ -131,15 +98,9 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
             " std=..., size=...), which applies it, or a file of `lightning-gradcam probes draw --folder`"
         )
     grey = transform is not None and has_indices(dataset) and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
+    how = Preparation(transform, None, options.mean, options.std, "L" if grey else "RGB")
     with isolated(dataset, transform):
-        probes = read_folder(
-            path,
-            transform=transform,
-            mean=options.mean,
-            std=options.std,
-            mode="L" if grey else "RGB",
-            class_names=options.class_names or find_class_names(dataset),
-        )
+        probes = read_folder(path, replace(how, class_names=options.class_names or find_class_names(dataset)))
     return _batched(probes if transform is not None else _as_samples(probes, options, loader), options)
 
 
@@ -160,10 +121,7 @@ def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Pass
         dataset = getattr(find_loader(), "dataset", None)
     except ProbeError:  # loaders of other libraries have none
         dataset = None
-    drawn = passing.drawn(
-        dataset, label_key=options.label_key, class_names=options.class_names, mean=options.mean, std=options.std
-    )
-    few = None
+    drawn, few = passing.drawn(dataset, options), None
     if not passing.complete and options.num_probes is not None and not options.fewer:
         few = f"num_probes: got {options.num_probes}, and only {len(passing)} samples passed by; these are the probes"
     return drawn, few
@@ -215,21 +173,8 @@ def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Dra
 def _draw(
     options: ProbeOptions, loader: Any, indices: Sequence[int] | None, among: Sequence[int] | None = None
 ) -> Drawn:
-    return draw_probes(
-        loader.dataset,
-        options.num_probes,
-        seed=options.seed,
-        indices=indices,
-        among=among,
-        input_key=options.input_key,
-        label_key=options.label_key,
-        class_names=options.class_names,
-        mean=options.mean,
-        std=options.std,
-        fewer=options.fewer,
-        collate_fn=getattr(loader, "collate_fn", None),
-        apart=options.apart,
-    )
+    collate_fn = getattr(loader, "collate_fn", None)
+    return draw(loader.dataset, options, indices=indices, among=among, collate_fn=collate_fn)
 
 
 def _recalled(options: ProbeOptions, resumed: Mapping[str, Any], archived: Callable[[str], ProbeSet]) -> Drawn:
@@ -245,7 +190,7 @@ def _batched(probes: ProbeSet, options: ProbeOptions, form: str = "") -> Drawn:
 
 
 def rebuilt_batch(inputs: Any, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
-    """Returns a batch as a module's transfer hooks know it, for probes that were not drawn from a data set."""
+    """Returns a batch in the form that a module's transfer hooks expect, for probes not drawn from a data set."""
     if callable(input_key) and input_key is not any_picture:
         # Nobody knows what it would take them out of; a tensor is taken as it is.
         return inputs

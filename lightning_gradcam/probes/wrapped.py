@@ -1,4 +1,4 @@
-"""Looking through wrappers (subsets, concatenations) for what a data set tells of its samples."""
+"""Looking through wrappers (subsets, concatenations) for labels, class names and transforms of a data set."""
 
 from __future__ import annotations
 
@@ -39,8 +39,14 @@ def find_class_names(dataset: Any, label_key: Any = None) -> tuple[str, ...] | N
     return None
 
 
+def find_transform(dataset: Any) -> Any:
+    """Returns the transform of the data set, or of one inside it; ``None`` where none has a callable ``transform``."""
+    found = (getattr(owner, "transform", None) for owner in nested_datasets(dataset))
+    return next((transform for transform in found if callable(transform)), None)
+
+
 def find_labels(dataset: Any, label_key: Any = None) -> npt.NDArray[np.int64] | None:
-    """Returns the true class of every sample without decoding any, or ``None`` where nothing tells them.
+    """Returns the true class of every sample without decoding any, or ``None`` where they are unknown.
 
     Args:
         dataset: The data set.

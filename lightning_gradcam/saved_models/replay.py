@@ -1,4 +1,4 @@
-"""The evolution of a training, rebuilt from the checkpoints that it has left, as if a callback had been there."""
+"""The evolution of a training, rebuilt from its checkpoints, as if a callback had been there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_gradcam.callbacks.resume_state import flaw
 from lightning_gradcam.errors import ArchiveError, CheckpointFileError, ConfigurationError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.saved_models.file import files_in, place_of, read_checkpoint, weights_of
-from lightning_gradcam.saved_models.loader import check_fit, restore
+from lightning_gradcam.saved_models.weights import check_fit, restore
 from lightning_gradcam.storage import Storage, join
 
 Progress = Callable[[int, int], None]
@@ -60,7 +60,7 @@ class Found:
 
 
 def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, trust: bool = False) -> Found:
-    """Looks at checkpoints, and puts them in order.
+    """Reads checkpoints, and puts them in order.
 
     Args:
         paths: Files, and folders whose ``.ckpt`` files are taken.
@@ -98,13 +98,11 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool) -> None:
     """Refuses checkpoints of two trainings, of which only one could be replayed."""
     known = weights_of(read_checkpoint(first, trust=trust, mapped=True), first)
-    same = known.keys() == weights.keys() and all(
-        torch.equal(value, weights[name]) if isinstance(value, torch.Tensor) else True for name, value in known.items()
-    )
-    if not same:
+    tensors = {name: value for name, value in known.items() if isinstance(value, torch.Tensor)}
+    if known.keys() != weights.keys() or not all(torch.equal(value, weights[name]) for name, value in tensors.items()):
         raise ConfigurationError(
-            f"checkpoint: {first!r} and {second!r} have the same epoch and step, and other weights: they are of two"
-            " trainings, or one has averaged weights; give the checkpoints of one"
+            f"checkpoint: {first!r} and {second!r} have the same epoch and step, and different weights: they belong to"
+            " two trainings, or one has averaged weights; give the checkpoints of one"
         )
 
 
@@ -182,7 +180,7 @@ def replay_all(
     module = getattr(module, "_orig_mod", module)
     root = os.path.abspath(output) if "://" not in os.fspath(output) else os.fspath(output)
     for callback in callbacks:
-        # The live run's own record may lie beside that folder: a replay must not go on in it.
+        # The live run's own archive may be beside that folder: a replay must not continue it.
         state = found.checkpoints[-1].states.get(callback.state_key)
         live = str(state.get("archive")) if isinstance(state, dict) else ""
         for place in (join(root, callback.name), live):
@@ -206,9 +204,9 @@ def replay_all(
                 lazy = uninitialized(module)
                 why = "lazy modules have no weights yet" if lazy else "its data can't be indexed, or there is none"
                 raise ConfigurationError(
-                    f"probes: {callback.name} has none before the first batch, because {why}, and none comes in a"
-                    " replay; give probes= (--probes): a saved probe set, a folder of pictures, or the probes.npz of an"
-                    " archive"
+                    f"probes: {callback.name} has none before the first batch, because {why}, and a replay has no"
+                    " batches; give probes= (--probes): a saved probe set, a folder of pictures, or an archive's"
+                    " probes.npz"
                 )
         for done, saved in enumerate(found.checkpoints):
             if progress is not None:
@@ -263,10 +261,6 @@ def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
         Archive.open(archive)
     except ArchiveError:
         archive = ""
-    kept = {
-        name: state[name]
-        for name in ("schema", "indices", "fingerprint", "run", "transferred", "form")
-        if name in state
-    }
+    kept = ("schema", "indices", "fingerprint", "run", "transferred", "form")
     # Step -1: no step of the live run's archive is taken over.
-    return {**kept, "archive": archive, "step": -1}
+    return {**{name: state[name] for name in kept if name in state}, "archive": archive, "step": -1}

@@ -529,7 +529,7 @@ def test_probes_that_compress_like_a_bomb_are_stored_as_they_are(monkeypatch: py
 def test_an_id_that_many_probes_share_is_found_without_comparing_all_with_all() -> None:
     count = 300_000
     ids = (*map(str, range(count - 1)), "0")
-    with pytest.raises(LightningGradCAMError, match="the id '0' stands more than once"):
+    with pytest.raises(LightningGradCAMError, match="the id '0' is used more than once"):
         ProbeSet(torch.zeros(count, 1), ids=ids, display=np.zeros((count, 1, 1, 3), np.uint8))
 
 

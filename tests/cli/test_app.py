@@ -23,7 +23,7 @@ def test_help_has_an_example_and_the_exit_codes(command: str, capsys: pytest.Cap
         code = int(ended.code or 0)
     assert code == 0
     said = capsys.readouterr().out
-    assert f"example:\n  lightning-gradcam {command} " in said
+    assert f"Example:\n  lightning-gradcam {command} " in said
     assert "exit codes: 0 done; 1 failed" in said
     assert all(len(line) <= 120 for line in said.splitlines())
 

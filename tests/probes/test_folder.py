@@ -12,7 +12,8 @@ from PIL import Image
 from torchvision import transforms
 
 from lightning_gradcam import ProbeError, ProbeSet
-from lightning_gradcam.probes.folder import read_folder
+
+read_folder = ProbeSet.from_folder
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> np.ndarray[Any, Any]:
@@ -151,7 +152,7 @@ def test_mixed_sizes_are_refused_with_both_shapes(tmp_path: Path) -> None:
     picture(tmp_path / "b.png", size=(5, 4))
     with pytest.raises(
         ProbeError,
-        match=r"'b\.png' gives \[3, 4, 5\] and 'a\.png' \[3, 4, 6\]; give size=, or a transform that resizes",
+        match=r"'b\.png' gives \[3, 4, 5\] and 'a\.png' \[3, 4, 6\]; give size= \(--size\), or a transform",
     ):
         read_folder(tmp_path)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_gradcam import GradCAMCallback, MemorySink, ProbeError, ProbeSet
-from lightning_gradcam.probes.dataset import input_of
+from lightning_gradcam.probes.entries import input_of
 from lightning_gradcam.probes.paths import any_picture
 from lightning_gradcam.probes.source import rebuilt_batch
 from tests.conftest import TinyModule, trainer

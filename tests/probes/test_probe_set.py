@@ -93,7 +93,7 @@ def test_wrong_length_is_refused_with_the_field_and_both_counts(field: str, valu
 
 
 def test_repeated_id_is_refused_by_name() -> None:
-    with pytest.raises(ProbeError, match="the id 'b' stands more than once"):
+    with pytest.raises(ProbeError, match="the id 'b' is used more than once"):
         ProbeSet(pictures(3), ids=("a", "b", "b"))
 
 

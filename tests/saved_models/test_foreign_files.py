@@ -16,7 +16,8 @@ from torch import nn
 from lightning_gradcam import GradCAMCallback, ProbeSet, explain
 from lightning_gradcam.cli import main
 from lightning_gradcam.errors import ConfigurationError, RefusedError
-from lightning_gradcam.saved_models.construction import named_class, read_config
+from lightning_gradcam.saved_models.config import read_config
+from lightning_gradcam.saved_models.construction import named_class
 from lightning_gradcam.saved_models.loader import load_checkpoint
 from lightning_gradcam.saved_models.replay import replay
 from lightning_gradcam.saved_models.stored import stored_arguments
