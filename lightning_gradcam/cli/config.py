@@ -149,7 +149,7 @@ def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
             return {name: module.LightningCLI.subcommands()[name]}
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            # LightningCLI's own warns where a command line stands beside arguments.
+            # LightningCLI's own warns where a command line is given beside arguments.
             self.config = parser.parse_args(args)
 
     return Line, module.SaveConfigCallback

@@ -62,7 +62,7 @@ def _run(chosen: argparse.Namespace) -> int:
         raise ConfigurationError(f"--top: got {chosen.top}; give 1 to {MOST_LISTED}")
     alone = _are_pictures(chosen.checkpoint)
     if alone and chosen.model is None:
-        chosen.usage_error(f"{chosen.checkpoint!r} is no checkpoint: whose maps? give CKPT first, or --model")
+        chosen.usage_error(f"{chosen.checkpoint!r} is not a checkpoint: whose maps? give CKPT first, or --model")
     if not alone and not chosen.images:
         if chosen.model is not None and not Path(chosen.checkpoint).exists():
             raise ConfigurationError(f"IMAGES: no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder")

@@ -77,7 +77,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say how pictures become a model's inputs."""
-    what = "subtracted from pixels scaled to 0…1: one number, or one per channel; undone for display"
+    what = "subtracted from pixels scaled to 0…1: one number, or one per channel; data with a transform: only undone"
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help=what)
     what = "pixels are then divided by this, in the same form"
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help=what)

@@ -139,7 +139,7 @@ def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any)
     choice = ProbeOptions(given=chosen.folder, **wanted)
 
     def no_archive(path: str) -> ProbeSet:
-        raise ProbeError(f"probes: {path!r} is not asked for")
+        raise ProbeError(f"probes: {path!r} is not read here")
 
     def obtained(passing: Passing | None = None) -> ProbeSet:
         return obtain_probes(choice, lambda: loader, resumed={}, archived=no_archive, passing=passing)[0].probes

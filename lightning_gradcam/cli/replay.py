@@ -55,13 +55,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    from lightning_gradcam.saved_models.checkpoints import find_checkpoints
+    from lightning_gradcam.saved_models.construction import find_class
     from lightning_gradcam.saved_models.file import Recipe, read_checkpoint
     from lightning_gradcam.saved_models.loader import build_module, find_data
-
-    named = {name: getattr(chosen, name) for name in ("config", "model", "trust")}
-    named["model_args"] = options.model_arguments(chosen.model_args)
-    _import_class(chosen, named)
-    from lightning_gradcam.saved_models.replay import find_checkpoints, replay_all
 
     found = find_checkpoints(chosen.checkpoints, trust=chosen.trust)
     for path, why in found.damaged:
@@ -71,11 +68,23 @@ def _run(chosen: argparse.Namespace) -> int:
     for remark in dict.fromkeys(saved.remark for saved in found.checkpoints if saved.remark is not None):
         say(remark)
     last = found.checkpoints[-1].path
-    recipe = Recipe.of(read_checkpoint(last, trust=chosen.trust, mapped=True), last, **named)
+    recipe = Recipe.of(
+        read_checkpoint(last, trust=chosen.trust, mapped=True),
+        last,
+        config=chosen.config,
+        model=chosen.model,
+        model_args=options.model_arguments(chosen.model_args),
+        trust=chosen.trust,
+    )
+    if chosen.data is not None:
+        find_class(chosen.data, "data")
     config = recipe.given if recipe.given is not None else recipe.beside or {}
     seed_all(config.get("seed_everything"))
-    callbacks = _callbacks(config, chosen, recipe)
+    # Before the callbacks: the Lightning that the module's class imports is the one to use.
     module: Any = build_module(recipe)
+    from lightning_gradcam.saved_models.replay import replay_all
+
+    callbacks = _callbacks(config, chosen, recipe)
     data, left_out = find_data(recipe, chosen.data, asked=True)
     if left_out is not None:
         say(left_out)
@@ -96,26 +105,6 @@ def _run(chosen: argparse.Namespace) -> int:
         rest = "" if steps == total else f"; the other {total - steps} are not due by its schedule (--all)"
         print(f"{archive.path}: {counted(steps, 'step')} from {counted(total, 'checkpoint')}{rest}")
     return 1 if found.damaged or len(archives) < len(callbacks) or not all(a.steps for a in archives) else 0
-
-
-def _import_class(chosen: argparse.Namespace, named: Mapping[str, Any]) -> None:
-    """Imports the module's class before anything else does: its Lightning is the one to use."""
-    from lightning_gradcam.errors import CheckpointFileError
-    from lightning_gradcam.saved_models.construction import find_class
-    from lightning_gradcam.saved_models.file import Recipe, files_in, read_checkpoint
-    from lightning_gradcam.saved_models.loader import model_class
-
-    for file in files_in(chosen.checkpoints):
-        try:
-            contents = read_checkpoint(file, trust=chosen.trust, mapped=True)
-        except CheckpointFileError:
-            continue
-        if isinstance(contents, Mapping):
-            recipe = Recipe.of(contents, str(file), **named)
-            if chosen.data is not None:
-                find_class(chosen.data, "data")
-            model_class(recipe)
-        return
 
 
 def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Recipe) -> list[ProbeCallback]:

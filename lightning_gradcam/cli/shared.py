@@ -34,35 +34,19 @@ def progress(items: Iterable[T], what: str, *, show: bool | None = None, total: 
 
 
 @contextmanager
-def counting(what: str, total: int, *, show: bool | None = None) -> Iterator[Any]:
-    """A bar that the body moves by itself.
+def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that reports its progress.
 
     Args:
         what: The text before the bar.
-        total: How many steps there are.
         show: As in :func:`progress`.
 
     Yields:
-        The bar: ``update()`` counts one step, ``set_description(text)`` says what is being done.
+        Takes the number of steps done, and their total.
     """
     from tqdm import tqdm
 
-    with tqdm(desc=what, total=total, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True) as bar:
-        yield bar
-
-
-@contextmanager
-def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that reports how far it is.
-
-    Args:
-        what: The text before the bar.
-        show: As in :func:`progress`.
-
-    Yields:
-        Takes how many steps are done, and how many there are.
-    """
-    with counting(what, 0, show=show) as bar:
+    with tqdm(desc=what, total=0, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True) as bar:
 
         def moved(done: int, total: int) -> None:
             bar.total = total

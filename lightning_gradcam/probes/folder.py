@@ -138,13 +138,13 @@ def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tenso
         apply: The transform.
 
     Raises:
-        ProbeError: It is no picture.
+        ProbeError: It is not a picture.
     """
     try:
         with Image.open(file) as image:
             return apply(upright(image, str(file)).convert(mode))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise ProbeError(f"probes: {str(file)!r} can't be read as a picture ({error}); remove or mend it") from error
+        raise ProbeError(f"probes: {str(file)!r} can't be read as a picture ({error}); remove or repair it") from error
 
 
 def upright(image: Any, name: str) -> Any:
@@ -171,7 +171,7 @@ def upright(image: Any, name: str) -> Any:
 
 
 def _from_pictures(transform: Callable[[Any], Any], path: str | os.PathLike[str]) -> Callable[[Any], Tensor]:
-    """Returns a transform that refuses clearly what it can't do with pictures: those of data sets take anything."""
+    """Returns a transform with a clear error where it does not take pictures: a data set's may take anything."""
 
     def apply(image: Any) -> Tensor:
         cause: Exception | None = None
@@ -203,7 +203,7 @@ def _labels(
     unknown = next((folder for folder in folders if folder not in names), None)
     if unknown is not None:
         raise ProbeError(
-            f"probes: the sub-folder {unknown!r} is none of the classes {', '.join(names)}; rename it, or put the"
+            f"probes: the sub-folder {unknown!r} is not among the classes {', '.join(names)}; rename it, or put the"
             " pictures into the folder itself"
         )
     return torch.tensor([names.index(folder) for folder in folders]), names

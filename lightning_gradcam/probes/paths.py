@@ -157,7 +157,7 @@ def _structure(value: Any, depth: int) -> str:
 
 
 def tensors_in(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Yields each tensor in a batch, with the way to it."""
+    """Yields each tensor in a batch, with its path."""
     if isinstance(batch, Tensor):
         yield path, batch
         return
@@ -166,7 +166,7 @@ def tensors_in(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
 
 
 def no_tensor(selected: Any, batch: Any) -> str:
-    """Returns what to do where an input was expected, and is none.
+    """Returns advice for a batch that has no tensor where the input was expected.
 
     Args:
         selected: What was found instead.
@@ -195,7 +195,7 @@ def fed(found: Sequence[tuple[Path, Tensor]]) -> str:
 
 
 def inputs_in(batch: Any) -> list[tuple[Path, Tensor]]:
-    """Returns the floating-point tensors of a batch that have two axes or more, with the ways to them."""
+    """Returns the floating-point tensors of a batch that have two axes or more, with their paths."""
     return [(path, t) for path, t in tensors_in(batch) if t.is_floating_point() and t.dim() >= 2]
 
 

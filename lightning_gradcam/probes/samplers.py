@@ -1,4 +1,4 @@
-"""Which samples of a data set a dataloader goes through, found without advancing its sampler."""
+"""The samples of a data set that a dataloader yields, found without advancing its sampler."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from lightning_gradcam.errors import ProbeError
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.wrapped import has_indices, nested_datasets
 
-# A sampler may go on for ever: what it yields beyond this is not looked at.
+# A sampler may never end: at most this many of its samples are read.
 _MOST = 100_000
 _LISTS = (list, tuple, range, np.ndarray, Tensor)
 
 
 class UnindexedError(ProbeError):
-    """Samples can't be had by index here; the text is the reason, and passing batches have to serve."""
+    """Samples can't be read by index here, for the reason in the text; probes have to come from passing batches."""
 
 
 def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequence[int]:
-    """Returns the samples of its data set that a dataloader goes through, each once, in ascending order.
+    """Returns the samples of its data set that a dataloader yields, each once, in ascending order.
 
     A sampler of PyTorch's or Lightning's, or a list, is read. Of any other one a copy is iterated, from fixed random
     numbers, up to 100,000 samples; neither the sampler nor a generator that it holds is advanced. Every rank has the
     same result: of a distributed sampler, what it distributes.
 
     Args:
-        loader: Has a ``dataset``; without a ``sampler``, it is taken to go through all of it.
+        loader: Has a ``dataset``; without a ``sampler``, it is assumed to yield all of it.
         seed: Of the random numbers that a copy gets.
         batches: The loader's first batches alone, in the order of the data set, as under ``overfit_batches``.
 
@@ -42,7 +42,7 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
         UnindexedError: The data set has no numbered samples, or the sampler yields something else, or can't be copied.
 
     Example:
-        >>> from torch.utils.data import DataLoader
+        >>> from torch.utils.data import DataLoader, SubsetRandomSampler
         >>> [*sampled(DataLoader(range(9), sampler=SubsetRandomSampler([7, 5])))]
         [5, 7]
     """
@@ -96,7 +96,7 @@ def _yielded(sampler: Any, dataset: Any, seed: int) -> Iterable[Any]:
 
 
 def _of_copy(sampler: Any, dataset: Any, seed: int, taken: Callable[[Iterator[Any]], Iterable[Any]]) -> list[Any]:
-    """Returns what is taken of that which a copy of a sampler yields."""
+    """Returns what ``taken`` returns of what a copy of a sampler yields."""
     held = [*getattr(sampler, "__dict__", {}).values()]
     if any(isinstance(value, nn.Module) for value in held):
         raise UnindexedError(f"probes: the sampler {type(sampler).__name__} holds a model")

@@ -108,7 +108,7 @@ def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSe
     """Returns pictures that are scaled to 0…1 in the form of a data set's samples: whole numbers, or channels last."""
     try:
         sample = _draw(options, loader, [0]).probes.inputs
-    except Exception:  # there is no data set, or whatever it raises that can't be indexed
+    except Exception:  # there is no data set, or it raises whatever it likes because it can't be indexed
         return probes
     inputs = probes.inputs
     if sample.dtype == torch.uint8:
@@ -163,7 +163,7 @@ def _drawn_again(
 
 def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Drawn, str | None]:
     among = sampled(loader, seed=options.seed, batches=batches)
-    # Whoever asks for more than the data set has is told so; what its sampler leaves out may come as a surprise.
+    # More than the data set has is an error; that its sampler leaves some out may come as a surprise, and is a remark.
     few = options.num_probes is not None and len(among) < options.num_probes <= len(loader.dataset)
     drawn = _draw(replace(options, num_probes=len(among)) if few else options, loader, None, among)
     remark = f"num_probes: got {options.num_probes}, and the loader has only {len(among)} samples; these are the probes"

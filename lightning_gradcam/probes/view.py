@@ -1,4 +1,4 @@
-"""What drawing needs of probes, in NumPy alone: it happens beside the training, which torch's threads would slow."""
+"""What drawing needs of probes, in NumPy alone: it runs beside the training, which torch's threads would slow down."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label"
 
 
 def has_indices(dataset: Any) -> bool:
-    """Whether samples can be had by number."""
+    """Whether samples can be read by index."""
     stream = isinstance(dataset, IterableDataset)
     return not stream and hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
 

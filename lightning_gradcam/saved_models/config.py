@@ -24,7 +24,7 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises:
         RefusedError: It has more than 262,144 characters, 50 levels or, with its aliases written out, 100,000 values, a
             number of more than 1,000 digits, or an alias inside what it refers to.
-        ValueError: It is no YAML.
+        ValueError: It is not valid YAML.
 
     Example:
         >>> parse_yaml("a: [1, x]", "example")
@@ -103,7 +103,7 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 class _TooMuchError(Exception):
-    """The text asks for more than is read."""
+    """The text exceeds a limit."""
 
 
 class _Bounded(yaml.SafeLoader):
@@ -123,7 +123,7 @@ class _Bounded(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > 1000:
             raise _TooMuchError("it has a number of more than 1,000 digits")
         if is_alias and id(node) not in self._counts:
-            raise _TooMuchError("one of its aliases lies inside what it refers to")
+            raise _TooMuchError("one of its aliases is inside what it refers to")
         self._count += self._counts[id(node)] if is_alias else 1
         if self._count > _MOST:
             raise _TooMuchError(f"it has more than {_MOST:,} values when its aliases are written out")

@@ -21,7 +21,7 @@ _KEEPING = "a class that calls save_hyperparameters() keeps them in its checkpoi
 _ADVICE = {
     "model": f"give its arguments (--model-args KEY=VALUE), or {_SECTION.format('model')}; {_KEEPING}",
     "data": f"give {_SECTION.format('data')}; {_KEEPING}",
-    "callbacks": "mend its init_args in the config",
+    "callbacks": "fix its init_args in the config",
 }
 _INSTEAD = {
     "model": "; if you trust it, name the class or function yourself (--model)",
@@ -98,7 +98,7 @@ def named_class(name: str, argument: str, base: type | str) -> type:
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     parts = (*place.split("."), attribute)
     if len(name) > 200 or place.endswith(".py") or not all(part.isidentifier() for part in parts):
-        raise RefusedError(f"{argument}: the file names {name!r:.200}, which is no package.module.Class")
+        raise RefusedError(f"{argument}: the file names {name!r:.200}, which is not of the form package.module.Class")
     return check_class(find_object(name, argument), name, argument, base)
 
 
@@ -121,8 +121,8 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
     if not issubclass(type(found), type) or not any(kind in found.__mro__ for kind in bases):
         wanted = base if isinstance(base, str) else base.__name__
         raise RefusedError(
-            f"{argument}: the file names {name!r}, which is no subclass of {wanted}, and was not called; if the file"
-            f" is a stranger's, it may have been made to run code here{_INSTEAD.get(argument, '')}"
+            f"{argument}: the file names {name!r}, which is not a subclass of {wanted}, and was not called; if the"
+            f" file is a stranger's, it may be meant to run code here{_INSTEAD.get(argument, '')}"
         )
     made: type = found
     return made
@@ -182,8 +182,9 @@ def build(
                 f"model: {name} could not download its weights ({reason:.200}); try again with a network, or download"
                 " the file on another machine and give it as the checkpoint: explain FILE IMAGES --model ..."
             ) from error
+        came = [f"{key}={reprlib.repr(value):.60}" for key, value in {**rest, **arguments}.items()]
         raise ConfigurationError(
-            f"{argument}: {name} can't be made with {_listed({**rest, **arguments})} ({reason:.400});"
+            f"{argument}: {name} can't be made with {', '.join(came) or 'no arguments'} ({reason:.400});"
             f" {_ADVICE[argument]}"
         ) from error
 
@@ -248,7 +249,7 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
 
     parser, skip = ArgumentParser(exit_on_error=False), set(kept)
     if kept:
-        # Values of a file that nobody vouches for never reach jsonargparse, which would import what they name.
+        # Values of an untrusted file never reach jsonargparse, which would import what they name.
         parser.add_instantiator(make, function, subclasses=False)
     if set(arguments) <= set(inspect.signature(function).parameters):
         parser.add_class_arguments(function, "made", fail_untyped=False, skip=skip)
@@ -259,7 +260,3 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
         path = f"{function.__module__}.{function.__qualname__}"
         values = {"made": {"class_path": path, "dict_kwargs": dict(arguments)}}
     return parser.instantiate_classes(parser.parse_object(values)).made
-
-
-def _listed(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={reprlib.repr(value):.60}" for name, value in arguments.items()) or "no arguments"

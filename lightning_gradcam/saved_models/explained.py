@@ -139,7 +139,7 @@ class Explained:
             place = join(folder, self.plan.name, f"{count} picture{'' if count == 1 else 's'}")
             archive, _ = ArchiveWriter.start(place, self.manifest, self.probes)
             archive.append(self.record)
-            # The page is drawn from an archive's files; only a notebook goes there.
+            # The page is drawn from an archive's files.
             shown: str = import_module("lightning_gradcam.report.notebook").archive_html(archive)
         return shown
 

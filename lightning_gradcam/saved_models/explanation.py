@@ -28,7 +28,7 @@ from lightning_gradcam.render.drawing import MOST_LISTED, Drawing, check_columns
 from lightning_gradcam.saved_models.class_names import read_class_names
 from lightning_gradcam.saved_models.explained import STAGE, Explained, check_free
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
-from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint, load_model
+from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint
 from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
 
 
@@ -150,7 +150,8 @@ def explain(
     resolve_targets(chosen, probes.class_names)
     check_columns(drawn, methods)
     plan = CamMonitor(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
-    cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
+    reported = progress or (lambda done, total: None)
+    cams = _cams(module, plan, probes, forward, reported, own=not isinstance(model, nn.Module))
     probes = probes.read_as(cams.axes)
     record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
     measured = CamReporter(plan, probes).measured(record)
@@ -171,14 +172,11 @@ def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, t
         if device is not None:
             check_device(device)
         return Loaded("", model if device is None else model.to(device), data)
-    options = {"model": model_class, "config": config, "data": named, "model_args": model_args}
-    if isinstance(model, (str, os.PathLike)):
-        loaded = load_checkpoint(model, map_location=device or "cpu", trust=trust, **options)
-    elif model is not None or model_class is None:
+    if not isinstance(model, (str, os.PathLike)) and (model is not None or model_class is None):
         came = "None" if model is None else f"a {type(model).__name__}"
         raise ConfigurationError(f"model: got {came}; give a torch.nn.Module or a checkpoint's path, or model_class=")
-    else:
-        loaded = load_model(device=device or "cpu", **options)
+    place, options = device or "cpu", {"trust": trust, "model_args": model_args}
+    loaded = load_checkpoint(model, model=model_class, config=config, data=named, map_location=place, **options)
     # An instance is taken as it is.
     return loaded if data is None or named is not None else replace(loaded, datamodule=data)
 
@@ -225,23 +223,21 @@ def _cams(
     plan: CamMonitor,
     probes: ProbeSet,
     forward: Forward | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], Any],
     *,
     own: bool,
 ) -> Any:
     weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
-    total = len(probes)
 
     def load(start: int, stop: int) -> Inputs:
-        if progress is not None:
-            progress(start, total)
+        progress(start, len(probes))
         part = probes.inputs[start:stop].to(weight.device)
         return Inputs(part.to(weight.dtype) if part.is_floating_point() else part)
 
     run: Forward = module if forward is None else forward
     try:
         if own and uninitialized(module):
-            # What a lazy module's first forward does can't be undone; a checkpoint's module is nobody else's.
+            # A lazy module's first forward can't be undone; here it may run, as the module is not the user's.
             with torch.no_grad():
                 run(load(0, 1).fresh())
         with preserved(module):
@@ -254,6 +250,5 @@ def _cams(
             f"model: its forward failed on the pictures {list(probes.inputs.shape)} ({reason:.300}); give the size"
             " (--size), mode or transform (--data) that it was trained with, or forward="
         ) from error
-    if progress is not None:
-        progress(total, total)
+    progress(len(probes), len(probes))
     return cams

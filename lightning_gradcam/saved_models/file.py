@@ -105,7 +105,7 @@ def read_checkpoint(
         mapped: Leave the weights on disk until they are used, where the file's format allows it.
 
     Raises:
-        CheckpointFileError: It is missing, damaged, or no checkpoint.
+        CheckpointFileError: It is missing, damaged, or not a checkpoint.
         ConfigurationError: It holds objects that only ``trust=True`` reads.
     """
     place = os.fspath(path)
@@ -117,8 +117,8 @@ def read_checkpoint(
         strange = [] if trust else _strange_types(place, str(error))
         if strange:
             raise ConfigurationError(
-                f"checkpoint: {place!r} holds objects that are not read without your say ({some(strange)}):"
-                " hyper-parameters mostly, or a whole module; keep plain values in save_hyperparameters(), save the"
+                f"checkpoint: {place!r} holds objects that are only read if you trust it ({some(strange)}):"
+                " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save the"
                 " state_dict() of a module, or, for a file of your own, give trust=True (--trust), which lets the file"
                 " run code here"
             ) from error
@@ -129,7 +129,7 @@ def read_checkpoint(
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointFileError(
-            f"checkpoint: {place!r} is truncated or no checkpoint ({reason:.200}); save it again, or leave it out"
+            f"checkpoint: {place!r} is truncated or not a checkpoint ({reason:.200}); save it again, or leave it out"
         ) from error
     if not isinstance(contents, (Mapping, nn.Module)):
         raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, and no weights")
@@ -140,7 +140,7 @@ def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
     """Returns the weights by name.
 
     Raises:
-        CheckpointFileError: There are none.
+        CheckpointFileError: It has none.
     """
     for name in _STATES:
         if isinstance(found := contents.get(name), Mapping):
@@ -148,7 +148,7 @@ def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
     if contents and all(isinstance(value, Tensor) for value in contents.values()):
         return contents
     raise CheckpointFileError(
-        f"checkpoint: {path!r} has no weights under {', '.join(_STATES)}, and is no state_dict itself; it holds"
+        f"checkpoint: {path!r} has no weights under {', '.join(_STATES)}, and is not a state_dict itself; it holds"
         f" {', '.join(map(str, list(contents)[:10])) or 'nothing'}"
     )
 

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,10 @@ def _names(entries: Sequence[Any]) -> tuple[str, ...]:
     """Returns an id for each: a file's name, its path where two have the same, otherwise its place."""
     paths = [Path(entry) if isinstance(entry, (str, os.PathLike)) else None for entry in entries]
     times = Counter(path.name for path in paths if path is not None)
-    found = []
-    for place, path in enumerate(paths):
-        found.append(str(place) if path is None else path.name if times[path.name] == 1 else path.as_posix())
+    found = [
+        str(place) if path is None else path.name if times[path.name] == 1 else path.as_posix()
+        for place, path in enumerate(paths)
+    ]
     twice = Counter(found)
     return tuple(name if twice[name] == 1 else f"{name} ({place})" for place, name in enumerate(found))
 
@@ -198,10 +200,7 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
 
 def _changes_batches(*owners: Any) -> str:
     """Returns who has transfer hooks of their own, which change a batch after the data set's transform."""
-    found = []
-    for owner in owners:
-        for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
-            home = getattr(getattr(type(owner), name, None), "__module__", "lightning").split(".")[0]
-            if home not in ("pytorch_lightning", "lightning"):
-                found.append(f"{type(owner).__name__}.{name}")
-    return " and ".join(found)
+    hooks = [(type(owner), f"on_{when}_batch_transfer") for owner in owners for when in ("before", "after")]
+    homes = [getattr(getattr(kind, name, None), "__module__", "lightning") for kind, name in hooks]
+    own = [home.split(".")[0] not in ("pytorch_lightning", "lightning") for home in homes]
+    return " and ".join(f"{kind.__name__}.{name}" for kind, name in compress(hooks, own))

@@ -49,7 +49,7 @@ class Loaded:
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None,
     *,
     model: str | Callable[..., nn.Module] | None = None,
     config: str | os.PathLike[str] | None = None,
@@ -71,7 +71,8 @@ def load_checkpoint(
     checkpoint or the ``config.yaml`` beside it names is imported, except with ``trust``.
 
     Args:
-        path: A checkpoint of Lightning's, or a file that ``torch.save`` made of a module's ``state_dict()``.
+        path: A checkpoint of Lightning's, or a file that ``torch.save`` made of a module's ``state_dict()``; ``None``
+            for a ``model`` with the weights that it begins with.
         model: The class (``"package.module:Class"``, ``"path/to/file.py:Class"``, or the class itself), or a function
             that returns the module, such as ``"torchvision.models:resnet18"``.
         config: A YAML file of LightningCLI.
@@ -80,7 +81,8 @@ def load_checkpoint(
         map_location: Where the weights go, as ``torch.load`` takes it.
         trust: Read objects of any kind, and import what the files name. Whoever made them can then run code here: for
             your own files only.
-        model_args: Arguments of the class, by name, such as ``{"num_classes": 10}``.
+        model_args: Arguments of the class, by name, such as ``{"num_classes": 10}``, or ``{"weights": "DEFAULT"}`` for
+            torchvision's functions.
 
     Raises:
         CheckpointFileError: The file is missing, damaged, or no checkpoint.
@@ -96,21 +98,28 @@ def load_checkpoint(
     moved = isinstance(map_location, (str, torch.device))
     if moved:
         check_device(map_location)
-    contents = read_checkpoint(path, map_location=map_location, trust=trust)
-    place = os.fspath(path)
+    place = "" if path is None else os.fspath(path)
+    contents: Any = {} if path is None else read_checkpoint(path, map_location=map_location, trust=trust)
     if isinstance(contents, nn.Module):
         return Loaded(place, contents.eval(), remarks=("the file holds a whole module, whose class and code it names",))
-    state = weights_of(contents, place)
+    state = {} if path is None else weights_of(contents, place)
     recipe = Recipe.of(contents, place, config=config, model=model, model_args=model_args, trust=trust)
     if isinstance(data, str):
         # The module's class may be in the same script, which the user's word then loads.
         find_class(data, "data")
     module = build_module(recipe)
-    restore(module, contents, state, place)
+    if path is not None:
+        restore(module, contents, state, place)
+    datamodule, failed = find_data(recipe, data)
     epoch, step, guess = place_of(contents)
     # A file of weights alone does not claim to know of steps.
-    remark = guess if "global_step" in contents else None
-    datamodule, failed = find_data(recipe, data)
+    remarks = [guess if "global_step" in contents else None, averaged(contents, state), failed]
+    given = [value for name, value in (model_args or {}).items() if "weights" in name or "pretrained" in name]
+    if path is None and not any(given):
+        remarks.append(
+            "no checkpoint is given, and no weights: the maps are those of the weights that the model begins with"
+            " (--model-args weights=DEFAULT for torchvision's)"
+        )
     return Loaded(
         place,
         module.to(map_location).eval() if moved else module.eval(),
@@ -119,42 +128,9 @@ def load_checkpoint(
         step,
         contents.get("callbacks") or {},
         plain_arguments(contents.get("hyper_parameters")),
-        tuple(text for text in (remark, averaged(contents, state), failed) if text is not None),
+        tuple(text for text in remarks if text is not None),
         layers_of_run(recipe),
     )
-
-
-def load_model(
-    model: str | Callable[..., nn.Module],
-    *,
-    config: str | os.PathLike[str] | None = None,
-    data: str | type | None = None,
-    device: str | torch.device = "cpu",
-    model_args: Mapping[str, Any] | None = None,
-) -> Loaded:
-    """Makes a module without a checkpoint, with the weights that it begins with.
-
-    Args:
-        model: The class or function that makes it; see :func:`load_checkpoint`, as for ``config`` and ``data``.
-        config: A configuration that has its arguments.
-        data: The data module's class.
-        device: Where the module goes.
-        model_args: Arguments by name, such as ``{"weights": "DEFAULT"}`` of torchvision's functions.
-
-    Raises:
-        ConfigurationError: The class can't be made, the device is not there, or a download fails.
-    """
-    check_device(device)
-    recipe = Recipe.of({}, config=config, model=model, model_args=model_args)
-    module = build_module(recipe)
-    datamodule, failed = find_data(recipe, data)
-    remarks = [] if failed is None else [failed]
-    if not any(value for name, value in (model_args or {}).items() if "weights" in name or "pretrained" in name):
-        remarks.append(
-            "no checkpoint is given, and no weights: the maps are those of the weights that the model begins with"
-            " (--model-args weights=DEFAULT for torchvision's)"
-        )
-    return Loaded("", module.to(device).eval(), datamodule, remarks=tuple(remarks), layers=layers_of_run(recipe))
 
 
 def check_device(device: str | torch.device) -> None:

@@ -39,7 +39,7 @@ def class_of_run(recipe: Recipe) -> type | None:
         return None
     place, _, attribute = name.rpartition(":")
     if len(name) > _LONGEST or not place or not all(part.isidentifier() for part in attribute.split(".")):
-        raise RefusedError(f"model: the file names {name!r:.200}, which is no package.module:Class")
+        raise RefusedError(f"model: the file names {name!r:.200}, which is not of the form package.module:Class")
     found = _loaded(place, attribute)
     if found is None and recipe.trust:
         if place.endswith(".py") and not Path(place).is_file():
@@ -50,7 +50,7 @@ def class_of_run(recipe: Recipe) -> type | None:
         found = find_class(name, "model")
     if found is None:
         raise ConfigurationError(
-            f"model: {path!r:.120} belongs to the class {name!r:.120}, which is not imported on the word of a file; if"
+            f"model: {path!r:.120} belongs to the class {name!r:.120}, which is not imported because a file says so; if"
             f" the file is your own, add --trust (in Python trust=True), or name the class: --model {name:.120}"
         )
     return check_class(found, name, "model", nn.Module)
@@ -67,7 +67,10 @@ def layers_of_run(recipe: Recipe) -> tuple[str, ...]:
     """
     states = mapping(recipe.contents.get("callbacks"))
     stored = [mapping(state).get("layers") for key, state in states.items() if str(key).startswith(f"{_CALLBACK}{{")]
-    for choices in (_configured(recipe.given), stored, _configured(recipe.beside)):
+    given, beside = (
+        [one.get("layers") for one in options_in_config(config or {})] for config in (recipe.given, recipe.beside)
+    )
+    for choices in (given, stored, beside):
         named = [[one] if isinstance(one, str) else one for one in choices]
         found = [name for one in named if isinstance(one, list) for name in one]
         if found and "auto" not in found and all(isinstance(name, str) and name for name in found):
@@ -91,10 +94,6 @@ def options_in_config(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         name = str(mapping(entry).get("class_path"))
         if name.rpartition(".")[2] == _CALLBACK and name.split(".")[0] in (_PACKAGE, name):
             yield mapping(mapping(entry).get("init_args"))
-
-
-def _configured(config: Mapping[str, Any] | None) -> list[Any]:
-    return [options.get("layers") for options in options_in_config(config or {})]
 
 
 def _loaded(place: str, attribute: str) -> Any:

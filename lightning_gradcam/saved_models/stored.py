@@ -49,7 +49,7 @@ def stored_arguments(
         except _UnfitError as error:
             own = " or the value (--model-args)" if argument == "model" else ""
             raise RefusedError(
-                f"{argument}: the value of {name!r} in the file, {reprlib.repr(value)}, {error}; nothing of it was"
+                f"{argument}: the value of {name!r} in the file, {reprlib.repr(value)}, {error}; nothing in it was"
                 f" imported or called; if the file is your own, give --trust, or its --config{own}"
             ) from None
     return found
@@ -90,7 +90,7 @@ def build_stored(
 
 
 class _UnfitError(Exception):
-    """A value is not what an annotation asks for."""
+    """A value does not fit an annotation."""
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
         return _of_union(value, inner, argument, names)
     if origin is Literal:
         if value not in inner:
-            raise _UnfitError(f"is none of {', '.join(map(repr, inner))}")
+            raise _UnfitError(f"is not one of {', '.join(map(repr, inner))}")
         return value
     kind = origin or hint
     if hint in (Any, object) or isinstance(hint, TypeVar) or not isinstance(kind, type):
@@ -148,7 +148,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
         return build(kind, stored_arguments(kind, value, argument, names=names), argument, parsed=False)
     path, arguments = section({"": value}, "") if isinstance(value, Mapping) else (None, {})
     if path is None:
-        raise _UnfitError(f"is no {getattr(kind, '__name__', kind)}, and might name a function")
+        raise _UnfitError(f"is not a {getattr(kind, '__name__', kind)}, and might name a function")
     if not names:
         raise _UnfitError("names a class, which is not imported where you have named the model")
     of_file = named_class(path, argument, kind)
@@ -177,12 +177,12 @@ def _scalar(value: Any, kind: type) -> Any:
             # PyYAML reads 1e-3 as text.
             return float(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise _UnfitError(f"is no {kind.__name__}")
+        raise _UnfitError(f"is not a {kind.__name__}")
     return value
 
 
 def _names_class(value: Any) -> bool:
-    """Whether a ``class_path`` lies anywhere in a value, of which a checkpoint may hold parts many times."""
+    """Whether there is a ``class_path`` anywhere in a value, of which a checkpoint may hold parts many times."""
     queue, seen = [value], set()
     while queue:
         one = queue.pop()

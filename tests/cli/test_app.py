@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_gradcam.cli import main
-from lightning_gradcam.cli.shared import counting, progress
+from lightning_gradcam.cli.shared import moving, progress
 
 COMMANDS = ("fit", "validate", "test", "layers", "probes", "probes draw", "probes show", "explain", "replay", "report")
 
@@ -73,8 +73,8 @@ def test_a_bar_is_shown_where_it_is_asked_for(
     show: bool | None, shown: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert list(progress(range(3), "numbers", show=show)) == [0, 1, 2]
-    with counting("steps", 2, show=show) as bar:
-        bar.update(2)
+    with moving("steps", show=show) as moved:
+        moved(2, 2)
     said = capsys.readouterr()
     assert said.out == ""
     assert ("numbers: 100%" in said.err) == shown

@@ -54,7 +54,7 @@ def test_class_names_given_number_the_sub_folders(classes: Path) -> None:
 
 
 def test_sub_folder_that_is_no_class_is_refused_by_name(classes: Path) -> None:
-    with pytest.raises(ProbeError, match="the sub-folder 'zebra' is none of the classes ant, bee; rename it, or put"):
+    with pytest.raises(ProbeError, match="the sub-folder 'zebra' is not among the classes ant, bee; rename it, or put"):
         read_folder(classes, class_names=["ant", "bee"])
 
 
@@ -175,7 +175,7 @@ def test_path_that_is_no_folder_is_refused_by_name(tmp_path: Path, name: str) ->
 def test_unreadable_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(content)
-    with pytest.raises(ProbeError, match=r"b\.png' can't be read as a picture \(.+\); remove or mend it"):
+    with pytest.raises(ProbeError, match=r"b\.png' can't be read as a picture \(.+\); remove or repair it"):
         read_folder(tmp_path)
 
 
