@@ -161,7 +161,9 @@ def tensors_in(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     if isinstance(batch, Tensor):
         yield path, batch
         return
-    for key, value in (entries_in(batch) or {}).items():
+    entries = entries_in(batch)
+    # Not by its truth, which some mappings of tensors refuse to have.
+    for key, value in () if entries is None else entries.items():
         yield from tensors_in(value, (*path, key))
 
 

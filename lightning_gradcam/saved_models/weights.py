@@ -59,6 +59,7 @@ def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tens
     are used: the module was a part of the one that was saved.
 
     Example:
+        >>> import torch
         >>> list(aligned({"_orig_mod.weight": torch.zeros(1)}, nn.ReLU()))
         ['weight']
     """
