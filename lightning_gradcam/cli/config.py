@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, count, pairwise
 from typing import Any, TypeVar
 
-from lightning_gradcam.cli.mistakes import mistakes, shorten_errors
+from lightning_gradcam.cli.mistakes import refusals, shorten_errors
 from lightning_gradcam.cli.shared import quiet_lightning
 from lightning_gradcam.errors import ConfigurationError, RefusedError
 from lightning_gradcam.storage import Storage
@@ -110,18 +110,6 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
     )
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Turns Lightning's refusals into an error of this package, which a terminal shows in one line."""
-    try:
-        with mistakes():
-            yield
-    except Exception as error:
-        if all(kind.__name__ != "MisconfigurationException" for kind in type(error).__mro__):
-            raise
-        raise ConfigurationError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-
-
 class _SeenError(Exception):
     """Ends a training that has been looked at."""
 
@@ -203,11 +191,8 @@ def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
 def _options_of_ours(callbacks: Any) -> dict[str, Any]:
     """Returns the options of the first callback that takes probes."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks]
-    for callback in listed:
-        options = dict(getattr(callback, "init_args", None) or {})
-        if {"probes", "num_probes", "seed"} <= set(options):
-            return options
-    return {}
+    found = (dict(getattr(callback, "init_args", None) or {}) for callback in listed)
+    return next((options for options in found if {"probes", "num_probes", "seed"} <= set(options)), {})
 
 
 def _free(folder: str, name: str) -> str:

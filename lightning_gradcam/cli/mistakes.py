@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from lightning_gradcam.errors import LightningGradCAMError
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
 
 _PACKAGE = "lightning_gradcam"
 # As jsonargparse 4.28 to 4.53 write it; the groups are the unknown names.
@@ -127,8 +127,11 @@ class _MistakeError(BaseException):
 
 
 @contextmanager
-def mistakes() -> Iterator[None]:
-    """Raises this package's errors that :func:`shorten_errors` has carried past jsonargparse."""
+def refusals() -> Iterator[None]:
+    """Raises this package's errors that :func:`shorten_errors` has carried past jsonargparse.
+
+    Lightning's refusals become errors of this package, too, which a terminal shows in one line.
+    """
     try:
         yield
     except _MistakeError as error:
@@ -138,3 +141,7 @@ def mistakes() -> Iterator[None]:
         if str(error).startswith("Does not validate") and isinstance(error.__cause__, LightningGradCAMError):
             raise error.__cause__ from None
         raise
+    except Exception as error:
+        if all(kind.__name__ != "MisconfigurationException" for kind in type(error).__mro__):
+            raise
+        raise ConfigurationError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -62,7 +62,8 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
     if arguments in (["-h"], ["--help"]):
         parser.print_help()
         return 0
-    from lightning_gradcam.cli.config import command_line, refusals
+    from lightning_gradcam.cli.config import command_line
+    from lightning_gradcam.cli.mistakes import refusals
 
     line = command_line(name, arguments)
     try:

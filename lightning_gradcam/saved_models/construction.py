@@ -11,7 +11,6 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from lightning_gradcam.errors import ConfigurationError, RefusedError, did_you_mean
@@ -198,9 +197,10 @@ def _imported(place: str, argument: str) -> Any:
         if folder not in sys.path:
             sys.path.insert(0, folder)
     try:
-        if file is not None and (loaded := sys.modules.get(place)) is not None and not _is_of(loaded, file):
-            # Another file of the same name, or a module of Python's own, has it.
-            place = _loaded_from(file)
+        if file is not None and place in sys.modules:
+            origin = getattr(sys.modules[place], "__file__", None) or ""
+            # Another file of the same name, or a module of Python's own, may have it.
+            place = place if Path(origin).resolve() == file.resolve() else _loaded_from(file)
         return import_module(place)
     except SystemExit as error:
         raise ConfigurationError(
@@ -212,11 +212,6 @@ def _imported(place: str, argument: str) -> Any:
             f"{argument}: {place!r} can't be imported ({error}); install the package, run in the folder that holds it,"
             " or give path/to/file.py:Class"
         ) from error
-
-
-def _is_of(module: ModuleType, file: Path) -> bool:
-    origin = getattr(module, "__file__", None)
-    return origin is not None and Path(origin).resolve() == file.resolve()
 
 
 def _loaded_from(file: Path) -> str:
