@@ -60,9 +60,8 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
     if values.dim() > 2:
         why = f"labels: got {list(values.shape)}, and not a class for each sample; sheets show no true classes"
         return Labels(remark=f"{why} (label_key= names another entry of the batch)")
-    marks = bool(((values == 0) | (values == 1)).all())
     fraction = values.is_floating_point() and not (whole and bool((values == values.round()).all()))
-    if marks or (values.dim() == 1 and not fraction):
+    if (values.dim() == 1 and not fraction) or bool(((values == 0) | (values == 1)).all()):
         return Labels(classes=values.long())
     return Labels(numbers=values.float())
 

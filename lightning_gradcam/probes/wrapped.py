@@ -10,6 +10,8 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
+from lightning_gradcam.probes.labels import read_labels
+
 # The usual names of labels in a sample or a batch.
 LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
 
@@ -121,15 +123,12 @@ def _integers(candidate: Any) -> npt.NDArray[np.int64] | None:
         values = np.asarray(candidate)
     except (ValueError, TypeError, RuntimeError):
         return None  # ragged lists of annotations are not class labels
-    if values.dtype.kind not in "biuf" or not len(values):
-        return None
-    values = values.reshape(len(values), *[size for size in values.shape[1:] if size != 1])
-    if values.ndim == 2 and bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all()):
-        values = values.argmax(axis=1)
-    if values.ndim != 1 or (values.dtype.kind == "f" and not bool(((values == 0) | (values == 1)).all())):
-        return None
-    labels: npt.NDArray[np.int64] = values.astype(np.int64, copy=False)
-    return labels
+    if values.ndim == 1 and values.dtype.kind in "biu":
+        return values.astype(np.int64, copy=False)  # of which there may be millions
+    classes = read_labels(values, len(values)).classes if values.ndim and len(values) else None
+    if classes is not None and classes.dim() == 2:
+        classes = classes.argmax(1) if bool((classes.sum(1) == 1).all()) else None
+    return None if classes is None else classes.numpy()
 
 
 def locate(dataset: Any, index: int) -> tuple[Any, int]:

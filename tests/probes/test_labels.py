@@ -149,10 +149,10 @@ def test_whole_numbers_of_several_outputs_are_kept_as_numbers() -> None:
         (
             lambda index: NAMES[index],
             {"class_names": [*NAMES[:4], "eels"]},
-            "'eel' is none.*mean 'eels'",
+            "'eel' is not among.*mean 'eels'",
         ),
         (lambda index: torch.zeros(8, 8), {}, r"labels: got \[5, 8, 8\], and not a class for each sample"),
-        (lambda index: {"caption": "a cat"}, {}, "labels: a dict came.*name the labels with label_key="),
+        (lambda index: {"caption": "a cat"}, {}, "labels: got a dict.*name the labels with label_key="),
     ],
     ids=["no names", "another name", "a map", "a dict"],
 )
