@@ -82,7 +82,7 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         raise
     except Exception as error:  # broken bytes raise from many depths of zip, zlib, NumPy and JSON
         raise ProbeFileError(
-            f"probes: {name!r} is truncated or no probe set ({type(error).__name__}: {error!s:.200}); save the"
+            f"probes: {name!r} is truncated or not a probe set ({type(error).__name__}: {error!s:.200}); save the"
             " probes again, or leave probes= out to have them drawn"
         ) from error
     if not intact:

@@ -85,10 +85,7 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     if not path.is_dir():
         return _batched(ProbeSet.load(path), options)
     # The pictures need the model's preprocessing, which the validation data set's transform has.
-    try:
-        loader = find_loader()
-    except ProbeError:
-        loader = None
+    loader = _found(find_loader)
     dataset = getattr(loader, "dataset", None)
     transform = find_transform(dataset)
     if transform is None and options.mean is not None:
@@ -117,14 +114,18 @@ def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSe
 
 
 def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Passing) -> tuple[Drawn, str | None]:
-    try:
-        dataset = getattr(find_loader(), "dataset", None)
-    except ProbeError:  # loaders of other libraries have none
-        dataset = None
-    drawn, few = passing.drawn(dataset, options), None
+    # Loaders of other libraries have no data set.
+    drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None), options), None
     if not passing.complete and options.num_probes is not None and not options.fewer:
         few = f"num_probes: got {options.num_probes}, and only {len(passing)} samples passed by; these are the probes"
     return drawn, few
+
+
+def _found(find_loader: Callable[[], Any]) -> Any:
+    try:
+        return find_loader()
+    except ProbeError:
+        return None
 
 
 def _drawn_again(

@@ -541,7 +541,7 @@ def test_an_archive_refuses_bombs_by_the_name_of_their_file(tmp_path: Path) -> N
         with pytest.raises(ArchiveError, match=r"step-0000000010-epoch-0000\.npz is damaged .*delete that"):
             read()
     (tmp_path / "a" / "probes.npz").write_bytes(path.read_bytes())
-    with pytest.raises(ProbeFileError, match=r"probes\.npz' is truncated or no probe set"):
+    with pytest.raises(ProbeFileError, match=r"probes\.npz' is truncated or not a probe set"):
         _ = Archive.open(tmp_path / "a").probes
 
 
