@@ -20,7 +20,7 @@ from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.probes.boxes import check_boxes, filled
 from lightning_gradcam.probes.display import Normalization, Pixels, to_pixels
 from lightning_gradcam.probes.labels import read_labels
-from lightning_gradcam.probes.view import ProbeView, rows_of, true_classes_of
+from lightning_gradcam.probes.view import ProbeView, rows_of, signals_of, true_classes_of
 from lightning_gradcam.storage import Storage
 
 # What has one entry for each probe, beside its input.
@@ -154,16 +154,8 @@ class ProbeSet:
             class_names=self.class_names,
             note=self.note,
             display_source=self.display_source,
-            signals=self._signals(),
+            signals=signals_of(self.inputs, self.axes),
         )
-
-    def _signals(self) -> npt.NDArray[np.float32] | None:
-        if self.inputs.dim() not in (2, 3) or not self.inputs.is_floating_point():
-            return None
-        numbers = self.inputs.float()
-        whole = numbers[:, None] if numbers.dim() == 2 else numbers.transpose(1, 2) if self.axes == "NLC" else numbers
-        signals: npt.NDArray[np.float32] = whole.numpy()
-        return signals
 
     def read_as(self, axes: str) -> ProbeSet:
         """Returns the probes with the meaning of their axes that a model has shown; frames are drawn accordingly.

@@ -97,3 +97,17 @@ def true_classes_of(labels: Tensor | None) -> tuple[tuple[int, ...], ...] | None
     if values.ndim == 1:
         return tuple((int(index),) if index >= 0 else () for index in values)
     return tuple(tuple(int(index) for index in np.argwhere(label)[:, 0]) for label in values)
+
+
+def signals_of(inputs: Tensor, axes: str) -> npt.NDArray[np.float32] | None:
+    """Returns inputs with a single axis of places as float32 ``[N, C, L]``; ``None`` for other inputs.
+
+    Args:
+        inputs: ``[N, L]``, ``[N, C, L]`` or ``[N, L, C]``.
+        axes: ``"NLC"`` where the channels come last.
+    """
+    if inputs.dim() not in (2, 3) or not inputs.is_floating_point():
+        return None
+    numbers = inputs.float()
+    whole = numbers[:, None] if numbers.dim() == 2 else numbers.transpose(1, 2) if axes == "NLC" else numbers
+    return np.asarray(whole)
