@@ -29,7 +29,7 @@ from lightning_gradcam.monitors.feature_monitor import FeatureMonitor
 from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import normalization
-from lightning_gradcam.probes.source import ProbeOptions
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.render.grid import GridDrawing
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.targets import check_names

@@ -16,7 +16,8 @@ from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, 
 from lightning_gradcam.monitors.base import Monitor
 from lightning_gradcam.pipeline.subject import Subject
 from lightning_gradcam.probes.batches import part_of
-from lightning_gradcam.probes.dataset import Drawn, entry_of, input_of
+from lightning_gradcam.probes.dataset import Drawn
+from lightning_gradcam.probes.entries import entry_of, input_of
 from lightning_gradcam.probes.listed import Apart, exchanged, is_listed, part_of_listed
 from lightning_gradcam.probes.paths import Key, fed, inputs_in, structure
 

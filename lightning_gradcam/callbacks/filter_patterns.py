@@ -30,7 +30,7 @@ from lightning_gradcam.monitors.channel_reporter import ChannelReporter
 from lightning_gradcam.monitors.pattern_monitor import PatternMonitor
 from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.probes.source import ProbeOptions
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.sheets.pattern_sheet import PatternDrawing
 from lightning_gradcam.sinks import Sink
 

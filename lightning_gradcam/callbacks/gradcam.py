@@ -33,7 +33,7 @@ from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import normalization
-from lightning_gradcam.probes.source import ProbeOptions
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.targets import TargetObject, check_names, check_score, resolve_targets

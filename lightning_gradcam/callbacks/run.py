@@ -29,9 +29,10 @@ from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.dataset import Drawn
 from lightning_gradcam.probes.listed import Apart
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.paths import any_picture
 from lightning_gradcam.probes.samplers import UnindexedError
-from lightning_gradcam.probes.source import ProbeOptions, obtain_probes
+from lightning_gradcam.probes.source import obtain_probes
 from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 from lightning_gradcam.sinks import Sink

@@ -522,7 +522,7 @@ def test_damaged_probes_are_refused_by_place(tmp_path: Path) -> None:
     archive = started(tmp_path / "a", 10)
     path = tmp_path / "a" / "probes.npz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(LightningGradCAMError, match=r"a/probes\.npz' is truncated or no probe set"):
+    with pytest.raises(LightningGradCAMError, match=r"a/probes\.npz' is truncated or not a probe set"):
         _ = archive.probes
 
 
