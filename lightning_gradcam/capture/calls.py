@@ -9,6 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from lightning_gradcam.capture.graph import origins_of, upstream
+
 _CALL = re.compile(r"(.+)#(\d+|\*)")
 ALL_CALLS = "*"
 
@@ -66,19 +68,9 @@ def parallel(calls: Sequence[Sequence[Tensor]]) -> list[int]:
         ([1], [1, 0])
     """
     chosen: list[int] = []
-    nodes: set[Node] = set()
-    leaves: set[int] = set()
+    known: set[Node] = set()
     for call in reversed(range(len(calls))):
-        if any(tensor.grad_fn in nodes or id(tensor) in leaves for tensor in calls[call]):
-            continue
-        chosen.append(call)
-        waiting = [tensor.grad_fn for tensor in calls[call] if tensor.grad_fn is not None]
-        leaves.update(id(tensor) for tensor in calls[call] if tensor.is_leaf)
-        while waiting:
-            node = waiting.pop()
-            if node not in nodes:
-                nodes.add(node)
-                # The end of the graph at a tensor without a past.
-                leaves.add(id(getattr(node, "variable", None)))
-                waiting.extend(before for before, _ in node.next_functions if before is not None)
+        if not any(node in known for node, _ in origins_of(calls[call])):
+            chosen.append(call)
+            known |= {node for node, _ in upstream(*calls[call])}
     return chosen

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.capture.structure import flattened
+from lightning_gradcam.capture.tensors import with_tensors
 from lightning_gradcam.errors import ConfigurationError, MethodError
 
 Forward = Callable[[Any], Any]
@@ -196,20 +195,7 @@ def check_output_key(key: Any) -> None:
 
 def detached(output: Any) -> Any:
     """Returns an output without its graph; dataclasses in it are copied."""
-
-    def plain(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor):
-            return leaf.detach()
-        if not is_dataclass(leaf) or isinstance(leaf, type):
-            return leaf
-        changed = copy(leaf)
-        for field in fields(leaf):
-            if hasattr(leaf, field.name):
-                # Frozen ones refuse an assignment.
-                object.__setattr__(changed, field.name, detached(getattr(leaf, field.name)))
-        return changed
-
-    return plain(output) if isinstance(output, Tensor) else tree_map(plain, output)
+    return with_tensors(output, Tensor.detach)
 
 
 def with_gradient(picture: Tensor) -> Tensor:

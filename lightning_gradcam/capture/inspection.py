@@ -17,7 +17,7 @@ from torch.utils.checkpoint import CheckpointError
 from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
-from lightning_gradcam.capture.graph import Origin, Paths, nearest_first, traced, upstream
+from lightning_gradcam.capture.graph import Origin, Paths, nearest_first, upstream
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import named_layers, no_hooks
 from lightning_gradcam.capture.layout import Layout
@@ -79,9 +79,7 @@ class Survey:
         watcher, first = None, forward
         if graph or tokens:
             watcher, first = self._watched(own, again)
-        self._seen, self._output, self._calls = executed(
-            self._layers, first, graph=watcher is not None or graph, watcher=watcher
-        )
+        self._seen, self._output, self._calls = executed(self._layers, first, graph=graph, watcher=watcher)
         tensors = floating_tensors(self._output)
         self._widths = {tensor.shape[1] for tensor in tensors if tensor.dim() > 1}
         self._has_numbers = any(tensor.numel() for tensor in tensors)
@@ -323,9 +321,13 @@ class Survey:
 
     def _leading(self, score: Score, names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""
-        with torch.enable_grad(), traced({name: self._layers[name] for name in names}) as nodes:
-            found = upstream(*score(self._forward()))
-            return [name for name in names if nodes.get(name) in found]
+        layers = {name: self._layers[name] for name in names}
+        watcher = Watcher(layers, None, force=False)
+        _, output, _ = executed(layers, self._forward, watcher=watcher)
+        with torch.enable_grad():
+            found = upstream(*score(output))
+        origins = watcher.trail.origins()
+        return [name for name in names if origins.get(name) in found]
 
     def _without_outputs(self, names: Sequence[str], owns: Callable[[str], bool]) -> list[str]:
         stop = len(names)

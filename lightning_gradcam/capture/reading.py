@@ -16,9 +16,9 @@ from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
 from lightning_gradcam.capture.places import token_layouts
-from lightning_gradcam.capture.seen import Seen
+from lightning_gradcam.capture.seen import Seen, executed
 from lightning_gradcam.capture.signals import find_signal, signal_layout
-from lightning_gradcam.capture.trail import Trail, has_rows, watch
+from lightning_gradcam.capture.trail import Trail, Watcher, has_rows
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.warn import warn
 
@@ -261,7 +261,9 @@ class LayoutReader:
                 if self._own is not None and self._again is not None:
                     picture = with_gradient(self._own)
                     run = partial(self._again, picture)
-                return look(watch(self._layers, run, picture, force=force))
+                watcher = Watcher(self._layers, picture, force=force)
+                executed(self._layers, run, watcher=watcher)
+                return look(watcher.trail)
         return None
 
     def _alike(self, at: int) -> list[Seen]:

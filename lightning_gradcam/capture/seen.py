@@ -54,12 +54,13 @@ def executed(
         layers: Name to module.
         forward: Runs it once.
         graph: Record its graph.
-        watcher: Notes the way of tokens through it; one that changes nothing.
+        watcher: Notes the way of tokens through it, which takes a graph, too.
 
     Returns:
         Every call that gave a floating-point tensor of three axes or more, in order; the model's own output; and how
         often each layer was called.
     """
+    graph = graph or watcher is not None
     calls: dict[str, int] = {}
     order: list[Seen] = []
     # Not held: the outputs of all layers together can be larger than the model.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +47,10 @@ class Trail:
     layers: dict[str, int]
     _ways: dict[Node, int]
     _bits: dict[Origin, int]
+
+    def origins(self) -> dict[str, Origin]:
+        """Returns where the feature map of each layer's last call stood in the graph."""
+        return {name: self.watched[at].origin for name, at in self.layers.items()}
 
     def before(self, at: int) -> list[int]:
         """Returns the places of those that a tensor's rows of tokens come from, the nearest first.
@@ -122,27 +125,6 @@ class Watcher:
             tokens = tensor if tensor.dim() == 3 else None
             watched.append(Watched(tuple(tensor.shape), tokens, origin, module, is_picture))
         return bits[origin]
-
-
-def watch(layers: Mapping[str, nn.Module], run: Callable[[], Any], picture: Tensor | None, *, force: bool) -> Trail:
-    """Runs a forward with a graph and notes what goes into and comes out of all modules.
-
-    Args:
-        layers: Name to module.
-        run: The forward.
-        picture: The picture that it starts from.
-        force: Record the graph in the model's own ``torch.no_grad()``, too.
-
-    Raises:
-        Exception: What the forward raises.
-    """
-    with ExitStack() as stack, torch.enable_grad():
-        watcher = Watcher(layers, picture, force=force)
-        for module in {id(module): module for module in layers.values()}.values():
-            stack.callback(module.register_forward_pre_hook(watcher.enter, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(watcher.leave).remove)
-        run()
-    return watcher.trail
 
 
 def _followed(node: Node) -> list[Origin]:
