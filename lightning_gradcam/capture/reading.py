@@ -14,9 +14,10 @@ from lightning_gradcam.capture.channels import channels_last, is_channels_last
 from lightning_gradcam.capture.folded import Fold, find_folds, foldable
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
+from lightning_gradcam.capture.layout import Layout, check_places
 from lightning_gradcam.capture.places import token_layouts
 from lightning_gradcam.capture.seen import Seen, executed
+from lightning_gradcam.capture.shapes import find_layout, fits
 from lightning_gradcam.capture.signals import Signal, find_signal, signal_layout
 from lightning_gradcam.capture.trail import Trail, Watcher, has_rows
 from lightning_gradcam.errors import LayerError

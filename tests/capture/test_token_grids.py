@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam import LayerError, compute_cams, compute_feature_maps
-from lightning_gradcam.capture.layout import Layout, find_layout, parse_layouts
+from lightning_gradcam.capture.layout import Layout, parse_layouts
+from lightning_gradcam.capture.shapes import find_layout
 
 
 def embedded(model: Grid, x: Tensor) -> Tensor:
