@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.tensors import main_tensor
-
-if TYPE_CHECKING:
-    from lightning_gradcam.capture.seen import Seen
+from lightning_gradcam.capture.trail import Seen
 
 # Of a row's numbers, relative to the largest row's; a changed frame changes them by far more.
 _PRECISION = 1e-5
@@ -160,18 +159,15 @@ def _numbers(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dic
     """Returns a few numbers of every row of each layer's last output, ``[R, 3]``: outputs are too large to keep."""
     found: dict[str, Tensor] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            main = main_tensor(output)
-            if main is not None and main[0].dim() > 1:
-                flat = main[0].detach().flatten(1).float().nan_to_num(0.0, 0.0, 0.0)
-                weights = torch.arange(flat.shape[1], device=flat.device).cos()
-                found[name] = torch.stack([flat.mean(1), flat.abs().mean(1), (flat * weights).mean(1)], 1).cpu()
-
-        return keep
+    def keep(name: str, _module: nn.Module, _args: Any, output: Any) -> None:
+        main = main_tensor(output)
+        if main is not None and main[0].dim() > 1:
+            flat = main[0].detach().flatten(1).float().nan_to_num(0.0, 0.0, 0.0)
+            weights = torch.arange(flat.shape[1], device=flat.device).cos()
+            found[name] = torch.stack([flat.mean(1), flat.abs().mean(1), (flat * weights).mean(1)], 1).cpu()
 
     with ExitStack() as stack, torch.no_grad():
         for name, module in layers.items():
-            stack.callback(module.register_forward_hook(hook(name)).remove)
+            stack.callback(module.register_forward_hook(partial(keep, name)).remove)
         forward()
     return found

@@ -163,17 +163,16 @@ def pick_output(output: Any, key: Any) -> Any:
         except (KeyError, IndexError, TypeError):
             if isinstance(key, str) and hasattr(output, key):
                 return getattr(output, key)
-    if isinstance(output, Mapping):
-        possible = ", ".join(map(repr, output))
-    elif isinstance(output, (tuple, list)):
-        possible = f"0 to {len(output) - 1}"
-    elif isinstance(output, Tensor):
+    if isinstance(output, Tensor):
         raise ConfigurationError(
             f"output_key: got {key!r}, but the model returned a plain tensor {list(output.shape)}; leave it out,"
             " or give a callable"
         )
+    if isinstance(output, (tuple, list)):
+        possible = f"0 to {len(output) - 1}"
     else:
-        possible = ", ".join(map(repr, getattr(output, "__dict__", {}))) or "nothing in it"
+        names = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+        possible = ", ".join(map(repr, names)) or "nothing in it"
     raise ConfigurationError(
         f"output_key: got {key!r}, but the model returned a {type(output).__name__} with {possible}; give one of these,"
         " or a callable"
@@ -235,24 +234,12 @@ class InputForm:
         What is no picture keeps its axes.
         """
         numbers = values if values.is_floating_point() else values.float()
-        if self.axes:
-            channels = self.axes.find("C")
-            return numbers[:, None] if channels < 0 else numbers.movedim(channels, 1)
-        if numbers.dim() == 3:
-            return numbers[:, None]
-        return numbers.movedim(-1, 1) if self._is_channels_last else numbers
+        return numbers[:, None] if self._channels is None else numbers.movedim(self._channels, 1)
 
     def restored(self, picture: Tensor) -> Tensor:
         """Returns a changed picture as the model takes it; whole numbers are rounded to, and stay in their range."""
         dtype = self.own.dtype
-        own = picture
-        if self.axes:
-            channels = self.axes.find("C")
-            own = picture[:, 0] if channels < 0 else picture.movedim(1, channels)
-        elif self.own.dim() == 3:
-            own = picture[:, 0]
-        elif self._is_channels_last:
-            own = picture.movedim(1, -1)
+        own = picture[:, 0] if self._channels is None else picture.movedim(1, self._channels)
         if dtype == torch.bool:
             return own > 0.5
         if not dtype.is_floating_point:
@@ -281,6 +268,11 @@ class InputForm:
             )
 
     @property
-    def _is_channels_last(self) -> bool:
+    def _channels(self) -> int | None:
+        """The axis of channels; ``None``: there is none."""
+        if self.axes:
+            return self.axes.index("C") if "C" in self.axes else None
+        if self.own.dim() in (1, 3):
+            return None
         size = input_size(self.own)
-        return size is not None and size != tuple(self.own.shape[2:])
+        return 1 if size is None or size == tuple(self.own.shape[2:]) else -1

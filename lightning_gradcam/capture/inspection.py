@@ -13,17 +13,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import capture
+from lightning_gradcam.capture.auto import MOST_CANDIDATES, AutoLayer, Score
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of, split_call
-from lightning_gradcam.capture.choice import MOST_CANDIDATES, Choice, Score
 from lightning_gradcam.capture.graph import upstream
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import named_layers, no_hooks
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.reading import LayoutReader
-from lightning_gradcam.capture.seen import Seen, executed
 from lightning_gradcam.capture.tensors import floating_tensors
-from lightning_gradcam.capture.trail import Watcher
+from lightning_gradcam.capture.trail import Seen, Watcher, executed
 from lightning_gradcam.errors import CaptureError, LayerError
 
 # Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.
@@ -149,7 +148,7 @@ class Survey:
         Raises:
             LayerError: There is none.
         """
-        return Choice(self, score).layer()
+        return AutoLayer(self, score).layer()
 
     def _leading(self, score: Score, names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""

@@ -16,10 +16,9 @@ from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first
 from lightning_gradcam.capture.layout import Layout, check_places
 from lightning_gradcam.capture.places import token_layouts
-from lightning_gradcam.capture.seen import Seen, executed
 from lightning_gradcam.capture.shapes import find_layout, fits
 from lightning_gradcam.capture.signals import Signal, find_signal, signal_layout
-from lightning_gradcam.capture.trail import Trail, Watcher, has_rows
+from lightning_gradcam.capture.trail import Seen, Trail, Watcher, executed, has_rows
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.warn import warn
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_gradcam.capture.layers import is_channels_first
 from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.capture.trail import Seen
 from lightning_gradcam.errors import LayerError
-
-if TYPE_CHECKING:
-    from lightning_gradcam.capture.seen import Seen
 
 _ONE_AXIS = (nn.Conv1d, nn.ConvTranspose1d)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.RNNBase, nn.MultiheadAttention)

@@ -1,18 +1,46 @@
-"""One forward's tensors and the way between them, as far as it keeps an axis of tokens."""
+"""What a forward calls, and the way between its tensors as far as it keeps an axis of tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.capture.graph import Origin, way
 from lightning_gradcam.capture.layers import unwrapped
-from lightning_gradcam.capture.tensors import floating_tensors, main_tensor
+from lightning_gradcam.capture.tensors import floating_tensors, level_maps, main_tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One call of a module.
+
+    Attributes:
+        name: The module's.
+        module: The module, without what ``torch.compile`` and others wrap around it.
+        shape: The shape of the feature map in its output.
+        value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
+        made: It was none of the module's own inputs.
+        call: Which of the module's calls it was, counted from 0.
+        origins: Of all feature maps in its output, in the graph; the first one's first. Empty where none is recorded.
+    """
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+    value: tuple[int, int]
+    made: bool
+    call: int
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +153,59 @@ class Watcher:
             tokens = tensor if tensor.dim() == 3 else None
             watched.append(Watched(tuple(tensor.shape), tokens, origin, module, is_picture))
         return bits[origin]
+
+
+def executed(
+    layers: Mapping[str, nn.Module],
+    forward: Callable[[], Any],
+    *,
+    graph: bool = False,
+    watcher: Watcher | None = None,
+) -> tuple[list[Seen], Any, dict[str, int]]:
+    """Runs a forward, with a graph where that is asked for.
+
+    Args:
+        layers: Name to module.
+        forward: Runs it once.
+        graph: Record its graph.
+        watcher: Notes the way of tokens through it, which takes a graph, too.
+
+    Returns:
+        Every call that gave a floating-point tensor of three axes or more, in order; the model's own output; and how
+        often each layer was called.
+    """
+    graph = graph or watcher is not None
+    calls = Counter[str]()
+    order: list[Seen] = []
+    # Not held: the outputs of all layers together can be larger than the model.
+    numbers: dict[int, tuple[ref[Tensor], int]] = {}
+
+    def seen(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        calls[name] += 1
+        found = level_maps(output)
+        if found is None or found[0][0].dim() < 3:
+            return
+        tensors, shape = found[0], tuple(found[0][0].shape)
+        tensor = tensors[0]
+        known = numbers.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            numbers[id(tensor)] = known = ref(tensor), len(order)
+        made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
+        # In the model's own inference mode nobody counts.
+        version = 0 if tensor.is_inference() else tensor._version
+        origins = tuple((t.grad_fn, t.output_nr) for t in tensors if t.grad_fn is not None) if graph else ()
+        value = known[1], version
+        order.append(Seen(name, unwrapped(module), shape, value, made, calls[name] - 1, origins))
+
+    with ExitStack() as stack, torch.set_grad_enabled(graph):
+        for name, module in layers.items():
+            stack.callback(module.register_forward_hook(partial(seen, name), with_kwargs=True).remove)
+        if watcher is not None:
+            for module in {id(module): module for module in layers.values()}.values():
+                stack.callback(module.register_forward_pre_hook(watcher.enter, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(watcher.leave).remove)
+        output = forward()
+    return order, output, calls
 
 
 def _followed(node: Node) -> list[Origin]:

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from lightning_gradcam import CaptureError, compute_cams
 from lightning_gradcam.capture.graph import upstream
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.seen import executed
-from lightning_gradcam.capture.trail import Watcher
+from lightning_gradcam.capture.trail import Watcher, executed
 from tests.reference import plain_gradcam
 
 

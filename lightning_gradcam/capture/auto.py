@@ -30,7 +30,7 @@ _MOST_LOOKS = 4
 _MOST_TRIED = 16
 
 
-class Choice:
+class AutoLayer:
     """What decides between the layers of a survey; it keeps the graph of a forward alive.
 
     Args:
