@@ -73,6 +73,7 @@ def resolve_layers(
     available = named_layers(model) if available is None else available
     found: dict[str, nn.Module] = {}
     for spec in check_layers(layers):
+        call = None
         if isinstance(spec, nn.Module):
             names = [name for name, module in available.items() if module is spec][:1]
             if not names:
@@ -90,30 +91,23 @@ def resolve_layers(
             names = [auto()]
             if split_call(names[0])[1] is not None and calls is not None:
                 # Its own name ends as a call's does.
-                found[f"{names[0]}#{max(calls(names[0]) - 1, 0)}"] = available[names[0]]
-                continue
+                call = str(max(calls(names[0]) - 1, 0))
         else:
             layer, call = split_call(spec)
             layer = public_name(layer)
-            if layer in available:
-                names = [layer]
-            elif any(character in layer for character in "*?["):
-                names = _matching(available, layer)
-                if not names:
-                    raise LayerError(f"layers: no layer matches the pattern {layer!r:.80}{_nearest(layer, available)}")
-            else:
-                raise LayerError(f"layers: layer {layer!r:.80} not found{_nearest(layer, available)}")
-            if call is not None:
-                found.update((named, available[name]) for name in names for named in _calls(name, call, calls))
-                continue
-        found.update((name, available[name]) for name in names)
-    for name in found:
+            pattern = layer not in available and any(character in layer for character in "*?[")
+            names = _matching(available, layer) if pattern else [layer]
+            if not names or names[0] not in available:
+                what = f"no layer matches the pattern {layer!r:.80}" if pattern else f"layer {layer!r:.80} not found"
+                raise LayerError(f"layers: {what}{did_you_mean(layer, available, listing=LISTING)}")
+        for name in names:
+            found.update(dict.fromkeys([name] if call is None else _calls(name, call, calls), available[name]))
+    for name, module in found.items():
         if name in available and split_call(name)[1] is not None:
             raise LayerError(
                 f"layers: the module's own name {name!r:.80} ends as a call's does; name one of its calls,"
                 f" {name + '#0'!r:.80} for the first"
             )
-    for name, module in found.items():
         if reason := no_hooks(module):
             raise LayerError(f"layers: {name!r} {reason}")
     return found
@@ -128,10 +122,6 @@ def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str
     if not count:
         raise LayerError(f"layers: {name!r} exists, but the forward never reached it; name a layer that it calls")
     return [f"{name}#{number}" for number in range(count)]
-
-
-def _nearest(name: str, available: Mapping[str, nn.Module]) -> str:
-    return did_you_mean(name, available, listing=LISTING)
 
 
 def no_hooks(module: nn.Module) -> str | None:

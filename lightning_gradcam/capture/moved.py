@@ -7,6 +7,7 @@ spread each change over all places.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gradcam.capture.calls import MapPlace
 from lightning_gradcam.capture.changes import (
@@ -28,8 +30,10 @@ from lightning_gradcam.capture.changes import (
 )
 from lightning_gradcam.capture.inputs import Forward, InputForm, Inputs
 from lightning_gradcam.capture.layout import Layout
-from lightning_gradcam.capture.resampled import Operations
 from lightning_gradcam.capture.tensors import floating_tensors, level_maps
+
+# Of the correlation between the picture and what is resampled.
+_SAME = 0.999
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,54 @@ class LayerMap:
     at: MapPlace
     layout: Layout
     seen: Tensor
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes, of one forward, where the picture was resampled and which spectra were not yet transformed back.
+
+    After a learned warp of the picture, or in a spectrum, places are no longer the picture's. What such operations do
+    depends on the weights, so that changing the picture shows nothing certain; that they ran does.
+
+    Args:
+        picture: The picture as the model is given it, ``[N, C, H, W]``.
+
+    Example:
+        >>> with Operations(torch.zeros(1, 3, 8, 8)) as operations:
+        ...     spectrum = torch.fft.rfft2(torch.zeros(1, 4, 6, 8))
+        >>> operations.is_spectrum((1, 16, 6, 5)), operations.is_spectrum((1, 16, 6, 8)), operations.warped
+        (True, False, False)
+    """
+
+    def __init__(self, picture: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.warped = False
+        self._picture = picture
+        self._spectra: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("grid_sampler_2d", "cudnn_grid_sampler", "grid_sampler"):
+            self.warped = self.warped or _is_same_picture(args[0], self._picture)
+        elif name == "_fft_r2c" and len(args[1]) == 2:
+            self._spectra.append(tuple(made.shape[-2:]))
+        elif name == "_fft_c2r" and self._spectra:
+            self._spectra.pop()
+        return made
+
+    def is_spectrum(self, shape: Sequence[int]) -> bool:
+        """Whether a feature map ``[N, C, h, w]`` made now has the places of a spectrum."""
+        return tuple(shape[-2:]) in self._spectra
+
+
+def _is_same_picture(one: Tensor, picture: Tensor) -> bool:
+    """Whether a tensor is the picture, up to a scale and an offset of each channel."""
+    if one.shape != picture.shape:
+        return False
+    flat = torch.stack([one.detach().double(), picture.detach().double()]).flatten(3)
+    flat = flat - flat.mean(3, keepdim=True)
+    both, sizes = (flat[0] * flat[1]).sum(2), flat.norm(dim=3).prod(0)
+    return bool((both >= _SAME * sizes).all())
 
 
 class Trial:
@@ -69,12 +121,8 @@ class Trial:
         finite = self.pair.nan_to_num(0.0, 0.0, 0.0)
         spread = finite.std()
         self._step = torch.where(spread > 0, spread, 1)
-        self._inputs_alone = len(floating_tensors(self._inputs.fresh())) <= 1
-
-    @property
-    def alone(self) -> bool:
+        self.alone = len(floating_tensors(self._inputs.fresh())) <= 1
         """Whether the picture is the only floating-point input: no mask can hide a part of it."""
-        return self._inputs_alone
 
     def changed(self, sample: int, *regions: tuple[slice, slice], seed: int = 0) -> Tensor:
         """Returns a sample whose picture is another one in some regions, ``[1, C, *S]``."""
@@ -103,16 +151,15 @@ class Trial:
             second: Another one.
             moves: Where given, what the operations of this forward show of a layer is put into it.
         """
-        found, calls = dict[str, Tensor](), dict[nn.Module, int]()
+        found, calls = dict[str, Tensor](), Counter[nn.Module]()
         picture = self._form.restored(torch.cat([first, second]))
         operations = None if moves is None else Operations(picture)
 
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
-            call = calls.get(module, 0)
-            calls[module] = call + 1
+            calls[module] += 1
             levels = level_maps(output)
             for name, place in places.items():
-                if levels is not None and place.module is module and place.at.call == call:
+                if levels is not None and place.module is module and place.at.call == calls[module] - 1:
                     rows = place.layout.rows(levels[0][place.at.tensor].detach())
                     found[name] = rows.float().nan_to_num(0.0, 0.0, 0.0)
                     move = None if operations is None else _shown(operations, rows.shape)
@@ -158,14 +205,9 @@ def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
             found[name] = Move("samples", "the samples are sorted or grouped inside the model")
     left = {name: place for name, place in suspects.items() if name not in found}
     # Twice, with other noise and another sample: what is no accident shows both times.
-    for name, told in _told(trial, left, plain, sample=0).items():
-        if told is not None:
-            found[name] = told
-    left = {name: place for name, place in left.items() if name in found}
-    if left:
-        again = _told(trial, left, plain, sample=1)
-        found = {name: move for name, move in found.items() if name not in left or again.get(name) == move}
-    return found
+    once = {name: move for name, move in _told(trial, left, plain, sample=0).items() if move is not None}
+    again = _told(trial, {name: left[name] for name in once}, plain, sample=1)
+    return found | {name: move for name, move in once.items() if again[name] == move}
 
 
 def _is_picture(layout: Layout, size: Sequence[int]) -> bool:

@@ -109,17 +109,14 @@ def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
     def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
         inside[0] -= 1
 
-    fast = torch.backends.mha.get_fastpath_enabled()
-    # nn.MultiheadAttention's fast path hides everything in one call.
-    torch.backends.mha.set_fastpath_enabled(False)
-    handles = [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    try:
+    with ExitStack() as stack:
+        # nn.MultiheadAttention's fast path hides everything in one call.
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(module.register_forward_pre_hook(enter).remove)
+        stack.callback(module.register_forward_hook(leave).remove)
         with _Watch(rule):
             yield found
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for handle in handles:
-            handle.remove()
 
 
 def _multi_head(found: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:

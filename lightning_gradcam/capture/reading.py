@@ -190,9 +190,10 @@ class LayoutReader:
         if given is not None:
             layout = find(given=given, grids=grids)
         elif seen.name not in followed and samples in seen.shape[:2]:
-            # Without a graph (the model's own inference mode): only what the forward went through is believed.
+            # Without a graph (the model's own inference mode): only what the forward went through is believed. Where
+            # samples and tokens are as many, either axis could be either.
             layout = find(grids=grids)
-            layout = None if layout is None or layout.grid not in grids or self._is_square(at) else layout
+            layout = None if layout is None or layout.grid not in grids or seen.shape[0] == seen.shape[1] else layout
         elif samples not in seen.shape[:2]:
             find(grids=grids)
         if layout is not None:
@@ -203,10 +204,6 @@ class LayoutReader:
             f" they are tokens of a grid, say of which: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 rows"
             " of 14)"
         )
-
-    def _is_square(self, at: int) -> bool:
-        """Whether samples and tokens are as many, so that either axis could be either."""
-        return self.seen[at].shape[0] == self.seen[at].shape[1]
 
     def _token_layouts(self, samples: int) -> dict[str, Layout | None]:
         """The layers whose tokens could be followed back, with their layouts; one forward, where it is needed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
-from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -93,8 +92,4 @@ def _opened(leaf: Any) -> tuple[list[Any], Rebuild | None]:
     else:
         return [leaf], None
     inner, rebuilt = flattened(dict(entries))
-    return inner, partial(_put_back, leaf, rebuilt)
-
-
-def _put_back(leaf: Any, rebuilt: Rebuild, leaves: Sequence[Any]) -> Any:
-    return refilled(leaf, rebuilt(leaves))
+    return inner, lambda leaves: refilled(leaf, rebuilt(leaves))
