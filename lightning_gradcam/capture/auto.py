@@ -156,7 +156,7 @@ class AutoLayer:
             return any(tensor.dim() > 1 and tensor.shape[1] == 1 for tensor in self._numbers)
         if edges:
             return owns_numbers(self._numbers, edges, axis)
-        # It stands in the model's own `no_grad`.
+        # It runs in the model's own `no_grad`.
         with capture({name: self._survey.module(name)}) as captured:
             try:
                 output = self._survey.forward()
@@ -203,7 +203,7 @@ class AutoLayer:
 
 
 def _regrouped(survey: Survey) -> str:
-    """Names the last feature map whose rows are not the samples, for the error that there is no other."""
+    """Names the last feature map whose rows are not the samples, for the error that none was found."""
     found = [seen for seen in survey.seen if len(seen.shape) in (4, 5) and seen.shape[0] != survey.samples]
     if not found:
         return ""

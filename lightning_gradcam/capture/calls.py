@@ -1,4 +1,4 @@
-"""A layer's calls, and the feature maps in its output: their names, and which of them stand beside each other."""
+"""A layer's calls, and the feature maps in its output: their names, and which of them run in parallel."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def layer_of(name: str) -> str:
 
 
 def call_of(name: str) -> int | None:
-    """Returns the call that a layer's name means; ``None`` where it means none in particular."""
+    """Returns the call that a layer's name means; ``None`` if it does not name one."""
     call = split_call(name)[1]
     return int(call) if call is not None and call != ALL_CALLS else None
 
 
 def parallel(calls: Sequence[Sequence[Tensor]]) -> list[int]:
-    """Returns the calls of a layer that stand beside its last call, the last first.
+    """Returns the calls of a layer that are parallel to its last call, the last first.
 
     A head that is called once for each level of a pyramid has such calls, and so has an encoder of two pictures. Where
     a call's output went into a later call, as with a ReLU that a network uses everywhere, only the later one counts.

@@ -25,7 +25,7 @@ _PRECISION = 1e-5
 
 @dataclass(frozen=True)
 class Fold:
-    """How frames stand in the batch.
+    """How frames are ordered in the batch.
 
     Attributes:
         axis: The input's axis that they come from, 1 or 2.
@@ -38,7 +38,7 @@ class Fold:
     order: str
 
     def rows(self, samples: int) -> set[int]:
-        """Returns the rows of the first of so many samples."""
+        """Returns the rows of the first sample, where there are ``samples``."""
         step = 1 if self.order == "NT" else samples
         return {frame * step for frame in range(self.frames)}
 

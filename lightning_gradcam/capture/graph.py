@@ -25,7 +25,7 @@ def nearest_first(tensors: Sequence[Tensor], sources: Iterable[Tensor | Origin])
 
     Args:
         tensors: Any shapes.
-        sources: Others, or where they stand in the graph.
+        sources: Others, or where they are in the graph.
 
     Example:
         >>> import torch
@@ -118,13 +118,13 @@ def _followed(node: Node) -> Iterator[Origin]:
 
 
 def origins_of(tensors: Iterable[Tensor]) -> list[Origin]:
-    """Returns where tensors stand in the graph, without those that have none."""
+    """Returns where tensors are in the graph; those without a graph are left out."""
     edges = [get_gradient_edge(tensor) for tensor in tensors if tensor.requires_grad]
     return [(edge.node, edge.output_nr) for edge in edges]
 
 
 def _walked(starts: Iterable[Origin], blocked: set[Origin]) -> set[Origin]:
-    """Returns all origins from ``starts`` backwards, those included; from ``blocked`` ones it goes no further."""
+    """Returns all origins from ``starts`` backwards, those included; the walk ends at ``blocked`` ones."""
     found: set[Origin] = set()
     walked: set[Node] = set()
     open_ends = list(starts)

@@ -27,7 +27,7 @@ class Inputs:
         picture: The tensor among them that is the picture.
 
     Raises:
-        ConfigurationError: There is no floating-point tensor among them, or ``picture`` is none of them.
+        ConfigurationError: There is no floating-point tensor among them, or ``picture`` is not one of them.
     """
 
     def __init__(self, values: Any, picture: Tensor | None = None) -> None:
@@ -36,7 +36,8 @@ class Inputs:
         if picture is not None and known is None:
             shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
             raise ConfigurationError(
-                f"picture: got {shape}, which is none of the inputs; give the very tensor that stands in them, no copy"
+                f"picture: got {shape}, which is not one of the inputs; give the same tensor object that is in them,"
+                " not a copy"
             )
         # What was captured under inference mode can't enter a graph; its clone, made outside, can.
         self._leaves = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in leaves]
@@ -81,7 +82,7 @@ class Inputs:
         """Returns the inputs for one forward, which may change them in place.
 
         Args:
-            picture: What stands in the picture's place.
+            picture: What replaces the picture.
             copies: How often all else is repeated along the samples.
         """
         leaves = [self._repeated(leaf, copies) for leaf in self._leaves]
@@ -116,7 +117,7 @@ def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forwar
         model: Called with a tensor; with the entries of a tuple or list as arguments, or those of a dict as keyword
             arguments.
         forward: Called instead, with the inputs as they are.
-        output_key: Where the output stands in what comes back; see :func:`pick_output`.
+        output_key: Where the output is in what the model returns; see :func:`pick_output`.
     """
 
     def call(values: Any) -> Any:
@@ -183,7 +184,7 @@ def check_output_key(key: Any) -> None:
     """Refuses what can't name an output.
 
     Raises:
-        ConfigurationError: It is no string, whole number or callable.
+        ConfigurationError: It is not a string, whole number or callable.
     """
     if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
         raise ConfigurationError(
@@ -231,7 +232,7 @@ class InputForm:
     def seen(self, values: Tensor) -> Tensor:
         """Returns the picture, or a gradient of its shape, as floating-point ``[N, C, *S]``.
 
-        What is no picture keeps its axes.
+        An input that is not a picture keeps its axes.
         """
         numbers = values if values.is_floating_point() else values.float()
         return numbers[:, None] if self._channels is None else numbers.movedim(self._channels, 1)
@@ -254,7 +255,7 @@ class InputForm:
             gradient: Whether it differentiates with respect to the input.
 
         Raises:
-            MethodError: The input is no picture, or of whole numbers where a gradient is needed.
+            MethodError: The input is not a picture, or has whole numbers where a gradient is needed.
         """
         if not self.axes and input_size(self.own) is None:
             raise MethodError(
@@ -269,7 +270,7 @@ class InputForm:
 
     @property
     def _channels(self) -> int | None:
-        """The axis of channels; ``None``: there is none."""
+        """The axis of channels; ``None`` if there is none."""
         if self.axes:
             return self.axes.index("C") if "C" in self.axes else None
         if self.own.dim() in (1, 3):

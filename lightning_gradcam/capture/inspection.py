@@ -30,7 +30,7 @@ _PASSIVE = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample)
 _PASSIVE_TYPES = re.compile(
     r"(Pool|Pooling|Dropout|DropPath|DropBlock|StochasticDepth|Pad|Permute|Rearrange|Transpose)(\dd)?(Same)?$"
 )
-# Queries, keys and values have places too, but stand in the middle of an attention.
+# Queries, keys and values have places too, but are in the middle of an attention.
 _PROJECTIONS = re.compile(
     r"(to_?|w_?|in_|conv_proj_)?(q|k|v|qk|kv|qkv|query|key|value)(_?(proj|projection|norm|conv|linear|layer))?"
 )
@@ -43,8 +43,8 @@ class Survey:
         model: The model.
         forward: Runs it once.
         samples: How many samples that is.
-        picture: The input's spatial shape, or ``None`` where it is no picture.
-        given: What the user says of layouts, by layer name; ``""`` stands for all.
+        picture: The input's spatial shape, or ``None`` if it is not a picture.
+        given: The layouts that the user gives, by layer name; ``""`` means all layers.
         own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
         again: Runs the forward on another input in its place.
         graph: Record the graph of the forward, which :meth:`auto` needs and would run another one for.
@@ -146,7 +146,7 @@ class Survey:
             score: From the model's output to what will be explained.
 
         Raises:
-            LayerError: There is none.
+            LayerError: No layer qualifies.
         """
         return AutoLayer(self, score).layer()
 
@@ -164,14 +164,14 @@ class Survey:
         """Returns those of ``names`` on whose places the score depends, whatever the weights are now.
 
         Of very many, only the last are looked at. Where the output holds no numbers, as a detector's that finds
-        nothing, there is no telling: all of them are returned.
+        nothing, nothing can be found out: all of them are returned.
         """
         chosen = [name for name in names if self.has_map(name)][-MOST_CANDIDATES:]
         with awakened(self.model):
             return self.with_gradient(score, chosen, empty=chosen)
 
     def instead_of(self, name: str, score: Score, *, later: bool) -> str | None:
-        """Returns the nearest layer with a gradient, before ``name`` or ``later`` in the forward; ``None``: no such."""
+        """Returns the nearest layer with a gradient, before ``name`` or ``later`` in the forward, or ``None``."""
         if name not in self._place:
             return None
         place = self._place[name]
@@ -235,7 +235,7 @@ class Survey:
                     return list(empty)
                 found = captured.level_gradients(_total(score(output)))
             except (CaptureError, CheckpointError):
-                # Some of them stand before a reentrant checkpoint, which fails the others too.
+                # Some of them come before a reentrant checkpoint, which fails the others too.
                 half = len(names) // 2
                 parts = (names[:half], names[half:]) if half else ()
                 return [name for part in parts for name in self.with_gradient(score, part)]

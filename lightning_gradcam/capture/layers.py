@@ -33,7 +33,7 @@ def public_name(name: str) -> str:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Returns what ``torch.compile``, FSDP or a checkpoint wrapper stands around, or else the module itself."""
+    """Returns what ``torch.compile``, FSDP or a checkpoint wrapper wraps, or else the module itself."""
     while inner := next((m for name, m in module.named_children() if _WRAPPERS.fullmatch(name)), None):
         module = inner
     return module
@@ -54,8 +54,8 @@ def resolve_layers(
         layers: A dotted name (``"backbone.layer4"``), a shell pattern (``"backbone.layer*"``; ``*`` stays
             between two dots, and crosses them only where nothing matches otherwise), a module of ``model``,
             ``"auto"`` (the last layer with a spatial output), or a list of these. Of a module that is called several
-            times, ``"encoder#0"`` is the first call, and ``"encoder#*"`` stands for all of them.
-        auto: Names the layer that ``"auto"`` stands for.
+            times, ``"encoder#0"`` is the first call, and ``"encoder#*"`` means all of them.
+        auto: Names the layer that ``"auto"`` means.
         calls: Returns how often the forward calls a layer.
         available: What :func:`named_layers` returns, where that is known.
 
@@ -125,7 +125,7 @@ def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str
 
 
 def no_hooks(module: nn.Module) -> str | None:
-    """Returns why a module's output can't be had by a hook, with what to do; ``None`` where it can."""
+    """Returns why a hook can't get a module's output, and what to do; ``None`` if it can."""
     if isinstance(module, torch.jit.ScriptModule):
         return (
             f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; give the model as it was before"
@@ -149,7 +149,7 @@ def _check_any_hook(available: Mapping[str, nn.Module]) -> None:
 
 
 def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
-    """Whether a module's class says that the axes of its output are ``[N, C, …]``.
+    """Whether a module's class shows that the axes of its output are ``[N, C, …]``.
 
     A class that is derived from one of torch's may have a forward of its own; its output is believed where the channels
     are as many as the module has.

@@ -134,16 +134,16 @@ class Layout:
 
 
 def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
-    """Checks what the user says of layouts.
+    """Checks the layouts that the user gives.
 
     Args:
         layout: For all layers, by layer name, or ``None``.
 
     Returns:
-        Layer name to layout; the name ``""`` stands for all layers.
+        Layer name to layout; the name ``""`` means all layers.
 
     Raises:
-        LayerError: A layout is none of those that exist.
+        LayerError: There is no such layout.
     """
     named = dict(layout) if isinstance(layout, Mapping) else {} if layout is None else {"": layout}
     for spec in named.values():
@@ -155,12 +155,12 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _splits(match: re.Match[str]) -> bool:
-    """Whether tokens between the grid's stand between these."""
+    """Whether the tokens given as inside the grid are between its tokens."""
     return match[5] is None or (int(match[4]) > 0 and 0 < int(match[5]) < prod(map(int, match[3].split("x"))))
 
 
 def input_size(inputs: Tensor | None) -> tuple[int, ...] | None:
-    """Returns the spatial shape of a model's input: ``(H, W)``, ``(T, H, W)``, or ``None`` where it is no picture."""
+    """Returns the spatial shape of a model's input: ``(H, W)``, ``(T, H, W)``, or ``None`` if it is not a picture."""
     if inputs is None or not 3 <= inputs.dim() <= 5:
         return None
     shape = tuple(inputs.shape)

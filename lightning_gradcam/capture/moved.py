@@ -260,7 +260,7 @@ def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Mov
 def _told(
     trial: Trial, places: Mapping[str, LayerMap], plain: Mapping[str, Tensor], *, sample: int
 ) -> dict[str, Move | None]:
-    """Changes each corner, the frame and the whole picture; says of each layer what is certain."""
+    """Changes each corner, the frame and the whole picture; returns what is certain about each layer."""
     if not places:
         return {}
     h, w = trial.size

@@ -11,7 +11,7 @@ _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch
 
 
 def scripted_part(model: nn.Module) -> str | None:
-    """Returns what to say of the first part that ``torch.jit`` has compiled; ``None`` where there is none.
+    """Returns the reason and the fix for the first part that ``torch.jit`` has compiled; ``None`` if there is none.
 
     Example:
         >>> scripted_part(nn.Sequential(nn.ReLU())) is None
@@ -27,7 +27,7 @@ def scripted_part(model: nn.Module) -> str | None:
 
 
 def quantised_part(model: nn.Module) -> str | None:
-    """Returns what to say of the first quantised part; ``None`` where there is none.
+    """Returns the reason and the fix for the first quantised part; ``None`` if there is none.
 
     Example:
         >>> quantised_part(nn.Sequential(nn.ReLU())) is None
@@ -43,7 +43,7 @@ def quantised_part(model: nn.Module) -> str | None:
 
 
 def obstacle(model: nn.Module) -> str | None:
-    """Returns what to say of the first part that is scripted or quantised; ``None`` where there is none."""
+    """Returns the reason and the fix for the first part that is scripted or quantised; ``None`` if there is none."""
     return scripted_part(model) or quantised_part(model)
 
 

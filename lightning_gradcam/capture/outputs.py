@@ -21,7 +21,7 @@ def owns_numbers(numbers: Sequence[Tensor], edges: Sequence[Tensor] | Sequence[G
 
     Args:
         numbers: The output's tensors, attached to the graph; it is kept.
-        edges: The layer's feature maps, or where they stand in the graph.
+        edges: The layer's feature maps, or where they are in the graph.
         axis: Their axis of channels, of which there are two at least.
 
     Returns:

@@ -66,7 +66,7 @@ def guided_relus() -> Iterator[list[int]]:
         values: Tensor = args[0] if args else kwargs["input"]
         guided = _GuidedReLU.apply(values)
         in_place = func in _RELUS_IN_PLACE or kwargs.get("inplace", len(args) > 1 and args[1])
-        # The model may go on with the tensor itself and not with what came back.
+        # The model may go on with the tensor itself and not with the result.
         return values.copy_(guided) if in_place else guided
 
     with _Watch(rule):

@@ -27,7 +27,7 @@ _UNCLEAR = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """How tokens stand on a grid.
+    """Which token is at which place of a grid.
 
     Attributes:
         grid: Its shape.
@@ -40,7 +40,7 @@ class Order:
     length: int
 
     def layout(self, axes: str) -> Layout | None:
-        """Returns the layout, if the tokens stand in the grid's order with one group of others at most inside."""
+        """Returns the layout, if the tokens are in the grid's order with one group of others at most inside."""
         steps = self.tokens.diff()
         gaps = (steps > 1).nonzero().flatten().tolist()
         before, after = int(self.tokens[0]), self.length - 1 - int(self.tokens[-1])
@@ -56,11 +56,11 @@ class Source:
     """A tensor whose places are known.
 
     Attributes:
-        origin: Where it stands in the graph.
+        origin: Where it is in the graph.
         read: From a gradient of its shape to the size at each place, ``[N, *places]``.
         places: Their shape.
         kept: How many of the last axes belong to any grid; one before them only where tokens differ along it.
-        order: Of tokens, how they stand.
+        order: Of tokens, which one is at which place.
         axes: Of tokens, their axes.
     """
 
@@ -83,7 +83,7 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
         samples: How many samples it was given.
 
     Returns:
-        Layer name to layout; ``None`` where the graph shows no grid, or tokens that do not stand in its order. A layer
+        Layer name to layout; ``None`` where the graph shows no grid, or tokens in another order. A layer
         without a graph is left out.
     """
     found: list[Source | None] = []
@@ -176,7 +176,7 @@ def _size_at_places(order: Order, axes: str, gradient: Tensor) -> Tensor:
 
 
 def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
-    """Whether one of the tokens plainly comes from another place than it stands for."""
+    """Whether one of the tokens plainly comes from another place than its own."""
     if source.order is None or source.order.length != order.length:
         return False
     place = len(order.tokens) * 3 // 8

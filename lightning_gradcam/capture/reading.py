@@ -35,8 +35,8 @@ class LayoutReader:
         seen: What the forward called, in order.
         forward: Runs it once.
         samples: How many samples that is.
-        picture: The input's spatial shape, or ``None`` where it is no picture.
-        given: What the user says of layouts, by layer name; ``""`` stands for all.
+        picture: The input's spatial shape, or ``None`` if it is not a picture.
+        given: The layouts that the user gives, by layer name; ``""`` means all layers.
         own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
         again: Runs the forward on another input in its place.
         trail: What that forward went through, with its graph; ``None``: another one shows it where it is needed.
@@ -78,7 +78,7 @@ class LayoutReader:
             return ""
         if self.own.dim() == 4:
             return "NTHW"
-        # With channels last, the shape has told.
+        # With channels last, the shape shows it.
         return "NTCHW" if self.picture == tuple(self.own.shape[2:]) else ""
 
     def layout_of_map(self, at: int) -> Layout | None:
@@ -150,8 +150,8 @@ class LayoutReader:
         frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
         if frames is not None:
             raise LayerError(
-                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: a row"
-                " a frame, and no places of a picture; name a layer before it, such as one of"
+                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: one"
+                " row for each frame, not places of a picture; name a layer before it, such as one of"
                 f" {', '.join(list(self.folds)[-5:])}"
             )
 
@@ -201,8 +201,8 @@ class LayoutReader:
         raise LayerError(
             f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are places of the picture:"
             " they could be time steps, words, queries or patches in another order; name a layer with a map, or, where"
-            f" they are tokens of a grid, say of which: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 rows"
-            " of 14)"
+            f" they are tokens of a grid, name the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14"
+            " rows of 14)"
         )
 
     def _token_layouts(self, samples: int) -> dict[str, Layout | None]:
@@ -225,7 +225,7 @@ class LayoutReader:
         self.trail = None
 
     def _seen_last(self, at: int) -> bool | None:
-        """Whether channels stand last, where the proportions leave it open: not by the nearest modules alone.
+        """Whether channels are last, where the proportions leave it open: not by the nearest modules alone.
 
         A block may permute to channels last for its linear layers, and back.
         """
@@ -241,7 +241,7 @@ class LayoutReader:
 
     @cached_property
     def _traced_last(self) -> dict[str, bool]:
-        """The layers of which the graph shows whether channels stand last; one forward, where it is needed."""
+        """The layers of which the graph shows whether channels are last; one forward, where it is needed."""
         return self._watched(channels_last) or {}
 
     def _watched(self, look: Callable[[Trail], _Found]) -> _Found | None:
@@ -266,7 +266,7 @@ class LayoutReader:
         return [seen for seen in reversed(self.seen[: at + 1]) if seen.shape == self.seen[at].shape]
 
     def _last(self, at: int) -> bool | None:
-        """Whether channels stand last, by the nearest module up to there with such an output that shows it."""
+        """Whether channels are last, by the nearest module up to there with such an output that shows it."""
         shape = self.seen[at].shape
         if len(shape) == 3:
             return self._last_of_tokens(at)
@@ -284,16 +284,13 @@ class LayoutReader:
         return False if any(is_channels_first(seen.module, seen.shape) for seen in same) else None
 
     def _grids(self, at: int) -> list[tuple[int, ...]]:
-        before = (seen for seen in reversed(self.seen[:at]) if len(seen.shape) in (4, 5))
-        return [
-            seen.shape[2:]
-            for seen in before
-            if is_channels_first(seen.module, seen.shape) and has_rows(seen.module, seen.shape)
-        ]
+        maps = [seen for seen in reversed(self.seen[:at]) if len(seen.shape) in (4, 5)]
+        first = (seen for seen in maps if is_channels_first(seen.module, seen.shape))
+        return [seen.shape[2:] for seen in first if has_rows(seen.module, seen.shape)]
 
 
 def _last_of(calls: Iterable[Seen]) -> bool | None:
-    """Whether channels stand last, by the first of these whose class says so."""
+    """Whether channels are last, by the first of these whose class shows it."""
     for seen in calls:
         if is_channels_last(seen.module):
             return True

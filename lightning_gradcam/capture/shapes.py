@@ -35,7 +35,7 @@ def find_layout(
         samples: How many samples the model was given.
         picture: The input's spatial shape, where it is a picture.
         given: What the user says, such as ``"NHWC"``.
-        last: Whether what the layer does shows that channels stand last (of three axes: ``False`` where they stand
+        last: Whether what the layer does shows that channels are last (of three axes: ``False`` where they are
             before a single axis of places); ``None`` where nothing is known.
         grids: Spatial shapes that the forward went through before, the nearest first; ``None`` where that has not been
             looked at.
@@ -136,7 +136,7 @@ class _Output:
             return None
         length = self.shape[axes.index("L")]
         possible = sorted(_grids(self.picture, length), key=lambda found: (found[0], not found[1]))
-        # Several strides give the same grid; one that divides the picture stands for them.
+        # Several strides give the same grid; one that divides the picture is taken for them.
         fitting = list({grid: (prefix, divides, grid) for prefix, divides, grid in reversed(possible)}.values())[::-1]
         exact = [(prefix, grid) for prefix, divides, grid in fitting if divides]
         clear = exact and exact[0][0] <= 1 and not any(p == exact[0][0] and g != exact[0][1] for p, _, g in fitting)
@@ -154,7 +154,7 @@ class _Output:
         raise LayerError(
             f"layers: {self.name!r} gives {length} tokens {list(self.shape)}, whose grid is not clear from inputs"
             f" {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))}"
-            f" ({f'possible: {listed}' if listed else 'none fits'}); say it with"
+            f" ({f'possible: {listed}' if listed else 'none fits'}); name it with"
             f" layout={{{self.name!r}: 'NLC:1+14x14'}} (one class token, 14 rows, 14 columns), or name a layer with a"
             " feature map"
         )
@@ -167,7 +167,7 @@ class _Output:
                 return Layout("NCL", grid)
         raise LayerError(
             f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing tells how"
-            f" its {length} places form a map; say it with layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, drawn"
+            f" its {length} places form a map; give layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, drawn"
             " as one row), or name a layer with a feature map"
         )
 

@@ -33,7 +33,7 @@ class Signal:
 def find_signal(shape: Sequence[int], calls: Sequence[Seen]) -> Signal | None:
     """Finds out whether a model takes a signal: the first convolution that ran looks along a single axis.
 
-    Which axis of three is time is told by the channels that this convolution takes.
+    Of three axes, the number of channels that this convolution takes shows which one is time.
 
     Args:
         shape: The input's, ``[N, …]``.

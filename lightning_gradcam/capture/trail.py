@@ -50,7 +50,7 @@ class Watched:
     Attributes:
         shape: Its shape.
         tensor: The tensor with its graph, where it could be tokens: of three axes. Others are not held.
-        origin: Where it stood in the graph then.
+        origin: Where it was in the graph then.
         module: The module that returned it; ``None`` where it was seen as an input first.
         picture: It is the model's own picture.
     """
@@ -77,7 +77,7 @@ class Trail:
     _bits: dict[Origin, int]
 
     def origins(self) -> dict[str, Origin]:
-        """Returns where the feature map of each layer's last call stood in the graph."""
+        """Returns where the feature map of each layer's last call was in the graph."""
         return {name: self.watched[at].origin for name, at in self.layers.items()}
 
     def before(self, at: int) -> list[int]:
@@ -191,7 +191,7 @@ def executed(
         if known is None or known[0]() is not tensor:
             numbers[id(tensor)] = known = ref(tensor), len(order)
         made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
-        # In the model's own inference mode nobody counts.
+        # In the model's own inference mode changes are not counted.
         version = 0 if tensor.is_inference() else tensor._version
         origins = tuple((t.grad_fn, t.output_nr) for t in tensors if t.grad_fn is not None) if graph else ()
         value = known[1], version

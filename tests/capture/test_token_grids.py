@@ -244,7 +244,7 @@ def test_what_stands_in_a_row_but_not_on_a_grid_is_refused(kind: str) -> None:
     model = make().eval()
     why = r"'seq' gives \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"
     if kind in ("frames", "bag"):
-        why = r"'seq' gives \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: a row a frame"
+        why = r"'seq' gives \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: one row for each frame"
     with pytest.raises(LayerError, match=why):
         compute_cams(model, inputs, "seq", targets=1)
     with pytest.raises(LayerError, match="'seq' gives"):
