@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,11 @@ import torch
 from lightning_gradcam.guard.snapshot import (
     SMALL,
     Attributes,
-    Generators,
     bound_to,
     changes_by_use,
     generators_of,
     held_by,
+    restoring,
 )
 
 
@@ -38,19 +38,15 @@ def isolated_rng() -> Iterator[None]:
         >>> with isolated_rng():
         ...     _ = torch.rand(1)
     """
-    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    try:
+    with ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        stack.callback(torch.set_rng_state, torch.get_rng_state())
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            stack.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+        if torch.backends.mps.is_available():
+            stack.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
         yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
 
 
 @contextmanager
@@ -72,7 +68,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
             partials. Bounded: containers of more than 256 entries are taken for data and left alone.
     """
     held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
-    generators = Generators(generators_of(held))
+    restore_generators = restoring(generators_of(held))
     used = [owner for owner in held if not deep or changes_by_use(owner)]
     attributes = [(owner, Attributes([vars(owner)], tensors=False)) for owner in used]
     apart = in_other_threads(used)
@@ -85,7 +81,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
             for owner, held_then in attributes:
                 if id(owner) not in apart:
                     held_then.restore(apart=apart)
-            generators.restore()
+            restore_generators()
 
 
 def in_other_threads(owners: Iterable[object]) -> set[int]:

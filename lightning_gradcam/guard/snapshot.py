@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from functools import lru_cache, partial
 from inspect import isfunction
@@ -193,29 +193,23 @@ def bound_to(function: object) -> Iterator[object]:
     yield getattr(function, "__self__", None)
 
 
-class Generators:
-    """The states of random number generators: torch's, NumPy's and Python's."""
+def restoring(generators: Iterable[Any]) -> Callable[[], None]:
+    """Returns a function that sets generators of random numbers back to their state now: torch's, NumPy's, Python's."""
+    each_back = [_restoring(each) for each in {id(each): each for each in generators}.values()]
 
-    def __init__(self, generators: Iterable[Any]) -> None:
-        self._states = [(each, _state(each)) for each in {id(each): each for each in generators}.values()]
+    def restore() -> None:
+        for back in each_back:
+            back()
 
-    def restore(self) -> None:
-        """Sets every generator back."""
-        for generator, state in self._states:
-            if isinstance(generator, np.random.Generator):
-                generator.bit_generator.state = state
-            elif isinstance(generator, random.Random):
-                generator.setstate(state)
-            else:
-                generator.set_state(state)
+    return restore
 
 
-def _state(generator: Any) -> Any:
+def _restoring(generator: Any) -> Callable[[], None]:
     if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
+        return partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
     if isinstance(generator, random.Random):
-        return generator.getstate()
-    return generator.get_state()
+        return partial(generator.setstate, generator.getstate())
+    return partial(generator.set_state, generator.get_state())
 
 
 def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
