@@ -145,7 +145,7 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
 
 
 def shifted(changes: Sequence[Tensor], masks: Sequence[Tensor]) -> Move | None:
-    """Returns whether all changes lie at one distance from where they were made, going around at the edges.
+    """Returns a move if all changes are at one distance from where they were made, wrapping around at the edges.
 
     Args:
         changes: How much each place changes ``[h, w]``.
@@ -169,7 +169,7 @@ def _quarters(change: Tensor) -> list[Tensor]:
 
 
 def _turn(quarters: Tensor) -> tuple[int, ...] | None:
-    """Returns in which quarter of the layer each corner's change shows most; ``None`` where that is not plain."""
+    """Returns in which quarter of the layer each corner's change shows most; ``None`` where that is not clear."""
     logs = (quarters + 1e-9 * quarters.max()).log()
     # How much a corner changes at all, and a quarter is changed at all, does not count.
     logs = logs - logs.mean(0) - logs.mean(1, keepdim=True) + logs.mean()

@@ -21,6 +21,8 @@ from lightning_gradcam.capture.trail import Seen
 
 # Of a row's numbers, relative to the largest row's; a changed frame changes them by far more.
 _PRECISION = 1e-5
+# From a part of the input to the rows of each layer's output that change with it.
+_Changed = Callable[[tuple[Any, ...]], Mapping[str, set[int]]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def find_folds(
     picture: Tensor,
     forward: Callable[[Tensor], Any],
 ) -> dict[str, Fold]:
-    """Tries out which frame each row of the folded layers' outputs belongs to.
+    """Finds out by trial which frame each row of the folded layers' outputs belongs to.
 
     Args:
         model: The model, in evaluation mode.
@@ -85,26 +87,21 @@ def find_folds(
     possible = {name: found for name, seen in last.items() if (found := foldable(seen.shape, shape, samples))}
     if not possible:
         return {}
-    chosen = {name: layers[name] for name in possible}
-    folds = _by_rows(chosen, possible, picture, forward)
+    changed = partial(_changed_rows, {name: layers[name] for name in possible}, picture, forward)
+    folds = _by_rows(changed, possible, samples)
     if not folds:
         # Dead units or a gate that begins at zero may hide the frame.
         with awakened(model):
-            folds = _by_rows(chosen, possible, picture, forward)
-    return folds | _handed_on(calls, folds, _changed_rows(chosen, picture, (0,), forward), samples) if folds else {}
+            folds = _by_rows(changed, possible, samples)
+    return folds | _handed_on(calls, folds, changed((0,)), samples) if folds else {}
 
 
-def _by_rows(
-    layers: Mapping[str, nn.Module],
-    possible: Mapping[str, Mapping[int, int]],
-    picture: Tensor,
-    forward: Callable[[Tensor], Any],
-) -> dict[str, Fold]:
+def _by_rows(changed: _Changed, possible: Mapping[str, Mapping[int, int]], samples: int) -> dict[str, Fold]:
     """Returns the layers in which the second frame of the first sample changes its own row alone."""
-    samples, found = len(picture), dict[str, Fold]()
+    found = dict[str, Fold]()
     for axis, frames in {(axis, frames) for axes in possible.values() for axis, frames in axes.items()}:
         place = (0, 1) if axis == 1 else (0, slice(None), 1)
-        for name, rows in _changed_rows(layers, picture, place, forward).items():
+        for name, rows in changed(place).items():
             if len(rows) == 1 and possible[name].get(axis) == frames and rows <= {1, samples}:
                 # Of one sample, both orders are the same.
                 found[name] = Fold(axis, frames, "NT" if rows == {1} else "TN")
@@ -114,7 +111,7 @@ def _by_rows(
 def _handed_on(
     calls: Sequence[Seen], folds: Mapping[str, Fold], changed: Mapping[str, set[int]], samples: int
 ) -> dict[str, Fold]:
-    """Returns the layers that mix frames behind a layer with a known fold, and have its rows still."""
+    """Returns the layers that mix frames behind a layer with a known fold, and still have its rows."""
     found: dict[str, Fold] = {}
     current: Fold | None = None
     for seen in calls:
@@ -130,7 +127,7 @@ def _handed_on(
 
 
 def _changed_rows(
-    layers: Mapping[str, nn.Module], picture: Tensor, place: tuple[Any, ...], forward: Callable[[Tensor], Any]
+    layers: Mapping[str, nn.Module], picture: Tensor, forward: Callable[[Tensor], Any], place: tuple[Any, ...]
 ) -> dict[str, set[int]]:
     """Returns which rows of each layer's output change with a part of the input."""
     other = picture.detach().clone()

@@ -117,10 +117,10 @@ def _of_picture(watched: Watched, samples: int) -> Source | None:
     shape = watched.shape
     if len(shape) not in (4, 5) or shape[0] != samples:
         return None
-    if shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4):
-        return Source(watched.origin, lambda gradient: gradient.abs().sum(-1), shape[1:-1], 2)
-    if len(shape) == 4:
-        return Source(watched.origin, lambda gradient: gradient.abs().sum(1), shape[2:], 2)
+    last = shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4)
+    if last or len(shape) == 4:
+        places = shape[1:-1] if last else shape[2:]
+        return Source(watched.origin, lambda gradient: gradient.abs().sum(-1 if last else 1), places, 2)
     # Frames may come before or after the channels: tokens differ along one of these axes, or along neither.
     return Source(watched.origin, lambda gradient: gradient.abs(), shape[1:], 2)
 

@@ -128,7 +128,7 @@ class LayoutReader:
             raise
 
     def _check_fold(self, seen: Seen) -> None:
-        """Refuses a layer whose rows could be the input's frames, and have not been found to be."""
+        """Refuses a layer whose rows could be the input's frames, but were not found to be."""
         assert self.own is not None
         possible = foldable(seen.shape, self.own.shape, self.samples)
         if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self.samples not in seen.shape[:2]):
@@ -136,14 +136,14 @@ class LayoutReader:
             frames = next(iter(possible.values()))
             raise LayerError(
                 f"layers: {seen.name!r} has the output {list(seen.shape)} for {self.samples} samples: it works on"
-                " windows, crops or several pictures at a time, and a changed frame did not show which row is whose;"
-                f" name the block around it, or, where its rows are the {frames} frames of each sample, give"
-                f" layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
+                " windows, crops or several pictures at a time, and changing a frame did not show which rows"
+                f" belong to it; name the block around it, or, where its rows are the {frames} frames of each sample,"
+                f" give layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
                 f" '(TN){axes}'"
             )
 
     def _check_no_frames(self, seen: Seen) -> None:
-        """Refuses a sequence of frames, which is no grid of places, with a better choice."""
+        """Refuses a sequence of frames, which is not a grid of places, and names a better choice."""
         if len(seen.shape) != 3 or self.samples not in seen.shape[:2]:
             return
         length = seen.shape[1 if seen.shape[0] == self.samples else 0]
@@ -245,7 +245,7 @@ class LayoutReader:
         return self._watched(channels_last) or {}
 
     def _watched(self, look: Callable[[Trail], _Found]) -> _Found | None:
-        """Returns what a look at a forward's trail gives; ``None`` where the model does not run with a graph."""
+        """Returns what a function makes of a forward's trail; ``None`` if the model does not run with a graph."""
         if self.trail is not None:
             with suppress(Exception):
                 return look(self.trail)

@@ -83,7 +83,7 @@ class _Output:
         if len(shape) >= 3 and shape[0] != samples:
             raise LayerError(
                 f"layers: {self.name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops"
-                " or several pictures at a time; name the block around it, whose output has a row a sample"
+                " or several pictures at a time; name the block around it, whose output has one row for each sample"
             )
         raise LayerError(
             f"layers: {self.name!r} has no spatial activation: its output is {list(shape)}, expected [N, C, h, w],"
@@ -166,7 +166,7 @@ class _Output:
             if prod(grid) == length:
                 return Layout("NCL", grid)
         raise LayerError(
-            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing tells how"
+            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing shows how"
             f" its {length} places form a map; give layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, drawn"
             " as one row), or name a layer with a feature map"
         )

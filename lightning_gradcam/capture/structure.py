@@ -85,11 +85,8 @@ def refilled(container: Any, entries: Mapping[Any, Any]) -> Any:
 
 def _opened(leaf: Any) -> tuple[list[Any], Rebuild | None]:
     """Returns a leaf's own leaves, and what puts it together again; ``None`` where it is a single one."""
-    if isinstance(leaf, Mapping):
-        entries: Mapping[Any, Any] = dict(leaf)
-    elif (found := entries_of(leaf)) is not None:
-        entries = found
-    else:
+    entries = dict(leaf) if isinstance(leaf, Mapping) else entries_of(leaf)
+    if entries is None:
         return [leaf], None
-    inner, rebuilt = flattened(dict(entries))
+    inner, rebuilt = flattened(entries)
     return inner, lambda leaves: refilled(leaf, rebuilt(leaves))
