@@ -65,13 +65,13 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Example:
         >>> with Operations(torch.zeros(1, 3, 8, 8)) as operations:
         ...     spectrum = torch.fft.rfft2(torch.zeros(1, 4, 6, 8))
-        >>> operations.is_spectrum((1, 16, 6, 5)), operations.is_spectrum((1, 16, 6, 8)), operations.warped
-        (True, False, False)
+        >>> operations.move((1, 16, 6, 5)).kind, operations.move((1, 16, 6, 8))
+        ('spectrum', None)
     """
 
     def __init__(self, picture: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.warped = False
+        self._warped = False
         self._picture = picture
         self._spectra: list[tuple[int, ...]] = []
 
@@ -79,16 +79,18 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if name in ("grid_sampler_2d", "cudnn_grid_sampler", "grid_sampler"):
-            self.warped = self.warped or _is_same_picture(args[0], self._picture)
+            self._warped = self._warped or _is_same_picture(args[0], self._picture)
         elif name == "_fft_r2c" and len(args[1]) == 2:
             self._spectra.append(tuple(made.shape[-2:]))
         elif name == "_fft_c2r" and self._spectra:
             self._spectra.pop()
         return made
 
-    def is_spectrum(self, shape: Sequence[int]) -> bool:
-        """Whether a feature map ``[N, C, h, w]`` made now has the places of a spectrum."""
-        return tuple(shape[-2:]) in self._spectra
+    def move(self, shape: Sequence[int]) -> Move | None:
+        """Returns what the operations so far did to the places of a feature map ``[N, C, h, w]`` that is made now."""
+        if tuple(shape[-2:]) in self._spectra:
+            return Move("spectrum", "its places are frequencies, between a Fourier transform and its inverse")
+        return Move("warp", "the model resamples the picture (grid_sample) before it") if self._warped else None
 
 
 def _is_same_picture(one: Tensor, picture: Tensor) -> bool:
@@ -149,7 +151,7 @@ class Trial:
             places: Which are wanted, by layer name.
             first: A sample ``[1, C, *S]``.
             second: Another one.
-            moves: Where given, what the operations of this forward show of a layer is put into it.
+            moves: If given, what the operations of this forward show about a layer is put into it.
         """
         found, calls = dict[str, Tensor](), Counter[nn.Module]()
         picture = self._form.restored(torch.cat([first, second]))
@@ -162,8 +164,7 @@ class Trial:
                 if levels is not None and place.module is module and place.at.call == calls[module] - 1:
                     rows = place.layout.rows(levels[0][place.at.tensor].detach())
                     found[name] = rows.float().nan_to_num(0.0, 0.0, 0.0)
-                    move = None if operations is None else _shown(operations, rows.shape)
-                    if move is not None and moves is not None:
+                    if moves is not None and operations is not None and (move := operations.move(rows.shape)):
                         moves[name] = move
 
         with ExitStack() as stack, torch.no_grad():
@@ -172,12 +173,6 @@ class Trial:
             stack.enter_context(nullcontext() if operations is None else operations)
             output = self._run(self._inputs.fresh(picture.clone(), copies=2 if self.single else 1))
         return found, output
-
-
-def _shown(operations: Operations, shape: Sequence[int]) -> Move | None:
-    if operations.is_spectrum(shape):
-        return Move("spectrum", "its places are frequencies, between a Fourier transform and its inverse")
-    return Move("warp", "the model resamples the picture (grid_sample) before it") if operations.warped else None
 
 
 def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
@@ -232,7 +227,7 @@ def _regions(size: Sequence[int]) -> tuple[list[tuple[slice, slice]], ...]:
 def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Move]) -> dict[str, LayerMap]:
     """Two forwards: returns the layers that do not plainly show each change where it was made.
 
-    Those of which the operations tell are put into ``moves``.
+    What the operations show about a layer is put into ``moves``.
     """
     above, below, frame = _regions(trial.size)
     first, _ = trial.maps(places, trial.changed(0, *above), trial.pair[1:2], moves)
