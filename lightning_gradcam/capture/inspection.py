@@ -69,7 +69,7 @@ class Survey:
         watcher, first = None, forward
         if (graph or tokens) and own is not None and again is not None and own.is_floating_point():
             start = with_gradient(own)
-            watcher, first = Watcher(self.layers, start, changing=False), partial(again, start)
+            watcher, first = Watcher(start, changing=False), partial(again, start)
         self.seen, output, self._calls = executed(self.layers, first, graph=graph, watcher=watcher)
         # Only with its graph; it can be larger than all that is explained.
         self._output = output if graph else None
@@ -153,7 +153,7 @@ class Survey:
     def _leading(self, score: Score, names: Sequence[str]) -> list[str]:
         """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""
         layers = {name: self.layers[name] for name in names}
-        watcher = Watcher(layers, None, force=False)
+        watcher = Watcher(None, force=False)
         _, output, _ = executed(layers, self.forward, watcher=watcher)
         with torch.enable_grad():
             found = upstream(*score(output))

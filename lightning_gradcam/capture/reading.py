@@ -256,7 +256,7 @@ class LayoutReader:
                 if self.own is not None and self.again is not None:
                     picture = with_gradient(self.own)
                     run = partial(self.again, picture)
-                watcher = Watcher(self.layers, picture, force=force)
+                watcher = Watcher(picture, force=force)
                 executed(self.layers, run, watcher=watcher)
                 return look(watcher.trail)
         return None

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.capture.graph import Origin, way
 from lightning_gradcam.capture.layers import unwrapped
-from lightning_gradcam.capture.tensors import floating_tensors, level_maps, main_tensor
+from lightning_gradcam.capture.tensors import floating_tensors, level_maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,6 @@ class Watcher:
     """Notes what goes into and comes out of all modules of a forward with a graph.
 
     Args:
-        layers: Name to module.
         picture: The picture that the forward starts from; without a graph of its own, or ``None``, tokens are followed
             less far.
         force: Record the graph in the model's own ``torch.no_grad()``, too.
@@ -101,12 +100,7 @@ class Watcher:
             :attr:`whole` tells whether anything would have been.
     """
 
-    def __init__(
-        self, layers: Mapping[str, nn.Module], picture: Tensor | None, *, force: bool = True, changing: bool = True
-    ) -> None:
-        self._names: dict[int, list[str]] = {}
-        for name, module in layers.items():
-            self._names.setdefault(id(module), []).append(name)
+    def __init__(self, picture: Tensor | None, *, force: bool = True, changing: bool = True) -> None:
         self._force, self._changing = force, changing
         self.trail = Trail([], {}, {}, {})
         self.whole = True
@@ -123,25 +117,19 @@ class Watcher:
         for tensor in floating_tensors((args, kwargs)):
             self._note(tensor)
 
-    def leave(self, module: nn.Module, _args: Any, output: Any) -> Any:
-        """Notes what a module returns; a forward hook."""
-        main = main_tensor(output)
-        if main is None or main[0].dim() < 3:
-            return None
-        tensor, rebuilt = main
+    def leave(self, name: str, module: nn.Module, tensor: Tensor) -> Tensor | None:
+        """Notes the feature map that a layer returns; returns what has to replace it, or ``None``."""
         replaced = None
         if tensor.grad_fn is None:
             self.whole = False
             if self._changing and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
                 # Nothing that learns has come before.
-                tensor = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
-                replaced = rebuilt(tensor)
-        place = self._note(tensor, unwrapped(module))
-        for name in self._names[id(module)]:
-            if place is None:
-                self.trail.layers.pop(name, None)
-            else:
-                self.trail.layers[name] = place
+                tensor = replaced = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
+        place = self._note(tensor, module)
+        if place is None:
+            self.trail.layers.pop(name, None)
+        else:
+            self.trail.layers[name] = place
         return replaced
 
     def _note(self, tensor: Tensor, module: nn.Module | None = None, *, is_picture: bool = False) -> int | None:
@@ -180,13 +168,13 @@ def executed(
     # Not held: the outputs of all layers together can be larger than the model.
     numbers: dict[int, tuple[ref[Tensor], int]] = {}
 
-    def seen(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def seen(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         calls[name] += 1
         found = level_maps(output)
         if found is None or found[0][0].dim() < 3:
-            return
-        tensors, shape = found[0], tuple(found[0][0].shape)
-        tensor = tensors[0]
+            return None
+        tensors, rebuilt = found
+        tensor, module = tensors[0], unwrapped(module)
         known = numbers.get(id(tensor))
         if known is None or known[0]() is not tensor:
             numbers[id(tensor)] = known = ref(tensor), len(order)
@@ -195,15 +183,15 @@ def executed(
         version = 0 if tensor.is_inference() else tensor._version
         origins = tuple((t.grad_fn, t.output_nr) for t in tensors if t.grad_fn is not None) if graph else ()
         value = known[1], version
-        order.append(Seen(name, unwrapped(module), shape, value, made, calls[name] - 1, origins))
+        order.append(Seen(name, module, tuple(tensor.shape), value, made, calls[name] - 1, origins))
+        replaced = None if watcher is None else watcher.leave(name, module, tensor)
+        return None if replaced is None else rebuilt([replaced, *tensors[1:]])
 
     with ExitStack() as stack, torch.set_grad_enabled(graph):
         for name, module in layers.items():
             stack.callback(module.register_forward_hook(partial(seen, name), with_kwargs=True).remove)
-        if watcher is not None:
-            for module in {id(module): module for module in layers.values()}.values():
+            if watcher is not None:
                 stack.callback(module.register_forward_pre_hook(watcher.enter, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(watcher.leave).remove)
         output = forward()
     return order, output, calls
 

@@ -73,7 +73,7 @@ def test_what_leads_to_a_score_and_what_does_not() -> None:
         first, second = shared(torch.rand(1, 1, 2)).split(2, 2)
         return left(first), right(second)
 
-    watcher = Watcher(layers, None, force=False)
+    watcher = Watcher(None, force=False)
     _, scores, _ = executed(layers, forward, watcher=watcher)
     origins = watcher.trail.origins()
     leading = [{name for name, origin in origins.items() if origin in upstream(score)} for score in scores]
