@@ -172,7 +172,7 @@ def no_feature_map(name: str, module: nn.Module, output: Any) -> LayerError:
 
 
 def _attached(tensor: Tensor, *, alone: bool) -> Tensor:
-    """Returns a layer's output with a place in a graph that only what follows the layer goes on from."""
+    """Returns a layer's output attached to a graph of what follows the layer."""
     if torch.is_inference_mode_enabled():
         # What follows in the model's own inference mode records no graph, so that a gradient could only be a part of
         # the whole; none at all is refused later. A plain tensor counts its changes and works outside, too.

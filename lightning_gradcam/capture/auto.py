@@ -104,7 +104,7 @@ class AutoLayer:
                 if found := survey.alive(self._score, group[max(end - MOST_CANDIDATES, 0) : end]):
                     last = (name for name in reversed(found) if not self._is_one_of_several(name))
                     first = next(last, found[-1])
-                    # That of another level is among them still.
+                    # The output layer of another level may still be among them.
                     return next((name for name in chain([first], last) if not self._owns(name)), first)
         return names[-1]
 
@@ -182,7 +182,7 @@ class AutoLayer:
         return mine is None or others is None or not bool((others & ~mine).any())
 
     def _changed(self, plain: Tensor, name: str) -> Tensor | None:
-        """Which columns of the output change where a layer gives something else; ``None``: its shape does."""
+        """Which columns of the output change where a layer gives something else; ``None`` if its shape changes."""
 
         def disturbed(_module: nn.Module, _args: Any, output: Any) -> Any:
             found = level_maps(output)

@@ -92,7 +92,7 @@ def change(one: Tensor, two: Tensor) -> Tensor:
 
 
 def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> bool:
-    """Whether two samples, given in the other order, come in the same order as before, and their outputs do not."""
+    """Whether two samples given in the other order come in the same order as before, while their outputs do not."""
     if plain.shape != swapped.shape or len(plain) != 2 or not _stays(plain, swapped):
         return False
     outputs = [next((t for t in floating_tensors(o) if t.dim() and len(t) == 2), None) for o in (output, other)]
@@ -102,7 +102,7 @@ def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> 
 
 
 def _stays(one: Tensor, two: Tensor) -> bool:
-    """Whether two rows are the same, and not those of each other; not so where both are alike."""
+    """Whether two rows are the same as before and not exchanged; false if both are alike."""
     size = apart(one[0], one[1])
     return size > _ALIKE * float(one.abs().mean()) and apart(one, two) <= _ROUNDING * size
 

@@ -84,7 +84,7 @@ def _channels(start: Origin, rank: int, known: Mapping[Origin, int]) -> set[int]
 
 
 def _before(node: Node, axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Returns the same of what went into an operation; ``None``: it does more than to move axes."""
+    """Returns the axes of an operation's input; ``None`` if the operation does more than move axes."""
     if _KEEPS_AXES.fullmatch(node.name()):
         return axes
     rank, order = len(axes), list(range(len(axes)))

@@ -143,7 +143,7 @@ def _changed_rows(
 
 
 def _another(part: Tensor) -> Tensor:
-    """Returns other values of the same kind; no global random number is drawn."""
+    """Returns other values of the same kind, without drawing global random numbers."""
     generator = torch.Generator().manual_seed(0)
     if not part.is_floating_point():
         return torch.randint(0, 2 if part.dtype == torch.bool else 127, part.shape, generator=generator).to(part)

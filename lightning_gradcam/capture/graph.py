@@ -12,7 +12,7 @@ Origin = tuple[Node, int]
 
 
 def upstream(*scores: Tensor) -> set[Origin]:
-    """Returns the origins of all tensors that scores were computed from, their own among them.
+    """Returns the origins of all tensors that scores were computed from, and the scores' own.
 
     Args:
         scores: Any shapes.
@@ -21,11 +21,11 @@ def upstream(*scores: Tensor) -> set[Origin]:
 
 
 def nearest_first(tensors: Sequence[Tensor], sources: Iterable[Tensor | Origin]) -> list[Tensor]:
-    """Returns those of some tensors that were computed from any of some others, that of the fewest operations first.
+    """Returns the tensors that were computed from any of the sources, those of the fewest operations first.
 
     Args:
         tensors: Any shapes.
-        sources: Others, or where they are in the graph.
+        sources: Tensors, or where they are in the graph.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""A model's inputs, of whatever structure; the picture among them, and the axes and numbers that methods see."""
+"""A model's inputs in any structure, the picture among them, and its axes and numbers as methods see them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Inputs:
                 f"picture: got {shape}, which is not one of the inputs; give the same tensor object that is in them,"
                 " not a copy"
             )
-        # What was captured under inference mode can't enter a graph; its clone, made outside, can.
+        # Tensors captured under inference mode can't enter a graph; clones made outside can.
         self._leaves = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in leaves]
         floating = [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.is_floating_point()]
         # A whole-number tensor can be a picture too, of a model that scales it itself.
@@ -194,7 +194,7 @@ def check_output_key(key: Any) -> None:
 
 
 def detached(output: Any) -> Any:
-    """Returns an output without its graph; dataclasses in it are copied."""
+    """Returns an output with all tensors detached; containers and dataclasses that hold any are copied."""
     return with_tensors(output, Tensor.detach)
 
 

@@ -37,7 +37,7 @@ _PROJECTIONS = re.compile(
 
 
 class Survey:
-    """One forward of a few samples, looked at from every module.
+    """One forward of a few samples, observed at every module.
 
     Args:
         model: The model.
@@ -189,12 +189,12 @@ class Survey:
         return {name: layout for name, layout in found if layout is not None}
 
     def sensible(self) -> list[str]:
-        """The layers worth explaining, in the order of the forward; where none is, those that at least have places."""
+        """Returns the layers worth explaining, in the order of the forward; if there are none, all that have places."""
         found = [name for name in self._spatial if not self._hands_on(name)]
         return [n for n in found if not any(_PROJECTIONS.fullmatch(part) for part in n.split("."))] or found
 
     def _came_in(self, at: int) -> bool:
-        """Whether a module only returned a feature map, unchanged, that another one had made before."""
+        """Whether a module only returned a feature map that another module had made before."""
         own = self.seen[at]
         others = (seen for seen in self.seen[:at] if seen.value == own.value and seen.name != own.name)
         return not own.made and any(not seen.name.startswith(f"{own.name}.") for seen in others)
@@ -209,7 +209,7 @@ class Survey:
         return any(_is_passive(seen.module) for seen in same if seen.name.startswith(f"{name}."))
 
     def alike(self, names: Sequence[str]) -> list[str]:
-        """Of tokens with others before them, those of the same stream: with as many channels as the last."""
+        """Returns the layers with as many channels as the last, if it has tokens outside its grid; otherwise all."""
         if not self._spatial[names[-1]].extra:
             return list(names)
         return [name for name in names if self.channels(name) == self.channels(names[-1])]
@@ -219,7 +219,7 @@ class Survey:
         return self.seen[self._place[name]].shape[self._spatial[name].axes.index("C")]
 
     def with_gradient(self, score: Score, names: Sequence[str], *, empty: Sequence[str] = ()) -> list[str]:
-        """Returns those of ``names`` of which a map, of any level and call, has a gradient at its places.
+        """Returns those of ``names`` that have a map, of any level and call, with a gradient at its places.
 
         Args:
             score: From the model's output to what will be explained.

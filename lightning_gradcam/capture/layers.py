@@ -82,7 +82,7 @@ def resolve_layers(
                     " module that belongs to it, or its dotted name"
                 )
         elif public_name(spec) in available:
-            # Before patterns and "auto": a name that was found once must mean that layer for ever.
+            # Before patterns and "auto": a name that was found once must always mean that layer.
             names = [public_name(spec)]
         elif spec == AUTO:
             if auto is None:

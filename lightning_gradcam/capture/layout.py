@@ -67,7 +67,7 @@ class Layout:
 
     @property
     def extra(self) -> int:
-        """Number of tokens that are no place of the grid."""
+        """Number of tokens that are not places of the grid."""
         return self.prefix + self.suffix
 
     @property
@@ -99,11 +99,11 @@ class Layout:
         return self.of_grid(moved) if "L" in self.axes else moved
 
     def of_rows(self, rows: Tensor) -> Tensor:
-        """Returns what :meth:`rows` has made as :meth:`feature_map` makes it."""
+        """Turns a result of :meth:`rows` into that of :meth:`feature_map`."""
         return self.unfolded(rows).transpose(1, 2) if self.fold else rows
 
     def unfolded(self, rows: Tensor) -> Tensor:
-        """Returns what there is of each row as ``[N, T, …]``, where rows are frames; else as it is."""
+        """Returns values of each row as ``[N, T, …]`` if rows are frames; otherwise as they are."""
         frames, rest = self.grid[0], rows.shape[1:]
         if self.fold == "TN":
             return rows.reshape(frames, -1, *rest).transpose(0, 1)
@@ -170,7 +170,7 @@ def input_size(inputs: Tensor | None) -> tuple[int, ...] | None:
 
 
 def ends_in_channels(shape: Sequence[int]) -> bool:
-    """Whether pictures, clips or volumes of this shape have their 1, 3 or 4 channels behind their places.
+    """Whether pictures, clips or volumes of this shape have their 1, 3 or 4 channels after their places.
 
     Example:
         >>> ends_in_channels((8, 16, 16, 3)), ends_in_channels((8, 12, 3, 3)), ends_in_channels((8, 3, 16, 3))
@@ -181,7 +181,7 @@ def ends_in_channels(shape: Sequence[int]) -> bool:
 
 
 def check_places(name: str, shape: Sequence[int], layout: Layout) -> None:
-    """Refuses a layer with a single place, of which no map can be drawn.
+    """Refuses a layer with a single place: it has no map to draw.
 
     Raises:
         LayerError: It has one.

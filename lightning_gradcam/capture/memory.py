@@ -29,7 +29,7 @@ def in_parts(
     halve: bool = True,
     alone: Callable[[Exception], bool] = lambda _: False,
 ) -> Iterator[A]:
-    """Yields what a function returns for one part of the samples after the other.
+    """Calls a function for one part of the samples after the other and yields its results.
 
     Args:
         total: How many samples there are.

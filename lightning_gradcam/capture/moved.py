@@ -176,7 +176,7 @@ class Trial:
 
 
 def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
-    """Finds the layers whose places or rows are not what they seem.
+    """Finds the layers whose places or rows belong to other places or samples than they seem to.
 
     Args:
         trial: Runs the model.

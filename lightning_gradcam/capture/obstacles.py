@@ -1,4 +1,4 @@
-"""Parts of a model that hooks or gradients don't get through, named with the way around them: for errors alone."""
+"""Parts of a model that block hooks or gradients, with the way around them; for error messages."""
 
 from __future__ import annotations
 

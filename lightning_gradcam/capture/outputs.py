@@ -1,4 +1,4 @@
-"""Layers whose channels are the output's own numbers: logits at every place, letters at every step, boxes' scores."""
+"""Whether a layer's channels are the output's own numbers: logits at every place, letters at every step, box scores."""
 
 from __future__ import annotations
 

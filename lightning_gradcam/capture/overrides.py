@@ -75,10 +75,10 @@ def guided_relus() -> Iterator[list[int]]:
 
 @contextmanager
 def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Keeps the attention, after its softmax, that is paid while ``module`` runs.
+    """Keeps the attention weights, after the softmax, of everything that runs inside ``module``.
 
-    Fused attention never forms it; inside this ``with`` it is computed plainly. Attention written out by hand is
-    recognised by its softmax over the last of four axes.
+    Fused attention never forms them; inside this ``with`` they are computed step by step. Attention written out by hand
+    is recognised by its softmax over the last of four axes.
 
     Args:
         module: The attention, or a block with one inside.

@@ -107,7 +107,7 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
 
 
 def _failed(watched: Watched, way: Sequence[int], before: dict[int, Source], trail: Trail) -> bool:
-    """Whether tokens that these come from have been measured in vain, and nothing is known of any after them."""
+    """Whether measuring has failed for tokens that these come from, and nothing is known about any after them."""
     shape = watched.shape
     unknown = (place for place in way if place not in before and trail.watched[place].shape == shape)
     return next(unknown, -1) > next(iter(before), -1) and shape[1] != shape[2]
@@ -176,7 +176,7 @@ def _size_at_places(order: Order, axes: str, gradient: Tensor) -> Tensor:
 
 
 def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
-    """Whether one of the tokens plainly comes from another place than its own."""
+    """Whether one of the tokens clearly comes from another place than its own."""
     if source.order is None or source.order.length != order.length:
         return False
     place = len(order.tokens) * 3 // 8
@@ -191,13 +191,13 @@ def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
 
 
 def _keeps_samples(tensor: Tensor, axes: str, source: Source) -> bool:
-    """Whether the first sample, were the axes these, comes from the first sample alone."""
+    """Whether, with these axes, the first sample comes from the first sample alone."""
     rows = _influence(tensor, axes, source.origin, torch.ones(tensor.shape[axes.index("L")], dtype=torch.bool))
     return rows is not None and bool(rows[0].any()) and not bool(rows[1:].any())
 
 
 def _influence(tensor: Tensor, axes: str, origin: Origin, chosen: Tensor) -> Tensor | None:
-    """Returns the gradient of some of the first sample's tokens at a source; ``None`` where none leads there."""
+    """Returns the gradient of some of the first sample's tokens at a source; ``None`` if none of them leads there."""
     return _influences(tensor, axes, [origin], chosen)[0]
 
 
@@ -266,7 +266,7 @@ def _order(token: Tensor, clear: Tensor, length: int, kept: int) -> Order | None
         if axis >= token.dim() - kept or len(steps) > 1:
             sizes.append(len(steps))
         place = place * len(steps) + torch.searchsorted(steps, first)
-    # Frames alone, or a single place, are no picture.
+    # Frames alone, or a single place, are not a picture.
     if len(sizes) > 3 or prod(sizes) != len(used) or prod(sizes[-2:]) == 1:
         return None
     in_order = place.argsort()

@@ -95,7 +95,7 @@ class LayoutReader:
             return None
         if self.signal is not None:
             return layout
-        # Convolutions without padding and patches that are no squares change the proportions, but show what they give.
+        # Convolutions without padding and patches that are not square change the proportions, but show what they give.
         shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
         known = self.picture is None or shown or "L" in layout.axes
         grid = layout.grid[-2:] if layout.fold else layout.grid
@@ -166,7 +166,7 @@ class LayoutReader:
             return self._layout_of_tokens(at, given, samples, picture)
         layout = find(picture=picture, given=given, sure=True)
         if layout is None:
-            # What no module shows, the proportions tell after all.
+            # What no module shows, the proportions may show.
             layout = find(picture=picture, given=given, last=self._seen_last(at), grids=self._grids(at))
         if layout is not None:
             return layout

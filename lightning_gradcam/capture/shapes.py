@@ -124,7 +124,7 @@ class _Output:
             return final if last else first
         both = [fits(layout.grid, self.picture) for layout in (first, final)]
         if sure and not any(both):
-            # Enlarged, a grid has the picture's proportions still.
+            # An enlarged grid still has the picture's proportions.
             both = [_alike(layout.grid, self.picture) for layout in (first, final)]
         if both[0] != both[1]:
             return first if both[0] else None if sure else final

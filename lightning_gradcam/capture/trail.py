@@ -29,9 +29,9 @@ class Seen:
         module: The module, without what ``torch.compile`` and others wrap around it.
         shape: The shape of the feature map in its output.
         value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
-        made: It was none of the module's own inputs.
+        made: It was not one of the module's own inputs.
         call: Which of the module's calls it was, counted from 0.
-        origins: Of all feature maps in its output, in the graph; the first one's first. Empty where none is recorded.
+        origins: Where all feature maps in its output are in the graph, in their order; empty without a graph.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Watched:
 
     Attributes:
         shape: Its shape.
-        tensor: The tensor with its graph, where it could be tokens: of three axes. Others are not held.
+        tensor: The tensor with its graph, where it could be tokens: of three axes. Others are not kept.
         origin: Where it was in the graph then.
         module: The module that returned it; ``None`` where it was seen as an input first.
         picture: It is the model's own picture.

@@ -85,7 +85,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
 
 
 def in_other_threads(owners: Iterable[object]) -> set[int]:
-    """Returns the ``id()`` of each owner, and of each container, that another running thread has in hand.
+    """Returns the ``id()`` of each owner, and of each container, that another running thread works with.
 
     An owner is, where it holds a thread or a pool of threads (:class:`concurrent.futures.Executor`), or where a thread
     has it as an attribute, as an argument or in its function (``Thread(target=dataset.fill)``). One step: what a thread

@@ -55,7 +55,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
     attributes = Attributes(map(vars, modules))
     restore_generators = restoring(attributes.generators)
     grad_enabled, caching = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
-    # What fails to be given back must not keep the rest from it.
+    # If one thing can't be restored, the rest still has to be.
     with torch.inference_mode(False), isolated_rng(), ExitStack() as stack:
         stack.callback(torch.set_autocast_cache_enabled, caching)
         stack.callback(torch.set_grad_enabled, grad_enabled)

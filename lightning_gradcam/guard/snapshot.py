@@ -75,7 +75,7 @@ class Attributes:
         self._arrays = [(value, value.copy()) for value in found["array"]] if tensors else []
 
     def restore(self, *, apart: Set[int] = frozenset()) -> None:
-        """Puts everything back that is no longer as it was.
+        """Restores everything that has changed.
 
         Args:
             apart: The ``id()`` of containers whose content is left as it is.
