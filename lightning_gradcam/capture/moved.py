@@ -30,6 +30,7 @@ from lightning_gradcam.capture.changes import (
 )
 from lightning_gradcam.capture.inputs import Forward, InputForm, Inputs
 from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.capture.shapes import same_proportions
 from lightning_gradcam.capture.tensors import floating_tensors, level_maps
 
 # Of the correlation between the picture and what is resampled.
@@ -209,9 +210,8 @@ def _is_picture(layout: Layout, size: Sequence[int]) -> bool:
     """Whether the last two axes of the places should be the picture's."""
     if layout.fold or len(layout.grid) < 2 or min(layout.grid[-2:]) < 3:
         return False
-    h, w = layout.grid[-2:]
     # A spectrum of a signal, for instance, has other proportions.
-    return any(abs(h * b - w * a) <= 2 * max(a, b) for a, b in (tuple(size), tuple(size)[::-1]))
+    return any(same_proportions(layout.grid, turned) for turned in (size, size[::-1]))
 
 
 def _regions(size: Sequence[int]) -> tuple[list[tuple[slice, slice]], ...]:

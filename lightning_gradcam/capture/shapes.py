@@ -58,7 +58,7 @@ def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
         return False
     if len(grid) == len(picture) == 3 and grid[0] > picture[0]:
         return False
-    return _alike(grid, picture)
+    return same_proportions(grid, picture)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Output:
         both = [fits(layout.grid, self.picture) for layout in (first, final)]
         if sure and not any(both):
             # An enlarged grid still has the picture's proportions.
-            both = [_alike(layout.grid, self.picture) for layout in (first, final)]
+            both = [same_proportions(layout.grid, self.picture) for layout in (first, final)]
         if both[0] != both[1]:
             return first if both[0] else None if sure else final
         return None if both[0] or sure else first
@@ -172,7 +172,7 @@ class _Output:
         )
 
 
-def _alike(grid: Sequence[int], picture: Sequence[int]) -> bool:
+def same_proportions(grid: Sequence[int], picture: Sequence[int]) -> bool:
     """Whether a grid has the picture's proportions, up to rounding."""
     height, width = picture[-2:]
     h, w = grid[-2:]
