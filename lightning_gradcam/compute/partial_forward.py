@@ -23,7 +23,8 @@ from lightning_gradcam.capture.layers import (
     resolve_layers,
     unwrapped,
 )
-from lightning_gradcam.capture.layout import Layout, find_layout, input_size, parse_layouts
+from lightning_gradcam.capture.layout import Layout, input_size, parse_layouts
+from lightning_gradcam.capture.shapes import find_layout
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean

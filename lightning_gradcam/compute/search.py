@@ -18,9 +18,10 @@ from lightning_gradcam.capture.inputs import Inputs, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.known import KnownLayouts
 from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_layers, unwrapped
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
+from lightning_gradcam.capture.layout import Layout, check_places, input_size
 from lightning_gradcam.capture.moved import LayerMap, Trial, find_moves
 from lightning_gradcam.capture.obstacles import obstacle
+from lightning_gradcam.capture.shapes import find_layout
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.errors import LayerError, TargetError, listed
 from lightning_gradcam.targets import Given
