@@ -95,13 +95,14 @@ class Sheet:
         # So many that a bar of them shows no steps.
         self._colors = table[::8]
 
-    def legend(self, y: int, *entries: tuple[Pixels | None, str]) -> None:
-        """Explains, on one line of 18 pixels, what is seen: pictures of it, each with its meaning."""
+    def legend(self, y: int, *entries: tuple[Pixels | str | None, str]) -> None:
+        """Explains, on one line of 18 pixels, what is seen: pictures of it or names of marks, each with its meaning."""
         x = MARGIN
         for sample, text in entries:
-            if sample is not None:
-                self.pixels[y : y + sample.shape[0], x : x + sample.shape[1]] = sample
-                x += sample.shape[1] + 4
+            picture = mark(sample) if isinstance(sample, str) else sample
+            if picture is not None:
+                self.pixels[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+                x += picture.shape[1] + 4
             x += self.write((x, y - 2), text, self.pixels.shape[1] - MARGIN - x) + 12
 
     def cell(
