@@ -1,4 +1,4 @@
-"""Where a run's record goes whose folder holds another one already: beside it."""
+"""Where a run's record goes if its folder already holds another run's: into a folder next to it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from itertools import count
 from typing import Any
 
 from lightning_gradcam.archive.manifest import Manifest
+from lightning_gradcam.archive.ownership import TakenError, owned_by
 from lightning_gradcam.archive.reader import Archive
-from lightning_gradcam.archive.writer import ArchiveWriter, TakenError, owned_by
+from lightning_gradcam.archive.writer import ArchiveWriter
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.storage import Storage

@@ -47,7 +47,7 @@ class Drawing:
         columns: Of ``"input"``, ``"overlay"``, ``"heatmap"`` (the map alone) and ``"guided"`` (Guided Grad-CAM of the
             same layer and target, on every method's sheet: needs ``"guided_gradcam"`` among the methods), in the order
             given; all but the input come once for each target.
-        scale: What the brightest colour stands for. ``"image"`` (default): each map's own maximum. ``"layer"``: the
+        scale: The value of the brightest colour. ``"image"`` (default): each map's own maximum. ``"layer"``: the
             largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
             layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
         format: Of the pictures, in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG

@@ -94,7 +94,7 @@ class Picture:
 
     @property
     def _free(self) -> bool:
-        """Whether it is enlarged, and nobody has chosen a format."""
+        """Whether it is enlarged and its format was not chosen."""
         return self.enlarged and self.format == "auto"
 
     def _smaller(self) -> str:
@@ -133,26 +133,19 @@ class PackedPicture(Picture):
 
     def __init__(self, picture: Picture) -> None:
         format, content = picture.file()
-        for name, value in (
-            ("enlarged", picture.enlarged),
-            ("format", format),
-            ("_files", {format: content}),
-            ("_auto", picture._free),
-            ("colors", picture.colors),
-        ):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "_size", picture.size)
+        facts = {"enlarged": picture.enlarged, "format": format, "colors": picture.colors, "_files": {format: content}}
+        # Frozen, as all pictures are.
+        self.__dict__.update(facts, _was_free=picture._free, _was_large=picture.size)
 
     @property
     def _free(self) -> bool:
-        found: bool = self._auto  # type: ignore[attr-defined]
-        return found
+        return bool(self.__dict__["_was_free"])
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        size: tuple[int, int] = self._size  # type: ignore[attr-defined]
-        return size
+        height, width = self.__dict__["_was_large"]
+        return height, width
 
     @property
     def nbytes(self) -> int:
@@ -189,7 +182,7 @@ def _paletted(pixels: Pixels, needed: Pixels) -> bytes:
 
     Args:
         pixels: The picture.
-        needed: Colours that are to be among them, beside those of text.
+        needed: Colours that have to be among them, in addition to those of text.
     """
     # Enlarged pixels are met, and few of the letters'.
     some = np.ascontiguousarray(pixels[1::3, 1::3])

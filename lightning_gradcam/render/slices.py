@@ -1,4 +1,4 @@
-"""Which slices of maps with time or depth are shown, and which frames lie under them."""
+"""Which slices of maps with time or depth are shown, and the frames under them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_SLICES = 8
 
 @dataclass(frozen=True)
 class Slices:
-    """Which slices of a layer's maps are shown, and which frames of the display lie under them.
+    """Which slices of a layer's maps are shown, and the frames of the display under them.
 
     Attributes:
         chosen: Places on the maps' axis of time or depth; one, 0, where they have no such axis.

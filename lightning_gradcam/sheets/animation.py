@@ -1,4 +1,4 @@
-"""Animations: a frame for each logged step, all probes beside each other, in a file of bounded size."""
+"""Animations: a frame for each logged step, all probes side by side, in a file of bounded size."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _LEGEND = (
     ("wrong", "wrong"),
     ("frame", "predicted class has just changed"),
 )
-# The palette is made of so many pixels of so many steps.
+# The palette is made from this many pixels of this many steps.
 _SAMPLE, _SAMPLED = 5_000, 12
 
 
@@ -77,7 +77,7 @@ class Animation:
         return "gif", self.content
 
     def encoded(self, format: Literal["gif"] = "gif") -> bytes:
-        """Returns the content of a file of this format; there is no other than ``"gif"``."""
+        """Returns the content of a file in this format; ``"gif"`` is the only one."""
         return {"gif": self.content}[format]
 
     @property
@@ -100,9 +100,9 @@ def animate(
     most: int = MOST_PROBES,
     laid: Laid | None = None,
 ) -> Animation:
-    """Draws how one map of each probe changed in training: a frame a step, all probes beside each other.
+    """Draws how one map of each probe changed in training: one frame per step, all probes side by side.
 
-    Below each overlay stand the true and the predicted class, with a mark for right or wrong; the overlay is framed
+    Below each overlay are the true and the predicted class, with a mark for right or wrong; the overlay is framed
     where the predicted class differs from the frame before. Scales, blank and broken maps, and maps with time or depth
     are drawn as by :func:`~lightning_gradcam.sheets.strip.film_strip`.
 
@@ -113,7 +113,7 @@ def animate(
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
         title: The first words of each frame.
         limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
-        total: How many steps were logged, for the header; as many as there are records where not given.
+        total: How many steps were logged, for the header; default: the number of records.
         note: A line of the header, such as what was left out.
         most: How many probes are shown at most.
         laid: Overlays of these probes that were drawn before; none by default.
@@ -155,7 +155,7 @@ def animate(
 
 
 def _columns(count: int) -> int:
-    """Returns how many tiles stand beside each other: a wide grid with few places left empty.
+    """Returns how many tiles are side by side: a wide grid with few places left empty.
 
     Example:
         >>> [_columns(count) for count in (1, 2, 5, 8, 10, 16, 64)]
@@ -209,7 +209,7 @@ def _made(film: Film, lines: Sequence[Line], inner: int) -> Animation:
 
 
 def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: int) -> None:
-    """Draws which step it is, and where it stands among all of them."""
+    """Draws which step it is, and its place among all steps."""
     (x, y), record, steps, canvas = at, film.records[step], len(film.records), page.pixels
     page.write((x, y - 4), epoch_title(record.epoch), 110, 17, INK)
     judged = [right for place in range(len(film.rows)) if (right := film.right(step, place)) is not None]

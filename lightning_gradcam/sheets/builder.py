@@ -19,11 +19,11 @@ from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, 
 # Header not counted; WebP ends at 16,383 pixels a side.
 TALLEST = 15_000
 MARGIN, LINE_HEIGHT = 12, 18
-# A mark is this many pixels high and wide, and what stands behind it begins so much farther right.
+# Height and width of a mark in pixels, and how much farther right the text after it begins.
 MARK, BEHIND_MARK = 13, 17
 # A frame around a cell takes this many pixels on each side, outside of it.
 FRAME = 4
-# Of the grey that stands for any picture in a legend.
+# The grey that represents any picture in a legend.
 ANY = 168
 
 
@@ -45,7 +45,7 @@ class Sheet:
     Args:
         header: Its lines; the first is larger.
         width: Of the sheet, in pixels.
-        head: Height of what stands between header and cells, such as the colour bar.
+        head: Height of the part between header and cells, such as the colour bar.
         body: Height of the cells.
 
     Attributes:
@@ -87,7 +87,7 @@ class Sheet:
         self.pixels[y, MARGIN:-MARGIN] = LINE
 
     def color_bar(self, y: int, colormap: str, low: str, high: str) -> None:
-        """Draws a colour map between what its ends stand for, 14 pixels high."""
+        """Draws a colour map, 14 pixels high, between the meanings of its two ends."""
         table = lookup_table(colormap)
         x = MARGIN + self.write((MARGIN, y), low, 300) + 5
         self.pixels[y + 2 : y + 14, x : x + 128] = table[None, ::2]

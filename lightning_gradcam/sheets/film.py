@@ -47,7 +47,7 @@ class Film:
         rows: The places of the probes that are drawn, ``[n]``.
         base: Their pictures, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
         factor: How many screen pixels a picture's pixel takes.
-        top: What the brightest colour stands for, ``[n]``.
+        top: The value of the brightest colour, ``[n]``.
         places: Which slice of each probe's maps is drawn, ``[n]``; all 0 where they have no time or depth.
         laid: Overlays that were drawn before.
     """
@@ -120,7 +120,7 @@ class Film:
 
     @property
     def inputs(self) -> Pixels:
-        """The pictures that the maps lie on, uint8 ``[n, H, W, 3]``, enlarged."""
+        """The pictures under the maps, uint8 ``[n, H, W, 3]``, enlarged."""
         return enlarged(self.base, self.factor)
 
     def overlays(self, step: int) -> tuple[Pixels, list[str]]:
@@ -161,7 +161,7 @@ class Film:
         return self.probes.true_classes(self.rows[place])
 
     def predicted(self, step: int, place: int) -> int:
-        """Returns the class that a probe was predicted to be at a step; -1 where there is none."""
+        """Returns the predicted class of a probe at a step; -1 without one."""
         return int(self.records[step].predicted[self.rows[place]])
 
     def changed(self, step: int, place: int) -> bool:
@@ -169,7 +169,7 @@ class Film:
         return step > 0 and self.predicted(step, place) != self.predicted(step - 1, place)
 
     def right(self, step: int, place: int) -> bool | None:
-        """Returns whether the predicted class is the true one, or one of them; ``None`` where that can't be told."""
+        """Returns whether the predicted class is the true one, or one of them; ``None`` where that is unknown."""
         predicted, true = self.predicted(step, place), self.true(place)
         return predicted in true if true and predicted >= 0 else None
 
@@ -195,7 +195,7 @@ class Film:
 
         Args:
             title: The first words.
-            total: How many steps were logged; ``None``: as many as are shown.
+            total: Number of logged steps; ``None``: the number shown.
             width: To which lines are wrapped, in pixels.
         """
         records, probes, key, count = self.records, self.probes, self.key, len(self.records)

@@ -65,7 +65,7 @@ def film_strip(
 ) -> Picture:
     """Draws how one map of each probe changed in training: a row a probe, a column a step.
 
-    Below each overlay stands how sure the model is of its class, with a mark for right or wrong, and the class where it
+    Below each overlay is the probability of the predicted class, with a mark for right or wrong, and the class where it
     differs from the column before; that overlay is framed. A blank map, zero everywhere, leaves the picture without
     colours, and its caption says so; one that is not finite is crossed out. Of maps with time or depth,
     ``[N, d, h, w]``, each row shows the slice that holds most evidence.
@@ -80,7 +80,7 @@ def film_strip(
             smaller than a sheet's.
         title: The picture's first words.
         limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
-        total: How many steps were logged, for the header; as many as there are records where not given.
+        total: How many steps were logged, for the header; default: the number of records.
         note: A line of the header, such as what was left out.
         laid: Overlays of these probes that were drawn before; none by default.
 
@@ -144,7 +144,7 @@ def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
 
 
 def _notes(film: Film, place: int) -> list[str]:
-    """Returns what stands below a probe's picture."""
+    """Returns the lines below a probe's picture."""
     notes = [] if film.drawing.scale == "minmax" else [f"max {film.top[place]:.3g}"]
     shape = film.records[0].maps[film.key].shape
     return [*notes, f"slice {film.places[place] + 1} of {shape[1]}"] if len(shape) == 4 and shape[1] > 1 else notes

@@ -18,7 +18,7 @@ def histograms_of(
     Args:
         gradients: A record's, by layer and target.
         name: The callback's name.
-        first: The first target, whose name does not stand in tags.
+        first: The first target, whose name is left out of tags.
 
     Returns:
         ``<name>_gradients/<layer>`` to the histogram of all gradients of the layer, ``<name>_weights/<layer>`` to that

@@ -68,7 +68,7 @@ def measure(
         with masks, ``box_iou`` with boxes. NaN where a probe has no such number.
 
     Raises:
-        ConfigurationError: There are not as many masks or boxes as maps, these are no maps, or boxes lack their size.
+        ConfigurationError: The numbers of masks, boxes and maps differ, a map is not valid, or boxes lack a size.
 
     Example:
         >>> found = measure({CamKey("layer4", "gradcam", "label"): np.ones((1, 2, 2), np.float32)})
@@ -76,7 +76,7 @@ def measure(
         {'entropy': 1.0, 'half_area': 0.5, 'center_x': 0.5, 'center_y': 0.5, 'blank': 0.0, 'maximum': 1.0}
     """
     if boxes is not None and size is None:
-        raise ConfigurationError("size: got None beside boxes; give height and width of the boxes' picture")
+        raise ConfigurationError("size: got None with boxes; give height and width of the boxes' picture")
     found = {key: _measured(key, maps, previous or {}, masks, changed) for key in maps}
     if boxes is not None and size is not None:
         for key, numbers in found.items():
