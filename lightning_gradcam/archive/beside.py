@@ -18,12 +18,7 @@ from lightning_gradcam.storage import Storage
 
 
 def start_beside(
-    root: str,
-    manifest: Manifest,
-    probes: ProbeSet,
-    *,
-    parent: Mapping[str, Any] | None = None,
-    copy_steps: bool = True,
+    root: str, manifest: Manifest, probes: ProbeSet, *, parent: Mapping[str, Any] | None = None, copy_steps: bool = True
 ) -> tuple[ArchiveWriter, str]:
     """Goes on with a run's own record, or creates one: in its folder, else in the first free sibling of that folder.
 

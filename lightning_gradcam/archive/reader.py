@@ -177,7 +177,7 @@ class Archive(ArchiveFolder):
             raise ArchiveError(f"layer: {layer!r} is not in this archive{did_you_mean(layer, self.layers)}")
         probes = (len(self.probes),) if self.manifest.kind == "features" else ()
         shape = (*probes, *self.manifest.map_shapes[layer])
-        found = [(file, self._channels_in(file, layer).channels.get(layer)) for *_, file in self._files()]
+        found = ((file, self._channels_in(file, layer).channels.get(layer)) for *_, file in self._files())
         stacked = [_fitting(channels, shape, file, layer) for file, channels in found]
         return np.stack(stacked) if stacked else np.zeros((0, *shape), np.float32)
 

@@ -154,10 +154,7 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
     value = f"{record.scores[key.target][row]:.3g}"
     if summed > 1:
         # On two lines: the narrowest tile has no room for one.
-        score: tuple[str, ...] = (
-            f"sum of {'logits' if kind == 'logit' else kind} over",
-            f"{summed} classes: {value}",
-        )
+        score: tuple[str, ...] = (f"sum of {'logits' if kind == 'logit' else kind} over", f"{summed} classes: {value}")
     else:
         score = (f"{kind if record.classes[key.target][row] >= 0 else 'score'} {value}",)
     if not np.isfinite(record.maps[key][row]).all():
@@ -166,13 +163,7 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
 
 
 def _guided(
-    record: CamRecord,
-    probes: ProbeView,
-    key: CamKey,
-    base: Pixels,
-    slices: Slices,
-    rows: Sequence[int],
-    factor: int,
+    record: CamRecord, probes: ProbeView, key: CamKey, base: Pixels, slices: Slices, rows: Sequence[int], factor: int
 ) -> list[Tiles]:
     """Returns the column with Guided Grad-CAM of a key's layer and target; none where the layer has none."""
     wanted = key._replace(method=GUIDED)

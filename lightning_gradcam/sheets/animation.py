@@ -20,17 +20,7 @@ from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.picture import Pixels, palette_image
 from lightning_gradcam.render.text import INK, LINE, PALE, SHADES
 from lightning_gradcam.render.tiles import evenly
-from lightning_gradcam.sheets.builder import (
-    ANY,
-    FRAME,
-    MARGIN,
-    Caption,
-    Line,
-    Sheet,
-    epoch_title,
-    of_probes,
-    remarks,
-)
+from lightning_gradcam.sheets.builder import ANY, FRAME, MARGIN, Caption, Line, Sheet, epoch_title, of_probes, remarks
 from lightning_gradcam.sheets.cam_sheet import color_bar
 from lightning_gradcam.sheets.film import Film
 

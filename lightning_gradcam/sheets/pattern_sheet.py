@@ -110,13 +110,7 @@ def in_colour(pictures: Pixels) -> Pixels:
 
 
 def pattern_sheet(
-    record: ChannelRecord,
-    layer: str,
-    *,
-    drawing: PatternDrawing,
-    title: str,
-    settings: str = "",
-    note: str = "",
+    record: ChannelRecord, layer: str, *, drawing: PatternDrawing, title: str, settings: str = "", note: str = ""
 ) -> Picture:
     """Draws a layer's patterns, each with its filter's number and the mean activation that it reaches.
 

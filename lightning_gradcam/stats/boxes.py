@@ -91,7 +91,7 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
     for name, values in (("boxes", boxes), ("others", others)):
         if not isinstance(values, np.ndarray) or values.shape != (len(boxes), 4):
             came = list(values.shape) if isinstance(values, np.ndarray) else type(values).__name__
-            raise ConfigurationError(f"{name}: got {came}; give left, top, right, bottom: [N, 4], N the same for both")
+            raise ConfigurationError(f"{name}: got {came}; give left, top, right and bottom, [N, 4], N alike for both")
     one, other = boxes.astype(np.float64), others.astype(np.float64)
     both = (np.minimum(one, other)[:, 2:] - np.maximum(one, other)[:, :2]).clip(min=0).prod(axis=1)
     areas = [(values[:, 2:] - values[:, :2]).prod(axis=1) for values in (one, other)]

@@ -72,10 +72,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "How many maps of the same class were blank at the step before, and are not now.",
             counted=True,
         ),
-        "entropy": _share(
-            "spread (entropy)",
-            "How spread out the map is: 0 is a single place, 1 the same everywhere.",
-        ),
+        "entropy": _share("spread (entropy)", "How spread out the map is: 0 is a single place, 1 the same everywhere."),
         "half_area": Stat(
             "area that holds half",
             0,
@@ -136,14 +133,8 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "Whether places have the same order of importance as at the run's last step: near 1, the map has settled.",
         ),
         "score": Stat(
-            "score",
-            None,
-            None,
-            "The score that the map explains, such as the logit of the explained class.",
+            "score", None, None, "The score that the map explains, such as the logit of the explained class."
         ),
-        "confidence": _share(
-            "confidence",
-            "The probability that the model gives to the explained class.",
-        ),
+        "confidence": _share("confidence", "The probability that the model gives to the explained class."),
     }
 )
