@@ -159,7 +159,7 @@ def _array(stream: Any, size: int) -> npt.NDArray[Any]:
 
 
 def checked(array: npt.NDArray[Any], name: str, dtype: str, axes: Sequence[int]) -> npt.NDArray[Any]:
-    """Returns an array of the type and the number of axes that it has to have, or raises a TypeError."""
+    """Returns an array if it has this type and one of these numbers of axes, or raises a TypeError."""
     if array.dtype != dtype or array.ndim not in axes:
         raise TypeError(f"{name!r} is {array.dtype} {list(array.shape)}, expected {dtype} of {axes[0]} axes")
     return array

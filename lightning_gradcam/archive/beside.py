@@ -54,7 +54,7 @@ def _places(root: str, own: Collection[str]) -> Iterator[str]:
     above, name = root.rsplit("/", 1)
     siblings = re.compile(rf"{re.escape(name)}(-[1-9][0-9]*)?")
     names: list[str] = []
-    # Where they can't be listed, they are tried one after the other.
+    # If they can't be listed, they are tried one after the other.
     with suppress(Exception):
         names = sorted(filter(siblings.fullmatch, Storage(above).names("")), key=lambda found: (len(found), found))
     tried = [place for place in (f"{above}/{found}" for found in names) if _run_in(place) in own]

@@ -22,7 +22,7 @@ class ArchiveFolder:
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self._storage = storage
-        # Called with every step that is read: whoever reads many of them in the background says that it gets on.
+        # Called with every step that is read, so that a long reading in the background is not taken for a stall.
         self.tick: Callable[[], object] = lambda: None
         self._names: list[str] = []
         self._listed: list[tuple[int, int, int, str]] = []

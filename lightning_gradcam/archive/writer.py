@@ -37,7 +37,7 @@ class ArchiveWriter(Archive):
     _owned: Stamp | None = None
     # Shows other processes that the archive is being written.
     _held: Hold | None = None
-    # The probes, and what their file is to be.
+    # The hash of the probes' file, and the probes.
     _given: tuple[bytes, ProbeSet] | None = None
 
     @classmethod
@@ -73,7 +73,7 @@ class ArchiveWriter(Archive):
         """
         storage = Storage(path)
         try:
-            # Of two processes that begin at the same moment, the second is to find the manifest of the first.
+            # If two processes begin at the same moment, the second has to find the manifest of the first.
             with storage.locked():
                 return cls._begin(storage, manifest, probes, parent, copy_steps, later)
         except OSError as error:
@@ -136,7 +136,7 @@ class ArchiveWriter(Archive):
         """
         if self._given is not None:
             digest, probes = self._given
-            # Where it can't be read, reading it once more says why.
+            # If it can't be read, reading it once more says why.
             with suppress(Exception):
                 if hashlib.sha256(self._storage.read(PROBES)).digest() == digest:
                     return probes

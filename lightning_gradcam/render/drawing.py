@@ -136,11 +136,11 @@ def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:
     """Refuses columns that need a method which is not among those asked for.
 
     Args:
-        drawing: How sheets are to be drawn.
+        drawing: How sheets are drawn.
         methods: A method's name, or several.
 
     Raises:
-        DrawingError: ``"guided"`` is a column, and ``"guided_gradcam"`` is no method.
+        DrawingError: ``"guided"`` is a column, but ``"guided_gradcam"`` is not among the methods.
 
     Example:
         >>> check_columns(Drawing(columns=("input", "overlay", "guided")), ["gradcam", "guided_gradcam"])

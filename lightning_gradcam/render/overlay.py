@@ -17,7 +17,7 @@ from lightning_gradcam.render.signals import put_band
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.stats.resize import Interpolation, resized
 
-# Of overlays that are kept while a map's strip and animation are drawn.
+# Bytes of overlays that are kept while a map's strip and animation are drawn.
 LAID_BYTES = 32_000_000
 
 
@@ -28,7 +28,7 @@ class Overlays:
     Attributes:
         mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is zero everywhere.
         blank: Which maps are zero everywhere (after the ReLU, unless the scale is ``"minmax"``), ``[N]``.
-        broken: Which are not finite; their pictures are faded, and are to be crossed out, ``[N]``.
+        broken: Which are not finite, ``[N]``; their pictures are faded, and the caller crosses them out.
         places: Each pixel's place in the colour map, uint8 ``[N, s, H, W]``.
         table: The colour map, uint8 ``[256, 3]``.
     """
@@ -122,7 +122,7 @@ def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
     """
     clean = np.nan_to_num(signed, nan=0.0, posinf=0.0, neginf=0.0)
     shown = heat(slices.of_pictures(clean), size, "bilinear")
-    # Of what is shown: averaging in smaller pictures would leave but pale grey.
+    # The largest of what is shown: averaging in smaller pictures would leave only pale grey.
     top = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
     shares = np.divide(shown, top, out=np.zeros_like(shown), where=top > 0)
     return np.asarray((128 + 127 * shares).round().astype(np.uint8)[..., None].repeat(3, axis=-1))

@@ -17,7 +17,7 @@ from lightning_gradcam.render.text import SHADES
 Pixels = npt.NDArray[np.uint8]
 
 _LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
-# Pixels of a picture that is a PNG in any case, and of one that is not even tried as one.
+# A picture with at most this many pixels is always a PNG; one with more than this many is not tried as one.
 _SMALL, _LARGE = 100_000, 1_000_000
 # Looked at side by side at twice their size, sheets of photographs can't be told from what was drawn, nor their red and
 # green letters: of 255, the mean difference is 1.6 on a sheet. Half the bytes of quality 90 with all colours.
@@ -36,7 +36,7 @@ class Picture:
         enlarged: Its pixels were repeated in blocks, so that a plain PNG is both the fastest and the smallest.
         format: Of its file: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG where it is enlarged,
             and elsewhere the smaller of PNG and JPEG.
-        colors: Colours that a palette is to have, uint8 ``[n, 3]``: those of its colour bar.
+        colors: Colours that a palette must have, uint8 ``[n, 3]``: those of its colour bar.
 
     Example:
         >>> Picture(np.zeros((8, 8, 3), np.uint8)).file()[0]

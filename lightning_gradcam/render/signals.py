@@ -13,7 +13,7 @@ from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.text import INK, LINE, PAPER, Color
 
-# Of the whole picture's height; the rest is the curves'.
+# The map's share of the picture's height; the rest is the curves'.
 _BAND = 0.2
 # More curves can't be told apart: their mean is drawn, on the range that they span.
 _MOST_CURVES = 6

@@ -116,7 +116,7 @@ def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
     Args:
         count: How many there are.
         most: How many there is room for.
-        ends: The last is to be among them, as the first always is.
+        ends: Include the last; the first always is.
 
     Example:
         >>> evenly(10, 4), evenly(10, 4, ends=True)
@@ -153,7 +153,7 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
     kind = "difference" if "_vs_" in key.target else kind
     value = f"{record.scores[key.target][row]:.3g}"
     if summed > 1:
-        # On two lines: the narrowest tile has no room for one.
+        # On two lines: one would be too long for the narrowest tile.
         score: tuple[str, ...] = (f"sum of {'logits' if kind == 'logit' else kind} over", f"{summed} classes: {value}")
     else:
         score = (f"{kind if record.classes[key.target][row] >= 0 else 'score'} {value}",)

@@ -26,7 +26,7 @@ from lightning_gradcam.sheets.film import Film
 
 MAX_BYTES = 4_000_000
 MOST_PROBES = 64
-# Where a file is too large: the side of a picture, and the number of frames, down to which it is made smaller in turn.
+# If a file is too large: the sides of a picture and the numbers of frames to which it is reduced, step by step.
 _LEAST = [(72, 8), (24, 1)]
 SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 600, 76
 # Below a tile: the true class, the predicted one, how sure the model is of it.

@@ -27,7 +27,7 @@ FRAME = 4
 ANY = 168
 
 
-# Of a header: its text and colour.
+# A header line: its text and colour.
 Line = tuple[str, Color]
 
 
@@ -92,7 +92,7 @@ class Sheet:
         x = MARGIN + self.write((MARGIN, y), low, 300) + 5
         self.pixels[y + 2 : y + 14, x : x + 128] = table[None, ::2]
         self.write((x + 136, y), high, self.pixels.shape[1] - MARGIN - x - 136)
-        # So many that a bar of them shows no steps.
+        # Enough that a bar of them shows no steps.
         self._colors = table[::8]
 
     def legend(self, y: int, *entries: tuple[Pixels | str | None, str]) -> None:

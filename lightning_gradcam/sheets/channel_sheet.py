@@ -16,6 +16,7 @@ from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.grid import GridDrawing, layer_limits, normalised, tiled
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.signals import source_lines
+from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, PAPER, WRONG, cross_out
 from lightning_gradcam.render.tiles import enlarged, evenly, fitted
 from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Caption, Line, Sheet, of_probes, remarks, step_line
@@ -172,9 +173,7 @@ def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
     """Returns the probes' pictures, each at most 128 pixels a side; of clips and volumes the slice's middle frame."""
     pixels = probes.pixels[rows]
     if pixels.ndim == 5:
-        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
-        slices = max(sizes.depth, 1)
-        pixels = pixels[:, (2 * (slices // 2) + 1) * pixels.shape[1] // (2 * slices)]
+        pixels = pixels[:, frame_under(sizes.depth // 2, sizes.depth, pixels.shape[1])]
     small = fitted(pixels[:, None], _INPUT)
     factor = max(1, _INPUT // max(small.shape[2:4]))
     return list(enlarged(small, factor))

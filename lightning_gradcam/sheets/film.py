@@ -19,13 +19,14 @@ from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, maxima, scaled
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import charted, source_lines
+from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
 from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
 from lightning_gradcam.sheets.builder import Caption, Line, remarks
 from lightning_gradcam.sheets.cam_sheet import layer_title, method_title, score_title, wrapped
 from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_size
 
-# Of a signal's curve, with the band of its map, before it is scaled to a tile.
+# Size of a signal's curve, with the band of its map, before it is scaled to a tile.
 _CHART = (72, 112)
 
 
@@ -101,7 +102,7 @@ class Film:
         base, depth = probes.pixels, shape[1] if len(shape) == 4 else 0
         places = _strongest(shown, key) if depth else np.zeros(len(base), np.int64)
         if base.ndim == 5:
-            base = base[np.arange(len(base)), (2 * places + 1) * base.shape[1] // (2 * max(depth, 1))]
+            base = base[np.arange(len(base)), frame_under(places, depth, base.shape[1])]
         height, width, factor = tile_shape(base.shape, drawing, side)
         base = fitted(base[:, None], max(height, width) // factor)
         rows = tuple(range(len(base)))
@@ -149,7 +150,7 @@ class Film:
 
     def _put_boxes(self, pictures: Pixels, maps: FloatArray, broken: npt.NDArray[np.bool_]) -> None:
         known, size = known_boxes(self.probes), picture_size(self.probes)
-        # Of the slice that is shown.
+        # Boxes of the slice that is shown.
         found = bounding_boxes(maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps, size)
         for place in np.flatnonzero(~broken):
             put_box(pictures[place], found[place], size)
@@ -182,7 +183,7 @@ class Film:
         return f"{float(self.records[step].scores[self.key.target][self.rows[place]]):.3g}"
 
     def state(self, step: int, place: int, missing: str) -> Caption:
-        """Returns how sure the model is (of a model without classes, the score), or that there is no map to see."""
+        """Returns how sure the model is (of a model without classes, the score), or why no map is seen."""
         if missing:
             return Caption(missing, WRONG if missing == _BROKEN else INK)
         if self.predicted(step, place) < 0:

@@ -11,7 +11,7 @@ from lightning_gradcam.targets.base import described
 
 # RISE's, for photographs of 224 by 224.
 _BLUR_SIZE, _BLUR_SIGMA = 11, 5.0
-# Of the linear system's residual, relative to its right side.
+# Largest residual of the linear system, relative to its right side.
 _PRECISION = 1e-8
 
 

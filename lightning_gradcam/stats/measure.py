@@ -28,7 +28,7 @@ from lightning_gradcam.stats.numbers import (
 )
 
 Flags = npt.NDArray[np.bool_]
-# Of maps that are measured at once: in float64 and with their ranks they take some ten times their own memory.
+# Places of maps that are measured at once: in float64 and with their ranks they take ten times their own memory.
 _PLACES = 1 << 16
 # About six million places a second are ranked and compared.
 _AFFORDABLE = 60_000_000
@@ -198,7 +198,7 @@ def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray)
     for other in others:
         check_pair(maps, other)
     rows = max(1, _PLACES // math.prod(maps.shape[1:]))
-    # Once also where there are no probes at all.
+    # Once even without probes.
     starts = range(0, max(1, len(maps)), rows)
     parts = [number(*(array[start : start + rows] for array in (maps, *others))) for start in starts]
     return np.concatenate(parts, axis=-1).astype(np.float32)
