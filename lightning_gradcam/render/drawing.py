@@ -47,7 +47,7 @@ class Drawing:
         columns: Of ``"input"``, ``"overlay"``, ``"heatmap"`` (the map alone) and ``"guided"`` (Guided Grad-CAM of the
             same layer and target, on every method's sheet: needs ``"guided_gradcam"`` among the methods), in the order
             given; all but the input come once for each target.
-        scale: What the brightest colour stands for. ``"image"`` (default): each map's own maximum. ``"layer"``: the
+        scale: The value of the brightest colour. ``"image"`` (default): each map's own maximum. ``"layer"``: the
             largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
             layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
         format: Of the pictures, in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG
@@ -136,11 +136,11 @@ def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:
     """Refuses columns that need a method which is not among those asked for.
 
     Args:
-        drawing: How sheets are to be drawn.
+        drawing: How sheets are drawn.
         methods: A method's name, or several.
 
     Raises:
-        DrawingError: ``"guided"`` is a column, and ``"guided_gradcam"`` is no method.
+        DrawingError: ``"guided"`` is a column, but ``"guided_gradcam"`` is not among the methods.
 
     Example:
         >>> check_columns(Drawing(columns=("input", "overlay", "guided")), ["gradcam", "guided_gradcam"])

@@ -11,7 +11,7 @@ from lightning_gradcam.targets.base import described
 
 # RISE's, for photographs of 224 by 224.
 _BLUR_SIZE, _BLUR_SIGMA = 11, 5.0
-# Of the linear system's residual, relative to its right side.
+# Largest residual of the linear system, relative to its right side.
 _PRECISION = 1e-8
 
 
@@ -19,7 +19,7 @@ def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int 
     """Fills in removed pixels by ROAD's noisy linear imputation.
 
     Each becomes the mean of its up to eight neighbours, removed ones included: a direct neighbour weighs 1/6, a
-    diagonal one 1/12, what lies outside of the picture nothing. That is one sparse, symmetric and positive definite
+    diagonal one 1/12, what is outside the picture nothing. That is one sparse, symmetric and positive definite
     linear system a picture and channel, solved by conjugate gradients in float64.
 
     Args:
@@ -89,7 +89,7 @@ def checked_pictures(argument: str, pictures: Tensor) -> Tensor:
     """Returns the pictures, detached.
 
     Raises:
-        ConfigurationError: They are no floating-point tensor ``[N, C, H, W]``.
+        ConfigurationError: They are not a floating-point tensor ``[N, C, H, W]``.
     """
     if not isinstance(pictures, Tensor) or pictures.dim() != 4 or not pictures.is_floating_point():
         raise ConfigurationError(f"{argument}: got {described(pictures)}; give floating-point pictures [N, C, H, W]")
