@@ -22,6 +22,8 @@ Format = Literal["auto", "png", "jpeg", "webp"]
 BUILT_IN = (
     "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
 )  # fmt: skip
+# A row of 256 colours for each of them; the page reads it, too.
+COLOUR_MAPS = Path(__file__).parent / "assets" / "colormaps.png"
 FILE_FORMATS = ("auto", "png", "jpeg", "webp")
 _CHOICES = {
     "scale": ("image", "layer", "run", "minmax"),
@@ -176,7 +178,7 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
 
 @cache
 def _built_in() -> npt.NDArray[np.uint8]:
-    with Image.open(Path(__file__).parent / "assets" / "colormaps.png") as image:
+    with Image.open(COLOUR_MAPS) as image:
         tables = np.array(image.convert("RGB"), np.uint8)
     tables.setflags(write=False)
     return tables
