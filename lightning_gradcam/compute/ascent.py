@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.layout import input_size
+from lightning_gradcam.compute.callers import check_count
 from lightning_gradcam.errors import ConfigurationError, did_you_mean
 
 Parametrisation = Literal["pixels", "fourier"]
@@ -68,9 +69,7 @@ class Ascent:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("border", 0), ("seed", 0), ("jitter", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigurationError(f"{name}: got {value!r}; give a whole number, {least} or more")
+            check_count(name, getattr(self, name), least)
         if self.step_size is not None and not (_is_number(self.step_size) and self.step_size > 0):
             raise ConfigurationError(
                 f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the chapter's"

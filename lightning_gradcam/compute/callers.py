@@ -1,4 +1,4 @@
-"""What errors say of a model that was called with something else than its forward takes."""
+"""What a user calls with: models that are no modules, numbers that are none, arguments that a forward does not take."""
 
 from __future__ import annotations
 
@@ -7,6 +7,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+from lightning_gradcam.errors import ConfigurationError
+
+
+def check_module(model: Any, purpose: str) -> None:
+    """Refuses a model that is no module.
+
+    Args:
+        model: What the user gives as ``model``.
+        purpose: What a module is needed for, as it follows in the error: ``"whose layers are explained"``.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"model: got {model!r:.80}; give a torch.nn.Module, {purpose}, and forward= for another way to call it"
+            f"{held_module(model)}"
+        )
+
+
+def check_count(name: str, value: Any, least: int = 1, *, instead: str = "") -> None:
+    """Refuses what is no whole number of at least so many.
+
+    Args:
+        name: The argument's.
+        value: What the user gives.
+        least: The smallest that is possible.
+        instead: What else is possible, as it follows in the error.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(f"{name}: got {value!r}; give a whole number, {least} or more{instead}")
 
 
 def held_module(wrapper: Any) -> str:

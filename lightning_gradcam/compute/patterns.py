@@ -16,7 +16,7 @@ from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.compute.ascent import Ascent, Parametrisation, spatial_axes
 from lightning_gradcam.compute.batches import eager
-from lightning_gradcam.compute.callers import held_module
+from lightning_gradcam.compute.callers import check_count, check_module
 from lightning_gradcam.compute.partial_forward import Route, find_routes
 from lightning_gradcam.errors import CaptureError, ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
@@ -112,12 +112,8 @@ def filter_patterns(
         >>> found.filters, found.pictures.shape
         ((3, 1), torch.Size([2, 1, 8, 8]))
     """
-    if not isinstance(model, nn.Module):
-        raise ConfigurationError(
-            f"model: got {model!r:.80}; give a torch.nn.Module, whose filters are looked at{held_module(model)}"
-        )
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more")
+    check_module(model, "whose filters are looked at")
+    check_count("batch_size", batch_size)
     own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
     ascent = Ascent(steps, step_size, border, seed, jitter, total_variation, parametrisation, value_range)
     like = torch.empty((0, *_checked(shape)), dtype=own.dtype, device=own.device)

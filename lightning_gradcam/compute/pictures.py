@@ -1,4 +1,4 @@
-"""Of several pictures, which one a layer sees: its maps are drawn over the first, or over the one that is named."""
+"""Which of several pictures, or of a clip's frames, a layer sees: its maps are drawn over the picture of the inputs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,43 @@ import torch
 from torch import nn
 
 from lightning_gradcam.capture.activations import capture
+from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.inspection import mixed
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.compute.search import Search
+from lightning_gradcam.warn import warn
+
+
+def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts: Mapping[str, Layout]) -> None:
+    """Warns, once a run, where a layer's map has places of another picture, or of a part of its frames alone.
+
+    Args:
+        search: The model and its inputs.
+        modules: Layer name to module.
+        layouts: Layer name to layout.
+    """
+    run, inputs = search.asked.run, search.inputs
+    if search.given.first:
+        return
+    shape = list(inputs.picture.shape)
+    for layer, other in seen_elsewhere(run, inputs, modules).items() if inputs.pictures > 1 else ():
+        name = layer_of(layer)
+        instead = f"call of it ({name + '#0'!r})" if search.calls(name) > 1 else "layer"
+        warn(
+            f"lightning-gradcam: layer {layer!r} sees another of the inputs ({other}) than the picture ({shape}): its"
+            f" maps show places of that other one. Name that tensor with picture=, or another {instead} that sees the"
+            " picture"
+        )
+    flat = {name: module for name, module in modules.items() if len(layouts[name].grid) == 2}
+    for layer, (axis, seen, count) in frames_seen(run, inputs, flat).items():
+        name = layer_of(layer)
+        calls = f" (a call of {name!r} each: '{name}#0', …)" if search.calls(name) > 1 else ""
+        warn(
+            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, seen[:5]))} alone of the {count} along axis"
+            f" {axis} of the input {shape}: its maps belong to that part, whatever part of the input they are drawn"
+            f" over{calls}"
+        )
 
 
 def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -109,9 +109,8 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
         raise MethodError(f"name: the method {name!r} exists already; choose another name{instead}")
     if not callable(method):
         raise MethodError(f"method: got {method!r}; give a function of activations and gradients")
-    choices: tuple[Any, ...] = ("gradients", "activations", "rerun", "model")
-    if needs not in choices:
-        raise MethodError(f"needs: got {needs!r}; valid are {', '.join(map(repr, choices))}")
+    if needs not in get_args(Needs):
+        raise MethodError(f"needs: got {needs!r}; valid are {', '.join(map(repr, get_args(Needs)))}")
     _REGISTRY[name] = Method(_checked(name, method), needs)
 
 

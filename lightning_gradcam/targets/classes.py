@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,19 +15,22 @@ from lightning_gradcam.errors import TargetError
 from lightning_gradcam.targets.base import (
     Given,
     Scored,
+    Selector,
     TargetCallable,
+    check_place,
     check_samples,
     class_scores,
-    described,
+    no_classes,
 )
 from lightning_gradcam.targets.labels import no_class_in
+from lightning_gradcam.targets.reading import described
 
 # How many times a number's precision two directions may differ by rounding alone.
 _ROUNDING = 8
 
 
 @dataclass(frozen=True)
-class Class:
+class Class(Selector):
     """One class of each sample.
 
     Attributes:
@@ -36,7 +39,6 @@ class Class:
 
     which: str | int | tuple[int, ...] | Rank
     has_classes = True
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the score of that class; of several true labels, the sum of their scores."""
@@ -47,12 +49,11 @@ class Class:
         if self.which == "label" and given.labels is not None and given.labels.shape[1:] not in ((), (1,)):
             return _several(output, given)
         index = _index(self.which, values, given, name)
-        explained = _scored(output, given, index, lambda scores, m: _at(scores, index.repeat(m) if m > 1 else index))
-        return replace(explained, of_classes=True, kind=given.kind)
+        return _scored(output, given, index, lambda scores, m: _at(scores, index, m), of_classes=True)
 
 
 @dataclass(frozen=True)
-class ClassName:
+class ClassName(Selector):
     """The class of a name, exactly as the data set writes it: ``{"class": name}``.
 
     Names come with the probes; until then the class has no index.
@@ -63,14 +64,10 @@ class ClassName:
 
     name: str
     has_classes = True
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Refuses: without names there is no class of this one."""
-        raise TargetError(
-            f"targets: class {self.name!r} is given by its name, but no names are known here; give class_names=, or the"
-            " class's index"
-        )
+        raise TargetError(f"targets: class {self.name!r} is given by its name; give class_names=, or the class's index")
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class Rank:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Selector):
     """One class's score less another's: ``{"contrast": [first, second]}``.
 
     Attributes:
@@ -92,7 +89,6 @@ class Contrast:
     first: int | str
     second: int | str
     has_classes = True
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the difference; the explained class is the first."""
@@ -101,13 +97,11 @@ class Contrast:
             _check_classes(which, output, given, name)
         values = class_scores(output, given.score, given.kind)
         first, second = (_index(which, values, given, name) for which in (self.first, self.second))
-        return _scored(
-            output, given, first, lambda scores, m: _at(scores, first.repeat(m)) - _at(scores, second.repeat(m))
-        )
+        return _scored(output, given, first, lambda scores, m: _at(scores, first, m) - _at(scores, second, m))
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Selector):
     """One number of the output as it is, for regression: ``{"output": index}``.
 
     Attributes:
@@ -115,7 +109,6 @@ class Output:
     """
 
     index: int
-    has_classes = False
     is_particular = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
@@ -128,20 +121,17 @@ class Output:
                     " output_key=, or give a callable"
                 )
             columns = values[:, None] if values.dim() == 1 else values
-            if self.index >= columns.shape[1]:
-                raise TargetError(
-                    f"targets: {name!r} asks for number {self.index} of an output with {columns.shape[1]}; valid are 0"
-                    f" to {columns.shape[1] - 1}"
-                )
+            count = columns.shape[1]
+            check_place(name, "number", self.index, f" of an output with {count}", count)
             return columns[:, self.index]
 
         check_samples(output, given.samples)
         scores = again(output, 1)
-        return Scored(scores, torch.full((len(scores),), -1, device=scores.device), again)
+        return Scored(scores, no_classes(scores), again)
 
 
 @dataclass(frozen=True)
-class Called:
+class Called(Selector):
     """What a user's callable makes of the output."""
 
     function: TargetCallable
@@ -154,7 +144,7 @@ class Called:
         attached = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output))
         return Scored(
             scores,
-            torch.full((len(scores),), -1, device=scores.device),
+            no_classes(scores),
             lambda values, _copies: self._scores(values, given.samples, name),
             repeats=False,
             is_cut_off=attached and not scores.requires_grad,
@@ -177,7 +167,7 @@ class Called:
 
 
 @dataclass(frozen=True)
-class SimilarTo:
+class SimilarTo(Selector):
     """The cosine similarity of each sample's embedding to that of a reference among the probes.
 
     In a dict: ``{"similar_to": reference}``.
@@ -187,16 +177,11 @@ class SimilarTo:
     """
 
     reference: int
-    has_classes = False
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains what makes each picture similar to the reference, whose embedding is held."""
         check_samples(output, given.samples)
-        if self.reference >= given.all:
-            raise TargetError(
-                f"targets: {name!r} asks for probe {self.reference} of {given.all}; valid are 0 to {given.all - 1}"
-            )
+        check_place(name, "probe", self.reference, f" of {given.all}", given.all)
         place = self.reference - given.first
         if 0 <= place < given.samples or given.output_of is None:
             anchor = _embedding(output, name)[place].detach()
@@ -211,7 +196,7 @@ class SimilarTo:
         # colours.
         same = _as_similar_as_can_be(_embedding(output, name).detach(), anchor)
         scores = torch.where(same, scores.detach(), scores)
-        return Scored(scores, torch.full((len(scores),), -1, device=scores.device), again, constant=same)
+        return Scored(scores, no_classes(scores), again, constant=same)
 
 
 def _as_similar_as_can_be(embeddings: Tensor, anchor: Tensor) -> Tensor:
@@ -224,11 +209,13 @@ def _as_similar_as_can_be(embeddings: Tensor, anchor: Tensor) -> Tensor:
     return found
 
 
-def _scored(output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor]) -> Scored:
+def _scored(
+    output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor], *, of_classes: bool = False
+) -> Scored:
     def again(values: Any, copies: int) -> Tensor:
         return select(class_scores(values, given.score, given.kind), copies)
 
-    return Scored(again(output, 1), classes, again)
+    return Scored(again(output, 1), classes, again, of_classes=of_classes, kind=given.kind)
 
 
 def _several(output: Any, given: Given) -> Scored:
@@ -277,12 +264,8 @@ def _index(which: Any, values: Tensor, given: Given, name: str) -> Tensor:
         index = torch.tensor(given.own(which, "per_probe", "indices"), device=values.device)
     else:
         index = torch.full((count,), int(which), device=values.device)
-    wrong = index[(index < 0) | (index >= classes)]
-    if len(wrong):
-        raise TargetError(
-            f"targets: {name!r} asks for class {int(wrong[0])}, but the model's output has {classes} classes; valid are"
-            f" 0 to {classes - 1}"
-        )
+    for wrong in index[(index < 0) | (index >= classes)].tolist():
+        check_place(name, "class", wrong, f", but the model's output has {classes} classes", classes)
     return index
 
 
@@ -312,5 +295,6 @@ def _labels(labels: Tensor | None, count: int) -> Tensor:
     return flat
 
 
-def _at(values: Tensor, index: Tensor) -> Tensor:
-    return values.gather(1, index[:, None])[:, 0]
+def _at(values: Tensor, index: Tensor, copies: int) -> Tensor:
+    whole = index if copies == 1 else index.repeat(copies)
+    return values.gather(1, whole[:, None])[:, 0]

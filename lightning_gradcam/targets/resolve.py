@@ -125,18 +125,13 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
     if isinstance(spec, str) and spec in ("predicted", "label"):
         return [Target(spec, Class(spec))]
     if isinstance(spec, str) and class_names is not None:
-        if spec not in class_names:
-            choices = ["predicted", "label", *class_names]
-            raise TargetError(f"targets: class {spec!r} not found{did_you_mean(spec, choices)}")
-        return [_named(spec, class_names)]
+        return [_named(spec, class_names, also=("predicted", "label"))]
     if isinstance(spec, int) and not isinstance(spec, bool):
         if spec < 0:
             raise TargetError(f"targets: got class index {spec}; indices begin at 0")
         return [Target(str(spec), Class(spec))]
-    if isinstance(spec, Mapping) and spec:
-        found = _resolve_named(dict(spec), class_names) or _resolve_kind(dict(spec))
-        if found:
-            return found
+    if isinstance(spec, Mapping) and (found := _resolve_kind(dict(spec), class_names)):
+        return found
     if callable(spec):
         # A functools.partial goes by the name of its function, unless it has been given one.
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
@@ -145,30 +140,21 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
     raise TargetError(f"targets: got {spec!r}; give {_CHOICES}{by_name}")
 
 
-def _resolve_named(spec: dict[str, Any], class_names: Sequence[str] | None) -> list[Target]:
-    value = plain_numbers(spec.get("class"))
-    listed = list(value) if isinstance(value, (list, tuple)) else [value]
-    if set(spec) != {"class"} or not listed or not all(isinstance(name, str) or _is_index(name) for name in listed):
-        return []
-    return [_named(name, class_names) for name in listed]
-
-
-def _named(name: str | int, class_names: Sequence[str] | None) -> Target:
-    if isinstance(name, str) and class_names is None:
+def _named(name: str | int, class_names: Sequence[str] | None, also: Sequence[str] = ()) -> Target:
+    if isinstance(name, int):
+        return Target(str(name), Class(name))
+    if class_names is None:
         return Target(name, ClassName(name))
-    index = name
-    if isinstance(name, str):
-        places = [place for place, other in enumerate(class_names or ()) if other == name]
-        if not places:
-            raise TargetError(f"targets: class {name!r} not found{did_you_mean(name, class_names or ())}")
-        if len(places) > 1:
-            listed = ", ".join(map(str, places))
-            raise TargetError(f"targets: {len(places)} classes are named {name!r}; give the index of one: {listed}")
-        index = places[0]
-    return Target(str(index), Class(index))
+    places = [place for place, other in enumerate(class_names) if other == name]
+    if not places:
+        raise TargetError(f"targets: class {name!r} not found{did_you_mean(name, [*also, *class_names])}")
+    if len(places) > 1:
+        listed = ", ".join(map(str, places))
+        raise TargetError(f"targets: {len(places)} classes are named {name!r}; give the index of one: {listed}")
+    return Target(str(places[0]), Class(places[0]))
 
 
-def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
+def _resolve_kind(spec: dict[str, Any], class_names: Sequence[str] | None) -> list[Target]:
     spec = {kind: plain_numbers(value) for kind, value in spec.items()}
     if "detect" in spec and set(spec) <= {"detect", "boxes"}:
         # In any order: a saved configuration may have sorted them.
@@ -177,6 +163,8 @@ def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
         return []
     kind, value = next(iter(spec.items()))
     listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    if kind == "class" and (names := listed or [value]) and all(isinstance(n, str) or _is_index(n) for n in names):
+        return [_named(name, class_names) for name in names]
     if kind == "per_probe" and listed and all(map(_is_index, listed)):
         return [Target("per_probe", Class(tuple(listed)))]
     if kind == "top" and _is_index(value) and value >= 1:

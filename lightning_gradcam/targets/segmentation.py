@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lightning_gradcam.errors import TargetError
-from lightning_gradcam.targets.base import Given, Scored, check_samples, described, scored_axis
-from lightning_gradcam.targets.reading import OutputKind
+from lightning_gradcam.targets.base import Given, Scored, Selector, check_place, check_samples, scored_axis
+from lightning_gradcam.targets.reading import OutputKind, described
 
 
 @dataclass(frozen=True)
-class Segment:
+class Segment(Selector):
     """A class of a segmentation: the sum of its scores over a region.
 
     In a dict: ``{"segment": category}``, and with masks ``{"segment_mask": category}``.
@@ -35,8 +35,6 @@ class Segment:
 
     category: int | str
     masked: bool = False
-    has_classes = False
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the class over its region in this output; a sample without a region has the score 0."""
@@ -75,11 +73,8 @@ class Segment:
                 f"{hint}"
             )
         classes = max(output.shape[1], 2)
-        if isinstance(self.category, int) and self.category >= classes:
-            raise TargetError(
-                f"targets: {name!r} asks for class {self.category}, but the output has {classes} classes; valid are 0"
-                f" to {classes - 1}"
-            )
+        if isinstance(self.category, int):
+            check_place(name, "class", self.category, f", but the output has {classes} classes", classes)
         return output
 
 
