@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -15,20 +14,14 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs
-from lightning_gradcam.capture.layers import (
-    LISTING,
-    LayerSpec,
-    compiled_layers,
-    mixing_layers,
-    named_layers,
-    resolve_layers,
-)
+from lightning_gradcam.capture.layers import LISTING, LayerSpec, mixing_layers, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import in_parts, is_out_of_memory
+from lightning_gradcam.compute.callers import eager
 from lightning_gradcam.compute.explanation import explain
 from lightning_gradcam.compute.request import Request
-from lightning_gradcam.compute.search import NO_LAYER, TRIED, Search
-from lightning_gradcam.errors import MOST, ConfigurationError, LayerError, did_you_mean
+from lightning_gradcam.compute.search import TRIED, Search
+from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.probes.listed import one_size
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import joined
@@ -37,8 +30,6 @@ from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.targets.labels import check_classes
 from lightning_gradcam.warn import warn
 
-# Characters that a few names of layers need.
-_ROOM = 60
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -121,7 +112,7 @@ def in_searched_parts(
                     check_layouts(modules, asked)
             found = call(search, modules)
         except LayerError as error:
-            raise beside(error, search) from None
+            raise search.beside(error) from None
         # A last part of a single sample may not show it again.
         layouts = {**known.layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
         known = replace(known, layouts=layouts, copies=isinstance(found, Cams) and found.overwritten, moves=False)
@@ -139,26 +130,17 @@ def in_searched_parts(
 
 def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
     """Whether a model that has failed on several bags or clips works on one: it squeezes the batch's axis away."""
+
+    def works(part: Inputs) -> bool:
+        with suppress(Exception), torch.no_grad():
+            run(part.fresh())
+            return True
+        return False
+
     if inputs.picture.dim() != 5 or inputs.samples == 1 or is_out_of_memory(error):
         return False
-    outputs = []
-    with suppress(Exception), torch.no_grad():
-        outputs.append(run(inputs.part(0, 1).fresh()))
-    if not outputs:
-        return False
-    # Its layers may fail for another reason, which is the user's to hear.
-    with suppress(Exception), torch.no_grad():
-        run(inputs.fresh())
-        return False
-    return True
-
-
-def beside(error: LayerError, search: Search) -> LayerError:
-    """Returns an error about a layer with the layers that have a feature map, where it has room for them."""
-    head = f"{error}; layers with a feature map here: "
-    room = MOST - len(head)
-    possible = search.possible(room) if room >= _ROOM else NO_LAYER
-    return error if possible == NO_LAYER else LayerError(head + possible)
+    # On all samples, too, where its layers have failed for another reason, which is the user's to hear.
+    return works(inputs.part(0, 1)) and not works(inputs)
 
 
 def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
@@ -170,7 +152,7 @@ def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
         targets: What is explained.
 
     Raises:
-        TargetError: A label is none of the model's classes, or there is none where one is needed.
+        TargetError: A label is not among the model's classes, or is missing where one is needed.
     """
     of_classes = [target for target in targets if isinstance(target.select, (Class, Contrast))]
     if not of_classes or not isinstance(output, Tensor) or not len(output):
@@ -266,28 +248,3 @@ def _joined_output(outputs: Sequence[Any], samples: Sequence[int]) -> Any:
         return list(outputs)
     whole = [torch.cat(leaves) for leaves in zip(*(leaves for leaves, _ in flat), strict=True)]
     return tree_unflatten(whole, flat[0][1])
-
-
-def eager(model: nn.Module) -> AbstractContextManager[Any]:
-    """Returns a context in which what ``torch.compile`` has compiled runs as it is written, and calls hooks.
-
-    Args:
-        model: The model.
-
-    Raises:
-        ConfigurationError: It was compiled, and this torch (before 2.6) has no such context.
-    """
-    # Hooks added after compilation do not fire, silently. Where dynamo was never imported nothing is compiled, and
-    # importing it would cost a second.
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    if hasattr(torch.compiler, "set_stance"):
-        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-        return stance
-    if compiled := compiled_layers(model):
-        raise ConfigurationError(
-            f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
-            f" calls no hooks, and torch {torch.__version__} can't leave that out for a while; give the model that was"
-            " compiled (its _orig_mod), or take torch 2.6 or newer"
-        )
-    return nullcontext()

@@ -86,7 +86,7 @@ def compute_feature_maps(
         forward: What to call instead of ``model`` on ``inputs``.
         batch_size: How many samples go through the model at once, at most; default: all. Where the memory does not
             suffice, half as many are tried.
-        max_channels: Of a layer with more channels, so many are kept, evenly chosen; default: all.
+        max_channels: Most channels that are kept of a layer, evenly chosen; default: all.
 
     Returns:
         The feature maps, float32 (float64 where the activations are), on the model's device.
@@ -142,8 +142,8 @@ def feature_maps(
         samples: How many there are.
         run: From inputs to the model's output.
         batch_size: How many samples go through the model at once; ``None``: all.
-        layouts: What the user says of layouts, by layer name; ``""`` stands for all.
-        max_channels: Of a layer with more channels, so many are kept, evenly chosen; ``None``: all.
+        layouts: What the user says of layouts, by layer name; ``""`` means all.
+        max_channels: Most channels that are kept of a layer, evenly chosen; ``None``: all.
         device: Where the maps are kept; ``None``: where they were made. ``"cpu"`` bounds the device's memory.
         check: Make sure that the layouts are possible; once is enough for a model.
         halve: Take half as many samples at once where memory does not suffice.

@@ -22,7 +22,7 @@ class Request:
         run: From inputs to the explained output.
         relu: Keep only what speaks for the target.
         batch_size: How many samples go through the model at once; ``None``: all.
-        check: Make sure that a zero gradient is none by construction; once is enough for a model.
+        check: Make sure that a gradient of zero is not one by construction; once is enough for a model.
         copies: The model is known to change a layer's output in place; it is found out where not given.
         keep_output: Keep the model's output; it can be larger than all maps.
         halve: Take half as many samples, or variants of them, at once where memory does not suffice.

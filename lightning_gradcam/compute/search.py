@@ -18,11 +18,12 @@ from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_l
 from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
 from lightning_gradcam.capture.obstacles import obstacle
 from lightning_gradcam.compute.request import Request
-from lightning_gradcam.errors import LayerError, listed
+from lightning_gradcam.errors import MOST, LayerError, listed
 from lightning_gradcam.targets import Given
 from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
 
-NO_LAYER = "(none)"
+# Characters that a few names of layers need.
+_ROOM = 60
 # Number of samples that a look takes: a single one's axis can't be told from others of one place.
 TRIED = 2
 _TOKENS = (nn.Linear, nn.LayerNorm)
@@ -46,7 +47,6 @@ class Search:
     given: Given
     _searching: bool = field(default=False, init=False)
     _tokens: bool = field(default=False, init=False)
-    _first: Callable[[Any], None] | None = field(default=None, init=False)
 
     @property
     def survey(self) -> Survey:
@@ -71,18 +71,19 @@ class Search:
             # bags may take no other number.
             return self._surveyed(self.inputs, self.given)
 
-    def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
+    def _surveyed(self, inputs: Inputs, given: Given, *first: Callable[[Any], object]) -> tuple[Survey, Inputs, Given]:
+        """Looks at the model; ``first`` is called with the output of the first forward."""
+        waiting = list(first)
+
         def run(picture: Tensor | None) -> Any:
             output = self.asked.run(inputs.fresh(picture))
-            if self._first is not None:
-                self._first(output)
-                self._first = None
+            while waiting:
+                waiting.pop(0)(output)
             return output
 
         def forward() -> Any:
             # Where the search follows the graph, it begins at the picture: weights may be frozen.
-            graph = torch.is_grad_enabled() and inputs.picture.is_floating_point()
-            return run(with_gradient(inputs.picture) if graph else None)
+            return run(with_gradient(inputs.picture) if torch.is_grad_enabled() else None)
 
         survey = Survey(
             self.model,
@@ -125,15 +126,8 @@ class Search:
         """
         outputs: list[Any] = []
 
-        def first(output: Any) -> None:
-            outputs.append(output)
-            done()
-
-        self._tokens, self._first = True, first
-        try:
-            self.__dict__["_look"] = self._surveyed(self.inputs, self.given)
-        finally:
-            self._first = None
+        self._tokens = True
+        self.__dict__["_look"] = self._surveyed(self.inputs, self.given, outputs.append, lambda _: done())
         return outputs[0]
 
     @cached_property
@@ -189,17 +183,22 @@ class Search:
             own = []
         return mixed(own if len(own) == len(self.asked.targets) else output)
 
-    def possible(self, room: int) -> str:
-        """Returns which layers could be named, for errors: all, or the last five where these take too much room."""
+    def beside(self, error: LayerError) -> LayerError:
+        """Returns an error about a layer with the layers that have a feature map, where it has room for them.
+
+        All of them, or the last five where these take too much room.
+        """
+        head = f"{error}; layers with a feature map here: "
+        room = MOST - len(head)
         try:
-            names = list(self.survey.spatial())
-        except Exception as error:  # the model itself fails; what was wrong before is what counts
-            return f"unknown ({type(error).__name__}: {error})"[:room]
+            names = list(self.survey.spatial()) if room >= _ROOM else []
+        except Exception as failure:  # the model itself fails; what was wrong before is what counts
+            return LayerError(f"{head}{f'unknown ({type(failure).__name__}: {failure})'[:room]}")
         whole = ", ".join(names)
-        if len(whole) <= room:
-            return whole or NO_LAYER
-        tail = f" (the last of {len(names)}; `{LISTING}` lists all)"
-        return f"{listed(names[:-6:-1], room=room - len(tail))}{tail}"
+        if len(whole) > room:
+            tail = f" (the last of {len(names)}; `{LISTING}` lists all)"
+            whole = f"{listed(names[:-6:-1], room=room - len(tail))}{tail}"
+        return LayerError(head + whole) if names else error
 
     def is_reached(self, layer: str) -> bool:
         """Whether any score can depend on a layer's places, whatever the weights are; also where that can't be told."""

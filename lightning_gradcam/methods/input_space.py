@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.errors import MethodError
 from lightning_gradcam.methods.rerun import Rerun
+from lightning_gradcam.methods.variants import refused
 
 
 def guided_backprop(rerun: Rerun) -> Tensor:
@@ -76,10 +76,9 @@ def fullgrad(rerun: Rerun) -> Tensor:
     number = 0
     for bias, gradients in rerun.bias_gradients():
         if gradients.dim() > min(4, picture.dim()) and gradients.shape[1] != len(picture):
-            raise MethodError(
-                f"methods: 'fullgrad' adds up biases' shares for each sample, and a layer's output has"
-                f" {gradients.shape[1]} rows for {len(picture)} samples (frames, windows or crops); use gradcam,"
-                " hirescam or layercam"
+            raise refused(
+                f"'fullgrad' adds up biases' shares for each sample, and a layer's output has {gradients.shape[1]} rows"
+                f" for {len(picture)} samples (frames, windows or crops)"
             )
         if gradients.dim() != picture.dim() + 1:
             continue
@@ -88,9 +87,8 @@ def fullgrad(rerun: Rerun) -> Tensor:
         # Resizing is linear: the sum is resized, and not each of many channels.
         total = total + at_size(scaled(shares).sum(dim=2), total.shape[2:])
     if not number:
-        raise MethodError(
-            "methods: 'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has"
-            " none; use gradcam, hirescam or layercam"
+        raise refused(
+            "'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has none"
         )
     return total
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import Any
@@ -17,7 +17,7 @@ from lightning_gradcam.capture.inputs import InputForm, with_gradient
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
 from lightning_gradcam.capture.tensors import level_maps
 from lightning_gradcam.errors import MethodError
-from lightning_gradcam.methods.variants import RerunLayer, RerunModel, full_precision
+from lightning_gradcam.methods.variants import RerunLayer, RerunModel, full_precision, refused
 from lightning_gradcam.targets import Scored
 from lightning_gradcam.targets.base import class_logits
 
@@ -36,6 +36,7 @@ class Rerun:
 
     def __init__(self, model: RerunModel, at: RerunLayer | None = None) -> None:
         self._model, self._layer = model, at
+        self._targets = list(model.explained.values())
         # A layer whose map has no time is explained on the picture as its shape reads.
         plain = at is not None and len(at.layout.grid) > 1 and not at.layout.fold
         self._form = InputForm(model.inputs.picture, "" if plain else model.axes)
@@ -64,12 +65,12 @@ class Rerun:
     @property
     def scores(self) -> Tensor:
         """The explained scores ``[T, N]``."""
-        return torch.stack([full_precision(e.scores.detach()) for e in self._model.explained.values()])
+        return torch.stack([full_precision(e.scores.detach()) for e in self._targets])
 
     @property
     def precision(self) -> float:
         """How exactly two ways to the same score agree, as a share of it: by the model's own precision."""
-        dtypes = {self._at.activation.dtype, *(e.scores.dtype for e in self._model.explained.values())}
+        dtypes = {self._at.activation.dtype, *(e.scores.dtype for e in self._targets)}
         if dtypes & {torch.float16, torch.bfloat16}:
             return 5e-2
         return 1e-8 if dtypes == {torch.float64} else 1e-3
@@ -77,7 +78,7 @@ class Rerun:
     @property
     def classes(self) -> Tensor:
         """The explained classes ``[T, N]``; -1 where there is none."""
-        return torch.stack([e.classes for e in self._model.explained.values()])
+        return torch.stack([e.classes for e in self._targets])
 
     def on_pictures(self, pictures: Iterable[Tensor]) -> Tensor:
         """Scores other pictures in the input's place.
@@ -119,10 +120,10 @@ class Rerun:
         with self._captured() as captured:
             output = self._model.forward(self._form.own if picture is None else self._form.restored(picture))
             found = []
-            for number, explained in enumerate(self._model.explained.values()):
+            for explained in self._targets:
                 scores = explained.again(output, 1) if score is None else score(*self._of_classes(output, explained))
-                last = number == len(self._model.explained) - 1
-                found.append(self._map(self._gradient(captured, scores, retain_graph=not last)))
+                more = explained is not self._targets[-1]
+                found.append(self._map(self._gradient(captured, scores, retain_graph=more)))
         return torch.stack(found)
 
     def curvature(self) -> tuple[Tensor, Tensor]:
@@ -133,7 +134,7 @@ class Rerun:
             product is 0 where the score is linear in the layer.
         """
         gradients, products = [], []
-        for explained in self._model.explained.values():
+        for explained in self._targets:
             # The fused attention kernels have no second derivative.
             with _plain_attention(), self._captured() as captured:
                 scores = explained.again(self._model.forward(self._form.own), 1)
@@ -161,16 +162,13 @@ class Rerun:
         """
         self._form.require(gradient=True)
         found = []
-        for explained in self._model.explained.values():
+        for explained in self._targets:
             picture = with_gradient(self._form.own)
             with torch.enable_grad(), guided_relus() if guided else nullcontext([1]) as met:
                 scores = explained.again(self._model.forward(picture), 1)
                 (gradient,) = differentiate(scores, [picture])
             if not met:
-                raise MethodError(
-                    "methods: guided backpropagation changes how ReLUs pass gradients back, and this model runs none;"
-                    " use gradcam, hirescam or layercam"
-                )
+                raise refused("guided backpropagation changes how ReLUs pass gradients back, and this model runs none")
             if gradient is None:
                 raise MethodError(
                     "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"
@@ -190,13 +188,11 @@ class Rerun:
         with torch.enable_grad():
             with biased_outputs(self._model.module) as outputs:
                 output = self._model.forward(picture)
-            found: list[Sequence[Tensor | None]] = [
-                differentiate(e.again(output, 1), [o for _, o in outputs], retain_graph=True)
-                for e in self._model.explained.values()
-            ]
-        for place, (bias, value) in enumerate(outputs):
-            gradients = [torch.zeros_like(value) if of[place] is None else of[place] for of in found]
-            yield full_precision(bias), full_precision(torch.stack([g for g in gradients if g is not None]))
+            values = [value for _, value in outputs]
+            found = [differentiate(e.again(output, 1), values, retain_graph=True) for e in self._targets]
+        for (bias, value), gradients in zip(outputs, zip(*found, strict=True), strict=True):
+            slopes = [torch.zeros_like(value) if gradient is None else gradient for gradient in gradients]
+            yield full_precision(bias), full_precision(torch.stack(slopes))
 
     def attention(self) -> tuple[Tensor, Tensor]:
         """Differentiates with respect to the attention that the layer, or a part of it, pays last.
@@ -216,21 +212,16 @@ class Rerun:
                     f"methods: 'legrad' needs attention, and layer {self.layer!r} pays none; name a transformer block"
                     " or its attention, or use gradcam, hirescam or layercam here"
                 )
-            attention = paid[0]
             try:
-                found = [
-                    differentiate(e.again(output, 1), [attention], retain_graph=True)[0]
-                    for e in self._model.explained.values()
-                ]
+                found = [differentiate(e.again(output, 1), paid, retain_graph=True)[0] for e in self._targets]
             except CheckpointError:
-                raise MethodError(
-                    f"methods: 'legrad' can't follow the attention of layer {self.layer!r}, which the model computes"
-                    " again in the backward (activation checkpointing); switch that off, or use gradcam, hirescam or"
-                    " layercam here"
+                raise refused(
+                    f"'legrad' can't follow the attention of layer {self.layer!r}, which the model computes again in"
+                    " the backward; switch activation checkpointing off"
                 ) from None
         if any(gradient is None for gradient in found):
             raise MethodError(f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}")
-        return full_precision(attention.detach()), full_precision(torch.stack([g for g in found if g is not None]))
+        return full_precision(paid[0].detach()), full_precision(torch.stack([g for g in found if g is not None]))
 
     def tokens_to_map(self, tokens: Tensor) -> Tensor:
         """Arranges a value a token, ``[T, N, L]``, on the layer's grid: ``[T, N, *S]``.
@@ -240,10 +231,9 @@ class Rerun:
         """
         length = self._at.layout.tokens
         if tokens.shape[2] != length or tokens.shape[1] != self._model.inputs.samples:
-            raise MethodError(
-                f"methods: 'legrad' needs attention over the whole picture; layer {self.layer!r} attends to"
-                f" {tokens.shape[2]} tokens in {tokens.shape[1]} windows, its output has {length} a sample; use"
-                " gradcam, hirescam or layercam here"
+            raise refused(
+                f"'legrad' needs attention over the whole picture; layer {self.layer!r} attends to {tokens.shape[2]}"
+                f" tokens in {tokens.shape[1]} windows, its output has {length} a sample"
             )
         return self._at.layout.of_grid(tokens)
 

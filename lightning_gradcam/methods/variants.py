@@ -16,12 +16,13 @@ from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.layers import mixing_layers, named_layers
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.errors import MethodError
 from lightning_gradcam.targets import Scored
 
 # Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
 _BATCH = 32
 
-# A picture, and what stands in a layer's output instead.
+# A picture, and a replacement for a layer's output.
 Variant = tuple[Tensor, Tensor | None]
 
 
@@ -122,6 +123,11 @@ class RerunModel:
         shape = len(group), self.inputs.samples
         scores = [explained.again(output, len(group)).reshape(shape) for explained in self.explained.values()]
         return full_precision(torch.stack(scores, dim=1))
+
+
+def refused(why: str) -> MethodError:
+    """Returns the error of a method that can't work here; most others can."""
+    return MethodError(f"methods: {why}; use gradcam, hirescam or layercam here")
 
 
 def full_precision(values: Tensor) -> Tensor:

@@ -15,9 +15,8 @@ from lightning_gradcam.targets.base import (
 from lightning_gradcam.targets.classes import ClassName, Contrast, Output, SimilarTo
 from lightning_gradcam.targets.detection import Detect
 from lightning_gradcam.targets.labels import check_names
-from lightning_gradcam.targets.objects import PerProbe, TargetObject, Top, written
 from lightning_gradcam.targets.reading import output_kind
-from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
+from lightning_gradcam.targets.resolve import PerProbe, Target, TargetObject, TargetSpec, Top, resolve_targets, written
 from lightning_gradcam.targets.segmentation import Segment
 
 __all__ = [

@@ -147,7 +147,7 @@ def check_score(score: str) -> ScoreKind:
     """Returns ``score`` where it is possible.
 
     Raises:
-        TargetError: It is none of ``"logit"``, ``"probability"`` and ``"sigmoid"``.
+        TargetError: It is not ``"logit"``, ``"probability"`` or ``"sigmoid"``.
     """
     if score in get_args(ScoreKind):
         return score  # type: ignore[return-value]

@@ -42,13 +42,10 @@ class Class(Selector):
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the score of that class; of several true labels, the sum of their scores."""
-        check_samples(output, given.samples)
-        _check_classes(self.which, output, given, name)
-        values = class_scores(output, given.score, given.kind)
         # [N, 1] is what a binary cross entropy on a single logit takes: one class a sample.
         if self.which == "label" and given.labels is not None and given.labels.shape[1:] not in ((), (1,)):
-            return _several(output, given)
-        index = _index(self.which, values, given, name)
+            return _several(output, given, name)
+        (index,) = _indices(output, given, name, self.which)
         return _scored(output, given, index, lambda scores, m: _at(scores, index, m), of_classes=True)
 
 
@@ -66,7 +63,7 @@ class ClassName(Selector):
     has_classes = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Refuses: without names there is no class of this one."""
+        """Refuses, since the class has no index without names."""
         raise TargetError(f"targets: class {self.name!r} is given by its name; give class_names=, or the class's index")
 
 
@@ -92,11 +89,7 @@ class Contrast(Selector):
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the difference; the explained class is the first."""
-        check_samples(output, given.samples)
-        for which in (self.first, self.second):
-            _check_classes(which, output, given, name)
-        values = class_scores(output, given.score, given.kind)
-        first, second = (_index(which, values, given, name) for which in (self.first, self.second))
+        first, second = _indices(output, given, name, self.first, self.second)
         return _scored(output, given, first, lambda scores, m: _at(scores, first, m) - _at(scores, second, m))
 
 
@@ -117,8 +110,7 @@ class Output(Selector):
         def again(values: Any, _copies: int) -> Tensor:
             if not isinstance(values, Tensor) or values.dim() not in (1, 2):
                 raise TargetError(
-                    f"targets: {name!r} needs an output [N] or [N, K], got {described(values)}; name it with"
-                    " output_key=, or give a callable"
+                    f"targets: {name!r} needs an output [N] or [N, K], got {described(values)}; name it by output_key="
                 )
             columns = values[:, None] if values.dim() == 1 else values
             count = columns.shape[1]
@@ -152,16 +144,10 @@ class Called(Selector):
 
     def _scores(self, output: Any, samples: int, name: str) -> Tensor:
         scores = self.function(output)
-        if not isinstance(scores, Tensor) or scores.shape != (samples,):
-            came = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        if not isinstance(scores, Tensor) or scores.shape != (samples,) or not scores.is_floating_point():
             raise TargetError(
-                f"targets: the callable {name!r} returned {came}; it needs to return a tensor [{samples}]: one score"
-                " for each sample"
-            )
-        if not scores.is_floating_point():
-            raise TargetError(
-                f"targets: the callable {name!r} returned {described(scores)}; scores are floating-point numbers of the"
-                " output itself, and not, for instance, its argmax"
+                f"targets: the callable {name!r} returned {described(scores)}; it needs to return a tensor [{samples}]"
+                " of floating-point scores, one for each sample, and not, for instance, the output's argmax"
             )
         return scores
 
@@ -218,7 +204,8 @@ def _scored(
     return Scored(again(output, 1), classes, again, of_classes=of_classes, kind=given.kind)
 
 
-def _several(output: Any, given: Given) -> Scored:
+def _several(output: Any, given: Given, name: str) -> Scored:
+    _check_classes("label", output, given, name)
     values, labels = class_scores(output, given.score, given.kind), given.labels
     assert labels is not None
     if labels.shape != values.shape:
@@ -228,8 +215,7 @@ def _several(output: Any, given: Given) -> Scored:
         )
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise TargetError(
-            "labels: got other numbers than 0 and 1 for several classes a sample; give a 0 or 1 for each class, or one"
-            " class for each input"
+            "labels: got other numbers than 0 and 1 for several classes a sample; give one class, or 0 or 1 for each"
         )
     chosen = labels.to(values)
     classes = torch.where(chosen.any(dim=1), chosen.argmax(dim=1), -1)
@@ -237,7 +223,8 @@ def _several(output: Any, given: Given) -> Scored:
 
 
 def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
-    """Refuses to tell a predicted or true class where the labels show that there is none."""
+    """Refuses an output of other rows, and a predicted or true class where the labels show that there is none."""
+    check_samples(output, given.samples)
     if not isinstance(which, (str, Rank)) or (wrong := no_class_in(output, given.labels)) is None:
         return
     numbers = 1 if output.dim() == 1 else output.shape[1]
@@ -248,6 +235,13 @@ def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
         f" sample, the label {wrong:g} is no class, so that this is a regression; give the number to explain:"
         f" {valid}{shares}"
     )
+
+
+def _indices(output: Any, given: Given, name: str, *which: Any) -> list[Tensor]:
+    for each in which:
+        _check_classes(each, output, given, name)
+    values = class_scores(output, given.score, given.kind)
+    return [_index(each, values, given, name) for each in which]
 
 
 def _index(which: Any, values: Tensor, given: Given, name: str) -> Tensor:
@@ -289,8 +283,7 @@ def _labels(labels: Tensor | None, count: int) -> Tensor:
     broken = flat[flat != flat.round()] if flat.is_floating_point() else flat[:0]
     if len(broken):
         raise TargetError(
-            f"labels: got {broken[0].item():g}, which is no class; give whole numbers, or a callable target for labels"
-            " of another kind"
+            f"labels: got {broken[0].item():g}, which is no class; give whole numbers, or another target: a callable"
         )
     return flat
 

@@ -18,9 +18,32 @@ from lightning_gradcam.targets.classes import (
     SimilarTo,
 )
 from lightning_gradcam.targets.detection import Detect
-from lightning_gradcam.targets.objects import TargetObject, plain_numbers, written
 from lightning_gradcam.targets.segmentation import Segment
 
+
+@dataclass(frozen=True)
+class PerProbe:
+    """A class for each probe: ``{"per_probe": [index, …]}``.
+
+    Attributes:
+        classes: The indices, in the order of the probes.
+    """
+
+    classes: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Top:
+    """The most likely classes of each sample, as the targets ``top1`` to ``topk``: ``{"top": k}``.
+
+    Attributes:
+        count: How many.
+    """
+
+    count: int
+
+
+TargetObject = ClassName | PerProbe | Top | Contrast | Output | Segment | Detect | SimilarTo
 TargetSpec = str | int | Mapping[str, Any] | TargetObject | TargetCallable
 _CHOICES = (
     "'predicted', 'label', a class index, {'class': name}, {'per_probe': [index, …]}, {'top': k},"
@@ -191,11 +214,45 @@ def _resolve_detection(category: Any, boxes: Any) -> list[Target]:
     given = tuple(tuple(map(float, box)) for box in listed if isinstance(box, Sequence) and len(box) == 4)
     if not given or len(given) != len(listed) or any(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in given):
         raise TargetError(
-            f"targets: got boxes {boxes!r}; give one [x1, y1, x2, y2] for each probe, in pixels, with x1 < x2 and"
-            " y1 < y2"
+            f"targets: got boxes {boxes!r}; give one [x1, y1, x2, y2] for each probe, in pixels: x1 < x2 and y1 < y2"
         )
     return [Target(f"detect{shown}_boxes", Detect(category, given))]
 
 
 def _is_index(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def written(target: Any) -> Any:
+    """Returns an object that says what to explain as the dict that says the same in YAML; all else as it is.
+
+    Example:
+        >>> written(Contrast("predicted", 3))
+        {'contrast': ['predicted', 3]}
+    """
+    match target:
+        case ClassName(name):
+            return {"class": name}
+        case PerProbe(classes):
+            return {"per_probe": plain_numbers(classes)}
+        case Top(count):
+            return {"top": count}
+        case Contrast(first, second):
+            return {"contrast": [first, second]}
+        case Output(index):
+            return {"output": index}
+        case Segment(category, masked):
+            return {"segment_mask" if masked else "segment": category}
+        case Detect(category, boxes):
+            return {"detect": category} if boxes is None else {"detect": category, "boxes": plain_numbers(boxes)}
+        case SimilarTo(reference):
+            return {"similar_to": reference}
+        case _:
+            return target
+
+
+def plain_numbers(value: Any) -> Any:
+    """Returns numbers, arrays and tensors of other libraries as Python's own."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [plain_numbers(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -22,7 +22,7 @@ class Segment(Selector):
 
     In a dict: ``{"segment": category}``, and with masks ``{"segment_mask": category}``.
 
-    One channel alone stands for two classes, as a single logit does: its sign decides.
+    A single channel gives two classes, as a single logit does: its sign decides.
 
     Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation Mapping",
     AAAI 2020 (Seg-Grad-CAM).
@@ -68,10 +68,8 @@ class Segment(Selector):
     def _checked(self, output: Any, name: str) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() not in (4, 5) or not output.is_floating_point():
             hint = " (torchvision's segmentation models: output_key='out')" if isinstance(output, Mapping) else ""
-            raise TargetError(
-                f"targets: {name!r} needs logits [N, C, H, W], got {described(output)}; name them with output_key="
-                f"{hint}"
-            )
+            what = f"needs logits [N, C, H, W], got {described(output)}"
+            raise TargetError(f"targets: {name!r} {what}; name them with output_key={hint}")
         classes = max(output.shape[1], 2)
         if isinstance(self.category, int):
             check_place(name, "class", self.category, f", but the output has {classes} classes", classes)
