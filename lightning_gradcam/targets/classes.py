@@ -64,7 +64,10 @@ class ClassName(Selector):
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Refuses, since the class has no index without names."""
-        raise TargetError(f"targets: class {self.name!r} is given by its name; give class_names=, or the class's index")
+        raise TargetError(
+            f"targets: class {self.name!r} is given by its name, but no names are known here; give class_names=, or the"
+            " class's index"
+        )
 
 
 @dataclass(frozen=True)
