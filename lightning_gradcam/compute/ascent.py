@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.layout import input_size
-from lightning_gradcam.compute.callers import check_count
+from lightning_gradcam.compute.callers import check_whole
 from lightning_gradcam.errors import ConfigurationError, did_you_mean
 
 Parametrisation = Literal["pixels", "fourier"]
@@ -69,7 +69,7 @@ class Ascent:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("border", 0), ("seed", 0), ("jitter", 0)):
-            check_count(name, getattr(self, name), least)
+            check_whole(name, getattr(self, name), least)
         if self.step_size is not None and not (_is_number(self.step_size) and self.step_size > 0):
             raise ConfigurationError(
                 f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the chapter's"

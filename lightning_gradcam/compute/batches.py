@@ -18,7 +18,7 @@ from lightning_gradcam.capture.layers import LISTING, LayerSpec, mixing_layers, 
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import in_parts, is_out_of_memory
 from lightning_gradcam.compute.callers import eager
-from lightning_gradcam.compute.explanation import explain
+from lightning_gradcam.compute.explanation import explain_layers
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import TRIED, Search
 from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
@@ -60,7 +60,7 @@ def explain_in_parts(
     """
 
     def explained(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
-        found = explain(search, modules)
+        found = explain_layers(search, modules)
         if asked.trial and search.given.samples < given.samples:
             check_rest(found.output, given, asked.targets)
         return found if asked.keep_output else replace(found, output=None)

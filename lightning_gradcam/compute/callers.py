@@ -32,7 +32,7 @@ def check_module(model: Any, purpose: str) -> None:
         )
 
 
-def check_count(name: str, value: Any, least: int = 1, *, instead: str = "") -> None:
+def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> None:
     """Refuses what is not a whole number, or a smaller one.
 
     Args:
@@ -106,7 +106,7 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
     if compiled := compiled_layers(model):
         raise ConfigurationError(
             f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
-            f" calls no hooks, and torch {torch.__version__} can't leave that out for a while; give the model that was"
-            " compiled (its _orig_mod), or take torch 2.6 or newer"
+            f" calls no hooks, and torch {torch.__version__} can't switch that off for a while; give the model before"
+            " compilation (its _orig_mod), or take torch 2.6 or newer"
         )
     return nullcontext()

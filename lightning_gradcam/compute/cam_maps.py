@@ -16,7 +16,7 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.blank import remarks_of
-from lightning_gradcam.compute.callers import check_count, check_module, several_arguments
+from lightning_gradcam.compute.callers import check_module, check_whole, several_arguments
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
@@ -117,7 +117,7 @@ def compute_cams(
     check_output_key(output_key)
     check_module(model, "whose layers are explained")
     if batch_size is not None:
-        check_count("batch_size", batch_size, instead=", or None for all")
+        check_whole("batch_size", batch_size, instead=", or None for all")
     if forward is None and getattr(model.forward, "__func__", None) is nn.Module.forward:
         raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or give forward=")
     with preserved(model):

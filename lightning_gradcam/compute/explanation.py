@@ -26,7 +26,7 @@ from lightning_gradcam.targets.labels import check_classes, no_class_in
 _LIKELIEST = 10
 
 
-def explain(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
+def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
     """Computes the maps of these layers; see :func:`lightning_gradcam.compute_cams`.
 
     Args:

@@ -20,7 +20,7 @@ from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.batches import in_searched_parts
-from lightning_gradcam.compute.callers import check_count, check_module
+from lightning_gradcam.compute.callers import check_module, check_whole
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import LayerError
@@ -104,7 +104,7 @@ def compute_feature_maps(
     check_module(model, "whose layers are looked at")
     for name, value in (("batch_size", batch_size), ("max_channels", max_channels)):
         if value is not None:
-            check_count(name, value, instead=", or None for all")
+            check_whole(name, value, instead=", or None for all")
     with preserved(model):
         whole = Inputs(inputs, picture)
         return feature_maps(

@@ -15,7 +15,7 @@ from lightning_gradcam.capture.layers import LayerSpec, mixing_layers, named_lay
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.compute.ascent import Ascent, Parametrisation, spatial_axes
-from lightning_gradcam.compute.callers import check_count, check_module, eager
+from lightning_gradcam.compute.callers import check_module, check_whole, eager
 from lightning_gradcam.compute.partial_forward import Route, find_routes
 from lightning_gradcam.errors import CaptureError, ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
@@ -112,7 +112,7 @@ def filter_patterns(
         ((3, 1), torch.Size([2, 1, 8, 8]))
     """
     check_module(model, "whose filters are looked at")
-    check_count("batch_size", batch_size)
+    check_whole("batch_size", batch_size)
     own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
     ascent = Ascent(steps, step_size, border, seed, jitter, total_variation, parametrisation, value_range)
     spatial_axes(shape)

@@ -72,7 +72,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         MethodError: The model has no convolution or batch norm with a bias.
     """
     picture = rerun.picture
-    total = scaled((rerun.picture_gradients() * picture).abs()).sum(dim=2)
+    total = scaled_maps((rerun.picture_gradients() * picture).abs()).sum(dim=2)
     number = 0
     for bias, gradients in rerun.bias_gradients():
         if gradients.dim() > min(4, picture.dim()) and gradients.shape[1] != len(picture):
@@ -85,7 +85,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         number += 1
         shares = (gradients * bias.reshape(-1, *[1] * (gradients.dim() - 3))).abs()
         # Resizing is linear: the sum is resized, and not each of many channels.
-        total = total + at_size(scaled(shares).sum(dim=2), total.shape[2:])
+        total = total + at_size(scaled_maps(shares).sum(dim=2), total.shape[2:])
     if not number:
         raise refused(
             "'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has none"
@@ -93,7 +93,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
     return total
 
 
-def scaled(maps: Tensor) -> Tensor:
+def scaled_maps(maps: Tensor) -> Tensor:
     """Scales ``[T, N, C, *S]`` to 0…1, the channels of a target and sample together."""
     axes = tuple(range(2, maps.dim()))
     low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)

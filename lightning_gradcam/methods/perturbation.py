@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lightning_gradcam.methods.input_space import at_size, scaled
+from lightning_gradcam.methods.input_space import at_size, scaled_maps
 from lightning_gradcam.methods.rerun import Rerun
 
 
@@ -38,7 +38,7 @@ def scorecam(rerun: Rerun) -> Tensor:
     def masked() -> Iterator[Tensor]:
         for channel in activations.unbind(dim=1):
             # As the maps of a single target and channel.
-            mask = scaled(at_size(channel[:, None], places)[None])[0]
+            mask = scaled_maps(at_size(channel[:, None], places)[None])[0]
             yield picture * mask.to(picture.dtype)
 
     weights = rerun.on_pictures(masked()).softmax(dim=0)

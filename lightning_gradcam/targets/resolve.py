@@ -44,6 +44,7 @@ class Top:
 
 
 TargetObject = ClassName | PerProbe | Top | Contrast | Output | Segment | Detect | SimilarTo
+_OF_ONE_VALUE = {ClassName: "class", PerProbe: "per_probe", Top: "top", Output: "output", SimilarTo: "similar_to"}
 TargetSpec = str | int | Mapping[str, Any] | TargetObject | TargetCallable
 _CHOICES = (
     "'predicted', 'label', a class index, {'class': name}, {'per_probe': [index, …]}, {'top': k},"
@@ -194,13 +195,11 @@ def _resolve_kind(spec: dict[str, Any], class_names: Sequence[str] | None) -> li
         return [Target(f"top{place + 1}", Class(Rank(place))) for place in range(value)]
     if kind == "contrast" and len(listed) == 2 and all(_is_index(v) or v in ("predicted", "label") for v in listed):
         return [Target(f"{listed[0]}_vs_{listed[1]}", Contrast(*listed))]
-    if kind == "output" and _is_index(value):
-        return [Target(f"output{value}", Output(value))]
+    if kind in ("output", "similar_to") and _is_index(value):
+        return [Target(f"{kind}{value}", Output(value) if kind == "output" else SimilarTo(value))]
     if kind in ("segment", "segment_mask") and (_is_index(value) or value == "predicted"):
         shown = value if _is_index(value) else "_predicted"
         return [Target(f"{kind}{shown}", Segment(value, masked=kind == "segment_mask"))]
-    if kind == "similar_to" and _is_index(value):
-        return [Target(f"similar_to{value}", SimilarTo(value))]
     return []
 
 
@@ -231,24 +230,16 @@ def written(target: Any) -> Any:
         {'contrast': ['predicted', 3]}
     """
     match target:
-        case ClassName(name):
-            return {"class": name}
-        case PerProbe(classes):
-            return {"per_probe": plain_numbers(classes)}
-        case Top(count):
-            return {"top": count}
         case Contrast(first, second):
             return {"contrast": [first, second]}
-        case Output(index):
-            return {"output": index}
         case Segment(category, masked):
             return {"segment_mask" if masked else "segment": category}
         case Detect(category, boxes):
             return {"detect": category} if boxes is None else {"detect": category, "boxes": plain_numbers(boxes)}
-        case SimilarTo(reference):
-            return {"similar_to": reference}
-        case _:
-            return target
+    if (kind := _OF_ONE_VALUE.get(type(target))) is None:
+        return target
+    (value,) = vars(target).values()
+    return {kind: plain_numbers(value)}
 
 
 def plain_numbers(value: Any) -> Any:
