@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.targets.base import described
+from lightning_gradcam.targets.reading import described
 
 # RISE's, for photographs of 224 by 224.
 _BLUR_SIZE, _BLUR_SIGMA = 11, 5.0

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.stats.numbers import Maps, Numbers, check_maps
-from lightning_gradcam.targets.base import described
+from lightning_gradcam.targets.reading import described
 
 
 def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
