@@ -149,7 +149,7 @@ class FilterPatternCallback(ProbeCallback):
                     batch_size=batch_size,
                     progress=progress,
                     evolution=report,
-                    baseline=log_untrained,
+                    log_untrained=log_untrained,
                 ),
                 ChannelReporter,
                 ProbeOptions(probes, 1, seed, plain(input_key), None, None, None, None),

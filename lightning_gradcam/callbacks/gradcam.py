@@ -201,13 +201,13 @@ class GradCAMCallback(ProbeCallback):
             targets,
             check_score(score),
             check_drawing(drawing),
-            layout,
             output_key_of(output_key),
-            batch_size,
+            layout=layout,
+            batch_size=batch_size,
             min_energy_inside=min_energy_inside,
             gradients=gradients,
             evolution=evolution,
-            own_names=None if class_names is None else tuple(map(str, class_names)),
+            class_names=class_names,
         )
         super().__init__(
             RunOptions(

@@ -21,10 +21,10 @@ from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.monitors.base import Monitor, Reporter
+from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures, OnError
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
-from lightning_gradcam.pipeline.subject import Destination
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.dataset import Drawn

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.monitors.base import ChannelMonitor, Reporter
+from lightning_gradcam.monitors.base import Reporter
+from lightning_gradcam.monitors.channel_monitor import ChannelMonitor
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.channel_record import ChannelRecord

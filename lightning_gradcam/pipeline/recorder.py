@@ -11,11 +11,11 @@ from typing import Any
 
 from lightning_gradcam.archive import Archive, ArchiveWriter, start_beside
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.monitors.base import Monitor, Reporter
+from lightning_gradcam.monitors.base import Monitor, Reporter, Subject
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
+from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.processing import Processor
-from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.sinks import FileSink, Sink, sinks_for

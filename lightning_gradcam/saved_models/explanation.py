@@ -23,6 +23,7 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, TargetError, listed
 from lightning_gradcam.guard.model import preserved, uninitialized
 from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.probes import ProbeSet
@@ -287,7 +288,9 @@ def explain(
     chosen = _classes_named(targets, probes.class_names or ())
     resolve_targets(chosen, probes.class_names)
     check_columns(drawn, methods)
-    plan = CamMonitor(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
+    plan = CamMonitor(
+        check_name(name), layers, methods, chosen, kind, drawn, output_key, layout=layout, batch_size=batch_size
+    )
     cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
     probes = probes.read_as(cams.axes)
     record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
@@ -436,7 +439,7 @@ def _cams(
             with torch.no_grad():
                 run(load(0, 1).fresh())
         with preserved(module):
-            cams = plan.observe(module, load, probes, run)
+            cams = plan.observe(Subject(module, load, run), probes)
     except LightningGradCAMError:
         raise
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
