@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.callbacks.checks import check_forward
 from lightning_gradcam.callbacks.ending import Note, forget, last_words, record_of
 from lightning_gradcam.callbacks.host import (
     Callback,
     Host,
-    averages_before,
-    called_before,
-    check_forward,
     rank_zero_info,
     rank_zero_warn,
     siblings,
 )
+from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.origin import name_of_class
-from lightning_gradcam.callbacks.run import Run, RunOptions
-from lightning_gradcam.callbacks.weights import ValidatedWeights
+from lightning_gradcam.callbacks.run import Run
+from lightning_gradcam.callbacks.weights import ValidatedWeights, averages_before, called_before
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.probes import ProbeSet
 
@@ -208,7 +207,7 @@ class ProbeCallback(Callback):
             state = self._run.state(self._run.recorder)
             if (name := name_of_class(type(pl_module))) is not None:
                 state["model"] = name
-            layers = getattr(self._run.recorder.monitor, "layers", None)
+            layers = self._run.recorder.monitor.layers
             if isinstance(layers, list) and all(isinstance(layer, str) for layer in layers):
                 state["layers"] = list(layers)
             checkpoint.setdefault("callbacks", {})[self.state_key] = state
@@ -253,10 +252,10 @@ class ProbeCallback(Callback):
     def _end(self, host: Host) -> None:
         """Says, once for all callbacks side by side, what there is to see: the last of them does."""
         # A callback that calls this one's hooks keeps it out of the trainer's list.
-        runs = [callback._run for callback in siblings(host.trainer, ProbeCallback)] or [self._run]
-        if runs[-1] is self._run:
-            found = [(run, archive) for run in runs if (archive := run.recorded(host)) is not None]
-            automatic = [run.automatic for run, _ in found]
+        callbacks = siblings(host.trainer, ProbeCallback) or [self]
+        if callbacks[-1]._run is self._run:
+            found = [(each, archive) for each in callbacks if (archive := each._run.recorded(host)) is not None]
+            automatic = [each._options.monitor.layers == "auto" for each, _ in found]
             for line in last_words([archive for _, archive in found], automatic, host.board()):
                 rank_zero_info(line)
 

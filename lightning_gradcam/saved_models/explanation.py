@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.archive import Archive, ArchiveWriter, Manifest
 from lightning_gradcam.archive.manifest import MANIFEST
-from lightning_gradcam.callbacks.options import check_count, check_drawing, check_name
+from lightning_gradcam.callbacks.checks import check_count, check_drawing, check_name
 from lightning_gradcam.capture.inputs import Forward, Inputs, check_output_key
 from lightning_gradcam.capture.layers import LayerSpec, check_layers, resolve_layers
 from lightning_gradcam.capture.layout import parse_layouts
