@@ -185,7 +185,7 @@ def check_sinks(sinks: Any) -> list[Sink]:
     """Returns the user's sinks as a list.
 
     Raises:
-        ConfigurationError: It is no list, or an entry is not an instance of :class:`Sink`.
+        ConfigurationError: It is not a list, or an entry is not an instance of :class:`Sink`.
     """
     listed = list(sinks or ()) if isinstance(sinks, (list, tuple, type(None))) else [sinks]
     wrong = [sink for sink in listed if not isinstance(sink, Sink)]

@@ -66,7 +66,7 @@ def _layers(archive: Archive, chosen: bool) -> str:
 
 
 class Note:
-    """Tells the process that gets it by pickle where the record of a callback lies.
+    """Leads the process that gets it by pickle to the record of a callback.
 
     Strategies that spawn or fork train in processes of their own, and hand the trainer's state back to the process that
     launched them, where the callback has seen nothing.

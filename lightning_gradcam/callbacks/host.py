@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -41,7 +41,6 @@ else:
 __all__ = ["Callback", "rank_zero_info", "rank_zero_warn"]
 
 RUNS_FOLDER = "gradcam_runs"
-C = TypeVar("C")
 
 
 def rank_zero_info(message: str) -> None:
@@ -53,12 +52,6 @@ def rank_zero_info(message: str) -> None:
 def rank_zero_warn(message: str) -> None:
     """Warns on rank zero, at the user's line; names and tracebacks in it may be any text."""
     warn(printable(message, keep="\n"))
-
-
-def siblings(trainer: Trainer, kind: type[C]) -> list[C]:
-    """Returns the trainer's callbacks of one class."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +277,7 @@ def _sharded_again(model: nn.Module) -> Iterator[None]:
 
 
 def _end_forward(part: Any) -> None:
-    """Tells FSDP2 that a forward which failed is over; it would keep the whole weights where their parts belong."""
+    """Ends a forward that failed for FSDP2, which would keep the whole weights where their parts belong."""
     # There is no public way, and these names may go.
     state: Any = getattr(part, "_get_fsdp_state", lambda: None)()
     groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]

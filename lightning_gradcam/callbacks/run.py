@@ -61,7 +61,7 @@ class Run:
         self.fitted = False
         # Between the beginning of a stage and its end.
         self.running = False
-        # There is something that a run's last words have not said yet.
+        # There is a record that the run's last words have not mentioned yet.
         self._unsaid = False
         self._early = self._told = False
 
@@ -118,7 +118,7 @@ class Run:
             self._say_that_it_waits(host)
 
     def meet(self, host: Host, batch: Any) -> None:
-        """Takes samples of a batch that passes by, where probes are needed and can't be had by index."""
+        """Takes samples of a batch that passes by, where probes are needed and can't be read by index."""
         if self.recorder is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
             return
         if self._probing.streams is None:
@@ -181,17 +181,6 @@ class Run:
         if self.fitted:
             self._module = earlier._module
 
-    def settle(self) -> None:
-        """Hands finished pictures to the loggers that can't be served in the background."""
-        if self.recorder is not None:
-            self.recorder.settle()
-
-    def conclude(self) -> None:
-        """Training has ended: has the whole run drawn, and waits until everything is written."""
-        if self.recorder is not None:
-            self.recorder.conclude()
-            self.recorder.finish()
-
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks."""
         self.running = False
@@ -211,7 +200,7 @@ class Run:
             return None
 
     def report(self, host: Host) -> None:
-        """Says why there is no record where there is none."""
+        """Warns where nothing was recorded, with the reason."""
         if self.waiting:
             lazy = ", ".join(uninitialized(host.module))
             whole = f"{lazy} never ran, so that the model is not whole; remove them, or call them in its forward()"
@@ -237,7 +226,7 @@ class Run:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Takes a checkpoint's state over when the run starts; what can't be used is said, and stops nobody."""
+        """Takes a checkpoint's state over when the run starts; what can't be used is reported, and stops nobody."""
         if (why := flaw(state)) is not None:
             rank_zero_warn(
                 f"lightning-gradcam: the checkpoint's state of this callback can't be used ({why}); training goes on"

@@ -48,7 +48,7 @@ def at_train_start(
 
     Args:
         module: The module.
-        data: A data module, a dataloader that stands for the validation's, or ``None`` for the module's own (where it
+        data: A data module, a dataloader to take for that of the validation, or ``None`` for the module's own (where it
             has none: no data).
         callbacks: Their hooks are called as in any ``fit``.
         prepare: Called after their ``setup``, where states of checkpoints are loaded.

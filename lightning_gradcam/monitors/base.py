@@ -190,9 +190,9 @@ class Reporter(ABC):
     def forget(self) -> None:
         """Begins anew: training goes on from an earlier step."""
 
-    @abstractmethod
     def measured(self, record: Any) -> Any:
-        """Returns the next step's record with its numbers."""
+        """Returns the next step's record with its numbers; by default it has them already."""
+        return record
 
     @abstractmethod
     def pictures(self, record: Any, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from lightning_gradcam.archive import Manifest
@@ -32,7 +32,7 @@ class CamMonitor(Monitor):
         targets: As the user gives them.
         score: What the targets' scores are.
         drawing: How sheets are drawn.
-        output_key: Where the output stands in what the model returns.
+        output_key: Where the explained output is in what the model returns.
         min_energy_inside: Warn where less of the maps lies inside the probes' masks or boxes.
         gradients: Put the gradients into numbers, and log their histograms.
         class_names: Names of the classes that the user gives, to be checked against the model's classes.
@@ -84,7 +84,7 @@ class CamMonitor(Monitor):
             resolve_targets(self.targets, self.known),
             resolve_methods(self.methods),
             parse_layouts(self.layout),
-            run=lambda output: pick_output(output, self.output_key),
+            run=partial(pick_output, key=self.output_key),
             relu=False,
             batch_size=self.batch_size,
             check=not self.tried,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_gradcam.sinks import Sink
@@ -14,7 +14,7 @@ class Destination:
     """Where a run's results go.
 
     Attributes:
-        folder: What the archive's folder stands in, local or a URL; ``None``: nothing is written.
+        folder: The folder around the archive's own, local or a URL; ``None``: nothing is written.
         loggers: Those that pictures and numbers go to.
         sinks: Further ones.
         run: The run's own id.
@@ -26,5 +26,5 @@ class Destination:
     loggers: Sequence[object] = ()
     sinks: Sequence[Sink] = ()
     run: str = ""
-    resumed: Mapping[str, Any] | None = None
+    resumed: Mapping[str, Any] = field(default_factory=dict)
     copy_steps: bool = True

@@ -101,11 +101,10 @@ class Recorder:
         """
         monitor = monitor.of(probes)
         archive, parent, served, aside = None, None, list(to.sinks), ""
-        resumed = to.resumed or {}
         if to.folder is not None:
             root = join(to.folder, monitor.name)
-            if resumed.get("archive"):
-                parent = {key: resumed[key] for key in ("archive", "run", "step", "logged") if key in resumed}
+            if to.resumed.get("archive"):
+                parent = {key: to.resumed[key] for key in ("archive", "run", "step", "logged") if key in to.resumed}
             manifest = monitor.manifest(probes, found, to.run)
             # The recording thread takes the earlier steps over: they can be many.
             archive, aside = start_beside(root, manifest, probes, parent=parent, copy_steps=to.copy_steps)
@@ -161,7 +160,7 @@ class Recorder:
         return self.hand_over(subject.seen(self.monitor, self.probes), epoch=epoch, step=step, stage=stage, began=began)
 
     def hand_over(self, found: Any, *, epoch: int, step: int, stage: str, began: float) -> float:
-        """Copies what was found to the CPU, and has it recorded, drawn and logged.
+        """Copies what was found to the CPU, and has it recorded, drawn and logged; returns what :meth:`log` does.
 
         Args:
             found: What the monitor found.
@@ -169,9 +168,6 @@ class Recorder:
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
             began: When explaining began, by ``time.perf_counter()``.
-
-        Returns:
-            The seconds that the caller has waited for this step so far.
         """
         record = self.monitor.record(found, self.probes, epoch=epoch, step=step, stage=stage)
         self.last_step, self._stage = step, stage
