@@ -246,7 +246,7 @@ class ProbeCallback(Callback):
             )
 
     def _end(self, host: Host) -> None:
-        """Says, once for all callbacks side by side, what there is to see: the last of them does."""
+        """Prints where the results are, once for all callbacks of the trainer: the last of them does it."""
         # A callback that calls this one's hooks keeps it out of the trainer's list.
         callbacks = _siblings(host.trainer) or [self]
         if callbacks[-1]._run is self._run:

@@ -44,7 +44,7 @@ RUNS_FOLDER = "gradcam_runs"
 
 
 def rank_zero_info(message: str) -> None:
-    """Says something on rank zero; names in it may be any text."""
+    """Logs a line on rank zero; names in it may be any text."""
     _info(printable(message, keep="\n"))
 
 
@@ -203,7 +203,7 @@ class Host:
         return absolute(join(runs, str(max(numbers, default=-1) + 1)))
 
     def board(self) -> str:
-        """Returns the folder that TensorBoard is to be started with; empty where no logger writes for it."""
+        """Returns the folder to start TensorBoard with; empty where no logger writes for it."""
         found = [str(logger.save_dir) for logger in self.loggers if "TensorBoardLogger" in _kinds(logger)]
         return absolute(found[0]) if found else ""
 
@@ -211,7 +211,7 @@ class Host:
     def explaining(self) -> Iterator[None]:
         """Everything the host must not notice: model, random numbers, stage and logging are as before on leaving."""
         training = self.trainer.training
-        # FSDP2 puts whole weights and a rank's own part in the same places by turns; the guard has to find, and to
+        # FSDP2 swaps whole weights and a rank's own part in and out of the same places; the guard has to find, and to
         # leave, the parts.
         with _sharded_again(self.module), preserved(self.module):
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard

@@ -53,7 +53,7 @@ class Probing:
         return {"transferred": self.drawn.transferred, "form": self.drawn.form(self._options.input_key)}
 
     def look(self, host: Host, resumed: dict[str, Any], *, needed: bool) -> None:
-        """Finds out whether probes can be taken before training begins.
+        """Checks whether probes can be taken before training begins.
 
         Args:
             host: The trainer.
@@ -87,7 +87,7 @@ class Probing:
             return
 
     def take(self, host: Host, resumed: dict[str, Any], ranks: Ranks) -> tuple[Drawn, str | None]:
-        """Returns the probes, and what the user is to be warned of.
+        """Returns the probes, and a warning for the user or ``None``.
 
         Raises:
             ProbeError: They can't be drawn, or ranks that explain together have drawn different ones.
@@ -126,7 +126,7 @@ class Probing:
         return f"{why:.300}; {chosen}" if why else ""
 
     def remarks(self, found: Any) -> Iterator[str]:
-        """Yields what the user is to know of the probes.
+        """Yields what the user should know about the probes.
 
         Args:
             found: What the monitor found in them.

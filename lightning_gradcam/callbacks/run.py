@@ -86,7 +86,7 @@ class Run:
         waited = self.waiting
         self.running = True
         if self.recorder is not None and host.fitting and not self.fitted:
-            # What `validate` or `test` has left is no part of a training's record: its probes may be other ones.
+            # A training's record does not include what `validate` or `test` recorded: the probes may differ.
             self._recording.drop(discard=True)
         elif self.recorder is not None and self._successor and (host.fitting or not self.fitted):
             # With its own options and sinks, as if resumed from a checkpoint of now.

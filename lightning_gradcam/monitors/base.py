@@ -162,7 +162,7 @@ class Reporter(ABC):
     Attributes:
         monitor: What is looked at.
         probes: The run's fixed inputs.
-        tick: Called between the pictures of a step: whoever draws in the background has other things to do, too.
+        tick: Called between the pictures of a step: the background thread that draws has other work, too.
         archived: The run has an archive, from which film strips are drawn.
     """
 
@@ -212,7 +212,7 @@ class Reporter(ABC):
         return {}
 
     def remarks(self, record: Any) -> Iterable[str]:
-        """Returns what the user is to be warned of after a measured step; nothing by default."""
+        """Returns warnings for the user after a measured step; none by default."""
         return ()
 
     def evolving(

@@ -143,7 +143,7 @@ def _bar(name: str, *, shown: bool) -> Iterator[Progress | None]:
         return
     lines = type(sys.stderr).__module__.split(".")[0] == "rich"
     interval = _INTERVAL_OF_LINES if lines else _INTERVAL
-    # `disable=None`: nothing where nobody watches.
+    # `disable=None`: no bar where the output is not a terminal.
     with tqdm(desc=name, unit="step", delay=_PATIENCE, mininterval=interval, leave=False, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:

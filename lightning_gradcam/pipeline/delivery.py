@@ -1,4 +1,4 @@
-"""Gives finished work to the sinks, each on the thread that it asks for, and keeps what became of it."""
+"""Gives finished work to the sinks, each on the thread that it asks for, and keeps the outcome."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Delivery:
 
     Args:
         sinks: Where pictures and numbers go.
-        failures: Says what happens where that fails, and what is given up.
+        failures: Reports what fails, and decides what is given up.
         worker: Calls the sinks.
     """
 
@@ -95,7 +95,7 @@ class Delivery:
         return any(sink.takes_rows for sink in self._sinks.values())
 
     def begin(self) -> None:
-        """Something is going to be logged: the sinks are to be closed in the end."""
+        """Something is going to be logged: the sinks have to be closed in the end."""
         self._unclosed = dict(self._sinks)
         self._open = True
 
@@ -115,7 +115,7 @@ class Delivery:
         except Exception as error:
             self.note(kind, step, error)
         except BaseException as error:
-            # On the training thread these two are the user's; in the background nobody hears them.
+            # On the training thread these two are the user's; in the background they would go unnoticed.
             main = threading.current_thread() is threading.main_thread()
             if main and isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
@@ -124,7 +124,7 @@ class Delivery:
             self.note(kind, step)
 
     def note(self, kind: str, step: int, error: Exception | None = None) -> None:
-        """Keeps what became of something."""
+        """Keeps the outcome of a part of the work."""
         self._in_a_row[kind] = 0 if error is None else self._in_a_row[kind] + 1
         self._outcomes.append((kind, step, error))
 

@@ -37,7 +37,7 @@ class Recorder:
         archive: Where records go; ``None`` writes none (``fast_dev_run``).
         sinks: Where pictures and numbers go.
         worker: Makes the two background workers.
-        failures: Says what happens where something fails, and what is given up.
+        failures: Reports what fails, and decides what is given up.
 
     Example::
 
@@ -94,7 +94,7 @@ class Recorder:
             reporter: Measures and draws.
             to: Where the results go.
             worker: Makes a background worker.
-            failures: Says what happens where something fails.
+            failures: Reports what fails.
 
         Raises:
             ArchiveError: The folder can't be written.

@@ -44,12 +44,12 @@ class Worker:
     A job may have a first part that is not to wait for the rest of earlier ones: see :meth:`ahead`.
 
     The thread begins with the first job and ends with :meth:`close`; there is never more than one. At the interpreter's
-    exit, what waits is done first. Whoever has once waited in vain for a job does not wait for it again: until that job
-    ends, later ones are only kept, within a bound.
+    exit, what waits is done first. A caller that has waited in vain for a job does not wait for it again: until that
+    job ends, later ones are only kept, within a bound.
 
     Args:
         background: ``False`` does each job at once, in the thread that gives it.
-        size: How many jobs may wait; whoever gives one more waits until there is room.
+        size: How many jobs may wait; a caller that submits one more waits until there is room.
         patience: Seconds without progress after which callers stop waiting. Time in which the process was suspended
             does not count.
         niceness: By how much the thread's priority is lowered, so that it gives way while training computes (on Linux;
@@ -203,7 +203,7 @@ class Worker:
         return [self._failed.popleft() for _ in range(len(self._failed))]
 
     def tick(self) -> None:
-        """Says, from a job of several parts, that it gets on."""
+        """Called by a job of several parts: it makes progress."""
         with self._changed:
             self._advance()
 
