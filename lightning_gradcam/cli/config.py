@@ -117,7 +117,7 @@ class _SeenError(Exception):
 def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
     """Returns ``LightningCLI`` with one subcommand, and the callback that saves its configuration."""
     _import_model(arguments)
-    from lightning_gradcam.callbacks.host import lightning_cli
+    from lightning_gradcam.callbacks.stand_ins import lightning_cli
 
     module = lightning_cli()
     package = importlib.import_module("lightning_gradcam")

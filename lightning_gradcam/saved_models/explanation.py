@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.callbacks.options import check_count, check_drawing, check_name
+from lightning_gradcam.callbacks.checks import check_count, check_drawing, check_name
 from lightning_gradcam.capture.inputs import Forward, Inputs, check_output_key
 from lightning_gradcam.capture.layers import LayerSpec, check_layers, resolve_layers
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, TargetError, listed
 from lightning_gradcam.guard.model import preserved, uninitialized
 from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.probes import ProbeSet
@@ -149,7 +150,9 @@ def explain(
     chosen = _classes_named(targets, probes.class_names or ())
     resolve_targets(chosen, probes.class_names)
     check_columns(drawn, methods)
-    plan = CamMonitor(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
+    plan = CamMonitor(
+        check_name(name), layers, methods, chosen, kind, drawn, output_key, layout=layout, batch_size=batch_size
+    )
     reported = progress or (lambda done, total: None)
     cams = _cams(module, plan, probes, forward, reported, own=not isinstance(model, nn.Module))
     probes = probes.read_as(cams.axes)
@@ -241,7 +244,7 @@ def _cams(
             with torch.no_grad():
                 run(load(0, 1).fresh())
         with preserved(module):
-            cams = plan.observe(module, load, probes, run)
+            cams = plan.observe(Subject(module, load, run), probes)
     except LightningGradCAMError:
         raise
     except (RuntimeError, IndexError, ValueError, TypeError) as error:

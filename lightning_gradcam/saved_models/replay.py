@@ -11,8 +11,9 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES
 from lightning_gradcam.callbacks.base import ProbeCallback
 from lightning_gradcam.callbacks.gradcam import GradCAMCallback
-from lightning_gradcam.callbacks.host import Host, at_train_start, rank_zero_warn
+from lightning_gradcam.callbacks.host import Host, rank_zero_warn
 from lightning_gradcam.callbacks.resume_state import flaw
+from lightning_gradcam.callbacks.stand_ins import at_train_start
 from lightning_gradcam.errors import ArchiveError, ConfigurationError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.saved_models.checkpoints import Found, find_checkpoints

@@ -19,7 +19,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
-import lightning_gradcam.callbacks.run
+import lightning_gradcam.callbacks.recording
 from lightning_gradcam import GradCAMCallback
 from lightning_gradcam.callbacks.ranks import Ranks
 from tests.callbacks.test_purity import Recorder, Watch, flat, random_states
@@ -77,7 +77,7 @@ def main(options: dict[str, Any], out: Path) -> None:
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     torch.set_num_threads(1)
     if patience := options.get("patience"):
-        lightning_gradcam.callbacks.run.Ranks = partial(Ranks, patience=patience)  # type: ignore[misc]
+        lightning_gradcam.callbacks.recording.Ranks = partial(Ranks, patience=patience)  # type: ignore[misc]
     kind = options["strategy"]
     strategy: Any = DDPStrategy(process_group_backend="gloo")
     if kind not in ("ddp", "gathering"):
