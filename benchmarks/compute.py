@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import statistics
 import sys
 import time
@@ -43,7 +42,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +59,11 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 from lightning_gradcam import compute_cams
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fashion_mnist_model import FashionMNISTClassifier
+
+from benchmarks.common import environment, positive, read
 
 WARM_UP, SEED, TOLERANCE = 3, 0, 1e-4
 OURS, LIMIT, PLAIN = "ours", "limit", "plain forward"
@@ -478,23 +479,14 @@ def _of(seconds: Seconds, under: str, over: str) -> list[float]:
     return ratios(seconds, over, under)
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}; give 1 or more")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Reads the options, checks, measures and prints."""
     parser = argparse.ArgumentParser(description="Times maps against a hand-written limit and other libraries.")
-    parser.add_argument("--rounds", type=_positive, default=20, help="rounds that count")
+    parser.add_argument("--rounds", type=positive, default=20, help="rounds that count")
     parser.add_argument("--cases", nargs="+", choices=[*CASES, SEVERAL], default=[*CASES, SEVERAL], metavar="CASE")
-    parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--small", action="store_true", help="tiny batches and pictures, to see that it runs")
-    options = parser.parse_args(arguments)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    options = read(parser, arguments)
     warnings.filterwarnings("ignore")
     device = torch.cuda.get_device_name() if options.device == "cuda" else "the CPU"
     print(f"{options.rounds} rounds after {WARM_UP} to warm up, random weights, seed {SEED}, on {device}")
@@ -509,8 +501,7 @@ def main(arguments: list[str] | None = None) -> None:
         print("\ngoals: ours, as the median of the rounds' ratios")
         print("\n".join(summary))
     names = ("lightning-gradcam", "torch", "torchvision", "grad-cam", "torchcam", "captum")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    print(f"\n{versions}; {os.cpu_count()} CPUs, {torch.get_num_threads()} threads")
+    print(f"\n{environment(*names)}")
 
 
 if __name__ == "__main__":

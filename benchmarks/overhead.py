@@ -53,7 +53,6 @@ import argparse
 import gc
 import logging
 import math
-import os
 import statistics
 import sys
 import tempfile
@@ -62,7 +61,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +87,7 @@ import matplotlib.pyplot as plt
 from drawn_garments import CLASS_NAMES, draw_garments
 from fashion_mnist_model import FashionMNISTClassifier
 
+from benchmarks.common import environment, positive, read
 from benchmarks.compute import Case, limit, ratios
 
 SMALL_PICTURES, LARGE_PICTURES, CPU, FIT, WORKER = "28x28", "224x224", "cpu", "fit", "worker"
@@ -569,25 +568,16 @@ def compare_busy_fits(probes: int, rounds: int, small: bool) -> list[Goal]:
     ]
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}; give 1 or more")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Reads the options, measures and prints."""
     parser = argparse.ArgumentParser(description="Times GradCAMCallback against a hand-rolled callback and a limit.")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
-    parser.add_argument("--epochs", type=_positive, default=20, help="logged epochs that count, of each size")
-    parser.add_argument("--probes", type=_positive, default=16, help="pictures that are explained in every epoch")
-    parser.add_argument("--fit-pairs", type=_positive, default=3, help="fits with the callback, and as many without")
-    parser.add_argument("--fit-epochs", type=_positive, default=3, help="epochs of each fit")
-    parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
+    parser.add_argument("--epochs", type=positive, default=20, help="logged epochs that count, of each size")
+    parser.add_argument("--probes", type=positive, default=16, help="pictures that are explained in every epoch")
+    parser.add_argument("--fit-pairs", type=positive, default=3, help="fits with the callback, and as many without")
+    parser.add_argument("--fit-epochs", type=positive, default=3, help="epochs of each fit")
     parser.add_argument("--small", action="store_true", help="small pictures and short epochs, to see that it runs")
-    options = parser.parse_args(arguments)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    options = read(parser, arguments)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     sections, goals = options.sections, []
@@ -604,8 +594,7 @@ def main(arguments: list[str] | None = None) -> None:
         print("\ngoals: medians of the rounds' ratios")
         print("\n".join(map(str, goals)))
     names = ("lightning-gradcam", "torch", "torchvision", "pytorch-lightning", "grad-cam", "matplotlib")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    print(f"\n{versions}; {os.cpu_count()} CPUs, {torch.get_num_threads()} threads")
+    print(f"\n{environment(*names)}")
 
 
 if __name__ == "__main__":
