@@ -61,7 +61,7 @@ class FeatureMapCallback(ProbeCallback):
         sinks: Further places for the pictures, besides those of the trainer's loggers.
         input_key: Where a batch holds the model's input.
         label_key: Where it holds the true class.
-        class_names: Names of the classes, where the data set has none.
+        class_names: Names of the classes, where the data set has none: a list, ``"imagenet"``, or a file.
         mean: Per channel or one for all; undone for display where the data set's transform shows no ``Normalize``.
         std: Likewise.
         layout: What a layer's axes mean, where that can't be seen.
@@ -105,7 +105,7 @@ class FeatureMapCallback(ProbeCallback):
         sinks: list[Sink] | None = None,
         input_key: int | str | list[int | str] | Callable[..., Any] | None = None,
         label_key: int | str | list[int | str] | Callable[..., Any] | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | str | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         layout: str | dict[str, str] | None = None,
@@ -125,7 +125,7 @@ class FeatureMapCallback(ProbeCallback):
         )
         every_n_epochs, every_n_validations = plain(every_n_epochs), plain(every_n_validations)
         check_layers(layers)
-        check_names(class_names)
+        class_names = check_names(class_names)
         normalization(mean, std)
         check_probes(probes)
         check_count("num_probes", num_probes)

@@ -81,7 +81,8 @@ class GradCAMCallback(ProbeCallback):
             takes it out of the batch. Default: the first of a tuple, or the usual names; of several views, the first;
             with ``forward_fn``, any picture in the batch.
         label_key: Where it holds the true class, in the same forms; default: the second of a tuple, or the usual names.
-        class_names: Names of all classes by index, where the data set has none.
+        class_names: Names of all classes by index, where the data set has none: a list, ``"imagenet"`` for
+            torchvision's 1000 names, or a file with one name a line or JSON.
         mean: Per channel or one for all; undone for display where the data set's transform shows no ``Normalize``.
         std: Likewise.
         layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"``,
@@ -154,7 +155,7 @@ class GradCAMCallback(ProbeCallback):
         sinks: list[Sink] | None = None,
         input_key: int | str | list[int | str] | Callable[..., Any] | None = None,
         label_key: int | str | list[int | str] | Callable[..., Any] | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | str | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         layout: str | dict[str, str] | None = None,
@@ -176,7 +177,7 @@ class GradCAMCallback(ProbeCallback):
         num_probes, seed, batch_size = plain(num_probes), plain(seed), plain(batch_size)
         every_n_epochs, every_n_validations = plain(every_n_epochs), plain(every_n_validations)
         check_layers(layers)
-        check_names(class_names)
+        class_names = check_names(class_names)
         resolve_methods(methods)
         resolve_targets(targets)
         check_columns(check_drawing(drawing), methods)

@@ -83,7 +83,8 @@ def add_class_names(parser: argparse.ArgumentParser, what: str) -> None:
         "--class-names",
         nargs="+",
         metavar="NAME",
-        help=f"{what}; or a file with one name a line, a JSON file, or weights: torchvision.models:ResNet18_Weights",
+        help=f"{what}; or imagenet, a file with one name a line, a JSON file, or weights:"
+        " torchvision.models:ResNet18_Weights",
     )
 
 

@@ -16,6 +16,7 @@ from lightning_gradcam.errors import MOST, LightningGradCAMError, ProbeError, di
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.balance import balanced, balanced_of, looked_up
 from lightning_gradcam.probes.batches import origins
+from lightning_gradcam.probes.class_names import named_classes
 from lightning_gradcam.probes.display import Normalization, choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.labels import class_in, read_labels
 from lightning_gradcam.probes.listed import Apart, are_flat, differ_in_size, is_listed, one_size
@@ -83,7 +84,7 @@ def draw_probes(
     among: Sequence[int] | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     collate_fn: Callable[[list[Any]], Any] | None = None,
@@ -110,7 +111,7 @@ def draw_probes(
             Default: the first of a tuple, or the usual names (``image``, ``pixel_values``, ``x``, …). Of several views
             of the same samples, the first.
         label_key: Where the true class is, in the same forms; default: the second of a tuple, or the usual names.
-        class_names: Names of the classes by index, where the data set has none.
+        class_names: Names of the classes by index, where the data set has none; ``"imagenet"`` or a file are read.
         mean: The normalisation to undo for display, where the data set's transform does not show one.
         std: Its deviation.
         collate_fn: From samples to a batch; torch's default where not given.
@@ -130,6 +131,7 @@ def draw_probes(
             f"probes: {type(dataset).__name__} has no indices to draw from; give probes=ProbeSet(...), a saved probe"
             " set, or a folder of pictures"
         )
+    class_names = named_classes(class_names)
     with isolated(dataset, collate_fn):
         if indices is None:
             names = find_class_names(dataset, label_key) or class_names

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lightning_gradcam.errors import ProbeError
+from lightning_gradcam.probes.class_names import named_classes
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.probe_set import ProbeSet
 
@@ -29,7 +30,7 @@ def read_folder(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     mode: str = "RGB",
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
 ) -> ProbeSet:
     """Reads every picture below ``path``, in the order of their names.
 
@@ -42,7 +43,7 @@ def read_folder(
         std: Divided by after that.
         mode: The PIL mode to open the pictures in: ``"RGB"`` or ``"L"``.
         class_names: The model's classes in order; sub-folders are then looked up here instead of being numbered by
-            their sorted names.
+            their sorted names. ``"imagenet"`` or a file's path are read.
 
     Returns:
         The probes; ids are paths relative to ``path``.
@@ -70,7 +71,7 @@ def read_folder(
     inputs = torch.stack(tensors)
     shown = choose([find_normalization(transform)], given) if transform is not None else given or as_scaled
     display, how = to_pixels(inputs, shown)
-    labels, names = _labels(root, files, class_names)
+    labels, names = _labels(root, files, named_classes(class_names))
     return ProbeSet(
         inputs,
         ids=tuple(file.relative_to(root).as_posix() for file in files),

@@ -21,6 +21,7 @@ from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
 from lightning_gradcam.probes.boxes import check_boxes, filled
+from lightning_gradcam.probes.class_names import named_classes
 from lightning_gradcam.probes.display import Normalization, Pixels, to_pixels
 from lightning_gradcam.probes.labels import read_labels
 from lightning_gradcam.probes.view import ProbeView, true_classes_of
@@ -45,7 +46,7 @@ class ProbeSet:
         masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
         boxes: Likewise as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture (where
             there are no masks, of the input); NaN for a probe without one. ``None``: none is known.
-        class_names: Names of the classes by index, or ``None``.
+        class_names: Names of the classes by index, or ``None``; ``"imagenet"`` or a file's path are read.
         display: Pictures to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
             ``[N, T, H, W, 3]``; each input min-max stretched where not given.
         display_source: How ``display`` was recovered, for the sheet's header.
@@ -87,7 +88,7 @@ class ProbeSet:
             raise ProbeError("probes: got no inputs; give at least one")
         put(self, "ids", tuple(map(str, self.ids)) or tuple(map(str, range(count))))
         if self.class_names is not None:
-            put(self, "class_names", tuple(map(str, self.class_names)))
+            put(self, "class_names", tuple(map(str, named_classes(self.class_names))))
         if self.labels is not None:
             read = read_labels(self.labels, count, self.class_names, whole=True)
             if read.remark is not None:
@@ -255,7 +256,7 @@ class ProbeSet:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         mode: str = "RGB",
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | str | None = None,
     ) -> ProbeSet:
         """Reads every picture in a folder; sub-folders, where there are any, are classes.
 
