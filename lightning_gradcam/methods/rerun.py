@@ -171,14 +171,14 @@ class Rerun:
         """Differentiates with respect to the input.
 
         Args:
-            guided: Let ReLUs pass back only what is positive (guided backpropagation).
+            guided: Let ReLUs and the like pass back only what is positive (guided backpropagation).
 
         Returns:
             ``[T, N, C, …]``.
 
         Raises:
-            MethodError: ``guided`` is asked for, and the model has no ReLU; or the input is no picture, or one of whole
-                numbers.
+            MethodError: ``guided`` is asked for, and the model has no such activation; or the input is no picture, or
+                one of whole numbers.
         """
         self._form.require(gradient=True)
         found = []
@@ -189,8 +189,8 @@ class Rerun:
                 (gradient,) = differentiate(scores, [picture])
             if not met:
                 raise MethodError(
-                    "methods: guided backpropagation changes how ReLUs pass gradients back, and this model runs none;"
-                    " use gradcam, hirescam or layercam"
+                    "methods: guided backpropagation changes how ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish pass"
+                    " gradients back, and this model runs none; use gradcam, hirescam or layercam"
                 )
             if gradient is None:
                 raise MethodError(
