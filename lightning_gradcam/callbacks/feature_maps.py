@@ -38,8 +38,8 @@ from lightning_gradcam.targets import check_names
 class FeatureMapCallback(ProbeCallback):
     r"""Logs every channel of chosen layers' activations, of fixed probes, after every validation.
 
-    What a network keeps of a picture, layer by layer: the channel grids of François Chollet, *Deep Learning with
-    Python*, 2nd edition, section 9.4.1, while the network trains. Training is untouched, as with
+    What a network keeps of a picture, layer by layer: the channel grids of François Chollet and Matthew Watson,
+    *Deep Learning with Python*, 3rd edition, chapter 10, while the network trains. Training is untouched, as with
     :class:`~lightning_gradcam.GradCAMCallback`.
 
     Args:
