@@ -24,9 +24,9 @@ from lightning_gradcam.sinks import Sink
 class FeatureMapCallback(ProbeCallback):
     r"""Logs every channel of chosen layers' activations, of fixed probes, after every validation.
 
-    They show what a network keeps of a picture, layer by layer: the channel grids of François Chollet, *Deep Learning
-    with Python*, 2nd edition, section 9.4.1, while the network trains. Training is untouched, as with
-    :class:`~lightning_gradcam.GradCAMCallback`.
+    They show what a network keeps of a picture, layer by layer: the channel grids of François Chollet and Matthew
+    Watson, *Deep Learning with Python*, 3rd edition, chapter 10, while the network trains. Training is untouched, as
+    with :class:`~lightning_gradcam.GradCAMCallback`.
 
     Args:
         num_probes: How many to draw; each has a grid of its own on the sheet.
@@ -70,7 +70,7 @@ class FeatureMapCallback(ProbeCallback):
         sinks: list[Sink] | None = None,
         input_key: int | str | list[int | str] | Callable[..., Any] | None = None,
         label_key: int | str | list[int | str] | Callable[..., Any] | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | str | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         layout: str | dict[str, str] | None = None,

@@ -24,10 +24,11 @@ from lightning_gradcam.sinks import Sink
 class FilterPatternCallback(ProbeCallback):
     r"""Logs the picture that each filter of chosen layers responds to most, after every validation.
 
-    Gradient ascent in input space, as in François Chollet, *Deep Learning with Python*, 2nd edition, section 9.4.2,
-    while the network trains. Training is untouched, as with :class:`~lightning_gradcam.GradCAMCallback`; it waits for
-    the ascent, which takes ``steps`` forwards and backwards of the layers up to the one that is looked at, with all
-    filters as one batch. ``every_n_epochs`` makes it rarer, ``filters`` shorter.
+    Gradient ascent in input space, as in François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd
+    edition, chapter 10, while the network trains. Training is untouched, as with
+    :class:`~lightning_gradcam.GradCAMCallback`; it waits for the ascent, which takes ``steps`` forwards and backwards
+    of the layers up to the one that is looked at, with all filters as one batch. ``every_n_epochs`` makes it rarer,
+    ``filters`` shorter.
 
     Args:
         filters: ``None`` (default): all filters. A number: as many of the first ones. A list: these, counted from 0.

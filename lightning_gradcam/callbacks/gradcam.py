@@ -105,7 +105,7 @@ class GradCAMCallback(ProbeCallback):
         sinks: list[Sink] | None = None,
         input_key: int | str | list[int | str] | Callable[..., Any] | None = None,
         label_key: int | str | list[int | str] | Callable[..., Any] | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | str | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         layout: str | dict[str, str] | None = None,

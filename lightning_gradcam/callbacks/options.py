@@ -124,6 +124,7 @@ def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
 
 
 _CONVERTED: dict[str, Callable[[Any], Any]] = {
+    "class_names": check_names,
     "targets": with_functions,
     "output_key": output_key_of,
     "sinks": check_sinks,
@@ -135,7 +136,6 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "score": check_score,
     "filters": check_filters,
     "probes": check_probes,
-    "class_names": check_names,
     "layout": parse_layouts,
     "output_key": check_output_key,
     "forward_fn": check_forward_fn,

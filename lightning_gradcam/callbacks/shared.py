@@ -23,7 +23,9 @@ input_key: Where a batch holds the model's input: a key of a dict, a field, a pl
     with ``forward_fn``, any picture in the batch.
 label_key: Where a batch holds the true class, in the same forms as ``input_key``. Default: the second of a tuple, or
     the usual names.
-class_names: Names of all classes by index, where the data set has none.
+class_names: Names of all classes by index, where the data set has none: a list, ``"imagenet"`` for torchvision's 1000
+    names, the path of a text file with one name per line or of a JSON file, or ``"package.module:Name"`` of a list of
+    names or of weights, such as ``"torchvision.models:ResNet18_Weights"``.
 mean: Of each channel, or one for all: undone for display where the data set's transform shows no ``Normalize``.
 std: The standard deviation that belongs to ``mean``, of each channel or one for all.
 layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"``, ``"(NT)CHW"`` (frames

@@ -85,7 +85,10 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", nargs="+", type=int, metavar="N", help=what)
     what = "read pictures in colour or grey (default: as the model takes them; without a model: RGB)"
     parser.add_argument("--mode", choices=("RGB", "L"), help=what)
-    what = "class names in order; or a file with one name per line, a JSON file, or torchvision.models:ResNet18_Weights"
+    what = (
+        "class names in order; or imagenet, a file with one name per line, a JSON file, or weights that have the names,"
+        " such as torchvision.models:ResNet18_Weights"
+    )
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help=what)
 
 

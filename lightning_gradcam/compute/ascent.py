@@ -27,7 +27,9 @@ _FILTERS = 1_000_003
 class Ascent:
     """How patterns are climbed to; the defaults are those of the book chapter.
 
-    François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2.
+    François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23).
+    The chapter's text, like this class, divides the gradient by the norm of the whole tensor. Its printed listing calls
+    Keras's ``normalize``, which divides each pixel by its own norm over the colours.
 
     Attributes:
         steps: How many.

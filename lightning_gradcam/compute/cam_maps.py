@@ -45,7 +45,7 @@ def compute_cams(
     forward: Forward | None = None,
     batch_size: int | None = None,
     gradients: bool = False,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
 ) -> Cams:
     """Explains a batch: every layer, method and target from one forward, one backward for each target.
 
@@ -83,7 +83,9 @@ def compute_cams(
         gradients: Put the gradients that explain into numbers, too: ``Cams.gradients[layer, target]`` is a
             :class:`~lightning_gradcam.GradientSummary`, with histograms of them and of the channel
             weights, and the channels with the largest ones. Needs no further backward.
-        class_names: Names of all classes by index, for targets such as ``"tabby"``.
+        class_names: Names of all classes by index, for targets such as ``"tabby"``: a list, ``"imagenet"`` for
+            torchvision's 1000 names, the path of a text file with one name per line or of a JSON file, or
+            ``"package.module:Name"`` of a list of names or of weights.
 
     Returns:
         The maps, with scores, classes and output. Maps are float32 (float64 where the activations are), on the
@@ -102,7 +104,7 @@ def compute_cams(
         >>> cams["1", "gradcam", 0].shape
         torch.Size([2, 3, 3])
     """
-    check_names(class_names)
+    class_names = check_names(class_names)
     asked = Request(
         resolve_targets(targets, class_names),
         resolve_methods(methods),

@@ -65,11 +65,12 @@ def filter_patterns(
 ) -> dict[str, LayerPatterns]:
     """Finds the picture that each filter responds to most, as the chapter "Interpreting what convnets learn" does.
 
-    François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2: from a start of uniform noise
-    between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation, divided by its L2 norm. All
-    filters of a layer go through the model as one batch, each with a picture, start and norm of its own; the forward
-    ends at the layer. The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and
-    runs in evaluation mode meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
+    François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23):
+    from a start of uniform noise between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation,
+    divided by its L2 norm over the whole picture, as the chapter's text describes. All filters of a layer go through
+    the model as one batch, each with a picture, start and norm of its own; the forward ends at the layer. The model
+    comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation mode
+    meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
 
     A convolution with nothing but linear layers before it responds, in the mean over all places, to a plain colour;
     patterns begin behind the first ReLU or stride.

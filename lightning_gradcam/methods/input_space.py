@@ -13,8 +13,10 @@ from lightning_gradcam.methods.variants import refused
 def guided_backprop(rerun: Rerun) -> Tensor:
     r"""Guided backpropagation: the input's gradient, where every ReLU passes back positive gradients only.
 
-    Summed over the colour channels. ReLUs are found as modules and as functions; other activations (GELU, SiLU) pass
-    their plain gradient, and a model without a ReLU is refused.
+    Summed over the colour channels. The rule is the same for ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish, as
+    modules and as functions: the gradient at the output passes unchanged where it and the activation's input are
+    positive, and is 0 elsewhere. The activation's own slope and ReLU6's upper limit have no effect. Other
+    activations (Tanh, ELU, sigmoid gates, swish written as ``x * sigmoid(x)``) pass their plain gradient.
 
     Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
 
@@ -25,7 +27,7 @@ def guided_backprop(rerun: Rerun) -> Tensor:
         Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward a target.
 
     Raises:
-        MethodError: The model runs no ReLU.
+        MethodError: The model runs none of these activations.
     """
     return rerun.picture_gradients(guided=True).sum(dim=2)
 
@@ -43,7 +45,7 @@ def guided_gradcam(rerun: Rerun) -> Tensor:
         Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards a target.
 
     Raises:
-        MethodError: The model runs no ReLU.
+        MethodError: The model runs none of the activations that :func:`guided_backprop` changes.
     """
     weights = rerun.gradients().flatten(3).mean(dim=3)
     maps = torch.einsum("tnk,nk...->tn...", weights, rerun.activations).clamp(min=0)

@@ -151,14 +151,14 @@ class Rerun:
         """Differentiates with respect to the input.
 
         Args:
-            guided: Let ReLUs pass back only what is positive (guided backpropagation).
+            guided: Let ReLUs and similar activations pass back only what is positive (guided backpropagation).
 
         Returns:
             ``[T, N, C, …]``.
 
         Raises:
-            MethodError: ``guided`` is asked for, and the model has no ReLU; or the input is no picture, or one of whole
-                numbers.
+            MethodError: ``guided`` is asked for, and the model has no such activation; or the input is no picture, or
+                one of whole numbers.
         """
         self._form.require(gradient=True)
         found = []
@@ -168,7 +168,10 @@ class Rerun:
                 scores = explained.again(self._model.forward(picture), 1)
                 (gradient,) = differentiate(scores, [picture])
             if not met:
-                raise refused("guided backpropagation changes how ReLUs pass gradients back, and this model runs none")
+                raise refused(
+                    "guided backpropagation changes how ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish pass gradients"
+                    " back, and this model runs none"
+                )
             if gradient is None:
                 raise MethodError(
                     "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"

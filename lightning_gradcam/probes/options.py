@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lightning_gradcam.probes.class_names import named_classes
 from lightning_gradcam.probes.paths import Key
 from lightning_gradcam.probes.probe_set import ProbeSet
 
@@ -32,7 +33,8 @@ class ProbeOptions:
             Default: the first of a tuple, or the usual names (``image``, ``pixel_values``, ``x``, …). Of several views
             of the same samples, the first.
         label_key: Where the true class is, in the same forms; default: the second of a tuple, or the usual names.
-        class_names: Names of the classes by index, where the data set has none.
+        class_names: Names of the classes by index, where the data set has none. A text is read: ``"imagenet"``, the
+            path of a file, or ``"package.module:Name"``.
         mean: The normalisation to undo for display, where the data set's transform does not show one.
         std: Its deviation.
         apart: Put pictures of several sizes into a batch each; the probes then show them resized to the first one's.
@@ -44,11 +46,14 @@ class ProbeOptions:
     seed: int = 0
     input_key: Key | None = None
     label_key: Key | None = None
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[str] | str | None = None
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
     apart: bool = False
     fewer: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", named_classes(self.class_names))
 
     def passing(self) -> Passing:
         """Returns an empty collection of samples that pass by."""

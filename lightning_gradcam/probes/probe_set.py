@@ -18,6 +18,7 @@ from torch import Tensor
 from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.probes.boxes import check_boxes, filled
+from lightning_gradcam.probes.class_names import named_classes
 from lightning_gradcam.probes.display import Normalization, Pixels, to_pixels
 from lightning_gradcam.probes.labels import read_labels
 from lightning_gradcam.probes.view import ProbeView, rows_of, signals_of, true_classes_of
@@ -41,7 +42,8 @@ class ProbeSet:
         masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
         boxes: The same parts as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture
             (where there are no masks, of the input); NaN for a probe without one. ``None``: not known.
-        class_names: Names of the classes by index, or ``None``.
+        class_names: Names of the classes by index, or ``None``. A text is read: ``"imagenet"``, the path of a file, or
+            ``"package.module:Name"``.
         display: Pictures to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
             ``[N, T, H, W, 3]``; each input min-max stretched where not given.
         display_source: How ``display`` was recovered, for the sheet's header.
@@ -83,7 +85,7 @@ class ProbeSet:
             raise ProbeError("probes: got no inputs; give at least one")
         put("ids", tuple(map(str, self.ids)) or tuple(map(str, range(count))))
         if self.class_names is not None:
-            put("class_names", tuple(map(str, self.class_names)))
+            put("class_names", tuple(map(str, named_classes(self.class_names))))
         if self.labels is not None:
             read = read_labels(self.labels, count, self.class_names, whole=True)
             if read.remark is not None:
@@ -227,7 +229,7 @@ class ProbeSet:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         mode: str = "RGB",
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | str | None = None,
     ) -> ProbeSet:
         """Reads every picture in a folder and below, in the order of their names.
 
@@ -240,7 +242,7 @@ class ProbeSet:
             std: Divided by after that.
             mode: The PIL mode to open the pictures in: ``"RGB"`` or ``"L"``.
             class_names: The model's classes in order; sub-folders are then looked up here instead of being numbered by
-                their sorted names.
+                their sorted names. As for a :class:`ProbeSet`, a text is read.
 
         Returns:
             The probes; ids are paths relative to ``path``.
@@ -252,7 +254,7 @@ class ProbeSet:
         from lightning_gradcam.probes.folder import Preparation, read_folder
 
         resized = size if transform is None else None
-        return read_folder(path, Preparation(transform, resized, mean, std, mode, class_names))
+        return read_folder(path, Preparation(transform, resized, mean, std, mode, named_classes(class_names)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to one file (a NumPy ``.npz``, no pickle); an existing file is replaced whole or not."""

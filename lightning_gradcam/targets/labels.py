@@ -8,19 +8,21 @@ from typing import Any
 from torch import Tensor
 
 from lightning_gradcam.errors import TargetError
+from lightning_gradcam.probes.class_names import named_classes
 
 
-def check_names(names: Any) -> None:
-    """Refuses names of classes that are no list: of a dict only the keys would be taken, of a text its letters.
+def check_names(names: Any) -> Any:
+    """Returns the class names: a text is read, and a dict, of which only the keys would be taken, is refused.
 
     Args:
-        names: What the user gives as ``class_names=``.
+        names: What the user gives as ``class_names=``: a list, or a text such as ``"imagenet"`` or a file's path
+            (:func:`~lightning_gradcam.probes.class_names.names_of`).
 
     Raises:
-        TargetError: They are a dict or one text.
+        TargetError: They are a dict, or a text that refers to no names.
     """
-    if not isinstance(names, (str, bytes, Mapping)):
-        return
+    if not isinstance(names, (bytes, Mapping)):
+        return named_classes(names)
     how = "[names[index] for index in sorted(names)]" if isinstance(names, Mapping) else "['cat', 'dog']"
     raise TargetError(
         f"class_names: got a {type(names).__name__}; give a list of names, in the order of the outputs: {how}"

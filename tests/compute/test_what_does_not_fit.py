@@ -81,7 +81,7 @@ def test_a_label_that_the_model_cannot_have_is_refused() -> None:
             {0: "cat", 1: "dog", 2: "hat"},
             "got a dict; give a list of names, in the order of the outputs: [names[",
         ),
-        ("cat", "got a str; give a list of names, in the order of the outputs: ['cat', 'dog']"),
+        ("cat", "'cat' is no file; give the names, a file with one name a line, a JSON file, 'imagenet', or"),
     ],
 )
 @pytest.mark.parametrize(
