@@ -67,7 +67,7 @@ class CamMonitor(Monitor):
         )
         labels = probes.values if probes.labels is None else probes.labels
         # Names that a data set gives are not the user's to change.
-        own = tuple(map(str, self.class_names or ()))
+        own = () if self.class_names is None else tuple(map(str, self.class_names))
         names = len(own) if own and own == probes.class_names else None
         given = Given(len(probes), labels, probes.masks, self.score, names=names)
         found = explain_in_parts(subject.model, self.layers, subject.load, given, asked)

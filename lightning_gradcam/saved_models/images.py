@@ -178,9 +178,7 @@ def _first_channels(module: nn.Module) -> int:
 
 def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str, ...] | None, str]:
     """Returns the transform and the class names that a data module has, and why there is no data set."""
-    why = "its loaders have no data set"
-    candidates = (getattr(datamodule, name, None) for name in _ATTRIBUTES)
-    attribute = next((transform for transform in candidates if callable(transform)), None)
+    why, own, names = "its loaders have no data set", None, None
     for stage, loader in _LOADERS:
         try:
             with isolated_rng():
@@ -193,9 +191,16 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
         loaded = loaded[0] if isinstance(loaded, (list, tuple)) and loaded else loaded
         dataset = getattr(loaded, "dataset", None)
         if dataset is not None:
-            own, why = find_transform(dataset), f"nor has its {type(dataset).__name__}"
-            return own or attribute, find_class_names(dataset) or find_class_names(datamodule), why
-    return attribute, find_class_names(datamodule), why
+            own, names, why = (
+                find_transform(dataset),
+                find_class_names(dataset),
+                f"nor has its {type(dataset).__name__}",
+            )
+            break
+    # Not before: its setup() may make them.
+    candidates = (getattr(datamodule, name, None) for name in _ATTRIBUTES)
+    attribute = next((transform for transform in candidates if callable(transform)), None)
+    return own or attribute, names or find_class_names(datamodule), why
 
 
 def _changes_batches(*owners: Any) -> str:

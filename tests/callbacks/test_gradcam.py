@@ -539,6 +539,14 @@ def test_a_bare_name_is_a_class_as_in_compute_cams_and_explain(tmp_path: Path, o
         np.testing.assert_allclose(found.maps["net.relu2", "gradcam", "2"], maps, rtol=0, atol=2e-3 * abs(maps).max())
 
 
+def test_class_names_may_be_an_array(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.relu2", targets="cat", class_names=np.array(["ant", "bee", "cat", "dog", "eel"]))
+    trainer(tmp_path, callbacks=callback).fit(TinyModule(), *loaders())
+    assert callback.archive is not None
+    assert callback.archive.probes.class_names == ("ant", "bee", "cat", "dog", "eel")
+    assert callback.archive.targets == ("2",)
+
+
 def test_a_name_of_no_class_is_refused_before_training(tmp_path: Path) -> None:
     model = TinyModule()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -164,6 +164,17 @@ class Neither(Attribute):
         del self.test_transform
 
 
+class Late(Neither):
+    """Its transform is made by ``setup()``."""
+
+    def setup(self, stage: str) -> None:
+        self.val_transform = Shown(0.75, 0.5)
+        self.val_set = Pictures(None)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.val_set)
+
+
 class Hooked(Data):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return batch
@@ -178,7 +189,8 @@ def test_the_transform_and_names_of_a_data_module(folder: Path, model: TinyNet) 
     assert found.probes.display_source == "Normalize undone"
     assert found.probes.class_names == NAMES
     assert found.remarks == ()
-    torch.testing.assert_close(explain(model, folder, "relu2", data=Attribute()).probes.inputs, scaled(3, 0.75, 0.5))
+    for data in (Attribute(), Late()):
+        torch.testing.assert_close(explain(model, folder, "relu2", data=data).probes.inputs, scaled(3, 0.75, 0.5))
 
 
 def test_a_data_module_that_shows_no_transform(folder: Path, model: TinyNet) -> None:
