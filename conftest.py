@@ -10,6 +10,8 @@ import pytest
 
 # What tools make there, those of the tests and others that someone may use meanwhile.
 _OF_TOOLS = ("__pycache__", ".coverage*", ".hypothesis", ".*_cache", ".git", "*.egg-info", "build", "dist", ".venv")
+# By the seconds that they take, the longest first.
+_LONGEST = ("test_purity.py", "test_names.py", "test_faults.py", "test_gradcam.py", "test_api.py", "test_samplers.py")
 _BEFORE = pytest.StashKey[set[str]]()
 
 
@@ -18,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     if find_spec("xdist") is None:
         for option in ("--numprocesses", "--maxprocesses", "--dist"):
             parser.addoption(option, help="taken by pytest-xdist, which is not installed")
+        parser.addoption("--no-loadscope-reorder", action="store_true", help="the same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take longest: one that begins last keeps one process busy and the others idle."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
 
 
 def _entries(root: Path) -> set[str]:
