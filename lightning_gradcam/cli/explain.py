@@ -40,6 +40,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_plan(parser, "the run's, else auto")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, at most 10")
     parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
+    parser.add_argument(
+        "--box-threshold",
+        type=float,
+        metavar="SHARE",
+        help="draw that box around what is above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
+    )
     parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
     options.add_progress(parser)
     parser.set_defaults(run=_run)
@@ -77,7 +83,12 @@ def _run(chosen: argparse.Namespace) -> int:
             _images([chosen.checkpoint, *chosen.images] if alone else chosen.images),
             model_class=chosen.model,
             model_args=options.model_arguments(chosen.model_args) or None,
-            drawing=Drawing(top=chosen.top if chosen.top > 1 else 0, boxes=chosen.boxes),
+            # A threshold without --boxes would have no effect otherwise.
+            drawing=Drawing(
+                top=chosen.top if chosen.top > 1 else 0,
+                boxes=chosen.boxes or chosen.box_threshold is not None,
+                **options.given(chosen, "box_threshold"),
+            ),
             progress=moved,
             **options.given(chosen, *same),
             **options.plan_options(chosen),

@@ -91,7 +91,7 @@ def draw_tiles(
         overlay, heatmap = _headings(key.target, probes)
         pictures, below = enlarged(over.mixed, factor, over.broken), captions
         if drawing.boxes:
-            overlaps = put_boxes(pictures, maps, probes, chosen, slices)
+            overlaps = put_boxes(pictures, maps, probes, chosen, slices, drawing.box_threshold)
             below = [(*lines, *more) for lines, more in zip(captions, overlaps, strict=True)]
         columns.setdefault("overlay", []).append(Tiles(overlay, pictures, below))
         if "heatmap" in drawing.columns:

@@ -119,7 +119,7 @@ def sheet(
     header += remarks(of_probes(len(rows), len(probes)))
     pitch = (tile_w + SEAM) // len(slices.chosen)
     names = _slice_names(slices, pitch)
-    boxes = legend(known=known) if drawing.boxes else []
+    boxes = legend(drawing.box_threshold, known=known) if drawing.boxes else []
     head = 50 + LINE_HEIGHT * len(boxes) + (16 if names else 0)
     page = Sheet(header, width, head=head, body=row_h * len(rows))
     color_bar(page, page.below + 3, drawing)

@@ -151,7 +151,8 @@ class Film:
     def _put_boxes(self, pictures: Pixels, maps: FloatArray, broken: npt.NDArray[np.bool_]) -> None:
         known, size = known_boxes(self.probes), picture_size(self.probes)
         # Boxes of the slice that is shown.
-        found = bounding_boxes(maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps, size)
+        flat = maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps
+        found = bounding_boxes(flat, size, self.drawing.box_threshold)
         for place in np.flatnonzero(~broken):
             put_box(pictures[place], found[place], size)
             if known is not None:
@@ -217,7 +218,8 @@ class Film:
         ]
         if self.drawing.boxes:
             dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
-            lines += remarks(f"line: box around the map's largest part over 15 % of its maximum{dashed}")
+            least = f"{self.drawing.box_threshold * 100:g} %"
+            lines += remarks(f"line: box around the map's largest part over {least} of its maximum{dashed}")
         lines += remarks(*source_lines(probes.display_source))
         # Drawn from minimum to maximum, a map without a positive value has colours, too.
         if self.drawing.scale != "minmax":
