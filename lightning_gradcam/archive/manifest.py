@@ -68,7 +68,7 @@ class Manifest:
         """Reads a manifest's bytes; ``place`` is what errors call its folder. Unknown entries are ignored.
 
         Raises:
-            ArchiveError: It is damaged or of another schema.
+            ArchiveError: It is damaged or of a different schema.
         """
         try:
             values = json.loads(raw)

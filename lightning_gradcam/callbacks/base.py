@@ -79,7 +79,7 @@ class ProbeCallback(Callback):
     def archive(self) -> Archive | None:
         """The run's archive, to read while it grows and afterwards; ``None`` before training has started.
 
-        Waits until every step that was explained is written. Where a strategy has trained in processes of its own
+        Waits until every step that was explained is written. Where a strategy has trained in its own processes
         (``ddp_spawn``, ``ddp_fork``, notebooks), it is there when they have ended.
         """
         elsewhere = record_of(self._token)
@@ -97,7 +97,7 @@ class ProbeCallback(Callback):
             kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
             raise ConfigurationError(
                 f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; give"
-                " each a name= of its own"
+                " each its own name="
             )
         if stage == "predict":
             return
@@ -113,7 +113,7 @@ class ProbeCallback(Callback):
         run.running = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
+        """Draws the probes, tries the whole configuration on them, and logs the baseline where it is requested."""
         self._start(Host(trainer, pl_module))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,7 +137,7 @@ class ProbeCallback(Callback):
     on_test_batch_start = on_validation_batch_start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Takes probes from data that can't be indexed, where there is no validation."""
+        """Takes probes from data that can't be indexed, if there is no validation."""
         host = Host(trainer, pl_module)
         if self._run.waiting and not host.validates:
             self._run.meet(host, batch)
@@ -184,7 +184,7 @@ class ProbeCallback(Callback):
             self._compare(host, "on_test_epoch_end", logged=self._run.ended(host, host.step))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Explains where there is no validation whose end could be used."""
+        """Explains if there is no validation whose end could be used."""
         host = Host(trainer, pl_module)
         if host.explains and not host.validates:
             self._run.ended(host, host.step - 1)
@@ -240,8 +240,8 @@ class ProbeCallback(Callback):
         if logged and self._validated.gone(host):
             before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
-                "lightning-gradcam: the maps are not of the weights that were validated: these were changed after the"
-                " last batch and before this callback's turn (by an EMA that swaps its weights out?); "
+                "lightning-gradcam: the maps do not show the validated weights: they were changed after the last batch,"
+                " before this callback ran (by an EMA that swaps its weights out?); "
                 + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
             )
 

@@ -54,7 +54,7 @@ class Feeding:
             trial: In two of the probes, where the model can do with two.
 
         Raises:
-            ConfigurationError: What is asked for does not fit the model or the probes.
+            ConfigurationError: What is requested does not fit the model or the probes.
         """
         try:
             seen = partial(self.subject("trying the configuration").seen, self.looks, self.drawn.probes)

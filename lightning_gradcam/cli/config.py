@@ -154,9 +154,9 @@ def _import_model(arguments: Sequence[str]) -> None:
     named = _models(arguments)
     if named and not any(path for _, path in named):
         raise ConfigurationError(
-            f"config: {named[0][0]} has options of a model and does not name its class, as configurations of a script"
-            " with a LightningCLI of its own do; give `model:` and `data:` a class_path (package.Class) each, and put"
-            " their options under init_args"
+            f"config: {named[0][0]} has a model's options but not its class, as in configurations of a script with its"
+            " own LightningCLI; give `model:` and `data:` a class_path (package.Class) each, and put their options"
+            " under init_args"
         )
     for _, path in named:
         # LightningCLI reports what can't be found, with more of its context.

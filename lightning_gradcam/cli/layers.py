@@ -127,7 +127,7 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
         return Inputs(example)
     if datamodule is None:
         raise ConfigurationError(
-            "input-shape: nothing tells what the model takes; give the shape of one sample (--input-shape 3,224,224),"
+            "input-shape: the input shape is not known; give the shape of one sample (--input-shape 3,224,224),"
             " a --config with data, or the module an example_input_array"
         )
     datamodule.prepare_data()

@@ -108,7 +108,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Recipe) -> list[ProbeCallback]:
-    """Makes this package's callbacks in the config, with the options given here; one for CAMs where it has none."""
+    """Makes this package's callbacks in the config, with the options given here; one for CAMs if it has none."""
     from lightning_gradcam.callbacks.base import ProbeCallback
     from lightning_gradcam.callbacks.from_config import check_kept
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback

@@ -72,7 +72,7 @@ class Ascent:
             check_whole(name, getattr(self, name), least)
         if self.step_size is not None and not (_is_number(self.step_size) and self.step_size > 0):
             raise ConfigurationError(
-                f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the chapter's"
+                f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the default"
             )
         if not _is_number(self.total_variation) or self.total_variation < 0:
             raise ConfigurationError(f"total_variation: got {self.total_variation!r}; give a weight, 0 or more")
@@ -116,7 +116,7 @@ class Ascent:
         return ", ".join([*parts, f"seed {self.seed}"])
 
     def start(self, filters: Sequence[int], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Returns a start for each filter, ``[F, *shape]`` on the CPU: its own, whichever others are asked for."""
+        """Returns a start for each filter, ``[F, *shape]`` on the CPU: its own, whichever others are requested."""
         starts = []
         for number in filters:
             generator = torch.Generator().manual_seed((self.seed * _FILTERS + number) % 2**63)
@@ -141,7 +141,7 @@ class Ascent:
         """Returns which way each picture goes, of L2 norm 1; zero everywhere where its gradient is.
 
         Args:
-            gradients: Of what is maximised, ``[F, *shape]``, each with a scale of its own.
+            gradients: Of what is maximised, ``[F, *shape]``, each with its own scale.
             pictures: The pictures, of the same shape.
         """
         axes = spatial_axes(pictures.shape[1:])
@@ -167,7 +167,7 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
     size = input_size(torch.empty(batch, device="meta")) if whole else None
     if size is None:
         raise ConfigurationError(
-            f"shape: got {shape!r:.60}; give that of one picture, without the batch's axis, such as (3, 224, 224)"
+            f"shape: got {shape!r:.60}; give the shape of one picture without the batch axis, such as (3, 224, 224)"
         )
     # Channels stand behind the batch's axis, or last.
     first = 1 if batch[1 : 1 + len(size)] == size and (len(batch) == 3 or batch[2:] != size) else 2

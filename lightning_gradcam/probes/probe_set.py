@@ -23,7 +23,7 @@ from lightning_gradcam.probes.labels import read_labels
 from lightning_gradcam.probes.view import ProbeView, rows_of, signals_of, true_classes_of
 from lightning_gradcam.storage import Storage
 
-# What has one entry for each probe, beside its input.
+# What has one entry for each probe, besides its input.
 _EACH = ("ids", "labels", "masks", "boxes", "display", "indices", "values")
 _TYPES = {"masks": torch.bool, "boxes": torch.float32, "values": torch.float32}
 
@@ -34,16 +34,16 @@ class ProbeSet:
 
     Attributes:
         inputs: ``[N, …]``, preprocessed as for the model, on the CPU.
-        ids: One unique name for each probe; counted from 0 where not given.
-        labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Given
+        ids: One unique name for each probe; counted from 0 if not given.
+        labels: True classes, int64 ``[N]`` (several per sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Given
             as whole numbers, ``[N]`` or ``[N, 1]``, as names among ``class_names``, or as a row of 0 and 1 a sample.
-            Numbers that are no classes, such as 0.37, become ``values``.
+            Numbers that are not classes, such as 0.37, become ``values``.
         masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
         boxes: The same parts as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture
             (where there are no masks, of the input); NaN for a probe without one. ``None``: not known.
         class_names: Names of the classes by index, or ``None``.
         display: Pictures to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
-            ``[N, T, H, W, 3]``; each input min-max stretched where not given.
+            ``[N, T, H, W, 3]``; each input min-max stretched if not given.
         display_source: How ``display`` was recovered, for the sheet's header.
         indices: The probes' places in the data set they were drawn from, or ``None``.
         note: A remark for every sheet's header, for instance that the data is drawn.
@@ -136,7 +136,7 @@ class ProbeSet:
 
     @property
     def view(self) -> ProbeView:
-        """What drawing needs, in NumPy alone; arrays share their memory with the tensors."""
+        """What drawing needs, in NumPy only; arrays share their memory with the tensors."""
         view: ProbeView = self._view  # type: ignore[attr-defined]
         return view
 
@@ -189,7 +189,7 @@ class ProbeSet:
         return hashlib.sha256(head + raw(self.inputs).tobytes()).hexdigest()
 
     def class_name(self, index: int) -> str:
-        """Returns the class's name, or its index as text where it has none."""
+        """Returns the class's name, or its index as text if it has none."""
         return self.view.class_name(index)
 
     def part(self, rows: Sequence[int]) -> ProbeSet:
@@ -203,7 +203,7 @@ class ProbeSet:
         Args:
             dataset: The data set; ``Subset``, ``random_split`` and ``ConcatDataset`` are looked through for labels,
                 class names and the transform.
-            num_probes: How many, class-balanced where labels exist; default: 8, or all where there are fewer.
+            num_probes: How many, class-balanced if labels exist; default: 8, or all if there are fewer.
             **options: ``indices`` and ``collate_fn``, and those of the callback: ``seed``, ``input_key``,
                 ``label_key``, ``class_names``, ``mean``, ``std``.
 
@@ -261,10 +261,10 @@ class ProbeSet:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ProbeSet:
-        """Reads what :meth:`save` wrote.
+        """Reads the output of :meth:`save`.
 
         Raises:
-            ProbeFileError: The file is missing, truncated, of another schema, or no probe set.
+            ProbeFileError: The file is missing, truncated, of a different schema, or not a probe set.
         """
         folder, name = os.path.split(os.fspath(path))
         try:
@@ -281,7 +281,7 @@ class ProbeSet:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str = "probe set") -> ProbeSet:
-        """Reads what :meth:`to_bytes` gave; ``name`` is what errors call it.
+        """Reads the output of :meth:`to_bytes`; ``name`` is what errors call it.
 
         Raises:
             ProbeFileError: As :meth:`load`.

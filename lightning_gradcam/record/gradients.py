@@ -232,7 +232,7 @@ def vanished_of(
         gradients: A record's.
 
     Returns:
-        ``(layer, target)`` to 1 or 0 for each sample, float32 ``[N]``; NaN where its score or gradient is not finite.
+        ``(layer, target)`` to 1 or 0 for each sample, float32 ``[N]``; NaN if its score or gradient is not finite.
         The mean over those that are known is the share that is logged.
     """
     return {

@@ -102,7 +102,7 @@ def animate(
         key: Which map.
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
         title: The first words of each frame.
-        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
+        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` if not given.
         total: How many steps were logged, for the header; default: the number of records.
         note: A line of the header, such as what was left out.
         most: How many probes are shown at most.

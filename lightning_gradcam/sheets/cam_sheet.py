@@ -89,7 +89,7 @@ def sheet(
         method: Which method of the record.
         drawing: Colour map, opacity, columns, scale.
         title: The sheet's first line.
-        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own where not given.
+        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own if not given.
         note: A line of the header, such as where the inputs are.
 
     Returns:
@@ -148,7 +148,7 @@ def method_title(method: str) -> str:
 
 def layer_title(layer: str, method: str) -> str:
     """Returns what a header calls a layer."""
-    # A method without a layer of its own has this key; a module of the model may have the same name.
+    # A method without its own layer has this key; a module of the model may have the same name.
     return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
 
 

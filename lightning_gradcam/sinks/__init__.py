@@ -35,7 +35,7 @@ __all__ = [
     "sinks_for",
 ]
 
-# Matched by name: the two Lightning packages have logger classes of their own, and neither need be imported here.
+# Matched by name: the two Lightning packages each have their own logger classes, and neither needs to be imported here.
 _BY_LOGGER: dict[str, Callable[[Any], Sink]] = {
     "CometLogger": CometSink,
     "MLFlowLogger": MLflowSink,

@@ -98,8 +98,8 @@ class Row:
         original: Its picture; the same object in all of its rows.
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         step: The x value.
-        true: Names of the true classes, with commas; empty where not known.
-        predicted: Name of the predicted class; empty where there are no classes.
+        true: Names of the true classes, with commas; empty if not known.
+        predicted: Name of the predicted class; empty if there are no classes.
         confidence: Its probability; NaN there.
         score: The explained score.
         overlays: Tag (``gradcam/<layer>``) to the picture with its map, on one colour scale for all steps.
@@ -129,7 +129,7 @@ class Evolution:
         animations: Tag (``gradcam_evolution/<layer>``) to animation; empty while the run goes on.
         rows: For a table, where a sink takes them; empty while the run goes on.
         repeated: The run ended right after a call with these very strips.
-        remark: At the end, what was left out of strips and animations; empty where that is nothing.
+        remark: At the end, what was left out of strips and animations; empty if that is nothing.
     """
 
     name: str
@@ -188,7 +188,7 @@ class Sink(ABC):
 
 
 def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
-    """Returns a tag as it is where that is possible, and elsewhere a name like it.
+    """Returns a tag as it is if that is possible, and elsewhere a name like it.
 
     Each part between slashes is taken by itself; one that has to change gets a few digits of its hash, so that
     different tags stay different, and so does a name that has to be cut. The last part, which says what a number is, is
@@ -214,7 +214,7 @@ def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
 
 
 def ready(content: bytes) -> Image.Image:
-    """Returns an image whose ``save`` writes this very file, whatever format it is asked for.
+    """Returns an image whose ``save`` writes this very file, whatever format is requested.
 
     Nothing is decoded before somebody wants pixels.
 

@@ -79,7 +79,7 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
         others: The boxes to compare with, ``[N, 4]``.
 
     Returns:
-        ``[N]``, 0 to 1; 1: the same box. NaN where either is NaN.
+        ``[N]``, 0 to 1; 1: the same box. NaN if either is NaN.
 
     Raises:
         ConfigurationError: They are not ``[N, 4]``, or their numbers differ.
@@ -116,7 +116,7 @@ def picture_size(probes: ProbeSet | ProbeView) -> tuple[int, int]:
 
 
 def known_boxes(probes: ProbeSet | ProbeView) -> FloatArray | None:
-    """Returns the known boxes of probes, float32 ``[N, 4]``, NaN for a probe without one; ``None`` where all are."""
+    """Returns the known boxes of probes, float32 ``[N, 4]``, NaN for a probe without one; ``None`` if all are."""
     boxes = probes.view.boxes
     return None if boxes is None or np.isnan(boxes).any(axis=1).all() else boxes
 

@@ -6,7 +6,7 @@ a model that rightly looks elsewhere scores low. Compare with the method ``rando
 the picture.
 
 :func:`energy_inside` and :func:`pointing_game` take torch tensors; :func:`inside` and :func:`points_inside` have the
-same formulas in NumPy alone, for maps of any number of axes: one mask holds for all slices of a clip or volume.
+same formulas in NumPy only, for maps of any number of axes: one mask holds for all slices of a clip or volume.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
         masks: bool ``[N, H, W]``.
 
     Returns:
-        ``[N]``, 0 to 1. NaN where the map, resized, has no positive value or is not finite, and where the mask is
+        ``[N]``, 0 to 1. NaN if the map, resized, has no positive value or is not finite, and where the mask is
         empty.
 
     Raises:

@@ -115,10 +115,10 @@ def resolve_targets(
             a look, and can't explain.
 
     Returns:
-        The targets in the order asked for, names unique. A class given by name has the name that its index would have.
+        The targets in the order requested, names unique. A class given by name has the name that its index would have.
 
     Raises:
-        TargetError: An entry is none of these, two have the same name, or there is no class of that name, or several.
+        TargetError: An entry is none of these, two have the same name, or a class name is unknown or ambiguous.
 
     Example:
         >>> [target.name for target in resolve_targets(["predicted", 3])]
@@ -138,7 +138,7 @@ def resolve_targets(
     for name in names:
         if names.count(name) > 1:
             raise TargetError(
-                f"targets: {name!r} is asked for {names.count(name)} times; name each target once (a callable goes by"
+                f"targets: {name!r} is listed {names.count(name)} times; name each target once (a callable goes by"
                 " its __name__: define it with def, or give a functools.partial its own: part.__name__ = 'mine')"
             )
     return resolved
@@ -223,7 +223,7 @@ def _is_index(value: Any) -> bool:
 
 
 def written(target: Any) -> Any:
-    """Returns an object that says what to explain as the dict that says the same in YAML; all else as it is.
+    """Returns an object that says what to explain as the dict that says the same in YAML; everything else as it is.
 
     Example:
         >>> written(Contrast("predicted", 3))

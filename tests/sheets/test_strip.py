@@ -439,7 +439,9 @@ def test_records_without_the_map_are_left_out() -> None:
 
 @pytest.mark.parametrize("records", [[], [record(constant(1), targets=("label",))]], ids=["none", "another"])
 def test_map_that_no_record_has_is_an_error(records: list[CamRecord]) -> None:
-    with pytest.raises(DrawingError, match=r"key: got \('conv', 'gradcam', 'predicted'\), which none of [01] records"):
+    with pytest.raises(
+        DrawingError, match=r"key: got \('conv', 'gradcam', 'predicted'\), which is in none of the [01] records"
+    ):
         strip(records, probe_set(1))
 
 
