@@ -17,7 +17,7 @@ class TakenError(ArchiveError):
 
     Args:
         path: The folder.
-        why: What is so, as the rest of a sentence that begins with the folder.
+        why: The reason, as the rest of a sentence that begins with the folder.
     """
 
     def __init__(self, path: str, why: str) -> None:

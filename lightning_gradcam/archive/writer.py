@@ -55,7 +55,7 @@ class ArchiveWriter(Archive):
 
         Args:
             path: Its folder.
-            manifest: What it is to say; ``parent``, date and versions are filled in here.
+            manifest: Its content; ``parent``, date and versions are filled in here.
             probes: Written once.
             parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, where one was resumed;
                 :meth:`take_over` describes the entries.
@@ -211,16 +211,16 @@ class ArchiveWriter(Archive):
                 raise TakenError(self.path, "is being written by another process or Trainer") from error
 
     def release(self) -> None:
-        """Gives the lock back: another run may resume here, or take the record over if it has no step."""
+        """Releases the lock: another run may resume here, or take the record over if it has no step."""
         if self._held is not None:
             self._held.release()
             self._held = None
 
     def reclaim(self) -> None:
-        """Makes sure that the archive is still this run's, before it goes on after a :meth:`release`.
+        """Checks that the archive still belongs to this run before continuing after a :meth:`release`.
 
         Raises:
-            TakenError: It is gone, can't be read, or is another run's.
+            TakenError: It is missing, unreadable, or belongs to another run.
         """
         self.hold()
         try:
@@ -233,7 +233,7 @@ class ArchiveWriter(Archive):
             raise TakenError(self.path, f"was taken over by another run ({owner})")
 
     def append(self, record: CamRecord | ChannelRecord) -> None:
-        """Writes one step's maps or channels; never over another's: two validations can share a step.
+        """Writes one step's maps or channels without overwriting another's: two validations can share a step.
 
         As long as the manifest exists but is not a regular file, it waits, as it would for a disk that does not answer:
         call it from a thread for which somebody has limited patience.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class ProbeCallback(Callback):
-    """Looks at the model with fixed probes after every validation, and leaves the training as it is.
+    """Runs fixed probes through the model after every validation, without changing the training.
 
     The base of the public callbacks, which have the options; each hook gates and delegates to the :class:`Run`.
 
@@ -91,7 +91,7 @@ class ProbeCallback(Callback):
         return f"{type(self)._kind}{{'name': {self.name!r}}}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses what can be seen to be wrong before any data is loaded."""
+        """Rejects configurations that are wrong before any data is loaded."""
         same = [other for other in _siblings(trainer) if other.name == self.name]
         if len(same) > 1:
             kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
@@ -152,7 +152,7 @@ class ProbeCallback(Callback):
             self._run.recorder.settle()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Explains already here, where another callback takes averaged weights away before this one's turn."""
+        """Explains here if another callback removes the averaged weights before this one runs."""
         host = Host(trainer, pl_module)
         if self._run.waiting and host.stage == "validate":
             self._run.start_or_wait(host)
@@ -190,7 +190,7 @@ class ProbeCallback(Callback):
             self._run.ended(host, host.step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Has the whole run drawn, and waits until the last pictures are finished."""
+        """Draws the whole run, and waits until the last pictures are finished."""
         if self._run.recorder is not None:
             self._run.recorder.conclude()
             self._run.recorder.finish()
@@ -216,12 +216,12 @@ class ProbeCallback(Callback):
             self._run.resume(state_dict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the sinks and says where the record is: Lightning calls no ``teardown`` after an exception."""
+        """Closes the sinks and reports where the record is: Lightning calls no ``teardown`` after an exception."""
         self._run.close()
         self._end(Host(trainer, pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Closes the sinks and says where the record is."""
+        """Closes the sinks and reports where the record is."""
         self._run.close()
         self._run.report(Host(trainer, pl_module))
         self._end(Host(trainer, pl_module))

@@ -28,8 +28,8 @@ class Feeding:
     Attributes:
         host: The trainer.
         drawn: The probes, with the batch that they came in.
-        ranks: Those that explain together.
-        monitor: What is looked at, as the user asked for it.
+        ranks: The ranks that explain together.
+        monitor: What to record, as requested by the user.
         forward_fn: Called with module and batch instead of the module's ``forward``.
         input_key: Where the batch holds the input.
     """

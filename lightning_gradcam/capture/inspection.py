@@ -89,7 +89,7 @@ class Survey:
         return (self.seen, output) if output is not None else executed(self.layers, self.forward, graph=True)[:2]
 
     def forget(self) -> None:
-        """Releases the first forward's graph."""
+        """Releases the graph of the first forward."""
         self.seen[:] = [replace(one, origins=()) if one.origins else one for one in self.seen]
         self._reader.forget()
 

@@ -191,7 +191,7 @@ def compiled_layers(model: nn.Module) -> list[str]:
 
 
 def check_layers(layers: LayerSpec) -> list[str | nn.Module]:
-    """Returns ``layers`` as a list, each entry of a possible kind.
+    """Returns ``layers`` as a list, after checking the type of each entry.
 
     Raises:
         LayerError: The list is empty, or an entry is neither a non-empty string nor a module.

@@ -29,7 +29,7 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
 
     Args:
         name: ``"fit"``, ``"validate"`` or ``"test"``.
-        arguments: Those that follow it; only looked at for the Lightning that the module belongs to.
+        arguments: The arguments that follow it, read only to find which Lightning package the module belongs to.
 
     Raises:
         ConfigurationError: jsonargparse is not installed.

@@ -27,7 +27,7 @@ from lightning_gradcam.cli.shared import counted, moving, say
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "maps for pictures or a folder, from any checkpoint"
+    what = "make maps for pictures or a folder, from any checkpoint"
     parser = options.add_command(commands, "explain", what, doc=__doc__)
     what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed where --model comes with weights"
     parser.add_argument("checkpoint", metavar="CKPT", help=what)
@@ -40,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_plan(parser, "the run's, else auto")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, at most 10")
     parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
-    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (default: %(default)s)")
     options.add_progress(parser)
     parser.set_defaults(run=_run)
     parse = parser.parse_known_args

@@ -37,7 +37,7 @@ _WIDEST = 120
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "list a model's layers: outputs, calls, which have a map, what 'auto' takes"
+    what = "list a model's layers: outputs, calls, which have a map, which one 'auto' picks"
     parser = options.add_command(commands, "layers", what, doc=__doc__)
     parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="a checkpoint of the model")
     options.add_model(parser)

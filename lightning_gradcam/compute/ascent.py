@@ -25,28 +25,28 @@ _FILTERS = 1_000_003
 
 @dataclass(frozen=True)
 class Ascent:
-    """How patterns are climbed to; the defaults are those of the book chapter.
+    """Settings of the gradient ascent; the defaults are those of the book chapter.
 
     François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2.
 
     Attributes:
-        steps: How many.
+        steps: Number of steps.
         step_size: The length of a step, as the L2 norm of the whole picture's change. ``None`` (default): 10 for
-            200x200 pixels in three colours, as in the chapter, and for others what changes a value as much (root mean
-            square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in grey.
-        border: How many places at each side of the feature map are left out of what is maximised. A map that is too
-            small for that leaves out as many as keep its centre: 4x4 places one, 2x2 none.
-        seed: Of the starts and the jitter.
+            200x200 pixels in three colours, as in the chapter; for other sizes, scaled so that each value changes as
+            much (root mean square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in grey.
+        border: Number of places at each edge of the feature map that are excluded from the maximised mean. On a map
+            that is too small, fewer are excluded, so that its centre remains: 4x4 places one, 2x2 none.
+        seed: Random seed of the starts and the jitter.
         jitter: Before each step the picture is moved (around the edges) by up to this many pixels; fine noise that only
             fits in one position averages out.
-        total_variation: How much each step also lessens the differences of neighbouring pixels: the weight of this
-            direction beside the filter's own, both of length 1. About 0.1 to 1.
+        total_variation: How strongly each step also reduces differences between neighbouring pixels: the weight of
+            this direction relative to the filter's own, both of length 1. About 0.1 to 1.
         parametrisation: ``"pixels"`` (default), or ``"fourier"``: the ascent's parameters are the picture's spectrum,
             each frequency divided by the root of its wavelength, so that coarse forms come before fine noise (after
             Olah et al., "Feature Visualization", Distill 2017). In pixels: the gradient, each frequency times its
             wavelength; the start, each times its root.
-        value_range: What black and white are in the model's inputs: starts are drawn from 0.4 to 0.6 of it, and steps
-            scaled by it. Where channels differ, normalise in ``forward`` instead.
+        value_range: The values of black and white in the model's inputs: starts are drawn from 0.4 to 0.6 of it, and
+            steps are scaled by it. If channels differ, normalise in ``forward`` instead.
 
     Raises:
         ConfigurationError: A value is out of range.

@@ -251,7 +251,7 @@ def vanished_layers(gradients: Mapping[tuple[str, str], GradientSummary[NumPyArr
 
 
 def vanishing_remark(layer: str, *, epoch: int, step: int, score: str) -> str:
-    """Returns the warning, once per layer, that no gradient reaches it in a trained step.
+    """Returns, once per layer, a warning that no gradient reaches it in a trained step.
 
     Args:
         layer: Its name.

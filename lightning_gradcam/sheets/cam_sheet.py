@@ -187,9 +187,9 @@ def _header(
             "white: a brighter pixel raises the score, black: a darker one does",
         )
     if listed := min(drawing.top, record.likeliest.shape[1]):
-        of_true = "; the true one has a green square" if probes.view.true is not None else ""
+        of_true = "; the true class has a green square" if probes.view.true is not None else ""
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
-        lines += remarks(f"at the left, the {most}{of_true}")
+        lines += remarks(f"on the left: the {most}{of_true}")
     return lines
 
 

@@ -288,4 +288,4 @@ def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:
     if depth < 2:
         return [f"drawn on frame {length // 2 + 1} of {length}, the middle one"] if length else []
     under = f"on the frame at its centre, of {length}" if length else "on the probe's picture"
-    return [f"of {depth} slices (time or depth) the one with most evidence over all steps is shown, {under}"]
+    return [f"shown: of {depth} slices (time or depth), the one with the most evidence over all steps, {under}"]

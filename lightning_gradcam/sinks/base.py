@@ -29,7 +29,7 @@ class _AtStep:
 
 @dataclass(frozen=True)
 class Entry(_AtStep):
-    """Everything that one logged step gives to the loggers.
+    """Everything that the loggers receive for one logged step.
 
     Attributes:
         step: The x value: the step at which Lightning logs this validation's metrics.
@@ -55,16 +55,16 @@ class Numbers(_AtStep):
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How often values fell between edges.
+    """Counts of values between edges.
 
     Attributes:
         counts: ``[B]``.
         edges: ``[B + 1]``, ascending.
         min: The smallest value.
         max: The largest.
-        sum: Of all values.
-        sum_squares: Of their squares.
-        number: How many there are.
+        sum: Sum of all values.
+        sum_squares: Sum of their squares.
+        number: Number of values.
     """
 
     counts: npt.NDArray[np.float64]
@@ -149,8 +149,8 @@ class Sink(ABC):
     Attributes:
         thread_safe: ``False`` (default): everything is called on the training thread, at the next hook after the
             pictures are finished. ``True``: in the background, one call at a time, while training goes on.
-        formats: The files that it takes; these are encoded in the background. Others are given to it as PNG.
-        takes_rows: It has tables: an evolution at the end of the run comes with rows.
+        formats: The file formats that it accepts; these are encoded in the background. Others are given to it as PNG.
+        takes_rows: Whether it has tables: if so, the evolution at the end of the run includes rows.
 
     Example::
 
@@ -172,19 +172,19 @@ class Sink(ABC):
 
     @abstractmethod
     def log(self, entry: Entry) -> None:
-        """Takes all pictures of one step; called in the order of the steps."""
+        """Logs all pictures of one step; called in the order of the steps."""
 
     def log_numbers(self, numbers: Numbers) -> None:  # noqa: B027 - a backend may take pictures alone
-        """Takes numbers of one step, after its pictures; there may be several calls a step."""
+        """Logs numbers of one step, after its pictures; there may be several calls per step."""
 
     def log_histograms(self, histograms: Histograms) -> None:  # noqa: B027 - a backend may have none
-        """Takes histograms of one step; not taken by default."""
+        """Logs histograms of one step; ignored by default."""
 
     def log_evolution(self, evolution: Evolution) -> None:  # noqa: B027 - a backend may take sheets alone
-        """Takes film strips of the run so far, and at its end animations; not taken by default."""
+        """Logs film strips of the run so far, and animations at its end; ignored by default."""
 
     def close(self) -> None:  # noqa: B027 - most backends have nothing to close
-        """Called once when the run ends, after an exception too, on the training thread."""
+        """Called once on the training thread when the run ends, also after an exception."""
 
 
 def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:

@@ -30,7 +30,7 @@ def check_names(names: Any) -> None:
 def are_multi_hot(labels: Tensor) -> bool:
     """Whether labels are rows of 0 and 1, ``[N, C]``, of which any marks none or several classes.
 
-    Rows with a single 1 each may as well be one class per sample, written at length.
+    Rows with a single 1 each may simply be one-hot labels with one class per sample.
     """
     if labels.dim() != 2 or labels.shape[1] < 2 or not len(labels):
         return False

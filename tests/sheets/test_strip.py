@@ -352,7 +352,7 @@ def test_volume_over_one_picture() -> None:
     volume[0, 1] = 1
     assert shows(tile(strip([step(volume)], probes)), mixed(probes.pixels[0], 1.0))
     assert lines([step(volume)], probes)[-1] == (
-        "of 3 slices (time or depth) the one with most evidence over all steps is shown, on the probe's picture"
+        "shown: of 3 slices (time or depth), the one with the most evidence over all steps, on the probe's picture"
     )
 
 
