@@ -40,7 +40,7 @@ def check_count(argument: str, value: object, *, least: int = 1) -> None:
     """Refuses anything but a whole number of ``least`` or more.
 
     Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and what is valid.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigurationError(f"{argument}: got {value!r}; give a whole number, {least} or more")
@@ -50,7 +50,7 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
     """Refuses numbers below 1, and both options at once.
 
     Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and what is valid.
     """
     check_count("every_n_epochs", every_n_epochs)
     if every_n_validations is None:
@@ -58,7 +58,7 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
     check_count("every_n_validations", every_n_validations)
     if every_n_epochs != 1:
         raise ConfigurationError(
-            f"every_n_validations: got {every_n_validations} beside every_n_epochs={every_n_epochs}; give only one"
+            f"every_n_validations: got {every_n_validations} and every_n_epochs={every_n_epochs}; give only one"
         )
 
 
@@ -66,7 +66,7 @@ def check_overhead(max_overhead: object) -> None:
     """Refuses anything but a share of the time, or ``None``.
 
     Raises:
-        ConfigurationError: With the value and what is valid.
+        ConfigurationError: The message names the value and what is valid.
     """
     if max_overhead is None:
         return
@@ -82,7 +82,7 @@ def check_share(argument: str, value: object) -> None:
     """Refuses anything but a number from 0 to 1, or ``None``.
 
     Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and what is valid.
     """
     if value is None:
         return
@@ -94,10 +94,10 @@ def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None
     """Refuses anything but one of ``choices``.
 
     Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and what is valid.
     """
     if value not in choices:
-        raise ConfigurationError(f"{argument}: got {value!r}; valid are {' and '.join(map(repr, choices))}")
+        raise ConfigurationError(f"{argument}: got {value!r}; valid: {' and '.join(map(repr, choices))}")
 
 
 def check_name(name: object) -> str:
@@ -153,7 +153,7 @@ def check_gradients(gradients: object, methods: str | list[str]) -> None:
     """Refuses anything but true and false, and gradients where no method takes any.
 
     Raises:
-        ConfigurationError: With the value and what to do.
+        ConfigurationError: The message names the value and what to do.
     """
     if not isinstance(gradients, bool):
         raise ConfigurationError(f"gradients: got {gradients!r}; give true or false")
@@ -176,8 +176,8 @@ def check_filters(filters: Any) -> None:
     empty = filters is not None and (not listed or (filters == 0 and not isinstance(filters, bool)))
     if not whole or empty or len(set(listed)) < len(listed):
         raise ConfigurationError(
-            f"filters: got {filters!r:.80}; give None for all, how many of the first ones, or a list of numbers counted"
-            " from 0, each once"
+            f"filters: got {filters!r:.80}; give None for all, a number for the first ones, or a list of different"
+            " filter numbers, counted from 0"
         )
 
 

@@ -83,7 +83,7 @@ class Inputs:
 
         Args:
             picture: What replaces the picture.
-            copies: How often all else is repeated along the samples.
+            copies: How often everything else is repeated along the samples.
         """
         leaves = [self._repeated(leaf, copies) for leaf in self._leaves]
         if picture is not None:

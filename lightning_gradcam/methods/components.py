@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def eigencam(activations: Tensor) -> Tensor:
-    r"""Eigen-CAM: the activations' projection on their first principal component; no class is asked for.
+    r"""Eigen-CAM: the activations' projection on their first principal component; does not depend on a class.
 
     With the places as samples and the channels centred (as pytorch-grad-cam does; the paper leaves them uncentred,
     where a ReLU's mean takes the first component). A component has no sign of its own: it is turned so that the map's
@@ -28,7 +28,7 @@ def eigencam(activations: Tensor) -> Tensor:
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Eigen-CAM of activations times gradients, which makes it speak of the class.
 
-    As pytorch-grad-cam's ``EigenGradCAM``; without a paper of its own. Centring and sign as in :func:`eigencam`.
+    As pytorch-grad-cam's ``EigenGradCAM``; without its own paper. Centring and sign as in :func:`eigencam`.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.

@@ -109,7 +109,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
     r"""Element-wise Grad-CAM: :math:`M_s = \sum_k \max(g_{ks} A_{ks}, 0)`; what channels subtract is not counted.
 
-    As pytorch-grad-cam's ``GradCAMElementWise``; without a paper of its own.
+    As pytorch-grad-cam's ``GradCAMElementWise``; without its own paper.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.

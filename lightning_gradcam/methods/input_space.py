@@ -90,7 +90,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         total = total + at_size(scaled_maps(shares).sum(dim=2), total.shape[2:])
     if not number:
         raise refused(
-            "'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has none"
+            "'fullgrad' adds up the contributions of biases of convolutions and batch norms, and this model has none"
         )
     return total
 

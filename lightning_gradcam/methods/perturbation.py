@@ -31,7 +31,7 @@ def scorecam(rerun: Rerun) -> Tensor:
         Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
 
     Raises:
-        MethodError: The input is no picture.
+        MethodError: The input is not a picture.
     """
     activations, picture, places = rerun.activations, rerun.picture, rerun.places
 

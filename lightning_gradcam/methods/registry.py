@@ -99,7 +99,7 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
     if not callable(method):
         raise MethodError(f"method: got {method!r}; give a function of activations and gradients")
     if needs not in get_args(Needs):
-        raise MethodError(f"needs: got {needs!r}; valid are {', '.join(map(repr, get_args(Needs)))}")
+        raise MethodError(f"needs: got {needs!r}; valid: {', '.join(map(repr, get_args(Needs)))}")
     _REGISTRY[name] = Method(_checked(name, method), needs)
 
 
@@ -126,7 +126,7 @@ def resolve_methods(methods: str | Sequence[str]) -> dict[str, Method]:
     """Looks up one name or several.
 
     Returns:
-        Name to method, in the order asked for.
+        Name to method, in the order requested.
 
     Raises:
         MethodError: Nothing was given, or a name is unknown.

@@ -12,7 +12,7 @@ from lightning_gradcam.errors import ProbeError
 
 
 def check_boxes(boxes: Tensor) -> None:
-    """Refuses anything but ``[N, 4]`` with left below right and top below bottom, or NaN.
+    """Rejects anything but ``[N, 4]`` with left below right and top below bottom, or NaN.
 
     Raises:
         ProbeError: With the box received and what is valid.

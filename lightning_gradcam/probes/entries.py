@@ -19,7 +19,7 @@ def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tup
     """Takes inputs and labels out of a collated batch: a tensor, a tuple or a dict.
 
     Returns:
-        The inputs, and the labels as they are; ``None`` where there are none.
+        The inputs, and the labels as they are; ``None`` if there are none.
 
     Raises:
         ProbeError: A key does not exist, or the input is not a tensor; the message lists what exists.
@@ -83,7 +83,7 @@ def label_of(batch: Any, label_key: Key | None, *, required: bool) -> Any:
     Args:
         batch: As collated, or one sample.
         label_key: Where the labels are.
-        required: Raise an error where there are none; otherwise return ``None``.
+        required: Raise an error if there are none; otherwise return ``None``.
     """
     found = _item(batch, label_key, LABEL_KEYS, 1, "label_key", required=required)
     named = named_in(found)

@@ -44,7 +44,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML file as LightningCLI writes and reads them.
 
     Args:
-        path: The file, such as the ``config.yaml`` that LightningCLI saves beside a run's logs.
+        path: The file, such as the ``config.yaml`` that LightningCLI saves next to a run's logs.
 
     Raises:
         RefusedError: It has more values or levels than a configuration.
@@ -71,7 +71,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str, Any]]:
-    """Returns the class's path (``None`` where the section has only arguments), and the arguments.
+    """Returns the class's path (``None`` if the section has only arguments), and the arguments.
 
     Args:
         config: As :func:`read_config` returned it.

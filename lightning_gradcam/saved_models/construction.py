@@ -108,7 +108,7 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
         found: The object of that name.
         name: The name, for errors.
         argument: What it was given as, for errors.
-        base: As :func:`named_class` takes it.
+        base: As in :func:`named_class`.
 
     Raises:
         RefusedError: It is not a class of that kind.
@@ -120,8 +120,8 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
     if not issubclass(type(found), type) or not any(kind in found.__mro__ for kind in bases):
         wanted = base if isinstance(base, str) else base.__name__
         raise RefusedError(
-            f"{argument}: the file names {name!r}, which is not a subclass of {wanted}, and was not called; if the"
-            f" file is a stranger's, it may be meant to run code here{_INSTEAD.get(argument, '')}"
+            f"{argument}: the file names {name!r}, which is not a subclass of {wanted}, so it was not called; if you"
+            f" did not write the file, it may be meant to run code here{_INSTEAD.get(argument, '')}"
         )
     made: type = found
     return made
@@ -204,8 +204,8 @@ def _imported(place: str, argument: str) -> Any:
         return import_module(place)
     except SystemExit as error:
         raise ConfigurationError(
-            f"{argument}: importing {place!r} ended the program (SystemExit: {error.code}), as a script does that reads"
-            " its command line at once; put that under if __name__ == '__main__':"
+            f"{argument}: importing {place!r} ended the program (SystemExit: {error.code}), as in a script that parses"
+            " its command line on import; put that under if __name__ == '__main__':"
         ) from error
     except ImportError as error:
         raise ConfigurationError(

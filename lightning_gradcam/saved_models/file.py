@@ -28,11 +28,11 @@ class Recipe:
     Attributes:
         contents: The checkpoint's; empty for a model without one.
         path: Its file, for errors.
-        model: The class or function that the user has named, as :func:`~lightning_gradcam.load_checkpoint` takes it.
+        model: The class or function that the user has named, as in :func:`~lightning_gradcam.load_checkpoint`.
         given: The sections of a config that the user has given.
-        beside: Those of the config beside the checkpoint, where the user has given none.
+        beside: Those of the config next to the checkpoint, where the user has given none.
         model_args: The user's arguments of the class, which come before all others.
-        trust: The user vouches for the checkpoint, and for the config beside it.
+        trust: The user vouches for the checkpoint, and for the config next to it.
     """
 
     contents: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Recipe:
     def of(
         cls, contents: Mapping[str, Any], path: str = "", *, config: str | os.PathLike[str] | None, **rest: Any
     ) -> Recipe:
-        """Reads the config: the one that the user has given, else the one beside the checkpoint.
+        """Reads the config: the one that the user has given, else the one next to the checkpoint.
 
         Args:
             contents: The checkpoint's.
@@ -110,7 +110,7 @@ def read_checkpoint(
     """
     place = os.fspath(path)
     if not Path(place).is_file():
-        raise CheckpointFileError(f"checkpoint: no file {place!r}; give a .ckpt of Lightning's, or a .pt or .pth")
+        raise CheckpointFileError(f"checkpoint: no file {place!r}; give a Lightning .ckpt, or a .pt or .pth file")
     try:
         contents = _read(place, map_location, trust, mapped)
     except Exception as error:  # torn files raise from many depths of zip and torch
@@ -118,9 +118,9 @@ def read_checkpoint(
         if strange:
             raise ConfigurationError(
                 f"checkpoint: {place!r} holds objects that are only read if you trust it ({some(strange)}):"
-                " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save the"
-                " state_dict() of a module, or, for a file of your own, give trust=True (--trust), which lets the file"
-                " run code here"
+                " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save a"
+                " module's state_dict(), or, for your own file, give trust=True (--trust), which lets the file run"
+                " code here"
             ) from error
         if trust and isinstance(error, (AttributeError, ImportError)):
             raise ConfigurationError(
@@ -132,7 +132,7 @@ def read_checkpoint(
             f"checkpoint: {place!r} is truncated or not a checkpoint ({reason:.200}); save it again, or leave it out"
         ) from error
     if not isinstance(contents, (Mapping, nn.Module)):
-        raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, and no weights")
+        raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, not weights")
     return contents
 
 
@@ -187,7 +187,7 @@ def _read(path: str, map_location: Any, trust: bool, mapped: bool) -> Any:
 
 
 def _strange_types(path: str, message: str) -> list[str]:
-    """Returns the names of a checkpoint's types that are not read without trust; none where that is not the problem."""
+    """Returns the names of a checkpoint's types that are not read without trust; none if that is not the problem."""
     found: list[str] = []
     with suppress(Exception):  # files of old formats, damaged ones, and versions of torch that can't look
         found = list(torch.serialization.get_unsafe_globals_in_checkpoint(path))

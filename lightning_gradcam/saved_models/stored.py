@@ -123,7 +123,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
     kind = origin or hint
     if hint in (Any, object) or isinstance(hint, TypeVar) or not isinstance(kind, type):
         if _names_class(value):
-            raise _UnfitError("names a class, and no annotation says of which kind")
+            raise _UnfitError("names a class, and no annotation gives its type")
         return value
     if isinstance(value, (list, tuple, set)) and (kind in (tuple, set, frozenset) or issubclass(list, kind)):
         made: Any = kind if kind in (tuple, set, frozenset) else list
@@ -150,7 +150,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
     if path is None:
         raise _UnfitError(f"is not a {getattr(kind, '__name__', kind)}, and might name a function")
     if not names:
-        raise _UnfitError("names a class, which is not imported where you have named the model")
+        raise _UnfitError("names a class, which is not imported when you name the model yourself")
     of_file = named_class(path, argument, kind)
     return build(of_file, stored_arguments(of_file, arguments, argument, names=True), argument, parsed=False)
 
@@ -161,7 +161,7 @@ def _of_union(value: Any, members: tuple[Any, ...], argument: str, names: bool) 
         raise _UnfitError("might name a function")
     if functions and _names_class(value):
         # The constructor itself would make an object of it.
-        raise _UnfitError("names a class, which might be any")
+        raise _UnfitError("names a class, which could be any class")
     why: _UnfitError | None = None
     for member in members:
         try:

@@ -89,7 +89,7 @@ def sheet(
         method: Which method of the record.
         drawing: Colour map, opacity, columns, scale.
         title: The sheet's first line.
-        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own where not given.
+        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own if not given.
         note: A line of the header, such as where the inputs are.
 
     Returns:
@@ -148,7 +148,7 @@ def method_title(method: str) -> str:
 
 def layer_title(layer: str, method: str) -> str:
     """Returns what a header calls a layer."""
-    # A method without a layer of its own has this key; a module of the model may have the same name.
+    # A method without its own layer has this key; a module of the model may have the same name.
     return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
 
 
@@ -187,9 +187,9 @@ def _header(
             "white: a brighter pixel raises the score, black: a darker one does",
         )
     if listed := min(drawing.top, record.likeliest.shape[1]):
-        of_true = "; the true one has a green square" if probes.view.true is not None else ""
+        of_true = "; the true class has a green square" if probes.view.true is not None else ""
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
-        lines += remarks(f"at the left, the {most}{of_true}")
+        lines += remarks(f"on the left: the {most}{of_true}")
     return lines
 
 
