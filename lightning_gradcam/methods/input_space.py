@@ -22,10 +22,10 @@ def guided_backprop(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward a target.
+        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward per target.
 
     Raises:
-        MethodError: The model runs no ReLU.
+        MethodError: The model has no ReLU.
     """
     return rerun.picture_gradients(guided=True).sum(dim=2)
 
@@ -40,10 +40,10 @@ def guided_gradcam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards a target.
+        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards per target.
 
     Raises:
-        MethodError: The model runs no ReLU.
+        MethodError: The model has no ReLU.
     """
     weights = rerun.gradients().flatten(3).mean(dim=3)
     maps = torch.einsum("tnk,nk...->tn...", weights, rerun.activations).clamp(min=0)
@@ -66,7 +66,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: two forwards and backwards a target.
+        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: two forwards and backwards per target.
 
     Raises:
         MethodError: The model has no convolution or batch norm with a bias.

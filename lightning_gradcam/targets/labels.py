@@ -1,4 +1,4 @@
-"""What labels tell of a model's output: several classes a sample, numbers, or classes that it can't have."""
+"""What labels tell of a model's output: several classes per sample, numbers, or classes that it can't have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_gradcam.errors import TargetError
 
 
 def check_names(names: Any) -> None:
-    """Refuses names of classes that are no list: of a dict only the keys would be taken, of a text its letters.
+    """Rejects names of classes that are no list: of a dict only the keys would be taken, of a text its letters.
 
     Args:
         names: What the user gives as ``class_names=``.
@@ -61,7 +61,7 @@ def no_class_in(output: Any, labels: Tensor | None) -> float | None:
 
 
 def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None:
-    """Refuses names and labels that do not fit the number of a model's classes.
+    """Rejects names and labels that do not fit the number of a model's classes.
 
     Args:
         output: The model's class scores: ``[N]``, or ``[N, C, …]``; all other outputs are ignored.
