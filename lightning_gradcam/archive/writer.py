@@ -190,7 +190,7 @@ class ArchiveWriter(Archive):
         return "; ".join(filter(None, remarks)) or None
 
     def check(self, manifest: Manifest) -> None:
-        """Refuses a configuration whose maps don't fit this archive.
+        """Rejects a configuration whose maps don't fit this archive.
 
         Raises:
             TakenError: It names what changed.

@@ -21,7 +21,7 @@ _ROOTS = ("pytorch_lightning", "lightning")
 
 
 def check_forward(module: nn.Module) -> None:
-    """Refuses a module that has no ``forward`` of its own.
+    """Rejects a module that has no ``forward`` of its own.
 
     Raises:
         ConfigurationError: Calling it could not give an output to explain.
@@ -37,7 +37,7 @@ def check_forward(module: nn.Module) -> None:
 
 
 def check_count(argument: str, value: object, *, least: int = 1) -> None:
-    """Refuses anything but a whole number of ``least`` or more.
+    """Rejects anything but a whole number of ``least`` or more.
 
     Raises:
         ConfigurationError: The message names the argument, the value and what is valid.
@@ -47,7 +47,7 @@ def check_count(argument: str, value: object, *, least: int = 1) -> None:
 
 
 def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
-    """Refuses numbers below 1, and both options at once.
+    """Rejects numbers below 1, and both options at once.
 
     Raises:
         ConfigurationError: The message names the argument, the value and what is valid.
@@ -63,7 +63,7 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
 
 
 def check_overhead(max_overhead: object) -> None:
-    """Refuses anything but a share of the time, or ``None``.
+    """Rejects anything but a share of the time, or ``None``.
 
     Raises:
         ConfigurationError: The message names the value and what is valid.
@@ -79,7 +79,7 @@ def check_overhead(max_overhead: object) -> None:
 
 
 def check_share(argument: str, value: object) -> None:
-    """Refuses anything but a number from 0 to 1, or ``None``.
+    """Rejects anything but a number from 0 to 1, or ``None``.
 
     Raises:
         ConfigurationError: The message names the argument, the value and what is valid.
@@ -91,7 +91,7 @@ def check_share(argument: str, value: object) -> None:
 
 
 def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuses anything but one of ``choices``.
+    """Rejects anything but one of ``choices``.
 
     Raises:
         ConfigurationError: The message names the argument, the value and what is valid.
@@ -137,10 +137,10 @@ def check_drawing(drawing: object, kind: type = Drawing) -> Any:
 
 
 def check_forward_fn(function: object) -> None:
-    """Refuses anything but a callable or ``None``.
+    """Rejects anything but a callable or ``None``.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is anything else.
     """
     if function is not None and not callable(function):
         raise ConfigurationError(
@@ -150,7 +150,7 @@ def check_forward_fn(function: object) -> None:
 
 
 def check_gradients(gradients: object, methods: str | list[str]) -> None:
-    """Refuses anything but true and false, and gradients where no method takes any.
+    """Rejects anything but true and false, and gradients where no method takes any.
 
     Raises:
         ConfigurationError: The message names the value and what to do.
@@ -166,7 +166,7 @@ def check_gradients(gradients: object, methods: str | list[str]) -> None:
 
 
 def check_filters(filters: Any) -> None:
-    """Refuses anything but all filters (``None``), how many of the first ones, and a list of them.
+    """Rejects anything but all filters (``None``), how many of the first ones, and a list of them.
 
     Raises:
         ConfigurationError: It is something else, or the list has a filter twice.
@@ -196,10 +196,10 @@ def check_sinks(sinks: Any) -> list[Sink]:
 
 
 def check_probes(probes: object) -> None:
-    """Refuses anything but a probe set, a path, or ``None``.
+    """Rejects anything but a probe set, a path, or ``None``.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is anything else.
     """
     if probes is not None and not isinstance(probes, (ProbeSet, str, os.PathLike)):
         raise ConfigurationError(

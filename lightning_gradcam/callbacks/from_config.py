@@ -64,7 +64,7 @@ def recovered(targets: Any) -> Any:
 
 
 def check_kept(**options: Any) -> None:
-    """Refuses options that a saved configuration has lost.
+    """Rejects options that a saved configuration has lost.
 
     Args:
         options: By their names.

@@ -23,7 +23,7 @@ _DRAWING = "drawing probes"
 
 
 class Probing:
-    """Takes the probes of a run, once.
+    """Selects the probes of a run, once.
 
     Args:
         options: The user's choice.
@@ -43,7 +43,7 @@ class Probing:
         self.passing: Passing = options.passing()
 
     def begin_anew(self) -> None:
-        """Forgets the probes, and what has passed by."""
+        """Forgets the probes and all collected samples."""
         self.drawn = self._found = None
         self.passing = self._options.passing()
 
@@ -130,7 +130,7 @@ class Probing:
         """Yields what the user should know about the probes.
 
         Args:
-            found: What the monitor found in them.
+            found: The monitor's results for them.
         """
         if self.drawn is None:
             return

@@ -32,14 +32,14 @@ class Recording:
 
     Args:
         options: The callback's.
-        find_log_dir: Returns the folder of archives; called when a recorder is opened.
-        log_dir: That folder, if known.
+        find_log_dir: Returns the folder for archives; called when a recorder is opened.
+        log_dir: The folder for archives, if known.
         failures: Reports what fails.
 
     Attributes:
         recorder: ``None`` until it is opened.
         probing: Takes the probes.
-        ranks: Those that explain together.
+        ranks: The ranks that explain together.
         id: The run's own, which its archive and checkpoints have.
     """
 

@@ -32,9 +32,9 @@ class Run:
 
     Args:
         options: The callback's.
-        find_log_dir: Returns the folder of archives; called when a recorder is opened.
-        module: What is looked at.
-        log_dir: That folder, if known.
+        find_log_dir: Returns the folder for archives; called when a recorder is opened.
+        module: The model to explain.
+        log_dir: The folder for archives, if known.
     """
 
     def __init__(

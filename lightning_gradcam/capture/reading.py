@@ -128,7 +128,7 @@ class LayoutReader:
             raise
 
     def _check_fold(self, seen: Seen) -> None:
-        """Refuses a layer whose rows could be the input's frames, but were not found to be."""
+        """Rejects a layer whose rows could be the input's frames, but were not found to be."""
         assert self.own is not None
         possible = foldable(seen.shape, self.own.shape, self.samples)
         if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self.samples not in seen.shape[:2]):
@@ -143,7 +143,7 @@ class LayoutReader:
             )
 
     def _check_no_frames(self, seen: Seen) -> None:
-        """Refuses a sequence of frames, which is not a grid of places, and names a better choice."""
+        """Rejects a sequence of frames, which is not a grid of places, and names a better choice."""
         if len(seen.shape) != 3 or self.samples not in seen.shape[:2]:
             return
         length = seen.shape[1 if seen.shape[0] == self.samples else 0]

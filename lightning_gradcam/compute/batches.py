@@ -144,7 +144,7 @@ def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
 
 
 def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
-    """Refuses labels of any sample that the model's classes can't serve; takes no forward.
+    """Rejects labels of any sample that the model's classes can't serve; takes no forward.
 
     Args:
         output: The model's, of some of the samples.
@@ -165,7 +165,7 @@ def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
 
 
 def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mapping[str, str]) -> None:
-    """Refuses layouts of layers that are not there, and warns where samples influence each other.
+    """Rejects layouts of layers that are not there, and warns where samples influence each other.
 
     Args:
         available: The model's layers, by name.
@@ -187,7 +187,7 @@ def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mappi
 
 
 def check_layouts(modules: Mapping[str, nn.Module], asked: Request) -> None:
-    """Refuses what the user says of a layout where the module's own kind says something else."""
+    """Rejects what the user says of a layout where the module's own kind says something else."""
     for name, module in modules.items():
         spec, kind = asked.layout_of(name), type(module)
         if spec and kind in _CHANNELS_FIRST and not spec.startswith(("NC", "(NT)C", "(TN)C")):

@@ -16,7 +16,7 @@ from lightning_gradcam.errors import ConfigurationError
 
 
 def check_module(model: Any, purpose: str) -> None:
-    """Refuses a model that is not a module.
+    """Rejects a model that is not a module.
 
     Args:
         model: What the user gives as ``model``.
@@ -33,7 +33,7 @@ def check_module(model: Any, purpose: str) -> None:
 
 
 def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> None:
-    """Refuses what is not a whole number, or a smaller one.
+    """Rejects what is not a whole number, or a smaller one.
 
     Args:
         name: The argument's.

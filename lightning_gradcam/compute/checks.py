@@ -30,7 +30,7 @@ def explains_classes(targets: Sequence[Target]) -> bool:
 
 
 def require_reached(search: Search, missing: set[str]) -> None:
-    """Refuses layers that no gradient reaches.
+    """Rejects layers that no gradient reaches.
 
     Args:
         search: For what to name instead.
@@ -53,7 +53,7 @@ def require_reached(search: Search, missing: set[str]) -> None:
 def check_dependence(
     search: Search, layouts: Mapping[str, Layout], maps: Mapping[CamKey, Tensor], sums: Mapping[CamKey, float]
 ) -> None:
-    """Refuses a layer on whose places no score can depend, whatever the weights.
+    """Rejects a layer on whose places no score can depend, whatever the weights.
 
     Args:
         search: Is asked where all maps of a layer are zero.
@@ -81,7 +81,7 @@ def check_dependence(
 
 
 def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None:
-    """Refuses layers whose places or rows belong elsewhere, and warns where they belong to a part of the picture.
+    """Rejects layers whose places or rows belong elsewhere, and warns where they belong to a part of the picture.
 
     Args:
         search: The model and its inputs.

@@ -58,7 +58,7 @@ _BUILT_IN = frozenset(_REGISTRY)
 
 
 def relu(maps: Tensor) -> Tensor:
-    """Keeps what speaks for the target: negative values become 0 (equation 2 of the Grad-CAM paper).
+    """Keeps positive evidence for the target: negative values become 0 (equation 2 of the Grad-CAM paper).
 
     Args:
         maps: Signed maps, any shape.
@@ -70,7 +70,7 @@ def relu(maps: Tensor) -> Tensor:
 
 
 def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients", overwrite: bool = False) -> None:
-    """Adds a CAM method under a name that ``methods=`` then takes.
+    """Registers a CAM method under a name that ``methods=`` then accepts.
 
     Args:
         name: The name in options, keys and tags: lower-case letters, digits, ``_`` and ``+``.
@@ -118,7 +118,7 @@ def _checked(name: str, method: CamMethod) -> CamMethod:
 
 
 def available_methods() -> tuple[str, ...]:
-    """Returns the names that ``methods=`` takes, in the order of registration."""
+    """Returns the names that ``methods=`` accepts, in the order of registration."""
     return tuple(_REGISTRY)
 
 

@@ -204,7 +204,7 @@ class Rerun:
             The attention ``[N, heads, queries, keys]``, and its gradients ``[T, N, heads, queries, keys]``.
 
         Raises:
-            MethodError: Nothing in the layer pays attention.
+            MethodError: The layer has no attention.
         """
         paid: list[Tensor] = []
         with torch.enable_grad(), attention_maps(self._at.module) as maps:

@@ -72,10 +72,10 @@ def finercam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]``. Cost: a forward, and a backward a target.
+        Signed maps ``[T, N, *S]``. Cost: a forward, and a backward per target.
 
     Raises:
-        MethodError: A target is not a class, or more than one.
+        MethodError: A target is not exactly one class.
     """
 
     def contrast(logits: Tensor, classes: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def shapleycam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]``. Cost: a forward and two backwards a target.
+        Signed maps ``[T, N, *S]``. Cost: a forward and two backwards per target.
 
     Raises:
         MethodError: A part of the model has no second derivative.
@@ -134,7 +134,7 @@ def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.
 
     Args:
         rerun: The handle to the model.
-        samples: How many noisy copies; :func:`functools.partial` and ``register_method`` give another number a name.
+        samples: Number of noisy copies; :func:`functools.partial` and ``register_method`` give another number a name.
         noise: The noise's standard deviation, as a share of each picture's range from minimum to maximum.
 
     Returns:
@@ -177,10 +177,10 @@ def legrad(rerun: Rerun) -> Tensor:
         rerun: The handle to the model; its layer is an attention, or a block that pays attention.
 
     Returns:
-        Maps ``[T, N, *S]``, never negative. Cost: a forward, and a backward a target.
+        Maps ``[T, N, *S]``, never negative. Cost: a forward, and a backward per target.
 
     Raises:
-        MethodError: The layer pays no attention, or only within windows.
+        MethodError: The layer has no attention, or only attention within windows.
     """
     _, gradients = rerun.attention()
     return rerun.tokens_to_map(gradients.clamp(min=0).mean(dim=(2, 3)))

@@ -70,7 +70,7 @@ def draw_probes(
     Args:
         dataset: A map-style data set of tuples, dicts or tensors.
         num_probes: Number to draw; default: 8, or all samples if there are fewer.
-        indices: These samples, in this order, instead of a draw.
+        indices: Use these samples, in this order, instead of a draw.
         collate_fn: From samples to a batch; torch's default if not given.
         **options: Those of :class:`~lightning_gradcam.probes.options.ProbeOptions`.
     """
@@ -94,7 +94,7 @@ def draw(
     Args:
         dataset: A map-style data set of tuples, dicts or tensors.
         options: The user's choice.
-        indices: These samples, in this order, instead of a draw.
+        indices: Use these samples, in this order, instead of a draw.
         among: Draw only from these samples; default: from all.
         collate_fn: From samples to a batch; torch's default if not given.
 

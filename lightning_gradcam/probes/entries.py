@@ -16,7 +16,7 @@ _INPUT_KEYS = ("image", "images", "pixel_values", "input", "inputs", "x", "img",
 
 
 def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tuple[Tensor, Any]:
-    """Takes inputs and labels out of a collated batch: a tensor, a tuple or a dict.
+    """Extracts inputs and labels from a collated batch: a tensor, a tuple or a dict.
 
     Returns:
         The inputs, and the labels as they are; ``None`` if there are none.
@@ -33,7 +33,7 @@ def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tup
 
 
 def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -> Tensor:
-    """Takes the model's input out of a batch: of several views of the same samples, the first.
+    """Extracts the model's input from a batch: of several views of the same samples, the first.
 
     Args:
         batch: As collated.

@@ -66,7 +66,7 @@ class ProbeView:
         return () if self.true is None else self.true[row]
 
     def part(self, rows: Sequence[int]) -> ProbeView:
-        """Returns some of the probes, at these places."""
+        """Returns the probes at these indices."""
         if list(rows) == list(range(len(self))):
             return self
         each = ("ids", "pixels", "true", "masks", "boxes", "signals")

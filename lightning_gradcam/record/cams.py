@@ -61,7 +61,7 @@ class Cams(Mapping[CamKey, Tensor]):
         output: The model's output, detached.
         predicted: The most likely classes ``[N]``; ``None`` if the output has no classes.
         confidence: Their probabilities ``[N]``: the softmax; the sigmoid under ``score="sigmoid"``, and where labels
-            mark several classes a sample; the output itself where the model ends in one of these.
+            mark several classes per sample; the output itself where the model ends in one of these.
             ``None`` if the output has no classes.
         layouts: Layer name to the meaning of its activation's axes.
         overwritten: Whether the model changes a layer's output in place, so that it had to be copied.
@@ -74,7 +74,7 @@ class Cams(Mapping[CamKey, Tensor]):
             where the output has no classes.
         likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` without
             classes.
-        gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
+        gradients: ``(layer, target)`` to the gradients in numbers, if requested
             (:class:`~lightning_gradcam.GradientSummary`); only methods of activations and gradients
             have any.
         levels: ``(layer, target)`` to the feature map that each sample is explained at, ``N`` names: ``"fpn[1]"`` is

@@ -60,7 +60,7 @@ DTYPES: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class Spread(Generic[A]):
-    """How numbers are distributed, for each sample.
+    """Distribution of the numbers of each sample.
 
     Attributes:
         counts: How many fall between each two of :data:`EDGES`, int64 ``[N, B]``; NaN and infinity are not counted.

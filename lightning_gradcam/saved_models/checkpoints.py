@@ -22,7 +22,7 @@ class Saved:
         epoch: The epoch whose weights it holds, counted from 0.
         step: The x value at which Lightning logged the validation of these weights.
         states: The states of callbacks, by their keys.
-        remark: What a user should know of these, or ``None``.
+        remark: Notes for the user on these, or ``None``.
     """
 
     path: str
@@ -84,7 +84,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 
 
 def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool) -> None:
-    """Refuses checkpoints of two trainings, of which only one could be replayed."""
+    """Rejects checkpoints of two trainings, of which only one could be replayed."""
     known = weights_of(read_checkpoint(first, trust=trust, mapped=True), first)
     tensors = {name: value for name, value in known.items() if isinstance(value, torch.Tensor)}
     if known.keys() != weights.keys() or not all(torch.equal(value, weights[name]) for name, value in tensors.items()):

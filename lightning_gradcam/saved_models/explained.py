@@ -40,7 +40,7 @@ class Explained:
         manifest: The manifest of their archive.
         plan: The options of the maps and of their sheets.
         path: The folder it was saved to, or ``None``.
-        remarks: What a user should know of how the model and its pictures were loaded.
+        remarks: Notes for the user on how the model and its pictures were loaded.
     """
 
     record: CamRecord
@@ -161,7 +161,7 @@ def _names_drawn(archive: Archive) -> set[str]:
 
 
 def check_free(folder: str, *, force: bool = False) -> None:
-    """Refuses a folder with an archive or a report, and a local one that can't be written, before hours of work.
+    """Rejects a folder with an archive or a report, and a local one that can't be written, before hours of work.
 
     Args:
         folder: The folder.

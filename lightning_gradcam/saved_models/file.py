@@ -23,7 +23,7 @@ _STATES = ("state_dict", "model_state_dict", "model")
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What a module and its data module are made from, and how far the user vouches for it.
+    """What a module and its data module are made from, and how far the user trusts them.
 
     Attributes:
         contents: The checkpoint's; empty for a model without one.
@@ -32,7 +32,7 @@ class Recipe:
         given: The sections of a config that the user has given.
         beside: Those of the config next to the checkpoint, where the user has given none.
         model_args: The user's arguments of the class, which come before all others.
-        trust: The user vouches for the checkpoint, and for the config next to it.
+        trust: The user trusts the checkpoint, and the config next to it.
     """
 
     contents: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Recipe:
         Args:
             contents: The checkpoint's.
             path: Its file.
-            config: A YAML file of LightningCLI.
+            config: A LightningCLI YAML file.
             **rest: The other attributes.
         """
         if config is not None:
@@ -66,7 +66,7 @@ class Recipe:
 
     @property
     def trusts_config(self) -> bool:
-        """Whether the user vouches for the config."""
+        """Whether the user trusts the config."""
         return self.trust or self.given is not None
 
 
@@ -101,7 +101,7 @@ def read_checkpoint(
     Args:
         path: The file.
         map_location: As ``torch.load`` takes it.
-        trust: Read objects of any kind.
+        trust: Read objects of any type.
         mapped: Leave the weights on disk until they are used, where the file's format allows it.
 
     Raises:

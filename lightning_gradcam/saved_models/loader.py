@@ -133,7 +133,7 @@ def load_checkpoint(
 
 
 def check_device(device: str | torch.device) -> None:
-    """Refuses a device that this machine does not have.
+    """Rejects a device that this machine does not have.
 
     Raises:
         ConfigurationError: The device can't be used; the message gives the reason.

@@ -23,7 +23,7 @@ _LONGEST = 1000
 def class_of_run(recipe: Recipe) -> type | None:
     """Returns the module's class that a callback has stored the name of, or ``None`` if none has.
 
-    It is imported only if the user vouches for the file. Otherwise it is taken from the modules that are loaded, whose
+    It is imported only if the user trusts the file. Otherwise it is taken from the modules that are loaded, whose
     code has run.
 
     Args:

@@ -150,7 +150,7 @@ def replay_all(
 
 
 def _check_all(found: Found, module: Any, trust: bool) -> None:
-    """Refuses checkpoints of other models before anything is written."""
+    """Rejects checkpoints of other models before anything is written."""
     configure = getattr(module, "configure_model", None)
     if callable(configure):
         # Lightning calls it again in `fit`, and expects it to do nothing then.

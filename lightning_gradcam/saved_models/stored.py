@@ -31,7 +31,7 @@ def stored_arguments(
     Args:
         function: The constructor.
         values: By the names of its arguments. Values of arguments without an annotation stay as they are.
-        argument: What the constructor was given as, for errors.
+        argument: The option that named the constructor, for errors.
         names: Classes that the values name (``class_path``) may be imported.
 
     Raises:
@@ -67,10 +67,10 @@ def build_stored(
     """Calls a constructor with arguments of a checkpoint, of a config and of the user, each as far as it is trusted.
 
     Args:
-        recipe: Whom the user vouches for: where it is the checkpoint or the config, jsonargparse may import what its
+        recipe: What the user trusts: if it is the checkpoint or the config, jsonargparse may import what its
             values name.
         function: The constructor.
-        argument: What the constructor was given as, for errors: ``"model"`` also gets the user's arguments.
+        argument: The option that named the constructor, for errors: ``"model"`` also gets the user's arguments.
         saved: The checkpoint's arguments.
         configured: The config's, which come before these.
         parsed: The values are those of a command line or YAML file, which are converted as annotations say.

@@ -194,7 +194,7 @@ def _header(
 
 
 def _level_lines(record: CamRecord, layer: str) -> list[str]:
-    """Returns what the header says of a layer with several feature maps; nothing for others."""
+    """Returns the header's text on a layer with several feature maps; nothing for others."""
     found = Counter(name for (of, _), names in record.levels.items() if of == layer for name in names)
     if len(found) < 2:
         return [f"level: {name}" for name in found]
@@ -203,7 +203,7 @@ def _level_lines(record: CamRecord, layer: str) -> list[str]:
 
 
 def _blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, width: int) -> list[str]:
-    """Returns what the header says of blank maps.
+    """Returns the header's text on blank maps.
 
     As many lines on every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
     """
@@ -219,7 +219,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def _slice_lines(slices: Slices) -> list[str]:
-    """Returns what the header says of slices and frames; nothing for plain pictures."""
+    """Returns the header's text on slices and frames; nothing for plain pictures."""
     depth, length = slices.depth, slices.length
     if depth < 2:
         middle = f"drawn on frame {slices.frames[0] + 1} of {length}, the middle one: the maps have no time or depth"

@@ -65,7 +65,7 @@ class Given:
         return self.samples if self.total is None else self.total
 
     def check(self) -> None:
-        """Refuses labels and masks that are not as many as the samples; a part of too many would look right.
+        """Rejects labels and masks that are not as many as the samples; a part of too many would look right.
 
         Raises:
             TargetError: They are not.
@@ -158,7 +158,7 @@ def check_score(score: str) -> ScoreKind:
 
 
 def check_samples(output: Any, samples: int) -> None:
-    """Refuses an output that has not one row for each sample.
+    """Rejects an output that has not one row for each sample.
 
     Raises:
         TargetError: It has more or fewer; a single sample's classes would pass for many samples' single logits.
@@ -173,7 +173,7 @@ def check_samples(output: Any, samples: int) -> None:
 
 
 def check_place(name: str, what: str, place: int, whole: str, count: int) -> None:
-    """Refuses a place that is not among those of the output.
+    """Rejects a place that is not among those of the output.
 
     Args:
         name: The target's name.

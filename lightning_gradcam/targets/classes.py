@@ -226,7 +226,7 @@ def _several(output: Any, given: Given, name: str) -> Scored:
 
 
 def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
-    """Refuses an output of other rows, and a predicted or true class where the labels show that there is none."""
+    """Rejects an output of other rows, and a predicted or true class where the labels show that there is none."""
     check_samples(output, given.samples)
     if not isinstance(which, (str, Rank)) or (wrong := no_class_in(output, given.labels)) is None:
         return

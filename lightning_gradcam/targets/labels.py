@@ -1,4 +1,4 @@
-"""What labels tell of a model's output: several classes a sample, numbers, or classes that it can't have."""
+"""What labels tell of a model's output: several classes per sample, numbers, or classes that it can't have."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def no_class_in(output: Any, labels: Tensor | None) -> float | None:
 
 
 def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None:
-    """Refuses names and labels that do not fit the number of a model's classes.
+    """Rejects names and labels that do not fit the number of a model's classes.
 
     Args:
         output: The model's class scores: ``[N]``, or ``[N, C, …]``; all other outputs are ignored.

@@ -305,7 +305,7 @@ def test_numbers_of_numpy_tuples_and_modules() -> None:
 def test_what_an_old_file_has_lost_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
         GradCAMCallback(**options)
-    assert "saved in config.yaml in the place of the value" in str(caught.value)
+    assert "saved in config.yaml instead of the value" in str(caught.value)
     assert len(str(caught.value)) <= 500
 
 

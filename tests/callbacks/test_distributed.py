@@ -170,5 +170,5 @@ def test_probes_are_of_the_sampler_that_lightning_distributes(tmp_path: Path, st
 def test_a_forward_that_sends_to_all_ranks_is_refused_before_the_first_step(tmp_path: Path) -> None:
     done = start(tmp_path / "run", strategy="gathering")
     assert done.returncode != 0
-    assert "its forward() sends to all ranks" in done.stderr
+    assert "its forward() communicates with all ranks" in done.stderr
     assert not list(tmp_path.rglob("rank*.pt"))

@@ -469,7 +469,7 @@ def test_a_model_without_forward_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [("net.conv1", "net.relu2"), ("net.conv1", "net.conv1")])
 def test_two_callbacks_of_one_name_are_refused(tmp_path: Path, layers: tuple[str, str]) -> None:
-    with pytest.raises(ConfigurationError, match="name: 2 GradCAMCallbacks are named 'gradcam'.*a name= of its own"):
+    with pytest.raises(ConfigurationError, match="name: 2 GradCAMCallbacks are named 'gradcam'.*each its own name="):
         trainer(tmp_path, callbacks=[GradCAMCallback(layer) for layer in layers]).fit(NoSteps(), *loaders())
 
 
@@ -498,7 +498,11 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
         ({"score": "odds"}, TargetError, "score: got 'odds'"),
         ({"num_probes": 0}, ConfigurationError, "num_probes: got 0; give a whole number, 1 or more"),
         ({"every_n_epochs": 0}, ConfigurationError, "every_n_epochs: got 0"),
-        ({"every_n_validations": 2, "every_n_epochs": 2}, ConfigurationError, "every_n_validations: got 2 beside"),
+        (
+            {"every_n_validations": 2, "every_n_epochs": 2},
+            ConfigurationError,
+            "every_n_validations: got 2 and every_n_epochs",
+        ),
         ({"name": "../up"}, ConfigurationError, r"name: got '../up'; it becomes a folder and a tag"),
         ({"on_error": "ignore"}, ConfigurationError, "on_error: got 'ignore'; valid: 'warn' and 'raise'"),
         ({"mean": 0.5}, ConfigurationError, "mean, std: got mean=0.5 and std=None; give both or neither"),

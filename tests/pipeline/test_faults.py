@@ -168,7 +168,7 @@ def test_a_folder_without_write_access_is_refused_before_training(closed: Path) 
 def test_a_full_disk_is_refused_before_training(tmp_path: Path) -> None:
     text, steps = answer_of(_with_a_full_disk_at_the_start, tmp_path / "disk")
     assert "can't be written (OSError: [Errno 28] No space left on device" in text
-    assert "with room in it" in text
+    assert "with enough free space" in text
     assert steps == 0
 
 
