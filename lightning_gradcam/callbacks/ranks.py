@@ -113,7 +113,7 @@ def _read(text: bytes) -> Any:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Rejects to send anything to other ranks, which are not where this one is.
+    """Refuses to send anything to other ranks, which are not at the same point.
 
     Raises:
         ConfigurationError: From the body, where it calls them. Without this, their next message would be taken for the

@@ -197,7 +197,7 @@ class Recorder:
             self._delivery.settle(final=final)
 
     def check(self, found: Any = None) -> None:
-        """Rejects to go on where further steps can't stand beside those recorded so far.
+        """Rejects a change after which further steps do not fit those recorded so far.
 
         Args:
             found: What the monitor finds now, if it was looked at.
