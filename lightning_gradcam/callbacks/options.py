@@ -105,7 +105,8 @@ def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
         ConfigurationError: An option is invalid; the message names it, its value and what is valid.
     """
     options = {name: value for name, value in given.items() if name not in ("self", "__class__")}
-    options |= {name: recovered(options[name]) for name in ("targets",) if name in options}
+    if "targets" in options:
+        options["targets"] = recovered(options["targets"])
     check_kept(**options)
     options = {name: plain(value) for name, value in options.items()}
     options["drawing"] = check_drawing(options["drawing"], drawing)
