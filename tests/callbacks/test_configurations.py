@@ -140,7 +140,14 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
         "drawing": [
             {"colormap": "Reds", "opacity": 0.4},
             {"interpolation": "nearest", "columns": ["heatmap", "input"], "scale": "run", "format": "png"},
-            {"magnification": 2, "max_tile": 64, "max_sheet_pixels": 200000, "boxes": True, "top": 3},
+            {
+                "magnification": 2,
+                "max_tile": 64,
+                "max_sheet_pixels": 200000,
+                "boxes": True,
+                "box_threshold": 0.5,
+                "top": 3,
+            },
         ],
         "output_key": [*_KEYS, "out", "logits", "0", f"{HERE}.first_score"],
         "min_energy_inside": [0.5, 1, None],
