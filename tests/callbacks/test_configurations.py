@@ -224,6 +224,7 @@ def test_every_option_has_a_row() -> None:
         assert drawn == {field.name for field in dataclasses.fields(DRAWINGS[kind])}, kind.__name__
 
 
+@pytest.mark.slow
 def test_every_option_survives_a_file_that_lightning_saves(tmp_path: Path) -> None:
     listed = [{"class_path": f"lightning_gradcam.{kind.__name__}", "init_args": init} for kind, init in CASES]
     (tmp_path / "given.yaml").write_text(
