@@ -109,8 +109,8 @@ def test_importing_the_package_and_listing_its_names_loads_no_torch() -> None:
     [
         ("import pytorch_lightning", "pytorch_lightning"),
         ("import lightning.pytorch", "lightning.pytorch"),
-        ("import lightning.pytorch, pytorch_lightning", "lightning.pytorch"),
-        ("import pytorch_lightning, lightning.pytorch", "pytorch_lightning"),
+        pytest.param("import lightning.pytorch, pytorch_lightning", "lightning.pytorch", marks=pytest.mark.slow),
+        pytest.param("import pytorch_lightning, lightning.pytorch", "pytorch_lightning", marks=pytest.mark.slow),
         ("", "pytorch_lightning"),
     ],
 )

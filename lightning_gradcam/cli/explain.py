@@ -27,7 +27,7 @@ from lightning_gradcam.cli.shared import counted, moving, say
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "maps for pictures or a folder, from any checkpoint"
+    what = "make maps for pictures or a folder, from any checkpoint"
     parser = options.add_command(commands, "explain", what, doc=__doc__)
     what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed where --model comes with weights"
     parser.add_argument("checkpoint", metavar="CKPT", help=what)
@@ -46,7 +46,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SHARE",
         help="draw that box around what is above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
     )
-    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (default: %(default)s)")
     options.add_progress(parser)
     parser.set_defaults(run=_run)
     parse = parser.parse_known_args

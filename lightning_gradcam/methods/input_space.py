@@ -24,7 +24,7 @@ def guided_backprop(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward a target.
+        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward per target.
 
     Raises:
         MethodError: The model runs none of these activations.
@@ -42,7 +42,7 @@ def guided_gradcam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards a target.
+        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards per target.
 
     Raises:
         MethodError: The model runs none of the activations that :func:`guided_backprop` changes.
@@ -68,7 +68,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: two forwards and backwards a target.
+        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: two forwards and backwards per target.
 
     Raises:
         MethodError: The model has no convolution or batch norm with a bias.
@@ -90,7 +90,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         total = total + at_size(scaled_maps(shares).sum(dim=2), total.shape[2:])
     if not number:
         raise refused(
-            "'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has none"
+            "'fullgrad' adds up the contributions of biases of convolutions and batch norms, and this model has none"
         )
     return total
 

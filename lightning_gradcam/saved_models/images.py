@@ -66,7 +66,7 @@ def prepare_for(
             transform = found
         if asked and transform is None:
             raise ConfigurationError(
-                f"data: {type(datamodule).__name__} has no transform that can be found ({why}); give it an attribute"
+                f"data: {type(datamodule).__name__} has no transform that could be found ({why}); give it an attribute"
                 f" {' or '.join(_ATTRIBUTES[:2])}, or mean and std (--mean, --std), or transform="
             )
         if changed := _changes_batches(module, datamodule):
@@ -100,7 +100,7 @@ def probes_from(images: Any, how: Preparation, *, labels: Any = None) -> ProbeSe
         labels: True classes ``[N]``, where the pictures have none.
 
     Raises:
-        ProbeError: There is no picture, one can't be read, or they have different sizes.
+        ProbeError: No picture was given, one can't be read, or they have different sizes.
     """
     found = images if isinstance(images, ProbeSet) else _probes(images, how)
     changes: dict[str, Any] = {} if labels is None else {"labels": labels}

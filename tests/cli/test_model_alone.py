@@ -146,7 +146,7 @@ def test_force_never_replaces_the_record_of_a_training(tmp_path: Path, capsys: p
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1"]
     assert main(["explain", "a.pth", "pictures", *model, "-o", str(folder), "--force"]) == 1
-    assert "holds an archive that explain has not made, such as a training's record" in capsys.readouterr().err
+    assert "holds an archive not made by explain, such as a training's record" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

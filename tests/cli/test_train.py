@@ -101,7 +101,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], said: str, capsys: pytest
 
 def test_a_configuration_of_a_script_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", str(ROOT / "configs" / "fashion_mnist.yaml")]) == 1
-    assert "does not name its class" in capsys.readouterr().err
+    assert "has a model's options but not its class" in capsys.readouterr().err
 
 
 def test_errors_of_ours_and_missing_files_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

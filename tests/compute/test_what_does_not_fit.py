@@ -65,9 +65,7 @@ def test_names_of_another_number_than_the_classes_are_refused(outputs: int, name
 
 
 def test_a_label_that_the_model_cannot_have_is_refused() -> None:
-    with pytest.raises(
-        TargetError, match=r"labels: got class 7, but the model's output has 3 classes; valid are 0 to 2"
-    ):
+    with pytest.raises(TargetError, match=r"labels: got class 7, but the model's output has 3 classes; valid: 0 to 2"):
         compute_cams(body(3), pictures(), "1", labels=torch.tensor([0, 7, 1]))
     # Without a label, and not asked for as a class.
     for labels, targets in ((torch.tensor([0, -100, 1]), "predicted"), (torch.tensor([0, 7, 1]), {"output": 0})):

@@ -136,7 +136,7 @@ def test_legrad_leaves_the_attentions_output_as_it_was_also_where_weights_are_re
 
 def test_legrad_without_attention_names_what_can() -> None:
     made = case("cnn")
-    with pytest.raises(MethodError, match="needs attention, and layer 'last' pays none; name .* or use gradcam"):
+    with pytest.raises(MethodError, match="needs attention, and layer 'last' has none; name .* or use gradcam"):
         compute_cams(made.model, made.inputs, "last", methods="legrad")
 
 
@@ -259,7 +259,7 @@ def test_input_and_biases_together_are_the_logit() -> None:
 
 def test_fullgrad_without_biases_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
-    with pytest.raises(MethodError, match="biases of convolutions and batch norms contribute, and this model has none"):
+    with pytest.raises(MethodError, match="contributions of biases of convolutions and batch norms, and this model"):
         compute_cams(model, torch.rand(1, 1, 6, 6), "1", methods="fullgrad")
 
 
@@ -267,10 +267,12 @@ def test_methods_that_compare_classes_are_refused_without_any() -> None:
     made = case("cnn")
     wanted: list[Any] = [lambda output: output[:, 0], {"output": 1}, {"contrast": [0, 1]}]
     for target in wanted:
-        with pytest.raises(MethodError, match="this method compares a class with others, .*; use gradcam"):
+        with pytest.raises(MethodError, match="this method compares one class with the others, .*; use gradcam"):
             compute_cams(made.model, made.inputs, "last", methods="finercam", targets=target)
     several = torch.tensor([[1, 1, 0, 0, 0]] * len(made.inputs))
-    with pytest.raises(MethodError, match="this method compares a class with others, .*several labels a sample"):
+    with pytest.raises(
+        MethodError, match="this method compares one class with the others, .*several labels per sample"
+    ):
         compute_cams(made.model, made.inputs, "last", methods="finercam", targets="label", labels=several)
 
 

@@ -194,7 +194,9 @@ def test_the_transform_and_names_of_a_data_module(folder: Path, model: TinyNet) 
 
 
 def test_a_data_module_that_shows_no_transform(folder: Path, model: TinyNet) -> None:
-    with pytest.raises(ConfigurationError, match=r"Neither has no transform that can be found .*no data here.*--mean"):
+    with pytest.raises(
+        ConfigurationError, match=r"Neither has no transform that could be found .*no data here.*--mean"
+    ):
         explain(model, folder, "relu2", data=Neither())
     found = explain(model, folder, "relu2", data=Hooked())
     assert found.remarks == ("Hooked.on_after_batch_transfer change batches on the device, which is not done here",)
@@ -394,7 +396,7 @@ def test_photographs_are_upright(tmp_path: Path) -> None:
 
 
 def test_targets_by_name_need_names(model: TinyNet, folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"got 'cat', and no names of classes are known.*--class-names"):
+    with pytest.raises(ConfigurationError, match=r"got 'cat', but no class names are known.*--class-names"):
         explain(model, folder, "relu2", targets="cat")
     with pytest.raises(ConfigurationError, match="class 'cut' not found; did you mean 'cat'"):
         explain(model, folder, "relu2", targets=["cut"], class_names=NAMES)
