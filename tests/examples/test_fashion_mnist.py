@@ -73,12 +73,16 @@ def test_the_main_job_on_drawn_garments(tmp_path: Path, capsys: pytest.CaptureFi
     main(["fit", "--config", str(CONFIGS / "fashion_mnist.yaml"), "--data.source=drawn", *SHORT])
     log_dir = tmp_path / "lightning_logs" / "fashion_mnist" / "version_0"
     found = pictures(log_dir)
-    strips = {f"gradcam_evolution/network.relu{n}{kind}" for n in (1, 2, 3) for kind in ("", "/animation")}
-    assert set(found) == {f"gradcam/network.relu{n}" for n in (1, 2, 3)} | strips | {"test/confusion_matrix"}
+    maps = [f"network.relu{n}{method}" for n in (1, 2, 3) for method in ("", "/hirescam")]
+    strips = {f"gradcam_evolution/{name}{kind}" for name in maps for kind in ("", "/animation")}
+    assert set(found) == {f"gradcam/{name}" for name in maps} | strips | {"test/confusion_matrix"}
     assert (log_dir / "gradcam" / "report.html").exists()
     assert [image.step for image in found["gradcam/network.relu1"]] == [2, 5]
     archive = Archive.open(log_dir / "gradcam")
     assert archive.maps("network.relu1").shape == (2, 10, 28, 28)
+    assert archive.methods == ("hirescam", "gradcam"), "the page opens with maps that show something at every layer"
+    blank = [archive.maps("network.relu3", method)[-1].max(axis=(1, 2)) <= 0 for method in archive.methods]
+    assert not blank[0].any()
     assert archive.probes.labels is not None
     assert archive.probes.labels.tolist() == list(range(10))
     assert archive.probes.class_names == CLASS_NAMES
