@@ -357,8 +357,9 @@ def test_every_key_does_what_the_help_says(report: Open) -> None:
     assert names() == ["relu3"]
     shown.press("v")
     assert shown.page.locator(".card .cell.map").count() == 3
-    shown.press("c", "s", "t", "d")
+    shown.press("c", "s", "a", "t", "d")
     assert "colour=viridis" in shown.hash()
+    assert "signed=on" in shown.hash()
     assert "scale=layer" in shown.hash()
     assert shown.page.locator(".film").count() == 3
     assert shown.page.locator("#gradcam").get_attribute("data-theme") == "dark"
@@ -434,10 +435,12 @@ def test_everything_has_a_name_and_is_reached_by_tab(report: Open) -> None:
 
 def test_link_restores_everything_and_is_kept(report: Open) -> None:
     hash = "#epoch=2&layer=network.relu2&view=map&scale=image&colour=Reds&opacity=70&threshold=20&size=large&sort=drift"
+    hash += "&signed=on"
     shown = report(garments(epochs=5, probes=3), hash=hash)
     assert shown.texts(".epoch-label") == ["epoch 2"]
     assert shown.texts(".card:nth-of-type(1) .caption-name") == ["picture", "relu2"]
     assert shown.page.get_by_label("Colour map").input_value() == "Reds"
+    assert shown.page.get_by_label("For and against").is_checked()
     assert shown.texts(".share-value") == ["70 %", "20 %"]
     shown.press("ArrowRight")
     found = shown.hash()
@@ -700,6 +703,7 @@ def test_the_second_of_two_runs_of_the_same_probes_is_there_from_the_beginning(r
     shown = report(first, second)
     shown.page.wait_for_selector(".badge")
     assert shown.texts(".card:nth-of-type(1) .badge") == ["A", "B"]
+    assert shown.texts(".count")[0].endswith("in the whole run (A and B each have their own)")
     shown.page.get_by_label("Compare", exact=True).select_option("")
     shown.until("!document.querySelector('.badge')")
     assert report(first, third).page.locator(".badge").count() == 0
@@ -738,7 +742,13 @@ def test_layout_fits_every_width(report: Open, width: int) -> None:
         garments(epochs=9, probes=5, title="a-rather-long-name-of-a-run/gradcam", id="2"),
     )
     shown = report(*runs, width=width, height=800)
-    for hash in ("", "#show=film", "#probe=1", "#view=both&size=large", "#compare=a-rather-long-name-of-a-run/gradcam"):
+    for hash in (
+        "",
+        "#show=film&signed=on",
+        "#probe=1&signed=on",
+        "#view=both&size=large",
+        "#compare=a-rather-long-name-of-a-run/gradcam",
+    ):
         shown.go(hash or "#")
         assert shown.overflow() <= 0, hash
         if width < 900 and shown.page.locator(".options").is_hidden():

@@ -100,13 +100,10 @@ export class Detail {
     const head = places.map(({r, column}) =>
       make('th', {scope: 'col', title: column.layer}, scene.prefix(r) + column.title),
     );
-    const line = (title, reading, text) =>
-      make(
-        'tr',
-        {title: reading},
-        make('th', {scope: 'row'}, title),
-        places.map((at) => make('td', text(at))),
-      );
+    const line = (title, reading, text) => {
+      const cells = places.map((at) => make('td', text(at)));
+      return make('tr', {title: reading}, make('th', {scope: 'row'}, title), cells);
+    };
     const rows = mapNumbers(first).map((name) => {
       const {title, reading} = numberInfo(first, name);
       return line(title, reading, ({r, place, column}) =>

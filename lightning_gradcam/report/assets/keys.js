@@ -25,10 +25,10 @@ const READING = [
   'The scale sets which value gets the brightest colour. Run: one value for each probe, layer and method over the ' +
     'whole run, all its epochs and targets; it is the largest 98th percentile of a map’s places, so that single ' +
     'extreme places do not darken the others. Image: the largest value of each map. Layer: that of all probes.',
-  'A picture without colours has a blank map: no place raises the score (∅ in film strips), ' +
-    'or with “For and against” zero everywhere. The lines above the pictures give ' +
-    'the reason. A crossed-out picture has a map with infinite or NaN values. In the strip of predictions each piece ' +
-    'is one predicted class, hatched where it is wrong; the line is the confidence.',
+  'A picture without colours has a blank map (∅ in film strips): no place raises the score or, with “For and ' +
+    'against”, the map is zero everywhere. The lines above the pictures give the reason. A crossed-out picture has ' +
+    'a map with infinite or NaN values. In the strip of predictions each piece is one predicted class, hatched where ' +
+    'it is wrong; the line is the confidence.',
 ];
 
 // commands: {step(by), ends(last), play(), flip(by), layer(by), cycle(name), probe(by), close(), theme(), help()}.

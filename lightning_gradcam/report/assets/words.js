@@ -43,9 +43,10 @@ export function described(run, step, key, probe, kind, state, look) {
   const which = `Probe ${run.probes[probe].id}, ${shown}layer ${layer}, ${run.label(step)}`;
   const classes = `${verdict(run, step, probe).spoken}${truth && `, true ${truth}`}`;
   if (noticeOf(state, look)) return `${which}: ${classes}; ${noticeOf(state, look)}`;
+  const [top, low] = [run.maximum(step, key, probe), look.signed ? run.minimum(step, key, probe) : 0];
   const at = (sign) => `at the ${whereabouts(run.peak(step, key, probe, sign))}`;
-  const low = look.signed ? `, minimum ${minus(run.minimum(step, key, probe))} ${at(-1)}` : '';
-  return `${which}: ${classes}; map maximum ${shortNumber(run.maximum(step, key, probe))} ${at(1)}${low}`;
+  const ends = [top > 0 && `maximum ${shortNumber(top)} ${at(1)}`, low > 0 && `minimum ${minus(low)} ${at(-1)}`];
+  return `${which}: ${classes}; map ${ends.filter(Boolean).join(', ')}`;
 }
 
 function whereabouts({x, y}) {
