@@ -134,11 +134,16 @@ def _viewer() -> str:
 
 
 def _elements(place: int, payload: Payload) -> str:
-    packed = base64.b64encode(zlib.compress(payload.maps(), 6)).decode()
-    return (
-        f'<script type="application/json" id="gradcam-run-{place}">{_json(payload.header)}</script>\n'
-        f'<script type="application/octet-stream" id="gradcam-maps-{place}">{packed}</script>'
+    # The description of a long run is as large as its maps.
+    parts = {"run": _json(payload.header).encode(), "maps": payload.maps()}
+    return "\n".join(
+        f'<script type="application/octet-stream" id="gradcam-{name}-{place}">{_deflated(content)}</script>'
+        for name, content in parts.items()
     )
+
+
+def _deflated(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 6)).decode()
 
 
 def _gallery(place: int, gallery: Gallery) -> str:

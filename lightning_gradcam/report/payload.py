@@ -1,4 +1,4 @@
-"""What a page holds of an archive: a description, and 8-bit maps, each with its own scale."""
+"""What a page holds of an archive: a description, and signed 8-bit maps, each with its own two scales."""
 
 from __future__ import annotations
 
@@ -19,20 +19,31 @@ from lightning_gradcam.record.blank import blank_sentence, record_codes
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing
-from lightning_gradcam.render.overlay import maxima
+from lightning_gradcam.render.overlay import maxima, not_finite
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.scale import limits_of
 from lightning_gradcam.render.signals import band_height, charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.cam_sheet import method_title
 from lightning_gradcam.stats import STATS, affordable, to_last
 
-FORMAT = 1
+FORMAT = 2
 MAX_PROBES = 64
 # Bytes of maps in a page before compression.
 MAX_BYTES = 64_000_000
 _LONGEST_SIDE = 224
 _CHART = (98, 224)
+# Steps of a byte on either side of zero.
+_LEVELS = 127
+# What a reader is told of pictures that look as they did before preprocessing; see `probes/display.py`.
+_PICTURES = {
+    "": "",
+    "as loaded": "",
+    "Normalize undone": "pictures are shown as they were before Normalize",
+    "mean and std as given": "pictures are shown as they were before the given mean and std were applied",
+}
+_STRETCHED = "min-max stretched", "stretched from its darkest to its brightest value"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +77,7 @@ class Outline:
         first, manifest = archive.record(0) if archive.steps else None, archive.manifest
         flat = next((maps.shape for maps in first.maps.values() if maps.ndim == 2), ()) if first else ()
         probes, _ = charted(archive.probes.view, Drawing(), flat, _CHART)
-        keys = () if first is None else tuple(first.maps)
+        source, keys = probes.display_source, () if first is None else tuple(first.maps)
         slices = {key: Slices.of(first.maps[key].shape, probes.pixels.shape) for key in keys} if first else {}
         rows = tuple(evenly(len(probes), max_probes))
         wide = max((len(found.chosen) for found in slices.values()), default=1)
@@ -82,7 +93,7 @@ class Outline:
             "fingerprint": manifest.fingerprint,
             "note": probes.note,
             "remark": "" if len(rows) == len(probes) else f"{len(rows)} of {len(probes)} probes, evenly chosen",
-            "display_source": probes.display_source,
+            "pictures": _PICTURES.get(source, f"pictures: {source}").replace(*_STRETCHED),
             "class_names": None if probes.class_names is None else list(probes.class_names),
             "display": {"width": width, "height": height, "slices": wide, **band},
             "keys": [_key(key, first.maps[key], slices[key]) for key in keys] if first else [],
@@ -102,22 +113,31 @@ class Outline:
             last: The run's last step, if the maps are to be compared with it as well.
 
         Returns:
-            The block holds uint8 ``[N, h, slices * w]`` for each key: shares of the map's maximum after ReLU, where 255
-            is the maximum.
+            The block holds uint8 ``[N, h, slices * w]`` for each key. 128 is zero; 129 to 255 are positive values,
+            where 255 is the map's largest, 1 to 127 are negative ones, where 1 is the largest magnitude. A byte's
+            distance from 128, divided by 127, is the square root of the value's share of that largest one, so that
+            one extreme place leaves the others more than a few levels. ``maxima`` and ``minima`` (magnitudes) state
+            the two; ``limits`` and ``signed_limits`` what :func:`~lightning_gradcam.render.scale.limits_of` returns.
+            Maps that are not finite are 128 everywhere, and ``None`` in all four.
         """
         rows, blocks, entries = list(self.rows), [], []
         changed = {} if last is None else record.changed_from(last)
         for key in self.keys:
             maps = record.maps[key][rows]
-            finite = np.isfinite(maps).all(axis=tuple(range(1, maps.ndim)))
-            top = np.where(finite, maxima(maps), np.nan)
-            blocks.append(_shares(self.slices[key].of_maps(maps), top).tobytes())
+            scales = {
+                "maxima": maxima(maps),
+                "minima": maxima(-maps),
+                "limits": limits_of(maps),
+                "signed_limits": limits_of(maps, signed=True),
+            }
+            scales = {name: np.where(not_finite(maps), np.nan, values) for name, values in scales.items()}
+            blocks.append(_signed_bytes(self.slices[key].of_maps(maps), scales["maxima"], scales["minima"]).tobytes())
             found = {name: values[rows] for name, values in record.numbers.get(key, {}).items()}
             if last is not None:
                 flipped = changed[key.target][rows] if key.target in changed else None
                 found.update(to_last(maps, last.maps[key][rows], flipped))
             numbers = {name: _plain(values) for name, values in found.items()}
-            entry = {"maxima": _plain(top), "numbers": numbers}
+            entry = {**{name: _plain(values) for name, values in scales.items()}, "numbers": numbers}
             if sentence := blank_sentence(record_codes(record.maps, record.causes, [key], rows)):
                 entry["blank"] = sentence
             entries.append(entry)
@@ -205,12 +225,22 @@ def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
     return {**key._asdict(), "method_title": method_title(key.method), **size, **line}
 
 
-def _shares(maps: FloatArray, top: FloatArray) -> npt.NDArray[np.uint8]:
-    """Returns slices ``[N, s, h, w]`` as shares of their map's maximum, side by side, uint8 ``[N, h, s * w]``."""
-    limit = np.where(top > 0, top, np.inf).reshape(-1, 1, 1, 1)
-    shares = (np.clip(np.nan_to_num(maps) / limit, 0, 1) * 255).round().astype(np.uint8)
-    count, shown, height, width = shares.shape
-    return shares.transpose(0, 2, 1, 3).reshape(count, height, shown * width)
+def _signed_bytes(maps: FloatArray, top: FloatArray, low: FloatArray) -> npt.NDArray[np.uint8]:
+    """Returns slices ``[N, s, h, w]`` side by side, uint8 ``[N, h, s * w]``; see :meth:`Outline.step`.
+
+    Args:
+        maps: Signed.
+        top: Each map's largest positive value, ``[N]``; NaN for a map that is not finite.
+        low: The largest magnitude of its negative values.
+    """
+    broken = np.isnan(top).reshape(-1, 1, 1, 1)
+    clean = np.where(broken, 0, maps)
+    ends = np.where(clean > 0, top.reshape(-1, 1, 1, 1), low.reshape(-1, 1, 1, 1))
+    shares = np.divide(np.abs(clean), ends, out=np.zeros(clean.shape), where=clean != 0)
+    steps = (np.sqrt(np.clip(shares, 0, 1)) * _LEVELS).round()
+    count, shown, height, width = steps.shape
+    found = (128 + np.sign(clean) * steps).transpose(0, 2, 1, 3).reshape(count, height, shown * width)
+    return np.asarray(found, np.uint8)
 
 
 def _probes(

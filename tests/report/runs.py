@@ -24,13 +24,22 @@ def data_url(pixels: np.ndarray[Any, Any]) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def shares(maps: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float | None]]:
-    """Signed maps `[N, h, w]` as 8-bit shares of their maxima, and the maxima; `None` for a map that is not finite."""
+def packed(maps: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], dict[str, list[float | None]]]:
+    """Signed maps `[N, h, w]` in the page's bytes, and what an entry states of them; `None` where not finite."""
     finite = np.isfinite(maps).all(axis=(1, 2))
-    top = np.maximum(np.nan_to_num(maps).max(axis=(1, 2)), 0)
-    limit = np.where(finite & (top > 0), top, np.inf)[:, None, None]
-    bytes_ = (np.clip(np.nan_to_num(maps) / limit, 0, 1) * 255).round().astype(np.uint8)
-    return bytes_, [float(value) if ok else None for value, ok in zip(top, finite, strict=True)]
+    clean = np.where(finite[:, None, None], maps, 0)
+    found = {"maxima": np.maximum(clean, 0).max(axis=(1, 2)), "minima": np.maximum(-clean, 0).max(axis=(1, 2))}
+    for name, values in (("limits", np.maximum(clean, 0)), ("signed_limits", np.abs(clean))):
+        places = np.sort(values.reshape(len(values), -1), axis=1)
+        robust = places[:, round(0.98 * (places.shape[1] - 1))]
+        found[name] = np.where(robust > 0, robust, places[:, -1])
+    ends = np.where(clean > 0, found["maxima"][:, None, None], found["minima"][:, None, None])
+    roots = np.sqrt(np.abs(clean) / np.where(ends > 0, ends, 1))
+    stated = {
+        name: [float(value) if ok else None for value, ok in zip(values, finite, strict=True)]
+        for name, values in found.items()
+    }
+    return (128 + np.sign(clean) * (127 * roots).round()).astype(np.uint8), stated
 
 
 def made(
@@ -58,12 +67,12 @@ def made(
     entries, blocks = [], []
     for place in range(count):
         chosen = [0] * probes if predicted is None else list(predicted[place])
-        packed, described = [], []
+        block, described = b"", []
         for values in maps.values():
-            found, top = shares(values[place])
-            packed.append(found.tobytes())
+            found, stated = packed(values[place])
+            block += found.tobytes()
             given = {name: series[place].tolist() for name, series in (numbers or {}).items()}
-            described.append({"maxima": top, "numbers": given})
+            described.append({**stated, "numbers": given})
         sure = [None if index < 0 else confidence for index in chosen]
         targets = {
             target: {"scores": [1.5 + n for n in range(probes)], "classes": chosen, "confidences": sure}
@@ -80,7 +89,7 @@ def made(
                 "maps": described,
             }
         )
-        blocks.append(b"".join(packed))
+        blocks.append(block)
     names = list(class_names or [])
     described_probes = [
         {
@@ -106,7 +115,7 @@ def made(
         for (layer, method, target), values in maps.items()
     ]
     found = {
-        "format": 1,
+        "format": 2,
         "id": "run-1",
         "title": "version_0/gradcam",
         "path": "logs/version_0/gradcam",
@@ -115,7 +124,7 @@ def made(
         "fingerprint": "f" * 64,
         "note": "",
         "remark": "",
-        "display_source": "",
+        "pictures": "",
         "class_names": None if class_names is None else names,
         "display": {"width": width, "height": height, "slices": slices},
         "keys": keys,

@@ -10,6 +10,7 @@ import re
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,12 @@ class Parsed(HTMLParser):
     def by_id(self, name: str) -> str:
         (text,) = [text for _, attributes, text in self.found if attributes.get("id") == name]
         return text
+
+    def inflated(self, name: str) -> bytes:
+        return zlib.decompress(base64.b64decode(self.by_id(name)))
+
+    def header(self, place: int = 0) -> Any:
+        return json.loads(self.inflated(f"gradcam-run-{place}"))
 
     def by_tag(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
         return [(attributes, text) for name, attributes, text in self.found if name == tag]
@@ -92,9 +99,8 @@ def test_header_and_maps_come_back_as_they_were() -> None:
     first, second = garments(3, 2, 2), garments(2, 2, 1, title="other", id="run-2")
     parsed = Parsed(page([first, second]))
     for place, payload in enumerate((first, second)):
-        assert json.loads(parsed.by_id(f"gradcam-run-{place}")) == payload.header
-        packed = base64.b64decode(parsed.by_id(f"gradcam-maps-{place}"))
-        assert zlib.decompress(packed) == payload.maps()
+        assert parsed.header(place) == payload.header
+        assert parsed.inflated(f"gradcam-maps-{place}") == payload.maps()
 
 
 def test_hostile_names_stay_text() -> None:
@@ -104,7 +110,7 @@ def test_hostile_names_stay_text() -> None:
     parsed = Parsed(text)
     assert len(parsed.by_tag("script")) == 3
     assert not parsed.by_tag("img")
-    assert json.loads(parsed.by_id("gradcam-run-0")) == payload.header
+    assert parsed.header() == payload.header
     ((_, title),) = parsed.by_tag("title")
     assert title == EVIL.replace("\ud800", "?")
     text.encode()
@@ -138,8 +144,8 @@ def test_report_of_an_archive_is_written_whole(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "pages").iterdir()] == ["report.html"]
     parsed = Parsed((tmp_path / "pages" / "report.html").read_text(encoding="utf-8"))
     payload = Payload.of(archive)
-    assert json.loads(parsed.by_id("gradcam-run-0")) == json.loads(json.dumps(payload.header))
-    assert zlib.decompress(base64.b64decode(parsed.by_id("gradcam-maps-0"))) == payload.maps()
+    assert parsed.header() == json.loads(json.dumps(payload.header))
+    assert parsed.inflated("gradcam-maps-0") == payload.maps()
 
 
 # ---- the modules

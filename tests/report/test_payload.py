@@ -74,7 +74,7 @@ def picture(url: str) -> Any:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
 
 
-def test_blocks_are_shares_of_each_maps_own_maximum(tmp_path: Path) -> None:
+def test_blocks_are_roots_of_shares_of_each_maps_own_ends(tmp_path: Path) -> None:
     first = record([[[2.0, 1.0]], [[-3.0, 0.5]]])
     second = record([[[0.0, -1.0]], [[8.0, 2.0]]], 20, 1)
     payload = Payload.of(archive(tmp_path, probe_set(), first, second))
@@ -89,17 +89,39 @@ def test_blocks_are_shares_of_each_maps_own_maximum(tmp_path: Path) -> None:
             "slices": 1,
         }
     ]
-    assert [list(block) for block in payload.blocks] == [[255, 128, 0, 255], [0, 0, 255, 64]]
+    assert payload.header["format"] == 2
+    # Half of the largest: 127 * sqrt(1/2) = 89.8 above 128; a quarter: 63.5, rounded to the even 64.
+    assert [list(block) for block in payload.blocks] == [[255, 218, 1, 255], [128, 1, 255, 192]]
     assert payload.maps(1) == payload.blocks[1]
     assert payload.maps() == b"".join(payload.blocks)
-    maxima = [step["maps"][0]["maxima"] for step in payload.header["steps"]]
-    np.testing.assert_allclose(maxima, [[2.0, 0.5], [0.0, 8.0]], rtol=1e-3)
+    for name, values in {
+        "maxima": [[2.0, 0.5], [0.0, 8.0]],
+        "minima": [[0.0, 3.0], [1.0, 0.0]],
+        "limits": [[2.0, 0.5], [0.0, 8.0]],
+        "signed_limits": [[2.0, 3.0], [1.0, 8.0]],
+    }.items():
+        stated = [step["maps"][0][name] for step in payload.header["steps"]]
+        np.testing.assert_allclose(stated, values, rtol=1e-3, err_msg=name)
+
+
+def test_an_extreme_place_leaves_the_others_their_levels_and_the_limit(tmp_path: Path) -> None:
+    maps = np.full((2, 10, 10), 1.0)
+    maps[0, 0, 0], maps[1, 0, 0], maps[1, 5] = 1000.0, -1000.0, 0.25
+    payload = Payload.of(archive(tmp_path, probe_set(), record(maps)))
+    found = np.frombuffer(payload.blocks[0], np.uint8).reshape(2, 10, 10)
+    # 127 * sqrt(1/1000) = 4.02; evidence against takes no level from the evidence for.
+    assert (found[0, 0, 0], found[0, 0, 1]) == (255, 132)
+    assert (found[1, 0, 0], found[1, 0, 1], found[1, 5, 0]) == (1, 255, 192)
+    (entry,) = payload.header["steps"][0]["maps"]
+    assert entry["limits"] == entry["signed_limits"] == [1.0, 1.0]
+    assert (entry["maxima"], entry["minima"]) == ([1000.0, 1.0], [0.0, 1000.0])
 
 
 def test_a_broken_map_is_marked_and_gives_nothing(tmp_path: Path) -> None:
-    payload = Payload.of(archive(tmp_path, probe_set(), record([[[NAN, 1.0]], [[float("inf"), 1.0]]])))
-    assert payload.header["steps"][0]["maps"][0]["maxima"] == [None, None]
-    assert list(payload.blocks[0]) == [0, 0, 0, 0]
+    payload = Payload.of(archive(tmp_path, probe_set(), record([[[NAN, 1.0]], [[float("inf"), -1.0]]])))
+    entry = payload.header["steps"][0]["maps"][0]
+    assert [entry[name] for name in ("maxima", "minima", "limits", "signed_limits")] == [[None, None]] * 4
+    assert list(payload.blocks[0]) == [128, 128, 128, 128]
 
 
 def test_the_header_is_plain_json_and_says_what_is_known(tmp_path: Path) -> None:
@@ -164,7 +186,7 @@ def test_slices_stand_side_by_side(tmp_path: Path) -> None:
     payload = Payload.of(archive(tmp_path, probes, record(maps)))
     (key,) = payload.header["keys"]
     assert (key["width"], key["height"], key["slices"]) == (2, 2, 2)
-    expected = np.concatenate([maps[0, 0], maps[0, 1]], axis=1) / 8 * 255
+    expected = 128 + 127 * np.sqrt(np.concatenate([maps[0, 0], maps[0, 1]], axis=1) / 8)
     np.testing.assert_array_equal(np.frombuffer(payload.blocks[0], np.uint8).reshape(2, 4), expected.round())
     assert payload.header["display"] == {"width": 3, "height": 2, "slices": 2}
     shown = picture(payload.header["probes"][0]["image"])
@@ -192,3 +214,21 @@ def test_steps_without_shares_of_the_explained_class(tmp_path: Path) -> None:
     one = dataclasses.replace(record(np.ones((2, 1, 2))), confidences={})
     payload = Payload.of(archive(tmp_path, probe_set(), one))
     assert payload.header["steps"][0]["targets"]["predicted"]["confidences"] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("", ""),
+        ("as loaded", ""),
+        ("Normalize undone", "pictures are shown as they were before Normalize"),
+        (
+            "each picture min-max stretched",
+            "pictures: each picture stretched from its darkest to its brightest value",
+        ),
+        ("as I like it", "pictures: as I like it"),
+    ],
+)
+def test_how_pictures_were_recovered_is_put_into_words(tmp_path: Path, source: str, words: str) -> None:
+    probes = probe_set(display_source=source)
+    assert Payload.of(archive(tmp_path, probes, record(np.ones((2, 1, 2))))).header["pictures"] == words

@@ -21,6 +21,7 @@ from tests.report.runs import garments, made
 from tests.samples import probe_set, record
 
 Open = Callable[..., Opened]
+MINUS = "\N{MINUS SIGN}"
 CANVAS = ".card:nth-of-type({card}) .cell.{kind} canvas"
 
 
@@ -55,9 +56,9 @@ def canvas(kind: str = "overlay", card: int = 1) -> str:
 # ---- pixels
 
 
-# Maps [steps, N, h, w] whose largest values differ between steps and probes; all are whole parts of 255.
+# Maps [steps, N, h, w] whose largest values differ between steps and probes; a byte holds each without a rest.
 TOPS = np.array([[1.0, 2.0], [4.0, 0.5]])
-SHARES = np.array([[0, 51, 102], [255, 204, 153]]) / 255
+SHARES = (np.array([[0, 57, 80], [127, 114, 98]]) / 127) ** 2
 MAPS = TOPS[:, :, None, None] * SHARES
 PICTURES = np.random.default_rng(5).integers(0, 256, (2, 12, 9, 3)).astype(np.uint8)
 
@@ -119,10 +120,10 @@ def test_overlay_is_that_of_the_sheets(report: Open) -> None:
     """Both colour the same 8-bit shares; the network's own maps are as fine, coarser, and finer than the picture."""
     rng = np.random.default_rng(1)
     for height, width, halfway in ((28, 28, 0.02), (7, 6, 0.03), (40, 40, 0.12)):
-        maps = rng.integers(0, 256, (1, 2, height, width)) / 255
+        maps = (rng.integers(0, 128, (1, 2, height, width)) / 127) ** 2
         maps[..., 0, 0] = 1
         probes = probe_set(count=2)
-        drawing = Drawing(columns=("overlay", "heatmap"), magnification=1)
+        drawing = Drawing(columns=("overlay", "heatmap"), magnification=1, scale="image")
         slices = Slices.of(maps.shape[1:], probes.pixels.shape)
         tiles = draw_tiles(record(maps[0]), probes, [KEY], drawing, None, slices, [0, 1])
         shown = report(made({KEY: maps}, probes.pixels), hash="#view=both&scale=image")
@@ -157,6 +158,125 @@ def test_map_that_is_not_finite_is_crossed_out(report: Open) -> None:
     assert shown.pixels(canvas("overlay", 2))[5, 30].tolist() == [200, 200, 200, 255]
     assert shown.texts(".card:nth-of-type(2) .caption-value")[1:] == ["map not finite"] * 2
     assert "not finite" not in " ".join(shown.texts(".card:nth-of-type(1) .caption-value"))
+
+
+# The map alone, at the picture's resolution: for 2, zero, against 1 (a quarter of the largest), …
+SIGNED = np.array([[2.0, 0.0, -1.0], [-4.0, 0.5, 0.0]])
+SMALL = np.random.default_rng(6).integers(0, 256, (1, 2, 3, 3)).astype(np.uint8)
+
+
+def diverging(maps: Any, limit: float) -> Pixels:
+    """Blue against, grey at zero, red for, as far as the limit either way."""
+    places = (127.5 + 127.5 * np.clip(np.asarray(maps) / limit, -1, 1)).round().astype(int)
+    return lookup_table("coolwarm")[np.where(np.asarray(maps) == 0, 128, places)]
+
+
+def test_signed_colours_are_blue_against_grey_at_zero_and_red_for(report: Open) -> None:
+    shown = report(made({KEY: SIGNED[None, None]}, SMALL), hash="#view=both&signed=on&scale=image")
+    found = shown.pixels(canvas("map"))
+    wanted = diverging(SIGNED, 4.0)
+    assert np.abs(found[..., :3].astype(int) - wanted).max() <= steps_of("coolwarm")
+    # Both ends and zero without a rest.
+    assert found[1, 0, :3].tolist() == lookup_table("coolwarm")[0].tolist()
+    assert found[0, 1, :3].tolist() == found[1, 2, :3].tolist() == lookup_table("coolwarm")[128].tolist()
+    assert np.ptp(found[0, 1, :3]) <= 2
+    red, blue = found[0, 0].astype(int), found[1, 0].astype(int)
+    assert red[0] > red[2] + 60
+    assert blue[2] > blue[0] + 60
+    mixed = (SMALL[0].astype(int) + wanted) / 2
+    assert np.abs(shown.pixels(canvas("overlay"))[..., :3] - mixed).max() <= steps_of("coolwarm")
+    assert shown.texts(".cell.map .caption-value") == [f"{MINUS}4 to 2"]
+    assert shown.texts(".legend span") == [f"against {MINUS}4", "4 for"]
+    label = str(shown.page.locator(canvas()).get_attribute("aria-label"))
+    assert label.endswith(f"map maximum 2 at the upper left, minimum {MINUS}4 at the lower left")
+    # The threshold hides what is weak either way.
+    shown.drag("Threshold", 30)
+    assert (shown.pixels(canvas("map"))[..., 3] > 0).tolist() == [[True, False, False], [True, False, False]]
+    # Without the switch the part for the class reaches to its own maximum.
+    shown.press("a")
+    shown.drag("Threshold", 0)
+    assert shown.pixels(canvas("map"))[0, 0, :3].tolist() == lookup_table("turbo")[255].tolist()
+    assert shown.pixels(canvas("map"))[1, 0, :3].tolist() == lookup_table("turbo")[0].tolist()
+    assert shown.texts(".legend span") == ["0", "2"]
+    assert "signed" not in shown.hash()
+
+
+def test_a_weak_class_stays_dark_beside_a_strong_one(report: Open) -> None:
+    """The colours of a layer and method reach as far for all targets and all steps."""
+    strong, weak = (np.stack([MAPS[:, 0]] * 2, axis=1) * share for share in (1.0, 0.1))
+    maps = {KEY: strong, KEY._replace(target="tabby"): weak, KEY._replace(method="random"): weak}
+    shown = report(made(maps, PICTURES), hash="#view=map&target=all&method=gradcam")
+    # The largest value of both is in the last step.
+    highest = [int((lookup_table("turbo") == pixels[-1, 0, :3]).all(axis=1).argmax()) for pixels in both(shown)]
+    assert highest[0] == 255
+    assert abs(highest[1] - 25) <= 2
+    shown.press("Home")
+    assert abs(int((lookup_table("turbo") == both(shown)[0][-1, 0, :3]).all(axis=1).argmax()) - 64) <= 2
+    shown.press("End")
+    shown.pick("Scale", "image")
+    assert [pixels[-1, 0, :3].tolist() for pixels in both(shown)] == [lookup_table("turbo")[255].tolist()] * 2
+    # Another method has a scale of its own.
+    shown.pick("Scale", "run")
+    shown.pick("Method", "random")
+    assert shown.pixels(canvas("map"))[-1, 0, :3].tolist() == lookup_table("turbo")[255].tolist()
+
+
+def both(shown: Opened) -> list[Pixels]:
+    return [shown.pixels(canvas("map"), place) for place in (0, 1)]
+
+
+@pytest.mark.parametrize("signed", ["off", "on"])
+def test_an_extreme_place_does_not_darken_the_others(report: Open, signed: str) -> None:
+    maps = np.full((1, 1, 10, 10), 1.0)
+    # Whose byte leaves the others two steps of 127: (127 / 2) ** 2.
+    maps[..., 0, 0], maps[..., 9, 9] = 4032.25, -4032.25 if signed == "on" else 1.0
+    pictures = np.zeros((1, 10, 10, 3), np.uint8)
+    shown = report(made({KEY: maps}, pictures), hash=f"#view=map&signed={signed}")
+    table = lookup_table("coolwarm" if signed == "on" else "turbo")
+    found = shown.pixels(canvas("map"))
+    assert found[5, 5, :3].tolist() == found[0, 0, :3].tolist() == table[255].tolist()
+    assert found[9, 9, :3].tolist() == table[0 if signed == "on" else 255].tolist()
+    shown.pick("Scale", "image")
+    dark = table[128 if signed == "on" else 0].astype(int)
+    assert np.abs(shown.pixels(canvas("map"))[5, 5, :3] - dark).max() <= steps_of("turbo")
+
+
+def test_evidence_against_shows_in_maps_that_are_blank_without_it(report: Open) -> None:
+    maps = np.stack([np.full((2, 2, 2), -3.0), np.zeros((2, 2, 2)), np.ones((2, 2, 2))], axis=1)
+    other = KEY._replace(layer="relu")
+    payload = made({KEY: maps, other: np.ones_like(maps)}, np.zeros((3, 4, 4, 3)))
+    for step in payload.header["steps"]:
+        step["maps"][0]["blank"] = "2 of 3 maps are blank (zero after the ReLU): why. What."
+    shown = report(payload)
+    values = ".card .cell.overlay:nth-child(2) .caption-value"
+    said = "conv: 2 of 3 maps are blank (zero after the ReLU): why. What."
+    assert shown.texts(".notices li") == [f"{said} “For and against” shows what speaks against the class."]
+    assert shown.texts(values) == ["no positive evidence", "no positive evidence", "max 1"]
+    shown.pick("Probes", "blank")
+    assert order(shown) == ["#0", "#1"]
+    shown.page.get_by_label("For and against").check()
+    shown.settle()
+    assert order(shown) == ["#1"]
+    shown.pick("Probes", "all")
+    assert shown.texts(values) == [f"{MINUS}3 to 0", "zero everywhere", "0 to 1"]
+    assert shown.texts(".notices li") == [
+        "conv: evidence against the class only in 1 of 3 maps",
+        "conv: zero everywhere: 1 of 3 maps",
+        "relu: Grad-CAM found nothing against a class in this run: nothing is blue",
+    ]
+    assert shown.texts(".lead")[0].startswith("Red places of a picture raise the score of the explained class, blue")
+    assert shown.page.get_by_label("Colour map").is_hidden()
+    assert "signed=on" in shown.hash()
+    np.testing.assert_array_equal(shown.pixels(canvas())[0, 0, :3], (diverging(-3, 3) / 2).round())
+    np.testing.assert_array_equal(shown.pixels(canvas("overlay", 2))[0, 0, :3], [0, 0, 0])
+    # Film strips and the large view follow.
+    shown.press("t")
+    shown.settle()
+    np.testing.assert_array_equal(shown.pixels(".film canvas")[0, 0, :3], (diverging(-3, 3) / 2).round())
+    assert shown.page.locator(".card:nth-of-type(1) .film-frame.blank").count() == 0
+    assert shown.page.locator(".card:nth-of-type(2) .film-frame.blank").count() == 2
+    shown.go("#probe=0&signed=on")
+    np.testing.assert_array_equal(shown.pixels(".detail .cell.map canvas")[0, 0, :3], diverging(-3, 3))
 
 
 def test_slices_stand_side_by_side_each_with_its_own_values(report: Open) -> None:
@@ -237,8 +357,9 @@ def test_every_key_does_what_the_help_says(report: Open) -> None:
     assert names() == ["relu3"]
     shown.press("v")
     assert shown.page.locator(".card .cell.map").count() == 3
-    shown.press("c", "s", "t", "d")
+    shown.press("c", "s", "a", "t", "d")
     assert "colour=viridis" in shown.hash()
+    assert "signed=on" in shown.hash()
     assert "scale=layer" in shown.hash()
     assert shown.page.locator(".film").count() == 3
     assert shown.page.locator("#gradcam").get_attribute("data-theme") == "dark"
@@ -314,10 +435,12 @@ def test_everything_has_a_name_and_is_reached_by_tab(report: Open) -> None:
 
 def test_link_restores_everything_and_is_kept(report: Open) -> None:
     hash = "#epoch=2&layer=network.relu2&view=map&scale=image&colour=Reds&opacity=70&threshold=20&size=large&sort=drift"
+    hash += "&signed=on"
     shown = report(garments(epochs=5, probes=3), hash=hash)
     assert shown.texts(".epoch-label") == ["epoch 2"]
     assert shown.texts(".card:nth-of-type(1) .caption-name") == ["picture", "relu2"]
     assert shown.page.get_by_label("Colour map").input_value() == "Reds"
+    assert shown.page.get_by_label("For and against").is_checked()
     assert shown.texts(".share-value") == ["70 %", "20 %"]
     shown.press("ArrowRight")
     found = shown.hash()
@@ -580,6 +703,7 @@ def test_the_second_of_two_runs_of_the_same_probes_is_there_from_the_beginning(r
     shown = report(first, second)
     shown.page.wait_for_selector(".badge")
     assert shown.texts(".card:nth-of-type(1) .badge") == ["A", "B"]
+    assert shown.texts(".count")[0].endswith("in the whole run (A and B each have their own)")
     shown.page.get_by_label("Compare", exact=True).select_option("")
     shown.until("!document.querySelector('.badge')")
     assert report(first, third).page.locator(".badge").count() == 0
@@ -618,7 +742,13 @@ def test_layout_fits_every_width(report: Open, width: int) -> None:
         garments(epochs=9, probes=5, title="a-rather-long-name-of-a-run/gradcam", id="2"),
     )
     shown = report(*runs, width=width, height=800)
-    for hash in ("", "#show=film", "#probe=1", "#view=both&size=large", "#compare=a-rather-long-name-of-a-run/gradcam"):
+    for hash in (
+        "",
+        "#show=film&signed=on",
+        "#probe=1&signed=on",
+        "#view=both&size=large",
+        "#compare=a-rather-long-name-of-a-run/gradcam",
+    ):
         shown.go(hash or "#")
         assert shown.overflow() <= 0, hash
         if width < 900 and shown.page.locator(".options").is_hidden():
@@ -741,7 +871,8 @@ def test_lines_above_the_pictures_say_what_is_blank_and_what_flipped(report: Ope
     shown = report(payload)
     assert shown.texts(".notices li") == [
         "conv: 1 of 2 maps is blank (zero after the ReLU): why. What.",
-        "conv: since the step before, flipped: 1, went blank: 1 (of 2 probes; no drift)",
+        "conv: since the step before, explained class changed for 1, map became blank for 1 of 2 probes; drift leaves"
+        " these out",
     ]
     early = report(payload, hash="#epoch=0")
     assert early.texts(".notices li") == []

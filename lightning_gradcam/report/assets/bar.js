@@ -1,9 +1,9 @@
 // The bar that stays at the top: the slider, and everything that can be chosen.
 import {paintColourBar} from './colour.js';
 import {button, fill, freshId, labelled, make, segments, select, setText, slider} from './dom.js';
-import {percent} from './numbers.js';
+import {percent, shortNumber} from './numbers.js';
 import {choicesOf} from './state.js';
-import {SCALE_WORDS} from './words.js';
+import {scaleWords} from './words.js';
 
 const FIELDS = {
   method: 'Method',
@@ -61,6 +61,12 @@ export class Bar {
     return {input, value, field: labelled(title, make('span.with-value', input, value), hint)};
   }
 
+  check(name, text, title) {
+    const onchange = () => this.act.set({[name]: this[name].checked ? 'on' : 'off'});
+    this[name] = make('input', {type: 'checkbox', onchange});
+    this.fields[name] = make('label.check', {title}, this[name], make('span', text));
+  }
+
   buildOptions() {
     const {act} = this;
     const titles = {cards: 'The maps of one epoch', film: 'All epochs at once'};
@@ -75,23 +81,20 @@ export class Bar {
     this.fields.scale.title = 'What the brightest colour means';
     this.colour = this.choice('colour', {'aria-label': 'Colour map', title: 'Colour map (c)'});
     this.colours = make('canvas.colour-bar', {'aria-hidden': 'true', width: 256, height: 1});
-    this.legend = make('div.legend', make('span', '0'), this.colours, make('span', 'max'));
+    this.ends = [make('span'), make('span')];
+    this.legend = make('div.legend', this.ends[0], this.colours, this.ends[1]);
     this.opacity = this.share('opacity', 'Opacity', 'Share of the heatmap in the overlay');
     this.threshold = this.share('threshold', 'Threshold', 'Hide values below this share of the brightest colour');
-    this.region = make('input', {
-      type: 'checkbox',
-      onchange: () => act.set({region: this.region.checked ? 'on' : 'off'}),
-    });
-    const title = 'Outline the mask or box of each probe';
-    this.fields.region = make('label.check', {title}, this.region, make('span', 'Marked region'));
+    this.check('region', 'Marked region', 'Outline the mask or box of each probe');
+    this.check('signed', 'For and against', 'Show also what lowers the score, in blue (a)');
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
     const {show, view, opacity, threshold} = this;
-    const {layers, method, target, region, scale, ...which} = this.fields;
+    const {layers, method, target, region, signed, scale, ...which} = this.fields;
     this.options = make(
       'div.options',
       {id: freshId('options')},
       group('What is shown', show.element, view.element, layers, method, target, region),
-      group('Colours', this.colour, this.legend, scale, opacity.field, threshold.field),
+      group('Colours', signed, this.colour, this.legend, scale, opacity.field, threshold.field),
       group('Which probes', Object.values(which)),
     );
     for (const element of [show.element, ...Object.values(which)]) element.classList.add('board-only');
@@ -141,16 +144,23 @@ export class Bar {
   }
 
   // What depends on how maps are coloured.
-  dress({state}) {
-    if (this.colour.value !== state.colour || !this.painted) paintColourBar(this.colours, state.colour);
-    this.painted = true;
+  dress(scene) {
+    const {state, look} = scene;
+    if (this.painted !== look.colour) paintColourBar(this.colours, look.colour);
+    this.painted = look.colour;
     this.colour.value = state.colour;
+    this.colour.hidden = look.signed;
+    this.signed.checked = look.signed;
     this.scale.value = state.scale;
+    const limit = scene.commonLimit();
+    const number = limit === null ? '' : shortNumber(limit);
+    const ends = look.signed ? [`against ${number && '−'}${number}`, `${number} for`] : ['0', number || 'max'];
+    this.ends.forEach((end, side) => setText(end, ends[side].trim()));
     for (const name of ['opacity', 'threshold']) {
       this[name].input.value = state[name];
       setText(this[name].value, percent(Number(state[name]) / 100));
     }
-    this.legend.title = `Brightest colour: ${SCALE_WORDS[state.scale]}`;
+    this.legend.title = scaleWords(scene);
     this.scale.title = this.legend.title;
   }
 

@@ -57,10 +57,7 @@ class Card {
       ? scene.columnsOf(r).map((column) => new Film(scene, r, place, column, act.pick))
       : cellsOf(scene, r, place);
     const row = new Row(r, place, parts);
-    const pictures = make(
-      this.films ? 'div.films' : 'div.cells',
-      parts.map((part) => part.element),
-    );
+    const pictures = make(this.films ? 'div.films' : 'div.cells', parts);
     if (!this.films) pictures.addEventListener('click', () => act.open(this.probe));
     const several = scene.runs.length > 1;
     if (!several) head.append(row.verdict);

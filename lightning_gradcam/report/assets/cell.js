@@ -1,6 +1,6 @@
 // One picture: a canvas with its caption, and the border of the marked region above it.
 import {draw, make, setText} from './dom.js';
-import {shortNumber} from './numbers.js';
+import {minus, shortNumber} from './numbers.js';
 import {paint} from './paint.js';
 import {described, explained, noticeOf} from './words.js';
 
@@ -41,11 +41,14 @@ export class Cell {
       this.canvas.setAttribute('aria-label', words);
       return;
     }
-    this.canvas.setAttribute('aria-label', described(run, step, this.key, this.probe, this.kind, state));
+    this.canvas.setAttribute('aria-label', described(run, step, this.key, this.probe, this.kind, state, scene.look));
     this.element.classList.toggle('blank', state === 'blank');
     this.element.classList.toggle('broken', state === 'broken');
     const about = explained(run, step, this.key, this.probe);
-    const value = noticeOf(state) || `max ${shortNumber(run.maximum(step, this.key, this.probe))}`;
+    this.canvas.title = `Brightest colour: ${shortNumber(run.limit(scene.look, step, this.key, this.probe))}`;
+    const top = shortNumber(run.maximum(step, this.key, this.probe));
+    const ends = scene.look.signed ? `${minus(run.minimum(step, this.key, this.probe))} to ${top}` : `max ${top}`;
+    const value = noticeOf(state, scene.look) || ends;
     setText(this.value, about ? `${about}, ${value}` : value);
   }
 }

@@ -31,10 +31,8 @@ export function placeOfClick(event, left, width, count) {
 export function lineChart({series, info, ticks, width, height, name, onpick}) {
   const count = ticks.length;
   const [low, high] = range(series, info);
-  const longest = Math.max(
-    0,
-    ...series.map((one) => clipped(one.label).length + Math.max(0, ...ticks.map((_, at) => sampleOf(one, at).length))),
-  );
+  const sample = (one) => Math.max(0, ...ticks.map((_, at) => sampleOf(one, at).length));
+  const longest = Math.max(0, ...series.map((one) => clipped(one.label).length + sample(one)));
   const edge = {left: LEFT, right: Math.min(width * 0.5, (longest + 9) * SIGN), top: TOP, bottom: BOTTOM};
   const x = (place) => edge.left + ((place + 0.5) / count) * (width - edge.left - edge.right);
   const y = (value) => edge.top + (1 - (value - low) / (high - low)) * (height - edge.top - edge.bottom);
@@ -55,10 +53,8 @@ export function lineChart({series, info, ticks, width, height, name, onpick}) {
   );
   const move = (at) => {
     setAll(marker, {x1: x(at), x2: x(at)});
-    const spread = spreadLabels(
-      series.map(({values}) => y(values[at] ?? lastKnown(values) ?? low)),
-      height,
-    );
+    const wanted = series.map(({values}) => y(values[at] ?? lastKnown(values) ?? low));
+    const spread = spreadLabels(wanted, height);
     series.forEach((one, i) => {
       const value = one.values[at];
       const {dot, text} = lines[i];

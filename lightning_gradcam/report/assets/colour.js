@@ -1,13 +1,14 @@
 // The tables of the colour maps, from colormaps.png.
 import {pixelsOf} from './pictures.js';
 
-// Rows of lightning_gradcam/render/assets/colormaps.png, in the order in which the page offers them; diverging ones are
-// left out.
-const ROWS = {turbo: 0, viridis: 3, inferno: 5, magma: 6, cividis: 7, Reds: 2, hot: 8, jet: 1, gray: 9};
+// Rows of lightning_gradcam/render/assets/colormaps.png, in the order in which the page offers them. The last is for
+// signed maps: blue, grey at zero, red.
+const ROWS = {turbo: 0, viridis: 3, inferno: 5, magma: 6, cividis: 7, Reds: 2, hot: 8, jet: 1, gray: 9, coolwarm: 10};
 const ENTRIES = 256;
 let tables = null;
 
-export const COLOUR_NAMES = Object.keys(ROWS);
+export const DIVERGING = 'coolwarm';
+export const COLOUR_NAMES = Object.keys(ROWS).filter((name) => name !== DIVERGING);
 
 // Reads colormaps.png; nothing is coloured before.
 export function readColours(url) {

@@ -61,10 +61,7 @@ export class Detail {
     const original = new Cell(scene, r, place, null, 'original');
     const pairs = columns.map((column) => ['overlay', 'map'].map((kind) => new Cell(scene, r, place, column, kind)));
     const boxes = pairs.map((pair, i) => {
-      const box = make(
-        'div.pair',
-        pair.map((cell) => cell.element),
-      );
+      const box = make('div.pair', pair);
       box.style.setProperty('--slices', String(run.keys[columns[i].places[r]].slices));
       return box;
     });
@@ -76,14 +73,8 @@ export class Detail {
     return make(
       'div.detail-run',
       make('div.run-line', whose, row.verdict),
-      make('div.cells', original.element, boxes),
-      !scene.once && [
-        make('h3', 'All epochs'),
-        make(
-          'div.films',
-          films.map((film) => film.element),
-        ),
-      ],
+      make('div.cells', original, boxes),
+      !scene.once && [make('h3', 'All epochs'), make('div.films', films)],
       !scene.once && scene.hasClasses() && timeline(scene, r, place, this.act.pick),
       flips.length > 0 && make('div.flips', make('span', 'Flips'), flips),
     );
@@ -109,13 +100,10 @@ export class Detail {
     const head = places.map(({r, column}) =>
       make('th', {scope: 'col', title: column.layer}, scene.prefix(r) + column.title),
     );
-    const line = (title, reading, text) =>
-      make(
-        'tr',
-        {title: reading},
-        make('th', {scope: 'row'}, title),
-        places.map((at) => make('td', text(at))),
-      );
+    const line = (title, reading, text) => {
+      const cells = places.map((at) => make('td', text(at)));
+      return make('tr', {title: reading}, make('th', {scope: 'row'}, title), cells);
+    };
     const rows = mapNumbers(first).map((name) => {
       const {title, reading} = numberInfo(first, name);
       return line(title, reading, ({r, place, column}) =>

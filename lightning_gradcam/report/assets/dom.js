@@ -3,7 +3,8 @@
 const SVG = 'http://www.w3.org/2000/svg';
 
 // make('button.play', {title: 'Play', onclick: f}, child, …): a tag with its classes; attributes may be left out.
-// Functions become listeners; null, undefined and false are left out, as attributes and as children.
+// Functions become listeners; null, undefined and false are left out, as attributes and as children. Of a part of the
+// page, such as a Cell, its `element` is taken.
 export function make(tag, ...rest) {
   const [name, ...classes] = tag.split('.');
   const element = document.createElement(name);
@@ -22,7 +23,8 @@ function dress(element, rest) {
     if (typeof value === 'function') element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => !isLeftOut(child)));
+  const kept = children.flat(Infinity).filter((child) => !isLeftOut(child));
+  element.append(...kept.map((child) => child.element || child));
   return element;
 }
 

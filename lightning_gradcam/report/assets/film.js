@@ -22,10 +22,7 @@ export class Film {
       element.append(make('span.film-tick', scene.tick(place)));
       return {canvas, element};
     });
-    this.track = make(
-      'div.film-track',
-      this.frames.map(({element}) => element),
-    );
+    this.track = make('div.film-track', this.frames);
     const group = {role: 'group', 'aria-label': `All epochs of layer ${column.layer}`};
     this.element = make('div.film', group, make('span.film-name', {title: column.layer}, column.title), this.track);
     this.track.style.setProperty('--slices', String(slices));
@@ -62,7 +59,7 @@ export class Film {
       const right = run.right(step, this.probe);
       element.classList.toggle('wrong', right === false);
       element.classList.toggle('blank', state === 'blank');
-      element.title = described(run, step, this.key, this.probe, kind, state);
+      element.title = described(run, step, this.key, this.probe, kind, state, scene.look);
       element.setAttribute('aria-label', element.title);
     });
   }

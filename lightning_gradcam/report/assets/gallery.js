@@ -11,10 +11,8 @@ class Gallery {
     this.where = make('output.gallery-where');
     this.sequence = new Sequence('Logged step', (place) => this.show(place));
     this.chart = new ChartPanel();
-    const layers = select(
-      header.layers.map(({name}) => [name, name]),
-      (name) => this.pick(name),
-    );
+    const names = header.layers.map(({name}) => [name, name]);
+    const layers = select(names, (name) => this.pick(name));
     const charted = header.layers.some(({numbers}) => numbers);
     this.element = make(
       'section.gallery-card',

@@ -4,6 +4,7 @@ import {choicesOf} from './state.js';
 import {numberOf} from './words.js';
 
 const LEAD = 'Colours show which places of a picture raise the score of the explained class.';
+const SIGNED = 'Red places of a picture raise the score of the explained class, blue places lower it.';
 const MOTION =
   ' Press ▶ or drag the slider to see how they change during training. “Film strips” shows all epochs at once.';
 
@@ -30,36 +31,20 @@ export class Head {
   // entries: all runs that can be chosen.
   build(scene, entries) {
     const {header, name} = scene.runs[0];
-    fill(
-      this.run,
-      entries.map(({run}) => [run, run]),
-      name,
-    );
+    const names = entries.map(({run}) => [run, run]);
+    fill(this.run, names, name);
     this.runField.hidden = entries.length < 2;
     const others = entries.filter((entry) => entry.run !== name);
-    const group = (label, disabled, some) =>
-      make(
-        'optgroup',
-        {label},
-        some.map(({run}) => make('option', {value: run, disabled}, run)),
-      );
-    const groups = [
-      group(
-        'same probes',
-        false,
-        others.filter(({fingerprint}) => fingerprint === header.fingerprint),
-      ),
-      group(
-        'other probes: not comparable',
-        true,
-        others.filter(({fingerprint}) => fingerprint !== header.fingerprint),
-      ),
-    ];
+    const group = (label, same) => {
+      const some = others.filter(({fingerprint}) => (fingerprint === header.fingerprint) === same);
+      const options = some.map(({run}) => make('option', {value: run, disabled: !same}, run));
+      return options.length > 0 && make('optgroup', {label}, options);
+    };
+    const groups = [group('same probes', true), group('other probes: not comparable', false)];
     fill(this.compare, [['', 'no other run']], '');
-    this.compare.append(...groups.filter((found) => found.children.length > 0));
+    this.compare.append(...groups.filter(Boolean));
     this.compare.value = scene.runs[1]?.name ?? '';
     this.compareField.hidden = others.length === 0;
-    setText(this.lead, scene.once ? LEAD : LEAD + MOTION);
     const facts = [
       scene.runs.map((run, r) => (scene.runs.length > 1 ? `${scene.marks[r]}: ${run.name}` : run.name)).join(', '),
       numberOf(header.probes.length, scene.once ? 'picture' : 'probe'),
@@ -70,7 +55,7 @@ export class Head {
     setText(this.facts, facts.filter(Boolean).join(' · '));
     this.facts.title = header.path || '';
     const notes = new Set(scene.runs.flatMap((run) => [run.header.note, run.header.remark]));
-    notes.add(header.display_source && `pictures: ${header.display_source}`);
+    notes.add(header.pictures);
     setText(this.note, [...notes].filter(Boolean).join(' · '));
     this.note.hidden = this.note.textContent === '';
     this.named(scene.state.theme);
@@ -82,6 +67,7 @@ export class Head {
   }
 
   move(scene) {
+    setText(this.lead, (scene.look.signed ? SIGNED : LEAD) + (scene.once ? '' : MOTION));
     setText(this.standIn, scene.standIn());
     this.standIn.hidden = this.standIn.textContent === '';
   }

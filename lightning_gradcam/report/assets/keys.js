@@ -9,6 +9,7 @@ const HELP = [
   ['[  ]', 'previous and next layer alone, then all layers'],
   ['t', 'pictures or film strips'],
   ['v', 'overlay, map, both, or picture alone'],
+  ['a', 'evidence for and against, or for alone'],
   ['c', 'next colour map'],
   ['s', 'next colour scale'],
   ['m', 'outline of the marked region'],
@@ -20,11 +21,14 @@ const HELP = [
 
 const READING = [
   'Each map shows, for one layer, which places of a picture raise the score of the explained class: the brighter the ' +
-    'colour, the more. The page colours the raw maps. The scale sets which value gets the brightest colour: the ' +
-    'maximum of each map (image), of each probe in the run (run), or of all probes in the run (layer).',
-  'A picture without colours has a blank map: zero everywhere (∅ in film strips). The lines above the pictures give ' +
-    'the reason. A crossed-out picture has a map with infinite or NaN values. In the strip of predictions each piece ' +
-    'is one predicted class, hatched where it is wrong; the line is the confidence.',
+    'colour, the more. “For and against” also shows places that lower the score: red for, blue against, grey zero.',
+  'The scale sets which value gets the brightest colour. Run: one value for each probe, layer and method over the ' +
+    'whole run, all its epochs and targets; it is the largest 98th percentile of a map’s places, so that single ' +
+    'extreme places do not darken the others. Image: the largest value of each map. Layer: that of all probes.',
+  'A picture without colours has a blank map (∅ in film strips): no place raises the score or, with “For and ' +
+    'against”, the map is zero everywhere. The lines above the pictures give the reason. A crossed-out picture has ' +
+    'a map with infinite or NaN values. In the strip of predictions each piece is one predicted class, hatched where ' +
+    'it is wrong; the line is the confidence.',
 ];
 
 // commands: {step(by), ends(last), play(), flip(by), layer(by), cycle(name), probe(by), close(), theme(), help()}.
@@ -37,6 +41,7 @@ export function keyHandler(commands) {
       ']': () => commands.layer(1),
       t: () => commands.cycle('show'),
       v: () => commands.cycle('view'),
+      a: () => commands.cycle('signed'),
       c: () => commands.cycle('colour'),
       s: () => commands.cycle('scale'),
       m: () => commands.cycle('region'),

@@ -91,6 +91,11 @@ export function shortNumber(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+// A negative value, of its magnitude.
+export function minus(magnitude) {
+  return magnitude > 0 ? `−${shortNumber(magnitude)}` : '0';
+}
+
 export function percent(value) {
   return value === null || value === undefined ? '' : `${Math.round(value * 100)} %`;
 }

@@ -7,15 +7,13 @@ const SEAM = 1;
 const buffers = new WeakMap();
 
 // Draws 'original', 'overlay' or 'map' at the picture's resolution; the page enlarges it.
-// look: {colour, opacity: 0…1, threshold: 0…1, scale}. Returns 'blank', 'broken' or ''.
+// look: {colour, opacity: 0…1, threshold: 0…1, scale, signed}. Returns 'blank', 'broken' or ''.
 export function paint(canvas, picture, run, step, key, probe, look, kind) {
   const {width, height, signal} = run.keys[key];
   const slices = kind === 'original' ? picture.slices : run.keys[key].slices;
   const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
-  const own = run.maximum(step, key, probe);
-  const state = kind === 'original' ? '' : stateOfMap(own);
-  const limit = run.limit(look.scale, step, key, probe);
-  const map = run.map(step, key, probe);
+  const state = kind === 'original' ? '' : stateOfMap(run.strongest(look, step, key, probe));
+  const map = run.shares(look, step, key, probe);
   for (let slice = 0; slice < slices; slice += 1) {
     const frame = Math.floor(((2 * slice + 1) * picture.slices) / (2 * slices));
     const place = {frame, left: slice * (picture.width + SEAM)};
@@ -27,7 +25,7 @@ export function paint(canvas, picture, run, step, key, probe, look, kind) {
       const first = signal && kind === 'overlay' ? picture.height - picture.band : 0;
       if (first > 0) copy(image, picture, place);
       const shown = first > 0 ? {...look, opacity: 1} : look;
-      blend(image, picture, place, heat, limit > 0 ? (own || 0) / limit / 255 : 0, shown, kind, first);
+      blend(image, picture, place, heat, shown, kind, first);
     }
   }
   const context = canvas.getContext('2d');
@@ -36,9 +34,9 @@ export function paint(canvas, picture, run, step, key, probe, look, kind) {
   return state;
 }
 
-function stateOfMap(maximum) {
-  if (maximum === null) return 'broken';
-  return maximum <= 0 ? 'blank' : '';
+function stateOfMap(strongest) {
+  if (strongest === null) return 'broken';
+  return strongest <= 0 ? 'blank' : '';
 }
 
 function bufferOf(canvas, width, height) {
@@ -60,8 +58,10 @@ function copy(image, picture, {frame, left}) {
   }
 }
 
-function blend(image, picture, {frame, left}, heat, factor, {colour, opacity, threshold}, kind, first) {
+function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold, signed}, kind, first) {
   const table = colourTable(colour);
+  // Zero has the middle colour where there are two sides, and else the first.
+  const [zero, reach] = signed ? [127.5, 127.5] : [0, 255];
   const stride = picture.slices * picture.width;
   const share = kind === 'map' ? 1 : opacity;
   const {data: out, width: wide} = image;
@@ -70,11 +70,11 @@ function blend(image, picture, {frame, left}, heat, factor, {colour, opacity, th
     let from = (y * stride + frame * width) * 4;
     let to = (y * wide + left) * 4;
     for (let x = 0; x < width; x += 1, from += 4, to += 4) {
-      const value = Math.min(heat[y * width + x] * factor, 1);
+      const value = heat[y * width + x];
       // Without a threshold nothing is below it, not even zero.
-      const hidden = value < threshold;
+      const hidden = Math.abs(value) < threshold;
       const weight = hidden ? 0 : share;
-      const entry = Math.round(value * 255) * 4;
+      const entry = Math.round(zero + value * reach) * 4;
       out[to] = base[from] * (1 - weight) + table[entry] * weight;
       out[to + 1] = base[from + 1] * (1 - weight) + table[entry + 1] * weight;
       out[to + 2] = base[from + 2] * (1 - weight) + table[entry + 2] * weight;

@@ -2,14 +2,15 @@
 import {mount} from './viewer.js';
 
 // Runs by the names shown; two of the same title get a number.
-function reportRuns() {
+async function reportRuns() {
   const names = new Map();
-  document.querySelectorAll('[id^="gradcam-run-"]').forEach((element, place) => {
-    const header = JSON.parse(element.textContent);
+  const {length} = document.querySelectorAll('[id^="gradcam-run-"]');
+  for (let place = 0; place < length; place += 1) {
+    const header = JSON.parse(new TextDecoder().decode(await inflated(`gradcam-run-${place}`)));
     let name = header.title;
     for (let number = 2; names.has(name); number += 1) name = `${header.title} (${number})`;
     names.set(name, {header, place});
-  });
+  }
   return names;
 }
 
@@ -18,8 +19,8 @@ function bytesOfBase64(text) {
   return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
 }
 
-async function inflated(place) {
-  const packed = bytesOfBase64(document.getElementById(`gradcam-maps-${place}`).textContent.trim());
+async function inflated(id) {
+  const packed = bytesOfBase64(document.getElementById(id).textContent);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
@@ -27,7 +28,7 @@ async function inflated(place) {
 function reportSource(runs) {
   return {
     runs: async () => [...runs].map(([run, {header}]) => ({...header, run, steps: header.steps.length})),
-    load: async (name) => ({header: runs.get(name).header, maps: await inflated(runs.get(name).place)}),
+    load: async (name) => ({...runs.get(name), maps: await inflated(`gradcam-maps-${runs.get(name).place}`)}),
   };
 }
 
@@ -38,7 +39,7 @@ function besideFirst(runs) {
   return same ? second[0] : '';
 }
 
-const inPage = reportRuns();
+const inPage = await reportRuns();
 const stage = document.getElementById('gradcam');
 const {colours} = stage.dataset;
 mount(stage, reportSource(inPage), {title: document.title, beside: besideFirst(inPage), colours});

@@ -32,8 +32,7 @@ function axisWeights(source, target, area) {
   return found;
 }
 
-// map: bytes in rows of `stride`, of which `width` from `left` on are taken. Returns Float32Array [tall * wide] of
-// 0…255.
+// map: values in rows of `stride`, of which `width` from `left` on are taken. Returns Float32Array [tall * wide].
 export function resized(map, stride, left, width, height, wide, tall) {
   const area = height > tall || width > wide;
   const out = new Float32Array(wide * tall);

@@ -24,19 +24,24 @@ export class Run {
     for (const step of this.steps) this.several.set(step.epoch, (this.several.get(step.epoch) || 0) + 1);
   }
 
-  // The largest map of each probe, and of all, in any step; targets of a layer and method share them.
+  // For maps after their ReLU, and for signed ones, over all steps: each probe's largest robust limit (`run`), the
+  // largest value of all (`layer`), and the largest magnitude below zero (`low`). Targets of a layer and method share
+  // them.
   foundLimits() {
-    const limits = this.keys.map(() => ({run: new Float64Array(this.probes.length), layer: 0}));
-    for (const step of this.steps) {
-      step.maps.forEach((entry, k) => {
-        const limit = limits[this.groups[k]];
-        entry.maxima.forEach((top, n) => {
-          limit.run[n] = Math.max(limit.run[n], top || 0);
-          limit.layer = Math.max(limit.layer, top || 0);
+    return [false, true].map((signed) => {
+      const limits = this.keys.map(() => ({run: new Float64Array(this.probes.length), layer: 0, low: 0}));
+      this.steps.forEach(({maps}, step) => {
+        maps.forEach((entry, k) => {
+          const limit = limits[this.groups[k]];
+          (signed ? entry.signed_limits : entry.limits).forEach((robust, n) => {
+            limit.run[n] = Math.max(limit.run[n], robust);
+            limit.layer = Math.max(limit.layer, this.strongest({signed}, step, k, n));
+            limit.low = Math.max(limit.low, entry.minima[n]);
+          });
         });
       });
-    }
-    return limits;
+      return limits;
+    });
   }
 
   map(step, key, probe) {
@@ -51,19 +56,45 @@ export class Run {
     return this.steps[step].maps[key].maxima[probe];
   }
 
-  // The value of the brightest colour.
-  limit(scale, step, key, probe) {
-    const limit = this.limits[this.groups[key]];
-    if (scale === 'run') return limit.run[probe];
-    return scale === 'layer' ? limit.layer : this.maximum(step, key, probe) || 0;
+  // The magnitude of the smallest value; 0: no negative value.
+  minimum(step, key, probe) {
+    return this.steps[step].maps[key].minima[probe];
   }
 
-  // Row and column of the largest value, as shares of one slice's height and width.
-  peak(step, key, probe) {
+  // The largest value shown; 0: the map is blank; null: not finite.
+  strongest({signed}, step, key, probe) {
+    const top = this.maximum(step, key, probe);
+    return signed && top !== null ? Math.max(top, this.minimum(step, key, probe)) : top;
+  }
+
+  // The value of the brightest colour.
+  limit(look, step, key, probe) {
+    const limit = this.limits[Number(look.signed)][this.groups[key]];
+    if (look.scale === 'run') return limit.run[probe];
+    return look.scale === 'layer' ? limit.layer : this.strongest(look, step, key, probe) || 0;
+  }
+
+  // Whether no map of a key's layer and method is negative anywhere, in any step: so are all of some methods.
+  isOneSided(key) {
+    return this.limits[0][this.groups[key]].low === 0;
+  }
+
+  // A map as shares of the brightest colour's value, from 0 to 1, or from −1 if it is shown signed. A byte holds the
+  // square root of a value's share of the map's largest (or smallest) one, see report/payload.py.
+  shares(look, step, key, probe) {
+    const limit = this.limit(look, step, key, probe) || Infinity;
+    const up = this.maximum(step, key, probe) / limit;
+    const down = look.signed ? this.minimum(step, key, probe) / limit : 0;
+    const share = (byte) => Math.min(1, ((byte - 128) / 127) ** 2 * (byte < 128 ? down : up));
+    return Float32Array.from(this.map(step, key, probe), (byte) => (byte < 128 ? -share(byte) : share(byte)));
+  }
+
+  // Row and column of the largest value, or with sign −1 the smallest, as shares of one slice's height and width.
+  peak(step, key, probe, sign = 1) {
     const {height, width, slices} = this.keys[key];
     const map = this.map(step, key, probe);
     let best = 0;
-    for (let i = 1; i < map.length; i += 1) if (map[i] > map[best]) best = i;
+    for (let i = 1; i < map.length; i += 1) if (sign * map[i] > sign * map[best]) best = i;
     const across = best % (width * slices);
     return {y: (Math.floor(best / (width * slices)) + 0.5) / height, x: ((across % width) + 0.5) / width};
   }

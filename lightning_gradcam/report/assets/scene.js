@@ -1,4 +1,5 @@
 // What is on the page now: one run or two, the slider's position, and which maps are shown.
+import {DIVERGING} from './colour.js';
 import {largest, mean, valueOf} from './numbers.js';
 import {positions, shortNames, UNTRAINED} from './run.js';
 
@@ -41,8 +42,10 @@ export class Scene {
     // One colour and dash for each line: the layer's where each has one column.
     if (new Set(this.columns.map(({dash}) => dash)).size < this.columns.length)
       this.columns.forEach((column, i) => Object.assign(column, {dash: i}));
-    const {colour, scale, opacity, threshold} = state;
-    this.look = {colour, scale, opacity: Number(opacity) / 100, threshold: Number(threshold) / 100};
+    const {scale, opacity, threshold} = state;
+    const signed = state.signed === 'on';
+    const colour = signed ? DIVERGING : state.colour;
+    this.look = {colour, scale, signed, opacity: Number(opacity) / 100, threshold: Number(threshold) / 100};
   }
 
   titleOf({layer, method_title: method, target}) {
@@ -144,6 +147,14 @@ export class Scene {
     return this.runs.map((_, r) => ({r, place: this.placeIn(r, probe)})).filter(({place}) => place >= 0);
   }
 
+  // The value of the brightest colour, if all maps on the page have the same; or else null.
+  commonLimit() {
+    const shown = ({id}) => !this.state.probe || id === this.state.probe;
+    const of = (run, r, n) => this.columnsOf(r).map(({places}) => run.limit(this.look, this.step(r), places[r], n));
+    const limits = this.runs.flatMap((run, r) => run.probes.flatMap((probe, n) => (shown(probe) ? of(run, r, n) : [])));
+    return new Set(limits).size === 1 ? limits[0] : null;
+  }
+
   hasClasses() {
     return this.runs[0].steps.some((step) => step.predicted.some((index) => index >= 0));
   }
@@ -167,13 +178,14 @@ export class Scene {
   }
 
   passes(probe, now) {
+    const {look} = this;
     const {filter} = this.state;
     if (this.class && !this.runs[0].probes[probe].true_names.includes(this.class)) return false;
     const some = (test) => this.rowsOf(probe).some(({r, place}) => test(this.runs[r], this.step(r), place, r));
     if (filter === 'flipped') return some((run, step, n) => run.flips(n).length > 0);
     if (!now || filter === 'all') return true;
     if (filter === 'blank')
-      return some((run, step, n, r) => this.columnsOf(r).some(({places}) => !run.maximum(step, places[r], n)));
+      return some((run, step, n, r) => this.columnsOf(r).some(({places}) => !run.strongest(look, step, places[r], n)));
     return some((run, step, n) => run.right(step, n) === (filter === 'right'));
   }
 

@@ -12,10 +12,10 @@ import {Overview} from './overview.js';
 import {Scene} from './scene.js';
 import {Sequence} from './sequence.js';
 import {choicesOf} from './state.js';
-import {SCALE_WORDS, blankNotices, numberOf, summed} from './words.js';
+import {blankNotices, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that need no new elements.
-const LIGHT = ['epoch', 'step', 'opacity', 'threshold', 'colour', 'scale', 'speed', 'theme'];
+const LIGHT = ['epoch', 'step', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme'];
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
 // root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {colours: address of colormaps.png,
@@ -215,7 +215,7 @@ class Viewer {
       const total = scene.runs[0].probes.length;
       const all = numberOf(total, scene.once ? 'picture' : 'probe');
       const shown = this.board.count === total ? all : `${this.board.count} of ${all}`;
-      setText(this.count, `${shown} · brightest colour: ${SCALE_WORDS[state.scale]}`);
+      setText(this.count, `${shown} · ${scaleWords(scene)}`);
     }
     this.announceLater();
   }

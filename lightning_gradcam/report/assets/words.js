@@ -1,5 +1,5 @@
 // Sentences for screen readers, and short lines for the page.
-import {percent, shortNumber, sumOf, valueOf} from './numbers.js';
+import {minus, percent, shortNumber, sumOf, valueOf} from './numbers.js';
 
 // '1 probe', '2 probes'.
 export function numberOf(count, thing) {
@@ -24,8 +24,8 @@ export function verdict(run, step, probe) {
   return {text: glyph + words, kind, spoken: `predicted ${words}${glyph && `, ${kind}`}`};
 }
 
-export function noticeOf(state) {
-  return {blank: 'no positive evidence', broken: 'map not finite'}[state] || '';
+export function noticeOf(state, {signed}) {
+  return {blank: signed ? 'zero everywhere' : 'no positive evidence', broken: 'map not finite'}[state] || '';
 }
 
 // The explained class, if it is not the predicted one.
@@ -36,15 +36,17 @@ export function explained(run, step, key, probe) {
   return index >= 0 && name !== 'predicted' ? run.className(index) : '';
 }
 
-export function described(run, step, key, probe, kind, state) {
+export function described(run, step, key, probe, kind, state, look) {
   const {layer} = run.keys[key];
   const truth = run.trueNames(probe);
   const shown = kind === 'map' ? 'map alone, ' : '';
   const which = `Probe ${run.probes[probe].id}, ${shown}layer ${layer}, ${run.label(step)}`;
   const classes = `${verdict(run, step, probe).spoken}${truth && `, true ${truth}`}`;
-  if (noticeOf(state)) return `${which}: ${classes}; ${noticeOf(state)}`;
-  const top = shortNumber(run.maximum(step, key, probe));
-  return `${which}: ${classes}; map maximum ${top} at the ${whereabouts(run.peak(step, key, probe))}`;
+  if (noticeOf(state, look)) return `${which}: ${classes}; ${noticeOf(state, look)}`;
+  const [top, low] = [run.maximum(step, key, probe), look.signed ? run.minimum(step, key, probe) : 0];
+  const at = (sign) => `at the ${whereabouts(run.peak(step, key, probe, sign))}`;
+  const ends = [top > 0 && `maximum ${shortNumber(top)} ${at(1)}`, low > 0 && `minimum ${minus(low)} ${at(-1)}`];
+  return `${which}: ${classes}; map ${ends.filter(Boolean).join(', ')}`;
 }
 
 function whereabouts({x, y}) {
@@ -64,11 +66,17 @@ export function history(run, probe) {
   return parts.join(', ');
 }
 
-export const SCALE_WORDS = {
-  image: 'the maximum of each map',
-  run: 'the maximum of each probe in this run and layer',
-  layer: 'the maximum of all probes in this run and layer',
+const SCALE_WORDS = {
+  image: 'the largest value of each map',
+  run: 'one value for each probe, layer and method in the whole run',
+  layer: 'the largest value of all probes at each layer in the whole run',
 };
+
+// What the brightest colour means. Values of two runs are not on one scale: each is seen by its own.
+export function scaleWords({runs, state}) {
+  const own = runs.length > 1 && state.scale !== 'image' ? ' (A and B each have their own)' : '';
+  return `brightest colour: ${SCALE_WORDS[state.scale]}${own}`;
+}
 
 // Layers that a notice names at most.
 const NAMED = 3;
@@ -80,7 +88,7 @@ export function blankNotices(scene) {
   const note = (notices, text, name) => text && notices.set(text, [...(notices.get(text) || []), name]);
   scene.runs.forEach((run, r) => {
     for (const {places, title} of scene.columnsOf(r)) {
-      note(blank, run.steps[scene.step(r)].maps[places[r]].blank, scene.prefix(r) + title);
+      for (const text of lacking(run, scene.step(r), places[r], scene.look)) note(blank, text, scene.prefix(r) + title);
       note(changes, changeOf(run, scene.step(r), places[r]), scene.prefix(r) + title);
     }
   });
@@ -89,11 +97,27 @@ export function blankNotices(scene) {
   );
 }
 
+// Which kinds of evidence the maps of a step do not have.
+function lacking(run, step, key, {signed}) {
+  const {blank, maxima, minima} = run.steps[step].maps[key];
+  const count = (test) => maxima.filter((top, n) => top === 0 && test(minima[n])).length;
+  const [against, zero] = [count((low) => low > 0), count((low) => low === 0)];
+  if (!signed) return [blank && blank + (against ? ' “For and against” shows what speaks against the class.' : '')];
+  return [
+    run.isOneSided(key) && `${run.keys[key].method_title} found nothing against a class in this run: nothing is blue`,
+    against && `evidence against the class only in ${against} of ${numberOf(maxima.length, 'map')}`,
+    zero && `zero everywhere: ${zero} of ${numberOf(maxima.length, 'map')}`,
+  ];
+}
+
+const CHANGES = {flipped: 'explained class changed', went_blank: 'map became blank', came_back: 'map no longer blank'};
+
 function changeOf(run, step, key) {
   const count = (name) => sumOf(run.probes.map((_, probe) => valueOf(run, name, step, key, probe))) || 0;
-  const counts = ['flipped', 'went_blank', 'came_back'].map((name) => [name.replace('_', ' '), count(name)]);
-  const some = counts.filter(([, number]) => number > 0).map((pair) => pair.join(': '));
-  return some.length ? `since the step before, ${some.join(', ')} (of ${run.probes.length} probes; no drift)` : '';
+  const counts = Object.entries(CHANGES).map(([name, words]) => [words, count(name)]);
+  const some = counts.filter(([, number]) => number > 0).map(([words, number]) => `${words} for ${number}`);
+  const all = `of ${numberOf(run.probes.length, 'probe')}`;
+  return some.length ? `since the step before, ${some.join(', ')} ${all}; drift leaves these out` : '';
 }
 
 function shortened(list) {

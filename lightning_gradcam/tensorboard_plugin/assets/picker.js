@@ -18,10 +18,8 @@ export class Picker {
     this.list = make('ul.runs-list');
     this.note = make('p.runs-note', {role: 'status'});
     this.sides = [0, 1].map((side) => select([], (run) => this.change(() => choice.pair.splice(side, 1, run))));
-    this.pair = make(
-      'div.runs-pair',
-      [...'AB'].map((mark, side) => labelled(mark, this.sides[side])),
-    );
+    const pair = this.sides.map((choices, side) => labelled('AB'[side], choices));
+    this.pair = make('div.runs-pair', pair);
     this.remarks = make('div.runs-remarks');
     const everything = make('label.runs-all', this.all, make('span', 'Run'));
     const parts = [this.filter, this.error, everything, this.list, this.note, this.pair, this.remarks];
