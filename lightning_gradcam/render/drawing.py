@@ -50,9 +50,11 @@ class Drawing:
         columns: Of ``"input"``, ``"overlay"``, ``"heatmap"`` (the map alone) and ``"guided"`` (Guided Grad-CAM of the
             same layer and target, on every method's sheet: needs ``"guided_gradcam"`` among the methods), in the order
             given; all but the input come once for each target.
-        scale: The value of the brightest colour. ``"image"`` (default): each map's own maximum. ``"layer"``: the
-            largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
-            layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
+        scale: The value of the brightest colour. ``"run"`` (default): one for each probe, layer and method, over all
+            targets and all logged steps so far: the largest 98th percentile of a map's places, so that few extreme
+            places can't darken all others. ``"image"``: each map's own maximum. ``"layer"``: the largest value of any
+            probe and target at this layer and step. ``"minmax"``: each signed map from its minimum to its maximum,
+            without ReLU.
         format: Of the pictures, in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG
             for enlarged pictures, and elsewhere the smaller of PNG and JPEG. Loggers that can't show WebP get PNG.
         magnification: How many screen pixels a picture's pixel takes, in whole numbers, without smearing; 0
@@ -72,14 +74,14 @@ class Drawing:
 
     Example:
         >>> Drawing(colormap="Reds", opacity=0.4).scale
-        'image'
+        'run'
     """
 
     colormap: str = "turbo"
     opacity: float = 0.5
     interpolation: Interpolation = "bilinear"
     columns: tuple[Column, ...] = ("input", "overlay")
-    scale: Scale = "image"
+    scale: Scale = "run"
     format: Format = "auto"
     magnification: int = 0
     max_tile: int = 256

@@ -18,6 +18,7 @@ from lightning_gradcam.render.boxes import put_boxes
 from lightning_gradcam.render.drawing import GUIDED, Drawing
 from lightning_gradcam.render.overlay import grey, lay_over, maxima, not_finite, scaled
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.scale import run_limits
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import cross_out
 
@@ -50,7 +51,7 @@ def draw_tiles(
         probes: Where the display pixels and class names come from.
         keys: Which maps: of one layer and method.
         drawing: Colour map, opacity, columns, scale.
-        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own if not given.
+        limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]`` (:func:`run_limits`).
         slices: What is shown of maps and displays with a third axis.
         rows: The places of the probes that are drawn.
 
@@ -67,7 +68,7 @@ def draw_tiles(
     of_all = {key: maxima(record.maps[key]) for key in keys}
     own = {key: top[chosen] for key, top in of_all.items()}
     layer_top = np.full(len(base), max((float(top.max()) for top in of_all.values()), default=0.0), np.float32)
-    run_top = np.max([(limits or of_all).get(key, of_all[key])[chosen] for key in keys], axis=0)
+    run_top = run_limits(record, keys, limits, signed=False)[chosen]
     columns: dict[str, list[Tiles]] = {"input": [Tiles("input", enlarged(base, factor), [()] * len(base))]}
     for key in keys:
         maps = record.maps[key][chosen]

@@ -102,7 +102,7 @@ def animate(
         key: Which map.
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
         title: The first words of each frame.
-        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` if not given.
+        limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
         total: How many steps were logged, for the header; default: the number of records.
         note: A line of the header, such as what was left out.
         most: How many probes are shown at most.
@@ -175,7 +175,7 @@ def _made(film: Film, lines: Sequence[Line], inner: int) -> Animation:
     across, pitch, row_h = _columns(count), _pitch(film), height + _CAPTION + _GAP
     still = Sheet(lines, inner + 2 * MARGIN, head=_BELOW_HEADER + FRAME + 6, body=row_h * -(-count // across))
     progress = still.below + 6
-    color_bar(still, progress + 31, film.drawing)
+    color_bar(still, progress + 31, film.drawing, "end of the probe's scale, and above")
     still.legend(progress + 53, *_LEGEND)
     places = [(MARGIN + place % across * pitch, still.top + place // across * row_h) for place in range(count)]
     for place, (x, y) in enumerate(places):

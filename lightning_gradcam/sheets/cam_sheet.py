@@ -14,6 +14,7 @@ from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import legend
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.render.scale import PERCENTILE, run_limits
 from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
@@ -32,15 +33,27 @@ from lightning_gradcam.sheets.builder import (
 from lightning_gradcam.stats.boxes import known_boxes
 
 _GAP, LABELS = 8, 190
+# Where a row's scale is stated, beside the mark for a right or a wrong prediction.
+_BESIDE_STAMP = 80
 # Where the list of likely classes begins below a row's top, and how high each of its lines is.
 _LIST, _LIST_LINE = 80, 15
 # Pixels that a heading such as "overlay: predicted" takes.
 _LEAST = 112
+# Two lines each, so that the layout does not depend on the scale.
 _SCALES = {
-    "image": "each map by itself, up to its maximum",
-    "layer": "one scale for all maps of this layer and step, up to their maximum",
-    "run": "each probe by itself, up to its maximum in this run so far",
-    "minmax": "each signed map from its minimum to its maximum (no ReLU)",
+    "image": ("each map by itself, up to its maximum;", "equal colours in two maps can mean different values"),
+    "layer": (
+        "one scale for all maps of this layer and step, up to their maximum;",
+        "equal colours on two sheets can mean different values",
+    ),
+    "run": (
+        "one scale for each probe, over all targets and logged steps so far;",
+        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated on the left",
+    ),
+    "minmax": (
+        "each signed map from its minimum to its maximum (no ReLU);",
+        "equal colours in two maps can mean different values",
+    ),
 }
 _METHODS = {
     "gradcam": "Grad-CAM",
@@ -89,7 +102,8 @@ def sheet(
         method: Which method of the record.
         drawing: Colour map, opacity, columns, scale.
         title: The sheet's first line.
-        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own if not given.
+        limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]``; by default those that the record has
+            (:attr:`CamRecord.limits`), or else those of its own maps.
         note: A line of the header, such as where the inputs are.
 
     Returns:
@@ -111,6 +125,7 @@ def sheet(
     height = min(drawing.max_sheet_pixels // width, TALLEST)
     rows = evenly(len(probes), height // _row_height(tile_h, lines=4 if known else 3, top=listed))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
+    tops = run_limits(record, keys, limits, signed=False)
     lines = max((len(caption) for tile in tiles for caption in tile.captions), default=0)
     row_h = _row_height(tile_h, lines, listed)
     header = _header(record, layer, method, drawing, title, probes, slices)
@@ -122,13 +137,17 @@ def sheet(
     boxes = legend(drawing.box_threshold, known=known) if drawing.boxes else []
     head = 50 + LINE_HEIGHT * len(boxes) + (16 if names else 0)
     page = Sheet(header, width, head=head, body=row_h * len(rows))
-    color_bar(page, page.below + 3, drawing)
+    color_bar(
+        page, page.below + 3, drawing, "end of the row's scale, and above" if drawing.scale == "run" else "maximum"
+    )
     for number, entry in enumerate(boxes):
         page.legend(page.below + 26 + LINE_HEIGHT * number, entry)
     for place, row in enumerate(rows):
         y = page.top + place * row_h
         page.rule(y - 4)
         row_label(page, y, record, probes, row)
+        if drawing.scale == "run":
+            page.write((MARGIN + _BESIDE_STAMP, y + 58), scale_end(tops[row]), LABELS - _BESIDE_STAMP - _GAP)
         _likeliest(page, y + _LIST, record, probes, row, listed)
     for column, tile in enumerate(tiles):
         x = MARGIN + LABELS + column * (cell + _GAP)
@@ -175,7 +194,7 @@ def _header(
         step_line(f"{method_title(method)} of the {score_title(record.score)}", record),
         *remarks(probes.note, color=WRONG),
         *remarks(
-            f"colours: {_SCALES[drawing.scale]}",
+            *_scale_lines(record, drawing),
             *_level_lines(record, layer),
             *_slice_lines(slices),
             *source_lines(probes.display_source),
@@ -191,6 +210,15 @@ def _header(
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
         lines += remarks(f"on the left: the {most}{of_true}")
     return lines
+
+
+def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
+    """Returns the header's two lines on the colour scale."""
+    first, second = _SCALES[drawing.scale]
+    if record.stage == "explain":
+        # There are no other steps.
+        first = first.replace(" and logged steps so far", "")
+    return [f"colours: {first}", second]
 
 
 def _level_lines(record: CamRecord, layer: str) -> list[str]:
@@ -281,14 +309,19 @@ def _likeliest(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: i
         page.write((MARGIN + 48, line), name, LABELS - 48 - _GAP, 12, color)
 
 
-def color_bar(page: Sheet, y: int, drawing: Drawing, where: str = "") -> None:
+def scale_end(top: float) -> str:
+    """Returns what is said of the value at which a row's colours end."""
+    return f"scale to {top:.3g}"
+
+
+def color_bar(page: Sheet, y: int, drawing: Drawing, end: str) -> None:
     """Draws a sheet's colour bar.
 
     Args:
         page: Drawn on.
         y: Its top.
         drawing: Its colour map and scale.
-        where: Where the maximum is stated.
+        end: What is written at the end of a scale, unless it is ``"minmax"``.
     """
-    low, high = ("minimum", "maximum") if drawing.scale == "minmax" else ("0", f"maximum{where}")
+    low, high = ("minimum", "maximum") if drawing.scale == "minmax" else ("0", end)
     page.color_bar(y, drawing.colormap, low, high)

@@ -16,8 +16,9 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray, IntArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import put_box
 from lightning_gradcam.render.drawing import Drawing
-from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, maxima, scaled
+from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, scaled
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.scale import PERCENTILE, common_limits, limits_of
 from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
@@ -43,12 +44,12 @@ class Film:
         records: The steps, in order.
         probes: All of the run's.
         key: Which map.
-        drawing: With a scale that is common to all steps.
+        drawing: Its scales ``"image"`` and ``"run"`` are both one for each probe in all steps.
         whole: The scale is that of the whole run, not only of ``records``.
         rows: The places of the probes that are drawn, ``[n]``.
         base: Their pictures, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
         factor: How many screen pixels a picture's pixel takes.
-        top: The value of the brightest colour, ``[n]``.
+        top: The value of the brightest colour, ``[n]``; unused with ``"minmax"``.
         places: Which slice of each probe's maps is drawn, ``[n]``; all 0 where they have no time or depth.
         laid: Overlays that were drawn before.
     """
@@ -84,7 +85,8 @@ class Film:
             probes: Where pictures, true classes and names are from.
             key: Which map.
             drawing: Colour map, opacity, interpolation; the scales ``"image"`` and ``"run"`` both mean ``"run"``.
-            limits: Each probe's largest value in the whole run, ``[N]``; ``None``: in ``records``.
+            limits: Each probe's limit in the whole run, ``[N]``; ``None``: of the maps of this layer and method in
+                ``records``.
             side: As of :func:`tile_shape`.
             laid: Overlays of the same probes that were drawn before; none by default.
 
@@ -94,9 +96,7 @@ class Film:
         shown = _with_map(records, key)
         shape = shown[0].maps[key].shape
         probes, drawing = charted(probes.view, drawing, shape, _CHART)
-        if drawing.scale == "image":
-            drawing = replace(drawing, scale="run")
-        top = np.asarray(_maxima(shown, key) if limits is None else limits, np.float32)
+        top = np.asarray(_limits(shown, key) if limits is None else limits, np.float32)
         if drawing.scale == "layer":
             top = np.full_like(top, top.max())
         base, depth = probes.pixels, shape[1] if len(shape) == 4 else 0
@@ -205,9 +205,11 @@ class Film:
         total = max(total or 0, count)
         which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, evenly chosen"
         known = "this run so far" if self.whole else "the steps shown"
+        ends = f"it ends at the {PERCENTILE:g}th percentile of the strongest map in {known}"
         meaning = {
-            "run": f"one scale for each probe in all steps, up to its maximum in {known}",
-            "layer": f"one scale for all probes and steps, up to the maximum in {known}",
+            "image": f"one scale for each probe and not for each map, so that its steps can be compared; {ends}",
+            "run": f"one scale for each probe, over all its targets and steps; {ends}",
+            "layer": f"one scale for all probes, targets and steps; {ends}",
             "minmax": "each signed map from its minimum to its maximum (no ReLU); not comparable between steps",
         }[self.drawing.scale]
         lines = [
@@ -244,9 +246,10 @@ def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...
     return having
 
 
-def _maxima(records: Sequence[CamRecord], key: CamKey) -> FloatArray:
-    """Returns each probe's largest value in any of the steps, ``[N]``."""
-    return np.asarray(np.max([maxima(record.maps[key]) for record in records], axis=0), np.float32)
+def _limits(records: Sequence[CamRecord], key: CamKey) -> FloatArray:
+    """Returns each probe's limit over the targets of a layer and method in all of the steps, ``[N]``."""
+    found = [{other: limits_of(maps) for other, maps in one.maps.items() if other[:2] == key[:2]} for one in records]
+    return np.asarray(np.max([common_limits(limits, limits) for limits in found], axis=0), np.float32)
 
 
 def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from lightning_gradcam.render.drawing import BUILT_IN, check_columns, lookup_tab
 def test_defaults_are_the_contracts() -> None:
     drawing = Drawing()
     assert (drawing.colormap, drawing.opacity, drawing.interpolation) == ("turbo", 0.5, "bilinear")
-    assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "image", "auto")
+    assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "run", "auto")
     assert (drawing.boxes, drawing.box_threshold, drawing.top) == (False, 0.15, 0)
     assert (drawing.magnification, drawing.max_tile, drawing.max_sheet_pixels) == (0, 256, 16_000_000)
 

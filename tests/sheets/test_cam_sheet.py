@@ -165,8 +165,8 @@ def test_scale_decides_what_the_brightest_colour_stands_for(
 ) -> None:
     probes = probe_set(2, 2, 2)
     limits = {
-        CamKey("conv", "gradcam", "predicted"): np.array([16, 10], np.float32),
-        CamKey("conv", "gradcam", "label"): np.array([160, 100], np.float32),
+        CamKey("conv", "gradcam", "predicted"): np.array([[16, 0], [10, 0]], np.float32),
+        CamKey("conv", "gradcam", "label"): np.array([[160, 0], [100, 0]], np.float32),
     }
     options = {**PLAIN, "columns": ("heatmap",)}
     drawing = Drawing(**options, scale=scale, magnification=1)
@@ -179,11 +179,52 @@ def test_scale_decides_what_the_brightest_colour_stands_for(
 def test_run_scale_is_shared_by_the_targets_of_a_probe() -> None:
     probes = probe_set(1, 2, 2)
     limits = {
-        CamKey("conv", "gradcam", name): np.array([top], np.float32) for name, top in (("predicted", 4), ("label", 8))
+        CamKey("conv", "gradcam", name): np.array([[top, 0]], np.float32)
+        for name, top in (("predicted", 4), ("label", 8))
     }
     drawing = Drawing(**{**PLAIN, "columns": ("heatmap",)}, scale="run", magnification=1)
     pixels = drawn(record(ramp(1), ramp(1) * 2), probes, drawing, limits=limits)
     assert np.array_equal(tile(pixels, probes, 0, 0, 2, 2)[1, 1], lookup_table("viridis")[128])
+
+
+def test_by_default_a_class_that_is_not_in_the_picture_stays_dark_beside_the_one_that_is() -> None:
+    probes, there = probe_set(1, 2, 2), ramp(1)
+    pixels = drawn(record(there, there * 0.1), probes, Drawing(**PLAIN, magnification=1))
+    # Columns: the input, two overlays, two heatmaps. Brightest is 4; 0.1 * 255 = 25.5 is rounded to even, 26.
+    for column, shares in ((3, [[0, 0], [128, 255]]), (4, [[0, 0], [13, 26]])):
+        assert np.array_equal(tile(pixels, probes, 0, column, 2, 2), lookup_table("viridis")[np.array(shares)])
+    alone = drawn(record(there, there * 0.1), probes, Drawing(**PLAIN, magnification=1, scale="image"))
+    assert np.array_equal(tile(alone, probes, 0, 4, 2, 2), tile(pixels, probes, 0, 3, 2, 2))
+
+
+@pytest.mark.parametrize(("outliers", "rest"), [(4, 255), (5, 3)])
+def test_few_extreme_places_do_not_darken_all_others(outliers: int, rest: int) -> None:
+    """Of 196 places four may be brighter than the 98th percentile, and not five: then 1 of 100 is 2.55 of 255."""
+    probes, maps = probe_set(1, 14, 14), np.ones((1, 14, 14))
+    maps[0, 3, :outliers] = 100
+    drawing = Drawing(colormap="viridis", columns=("heatmap",), magnification=1)
+    shown = tile(drawn(record(maps), probes, drawing), probes, 0, 0, 14, 14)
+    table = lookup_table("viridis")
+    assert (shown[3, :outliers] == table[255]).all()
+    assert (shown[4:] == table[rest]).all()
+
+
+def test_a_row_states_where_its_scale_ends() -> None:
+    probes = probe_set(1, labels=torch.tensor([0]))
+    first, second, image = (
+        drawn(record(ramp(1) * factor), probes, Drawing(scale=scale))
+        for factor, scale in ((1, "run"), (2, "run"), (1, "image"))
+    )
+    beside = [labels_of(pixels, probes)[56:76, 86:] for pixels in (first, second, image)]
+    assert [(area < 200).any() for area in beside] == [True, True, False]
+    assert not np.array_equal(beside[0], beside[1])
+
+
+def test_a_record_is_drawn_again_on_the_scale_that_it_remembers() -> None:
+    probes, key = probe_set(1, 2, 2), CamKey("conv", "gradcam", "predicted")
+    remembering = record(ramp(1), limits={key: np.array([[8, 0]], np.float32)})
+    shown = tile(drawn(remembering, probes, Drawing(**PLAIN, magnification=1)), probes, 0, 2, 2, 2)
+    assert np.array_equal(shown[1, 1], lookup_table("viridis")[128])
 
 
 def test_run_scale_without_limits_is_the_records_own() -> None:
@@ -219,7 +260,7 @@ def test_map_as_fine_as_the_picture_is_drawn_pixel_by_pixel() -> None:
     probes = probe_set(1, 64, 96)
     shares = np.random.default_rng(1).integers(0, 256, (64, 96))
     shares[0, 0] = 255
-    drawing = Drawing(colormap="viridis", columns=("heatmap",), magnification=1)
+    drawing = Drawing(colormap="viridis", columns=("heatmap",), magnification=1, scale="image")
     pixels = drawn(record(shares[None] / 255), probes, drawing)
     assert np.array_equal(tile(pixels, probes, 0, 0, 64, 96), lookup_table("viridis")[shares])
 
@@ -647,7 +688,7 @@ def test_right_and_wrong_predictions_are_stamped_differently() -> None:
 
 def test_without_labels_no_mark_is_drawn() -> None:
     probes = probe_set(2)
-    pixels = drawn(record(ramp()), probes)
+    pixels = drawn(record(ramp()), probes, Drawing(scale="image"))
     assert (labels_of(pixels, probes)[54:78] == 255).all()
     assert (labels_of(pixels, probes)[:52] != 255).any()
 
@@ -655,7 +696,7 @@ def test_without_labels_no_mark_is_drawn() -> None:
 def test_without_a_prediction_no_mark_is_drawn() -> None:
     probes = probe_set(2, labels=torch.tensor([0, 1]))
     maps = record(ramp(), predicted=np.array([-1, -1]), confidence=np.array([NAN, NAN], np.float32))
-    assert (labels_of(drawn(maps, probes), probes)[54:78] == 255).all()
+    assert (labels_of(drawn(maps, probes, Drawing(scale="image")), probes)[54:78] == 255).all()
 
 
 NAMES = ["Ankle\nboot", "👢", "é\u0301", "a" * 10_000, "", "\ud800", "עברית", "日本語" * 40]
