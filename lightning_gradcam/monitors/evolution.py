@@ -97,7 +97,7 @@ class Evolving:
         first: dict[tuple[str, str], CamKey] = {}
         for key in limits:
             first.setdefault((key.layer, key.method), key)
-        common = {key: row_limits(limits, key, signed=False) for key in first.values()}
+        common = {key: row_limits(limits, key, signed=monitor.drawing.signed) for key in first.values()}
         chosen = evenly(len(first), MOST_PAIRS, ends=True)
         self._of = len(first)
         self._left_out = [monitor.evolution_tag(*pair) for place, pair in enumerate(first) if place not in chosen]

@@ -23,6 +23,9 @@ Format = Literal["auto", "png", "jpeg", "webp"]
 BUILT_IN = (
     "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
 )  # fmt: skip
+# What signed maps can be drawn with. The first is the default: blue and red are told apart also by colour-blind people,
+# and its middle is grey, not white, which in a dark picture would look like evidence.
+DIVERGING = ("coolwarm", "RdBu_r")
 # A row of 256 colours for each of them; the page reads it, too.
 COLOUR_MAPS = Path(__file__).parent / "assets" / "colormaps.png"
 FILE_FORMATS = ("auto", "png", "jpeg", "webp")
@@ -68,6 +71,9 @@ class Drawing:
         box_threshold: Share of the map's maximum above which a place belongs to its box, from 0 to less than 1. Maps
             of few places need more than the default, 0.15. The logged number ``box_iou`` keeps 0.15.
         top: Number of most likely classes listed beside each probe (0 to 10).
+        signed: Also draw what speaks against the score: red for, blue against, grey at zero, up to the same magnitude
+            on both sides, on pictures without their own colours. The colour map is then ``"coolwarm"``, or ``"RdBu_r"``
+            if ``colormap`` says so. Boxes are around what speaks for the score.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -89,9 +95,10 @@ class Drawing:
     boxes: bool = False
     box_threshold: float = THRESHOLD
     top: int = 0
+    signed: bool = False
 
     def __post_init__(self) -> None:
-        check_look(self, _CHOICES, {}, ["boxes"])
+        check_look(self, _CHOICES, {}, ["boxes", "signed"])
         columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns or ())
         object.__setattr__(self, "columns", columns)
         if not columns or len(set(columns)) < len(columns) or not set(columns) <= set(_COLUMNS):
@@ -115,6 +122,16 @@ class Drawing:
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_LISTED:
             raise DrawingError(f"drawing.top: got {self.top!r}; give how many classes to list, 0 to {MOST_LISTED}")
         lookup_table(self.colormap)
+        # The default is what a saved configuration states, too.
+        if self.signed and self.colormap not in (Drawing.colormap, *DIVERGING):
+            raise DrawingError(
+                f"drawing.signed: colormap {self.colormap!r} has no middle for zero; leave colormap out, or"
+                f" give {' or '.join(DIVERGING)}"
+            )
+        if self.signed and self.scale == "minmax":
+            raise DrawingError(
+                "drawing.signed: scale='minmax' moves zero away from the middle; give scale='run', 'image' or 'layer'"
+            )
 
 
 def check_look(
@@ -186,6 +203,20 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
         choices = dict.fromkeys([*BUILT_IN, *colormaps])
         raise DrawingError(f"drawing.colormap: {name!r} not found{did_you_mean(str(name), choices)}")
     return np.asarray((colormaps[name](np.arange(256) / 255.0)[:, :3] * 255).round(), np.uint8)
+
+
+def colors_of(drawing: Drawing) -> npt.NDArray[np.uint8]:
+    """Returns the colours of a drawing's maps, uint8 ``[256, 3]``.
+
+    Without ``signed`` 0 is the lowest value and 255 the highest. With it 128 is zero, and 1 and 255 are the two ends.
+    """
+    if not drawing.signed:
+        return lookup_table(drawing.colormap)
+    known = lookup_table(drawing.colormap if drawing.colormap in DIVERGING else DIVERGING[0])
+    # An odd number of colours has one in the middle.
+    places = np.linspace(0, 255, 255)
+    table = np.stack([np.interp(places, np.arange(256), channel) for channel in known.T], axis=1)
+    return np.asarray(np.concatenate([table[:1], table]).round(), np.uint8)
 
 
 @cache

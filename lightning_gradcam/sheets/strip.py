@@ -111,7 +111,7 @@ def film_strip(
     lines += remarks(of_probes(len(rows), len(film.rows)))
     film = film.part(rows)
     page = Sheet(lines, width, head=below, body=row_h * len(rows))
-    color_bar(page, page.below + 3, film.drawing, "end of the row's scale, stated below its input, and above")
+    color_bar(page, page.below + 3, film.drawing, key.method, "the row's scale, stated below its input")
     page.legend(page.below + 4 + LINE_HEIGHT, *_LEGEND)
     y = page.top - FRAME - 2 - heads
     page.write((left, y), "input", pitch, 13, INK)
@@ -145,6 +145,6 @@ def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
 
 def _notes(film: Film, place: int) -> list[str]:
     """Returns the lines below a probe's picture."""
-    notes = [] if film.drawing.scale == "minmax" else [scale_end(film.top[place])]
+    notes = [] if film.drawing.scale == "minmax" else [scale_end(film.top[place], film.drawing)]
     shape = film.records[0].maps[film.key].shape
     return [*notes, f"slice {film.places[place] + 1} of {shape[1]}"] if len(shape) == 4 and shape[1] > 1 else notes

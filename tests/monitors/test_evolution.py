@@ -180,18 +180,21 @@ def test_the_alarm_is_said_once_while_training(tmp_path: Path) -> None:
     assert len([w for w in caught if "min_energy_inside" in str(w.message)]) == 1
 
 
-def test_a_strip_is_on_the_runs_scale_over_all_targets_and_epochs(tmp_path: Path) -> None:
-    callback, sink, _ = fitted(tmp_path, 3, targets=["predicted", "label"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_strip_is_on_the_runs_scale_over_all_targets_and_epochs(tmp_path: Path, signed: bool) -> None:
+    drawing = Drawing(signed=signed)
+    callback, sink, _ = fitted(tmp_path, 3, targets=["predicted", "label"], drawing=drawing)
     archive = callback.archive
     assert archive is not None
     records = [archive.record(step) for step in range(3)]
     for layer in LAYERS:
-        both = [limits_of(one.maps[CamKey(layer, "gradcam", name)]) for one in records for name in archive.targets]
+        maps = [one.maps[CamKey(layer, "gradcam", name)] for one in records for name in archive.targets]
+        found = np.max([limits_of(each, signed=signed) for each in maps], axis=0)
         key = CamKey(layer, "gradcam", "predicted")
-        limits = row_limits(records[-1].limits, key, signed=False)
+        limits = row_limits(records[-1].limits, key, signed=signed)
         # Maps are kept with 11 bits.
-        np.testing.assert_allclose(limits, np.max(both, axis=0), rtol=2e-3)
-        again = film_strip(records, archive.probes, key=key, drawing=Drawing(), title="gradcam", limits=limits)
+        np.testing.assert_allclose(limits, found, rtol=2e-3)
+        again = film_strip(records, archive.probes, key=key, drawing=drawing, title="gradcam", limits=limits)
         np.testing.assert_array_equal(sink.evolutions[-1].strips[f"gradcam_evolution/{layer}"].pixels, again.pixels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
 from lightning_gradcam.errors import DrawingError
-from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.drawing import colors_of, lookup_table
+from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.text import INK, RIGHT, WRONG
 from lightning_gradcam.sheets.builder import FRAME, MARK
 from lightning_gradcam.sheets.film import Film, tile_shape
@@ -158,6 +160,23 @@ def test_scale_image_is_drawn_as_run() -> None:
     assert not np.array_equal(tiles[0], tiles[2])
     said = lines(records, drawing=Drawing(scale="image"))[3]
     assert said.startswith("colours: one scale for each probe and not for each map, so that its steps can be compared;")
+
+
+def test_evidence_for_and_against_over_the_steps() -> None:
+    probes, laid = probe_set(1, display=np.full((1, 28, 28, 3), (100, 50, 200), np.uint8)), Laid()
+    records = [step(constant(-2)), step(constant(4), 1), step(constant(0), 2)]
+    drawing = Drawing(interpolation="nearest")
+    strip(records, probes, drawing, laid=laid)
+    pixels = strip(records, probes, replace(drawing, signed=True), laid=laid)
+    table = colors_of(Drawing(signed=True)).astype(float)
+    # Of 4: 128 - 63.5 is rounded to even. Pictures are grey under colours, and untouched where the map is zero.
+    for column, place in enumerate((64, 255)):
+        assert shows(tile(pixels, column=column), np.full((84, 84, 3), 82) * 0.5 + table[place] * 0.5)
+    assert (tile(pixels, column=2) == (100, 50, 200)).all()
+    said = lines(records, drawing=Drawing(signed=True))
+    assert said[3].endswith("both ends are the 98th percentile of the strongest map's magnitudes in this run so far")
+    assert said[4].startswith("red: for the score, blue: against it")
+    assert said[5].startswith("1 of 3 maps of these steps is blank (zero everywhere)")
 
 
 # ---- what stands above
