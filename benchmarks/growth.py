@@ -314,14 +314,15 @@ def end_of_run(layers: int, probes: int, epochs: int, size: int) -> Iterator[str
     """Draws the end of a large run, and yields its figures."""
     with tempfile.TemporaryDirectory() as folder:
         archive, plan, explained = write_run(folder, layers, probes, epochs, size)
-        peaks = {
-            CamKey(layer, "gradcam", "predicted"): np.full(probes, 4, np.float32) for layer in archive.manifest.layers
+        limits = {
+            CamKey(layer, "gradcam", "predicted"): np.full((probes, 2), 4, np.float32)
+            for layer in archive.manifest.layers
         }
         gc.collect()
         Path(PROCESS / "clear_refs").write_text("5")
         before, cpu = _status("VmRSS"), time.process_time()
         seconds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
-        evolving = Evolving(archive, plan, explained, peaks, ended=True, rows=True)
+        evolving = Evolving(archive, plan, explained, limits, ended=True, rows=True)
         page = str(Path(archive.path, REPORT))
         report: list[tuple[str, Callable[[], object]]] = [("the report", partial(write_report, [archive], page))]
         longest = 0.0

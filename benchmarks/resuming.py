@@ -25,6 +25,7 @@ import torch
 
 from lightning_gradcam import Archive, CamKey, CamRecord, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter, Manifest
+from lightning_gradcam.render.scale import both_limits
 
 STEPS, PROBES, SIDE, LAYERS = 2000, 16, 14, ("first", "second")
 START_SECONDS = 0.2
@@ -53,8 +54,8 @@ def resuming(steps: int = STEPS) -> Iterator[str]:
         seconds, remark = _timed(lambda: resumed.take_over(parent))
         assert remark is None, remark
         yield _line("take over", seconds)
-        seconds, (_, peaks, damaged) = _timed(resumed.recall)
-        assert (damaged, len(peaks)) == ([], len(LAYERS))
+        seconds, (_, limits, damaged) = _timed(resumed.recall)
+        assert (damaged, len(limits)) == ([], len(LAYERS))
         yield _line("recall", seconds)
         archive = Archive.open(root)
         yield _line("one map", _timed(lambda: archive.maps(LAYERS[0]))[0])
@@ -67,10 +68,10 @@ def _records(steps: int, ids: tuple[str, ...]) -> Iterator[CamRecord]:
     generator = np.random.default_rng(0)
     keys = [CamKey(layer, "gradcam", "predicted") for layer in LAYERS]
     zeros, classes = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.int64)
-    peaks = dict.fromkeys(keys, zeros)
+    limits = dict.fromkeys(keys, np.zeros((len(ids), 2), np.float32))
     for step in range(steps):
         maps = {key: generator.standard_normal((len(ids), SIDE, SIDE), np.float32) for key in keys}
-        peaks = {key: np.maximum(peaks[key], maps[key].max((1, 2))) for key in keys}
+        limits = {key: np.maximum(limits[key], both_limits(maps[key])) for key in keys}
         yield CamRecord(
             epoch=step,
             step=10 * step,
@@ -82,7 +83,7 @@ def _records(steps: int, ids: tuple[str, ...]) -> Iterator[CamRecord]:
             classes={"predicted": classes},
             predicted=classes,
             confidence=zeros,
-            peaks=peaks,
+            limits=limits,
         )
 
 

@@ -62,8 +62,8 @@ def packed_cams(record: CamRecord) -> bytes:
             arrays[f"confidences{place}"] = record.confidences[name]
     if record.likeliest.shape[1]:
         arrays["likeliest"], arrays["likeliest_confidence"] = record.likeliest, record.likeliest_confidence
-    if record.maps and record.peaks.keys() >= record.maps.keys():
-        arrays["peaks"] = np.stack([record.peaks[key] for key in record.maps]).astype(np.float32)
+    if record.maps and record.limits.keys() >= record.maps.keys():
+        arrays["limits"] = np.stack([record.limits[key] for key in record.maps]).astype(np.float32)
     if record.causes:
         none = np.zeros(len(record.probe_ids), np.int8)
         arrays["causes"] = np.stack([record.causes.get(key, none) for key in record.maps]).astype(np.int8)
@@ -141,9 +141,9 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
         there = [place for place in range(len(names)) if required or f"{name}{place}" in file]
         return {names[place]: file.take(f"{name}{place}", dtype, count) for place in there}
 
-    def of_keys(name: str, dtype: str) -> dict[CamKey, Any]:
-        # A row for each map of the file, and in it a number for each probe.
-        rows = file.take(name, dtype, len(meta["keys"]), count) if name in file else None
+    def of_keys(name: str, dtype: str, *each: int) -> dict[CamKey, Any]:
+        # A row for each map of the file, and in it a number, or a few, for each probe.
+        rows = file.take(name, dtype, len(meta["keys"]), count, *each) if name in file else None
         return {} if rows is None else {key: rows[place] for key, place in places.items()}
 
     numbers: dict[CamKey, Mapping[str, Any]] = {}
@@ -175,7 +175,7 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
             for place, key in enumerate(explained)
             if keys is None or key in read
         },
-        peaks=of_keys("peaks", "float32"),
+        limits=of_keys("limits", "float32", 2),
         causes={key: codes for key, codes in of_keys("causes", "int8").items() if codes.any()},
         levels={key: names for key, names in _levels(meta, count).items() if keys is None or key in read},
     )

@@ -19,7 +19,7 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.channel_record import ChannelRecord
-from lightning_gradcam.render.overlay import maxima
+from lightning_gradcam.render.scale import both_limits
 from lightning_gradcam.storage import Storage
 
 R = TypeVar("R")
@@ -218,15 +218,15 @@ class Archive(ArchiveFolder):
     def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], list[str]]:
         """Returns what a resumed run needs to know about its earlier steps.
 
-        One file is read where the last step has its :attr:`CamRecord.peaks`. In an archive of version 0.1.0 no step has
-        them, and every step's maps are read, one step at a time. Damaged steps are skipped.
+        One file is read where the last step has its :attr:`CamRecord.limits`. In an archive of an older version no step
+        has them, and every step's maps are read, one step at a time. Damaged steps are skipped.
 
         Returns:
-            The last record that can be read, or ``None``; each map's largest value over all steps,
-            ``[N]``, which channels do not have; and why steps could not be read.
+            The last record that can be read, or ``None``; each map's limits over all steps,
+            ``[N, 2]``, which channels do not have; and why steps could not be read.
         """
         last: CamRecord | ChannelRecord | None = None
-        peaks: dict[CamKey, FloatArray] = {}
+        limits: dict[CamKey, FloatArray] = {}
         damaged: list[str] = []
         for index in reversed(range(len(self._files()))):
             try:
@@ -237,12 +237,12 @@ class Archive(ArchiveFolder):
             last = record if last is None else last
             if not isinstance(record, CamRecord):
                 break
-            known = record.peaks or {key: maxima(maps) for key, maps in record.maps.items()}
+            known = record.limits or {key: both_limits(maps) for key, maps in record.maps.items()}
             for key, values in known.items():
-                peaks[key] = np.fmax(peaks[key], values) if key in peaks else values
-            if record.peaks:
+                limits[key] = np.fmax(limits[key], values) if key in limits else values
+            if record.limits:
                 break
-        return last, peaks, damaged
+        return last, limits, damaged
 
     def _check_cams(self) -> None:
         if self.manifest.kind != "cams":

@@ -46,6 +46,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SHARE",
         help="draw that box around what is above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
     )
+    what = "draw in red what speaks for the score and in blue what speaks against it"
+    parser.add_argument("--signed", action="store_true", help=what)
     parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (default: %(default)s)")
     options.add_progress(parser)
     parser.set_defaults(run=_run)
@@ -87,6 +89,7 @@ def _run(chosen: argparse.Namespace) -> int:
             drawing=Drawing(
                 top=chosen.top if chosen.top > 1 else 0,
                 boxes=chosen.boxes or chosen.box_threshold is not None,
+                signed=chosen.signed,
                 **options.given(chosen, "box_threshold"),
             ),
             progress=moved,

@@ -173,17 +173,17 @@ class Reporter(ABC):
         self.archived = False
 
     @property
-    def peaks(self) -> Mapping[CamKey, FloatArray]:
-        """Each map's largest value in the steps measured so far, ``[N]``; later steps do not change it."""
+    def limits(self) -> Mapping[CamKey, FloatArray]:
+        """Each map's limits in the steps measured so far, ``[N, 2]``; later steps do not change them."""
         return {}
 
     @abstractmethod
-    def remember(self, last: Any, peaks: Mapping[CamKey, FloatArray]) -> None:
+    def remember(self, last: Any, limits: Mapping[CamKey, FloatArray]) -> None:
         """Takes the steps into account that were recorded earlier.
 
         Args:
             last: The latest of them.
-            peaks: Each map's largest value in any of them, ``[N]``; empty for channels.
+            limits: Each map's largest in any of them, ``[N, 2]``; empty for channels.
         """
 
     @abstractmethod
@@ -195,12 +195,12 @@ class Reporter(ABC):
         return record
 
     @abstractmethod
-    def pictures(self, record: Any, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
+    def pictures(self, record: Any, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns the sheets of one step, by tag.
 
         Args:
             record: The step.
-            peaks: :attr:`peaks` as they were when it was measured; those of later steps may be measured already.
+            limits: :attr:`limits` as they were when it was measured; those of later steps may be measured already.
         """
 
     @abstractmethod
@@ -216,13 +216,19 @@ class Reporter(ABC):
         return ()
 
     def evolving(
-        self, archive: Archive, peaks: Mapping[CamKey, FloatArray], *, count: int | None = None, ended: bool, rows: bool
+        self,
+        archive: Archive,
+        limits: Mapping[CamKey, FloatArray],
+        *,
+        count: int | None = None,
+        ended: bool,
+        rows: bool,
     ) -> EvolutionParts | None:
         """Returns what draws the run so far, in parts, and writes it into the archive's folder; nothing by default.
 
         Args:
             archive: Its steps, one at least.
-            peaks: :attr:`peaks` as they were after the latest of the steps that are drawn.
+            limits: :attr:`limits` as they were after the latest of the steps that are drawn.
             count: How many steps are drawn; all by default.
             ended: The run is over.
             rows: Some sink has tables.

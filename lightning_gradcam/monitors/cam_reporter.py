@@ -40,24 +40,24 @@ class CamReporter(Reporter):
         super().__init__(monitor, probes)
         self._meter = Meter(monitor, probes)
 
-    def remember(self, last: CamRecord, peaks: Mapping[CamKey, FloatArray]) -> None:
+    def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray]) -> None:
         """Takes the steps into account that were recorded earlier."""
-        self._meter.remember(last, peaks)
+        self._meter.remember(last, limits)
 
     def forget(self) -> None:
         """Begins anew: training continues from an earlier step."""
         self._meter.forget()
 
     def measured(self, record: CamRecord) -> CamRecord:
-        """Returns the record with its numbers, and the largest values of its maps so far."""
+        """Returns the record with its numbers, and the limits of its maps so far."""
         return self._meter.measured(record)
 
     @property
-    def peaks(self) -> Mapping[CamKey, FloatArray]:
-        """Each map's largest value in the steps measured so far, ``[N]``."""
-        return dict(self._meter.peaks)
+    def limits(self) -> Mapping[CamKey, FloatArray]:
+        """Each map's limits in the steps measured so far, ``[N, 2]``."""
+        return dict(self._meter.limits)
 
-    def pictures(self, record: CamRecord, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
+    def pictures(self, record: CamRecord, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer and method.
 
         The inputs are the same in every step. Where an overlay shows them, and the film strip has them alone, a
@@ -81,7 +81,7 @@ class CamReporter(Reporter):
                 method=method,
                 drawing=drawing,
                 title=self.monitor.name,
-                limits=peaks,
+                limits=limits,
                 note=note,
             )
             self.tick()
@@ -101,10 +101,16 @@ class CamReporter(Reporter):
         return histograms_of(record.gradients, self.monitor.name, next(iter(record.scores)))
 
     def evolving(
-        self, archive: Archive, peaks: Mapping[CamKey, FloatArray], *, count: int | None = None, ended: bool, rows: bool
+        self,
+        archive: Archive,
+        limits: Mapping[CamKey, FloatArray],
+        *,
+        count: int | None = None,
+        ended: bool,
+        rows: bool,
     ) -> Evolving:
         """Returns what draws film strips, at the end also animations, and writes them into the archive's folder."""
-        return Evolving(archive, self.monitor, self.probes, peaks, ended=ended, rows=rows, count=count)
+        return Evolving(archive, self.monitor, self.probes, limits, ended=ended, rows=rows, count=count)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
         """Yields how far each step was from the last one."""

@@ -27,13 +27,13 @@ class ChannelReporter(Reporter):
 
     monitor: ChannelMonitor
 
-    def remember(self, last: ChannelRecord, peaks: Mapping[CamKey, FloatArray]) -> None:
+    def remember(self, last: ChannelRecord, limits: Mapping[CamKey, FloatArray]) -> None:
         """Needs nothing of earlier steps: channels are not compared."""
 
     def forget(self) -> None:
         """Needs nothing of earlier steps."""
 
-    def pictures(self, record: ChannelRecord, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
+    def pictures(self, record: ChannelRecord, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer."""
         found = {}
         for layer in record.channels:

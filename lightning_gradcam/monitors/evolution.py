@@ -19,6 +19,7 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.overlay import LAID_BYTES, Laid
 from lightning_gradcam.render.picture import PackedPicture, Picture
+from lightning_gradcam.render.scale import row_limits
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.animation import MAX_BYTES, SIDE, Animation, animate
 from lightning_gradcam.sheets.animation import MOST_PROBES as MOST_ANIMATED
@@ -46,7 +47,7 @@ _NAMED = 5
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """One layer and method to draw: its map, of the first target, and what the brightest colour is for each probe."""
+    """One layer and method to draw: its map, of the first target, and each probe's limit, over all targets."""
 
     key: CamKey
     limits: FloatArray
@@ -65,13 +66,13 @@ class Evolving:
         archive: Its steps, one at least.
         monitor: Names the tags, and says how to draw.
         probes: The run's.
-        peaks: Each map's largest value in any step, ``[N]``; copied.
+        limits: Each map's limits over all steps, ``[N, 2]``; copied.
         ended: The run is over: draw animations, too.
         rows: If it is over, make the rows of a table, too.
         count: Only the first ``count`` steps exist for this drawing; default: all that there are now.
 
     Example:
-        >>> evolving = Evolving(archive, monitor, probes, peaks, ended=True, rows=False)  # doctest: +SKIP
+        >>> evolving = Evolving(archive, monitor, probes, limits, ended=True, rows=False)  # doctest: +SKIP
         >>> for name, draw in evolving.parts():  # doctest: +SKIP
         ...     draw()
         >>> evolving.result().strips  # doctest: +SKIP
@@ -82,7 +83,7 @@ class Evolving:
         archive: Archive,
         monitor: CamMonitor,
         probes: ProbeSet,
-        peaks: Mapping[CamKey, FloatArray],
+        limits: Mapping[CamKey, FloatArray],
         *,
         ended: bool,
         rows: bool,
@@ -94,8 +95,9 @@ class Evolving:
         self._last = steps[self._count - 1], epochs[self._count - 1]
         self._places = thinned(self._count)
         first: dict[tuple[str, str], CamKey] = {}
-        for key in peaks:
+        for key in limits:
             first.setdefault((key.layer, key.method), key)
+        common = {key: row_limits(limits, key, signed=monitor.drawing.signed) for key in first.values()}
         chosen = evenly(len(first), MOST_PAIRS, ends=True)
         self._of = len(first)
         self._left_out = [monitor.evolution_tag(*pair) for place, pair in enumerate(first) if place not in chosen]
@@ -105,7 +107,7 @@ class Evolving:
         # The places of the probes that are read.
         self._chosen = evenly(len(probes), min(MOST_PROBES, room))
         self._probes, self._all_probes = probes.view.part(self._chosen), len(probes)
-        self._pairs = [_Pair(key, peaks[key][self._chosen], sizes[key] * len(self._chosen)) for key in keys]
+        self._pairs = [_Pair(key, common[key][self._chosen], sizes[key] * len(self._chosen)) for key in keys]
         most = max(1, _MOST_ROW_PICTURES // max(1, len(self._places) * len(keys)))
         # Of these, those in the table.
         self._rows = evenly(len(self._chosen), min(most, _MOST_ROW_PROBES)) if ended and rows else []

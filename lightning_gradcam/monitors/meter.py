@@ -15,7 +15,7 @@ from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
-from lightning_gradcam.render.overlay import maxima
+from lightning_gradcam.render.scale import both_limits
 from lightning_gradcam.stats import STATS, measure, to_last
 from lightning_gradcam.stats.boxes import known_boxes, picture_size
 
@@ -24,7 +24,7 @@ class Meter:
     """Measures steps in their order; each is compared with the one before.
 
     Attributes:
-        peaks: Each map's largest value so far, ``[N]``.
+        limits: The values that each map's colours reach to so far, ``[N, 2]``, as :attr:`CamRecord.limits`.
 
     Args:
         monitor: Its ``min_energy_inside`` is the alarm.
@@ -35,7 +35,7 @@ class Meter:
     """
 
     def __init__(self, monitor: CamMonitor, probes: ProbeSet) -> None:
-        self.peaks: dict[CamKey, FloatArray] = {}
+        self.limits: dict[CamKey, FloatArray] = {}
         self._monitor = monitor
         self._regions = probes.regions
         self._boxes, self._size = known_boxes(probes), picture_size(probes)
@@ -51,7 +51,7 @@ class Meter:
             )
 
     def measured(self, record: CamRecord) -> CamRecord:
-        """Returns the record with its numbers, and the largest values of its maps so far.
+        """Returns the record with its numbers, and the limits of its maps so far.
 
         Args:
             record: The next step's.
@@ -67,27 +67,27 @@ class Meter:
         )
         self._before = record
         for key, maps in record.maps.items():
-            peak = maxima(maps)
-            self.peaks[key] = np.maximum(self.peaks[key], peak) if key in self.peaks else peak
+            found = both_limits(maps)
+            self.limits[key] = np.maximum(self.limits[key], found) if key in self.limits else found
         return replace(
             record,
             numbers=MappingProxyType({key: MappingProxyType(stats) for key, stats in numbers.items()}),
-            peaks=MappingProxyType({key: self.peaks[key] for key in record.maps}),
+            limits=MappingProxyType({key: self.limits[key] for key in record.maps}),
         )
 
-    def remember(self, last: CamRecord, peaks: Mapping[CamKey, FloatArray]) -> None:
+    def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray]) -> None:
         """Takes the steps into account that were measured earlier.
 
         Args:
             last: The latest of them.
-            peaks: Each map's largest value in any of them, ``[N]``.
+            limits: Each map's largest in any of them, ``[N, 2]``.
         """
         self._before = last
-        self.peaks = dict(peaks)
+        self.limits = dict(limits)
 
     def forget(self) -> None:
         """Begins anew: training continues from an earlier step."""
-        self.peaks = {}
+        self.limits = {}
         self._before = None
 
     def means(self, record: CamRecord) -> dict[str, float]:

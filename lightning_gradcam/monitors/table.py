@@ -29,7 +29,7 @@ def table_rows(
         records: The steps, in order; each has all of the maps.
         probes: Those of the records, all of which are in the table.
         keys: Sheet's tag to map; the score is that of the first map's target.
-        limits: Each map's largest value in the whole run, ``[N]``.
+        limits: Each map's limit in the whole run, ``[N]``, over all targets.
         drawing: As for a film strip.
     """
     every = range(len(probes))

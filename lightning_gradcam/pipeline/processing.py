@@ -28,7 +28,7 @@ class _Step:
         blocked: How many seconds training has waited for it.
         count: How many steps there were with it.
         archived: How many of them the archive had.
-        peaks: Each map's largest value by then.
+        limits: Each map's limits by then.
         means: Its numbers for the loggers.
         seconds: What has been spent on it.
     """
@@ -37,7 +37,7 @@ class _Step:
     blocked: float
     count: int = 0
     archived: int = 0
-    peaks: Mapping[CamKey, FloatArray] = field(default_factory=dict)
+    limits: Mapping[CamKey, FloatArray] = field(default_factory=dict)
     means: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -116,7 +116,7 @@ class Processor:
 
         attempt("measuring", step, measure)
         self._count += 1
-        kept.count, kept.peaks = self._count, self._reporter.peaks
+        kept.count, kept.limits = self._count, self._reporter.limits
         if self._archive is not None:
             attempt("the archive", step, partial(self._append, self._archive, kept.record))
         kept.archived = self._archived
@@ -170,9 +170,9 @@ class Processor:
 
     def _remember(self, archive: ArchiveWriter) -> None:
         self.earlier = self._count = self._archived = len(archive.steps)
-        last, peaks, damaged = archive.recall()
+        last, limits, damaged = archive.recall()
         if last is not None:
-            self._reporter.remember(last, peaks)
+            self._reporter.remember(last, limits)
         for why in damaged:
             self._delivery.remark(f"an earlier step does not count in the scale of the coming pictures: {why}")
 
@@ -182,7 +182,7 @@ class Processor:
         parcels = [Parcel(step)]
 
         def draw() -> None:
-            parcels.append(Parcel(step, Entry(step, epoch, self._reporter.pictures(record, kept.peaks))))
+            parcels.append(Parcel(step, Entry(step, epoch, self._reporter.pictures(record, kept.limits))))
             if found := self._reporter.histograms(record):
                 parcels.append(replace(parcels[-1], histograms=Histograms(step, epoch, found)))
 
@@ -199,7 +199,7 @@ class Processor:
             # Without a step the folder went away, which the archive's own failure reports.
             if not kept.archived or not archive.steps:
                 return
-            evolving = self._reporter.evolving(archive, kept.peaks, count=kept.archived, ended=False, rows=False)
+            evolving = self._reporter.evolving(archive, kept.limits, count=kept.archived, ended=False, rows=False)
             if evolving is not None:
                 for _, part in evolving.parts():
                     self._delivery.attempt("the evolution", kept.record.step, part)
@@ -218,7 +218,7 @@ class Processor:
 
         def begin() -> None:
             rows = self._delivery.takes_rows
-            if (evolving := self._reporter.evolving(archive, self._reporter.peaks, ended=True, rows=rows)) is not None:
+            if (evolving := self._reporter.evolving(archive, self._reporter.limits, ended=True, rows=rows)) is not None:
                 drawn.append(evolving)
 
         self._delivery.attempt("the evolution", step, begin)

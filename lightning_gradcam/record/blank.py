@@ -90,12 +90,13 @@ def record_codes(
     return np.concatenate(found) if found else np.zeros(0, np.int8)
 
 
-def blank_sentence(codes: Codes, *, what: str = "maps") -> str:
+def blank_sentence(codes: Codes, *, what: str = "maps", zero: str = "zero after the ReLU") -> str:
     """Says how many maps are blank, why most of them are, and what to use; empty if none is.
 
     Args:
         codes: The causes of all maps, blank or not, as :func:`codes_of` returns them.
         what: What the maps are called.
+        zero: What blank means.
 
     Example:
         >>> blank_sentence(np.array([Cause.NEGATIVE, Cause.SHOWN], np.int8))
@@ -113,7 +114,7 @@ active channel. Use an earlier layer."
     instead = _USE_HIRESCAM if helped else _INSTEAD.get(cause, _EARLIER)
     mostly = "" if most == len(blank) else f"in {most} "
     are = "is" if len(blank) == 1 else "are"
-    return f"{len(blank)} of {len(codes)} {what} {are} blank (zero after the ReLU): {mostly}{_WHY[cause]}. {instead}"
+    return f"{len(blank)} of {len(codes)} {what} {are} blank ({zero}): {mostly}{_WHY[cause]}. {instead}"
 
 
 def blank_remarks(

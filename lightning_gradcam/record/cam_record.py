@@ -48,8 +48,9 @@ class CamRecord:
         gradients: ``(layer, target)`` to the gradients in numbers, if requested, as NumPy arrays
             (:class:`~lightning_gradcam.GradientSummary`); sums and norms float64, other such numbers
             float32.
-        peaks: Key to each map's largest value in this and all earlier logged steps of the run, float32 ``[N]``: a
-            resumed run continues them. Empty if not known, as in archives of version 0.1.0.
+        limits: Key to the values that each map's colours reach to on the run's scale, float32 ``[N, 2]``: the largest
+            98th percentile of its places in this and all earlier logged steps, after the ReLU and of the magnitudes
+            (for signed drawing). A resumed run continues them. Empty if not known, as in archives of version 0.1.0.
         causes: Key to why maps are blank, int8 ``[N]``, 0 where they are not (see
             :class:`~lightning_gradcam.Cause`); keys without a blank map are missing.
         levels: ``(layer, target)`` to the feature map that each probe is explained at, ``N`` names such as
@@ -77,13 +78,13 @@ class CamRecord:
     likeliest: IntArray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     likeliest_confidence: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     gradients: Mapping[tuple[str, str], GradientSummary[NumPyArray]] = field(default_factory=dict)
-    peaks: Mapping[CamKey, FloatArray] = field(default_factory=dict)
+    limits: Mapping[CamKey, FloatArray] = field(default_factory=dict)
     causes: Mapping[CamKey, Codes] = field(default_factory=dict)
     levels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Copied: whoever keeps the peaks raises them with the next step.
-        changed: dict[str, Any] = {"peaks": {key: _frozen(np.array(v, np.float32)) for key, v in self.peaks.items()}}
+        # Copied: whoever keeps the limits raises them with the next step.
+        changed: dict[str, Any] = {"limits": {key: _frozen(np.array(v, np.float32)) for key, v in self.limits.items()}}
         for name in ("likeliest", "likeliest_confidence"):
             if not getattr(self, name).size:
                 changed[name] = _frozen(getattr(self, name).reshape(len(self.probe_ids), 0))

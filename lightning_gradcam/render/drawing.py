@@ -23,6 +23,9 @@ Format = Literal["auto", "png", "jpeg", "webp"]
 BUILT_IN = (
     "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
 )  # fmt: skip
+# What signed maps can be drawn with. The first is the default: blue and red are told apart also by colour-blind people,
+# and its middle is grey, not white, which in a dark picture would look like evidence.
+DIVERGING = ("coolwarm", "RdBu_r")
 # A row of 256 colours for each of them; the page reads it, too.
 COLOUR_MAPS = Path(__file__).parent / "assets" / "colormaps.png"
 FILE_FORMATS = ("auto", "png", "jpeg", "webp")
@@ -50,9 +53,11 @@ class Drawing:
         columns: Of ``"input"``, ``"overlay"``, ``"heatmap"`` (the map alone) and ``"guided"`` (Guided Grad-CAM of the
             same layer and target, on every method's sheet: needs ``"guided_gradcam"`` among the methods), in the order
             given; all but the input come once for each target.
-        scale: The value of the brightest colour. ``"image"`` (default): each map's own maximum. ``"layer"``: the
-            largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
-            layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
+        scale: The value of the brightest colour. ``"run"`` (default): one for each probe, layer and method, over all
+            targets and all logged steps so far: the largest 98th percentile of a map's places, so that few extreme
+            places can't darken all others. ``"image"``: each map's own maximum. ``"layer"``: the largest value of any
+            probe and target at this layer and step. ``"minmax"``: each signed map from its minimum to its maximum,
+            without ReLU.
         format: Of the pictures, in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG
             for enlarged pictures, and elsewhere the smaller of PNG and JPEG. Loggers that can't show WebP get PNG.
         magnification: How many screen pixels a picture's pixel takes, in whole numbers, without smearing; 0
@@ -66,20 +71,23 @@ class Drawing:
         box_threshold: Share of the map's maximum above which a place belongs to its box, from 0 to less than 1. Maps
             of few places need more than the default, 0.15. The logged number ``box_iou`` keeps 0.15.
         top: Number of most likely classes listed beside each probe (0 to 10).
+        signed: Also draw what speaks against the score: red for, blue against, grey at zero, up to the same magnitude
+            on both sides, on pictures without their own colours. The colour map is then ``"coolwarm"``, or ``"RdBu_r"``
+            if ``colormap`` says so. Boxes are around what speaks for the score.
 
     Raises:
         DrawingError: An option is unknown or out of range.
 
     Example:
         >>> Drawing(colormap="Reds", opacity=0.4).scale
-        'image'
+        'run'
     """
 
     colormap: str = "turbo"
     opacity: float = 0.5
     interpolation: Interpolation = "bilinear"
     columns: tuple[Column, ...] = ("input", "overlay")
-    scale: Scale = "image"
+    scale: Scale = "run"
     format: Format = "auto"
     magnification: int = 0
     max_tile: int = 256
@@ -87,9 +95,10 @@ class Drawing:
     boxes: bool = False
     box_threshold: float = THRESHOLD
     top: int = 0
+    signed: bool = False
 
     def __post_init__(self) -> None:
-        check_look(self, _CHOICES, {}, ["boxes"])
+        check_look(self, _CHOICES, {}, ["boxes", "signed"])
         columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns or ())
         object.__setattr__(self, "columns", columns)
         if not columns or len(set(columns)) < len(columns) or not set(columns) <= set(_COLUMNS):
@@ -113,6 +122,16 @@ class Drawing:
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_LISTED:
             raise DrawingError(f"drawing.top: got {self.top!r}; give how many classes to list, 0 to {MOST_LISTED}")
         lookup_table(self.colormap)
+        # The default is what a saved configuration states, too.
+        if self.signed and self.colormap not in (Drawing.colormap, *DIVERGING):
+            raise DrawingError(
+                f"drawing.signed: colormap {self.colormap!r} has no middle for zero; leave colormap out, or"
+                f" give {' or '.join(DIVERGING)}"
+            )
+        if self.signed and self.scale == "minmax":
+            raise DrawingError(
+                "drawing.signed: scale='minmax' moves zero away from the middle; give scale='run', 'image' or 'layer'"
+            )
 
 
 def check_look(
@@ -184,6 +203,20 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
         choices = dict.fromkeys([*BUILT_IN, *colormaps])
         raise DrawingError(f"drawing.colormap: {name!r} not found{did_you_mean(str(name), choices)}")
     return np.asarray((colormaps[name](np.arange(256) / 255.0)[:, :3] * 255).round(), np.uint8)
+
+
+def colors_of(drawing: Drawing) -> npt.NDArray[np.uint8]:
+    """Returns the colours of a drawing's maps, uint8 ``[256, 3]``.
+
+    Without ``signed`` 0 is the lowest value and 255 the highest. With it 128 is zero, and 1 and 255 are the two ends.
+    """
+    if not drawing.signed:
+        return lookup_table(drawing.colormap)
+    known = lookup_table(drawing.colormap if drawing.colormap in DIVERGING else DIVERGING[0])
+    # An odd number of colours has one in the middle.
+    places = np.linspace(0, 255, 255)
+    table = np.stack([np.interp(places, np.arange(256), channel) for channel in known.T], axis=1)
+    return np.asarray(np.concatenate([table[:1], table]).round(), np.uint8)
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
-from lightning_gradcam.render.drawing import Drawing, lookup_table
+from lightning_gradcam.render.drawing import Drawing, colors_of
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import put_band
 from lightning_gradcam.render.slices import Slices
@@ -26,8 +26,10 @@ class Overlays:
     """Maps laid over pictures.
 
     Attributes:
-        mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is zero everywhere.
-        blank: Which maps are zero everywhere (after the ReLU, unless the scale is ``"minmax"``), ``[N]``.
+        mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is zero everywhere. Under
+            maps with their sign it is without its own colours.
+        blank: Which maps are zero everywhere (after the ReLU, unless they are drawn with their sign or the scale is
+            ``"minmax"``), ``[N]``.
         broken: Which are not finite, ``[N]``; their pictures are faded, and the caller crosses them out.
         places: Each pixel's place in the colour map, uint8 ``[N, s, H, W]``.
         table: The colour map, uint8 ``[256, 3]``.
@@ -54,24 +56,28 @@ def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawin
         base: The pictures, uint8 ``[N, s, H, W, 3]``.
         maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` of signals, which are drawn in the
             band below the curve; used to find those that are zero everywhere or not finite.
-        shares: What is shown of them, in 0…1, ``[N, s, h, w]``.
+        shares: What is shown of them, in 0…1, ``[N, s, h, w]``; in -1…1 if they are drawn with their sign.
         drawing: Colour map, opacity, interpolation and scale.
     """
-    values = heat(shares, base.shape[2:4], drawing.interpolation)
-    places, table = (np.clip(values, 0, 1) * 255).round().astype(np.uint8), lookup_table(drawing.colormap)
+    values, table = heat(shares, base.shape[2:4], drawing.interpolation), colors_of(drawing)
+    shades = 128 + 127 * np.clip(values, -1, 1) if drawing.signed else np.clip(values, 0, 1) * 255
+    places = shades.round().astype(np.uint8)
     if maps.ndim == 2:
         # A signal's curve stays as it is, above its map.
         mixed = put_band(base, table[places])
     else:
+        # On a red cup red would not be seen to speak for it.
+        under = _without_colour(base) if drawing.signed else base
         mixed = np.empty(base.shape, np.uint8)
         for channel, mixture in enumerate(_mixtures(table.tobytes(), drawing.opacity)):
-            mixed[..., channel] = mixture[base[..., channel].astype(np.intp) << 8 | places]
+            mixed[..., channel] = mixture[under[..., channel].astype(np.intp) << 8 | places]
     # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
-    blank = maxima(maps) <= 0 if drawing.scale != "minmax" else np.asarray((maps == 0).all(axis=_own_axes(maps)))
+    relu = not drawing.signed and drawing.scale != "minmax"
+    blank = maxima(maps) <= 0 if relu else np.asarray((maps == 0).all(axis=_own_axes(maps)))
     mixed[blank] = base[blank]
     # What is left of a broken map is not shown: its finite part would look like a map.
     broken = not_finite(maps)
-    mixed[broken] = _faded(base[broken])
+    mixed[broken] = _without_colour(base[broken], 0.5, 100)
     return Overlays(mixed, blank, broken, places, table)
 
 
@@ -150,22 +156,24 @@ def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) 
 def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
     """Brings maps to 0…1 by the stated scale, all slices alike; one without a positive value becomes zero everywhere.
 
+    Maps that are drawn with their sign come to -1…1.
+
     Args:
         maps: Signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
-        drawing: Its ``scale`` says how.
+        drawing: Its ``scale`` and ``signed`` say how.
         top: The value that becomes 1, ``[N]``; unused with ``"minmax"``.
 
     Returns:
-        The maps in 0…1; places that are not finite become 0.
+        The scaled maps; places that are not finite become 0.
     """
     clean = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
     if drawing.scale == "minmax":
         low, high = (of(axis=_own_axes(clean), keepdims=True) for of in (clean.min, clean.max))
         span = high - low
         return np.asarray(np.divide(clean - low, span, out=np.zeros_like(clean), where=span > 0))
-    positive = np.maximum(clean, 0)
-    limit = np.broadcast_to(top.reshape(-1, *[1] * (clean.ndim - 1)), positive.shape)
-    return np.asarray(np.clip(np.divide(positive, limit, out=np.zeros_like(positive), where=limit > 0), 0, 1))
+    limit = np.broadcast_to(top.reshape(-1, *[1] * (clean.ndim - 1)), clean.shape)
+    shares = np.divide(clean, limit, out=np.zeros_like(clean), where=limit > 0)
+    return np.asarray(np.clip(shares, -1 if drawing.signed else 0, 1))
 
 
 def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
@@ -173,6 +181,11 @@ def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
     largest = np.where(np.isfinite(maps), maps, -np.inf).max(axis=_own_axes(maps))
     floor = 0 if relu else -np.inf
     return np.asarray(np.where(np.isfinite(largest), np.maximum(largest, floor), 0), np.float32)
+
+
+def magnitudes(maps: FloatArray) -> FloatArray:
+    """Returns each map's largest finite magnitude ``[N]``."""
+    return np.maximum(maxima(maps), maxima(-maps))
 
 
 def not_finite(maps: FloatArray) -> npt.NDArray[np.bool_]:
@@ -193,6 +206,6 @@ def _own_axes(maps: npt.NDArray[Any]) -> tuple[int, ...]:
     return tuple(range(1, maps.ndim))
 
 
-def _faded(pictures: Pixels) -> Pixels:
-    grey = pictures @ np.array([0.299, 0.587, 0.114]) * 0.5 + 100
+def _without_colour(pictures: Pixels, contrast: float = 1.0, least: int = 0) -> Pixels:
+    grey = pictures @ np.array([0.299, 0.587, 0.114]) * contrast + least
     return np.asarray(grey.round().astype(np.uint8)[..., None].repeat(3, axis=-1))

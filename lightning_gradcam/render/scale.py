@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 
 # Maps of up to 26 places keep their largest value; of 49 places one may be brighter, of 196 four.
@@ -35,11 +35,44 @@ def limits_of(maps: FloatArray, *, signed: bool = False) -> FloatArray:
     return np.asarray(np.where(robust > 0, robust, values.max(axis=1)), np.float32)
 
 
+def both_limits(maps: FloatArray) -> FloatArray:
+    """Returns each map's limits as a record keeps them, ``[N, 2]``: for colours from zero, and for signed ones."""
+    return np.stack([limits_of(maps), limits_of(maps, signed=True)], axis=1)
+
+
 def common_limits(limits: Mapping[CamKey, FloatArray], keys: Iterable[CamKey]) -> FloatArray:
-    """Returns each probe's limit over several targets of a layer and method: the largest, ``[N]``.
+    """Returns each probe's limit over several targets of a layer and method: the largest, ``[N]`` or ``[N, 2]``.
 
     Args:
-        limits: Each map's, ``[N]``.
+        limits: Each map's, ``[N]``, or both of each, ``[N, 2]``.
         keys: Keys of the row's maps.
     """
     return np.asarray(np.max([limits[key] for key in keys], axis=0), np.float32)
+
+
+def run_limits(
+    record: CamRecord, keys: Sequence[CamKey], limits: Mapping[CamKey, FloatArray] | None, *, signed: bool
+) -> FloatArray:
+    """Returns each probe's limit ``[N]`` on the run's scale, over some maps of one layer and method.
+
+    Args:
+        record: The step that is drawn.
+        keys: The row's maps.
+        limits: Both of each map in the run so far, ``[N, 2]``; by default what the record has, or else its own maps'.
+        signed: Whether colours are on both sides of zero.
+    """
+    known = limits or record.limits
+    both = {key: known[key] if key in known else both_limits(record.maps[key]) for key in keys}
+    return row_limits(both, keys[0], signed=signed)
+
+
+def row_limits(limits: Mapping[CamKey, FloatArray], key: CamKey, *, signed: bool) -> FloatArray:
+    """Returns each probe's limit ``[N]`` over all targets of a map's layer and method.
+
+    Args:
+        limits: Both of each map, ``[N, 2]``, as :func:`both_limits` returns them.
+        key: One of them.
+        signed: Whether colours are on both sides of zero.
+    """
+    keys = [other for other in limits if (other.layer, other.method) == (key.layer, key.method)]
+    return common_limits(limits, keys)[:, int(signed)]

@@ -16,8 +16,9 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import put_boxes
 from lightning_gradcam.render.drawing import GUIDED, Drawing
-from lightning_gradcam.render.overlay import grey, lay_over, maxima, not_finite, scaled
+from lightning_gradcam.render.overlay import grey, lay_over, magnitudes, maxima, not_finite, scaled
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.scale import run_limits
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import cross_out
 
@@ -50,7 +51,7 @@ def draw_tiles(
         probes: Where the display pixels and class names come from.
         keys: Which maps: of one layer and method.
         drawing: Colour map, opacity, columns, scale.
-        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own if not given.
+        limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]`` (:func:`run_limits`).
         slices: What is shown of maps and displays with a third axis.
         rows: The places of the probes that are drawn.
 
@@ -64,20 +65,21 @@ def draw_tiles(
     probes, chosen = probes.view, list(rows)
     base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
     factor = _factor(base.shape, drawing)
-    of_all = {key: maxima(record.maps[key]) for key in keys}
+    of_all = {key: (magnitudes if drawing.signed else maxima)(record.maps[key]) for key in keys}
     own = {key: top[chosen] for key, top in of_all.items()}
     layer_top = np.full(len(base), max((float(top.max()) for top in of_all.values()), default=0.0), np.float32)
-    run_top = np.max([(limits or of_all).get(key, of_all[key])[chosen] for key in keys], axis=0)
+    run_top = run_limits(record, keys, limits, signed=drawing.signed)[chosen]
     columns: dict[str, list[Tiles]] = {"input": [Tiles("input", enlarged(base, factor), [()] * len(base))]}
     for key in keys:
         maps = record.maps[key][chosen]
         top = {"layer": layer_top, "run": run_top}.get(drawing.scale, own[key])
         # Scaled before slices are taken, so that a slice that is not shown counts for the common scale, too.
         over = lay_over(base, maps, slices.of_maps(scaled(maps, drawing, top)), drawing)
-        raw = maxima(maps, relu=False) if drawing.scale == "minmax" else own[key]
+        raw, low = maxima(maps, relu=drawing.scale != "minmax"), maxima(-maps) if drawing.signed else None
         summed = [len(probes.true_classes(row)) if key.target == "label" else 1 for row in chosen]
         captions = [
-            _map_caption(record, key, row, raw[i], bool(over.blank[i]), summed[i]) for i, row in enumerate(chosen)
+            _map_caption(record, key, row, raw[i], bool(over.blank[i]), summed[i], low=None if low is None else low[i])
+            for i, row in enumerate(chosen)
         ]
         if (
             key.target not in ("predicted", "label")
@@ -147,8 +149,13 @@ def _is_class(target: str) -> bool:
     return target.isascii() and target.isdigit()
 
 
-def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bool, summed: int = 1) -> tuple[str, ...]:
-    """Returns the lines below a map: its score, of ``summed`` classes, and its maximum."""
+def _map_caption(
+    record: CamRecord, key: CamKey, row: int, top: float, blank: bool, summed: int = 1, low: float | None = None
+) -> tuple[str, ...]:
+    """Returns the lines below a map: its score, of ``summed`` classes, and its maximum.
+
+    Of one that is drawn with its sign, ``low`` is the magnitude of what speaks most against the score.
+    """
     kind = "logit" if record.score == "logit" else "p"
     kind = "difference" if "_vs_" in key.target else kind
     value = f"{record.scores[key.target][row]:.3g}"
@@ -159,7 +166,14 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
         score = (f"{kind if record.classes[key.target][row] >= 0 else 'score'} {value}",)
     if not np.isfinite(record.maps[key][row]).all():
         return *score, BROKEN
-    return *score, "blank: map is zero" if blank else f"map max {top:.3g}"
+    if blank:
+        return *score, "blank: map is zero"
+    if low is None:
+        return *score, f"map max {top:.3g}"
+    # Both on one line of the narrowest tile.
+    return *score, " / ".join(
+        f"{sign}{value:.{3 if value >= 0.01 else 2}g}" if value else "0" for sign, value in (("+", top), ("-", low))
+    )
 
 
 def _guided(
@@ -175,7 +189,7 @@ def _guided(
             " methods, or leave the column out"
         )
     signed = record.maps[wanted][list(rows)]
-    top = np.maximum(maxima(signed), maxima(-signed))
+    top = magnitudes(signed)
     broken = not_finite(signed)
     captions = [
         (BROKEN,) if broken[row] else ("blank: zero everywhere",) if top[row] <= 0 else (f"largest ±{top[row]:.3g}",)

@@ -13,6 +13,7 @@ from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import Cams
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.scale import PERCENTILE
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles, evenly
@@ -56,7 +57,10 @@ def cams_html(cams: Cams) -> str:
         cells = "".join(_cell(f"sample {row}, {heading}", *tiles[place]) for heading, tiles in columns)
         body += f"<tr><th>{row}</th>{cells}</tr>"
     left_out = f"{len(rows)} of {count} samples, evenly chosen; " if len(rows) < count else ""
-    note = f"{left_out}each map is scaled to its own maximum after the ReLU"
+    note = (
+        f"{left_out}after the ReLU, a sample's maps of one layer and method have one colour scale, which ends at the"
+        f" {PERCENTILE:g}th percentile of the strongest"
+    )
     return f"<table><caption>{note}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -83,7 +83,7 @@ class Explained:
         archive, _ = ArchiveWriter.start(root, self.manifest, self.probes)
         archive.append(self.record)
         account = CamReporter(self.plan, self.probes)
-        for tag, picture in account.pictures(self.record, self.record.peaks).items():
+        for tag, picture in account.pictures(self.record, self.record.limits).items():
             format, content = picture.file()
             name = _sheet_name(tag.removeprefix(f"{self.plan.name}/"))
             storage.write(f"{SHEETS}/{name}.{format}", content)

@@ -15,7 +15,7 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
-from lightning_gradcam.render.drawing import Drawing, lookup_table
+from lightning_gradcam.render.drawing import Drawing, colors_of
 from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.picture import Pixels, palette_image
 from lightning_gradcam.render.text import INK, LINE, PALE, SHADES
@@ -102,7 +102,7 @@ def animate(
         key: Which map.
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
         title: The first words of each frame.
-        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` if not given.
+        limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
         total: How many steps were logged, for the header; default: the number of records.
         note: A line of the header, such as what was left out.
         most: How many probes are shown at most.
@@ -175,7 +175,7 @@ def _made(film: Film, lines: Sequence[Line], inner: int) -> Animation:
     across, pitch, row_h = _columns(count), _pitch(film), height + _CAPTION + _GAP
     still = Sheet(lines, inner + 2 * MARGIN, head=_BELOW_HEADER + FRAME + 6, body=row_h * -(-count // across))
     progress = still.below + 6
-    color_bar(still, progress + 31, film.drawing)
+    color_bar(still, progress + 31, film.drawing, film.key.method, "the probe's scale")
     still.legend(progress + 53, *_LEGEND)
     places = [(MARGIN + place % across * pitch, still.top + place // across * row_h) for place in range(count)]
     for place, (x, y) in enumerate(places):
@@ -231,5 +231,5 @@ def _palette(film: Film) -> Image.Image:
     for step in evenly(len(film.records), _SAMPLED, ends=True):
         flat = film.overlays(step)[0][:, :: film.factor, :: film.factor].reshape(-1, 3)
         pixels.append(flat[:: max(1, len(flat) // _SAMPLE)])
-    needed = np.concatenate([fixed, lookup_table(film.drawing.colormap)[::8]])
+    needed = np.concatenate([fixed, colors_of(film.drawing)[::8]])
     return palette_image(np.concatenate(pixels)[None], needed, _COLORS, Image.Quantize.MEDIANCUT)

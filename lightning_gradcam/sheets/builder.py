@@ -86,11 +86,21 @@ class Sheet:
         """Draws a line across the sheet."""
         self.pixels[y, MARGIN:-MARGIN] = LINE
 
-    def color_bar(self, y: int, colormap: str, low: str, high: str) -> None:
-        """Draws a colour map, 14 pixels high, between the meanings of its two ends."""
-        table = lookup_table(colormap)
+    def color_bar(self, y: int, colors: str | Pixels, low: str, high: str, middle: str = "") -> None:
+        """Draws a colour map, 14 pixels high, between the meanings of its two ends.
+
+        Args:
+            y: Its top.
+            colors: The name of a colour map, or its colours, ``[256, 3]``.
+            low: The meaning of the first colour.
+            high: That of the last.
+            middle: What is written on the colour in the middle.
+        """
+        table = lookup_table(colors) if isinstance(colors, str) else colors
         x = MARGIN + self.write((MARGIN, y), low, 300) + 5
         self.pixels[y + 2 : y + 14, x : x + 128] = table[None, ::2]
+        if middle:
+            self.write((x + 61, y + 1), middle, 40, 12, INK)
         self.write((x + 136, y), high, self.pixels.shape[1] - MARGIN - x - 136)
         # Enough that a bar of them shows no steps.
         self._colors = table[::8]

@@ -6,14 +6,17 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record.blank import blank_sentence, longest_sentence, record_codes
+from lightning_gradcam.record.blank import Codes, blank_sentence, longest_sentence, record_codes
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import legend
-from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.drawing import Drawing, colors_of
 from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.render.scale import PERCENTILE, run_limits
 from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
@@ -32,15 +35,32 @@ from lightning_gradcam.sheets.builder import (
 from lightning_gradcam.stats.boxes import known_boxes
 
 _GAP, LABELS = 8, 190
+# Where a row's scale is stated, beside the mark for a right or a wrong prediction.
+_BESIDE_STAMP = 80
 # Where the list of likely classes begins below a row's top, and how high each of its lines is.
 _LIST, _LIST_LINE = 80, 15
 # Pixels that a heading such as "overlay: predicted" takes.
 _LEAST = 112
+# Two lines each, so that the layout does not depend on the scale.
 _SCALES = {
-    "image": "each map by itself, up to its maximum",
-    "layer": "one scale for all maps of this layer and step, up to their maximum",
-    "run": "each probe by itself, up to its maximum in this run so far",
-    "minmax": "each signed map from its minimum to its maximum (no ReLU)",
+    "image": ("each map by itself, up to its maximum;", "equal colours in two maps can mean different values"),
+    "layer": (
+        "one scale for all maps of this layer and step, up to their maximum;",
+        "equal colours on two sheets can mean different values",
+    ),
+    "run": (
+        "one scale for each probe, over all targets and logged steps so far;",
+        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated on the left",
+    ),
+    "minmax": (
+        "each signed map from its minimum to its maximum (no ReLU);",
+        "equal colours in two maps can mean different values",
+    ),
+}
+_SIGNED_SCALES = {
+    "image": ("each map by itself, up to its largest magnitude;", _SCALES["image"][1]),
+    "layer": ("one scale for all maps of this layer and step (largest magnitude);", _SCALES["layer"][1]),
+    "run": (_SCALES["run"][0], f"both ends: {PERCENTILE:g}th percentile of the magnitudes, stated on the left"),
 }
 _METHODS = {
     "gradcam": "Grad-CAM",
@@ -62,6 +82,17 @@ _METHODS = {
     "guided_gradcam": "Guided Grad-CAM",
     "guided_backprop": "guided backpropagation",
     "random": "random weights (baseline)",
+}
+# What red and blue mean where blue is not all that speaks against the score.
+_COMPONENT = "{}: red and blue are the two sides of a principal component"
+_NO_BLUE = "red: for the score; {} is never negative, so there is no blue"
+_OF_PIXELS = "red: a brighter pixel raises the score, blue: a darker one does"
+_SIGNS = {
+    "layercam": "red: for the score; {} leaves out channels with a negative gradient",
+    **dict.fromkeys(("gradcam_elementwise", "fullgrad", "legrad"), _NO_BLUE),
+    **dict.fromkeys(("eigencam", "eigengradcam"), _COMPONENT),
+    **dict.fromkeys(("guided_backprop", "guided_gradcam"), _OF_PIXELS),
+    "random": "{}: red and blue have no meaning",
 }
 _WITHOUT_LAYER = ("fullgrad", "guided_backprop")
 
@@ -89,7 +120,8 @@ def sheet(
         method: Which method of the record.
         drawing: Colour map, opacity, columns, scale.
         title: The sheet's first line.
-        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own if not given.
+        limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]``; by default those that the record has
+            (:attr:`CamRecord.limits`), or else those of its own maps.
         note: A line of the header, such as where the inputs are.
 
     Returns:
@@ -111,6 +143,7 @@ def sheet(
     height = min(drawing.max_sheet_pixels // width, TALLEST)
     rows = evenly(len(probes), height // _row_height(tile_h, lines=4 if known else 3, top=listed))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
+    tops = run_limits(record, keys, limits, signed=drawing.signed)
     lines = max((len(caption) for tile in tiles for caption in tile.captions), default=0)
     row_h = _row_height(tile_h, lines, listed)
     header = _header(record, layer, method, drawing, title, probes, slices)
@@ -122,13 +155,15 @@ def sheet(
     boxes = legend(drawing.box_threshold, known=known) if drawing.boxes else []
     head = 50 + LINE_HEIGHT * len(boxes) + (16 if names else 0)
     page = Sheet(header, width, head=head, body=row_h * len(rows))
-    color_bar(page, page.below + 3, drawing)
+    color_bar(page, page.below + 3, drawing, method, "the row's scale" if drawing.scale == "run" else "")
     for number, entry in enumerate(boxes):
         page.legend(page.below + 26 + LINE_HEIGHT * number, entry)
     for place, row in enumerate(rows):
         y = page.top + place * row_h
         page.rule(y - 4)
         row_label(page, y, record, probes, row)
+        if drawing.scale == "run":
+            page.write((MARGIN + _BESIDE_STAMP, y + 58), scale_end(tops[row], drawing), LABELS - _BESIDE_STAMP - _GAP)
         _likeliest(page, y + _LIST, record, probes, row, listed)
     for column, tile in enumerate(tiles):
         x = MARGIN + LABELS + column * (cell + _GAP)
@@ -175,7 +210,8 @@ def _header(
         step_line(f"{method_title(method)} of the {score_title(record.score)}", record),
         *remarks(probes.note, color=WRONG),
         *remarks(
-            f"colours: {_SCALES[drawing.scale]}",
+            *_scale_lines(record, drawing),
+            signed_line(method) if drawing.signed else "",
             *_level_lines(record, layer),
             *_slice_lines(slices),
             *source_lines(probes.display_source),
@@ -193,6 +229,21 @@ def _header(
     return lines
 
 
+def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
+    """Returns the header's two lines on the colour scale."""
+    first, second = {**_SCALES, **(_SIGNED_SCALES if drawing.signed else {})}[drawing.scale]
+    if record.stage == "explain":
+        # There are no other steps.
+        first = first.replace(" and logged steps so far", "")
+    return [f"colours: {first}", second]
+
+
+def signed_line(method: str) -> str:
+    """Returns a header's text on what the two colours of maps with a sign mean."""
+    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; pictures have no colours here")
+    return meaning.format(method_title(method))
+
+
 def _level_lines(record: CamRecord, layer: str) -> list[str]:
     """Returns the header's text on a layer with several feature maps; nothing for others."""
     found = Counter(name for (of, _), names in record.levels.items() if of == layer for name in names)
@@ -207,10 +258,19 @@ def _blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, wi
 
     As many lines on every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
     """
-    codes = record_codes(record.maps, record.causes, keys, range(len(record.probe_ids)))
-    said = blank_sentence(codes) or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
+    codes = blank_codes(record, keys, drawing)
+    said = (
+        blank_sentence(codes, zero="zero everywhere" if drawing.signed else "zero after the ReLU")
+        or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
+    )
     lines = wrapped("blank: the signed map is zero everywhere" if drawing.scale == "minmax" else said, width)
     return lines + [""] * (len(wrapped(longest_sentence(), width)) - len(lines))
+
+
+def blank_codes(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing) -> Codes:
+    """Returns why maps are blank, as they are drawn: with their sign, only those that are zero everywhere."""
+    maps = {key: np.abs(record.maps[key]) if drawing.signed else record.maps[key] for key in keys}
+    return record_codes(maps, record.causes, keys, range(len(record.probe_ids)))
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -281,14 +341,26 @@ def _likeliest(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: i
         page.write((MARGIN + 48, line), name, LABELS - 48 - _GAP, 12, color)
 
 
-def color_bar(page: Sheet, y: int, drawing: Drawing, where: str = "") -> None:
+def scale_end(top: float, drawing: Drawing) -> str:
+    """Returns what is said of the value at which a row's colours end."""
+    return f"scale ±{top:.3g}" if drawing.signed else f"scale to {top:.3g}"
+
+
+def color_bar(page: Sheet, y: int, drawing: Drawing, method: str, whose: str) -> None:
     """Draws a sheet's colour bar.
 
     Args:
         page: Drawn on.
         y: Its top.
         drawing: Its colour map and scale.
-        where: Where the maximum is stated.
+        method: Whose maps are drawn.
+        whose: The scale that ends where the colours do, if higher values have the last colour, too.
     """
-    low, high = ("minimum", "maximum") if drawing.scale == "minmax" else ("0", f"maximum{where}")
-    page.color_bar(y, drawing.colormap, low, high)
+    if drawing.signed:
+        end = f"ends of {whose}, and beyond" if whose else "ends at the largest magnitude"
+        evidence = _SIGNS.get(method, "for the score").count("for the score")
+        low, high = ("against", "for") if evidence else ("negative", "positive")
+        page.color_bar(y, colors_of(drawing), low, f"{high}; {end}", "0")
+        return
+    low, high = ("minimum", "maximum") if drawing.scale == "minmax" else ("0", "maximum")
+    page.color_bar(y, drawing.colormap, low, f"end of {whose}, and above" if whose and low == "0" else high)

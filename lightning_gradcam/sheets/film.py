@@ -11,19 +11,27 @@ import numpy.typing as npt
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record.blank import blank_sentence, record_codes
+from lightning_gradcam.record.blank import blank_sentence
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray, IntArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import put_box
 from lightning_gradcam.render.drawing import Drawing
-from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, maxima, scaled
+from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, scaled
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.scale import PERCENTILE, common_limits, limits_of
 from lightning_gradcam.render.signals import charted, source_lines
 from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
 from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
 from lightning_gradcam.sheets.builder import Caption, Line, remarks
-from lightning_gradcam.sheets.cam_sheet import layer_title, method_title, score_title, wrapped
+from lightning_gradcam.sheets.cam_sheet import (
+    blank_codes,
+    layer_title,
+    method_title,
+    score_title,
+    signed_line,
+    wrapped,
+)
 from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_size
 
 # Size of a signal's curve, with the band of its map, before it is scaled to a tile.
@@ -43,12 +51,12 @@ class Film:
         records: The steps, in order.
         probes: All of the run's.
         key: Which map.
-        drawing: With a scale that is common to all steps.
+        drawing: Its scales ``"image"`` and ``"run"`` are both one for each probe in all steps.
         whole: The scale is that of the whole run, not only of ``records``.
         rows: The places of the probes that are drawn, ``[n]``.
         base: Their pictures, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
         factor: How many screen pixels a picture's pixel takes.
-        top: The value of the brightest colour, ``[n]``.
+        top: The value of the brightest colour, ``[n]``; unused with ``"minmax"``.
         places: Which slice of each probe's maps is drawn, ``[n]``; all 0 where they have no time or depth.
         laid: Overlays that were drawn before.
     """
@@ -84,7 +92,8 @@ class Film:
             probes: Where pictures, true classes and names are from.
             key: Which map.
             drawing: Colour map, opacity, interpolation; the scales ``"image"`` and ``"run"`` both mean ``"run"``.
-            limits: Each probe's largest value in the whole run, ``[N]``; ``None``: in ``records``.
+            limits: Each probe's limit in the whole run, ``[N]``; ``None``: of the maps of this layer and method in
+                ``records``.
             side: As of :func:`tile_shape`.
             laid: Overlays of the same probes that were drawn before; none by default.
 
@@ -94,13 +103,11 @@ class Film:
         shown = _with_map(records, key)
         shape = shown[0].maps[key].shape
         probes, drawing = charted(probes.view, drawing, shape, _CHART)
-        if drawing.scale == "image":
-            drawing = replace(drawing, scale="run")
-        top = np.asarray(_maxima(shown, key) if limits is None else limits, np.float32)
+        top = np.asarray(_limits(shown, key, signed=drawing.signed) if limits is None else limits, np.float32)
         if drawing.scale == "layer":
             top = np.full_like(top, top.max())
         base, depth = probes.pixels, shape[1] if len(shape) == 4 else 0
-        places = _strongest(shown, key) if depth else np.zeros(len(base), np.int64)
+        places = _strongest(shown, key, signed=drawing.signed) if depth else np.zeros(len(base), np.int64)
         if base.ndim == 5:
             base = base[np.arange(len(base)), frame_under(places, depth, base.shape[1])]
         height, width, factor = tile_shape(base.shape, drawing, side)
@@ -139,7 +146,7 @@ class Film:
             shown = shown[:, None] if shown.ndim == 2 else shown
             return lay_over(self.base, maps, shown[:, None], drawing)
 
-        look = drawing.colormap, drawing.opacity, drawing.interpolation, drawing.scale
+        look = drawing.colormap, drawing.opacity, drawing.interpolation, drawing.scale, drawing.signed
         how = self.key, self.rows, self.base.shape, self.top.tobytes(), self.places.tobytes(), look
         over = self.laid.of(self.records[step], how, lay)
         # A copy even where nothing is enlarged: crosses and boxes are drawn into it.
@@ -205,16 +212,21 @@ class Film:
         total = max(total or 0, count)
         which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, evenly chosen"
         known = "this run so far" if self.whole else "the steps shown"
+        ends = f"it ends at the {PERCENTILE:g}th percentile of the strongest map in {known}"
+        if self.drawing.signed:
+            ends = f"both ends are the {PERCENTILE:g}th percentile of the strongest map's magnitudes in {known}"
         meaning = {
-            "run": f"one scale for each probe in all steps, up to its maximum in {known}",
-            "layer": f"one scale for all probes and steps, up to the maximum in {known}",
+            "image": f"one scale for each probe and not for each map, so that its steps can be compared; {ends}",
+            "run": f"one scale for each probe, over all its targets and steps; {ends}",
+            "layer": f"one scale for all probes, targets and steps; {ends}",
             "minmax": "each signed map from its minimum to its maximum (no ReLU); not comparable between steps",
         }[self.drawing.scale]
+        signed = signed_line(key.method) if self.drawing.signed else ""
         lines = [
             (f"{method_title(key.method)} of {_score_of(records[-1].score, key.target, probes)}", INK),
             ("one logged step" if total == 1 else which, INK),
             *remarks(probes.note, color=WRONG),
-            *remarks(f"colours: {meaning}", *_slice_lines(records[-1].maps[key].shape, probes.pixels.shape)),
+            *remarks(f"colours: {meaning}", signed, *_slice_lines(records[-1].maps[key].shape, probes.pixels.shape)),
         ]
         if self.drawing.boxes:
             dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
@@ -223,8 +235,9 @@ class Film:
         lines += remarks(*source_lines(probes.display_source))
         # Drawn from minimum to maximum, a map without a positive value has colours, too.
         if self.drawing.scale != "minmax":
-            codes = [record_codes(one.maps, one.causes, [key], range(len(one.probe_ids))) for one in records]
-            lines += remarks(blank_sentence(np.concatenate(codes), what="maps of these steps"), color=INK)
+            codes = np.concatenate([blank_codes(one, [key], self.drawing) for one in records])
+            zero = "zero everywhere" if self.drawing.signed else "zero after the ReLU"
+            lines += remarks(blank_sentence(codes, what="maps of these steps", zero=zero), color=INK)
         parts = [(part, color) for line, color in lines for part in wrapped(line, width)]
         return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *parts]
 
@@ -244,9 +257,13 @@ def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...
     return having
 
 
-def _maxima(records: Sequence[CamRecord], key: CamKey) -> FloatArray:
-    """Returns each probe's largest value in any of the steps, ``[N]``."""
-    return np.asarray(np.max([maxima(record.maps[key]) for record in records], axis=0), np.float32)
+def _limits(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> FloatArray:
+    """Returns each probe's limit over the targets of a layer and method in all of the steps, ``[N]``."""
+    found = [
+        {other: limits_of(maps, signed=signed) for other, maps in one.maps.items() if other[:2] == key[:2]}
+        for one in records
+    ]
+    return np.asarray(np.max([common_limits(limits, limits) for limits in found], axis=0), np.float32)
 
 
 def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[int, int, int]:
@@ -264,12 +281,12 @@ def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[i
     return height * factor, width * factor, factor
 
 
-def _strongest(records: Sequence[CamRecord], key: CamKey) -> IntArray:
-    """Returns the slice of each probe that holds most evidence, summed over all steps, ``[N]``."""
+def _strongest(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> IntArray:
+    """Returns the slice of each probe that holds most evidence, of both signs or for it, over all steps, ``[N]``."""
     sums = np.zeros(records[0].maps[key].shape[:2], np.float64)
     for record in records:
         maps = np.nan_to_num(record.maps[key], nan=0.0, posinf=0.0, neginf=0.0)
-        sums += np.maximum(maps, 0).sum(axis=(-2, -1), dtype=np.float64)
+        sums += (np.abs(maps) if signed else np.maximum(maps, 0)).sum(axis=(-2, -1), dtype=np.float64)
     return np.asarray(sums.argmax(axis=1), np.int64)
 
 

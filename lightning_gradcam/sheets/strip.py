@@ -24,7 +24,7 @@ from lightning_gradcam.sheets.builder import (
     of_probes,
     remarks,
 )
-from lightning_gradcam.sheets.cam_sheet import LABELS, color_bar, row_label
+from lightning_gradcam.sheets.cam_sheet import LABELS, color_bar, row_label, scale_end
 from lightning_gradcam.sheets.film import Film
 
 MOST_COLUMNS = 24
@@ -74,12 +74,12 @@ def film_strip(
         records: The steps to draw, in order (see :func:`thinned`); one at least. Those without the map are left out.
         probes: Where display pixels, true classes and names come from.
         key: Which map.
-        drawing: Colour map, opacity, interpolation. Its scale ``"image"`` is drawn as ``"run"``, each probe by its
-            maximum in the whole run, so that a row can be compared; ``"layer"`` is one maximum for all probes and
+        drawing: Colour map, opacity, interpolation. Its scale ``"image"`` is drawn as ``"run"``, one scale for each
+            probe in the whole run, so that a row can be compared; ``"layer"`` is one scale for all probes and
             steps, and ``"minmax"`` each map's own. ``magnification`` and ``max_tile`` are upper limits: tiles are
             smaller than a sheet's.
         title: The picture's first words.
-        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` if not given.
+        limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
         total: How many steps were logged, for the header; default: the number of records.
         note: A line of the header, such as what was left out.
         laid: Overlays of these probes that were drawn before; none by default.
@@ -111,7 +111,7 @@ def film_strip(
     lines += remarks(of_probes(len(rows), len(film.rows)))
     film = film.part(rows)
     page = Sheet(lines, width, head=below, body=row_h * len(rows))
-    color_bar(page, page.below + 3, film.drawing, ", stated below each input")
+    color_bar(page, page.below + 3, film.drawing, key.method, "the row's scale, stated below its input")
     page.legend(page.below + 4 + LINE_HEIGHT, *_LEGEND)
     y = page.top - FRAME - 2 - heads
     page.write((left, y), "input", pitch, 13, INK)
@@ -145,6 +145,6 @@ def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
 
 def _notes(film: Film, place: int) -> list[str]:
     """Returns the lines below a probe's picture."""
-    notes = [] if film.drawing.scale == "minmax" else [f"max {film.top[place]:.3g}"]
+    notes = [] if film.drawing.scale == "minmax" else [scale_end(film.top[place], film.drawing)]
     shape = film.records[0].maps[film.key].shape
     return [*notes, f"slice {film.places[place] + 1} of {shape[1]}"] if len(shape) == 4 and shape[1] > 1 else notes

@@ -25,6 +25,7 @@ from lightning_gradcam import Archive, ArchiveError, CamKey, CamRecord, Lightnin
 from lightning_gradcam.archive import ArchiveWriter, Manifest
 from lightning_gradcam.archive.cam_file import parse_step_file_name
 from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.render.scale import both_limits
 from lightning_gradcam.storage import Storage
 
 Array = npt.NDArray[np.float32]
@@ -902,65 +903,68 @@ def test_part_of_a_record(tmp_path: Path) -> None:
 # ---- what a resumed run goes on with
 
 
-def with_peaks(found: CamRecord, value: float) -> CamRecord:
-    return dataclasses.replace(found, peaks={key: np.full(COUNT, value, np.float32) for key in found.maps})
+def with_limits(found: CamRecord, value: float) -> CamRecord:
+    return dataclasses.replace(found, limits={key: np.full((COUNT, 2), value, np.float32) for key in found.maps})
 
 
-def test_peaks_are_kept_with_the_maps(root: str) -> None:
-    peaks = {key: np.array([0, 1e-30, 3e38, np.nan], np.float32) + place for place, key in enumerate(record().maps)}
-    written = dataclasses.replace(record(), peaks=peaks)
+def test_limits_are_kept_with_the_maps(root: str) -> None:
+    values = np.array([[0, 1e-30], [1e-30, 3e38], [3e38, 0], [np.nan, 1]], np.float32)
+    limits = {key: values + place for place, key in enumerate(record().maps)}
+    written = dataclasses.replace(record(), limits=limits)
     started(f"{root}/a").append(written)
     archive = Archive.open(f"{root}/a")
-    for found in (written, archive.record(0), archive.record(0, keys=list(peaks)[2:4])):
-        assert list(found.peaks) == list(found.maps)
-        for key, values in found.peaks.items():
-            np.testing.assert_array_equal(values, peaks[key], strict=True)
+    for found in (written, archive.record(0), archive.record(0, keys=list(limits)[2:4])):
+        assert list(found.limits) == list(found.maps)
+        for key, values in found.limits.items():
+            np.testing.assert_array_equal(values, limits[key], strict=True)
             assert not values.flags.writeable
-    np.testing.assert_array_equal(written.part([2, 0]).peaks[KEY], peaks[KEY][[2, 0]])
-    next(iter(peaks.values()))[:] = 7
-    assert (next(iter(written.peaks.values())) != 7).all()
+    np.testing.assert_array_equal(written.part([2, 0]).limits[KEY], limits[KEY][[2, 0]])
+    next(iter(limits.values()))[:] = 7
+    assert (next(iter(written.limits.values())) != 7).all()
 
 
-def test_peaks_of_some_of_the_maps_are_not_written(tmp_path: Path) -> None:
-    started(tmp_path / "a").append(dataclasses.replace(record(), peaks={KEY: np.ones(COUNT, np.float32)}))
-    assert Archive.open(tmp_path / "a").record(0).peaks == {}
+def test_limits_of_some_of_the_maps_are_not_written(tmp_path: Path) -> None:
+    started(tmp_path / "a").append(dataclasses.replace(record(), limits={KEY: np.ones((COUNT, 2), np.float32)}))
+    assert Archive.open(tmp_path / "a").record(0).limits == {}
 
 
-def test_one_file_tells_how_a_run_goes_on_where_it_has_the_peaks(tmp_path: Path) -> None:
+def test_one_file_tells_how_a_run_goes_on_where_it_has_the_limits(tmp_path: Path) -> None:
     writer = started(tmp_path / "a", 10)
     for epoch, step in enumerate((20, 30), 1):
-        writer.append(with_peaks(record(step, epoch), step))
+        writer.append(with_limits(record(step, epoch), step))
     storage = CountingStorage(tmp_path / "a")
-    last, peaks, damaged = Archive(storage, writer.manifest).recall()
+    last, limits, damaged = Archive(storage, writer.manifest).recall()
     assert isinstance(last, CamRecord)
     assert (last.step, damaged) == (30, [])
-    assert set(peaks) == set(last.maps)
-    assert all((values == 30).all() for values in peaks.values())
+    assert set(limits) == set(last.maps)
+    assert all((values == 30).all() for values in limits.values())
     (step,) = (tmp_path / "a" / "steps").glob("step-0000000030-*")
     assert storage.count < 1.5 * step.stat().st_size
 
 
-def test_peaks_of_steps_without_them_are_found_in_their_maps(tmp_path: Path) -> None:
+def test_limits_of_steps_without_them_are_found_in_their_maps(tmp_path: Path) -> None:
     writer = started(tmp_path / "a", 10)
-    writer.append(with_peaks(record(20, 1), 0.5))
+    writer.append(with_limits(record(20, 1), 0.5))
     writer.append(record(30, 2))
-    last, peaks, damaged = Archive.open(tmp_path / "a").recall()
+    last, limits, damaged = Archive.open(tmp_path / "a").recall()
     assert last is not None
     assert (last.step, damaged) == (30, [])
-    maps = writer.maps(*KEY)
-    np.testing.assert_array_equal(peaks[KEY], np.maximum(0.5, maps[2].max((1, 2))))
+    maps = writer.maps(*KEY, relu=False)
+    # Of so few places the 98th percentile is the largest.
+    expected = np.stack([maps[2].max((1, 2)), np.abs(maps[2]).max((1, 2))], axis=1)
+    np.testing.assert_array_equal(limits[KEY], np.maximum(0.5, expected))
 
 
 def test_a_damaged_step_is_passed_over_and_named(tmp_path: Path) -> None:
     writer = started(tmp_path / "a")
     for epoch, step in enumerate((10, 20, 30)):
-        writer.append(with_peaks(record(step, epoch), step))
+        writer.append(with_limits(record(step, epoch), step))
     (step,) = (tmp_path / "a" / "steps").glob("step-0000000030-*")
     step.write_bytes(b"PK")
-    last, peaks, damaged = Archive.open(tmp_path / "a").recall()
+    last, limits, damaged = Archive.open(tmp_path / "a").recall()
     assert last is not None
     assert last.step == 20
-    assert (peaks[KEY] == 20).all()
+    assert (limits[KEY] == 20).all()
     assert len(damaged) == 1
     assert step.name in damaged[0]
 
@@ -972,9 +976,33 @@ def test_an_archive_without_steps_and_one_of_channels_are_recalled_too(tmp_path:
     maps = {layer: np.ones((COUNT, 1, 2, 2), np.float32) for layer in SHAPES}
     for step in (10, 20):
         writer.append(ChannelRecord(0, step, "fit", "features", tuple("abcd"), maps, dict.fromkeys(maps, (0,))))
-    last, peaks, damaged = writer.recall()
+    last, limits, damaged = writer.recall()
     assert isinstance(last, ChannelRecord)
-    assert (last.step, peaks, damaged) == (20, {}, [])
+    assert (last.step, limits, damaged) == (20, {}, [])
+
+
+def test_an_archive_that_kept_each_maps_largest_value_is_read_and_continued(tmp_path: Path) -> None:
+    """Written before `limits`, with `peaks`: two probes, two layers, two targets."""
+    path = tmp_path / "a"
+    shutil.copytree(Path(__file__).parent / "written_with_peaks", path)
+    for step in (path / "steps").iterdir():
+        assert {"peaks"} <= set(np.load(step).files)
+    archive = Archive.open(path)
+    last, limits, damaged = archive.recall()
+    assert isinstance(last, CamRecord)
+    assert (last.step, last.limits, damaged, set(limits)) == (4, {}, [], set(last.maps))
+    for key, found in limits.items():
+        np.testing.assert_array_equal(
+            found, np.max([both_limits(maps) for maps in archive.maps(*key, relu=False)], axis=0)
+        )
+    # Of 64 places the second largest.
+    key = CamKey("net.conv1", "gradcam", "label")
+    second = np.sort(archive.maps(*key).reshape(2, 2, -1))[..., -2].max(0)
+    np.testing.assert_array_equal(limits[key][:, 0], second)
+    writer, remark = ArchiveWriter.start(str(path), archive.manifest, archive.probes)
+    assert remark is None
+    writer.append(dataclasses.replace(last, step=20, epoch=1, limits=limits))
+    np.testing.assert_array_equal(Archive.open(path).recall()[1][key], limits[key])
 
 
 def test_an_archive_of_version_0_1_0_is_read_and_continued(tmp_path: Path) -> None:
@@ -984,16 +1012,19 @@ def test_an_archive_of_version_0_1_0_is_read_and_continued(tmp_path: Path) -> No
     archive = Archive.open(path)
     assert (archive.steps, archive.epochs, archive.layers) == ((0, 10), (-1, 0), ("conv1", "relu2"))
     assert archive.probes.fingerprint == archive.manifest.fingerprint
-    last, peaks, damaged = archive.recall()
+    last, limits, damaged = archive.recall()
     assert isinstance(last, CamRecord)
-    assert (last.step, last.peaks, damaged, len(last.gradients)) == (10, {}, [], 4)
+    assert (last.step, last.limits, damaged, len(last.gradients)) == (10, {}, [], 4)
     np.testing.assert_array_equal(last.likeliest, [[1, 3, 0, 2, 4]] * 2)
     np.testing.assert_allclose(last.scores["predicted"], [0.05503459, 0.05670286])
     key = CamKey("conv1", "gradcam", "predicted")
-    np.testing.assert_allclose(peaks[key], [6.3370157e-05, 7.7234511e-04], rtol=1e-6)
-    np.testing.assert_array_equal(archive.maps(*key).max((0, 2, 3)), peaks[key])
+    np.testing.assert_allclose(archive.maps(*key).max((0, 2, 3)), [6.3370157e-05, 7.7234511e-04], rtol=1e-6)
+    np.testing.assert_array_equal(
+        limits[key], np.max([both_limits(maps) for maps in archive.maps(*key, relu=False)], axis=0)
+    )
+    assert (limits[key] > 0).all()
     np.testing.assert_array_equal(archive.numbers(*key)["entropy"], [[0, 0], [10, 10]])
     writer, remark = ArchiveWriter.start(str(path), archive.manifest, archive.probes)
     assert remark is None
-    writer.append(dataclasses.replace(last, step=20, epoch=1, peaks=peaks))
-    assert Archive.open(path).record(-1).peaks.keys() == peaks.keys()
+    writer.append(dataclasses.replace(last, step=20, epoch=1, limits=limits))
+    assert Archive.open(path).record(-1).limits.keys() == limits.keys()

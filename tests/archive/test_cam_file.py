@@ -120,9 +120,10 @@ def test_empty_bins_take_no_room() -> None:
         ("slope_channels1", lambda v: v[:, :2], "'slope_channel_weights1' is"),
         ("slope_channels1", lambda v: v.astype(np.int64), "expected uint64"),
         ("slope_channel_weights1", lambda v: v[:2], "'slope_channel_weights1' is"),
-        ("peaks", lambda v: v[:3], "'peaks' is"),
-        ("peaks", lambda v: v[:, :2], "'peaks' is"),
-        ("peaks", lambda v: v.astype(np.float16), "expected float32"),
+        ("limits", lambda v: v[:3], "'limits' is"),
+        ("limits", lambda v: v[:, :2], "'limits' is"),
+        ("limits", lambda v: v[..., :1], "'limits' is"),
+        ("limits", lambda v: v.astype(np.float16), "expected float32"),
         ("slope_largest1", lambda v: v[:2], r"'slope_largest1' is float32 \[2\], expected float32 \[3\]"),
         ("slope_vanished1", lambda v: v.astype(np.uint8), "expected bool"),
     ],
@@ -132,9 +133,9 @@ def test_arrays_that_do_not_fit_are_refused(name: str, change: Callable[[Any], A
         arrays[name] = change(arrays[name])
 
     wanted = record()
-    peaks = {key: np.ones(3, np.float32) for key in wanted.maps}
+    limits = {key: np.ones((3, 2), np.float32) for key in wanted.maps}
     with pytest.raises((TypeError, ValueError), match=message):
-        unpacked_cams(changed(packed_cams(dataclasses.replace(wanted, peaks=peaks)), other))
+        unpacked_cams(changed(packed_cams(dataclasses.replace(wanted, limits=limits)), other))
 
 
 @pytest.mark.parametrize("keys", [[["a"]], [["a", "b", "c"]], ["ab"], [[1, 2]], 3, [["a", "b"]] * 9])

@@ -146,6 +146,7 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
                 "max_sheet_pixels": 200000,
                 "boxes": True,
                 "box_threshold": 0.5,
+                "signed": True,
                 "top": 3,
             },
         ],

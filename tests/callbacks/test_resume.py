@@ -14,11 +14,19 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from lightning_gradcam import Archive, GradCAMCallback, MemorySink
+from lightning_gradcam.render.scale import both_limits
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 
 
 def run(
-    root: Path, epochs: int, *, ckpt: str | None = None, version: Any = None, data: Any = None, **options: Any
+    root: Path,
+    epochs: int,
+    *,
+    ckpt: str | None = None,
+    version: Any = None,
+    data: Any = None,
+    model: Any = None,
+    **options: Any,
 ) -> Any:
     """Trains up to `epochs` and keeps a checkpoint of every epoch."""
     pl.seed_everything(0, verbose=False)
@@ -27,7 +35,7 @@ def run(
     logger = CSVLogger(root, version=version)
     keep = ModelCheckpoint(root / "checkpoints", filename="{epoch}", save_top_k=-1, enable_version_counter=False)
     running = trainer(root, callbacks=[callback, keep], logger=logger, max_epochs=epochs, enable_checkpointing=True)
-    running.fit(TinyModule(), *(data or loaders()), ckpt_path=ckpt)
+    running.fit(model or TinyModule(), *(data or loaders()), ckpt_path=ckpt)
     return callback
 
 
@@ -149,16 +157,42 @@ def test_validations_are_counted_on(tmp_path: Path) -> None:
     assert [entry.epoch for entry in sink.entries] == [1, 3]
 
 
-def test_the_run_scale_remembers_earlier_steps(tmp_path: Path) -> None:
-    from lightning_gradcam import Drawing
+def repeatable() -> dict[str, Any]:
+    """Without shuffling and dropout: Lightning restores no random numbers."""
+    torch.manual_seed(0)
+    model = TinyModule()
+    model.net.drop.p = 0.0
+    return {"data": (DataLoader(tiny_data(), 8), loaders()[1]), "model": model}
 
-    drawing = Drawing(scale="run")
-    straight = run(tmp_path / "a", 1, drawing=drawing)
-    resumed = run(tmp_path / "a", 2, ckpt=checkpoint(tmp_path / "a", 0), drawing=drawing)
-    for key, peak in resumed.archive.record(-1).peaks.items():
-        maps = resumed.archive.maps(key.layer)
-        np.testing.assert_allclose(peak, maps.max((0, 2, 3)), rtol=2e-3, atol=1e-9)
-    assert straight.archive.epochs == (-1, 0)
+
+def test_a_resumed_run_has_the_scale_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    straight = run(tmp_path / "a", 3, **repeatable())
+    run(tmp_path / "b", 2, **repeatable())
+    resumed = run(tmp_path / "b", 3, ckpt=checkpoint(tmp_path / "b", 1), **repeatable())
+    assert resumed.archive.epochs == straight.archive.epochs == (-1, 0, 1, 2)
+    for step in range(4):
+        found, expected = (callback.archive.record(step).limits for callback in (resumed, straight))
+        assert set(found) == set(expected) != set()
+        for key, limits in expected.items():
+            np.testing.assert_array_equal(found[key], limits)
+    for key, limits in found.items():
+        # Maps are kept with 11 bits.
+        kept = np.max([both_limits(maps) for maps in straight.archive.maps(*key, relu=False)], axis=0)
+        np.testing.assert_allclose(limits, kept, rtol=2e-3, atol=1e-9)
+
+
+def test_a_run_without_limits_is_resumed_on_those_of_its_maps(tmp_path: Path) -> None:
+    first = run(tmp_path, 2)
+    for step in Path(first.archive.path, "steps").iterdir():
+        # As versions wrote it that kept each map's largest value.
+        with np.load(step) as file:
+            arrays = dict(file)
+        np.savez(step, **{("peaks" if name == "limits" else name): v for name, v in arrays.items()})
+    resumed = run(tmp_path, 3, ckpt=checkpoint(tmp_path, 1))
+    assert Archive.open(resumed.archive.path).record(2).limits == {}
+    for key, limits in resumed.archive.record(3).limits.items():
+        kept = np.max([both_limits(maps) for maps in resumed.archive.maps(*key, relu=False)], axis=0)
+        np.testing.assert_allclose(limits, kept, rtol=2e-3, atol=1e-9)
 
 
 def test_a_step_that_was_handed_over_and_never_written_is_reported(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_boxes_above_a_threshold() -> None:
     assert drawn("--box-threshold", "0.95") not in (plain, boxes)
 
 
+def test_signed_maps() -> None:
+    def drawn(*options: str) -> bytes:
+        assert main(["explain", "a.ckpt", "pictures", "-o", "out", "--force", *MODEL, *options]) == 0
+        return b"".join(path.read_bytes() for path in sorted(Path("out/overlays").iterdir()))
+
+    assert drawn("--signed") != drawn()
+
+
 def test_files_and_folders_with_the_most_likely_classes(capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (30, 20)).save("wide.jpg")
     options = ["--top", "3", "--size", "8", "--class-names", "ant", "bee", "cat", "dog", "eel", "--targets", "bee"]

@@ -14,8 +14,10 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 
-from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet
+from lightning_gradcam import Archive, CamKey, Drawing, GradCAMCallback, MemorySink, ProbeSet
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
+from lightning_gradcam.render.scale import limits_of, row_limits
+from lightning_gradcam.sheets.strip import film_strip
 from lightning_gradcam.stats import to_last
 from tests.conftest import TinyModule, loaders, trainer
 from tests.monitors.drawing import evolution_of
@@ -178,6 +180,24 @@ def test_the_alarm_is_said_once_while_training(tmp_path: Path) -> None:
     assert len([w for w in caught if "min_energy_inside" in str(w.message)]) == 1
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_strip_is_on_the_runs_scale_over_all_targets_and_epochs(tmp_path: Path, signed: bool) -> None:
+    drawing = Drawing(signed=signed)
+    callback, sink, _ = fitted(tmp_path, 3, targets=["predicted", "label"], drawing=drawing)
+    archive = callback.archive
+    assert archive is not None
+    records = [archive.record(step) for step in range(3)]
+    for layer in LAYERS:
+        maps = [one.maps[CamKey(layer, "gradcam", name)] for one in records for name in archive.targets]
+        found = np.max([limits_of(each, signed=signed) for each in maps], axis=0)
+        key = CamKey(layer, "gradcam", "predicted")
+        limits = row_limits(records[-1].limits, key, signed=signed)
+        # Maps are kept with 11 bits.
+        np.testing.assert_allclose(limits, found, rtol=2e-3)
+        again = film_strip(records, archive.probes, key=key, drawing=drawing, title="gradcam", limits=limits)
+        np.testing.assert_array_equal(sink.evolutions[-1].strips[f"gradcam_evolution/{layer}"].pixels, again.pixels)
+
+
 def test_many_probes_are_thinned_and_the_title_says_so(tmp_path: Path) -> None:
     callback, _, _ = fitted(tmp_path, 1)
     archive = callback.archive
@@ -196,7 +216,7 @@ def test_many_probes_are_thinned_and_the_title_says_so(tmp_path: Path) -> None:
         Many(archive._storage, archive.manifest),
         CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing()),
         many,
-        {key: np.ones(180, np.float32) for key in archive.record(0).maps},
+        {key: np.ones((180, 2), np.float32) for key in archive.record(0).maps},
         ended=True,
         rows=True,
     )

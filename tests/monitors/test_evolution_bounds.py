@@ -23,12 +23,12 @@ from lightning_gradcam.render import picture as picture_module
 from lightning_gradcam.render.picture import PackedPicture, Picture
 from tests.monitors.drawing import evolution_of
 
-Peaks = dict[CamKey, Any]
+Limits = dict[CamKey, Any]
 
 
 def run(
     root: Path, layers: int, probes: int, steps: int, side: int = 2, size: int = 8
-) -> tuple[ArchiveWriter, CamMonitor, ProbeSet, Peaks]:
+) -> tuple[ArchiveWriter, CamMonitor, ProbeSet, Limits]:
     """An archive of random maps, as a run would leave it."""
     generator = np.random.default_rng(0)
     pictures = ProbeSet(
@@ -60,12 +60,12 @@ def run(
             )
         )
     plan = CamMonitor("gradcam", list(names), "gradcam", "predicted", "logit", Drawing())
-    return archive, plan, pictures, {key: np.ones(probes, np.float32) for key in keys}
+    return archive, plan, pictures, {key: np.ones((probes, 2), np.float32) for key in keys}
 
 
 def test_no_more_than_32_layers_are_drawn_and_the_rest_is_named_once(tmp_path: Path) -> None:
-    archive, plan, probes, peaks = run(tmp_path, layers=40, probes=2, steps=2)
-    found = evolution_of(archive, plan, probes, peaks, ended=True, rows=False)
+    archive, plan, probes, limits = run(tmp_path, layers=40, probes=2, steps=2)
+    found = evolution_of(archive, plan, probes, limits, ended=True, rows=False)
     files = sorted(path.suffix for path in (tmp_path / "gradcam" / "evolution").iterdir())
     assert files == [".gif"] * 32 + [".png"] * 32
     assert len(found.strips) == len(found.animations) == 32
@@ -74,12 +74,12 @@ def test_no_more_than_32_layers_are_drawn_and_the_rest_is_named_once(tmp_path: P
     assert "and 3 more), evenly chosen" in found.remark
     assert "all maps are in the archive" in found.remark
     assert len(found.remark) <= 500
-    assert evolution_of(archive, plan, probes, peaks, ended=False, rows=False).remark == ""
+    assert evolution_of(archive, plan, probes, limits, ended=False, rows=False).remark == ""
 
 
 def test_a_run_within_the_bounds_has_no_remark(tmp_path: Path) -> None:
-    archive, plan, probes, peaks = run(tmp_path, layers=2, probes=2, steps=1)
-    assert evolution_of(archive, plan, probes, peaks, ended=True, rows=True).remark == ""
+    archive, plan, probes, limits = run(tmp_path, layers=2, probes=2, steps=1)
+    assert evolution_of(archive, plan, probes, limits, ended=True, rows=True).remark == ""
 
 
 def test_what_was_left_out_stands_in_a_line_of_each_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +88,11 @@ def test_what_was_left_out_stands_in_a_line_of_each_picture(tmp_path: Path, monk
     monkeypatch.setattr(evolution_module, "film_strip", lambda *a, **k: notes.append(k["note"]) or strip(*a, **k))
     monkeypatch.setattr(evolution_module, "animate", lambda *a, **k: notes.append(k["note"]) or animation(*a, **k))
     monkeypatch.setattr(evolution_module, "MOST_PAIRS", 2)
-    archive, plan, probes, peaks = run(tmp_path, layers=3, probes=2, steps=2)
-    noted = evolution_of(archive, plan, probes, peaks, ended=True, rows=False)
+    archive, plan, probes, limits = run(tmp_path, layers=3, probes=2, steps=2)
+    noted = evolution_of(archive, plan, probes, limits, ended=True, rows=False)
     assert notes == ["drawn for 2 of 3 layers and methods, evenly chosen; all are in the archive"] * 4
     monkeypatch.setattr(evolution_module, "MOST_PAIRS", 3)
-    plain = evolution_of(archive, plan, probes, peaks, ended=True, rows=False)
+    plain = evolution_of(archive, plan, probes, limits, ended=True, rows=False)
     tag = "gradcam_evolution/net.layer0"
     # A line of text more.
     assert noted.strips[tag].size[0] - plain.strips[tag].size[0] == 18
@@ -102,11 +102,11 @@ def test_what_was_left_out_stands_in_a_line_of_each_picture(tmp_path: Path, monk
 def test_many_strips_have_fewer_pixels_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evolution_module, "ALL_PIXELS", 3_000_000)
     monkeypatch.setattr(evolution_module, "LEAST_PIXELS", 1_000_000)
-    archive, plan, probes, peaks = run(tmp_path, layers=4, probes=20, steps=2, size=32)
-    found = evolution_of(archive, plan, probes, peaks, ended=False, rows=False)
+    archive, plan, probes, limits = run(tmp_path, layers=4, probes=20, steps=2, size=32)
+    found = evolution_of(archive, plan, probes, limits, ended=False, rows=False)
     sizes = {strip.size[0] * strip.size[1] for strip in found.strips.values()}
     assert max(sizes) <= 1_000_000
-    alone = dict(list(peaks.items())[:1])
+    alone = dict(list(limits.items())[:1])
     (one,) = evolution_of(archive, plan, probes, alone, ended=False, rows=False).strips.values()
     assert 1_000_000 < one.size[0] * one.size[1] <= 3_000_000
 
@@ -115,17 +115,17 @@ def test_many_animations_show_fewer_probes_each(tmp_path: Path, monkeypatch: pyt
     asked = []
     animation = evolution_module.animate
     monkeypatch.setattr(evolution_module, "animate", lambda *a, **k: asked.append(k["most"]) or animation(*a, **k))
-    archive, plan, probes, peaks = run(tmp_path, layers=9, probes=2, steps=20)
-    evolution_of(archive, plan, probes, peaks, ended=True, rows=False)
-    evolution_of(archive, plan, probes, dict(list(peaks.items())[:8]), ended=True, rows=False)
+    archive, plan, probes, limits = run(tmp_path, layers=9, probes=2, steps=20)
+    evolution_of(archive, plan, probes, limits, ended=True, rows=False)
+    evolution_of(archive, plan, probes, dict(list(limits.items())[:8]), ended=True, rows=False)
     # 20 frames of so many pictures of 112 x 112 have 4 million pixels.
     assert asked == [15] * 9 + [64] * 8
 
 
 def test_maps_are_read_in_batches_that_draw_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive, plan, probes, peaks = run(tmp_path, layers=3, probes=4, steps=3)
-    whole = evolution_of(archive, plan, probes, peaks, ended=True, rows=True)
-    names = [name for name, _ in Evolving(archive, plan, probes, peaks, ended=True, rows=True).parts()]
+    archive, plan, probes, limits = run(tmp_path, layers=3, probes=4, steps=3)
+    whole = evolution_of(archive, plan, probes, limits, ended=True, rows=True)
+    names = [name for name, _ in Evolving(archive, plan, probes, limits, ended=True, rows=True).parts()]
     assert names[:4] == [
         "reading step 1 of 3 for film strips",
         "reading step 2 of 3 for film strips",
@@ -139,7 +139,7 @@ def test_maps_are_read_in_batches_that_draw_the_same(tmp_path: Path, monkeypatch
     ]
     # 3 steps of 4 maps with 4 places of 4 bytes: one layer at a time.
     monkeypatch.setattr(evolution_module, "MAP_BYTES", 3 * 4 * 16)
-    evolving = Evolving(archive, plan, probes, peaks, ended=True, rows=True)
+    evolving = Evolving(archive, plan, probes, limits, ended=True, rows=True)
     names = []
     for name, draw in evolving.parts():
         names.append(name)
@@ -158,31 +158,31 @@ def test_maps_are_read_in_batches_that_draw_the_same(tmp_path: Path, monkeypatch
 
 
 def test_large_maps_are_read_of_as_many_probes_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive, plan, probes, peaks = run(tmp_path, layers=2, probes=6, steps=2, side=4)
+    archive, plan, probes, limits = run(tmp_path, layers=2, probes=6, steps=2, side=4)
     monkeypatch.setattr(evolution_module, "MAP_BYTES", 2 * 64 * 3)
-    found = evolution_of(archive, plan, probes, peaks, ended=True, rows=True)
+    found = evolution_of(archive, plan, probes, limits, ended=True, rows=True)
     assert "show 3 of 6 probes, evenly chosen" in found.remark
     assert sorted({row.probe for row in found.rows}) == ["0", "2", "4"]
 
 
 def test_memory_is_that_of_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 12 layers, 16 probes and 20 steps of 64 x 64: 63 MB of maps.
-    archive, plan, probes, peaks = run(tmp_path, layers=12, probes=16, steps=20, side=64)
+    archive, plan, probes, limits = run(tmp_path, layers=12, probes=16, steps=20, side=64)
     monkeypatch.setattr(evolution_module, "MAP_BYTES", 6_000_000)
     monkeypatch.setattr(evolution_module, "ALL_PIXELS", 12 * 250_000)
     monkeypatch.setattr(evolution_module, "LEAST_PIXELS", 250_000)
     tracemalloc.start()
     try:
-        evolution_of(archive, plan, probes, peaks, ended=False, rows=False)
+        evolution_of(archive, plan, probes, limits, ended=False, rows=False)
         assert tracemalloc.get_traced_memory()[1] < 25_000_000
     finally:
         tracemalloc.stop()
 
 
 def test_only_the_first_steps_are_drawn_where_so_many_exist(tmp_path: Path) -> None:
-    archive, plan, probes, peaks = run(tmp_path, layers=1, probes=2, steps=3)
-    evolving = Evolving(archive, plan, probes, peaks, ended=False, rows=False, count=2)
-    peaks.clear()
+    archive, plan, probes, limits = run(tmp_path, layers=1, probes=2, steps=3)
+    evolving = Evolving(archive, plan, probes, limits, ended=False, rows=False, count=2)
+    limits.clear()
     for _, draw in evolving.parts():
         draw()
     found = evolving.result()
@@ -190,10 +190,10 @@ def test_only_the_first_steps_are_drawn_where_so_many_exist(tmp_path: Path) -> N
 
 
 def test_a_step_that_cannot_be_read_is_missing_alone(tmp_path: Path) -> None:
-    archive, plan, probes, peaks = run(tmp_path, layers=1, probes=2, steps=3)
+    archive, plan, probes, limits = run(tmp_path, layers=1, probes=2, steps=3)
     damaged = sorted((tmp_path / "gradcam" / "steps").iterdir())[1]
     damaged.write_bytes(damaged.read_bytes()[:100])
-    evolving, failed = Evolving(archive, plan, probes, peaks, ended=True, rows=True), []
+    evolving, failed = Evolving(archive, plan, probes, limits, ended=True, rows=True), []
     for name, draw in evolving.parts():
         try:
             draw()
@@ -204,7 +204,7 @@ def test_a_step_that_cannot_be_read_is_missing_alone(tmp_path: Path) -> None:
     assert len(found.animations["gradcam_evolution/net.layer0"].durations) == 2
     assert [row.step for row in found.rows] == [0, 20, 0, 20]
     with pytest.raises(ArchiveError, match="damaged"):
-        evolution_of(archive, plan, probes, peaks, ended=True, rows=True)
+        evolution_of(archive, plan, probes, limits, ended=True, rows=True)
 
 
 def test_a_large_strip_is_a_file_of_the_format_that_loggers_get(
@@ -212,10 +212,10 @@ def test_a_large_strip_is_a_file_of_the_format_that_loggers_get(
 ) -> None:
     # Noise is smaller as a JPEG, however few columns there are.
     monkeypatch.setattr(picture_module, "_SMALL", 1_000_000)
-    archive, plan, probes, peaks = run(tmp_path, layers=1, probes=5, steps=8, size=224)
+    archive, plan, probes, limits = run(tmp_path, layers=1, probes=5, steps=8, size=224)
     folder = tmp_path / "gradcam" / "evolution"
     for count, ending in ((1, "png"), (8, "jpeg"), (1, "png")):
-        evolving = Evolving(archive, plan, probes, peaks, ended=False, rows=False, count=count)
+        evolving = Evolving(archive, plan, probes, limits, ended=False, rows=False, count=count)
         for _, draw in evolving.parts():
             draw()
         (file,) = folder.iterdir()

@@ -62,11 +62,20 @@ def test_each_step_is_compared_with_the_one_before() -> None:
 
 def test_steps_of_an_earlier_run_count_as_those_before() -> None:
     meter = Meter(plan(), probes())
-    meter.remember(record({KEY: [LEFT, RIGHT]}, 1), {KEY: np.array([4.0, 1.0], np.float32)})
+    meter.remember(record({KEY: [LEFT, RIGHT]}, 1), {KEY: np.array([[4.0, 4.0], [1.0, 5.0]], np.float32)})
     measured = meter.measured(record({KEY: [LEFT, [[0.0, 2.0]]]}, 2))
     np.testing.assert_allclose(measured.numbers[KEY]["drift"], [0.0, 0.0], atol=1e-7)
-    np.testing.assert_array_equal(measured.peaks[KEY], [4.0, 2.0])
-    np.testing.assert_array_equal(meter.measured(record({KEY: [LEFT, LEFT]}, 3)).peaks[KEY], [4.0, 2.0])
+    np.testing.assert_array_equal(measured.limits[KEY], [[4.0, 4.0], [2.0, 5.0]])
+    np.testing.assert_array_equal(meter.measured(record({KEY: [LEFT, LEFT]}, 3)).limits[KEY], [[4.0, 4.0], [2.0, 5.0]])
+
+
+def test_the_limits_of_a_run_only_rise_and_leave_out_extreme_places() -> None:
+    meter, maps = Meter(plan(), probes()), np.linspace(-2, 1.92, 196, dtype=np.float32).reshape(1, 14, 14)
+    for factor in (1, 0.5):
+        limits = meter.measured(record({KEY: np.repeat(maps * factor, 2, 0)})).limits[KEY]
+        # The fifth largest of 196 places.
+        fifth = [np.sort(values, axis=None)[-5] for values in (maps, np.abs(maps))]
+        np.testing.assert_array_equal(limits, [fifth, fifth])
 
 
 def test_means_leave_out_what_no_map_has_and_have_their_tags() -> None:

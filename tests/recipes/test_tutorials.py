@@ -133,7 +133,7 @@ def test_pictures_of_what_is_positive(network: nn.Sequential, images: Tensor) ->
     met = 0
     for layer in AFTER:
         maps = cams[layer].numpy()
-        shown = scaled(maps, Drawing(), maps.max(axis=(1, 2)))
+        shown = scaled(maps, Drawing(scale="image"), maps.max(axis=(1, 2)))
         for found, image in zip(shown, images, strict=True):
             heatmap = steps(network, image, gradients_of=layer, weighted=layer).heatmap.numpy()
             if heatmap.max() > 0:

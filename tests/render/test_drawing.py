@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from lightning_gradcam import Drawing, DrawingError
-from lightning_gradcam.render.drawing import BUILT_IN, check_columns, lookup_table
+from lightning_gradcam.render.drawing import BUILT_IN, check_columns, colors_of, lookup_table
 
 
 def test_defaults_are_the_contracts() -> None:
     drawing = Drawing()
     assert (drawing.colormap, drawing.opacity, drawing.interpolation) == ("turbo", 0.5, "bilinear")
-    assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "image", "auto")
-    assert (drawing.boxes, drawing.box_threshold, drawing.top) == (False, 0.15, 0)
+    assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "run", "auto")
+    assert (drawing.boxes, drawing.box_threshold, drawing.top, drawing.signed) == (False, 0.15, 0, False)
     assert (drawing.magnification, drawing.max_tile, drawing.max_sheet_pixels) == (0, 256, 16_000_000)
 
 
@@ -47,6 +47,7 @@ def test_defaults_are_the_contracts() -> None:
         ("box_threshold", float("nan"), "drawing.box_threshold: got nan"),
         ("box_threshold", True, "drawing.box_threshold: got True"),
         ("box_threshold", "half", "drawing.box_threshold: got 'half'"),
+        ("signed", "yes", "drawing.signed: got 'yes'; give true or false"),
         ("top", 11, "drawing.top: got 11; give how many classes to list, 0 to 10"),
         ("top", -1, "drawing.top: got -1"),
         ("top", True, "drawing.top: got True"),
@@ -74,11 +75,45 @@ def test_impossible_option_is_refused_with_name_value_and_choices(option: str, v
         {"columns": ("guided",)},
         {"boxes": True, "top": 10},
         {"boxes": True, "box_threshold": 0},
+        {"signed": True, "scale": "image"},
+        {"signed": True, "colormap": "turbo"},
+        {"signed": True, "colormap": "RdBu_r"},
     ],
     ids=str,
 )
 def test_limits_are_possible(options: dict[str, Any]) -> None:
     Drawing(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"colormap": "Reds"},
+            r"colormap 'Reds' has no middle for zero; leave colormap out, or give coolwarm or RdBu_r",
+        ),
+        ({"scale": "minmax"}, r"scale='minmax' moves zero away from the middle; give scale='run', 'image' or 'layer'"),
+    ],
+    ids=str,
+)
+def test_signed_maps_need_zero_in_the_middle(options: dict[str, Any], text: str) -> None:
+    Drawing(**options)
+    with pytest.raises(DrawingError, match=f"drawing.signed: {text}"):
+        Drawing(**options, signed=True)
+
+
+@pytest.mark.parametrize(("name", "used"), [("turbo", "coolwarm"), ("coolwarm", "coolwarm"), ("RdBu_r", "RdBu_r")])
+def test_colours_with_a_sign_have_zero_in_the_middle(name: str, used: str) -> None:
+    colors, table = colors_of(Drawing(colormap=name, signed=True)).astype(float), lookup_table(used).astype(float)
+    assert colors.shape == (256, 3)
+    assert np.array_equal(colors[[0, 1, 255]], table[[0, 0, 255]])
+    assert np.abs(colors[128] - table[127:129].mean(axis=0)).max() <= 0.5
+    # Grey, and blue and red on its sides.
+    assert np.ptp(colors[128]) <= 2
+    assert colors[1:128, 2].min() > colors[1:128, 0].min()
+    assert (colors[1:128, 2] >= colors[1:128, 0] - 2).all()
+    assert (colors[129:, 0] >= colors[129:, 2] - 2).all()
+    assert np.array_equal(colors_of(Drawing(colormap=name)), lookup_table(name))
 
 
 def test_lists_from_yaml_become_tuples() -> None:

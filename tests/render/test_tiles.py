@@ -110,6 +110,12 @@ def test_scaled_by_hand(scale: Any, top: list[float], expected: list[Any]) -> No
     assert np.allclose(result, expected, rtol=1e-6)
 
 
+def test_scaled_with_a_sign_by_hand() -> None:
+    top = np.array([2, 16], np.float32)
+    result = scaled(ramp().astype(np.float32), Drawing(signed=True), top)
+    assert result.tolist() == [[[-1, 0], [1, 1]], [[0.5, -0.25], [0, 0.375]]]
+
+
 @pytest.mark.parametrize("scale", get_args(Scale))
 @pytest.mark.parametrize(
     "values",
@@ -235,6 +241,24 @@ def test_caption_states_score_and_raw_maximum() -> None:
     assert caption([[0.0, 0.0]], blank=True) == ("logit 1.23", "blank: map is zero")
     assert caption([[1.0, 0.0]], score="probability")[0] == "p 1.23"
     assert caption([[1.0, 0.0]], classes={"predicted": np.array([-1])})[0] == "score 1.23"
+
+
+@pytest.mark.parametrize(
+    ("maps", "said"),
+    [
+        ([[-0.123, 0.0], [0.0, 0.3125]], "+0.312 / -0.123"),
+        ([[-0.00012345, -1.0]], "0 / -1"),
+        ([[0.0, 1e-5], [-0.00402, 0]], "+1e-05 / -0.004"),
+        ([[0.0, 0.0]], "blank: map is zero"),
+        ([[NAN, -1.0]], "map not finite"),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_caption_of_a_map_with_its_sign_states_the_largest_of_both(maps: Any, said: str) -> None:
+    drawing = Drawing(columns=("overlay",), signed=True)
+    (tiles,) = draw_tiles(record([maps]), probe_set(1), [KEY], drawing, None, FLAT, [0])
+    assert tiles.captions == [("logit 1.23", said)]
 
 
 def test_a_score_of_several_true_classes_is_called_a_sum() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
 from lightning_gradcam.errors import DrawingError
-from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.drawing import colors_of, lookup_table
 from lightning_gradcam.render.text import INK, RIGHT, WRONG
 from lightning_gradcam.sheets.animation import MAX_BYTES, MOST_PROBES, Animation, _columns, animate
 from tests.samples import NAN, Array, probe_set, record
@@ -114,6 +114,14 @@ def test_colours_are_on_one_scale_over_the_frames() -> None:
 def test_scale_is_that_of_the_whole_run() -> None:
     (frame,) = animation([step(constant(2))], flat(40), limits=np.array([8], np.float32)).frames
     assert np.abs(tile(frame, 0, count=1, across=1) - mix(40, 0.25)).max() <= OFF
+
+
+def test_evidence_against_is_blue_in_its_frame() -> None:
+    drawing = Drawing(interpolation="nearest", signed=True)
+    frames = animation([step(constant(value), n) for n, value in enumerate((-4, 4))], flat(40), drawing).frames
+    for frame, place in zip(frames, (1, 255), strict=True):
+        expected = 20 + colors_of(drawing)[place] * 0.5
+        assert np.abs(tile(frame, 0, count=1, across=1) - expected).max() <= OFF
 
 
 def test_colours_of_photographs_are_close() -> None:

@@ -12,11 +12,11 @@ from PIL import Image
 
 from lightning_gradcam import CamKey, Drawing, ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord
-from lightning_gradcam.render.drawing import Format, Scale, lookup_table
+from lightning_gradcam.render.drawing import Format, Scale, colors_of, lookup_table
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import RIGHT, WRONG
-from lightning_gradcam.sheets.cam_sheet import _header, _slice_lines, _slice_names, sheet
+from lightning_gradcam.sheets.cam_sheet import _header, _slice_lines, _slice_names, blank_codes, sheet
 from tests.samples import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
 
 # ---- layout
@@ -165,8 +165,8 @@ def test_scale_decides_what_the_brightest_colour_stands_for(
 ) -> None:
     probes = probe_set(2, 2, 2)
     limits = {
-        CamKey("conv", "gradcam", "predicted"): np.array([16, 10], np.float32),
-        CamKey("conv", "gradcam", "label"): np.array([160, 100], np.float32),
+        CamKey("conv", "gradcam", "predicted"): np.array([[16, 0], [10, 0]], np.float32),
+        CamKey("conv", "gradcam", "label"): np.array([[160, 0], [100, 0]], np.float32),
     }
     options = {**PLAIN, "columns": ("heatmap",)}
     drawing = Drawing(**options, scale=scale, magnification=1)
@@ -179,11 +179,52 @@ def test_scale_decides_what_the_brightest_colour_stands_for(
 def test_run_scale_is_shared_by_the_targets_of_a_probe() -> None:
     probes = probe_set(1, 2, 2)
     limits = {
-        CamKey("conv", "gradcam", name): np.array([top], np.float32) for name, top in (("predicted", 4), ("label", 8))
+        CamKey("conv", "gradcam", name): np.array([[top, 0]], np.float32)
+        for name, top in (("predicted", 4), ("label", 8))
     }
     drawing = Drawing(**{**PLAIN, "columns": ("heatmap",)}, scale="run", magnification=1)
     pixels = drawn(record(ramp(1), ramp(1) * 2), probes, drawing, limits=limits)
     assert np.array_equal(tile(pixels, probes, 0, 0, 2, 2)[1, 1], lookup_table("viridis")[128])
+
+
+def test_by_default_a_class_that_is_not_in_the_picture_stays_dark_beside_the_one_that_is() -> None:
+    probes, there = probe_set(1, 2, 2), ramp(1)
+    pixels = drawn(record(there, there * 0.1), probes, Drawing(**PLAIN, magnification=1))
+    # Columns: the input, two overlays, two heatmaps. Brightest is 4; 0.1 * 255 = 25.5 is rounded to even, 26.
+    for column, shares in ((3, [[0, 0], [128, 255]]), (4, [[0, 0], [13, 26]])):
+        assert np.array_equal(tile(pixels, probes, 0, column, 2, 2), lookup_table("viridis")[np.array(shares)])
+    alone = drawn(record(there, there * 0.1), probes, Drawing(**PLAIN, magnification=1, scale="image"))
+    assert np.array_equal(tile(alone, probes, 0, 4, 2, 2), tile(pixels, probes, 0, 3, 2, 2))
+
+
+@pytest.mark.parametrize(("outliers", "rest"), [(4, 255), (5, 3)])
+def test_few_extreme_places_do_not_darken_all_others(outliers: int, rest: int) -> None:
+    """Of 196 places four may be brighter than the 98th percentile, and not five: then 1 of 100 is 2.55 of 255."""
+    probes, maps = probe_set(1, 14, 14), np.ones((1, 14, 14))
+    maps[0, 3, :outliers] = 100
+    drawing = Drawing(colormap="viridis", columns=("heatmap",), magnification=1)
+    shown = tile(drawn(record(maps), probes, drawing), probes, 0, 0, 14, 14)
+    table = lookup_table("viridis")
+    assert (shown[3, :outliers] == table[255]).all()
+    assert (shown[4:] == table[rest]).all()
+
+
+def test_a_row_states_where_its_scale_ends() -> None:
+    probes = probe_set(1, labels=torch.tensor([0]))
+    first, second, image = (
+        drawn(record(ramp(1) * factor), probes, Drawing(scale=scale))
+        for factor, scale in ((1, "run"), (2, "run"), (1, "image"))
+    )
+    beside = [labels_of(pixels, probes)[56:76, 86:] for pixels in (first, second, image)]
+    assert [(area < 200).any() for area in beside] == [True, True, False]
+    assert not np.array_equal(beside[0], beside[1])
+
+
+def test_a_record_is_drawn_again_on_the_scale_that_it_remembers() -> None:
+    probes, key = probe_set(1, 2, 2), CamKey("conv", "gradcam", "predicted")
+    remembering = record(ramp(1), limits={key: np.array([[8, 0]], np.float32)})
+    shown = tile(drawn(remembering, probes, Drawing(**PLAIN, magnification=1)), probes, 0, 2, 2, 2)
+    assert np.array_equal(shown[1, 1], lookup_table("viridis")[128])
 
 
 def test_run_scale_without_limits_is_the_records_own() -> None:
@@ -191,6 +232,77 @@ def test_run_scale_without_limits_is_the_records_own() -> None:
     pictures = [drawn(record(ramp()), probes, Drawing(scale=scale)) for scale in ("image", "run")]
     for row in range(2):
         assert np.array_equal(*(tile(p, probes, row, 1, 112, 112) for p in pictures))
+
+
+# ---- evidence for and against
+
+SIGNED = {**PLAIN, "colormap": "turbo", "signed": True, "magnification": 1}
+
+
+def test_maps_with_their_sign_by_hand() -> None:
+    display = np.full((1, 2, 2, 3), (100, 50, 200), np.uint8)
+    probes, maps = probe_set(1, display=display), np.array([[[-4.0, 0.0], [2.0, 4.0]]])
+    pixels = drawn(record(maps, -maps), probes, Drawing(**SIGNED))
+    table = colors_of(Drawing(signed=True))
+    # 128 + 127 * (-1, 0, 0.5, 1); 191.5 and 64.5 are rounded to even.
+    shown = [tile(pixels, probes, 0, column, 2, 2) for column in range(5)]
+    assert np.array_equal(shown[0], display[0])
+    assert np.array_equal(shown[3], table[[[1, 128], [192, 255]]])
+    assert np.array_equal(shown[4], table[[[255, 128], [64, 1]]])
+    assert shown[3][0, 1].tolist() == shown[4][0, 1].tolist() == [220, 220, 220]
+    # coolwarm's ends, and under them 0.299 * 100 + 0.587 * 50 + 0.114 * 200 = 82.05.
+    assert (table[1].tolist(), table[255].tolist()) == ([59, 76, 192], [180, 4, 38])
+    assert shown[1][0, 0].tolist() == shown[2][1, 1].tolist() == [70, 79, 137]
+    assert shown[1][1, 1].tolist() == shown[2][0, 0].tolist() == [131, 43, 60]
+    assert shown[1][0, 1].tolist() == [151, 151, 151]
+
+
+def test_both_signs_of_all_targets_have_one_limit() -> None:
+    probes, maps = probe_set(1, 2, 2), np.array([[[-1.0, 0.0], [1.0, 2.0]]])
+    pixels = drawn(record(maps, maps * -2), probes, Drawing(**{**SIGNED, "columns": ("heatmap",)}))
+    table = colors_of(Drawing(signed=True))
+    # Of 4: 128 + 127 * (-0.25, 0, 0.25, 0.5).
+    assert np.array_equal(tile(pixels, probes, 0, 0, 2, 2), table[[[96, 128], [160, 192]]])
+    key = CamKey("conv", "gradcam", "predicted")
+    limited = {key: np.array([[0.5, 8]], np.float32)}
+    pixels = drawn(record(maps), probes, Drawing(**{**SIGNED, "columns": ("heatmap",)}), limits=limited)
+    assert np.array_equal(tile(pixels, probes, 0, 0, 2, 2), table[[[112, 128], [144, 160]]])
+
+
+@pytest.mark.parametrize(("scale", "first"), [("image", 255), ("layer", 192), ("run", 255)])
+def test_maps_with_their_sign_keep_the_scale_that_is_asked_for(scale: Any, first: int) -> None:
+    probes, maps = probe_set(2, 1, 2), np.array([[[4.0, 0.0]], [[0.0, -8.0]]])
+    pixels = drawn(record(maps), probes, Drawing(**{**SIGNED, "columns": ("heatmap",), "scale": scale}))
+    shown = [tile(pixels, probes, row, 0, 1, 2)[0] for row in range(2)]
+    assert np.array_equal(shown, colors_of(Drawing(signed=True))[[[first, 128], [128, 1]]])
+
+
+def test_a_map_that_the_relu_makes_blank_shows_what_speaks_against() -> None:
+    probes, maps = probe_set(2), -np.abs(ramp())
+    maps[1] = 0
+    pixels = drawn(record(maps), probes, Drawing(signed=True))
+    against, zero = (tile(pixels, probes, row, 1, 112, 112) for row in range(2))
+    assert not np.array_equal(against, tile(pixels, probes, 0, 0, 112, 112))
+    assert against[..., 2].mean() > against[..., 0].mean() + 10
+    assert np.array_equal(zero, tile(pixels, probes, 1, 0, 112, 112))
+    codes = blank_codes(record(maps), [CamKey("conv", "gradcam", "predicted")], Drawing(signed=True))
+    assert codes.astype(bool).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("method", "line"),
+    [
+        ("gradcam", "red: for the score, blue: against it, grey: zero; pictures have no colours here"),
+        ("my_own", "red: for the score, blue: against it, grey: zero; pictures have no colours here"),
+        ("layercam", "red: for the score; LayerCAM leaves out channels with a negative gradient"),
+        ("legrad", "red: for the score; LeGrad is never negative, so there is no blue"),
+        ("eigencam", "Eigen-CAM: red and blue are the two sides of a principal component"),
+        ("guided_backprop", "red: a brighter pixel raises the score, blue: a darker one does"),
+    ],
+)
+def test_header_says_what_red_and_blue_mean(method: str, line: str) -> None:
+    assert line in stated(np.ones((2, 4, 4)), FLAT, method=method, drawing=Drawing(signed=True))
+    assert line not in stated(np.ones((2, 4, 4)), FLAT, method=method)
 
 
 # ---- places: pictures that are not square
@@ -219,7 +331,7 @@ def test_map_as_fine_as_the_picture_is_drawn_pixel_by_pixel() -> None:
     probes = probe_set(1, 64, 96)
     shares = np.random.default_rng(1).integers(0, 256, (64, 96))
     shares[0, 0] = 255
-    drawing = Drawing(colormap="viridis", columns=("heatmap",), magnification=1)
+    drawing = Drawing(colormap="viridis", columns=("heatmap",), magnification=1, scale="image")
     pixels = drawn(record(shares[None] / 255), probes, drawing)
     assert np.array_equal(tile(pixels, probes, 0, 0, 64, 96), lookup_table("viridis")[shares])
 
@@ -507,11 +619,18 @@ def test_header_states_what_is_drawn(change: dict[str, Any], drawing: Drawing) -
     assert (header(before, probes) != header(after, probes)).any()
 
 
-def stated(maps: Any, display: Any, layer: str = "conv", method: str = "gradcam", **fields: Any) -> list[str]:
+def stated(
+    maps: Any,
+    display: Any,
+    layer: str = "conv",
+    method: str = "gradcam",
+    drawing: Drawing | None = None,
+    **fields: Any,
+) -> list[str]:
     """The header's lines as text."""
     probes = probe_set(display=display, **fields)
     slices = Slices.of(maps.shape, probes.pixels.shape)
-    return [text for text, _ in _header(record(maps), layer, method, Drawing(), "gradcam", probes, slices)]
+    return [text for text, _ in _header(record(maps), layer, method, drawing or Drawing(), "gradcam", probes, slices)]
 
 
 FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.uint8)
@@ -647,7 +766,7 @@ def test_right_and_wrong_predictions_are_stamped_differently() -> None:
 
 def test_without_labels_no_mark_is_drawn() -> None:
     probes = probe_set(2)
-    pixels = drawn(record(ramp()), probes)
+    pixels = drawn(record(ramp()), probes, Drawing(scale="image"))
     assert (labels_of(pixels, probes)[54:78] == 255).all()
     assert (labels_of(pixels, probes)[:52] != 255).any()
 
@@ -655,7 +774,7 @@ def test_without_labels_no_mark_is_drawn() -> None:
 def test_without_a_prediction_no_mark_is_drawn() -> None:
     probes = probe_set(2, labels=torch.tensor([0, 1]))
     maps = record(ramp(), predicted=np.array([-1, -1]), confidence=np.array([NAN, NAN], np.float32))
-    assert (labels_of(drawn(maps, probes), probes)[54:78] == 255).all()
+    assert (labels_of(drawn(maps, probes, Drawing(scale="image")), probes)[54:78] == 255).all()
 
 
 NAMES = ["Ankle\nboot", "👢", "é\u0301", "a" * 10_000, "", "\ud800", "עברית", "日本語" * 40]

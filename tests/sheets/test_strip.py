@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
 from lightning_gradcam.errors import DrawingError
-from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.drawing import colors_of, lookup_table
+from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.text import INK, RIGHT, WRONG
 from lightning_gradcam.sheets.builder import FRAME, MARK
 from lightning_gradcam.sheets.film import Film, tile_shape
@@ -116,6 +118,16 @@ def test_scale_is_that_of_the_whole_run_also_where_its_maximum_is_not_shown() ->
     assert shows(tile(pixels, column=1), mixed(probes.pixels[0], 0.5))
 
 
+def test_scale_of_records_is_over_all_targets_and_robust() -> None:
+    probes, first, second = probe_set(1), np.ones((1, 14, 14)), np.full((1, 14, 14), 2.0)
+    first[0, 0, :4] = 100
+    records = [record(first), record(second / 8, second, targets=("predicted", "label"), epoch=1)]
+    pixels = strip(records, probes, Drawing(colormap="viridis", interpolation="nearest"))
+    assert shows(tile(pixels, column=0)[20:], mixed(probes.pixels[0], 0.5)[20:])
+    assert shows(tile(pixels, column=1), mixed(probes.pixels[0], 0.125))
+    assert shows(tile(pixels)[0, :24][None], mixed(probes.pixels[0], 1.0)[0, :24][None])
+
+
 def test_layer_scale_is_one_for_all_probes_and_steps() -> None:
     probes = probe_set(2)
     drawing = Drawing(colormap="viridis", interpolation="nearest", scale="layer")
@@ -139,9 +151,32 @@ def test_minmax_is_each_maps_own() -> None:
 def test_scale_image_is_drawn_as_run() -> None:
     probes, records = probe_set(2), [step(constant(2, 8)), step(constant(4, 2), 1)]
     image, run, layer = (strip(records, probes, Drawing(scale=scale)) for scale in ("image", "run", "layer"))
-    assert np.array_equal(image, run)
-    assert image.shape == layer.shape
-    assert not np.array_equal(image, layer)
+    # Only the header differs.
+    tiles = [
+        [tile(pixels, row, column, count=2) for row in range(2) for column in range(2)]
+        for pixels in (image, run, layer)
+    ]
+    assert np.array_equal(tiles[0], tiles[1])
+    assert not np.array_equal(tiles[0], tiles[2])
+    said = lines(records, drawing=Drawing(scale="image"))[3]
+    assert said.startswith("colours: one scale for each probe and not for each map, so that its steps can be compared;")
+
+
+def test_evidence_for_and_against_over_the_steps() -> None:
+    probes, laid = probe_set(1, display=np.full((1, 28, 28, 3), (100, 50, 200), np.uint8)), Laid()
+    records = [step(constant(-2)), step(constant(4), 1), step(constant(0), 2)]
+    drawing = Drawing(interpolation="nearest")
+    strip(records, probes, drawing, laid=laid)
+    pixels = strip(records, probes, replace(drawing, signed=True), laid=laid)
+    table = colors_of(Drawing(signed=True)).astype(float)
+    # Of 4: 128 - 63.5 is rounded to even. Pictures are grey under colours, and untouched where the map is zero.
+    for column, place in enumerate((64, 255)):
+        assert shows(tile(pixels, column=column), np.full((84, 84, 3), 82) * 0.5 + table[place] * 0.5)
+    assert (tile(pixels, column=2) == (100, 50, 200)).all()
+    said = lines(records, drawing=Drawing(signed=True))
+    assert said[3].endswith("both ends are the 98th percentile of the strongest map's magnitudes in this run so far")
+    assert said[4].startswith("red: for the score, blue: against it")
+    assert said[5].startswith("1 of 3 maps of these steps is blank (zero everywhere)")
 
 
 # ---- what stands above
@@ -160,12 +195,13 @@ def test_header_states_layer_method_target_steps_and_scale() -> None:
         "gradcam  conv",
         "Grad-CAM of the logit of the predicted class",
         "all 3 logged epochs",
-        "colours: one scale for each probe in all steps, up to its maximum in this run so far",
+        "colours: one scale for each probe, over all its targets and steps; it ends at the 98th percentile of the"
+        " strongest map in this run so far",
     ]
     assert lines(records, total=100)[2] == "3 of 100 logged epochs, evenly chosen"
     assert lines(records[:1])[2] == "one logged step"
     assert "in the steps shown" in lines(records, whole=False)[3]
-    assert "one scale for all probes and steps" in lines(records, drawing=Drawing(scale="layer"))[3]
+    assert "one scale for all probes, targets and steps" in lines(records, drawing=Drawing(scale="layer"))[3]
     assert "(no ReLU); not comparable between steps" in lines(records, drawing=Drawing(scale="minmax"))[3]
     noted = lines(records, probe_set(note="drawn data", display_source="each picture min-max stretched"))
     assert (noted[3], noted[5]) == ("drawn data", "pictures: each picture min-max stretched")
