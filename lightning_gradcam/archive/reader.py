@@ -163,8 +163,9 @@ class Archive(ArchiveFolder):
 
         A variable for each layer, ``[step, probe, cam_method, target, y, x]`` of signed maps (NaN if there is no
         such map; maps of a shape of their own are named ``layer/method``), one for each number of
-        :data:`lightning_gradcam.STATS` by layer, and ``predicted``, ``confidence``, ``score`` and
-        ``explained_class``. Needs the extra ``xarray``. (``cam_method``, because ``sel`` has a ``method=`` of its own.)
+        :data:`lightning_gradcam.STATS` by layer, ``predicted``, ``confidence``, ``score`` and ``explained_class``, and
+        ``metrics`` where steps have any, ``[step, metric]``. Needs the extra ``xarray``. (``cam_method``, because
+        ``sel`` has a ``method=`` of its own.)
 
         Raises:
             ConfigurationError: xarray is not installed.

@@ -169,6 +169,13 @@ class ProbeCallback(Callback):
             averaged = averages_before(trainer, self)
             self._compare(host, "on_validation_epoch_end", logged=self._run.validated(host, averaged=averaged))
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Has the step recorded, with the metrics, which Lightning has computed by now."""
+        self._run.measured(Host(trainer, pl_module))
+
+    # Under `trainer.test`, and without a validation, whose place an epoch's own metrics take.
+    on_test_end = on_train_epoch_start = on_validation_end
+
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Under ``trainer.test``: starts where the first batch has made a lazy module's parameters."""
         host = Host(trainer, pl_module)
@@ -191,6 +198,7 @@ class ProbeCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the whole run, and waits until the last pictures are finished."""
+        self._run.measured(Host(trainer, pl_module))
         if self._run.recorder is not None:
             self._run.recorder.conclude()
             self._run.recorder.finish()

@@ -24,7 +24,7 @@ from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
 from lightning_gradcam.probes.paths import any_picture
 
-EXPLAINING, TAKING = "explaining", "taking probes"
+EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
 
 
 class Run:
@@ -167,6 +167,17 @@ class Run:
             self._log(host, step)
         return wanted
 
+    def measured(self, host: Host) -> None:
+        """Lightning has computed the metrics of what was explained last: has it recorded with them."""
+        if self.recorder is None or not self.recorder.holds:
+            return
+        found: dict[str, float] = {}
+        if host.trainer.is_global_zero:
+            with self._failures.contained(METRICS, step=self.recorder.last_step):
+                found = host.metrics()
+        self.recorder.release(found)
+        self.recorder.settle()
+
     def looks_at(self, module: nn.Module) -> bool:
         """Whether this run is that of a module."""
         return self._module is not None and self._module() is module
@@ -285,8 +296,9 @@ class Run:
             return
         with self._failures.contained(EXPLAINING, step=step):
             subject = self._recording.feeding(host, drawn).subject("explaining")
-            blocked = self.recorder.log(subject, epoch=host.epoch, step=step, stage=host.stage)
+            blocked = self.recorder.log(subject, epoch=host.epoch, step=step, stage=host.stage, hold=True)
             self._unsaid = True
             if remark := self._schedule.spent(blocked):
                 rank_zero_info(f"lightning-gradcam: {remark}")
-        self.recorder.settle()
+        if not self.recorder.holds:
+            self.recorder.settle()

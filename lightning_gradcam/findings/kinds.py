@@ -55,8 +55,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "high",
             f"At the last step, {MOSTLY:.0%} or more of at least {PLACED} probes have the largest value of their map in"
             f" the same corner (a third of width and height) and {AT_CORNER} times as much of their evidence there as"
-            " an even map would, or the largest value at the border (a sixth of width and height on each side) and more of"
-            f" their evidence there than an even map would. A probe with {INSIDE:.0%} or more of its evidence inside"
+            " an even map would, or the largest value at the border (a sixth of width and height on each side) and more"
+            f" of their evidence there than an even map would. A probe with {INSIDE:.0%} or more of its evidence inside"
             f" its mask or box does not count. Only of maps with {SIDE} or more places along each side.",
         ),
         "right_elsewhere": Kind(

@@ -19,6 +19,7 @@ OnError = Literal["warn", "raise"]
 _MEANS = {
     "explaining": "no maps and no pictures of this step",
     "taking probes": "these samples are no probes; the next batch is tried",
+    "reading the trainer's metrics": "this step's record has none; its maps are in the archive all the same",
     "reading an earlier step": "it does not count in the scale of the coming pictures",
     "measuring": "no numbers of this step; its maps are in the archive all the same",
     "the end of the run": "no film strips, last numbers and report of the whole run; its maps are in the archive",

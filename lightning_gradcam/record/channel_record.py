@@ -82,6 +82,7 @@ class ChannelRecord:
         object.__setattr__(self, "channels", MappingProxyType(channels))
         object.__setattr__(self, "chosen", MappingProxyType(chosen))
         object.__setattr__(self, "numbers", MappingProxyType(numbers))
+        object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
 
     def _check(self, layer: str, values: FloatArray, chosen: int) -> None:
         axes = (4, 5) if self.kind == "features" else (4,)
