@@ -260,7 +260,8 @@ class ProbeCallback(Callback):
         if callbacks[-1]._run is self._run:
             found = [(each, archive) for each in callbacks if (archive := each._run.recorded(host)) is not None]
             automatic = [each._options.monitor.layers == "auto" for each, _ in found]
-            for line in last_words([archive for _, archive in found], automatic, host.board()):
+            findings = [each._run.findings for each, _ in found]
+            for line in last_words([archive for _, archive in found], automatic, host.board(), findings):
                 rank_zero_info(line)
 
     def _run_of(self, trainer: Trainer, module: LightningModule, stage: str, earlier: Run | None) -> Run:

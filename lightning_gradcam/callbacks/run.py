@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
 from lightning_gradcam.probes.paths import any_picture
+from lightning_gradcam.record.finding import Finding
 
 EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
 
@@ -209,6 +210,11 @@ class Run:
             return archive if archive.steps else None
         except OSError:
             return None
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What a training that is over shows, the most severe first."""
+        return () if self.recorder is None else self.recorder.findings
 
     def report(self, host: Host) -> None:
         """Warns where nothing was recorded, with the reason."""

@@ -38,7 +38,8 @@ def find(archive: Archive) -> tuple[Finding, ...]:
         ArchiveError: A step is damaged.
     """
     survey = RunSurvey.of(archive) if archive.manifest.kind == "cams" else None
-    if survey is None:
+    # Pictures that were explained once are no run.
+    if survey is None or survey.last.stage == "explain":
         return ()
     kinds = list(KINDS)
     found = [each for check in _CHECKS for each in check(survey)]

@@ -19,6 +19,7 @@ from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.processing import Processor
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.sinks import FileSink, Sink, sinks_for
 from lightning_gradcam.storage import absolute, join
 
@@ -134,6 +135,11 @@ class Recorder:
     def place(self) -> str:
         """The archive's folder; empty if there is none."""
         return "" if self._archive is None else absolute(self._archive.path)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the run shows, the most severe first; empty until it is over and everything is written."""
+        return self._processor.findings
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the record, in plain types: up to the last step handed over.

@@ -250,7 +250,8 @@ def test_metrics_come_back_and_older_files_have_none() -> None:
 
 
 def test_numbers_are_read_without_maps() -> None:
-    data = packed_cams(dataclasses.replace(record(), numbers={key: {"drift": np.ones(3, np.float32)} for key in record().maps}))
+    stats = {"drift": np.ones(3, np.float32)}
+    data = packed_cams(dataclasses.replace(record(), numbers=dict.fromkeys(record().maps, stats)))
     key, other = list(record().maps)[:2]
     found = unpacked_cams(data, [key, other], [other])
     assert (list(found.maps), list(found.numbers)) == ([other], [key, other])
