@@ -24,11 +24,11 @@ SIDE = 5
 INSIDE = 0.5
 BLANK = 0.5
 EVERYWHERE, FLAT = 0.99, 0.3
-ALIKE = 0.98
+ALIKE, TARGETS = 0.98, 5
 MOVED_STEPS, MOVED = 4, 0.15
 SETTLED_STEPS, SETTLED = 3, 0.05
 TRAVEL_STEPS, TRAVEL = 3, 0.25
-JUMP_STEPS, JUMP, JUMP_TIMES, STILL = 6, 0.2, 3.0, 0.05
+JUMP_STEPS, JUMP_BEFORE, JUMP, JUMP_TIMES, STILL = 6, 3, 0.2, 3.0, 0.05
 ELSEWHERE = 1 / 3
 
 
@@ -77,22 +77,22 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "medium",
             f"For {NAMED} or more of at least {PROBES} probes, the share of evidence inside the mask or box fell by"
             f" {TRAVEL:g} or more from the first third of the logged steps to the last third, of at least"
-            f" {TRAVEL_STEPS} steps.",
+            f" {TRAVEL_STEPS} steps; the untrained model does not count.",
         ),
         "late_jump": Kind(
             "Late jump while the loss stands still",
             "medium",
             f"In the second half of at least {JUMP_STEPS} logged steps, the mean drift of at least {PROBES} probes is"
-            f" {JUMP:g} or more and {JUMP_TIMES:g} or more times the median of all earlier steps, and the validation"
-            f" loss changed by {STILL:.0%} or less of its value. Needs a logged metric with `val` and `loss` in its"
-            " name.",
+            f" {JUMP:g} or more and {JUMP_TIMES:g} or more times the median of all earlier steps, of which at least"
+            f" {JUMP_BEFORE} have one, and the validation loss changed by {STILL:.0%} or less of its value. Needs a"
+            " logged metric with `val` and `loss` in its name.",
         ),
         "same_for_classes": Kind(
             "Same map for all classes",
             "medium",
-            "At the last step, of all pairs of targets whose classes differ for a probe, 90% or more have maps with a"
-            f" cosine similarity of {ALIKE:g} or more; pairs of at least {PROBES} probes. Not for methods that use no"
-            " score.",
+            f"At the last step, of all pairs of the first {TARGETS} targets whose classes differ for a probe, 90% or"
+            f" more have maps with a cosine similarity of {ALIKE:g} or more; pairs of at least {PROBES} probes. Not for"
+            " methods that use no score.",
         ),
         "one_sided": Kind(
             "No evidence against",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lightning_gradcam.findings.kinds import (
     JUMP,
+    JUMP_BEFORE,
     JUMP_STEPS,
     JUMP_TIMES,
     MOVED,
@@ -142,7 +143,7 @@ def loss_name(metrics: Mapping[str, Any]) -> str | None:
 def _jumps(means: Numbers, loss: Numbers, row: int) -> bool:
     """Whether maps jump at a step while the loss does not; unknown numbers are no jump."""
     earlier = means[:row][np.isfinite(means[:row])]
-    if len(earlier) < PROBES or not means[row] >= max(JUMP, JUMP_TIMES * float(np.median(earlier))):
+    if len(earlier) < JUMP_BEFORE or not means[row] >= max(JUMP, JUMP_TIMES * float(np.median(earlier))):
         return False
     return bool(abs(loss[row] - loss[row - 1]) <= STILL * abs(loss[row - 1]))
 

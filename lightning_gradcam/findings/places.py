@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations, product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,9 @@ from lightning_gradcam.findings.kinds import (
     PLACED,
     PROBES,
     SIDE,
+    TARGETS,
 )
-from lightning_gradcam.findings.survey import RunSurvey, finding, layer_text
+from lightning_gradcam.findings.survey import RunSurvey, finding, layer_text, pictures, shown
 from lightning_gradcam.record.blank import blank_parts, record_codes
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
@@ -88,11 +88,11 @@ def one_sided(survey: RunSurvey) -> Iterator[Finding]:
     for key in survey.main:
         maps = survey.last.maps[key]
         flat = maps.reshape(len(maps), -1)
-        known = np.isfinite(flat).all(axis=1) & (flat > 0).any(axis=1)
+        known = shown(maps)
         n = int(known.sum())
         if n < PROBES or flat.shape[1] < SIDE:
             continue
-        spread = half_area(maps if maps.ndim > 2 else maps[:, None])
+        spread = half_area(pictures(maps))
         flags = known & ((flat > 0).mean(axis=1) >= EVERYWHERE) & (spread >= FLAT)
         if flags.sum() >= MOSTLY * n:
             count = int(flags.sum())
@@ -114,13 +114,13 @@ def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
     for main in survey.main:
         if main.method in _CLASSLESS:
             continue
-        keys = [key for key in record.maps if (key.layer, key.method) == (main.layer, main.method)]
+        keys = [key for key in record.maps if (key.layer, key.method) == (main.layer, main.method)][:TARGETS]
         alike = np.zeros((0, len(record.probe_ids)))
         for one, other in combinations(keys, 2):
             differ = record.classes[one.target] != record.classes[other.target]
-            shown = _shown(record.maps[one]) & _shown(record.maps[other])
-            same = agreement(_pictures(record.maps[one]), _pictures(record.maps[other]))
-            alike = np.vstack([alike, np.where(differ & shown, same, np.nan)])
+            both = shown(record.maps[one]) & shown(record.maps[other])
+            same = agreement(pictures(record.maps[one]), pictures(record.maps[other]))
+            alike = np.vstack([alike, np.where(differ & both, same, np.nan)])
         known = np.isfinite(alike)
         judged, pairs = known.any(axis=0), int(known.sum())
         n = int(judged.sum())
@@ -146,7 +146,7 @@ def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | No
     maps = survey.last.maps[key]
     if maps.ndim < 3 or min(maps.shape[-2:]) < SIDE:
         return None
-    known = _shown(maps)
+    known = shown(maps)
     n = int(known.sum())
     if n < PLACED:
         return None
@@ -190,13 +190,3 @@ def _inner(side: int) -> slice:
     """Returns the places along a side that are not at the border."""
     band = max(1, round(side * BORDER))
     return slice(band, side - band)
-
-
-def _shown(maps: npt.NDArray[Any]) -> Flags:
-    """Returns which maps are finite and not blank."""
-    flat = maps.reshape(len(maps), -1)
-    return np.asarray(np.isfinite(flat).all(axis=1) & (flat > 0).any(axis=1))
-
-
-def _pictures(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return maps[:, None] if maps.ndim == 2 else maps
