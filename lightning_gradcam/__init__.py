@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lightning_gradcam.record.cam_record import CamRecord
     from lightning_gradcam.record.cams import CamKey, Cams
     from lightning_gradcam.record.channel_record import ChannelRecord
+    from lightning_gradcam.record.finding import Finding
     from lightning_gradcam.record.gradients import GradientSummary
     from lightning_gradcam.render.drawing import Drawing
     from lightning_gradcam.render.grid import GridDrawing
@@ -118,6 +119,7 @@ __all__ = [
     "FeatureMaps",
     "FileSink",
     "FilterPatternCallback",
+    "Finding",
     "GradCAMCallback",
     "GradientSummary",
     "GridDrawing",
@@ -196,6 +198,7 @@ _HOME = {
     "FeatureMaps": "compute.feature_maps",
     "FileSink": "sinks",
     "FilterPatternCallback": "callbacks.filter_patterns",
+    "Finding": "record.finding",
     "GradCAMCallback": "callbacks.gradcam",
     "GradientSummary": "record.gradients",
     "GridDrawing": "render.grid",

@@ -32,6 +32,7 @@ ORDER = [
     "render",
     "sheets",
     "archive",
+    "findings",
     "report",
     "tensorboard_plugin",
     "sinks",
@@ -42,8 +43,12 @@ ORDER = [
     "",  # the package itself, which shows public names of all folders above
     "cli",
 ]
-# Displaying a record in a notebook, imported by string when a notebook asks for it.
-BY_STRING = {("record", f"{NAME}.report.notebook"), ("archive", f"{NAME}.report.notebook")}
+# Displaying a record in a notebook, and an archive's findings, imported by string when somebody asks for them.
+BY_STRING = {
+    ("record", f"{NAME}.report.notebook"),
+    ("archive", f"{NAME}.report.notebook"),
+    ("archive", f"{NAME}.findings"),
+}
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
 # `add` puts a command into the parser; `main` is the entry point, and what it calls.
 SEVERAL_TIMES = {"add", "main"}

@@ -48,6 +48,8 @@ def packed_cams(record: CamRecord) -> bytes:
     meta.update(schema=SCHEMA, keys=list(record.maps), targets=list(record.scores))
     meta["numbers"] = [list(record.numbers.get(key, ())) for key in record.maps]
     meta["gradients"] = list(record.gradients)
+    if record.metrics:
+        meta["metrics"] = dict(record.metrics)
     if record.levels:
         meta["levels"] = [{"key": key, "names": names} for key, names in record.levels.items()]
     arrays: dict[str, Any] = {"predicted": record.predicted, "confidence": record.confidence}
@@ -114,12 +116,15 @@ def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
     return file
 
 
-def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = None) -> CamRecord:
+def unpacked_cams(
+    source: bytes | BinaryIO, keys: Collection[CamKey] | None = None, maps: Collection[CamKey] | None = None
+) -> CamRecord:
     """Reads the output of :func:`packed_cams`; broken bytes raise whatever they make zip, NumPy and JSON raise.
 
     Args:
         source: The file's bytes, or the open file, of which only the parts that are needed are read.
         keys: Maps to read, with their numbers and gradients; ``None``: all.
+        maps: Of these keys, those whose maps are read, where the numbers of the others are enough; ``None``: all.
 
     Raises:
         KeyError: One of the keys is not in the file.
@@ -162,7 +167,7 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
         stage=text(meta, "stage"),
         score=cast(ScoreKind, text(meta, "score")),
         probe_ids=ids,
-        maps={key: _maps(file, place, count) for key, place in places.items()},
+        maps={key: _maps(file, place, count) for key, place in places.items() if maps is None or key in maps},
         scores=of_targets("scores", "float32"),
         classes=of_targets("classes", "int64"),
         predicted=file.take("predicted", "int64", count),
@@ -178,6 +183,7 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
         limits=of_keys("limits", "float32", 2),
         causes={key: codes for key, codes in of_keys("causes", "int8").items() if codes.any()},
         levels={key: names for key, names in _levels(meta, count).items() if keys is None or key in read},
+        metrics=metrics_of(meta),
     )
 
 
@@ -185,6 +191,14 @@ def unpacked_maps(source: bytes | BinaryIO, key: CamKey) -> FloatArray | None:
     """Reads one key's maps and nothing else of a step file, or returns ``None`` if it has none of that key."""
     file, places = _opened(source)
     return _maps(file, places[key], len(texts(file.meta, "probe_ids"))) if key in places else None
+
+
+def metrics_of(meta: Mapping[str, Any]) -> dict[str, float]:
+    """Reads the trainer's metrics of a step; nothing in archives of version 0.1.0."""
+    found = meta.get("metrics", {})
+    if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
+        raise TypeError("'metrics' is not an object of numbers")
+    return {name: float(value) for name, value in found.items()}
 
 
 def _opened(source: bytes | BinaryIO) -> tuple[Npz, dict[CamKey, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
-from lightning_gradcam.archive.cam_file import full_values, half_precision, open_step
+from lightning_gradcam.archive.cam_file import full_values, half_precision, metrics_of, open_step
 from lightning_gradcam.npz import is_whole, npz_bytes, text, texts
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.channel_record import ChannelKind, ChannelRecord
@@ -21,6 +21,8 @@ def packed_channels(record: ChannelRecord) -> bytes:
     meta: dict[str, Any] = {name: getattr(record, name) for name in ("epoch", "step", "stage", "kind", "probe_ids")}
     meta.update(schema=SCHEMA, layers=list(record.channels), chosen=[record.chosen[layer] for layer in record.channels])
     meta["numbers"] = [list(record.numbers.get(layer, ())) for layer in record.channels]
+    if record.metrics:
+        meta["metrics"] = dict(record.metrics)
     arrays: dict[str, Any] = {}
     for place, (layer, values) in enumerate(record.channels.items()):
         arrays.update(half_precision(values, place, 2))
@@ -62,4 +64,5 @@ def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> Chan
         channels=channels,
         chosen=chosen,
         numbers=numbers,
+        metrics=metrics_of(meta),
     )

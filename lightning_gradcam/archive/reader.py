@@ -19,6 +19,7 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.render.scale import both_limits
 from lightning_gradcam.storage import Storage
 
@@ -34,6 +35,8 @@ class Archive(ArchiveFolder):
         maps = archive.maps("network.relu3")          # [steps, N, h, w]
         print(archive.epochs, archive.probes.class_names)
     """
+
+    _found: tuple[list[str], tuple[Finding, ...]] | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Archive:
@@ -112,6 +115,26 @@ class Archive(ArchiveFolder):
             stacked[row] = maps
         return np.maximum(stacked, 0, out=stacked) if relu else stacked
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the run shows, in sentences with their evidence, the most severe first.
+
+        Read once, and again after further steps. Empty for channels, and where nothing reaches its threshold.
+
+        Raises:
+            ArchiveError: A step's file is damaged.
+
+        Example::
+
+            for finding in archive.findings:
+                print(finding.text, finding.advice)
+        """
+        names = [name for *_, name in self._files()]
+        if self._found is None or self._found[0] != names:
+            # They are a later room, which is entered when somebody asks.
+            self._found = names, import_module("lightning_gradcam.findings").find(self)
+        return self._found[1]
+
     def numbers(self, layer: str, method: str | None = None, target: str | int | None = None) -> dict[str, FloatArray]:
         """Returns the numbers of one map in every step, each ``[steps, N]``.
 
@@ -140,8 +163,9 @@ class Archive(ArchiveFolder):
 
         A variable for each layer, ``[step, probe, cam_method, target, y, x]`` of signed maps (NaN if there is no
         such map; maps of a shape of their own are named ``layer/method``), one for each number of
-        :data:`lightning_gradcam.STATS` by layer, and ``predicted``, ``confidence``, ``score`` and
-        ``explained_class``. Needs the extra ``xarray``. (``cam_method``, because ``sel`` has a ``method=`` of its own.)
+        :data:`lightning_gradcam.STATS` by layer, ``predicted``, ``confidence``, ``score`` and ``explained_class``, and
+        ``metrics`` where steps have any, ``[step, metric]``. Needs the extra ``xarray``. (``cam_method``, because
+        ``sel`` has a ``method=`` of its own.)
 
         Raises:
             ConfigurationError: xarray is not installed.
@@ -196,13 +220,16 @@ class Archive(ArchiveFolder):
         """Returns one logged step, whatever kind of archive this is."""
         return self.record(index) if self.manifest.kind == "cams" else self.channel_record(index)
 
-    def record(self, index: int, *, keys: Collection[CamKey] | None = None) -> CamRecord:
+    def record(
+        self, index: int, *, keys: Collection[CamKey] | None = None, maps: Collection[CamKey] | None = None
+    ) -> CamRecord:
         """Returns one logged step, with all its maps or some of them.
 
         Args:
             index: Its index in :attr:`steps`, as last read; negative values count from the end.
             keys: Maps to read, with their numbers and gradients; others are not read and are missing from the record.
                 Default: all.
+            maps: Of these keys, those whose maps are read, where the numbers of the others are enough. Default: all.
 
         Raises:
             ArchiveError: There is no such step or key, this is not an archive of CAMs, or the step's file is damaged.
@@ -213,7 +240,7 @@ class Archive(ArchiveFolder):
         """
         self._check_cams()
         chosen = None if keys is None else [self._key(*key) for key in keys]
-        return self._unpacked(self._file(index), lambda opened: unpacked_cams(opened, chosen))
+        return self._unpacked(self._file(index), lambda opened: unpacked_cams(opened, chosen, maps))
 
     def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], list[str]]:
         """Returns what a resumed run needs to know about its earlier steps.

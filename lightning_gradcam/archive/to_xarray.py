@@ -89,6 +89,10 @@ def to_dataset(archive: Archive) -> Any:
             coords[name] = (np.arange(size) + 0.5) / size
     for stat in dict.fromkeys(name for record in records for stats in record.numbers.values() for name in stats):
         data[stat] = (("step", "probe", "layer", "cam_method", "target"), _stat_array(records, coords, stat))
+    if metrics := list(dict.fromkeys(name for record in records for name in record.metrics)):
+        coords["metric"] = metrics
+        found = [[record.metrics.get(name, np.nan) for name in metrics] for record in records]
+        data["metrics"] = (("step", "metric"), np.array(found))
     attributes = {"run": archive.manifest.run, "score": archive.manifest.score, "fingerprint": probes.fingerprint}
     return xarray.Dataset(data, coords, {**attributes, "created": archive.manifest.created})
 

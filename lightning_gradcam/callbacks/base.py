@@ -169,6 +169,13 @@ class ProbeCallback(Callback):
             averaged = averages_before(trainer, self)
             self._compare(host, "on_validation_epoch_end", logged=self._run.validated(host, averaged=averaged))
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Has the step recorded, with the metrics, which Lightning has computed by now."""
+        self._run.measured(Host(trainer, pl_module))
+
+    # Under `trainer.test`, and without a validation, whose place an epoch's own metrics take.
+    on_test_end = on_train_epoch_start = on_validation_end
+
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Under ``trainer.test``: starts where the first batch has made a lazy module's parameters."""
         host = Host(trainer, pl_module)
@@ -191,6 +198,7 @@ class ProbeCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the whole run, and waits until the last pictures are finished."""
+        self._run.measured(Host(trainer, pl_module))
         if self._run.recorder is not None:
             self._run.recorder.conclude()
             self._run.recorder.finish()
@@ -252,7 +260,8 @@ class ProbeCallback(Callback):
         if callbacks[-1]._run is self._run:
             found = [(each, archive) for each in callbacks if (archive := each._run.recorded(host)) is not None]
             automatic = [each._options.monitor.layers == "auto" for each, _ in found]
-            for line in last_words([archive for _, archive in found], automatic, host.board()):
+            findings = [each._run.findings for each, _ in found]
+            for line in last_words([archive for _, archive in found], automatic, host.board(), findings):
                 rank_zero_info(line)
 
     def _run_of(self, trainer: Trainer, module: LightningModule, stage: str, earlier: Run | None) -> Run:

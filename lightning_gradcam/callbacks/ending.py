@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.findings import FINDINGS, brief
+from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.report import REPORT
 from lightning_gradcam.storage import Storage, join
 
@@ -15,13 +17,16 @@ _NAMED = 4
 _RECORDS: dict[str, str] = {}
 
 
-def last_words(archives: Sequence[Archive], automatic: Sequence[bool], board: str) -> list[str]:
-    """Returns what a run ends with: the layers, where to look, and TensorBoard's command; three lines at most.
+def last_words(
+    archives: Sequence[Archive], automatic: Sequence[bool], board: str, findings: Sequence[Sequence[Finding]] = ()
+) -> list[str]:
+    """Returns what a run ends with: layers and findings, where to look, TensorBoard's command; three lines at most.
 
     Args:
         archives: Of the callbacks that recorded something, with a step at least.
         automatic: Whether ``"auto"`` chose the layers, for each of them.
         board: The folder of a TensorBoard logger; empty if there is none.
+        findings: What each of them shows, the most severe first.
     """
     if not archives:
         return []
@@ -31,8 +36,8 @@ def last_words(archives: Sequence[Archive], automatic: Sequence[bool], board: st
     lines = [
         "; ".join(
             # Of several, each by its folder's name.
-            (f"{PurePath(archive.path).name}: " if len(archives) > 1 else "") + _layers(archive, chosen)
-            for archive, chosen in zip(archives, automatic, strict=True)
+            (f"{PurePath(archive.path).name}: " if len(archives) > 1 else "") + _layers(archive, chosen) + _shown(shown)
+            for archive, chosen, shown in zip(archives, automatic, findings or [()] * len(archives), strict=True)
         ),
         f"{'report' if all(made) else 'record'}: {' '.join(places)}",
     ]
@@ -63,6 +68,15 @@ def _layers(archive: Archive, chosen: bool) -> str:
     names, count = list(archive.layers), len(archive.steps)
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     return f"logged {shown}{' (chosen by auto)' if chosen else ''} at {count} step{'s' if count > 1 else ''}"
+
+
+def _shown(findings: Sequence[Finding]) -> str:
+    """Returns the two most severe findings, for the end of a line."""
+    if not (sentences := brief(findings)):
+        return ""
+    count = len(findings)
+    many = f"{count} findings in {FINDINGS}, first" if count > 1 else "1 finding"
+    return f"; {many}: {' '.join(sentences)}"
 
 
 class Note:

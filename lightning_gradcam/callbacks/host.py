@@ -7,6 +7,7 @@ loaded already, and else from whichever is installed.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -201,6 +202,19 @@ class Host:
         runs = join(root, RUNS_FOLDER)
         numbers = [int(name) for name in Storage(runs).names("") if name.isdigit()]
         return absolute(join(runs, str(max(numbers, default=-1) + 1)))
+
+    def metrics(self) -> dict[str, float]:
+        """Returns ``trainer.callback_metrics`` as plain floats, without what is not a single finite number.
+
+        For hooks by which Lightning has computed them on all ranks, such as ``on_validation_end``: it computes what is
+        missing where they are read, and ranks would wait for each other.
+        """
+        found = {}
+        for name, value in self.trainer.callback_metrics.items():
+            number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+            if isinstance(number, (int, float)) and math.isfinite(number):
+                found[str(name)] = float(number)
+        return found
 
     def board(self) -> str:
         """Returns the folder to start TensorBoard with; empty if no logger writes for it."""

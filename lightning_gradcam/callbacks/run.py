@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,9 @@ from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
 from lightning_gradcam.probes.paths import any_picture
+from lightning_gradcam.record.finding import Finding
 
-EXPLAINING, TAKING = "explaining", "taking probes"
+EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
 
 
 class Run:
@@ -167,6 +168,17 @@ class Run:
             self._log(host, step)
         return wanted
 
+    def measured(self, host: Host) -> None:
+        """Lightning has computed the metrics of what was explained last: has it recorded with them."""
+        if self.recorder is None or not self.recorder.holds:
+            return
+        found: dict[str, float] = {}
+        if host.trainer.is_global_zero:
+            with self._failures.contained(METRICS, step=self.recorder.last_step):
+                found = host.metrics()
+        self.recorder.release(found)
+        self.recorder.settle()
+
     def looks_at(self, module: nn.Module) -> bool:
         """Whether this run is that of a module."""
         return self._module is not None and self._module() is module
@@ -198,6 +210,11 @@ class Run:
             return archive if archive.steps else None
         except OSError:
             return None
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What a training that is over shows, the most severe first."""
+        return () if self.recorder is None else self.recorder.findings
 
     def report(self, host: Host) -> None:
         """Warns where nothing was recorded, with the reason."""
@@ -285,8 +302,9 @@ class Run:
             return
         with self._failures.contained(EXPLAINING, step=step):
             subject = self._recording.feeding(host, drawn).subject("explaining")
-            blocked = self.recorder.log(subject, epoch=host.epoch, step=step, stage=host.stage)
+            blocked = self.recorder.log(subject, epoch=host.epoch, step=step, stage=host.stage, hold=True)
             self._unsaid = True
             if remark := self._schedule.spent(blocked):
                 rank_zero_info(f"lightning-gradcam: {remark}")
-        self.recorder.settle()
+        if not self.recorder.holds:
+            self.recorder.settle()

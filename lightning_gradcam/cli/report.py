@@ -5,15 +5,21 @@ Example:
   lightning-gradcam report runs/cheating runs/fixed -o both.html      # next to each other, on the same probes
 
 The page has a slider over the epochs for all probes and layers, runs with the same probes next to each other, and
-below them the sheets of feature maps and filter patterns.
+below them the sheets of feature maps and filter patterns. Each run's folder gets its findings.md again.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
 from lightning_gradcam.cli.options import add_command, add_progress
 from lightning_gradcam.cli.shared import progress
+from lightning_gradcam.errors import printable
+
+if TYPE_CHECKING:
+    from lightning_gradcam.archive import Archive
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,6 +32,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=_run)
 
 
+def _write_findings(archive: Archive) -> None:
+    """Writes a run's findings into its folder; where that is not possible, the page is there all the same."""
+    from lightning_gradcam.findings import FINDINGS, write_findings
+
+    if archive.manifest.kind != "cams":
+        return
+    try:
+        write_findings(archive)
+    except Exception as error:  # object stores have their own exceptions
+        place = f"{archive.path}/{FINDINGS}"
+        print(printable(f"{place} can't be written ({type(error).__name__}: {error!s:.200})"), file=sys.stderr)
+
+
 def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.archive import Archive, find_archives
     from lightning_gradcam.monitors.page import write_page
@@ -33,6 +52,8 @@ def _run(chosen: argparse.Namespace) -> int:
     found = [find_archives(run) for run in progress(chosen.runs, "runs", show=chosen.progress)]
     archives = [Archive.open(path) for path in dict.fromkeys(path for paths in found for path in paths)]
     write_page(archives, chosen.output)
+    for archive in archives:
+        _write_findings(archive)
     steps = sum(len(archive.steps) for archive in archives)
     print(f"{chosen.output}: {len(archives)} run(s), {steps} steps")
     return 0

@@ -24,6 +24,7 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.channel_record import ChannelRecord
+from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks import Evolution, Histogram, Numbers
 
@@ -238,6 +239,10 @@ class Reporter(ABC):
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
         """Yields what only the end of a run can tell of its steps; nothing by default."""
         return iter(())
+
+    def findings(self, archive: Archive) -> tuple[Finding, ...]:
+        """Returns what the run shows, and writes it into the archive's folder; nothing by default."""
+        return ()
 
     @abstractmethod
     def report(self, archive: Archive) -> None:

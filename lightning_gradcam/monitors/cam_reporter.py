@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.findings import write_findings
 from lightning_gradcam.monitors.base import Reporter
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.evolution import LEAST_PIXELS, MOST_PAIRS, Evolving, late_numbers
@@ -13,6 +14,7 @@ from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.report import REPORT, write_report
 from lightning_gradcam.sheets.cam_sheet import sheet
@@ -115,6 +117,10 @@ class CamReporter(Reporter):
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
         """Yields how far each step was from the last one."""
         return late_numbers(archive, self._meter)
+
+    def findings(self, archive: Archive) -> tuple[Finding, ...]:
+        """Writes ``findings.md``, and returns what is in it."""
+        return write_findings(archive)
 
     def report(self, archive: Archive) -> None:
         """Writes ``report.html``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,6 +29,7 @@ class Parcel:
         evolution: The run so far.
         numbers: Its numbers; logged last.
         timed: Which of the numbers is in seconds and still lacks what the sinks take for all that comes before it.
+        summary: At the end of the run, what it shows, by tag.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Parcel:
     evolution: Evolution | None = None
     numbers: Numbers | None = None
     timed: str = ""
+    summary: Mapping[str, str] | None = None
 
     @property
     def pictures(self) -> list[Picture]:
@@ -191,6 +193,7 @@ class Delivery:
             spent = numbers.values[parcel.timed] + time.perf_counter() - begin
             numbers = replace(numbers, values={**numbers.values, parcel.timed: spent})
         self._serve(step, " (numbers)", Sink.log_numbers, numbers)
+        self._serve(step, " (summary)", Sink.log_summary, parcel.summary)
 
     def _encode(self, parcel: Parcel) -> None:
         # Sinks that are served on the training thread find finished files.

@@ -19,10 +19,12 @@ OnError = Literal["warn", "raise"]
 _MEANS = {
     "explaining": "no maps and no pictures of this step",
     "taking probes": "these samples are no probes; the next batch is tried",
+    "reading the trainer's metrics": "this step's record has none; its maps are in the archive all the same",
     "reading an earlier step": "it does not count in the scale of the coming pictures",
     "measuring": "no numbers of this step; its maps are in the archive all the same",
     "the end of the run": "no film strips, last numbers and report of the whole run; its maps are in the archive",
     "the evolution": "no film strips of the run so far; its maps are in the archive all the same",
+    "the findings": "no findings.md, and none in the last lines of the run; Archive.findings has them",
     "the last numbers": "no drift from the last step in the loggers; Archive.numbers has it",
     "the report": "make it anew with: lightning-gradcam report ARCHIVE -o report.html",
     "the archive": "this step's maps are not kept; those of other steps are as they were",

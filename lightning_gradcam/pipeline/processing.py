@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import ArchiveWriter
+from lightning_gradcam.findings import brief
 from lightning_gradcam.monitors.base import EvolutionParts, Record, Reporter
 from lightning_gradcam.pipeline.delivery import Delivery, Parcel
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers
 
 RECALLING = "reading an earlier step for the run's scale"
@@ -77,6 +79,8 @@ class Processor:
         self._archived = 0
         # Read by the training thread for checkpoints; `None` until the earlier steps have been taken over.
         self.earlier: int | None = None
+        # What the run shows, once it is over.
+        self.findings: tuple[Finding, ...] = ()
 
     def recall(self, parent: Mapping[str, Any] | None, step: int) -> None:
         """Takes the earlier steps over: those of the run that is resumed, and what later ones are compared with.
@@ -226,6 +230,7 @@ class Processor:
             for name, part in evolving.parts():
                 yield "the evolution", name, part
             yield "the evolution", "the evolution", partial(self._send, evolving, step, self._evolved == self._count)
+        yield "the findings", "the findings", partial(self._find, archive, step)
         yield "the last numbers", "the last numbers", partial(self._compare_with_last, archive)
         yield "the report", "the report", partial(self._reporter.report, archive)
 
@@ -234,6 +239,13 @@ class Processor:
         if found.remark:
             self._delivery.remark(found.remark)
         self._delivery.send(Parcel(step, evolution=found))
+
+    def _find(self, archive: ArchiveWriter, step: int) -> None:
+        self.findings = self._reporter.findings(archive)
+        if sentences := brief(self.findings):
+            name = f"{self._reporter.monitor.name}_findings"
+            summary = {f"{name}/{number}": text for number, text in enumerate(sentences, 1)}
+            self._delivery.send(Parcel(step, summary=summary))
 
     def _compare_with_last(self, archive: ArchiveWriter) -> None:
         for numbers in self._reporter.late_numbers(archive):

@@ -6,18 +6,20 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import Archive, ArchiveWriter, start_beside
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.monitors.base import Monitor, Reporter, Subject
+from lightning_gradcam.monitors.base import Monitor, Record, Reporter, Subject
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
 from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.processing import Processor
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.sinks import FileSink, Sink, sinks_for
 from lightning_gradcam.storage import absolute, join
 
@@ -67,6 +69,8 @@ class Recorder:
         self._recording, self._serving = worker(niceness=_NICENESS), worker()
         self._delivery = Delivery(sinks, failures, self._serving)
         self._processor = Processor(reporter, archive, self._delivery, self._recording)
+        # The latest step, with how long training has waited for it, while its metrics are not known yet.
+        self._held: tuple[Record, float] | None = None
         self._stage = ""
         self._handed = 0
         self._concluded = -1
@@ -123,6 +127,7 @@ class Recorder:
         if self._archive is None:
             return None
         if not self._recording.here:
+            self.release()
             self._waiting_for(self._recording.finish)
         return self._archive.reader()
 
@@ -130,6 +135,11 @@ class Recorder:
     def place(self) -> str:
         """The archive's folder; empty if there is none."""
         return "" if self._archive is None else absolute(self._archive.path)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the run shows, the most severe first; empty until it is over and everything is written."""
+        return self._processor.findings
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the record, in plain types: up to the last step handed over.
@@ -144,7 +154,7 @@ class Recorder:
                 state["logged"] = self._processor.earlier + self._handed
         return state
 
-    def log(self, subject: Subject, *, epoch: int, step: int, stage: str = "fit") -> float:
+    def log(self, subject: Subject, *, epoch: int, step: int, stage: str = "fit", hold: bool = False) -> float:
         """Explains a model, and has the result recorded, drawn and logged.
 
         Args:
@@ -152,14 +162,16 @@ class Recorder:
             epoch: Counted from 0.
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
+            hold: Record it at :meth:`release`, which has this step's metrics, or before whatever is asked for next.
 
         Returns:
             The seconds that the caller has waited for this step so far.
         """
         began = time.perf_counter()
-        return self.hand_over(subject.seen(self.monitor, self.probes), epoch=epoch, step=step, stage=stage, began=began)
+        found = subject.seen(self.monitor, self.probes)
+        return self.hand_over(found, epoch=epoch, step=step, stage=stage, began=began, hold=hold)
 
-    def hand_over(self, found: Any, *, epoch: int, step: int, stage: str, began: float) -> float:
+    def hand_over(self, found: Any, *, epoch: int, step: int, stage: str, began: float, hold: bool = False) -> float:
         """Copies what was found to the CPU, and has it recorded, drawn and logged; returns what :meth:`log` does.
 
         Args:
@@ -168,19 +180,41 @@ class Recorder:
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
             began: When explaining began, by ``time.perf_counter()``.
+            hold: As in :meth:`log`.
         """
+        self.release()
         record = self.monitor.record(found, self.probes, epoch=epoch, step=step, stage=stage)
         self.last_step, self._stage = step, stage
         self._handed += 1
         self._delivery.begin()
         blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
-        keep, show = self._processor.step(record, blocked)
-        submit = partial(self._recording.submit, f"step {step}", show, first=keep, nbytes=record.nbytes)
-        with self._blocking():
-            self._waiting_for(submit)
-            # Sinks that lag hold the training up, and not the archive.
-            self._waiting_for(partial(self._serving.wait_for_room, f"step {step}"))
+        self._held = record, blocked
+        if not hold:
+            self.release()
         return blocked
+
+    @property
+    def holds(self) -> bool:
+        """Whether a step waits for :meth:`release`."""
+        return self._held is not None
+
+    def release(self, metrics: Mapping[str, float] | None = None) -> None:
+        """Has the step recorded, drawn and logged that :meth:`log` holds, if there is one.
+
+        Args:
+            metrics: What else was measured of the model at this step.
+        """
+        if self._held is None:
+            return
+        (record, blocked), self._held = self._held, None
+        if metrics:
+            record = replace(record, metrics=metrics)
+        keep, show = self._processor.step(record, blocked)
+        name = f"step {record.step}"
+        with self._blocking():
+            self._waiting_for(partial(self._recording.submit, name, show, first=keep, nbytes=record.nbytes))
+            # Sinks that lag hold the training up, and not the archive.
+            self._waiting_for(partial(self._serving.wait_for_room, name))
 
     def settle(self, *, final: bool = False) -> None:
         """Serves, on this thread, the sinks that ask for it, and reports what has failed since the last call.
@@ -190,6 +224,7 @@ class Recorder:
         """
         if self._is_forked:
             return
+        self.release()
         with self._blocking():
             for worker in (self._recording, self._serving):
                 for name, error in worker.failed():
@@ -221,6 +256,7 @@ class Recorder:
         Raises:
             Exception: Later steps could not be deleted; training from here would mix them with its own.
         """
+        self.release()
         self.last_step = min(self.last_step, step)
         self._handed, self._concluded = 0, -1
         failed: list[Exception] = []
@@ -241,12 +277,14 @@ class Recorder:
         done = self._concluded == self.last_step or self._is_forked
         if self._archive is None or self._stage != "fit" or done or not self.monitor.evolution:
             return
+        self.release()
         self._concluded = self.last_step
         end = partial(self._processor.end, self._submit, self.last_step)
         self._submit("the end of the run", partial(self._delivery.attempt, "the end of the run", self.last_step, end))
 
     def wait(self) -> None:
         """Waits until everything is written that is written in the background."""
+        self.release()
         self._waiting_for(self._recording.finish)
         self._waiting_for(self._serving.finish)
 
@@ -259,6 +297,7 @@ class Recorder:
         """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
         if self._is_forked:
             return
+        self.release()
         self.conclude()
         self._waiting_for(self._recording.close)
         # A sink that is closed takes nothing more.

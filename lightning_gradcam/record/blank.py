@@ -103,9 +103,14 @@ def blank_sentence(codes: Codes, *, what: str = "maps", zero: str = "zero after 
         "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over places is negative for every \
 active channel. Use an earlier layer."
     """
+    return " ".join(filter(None, blank_parts(codes, what=what, zero=zero)))
+
+
+def blank_parts(codes: Codes, *, what: str = "maps", zero: str = "zero after the ReLU") -> tuple[str, str]:
+    """Returns the two parts of :func:`blank_sentence`: what is blank and why, and what to use."""
     blank = codes[codes != 0]
     if not blank.size:
-        return ""
+        return "", ""
     counted = Counter((blank & (HIRESCAM - 1)).tolist())
     number, most = counted.most_common(1)[0]
     # Written by a later version, it may be a cause that is not known here.
@@ -114,7 +119,7 @@ active channel. Use an earlier layer."
     instead = _USE_HIRESCAM if helped else _INSTEAD.get(cause, _EARLIER)
     mostly = "" if most == len(blank) else f"in {most} "
     are = "is" if len(blank) == 1 else "are"
-    return f"{len(blank)} of {len(codes)} {what} {are} blank ({zero}): {mostly}{_WHY[cause]}. {instead}"
+    return f"{len(blank)} of {len(codes)} {what} {are} blank ({zero}): {mostly}{_WHY[cause]}.", instead
 
 
 def blank_remarks(

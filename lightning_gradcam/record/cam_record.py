@@ -55,6 +55,9 @@ class CamRecord:
             :class:`~lightning_gradcam.Cause`); keys without a blank map are missing.
         levels: ``(layer, target)`` to the feature map that each probe is explained at, ``N`` names such as
             ``"fpn[1]"`` or ``"head#2"``, of layers with several (:class:`~lightning_gradcam.Cams`).
+        metrics: What ``trainer.callback_metrics`` had at the end of this validation, by name: its results, and the
+            latest ones of training. Values that are not single finite numbers are left out. Empty for the untrained
+            baseline, outside a Trainer, and in archives of version 0.1.0.
 
     Example:
         The channels with the largest weights for the first probe, ``record`` being the first of an archive::
@@ -81,6 +84,7 @@ class CamRecord:
     limits: Mapping[CamKey, FloatArray] = field(default_factory=dict)
     causes: Mapping[CamKey, Codes] = field(default_factory=dict)
     levels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Copied: whoever keeps the limits raises them with the next step.

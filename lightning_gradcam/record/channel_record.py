@@ -34,6 +34,7 @@ class ChannelRecord:
         numbers: Layer to name to values, one axis. Features: ``"dead"``, 1 for each channel **of the layer** (also of
             those that were not chosen) that is zero everywhere on all probes, else 0. Patterns: ``"activation"``, what
             each of the chosen filters reached, ``[F]``.
+        metrics: As in :class:`~lightning_gradcam.CamRecord`.
 
     Raises:
         ValueError: The arrays do not fit each other.
@@ -53,6 +54,7 @@ class ChannelRecord:
     channels: Mapping[str, FloatArray]
     chosen: Mapping[str, tuple[int, ...]]
     numbers: Mapping[str, Mapping[str, FloatArray]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ChannelKind):
@@ -80,6 +82,7 @@ class ChannelRecord:
         object.__setattr__(self, "channels", MappingProxyType(channels))
         object.__setattr__(self, "chosen", MappingProxyType(chosen))
         object.__setattr__(self, "numbers", MappingProxyType(numbers))
+        object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
 
     def _check(self, layer: str, values: FloatArray, chosen: int) -> None:
         axes = (4, 5) if self.kind == "features" else (4,)

@@ -25,6 +25,7 @@ from lightning_gradcam.render.scale import limits_of
 from lightning_gradcam.render.signals import band_height, charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.report.statements import statements
 from lightning_gradcam.sheets.cam_sheet import method_title
 from lightning_gradcam.stats import STATS, affordable, to_last
 
@@ -210,7 +211,8 @@ class Payload:
         if len(entries) < count:
             remarks.append(f"{len(entries)} of {count} logged steps, evenly chosen")
         remark = "; ".join(filter(None, remarks))
-        return cls({**outline.header, "remark": remark, "steps": entries}, tuple(blocks))
+        described = {**outline.header, "remark": remark, "findings": statements(archive), "steps": entries}
+        return cls(described, tuple(blocks))
 
     def maps(self, start: int = 0, stop: int | None = None) -> bytes:
         """Returns the blocks of some steps, concatenated."""

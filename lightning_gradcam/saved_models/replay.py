@@ -133,6 +133,7 @@ def replay_all(
             move(saved.epoch, saved.step)
             for callback in callbacks:
                 callback.on_validation_epoch_end(host.trainer, host.module)
+                callback.on_validation_end(host.trainer, host.module)
         reported(total, total)
 
     try:

@@ -183,6 +183,9 @@ class Sink(ABC):
     def log_evolution(self, evolution: Evolution) -> None:  # noqa: B027 - a backend may take sheets alone
         """Logs film strips of the run so far, and animations at its end; ignored by default."""
 
+    def log_summary(self, summary: Mapping[str, str]) -> None:  # noqa: B027 - a backend may have none
+        """Logs, once when a run ends, what it shows: tag (``gradcam_findings/1``) to sentence; ignored by default."""
+
     def close(self) -> None:  # noqa: B027 - most backends have nothing to close
         """Called once on the training thread when the run ends, also after an exception."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lightning_gradcam.sinks.base import Entry, Evolution, Histograms, Numbers, Sink
 
 
@@ -13,6 +15,7 @@ class MemorySink(Sink):
         numbers: The numbers that were logged, in order.
         histograms: The histograms, in order.
         evolutions: The film strips and animations, in order.
+        summaries: What runs show, by tag, in order.
         closed: Whether the run has ended.
 
     Example:
@@ -30,6 +33,7 @@ class MemorySink(Sink):
         self.numbers: list[Numbers] = []
         self.histograms: list[Histograms] = []
         self.evolutions: list[Evolution] = []
+        self.summaries: list[dict[str, str]] = []
         self.closed = False
 
     def log(self, entry: Entry) -> None:
@@ -47,6 +51,10 @@ class MemorySink(Sink):
     def log_evolution(self, evolution: Evolution) -> None:
         """Appends the evolution."""
         self.evolutions.append(evolution)
+
+    def log_summary(self, summary: Mapping[str, str]) -> None:
+        """Appends the summary."""
+        self.summaries.append(dict(summary))
 
     def close(self) -> None:
         """Remembers that the run has ended; the entries stay."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -69,6 +69,10 @@ class WandbSink(Sink):
     def log_numbers(self, numbers: Numbers) -> None:
         """Logs the numbers as one row."""
         self._logger.log_metrics(dict(numbers.values), numbers.step)
+
+    def log_summary(self, summary: Mapping[str, str]) -> None:
+        """Puts the run's findings into its summary."""
+        self._logger.experiment.summary.update(dict(summary))
 
     def log_histograms(self, histograms: Histograms) -> None:
         """Logs the histograms as one row, with the bins as they are; wandb takes 512 of them."""

@@ -17,6 +17,7 @@ from lightning_gradcam.archive import Archive, Manifest
 from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked_cams
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.report.payload import MAX_BYTES, Outline
+from lightning_gradcam.report.statements import statements
 from lightning_gradcam.storage import Storage
 from lightning_gradcam.tensorboard_plugin.places import Place
 from lightning_gradcam.tensorboard_plugin.runs import FoundRun, mark_of, step_files
@@ -141,10 +142,13 @@ class _Reader:
         ]
         whole = mark_of([origin, compared, *(mark for mark, _ in kept)])
         own = {"block": block, "mark": whole, "marks": [mark for mark, _ in kept]}
-        described = json.dumps({**outline.header, "remark": "; ".join(filter(None, remarks)), **own}).encode()
+        # As costly as comparing all steps with the last one, and shown under the same condition.
+        found = statements(Archive(self._storage, Manifest.parse(raw, self._storage.root))) if compared else []
+        header = {**outline.header, "remark": "; ".join(filter(None, remarks)), "findings": found, **own}
+        described = json.dumps(header).encode()
         steps = b",".join(text for text, _ in kept.values())
-        header = described[:-1] + b', "steps": [' + steps + b"]}"
-        return View(whole, header, tuple(maps for _, maps in kept.values()))
+        described = described[:-1] + b', "steps": [' + steps + b"]}"
+        return View(whole, described, tuple(maps for _, maps in kept.values()))
 
     def _last(self, outline: Outline, marks: Mapping[str, str], block: int) -> tuple[str, CamRecord | None]:
         """Returns the mark of the step that all are compared with, and the step; ``None`` if it would cost too much."""

@@ -235,3 +235,24 @@ def test_the_level_of_each_probe_comes_back_and_the_sheet_names_it(batch_size: i
     assert unpacked_cams(changed(data, lambda _, meta: meta.pop("levels"))).levels == {}
     with pytest.raises(ValueError, match="'levels' .* 2 entries for 3 probes"):
         unpacked_cams(changed(data, lambda _, meta: meta["levels"][0]["names"].pop()))
+
+
+def test_metrics_come_back_and_older_files_have_none() -> None:
+    wanted = dataclasses.replace(record(), metrics={"val_loss": 0.25, "ü\ud800": -1.0})
+    data = packed_cams(wanted)
+    assert unpacked_cams(data).metrics == wanted.metrics
+    older = changed(data, lambda arrays, meta: meta.pop("metrics"))
+    assert unpacked_cams(older).metrics == {}
+    wrong: list[Any] = [[1.0], {"val_loss": "low"}, {"val_loss": None}, {"val_loss": True}]
+    for broken in wrong:
+        data = changed(packed_cams(wanted), lambda arrays, meta: meta.update(metrics=broken))  # noqa: B023
+        with pytest.raises(TypeError, match="'metrics' is not an object of numbers"):
+            unpacked_cams(data)
+
+
+def test_numbers_are_read_without_maps() -> None:
+    stats = {"drift": np.ones(3, np.float32)}
+    data = packed_cams(dataclasses.replace(record(), numbers=dict.fromkeys(record().maps, stats)))
+    key, other = list(record().maps)[:2]
+    found = unpacked_cams(data, [key, other], [other])
+    assert (list(found.maps), list(found.numbers)) == ([other], [key, other])

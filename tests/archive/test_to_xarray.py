@@ -24,7 +24,9 @@ def archive(tmp_path: Path) -> Archive:
         if epoch:
             stats["drift"] = np.full(COUNT, 0.5, np.float32)
         shares = {"3": np.full(COUNT, 0.25, np.float32)}
-        writer.append(dataclasses.replace(record(step, epoch), numbers={KEY: stats}, confidences=shares))
+        metrics = {"val_loss": 1.0 / step} if epoch else {}
+        kept = dataclasses.replace(record(step, epoch), numbers={KEY: stats}, confidences=shares, metrics=metrics)
+        writer.append(kept)
     return Archive.open(tmp_path / "a")
 
 
@@ -66,6 +68,7 @@ def test_labelled_arrays_have_the_maps_and_numbers(archive: Archive) -> None:
     np.testing.assert_array_equal(data["predicted"].values[0], [0, 1, 2, -1])
     np.testing.assert_array_equal(data["explained_class"].sel(target="3").values[0], [3, 3, 3, -1])
     np.testing.assert_array_equal(data["score"].sel(target="3").values[2], archive.record(2).scores["3"])
+    np.testing.assert_array_equal(data["metrics"].sel(metric="val_loss"), [np.nan, 0.05, 1 / 30])
     assert data.attrs["fingerprint"] == archive.probes.fingerprint
 
 

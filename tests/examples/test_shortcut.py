@@ -180,6 +180,18 @@ def test_the_alarm_is_raised_by_the_cheating_run_alone(runs: Runs) -> None:
 
 
 @pytest.mark.slow
+def test_the_first_finding_of_the_cheating_run_is_the_shortcut(runs: Runs) -> None:
+    cheating, fixed = (Archive.open(runs.outcomes[name].archive) for name in RUNS)
+    first = cheating.findings[0]
+    assert (first.kind, first.severity, first.layer, first.epochs) == ("shortcut", "high", "network.relu2", (3,))
+    assert "have their strongest evidence at the border of the picture, mostly outside their masks" in first.text
+    assert (first.figures["n"], first.figures["border"]) == (10, 1)
+    assert len(first.probes) >= 8
+    assert "shortcut" not in {finding.kind for finding in fixed.findings}
+    assert first.text in (Path(cheating.path) / "findings.md").read_text()
+
+
+@pytest.mark.slow
 def test_both_runs_explain_the_same_probes(runs: Runs) -> None:
     archives = [Archive.open(runs.outcomes[name].archive) for name in RUNS]
     assert [Path(archive.path) for archive in archives] == [runs.out / name / "gradcam" for name in RUNS]

@@ -221,6 +221,11 @@ def test_wandb_offline_run_holds_the_pictures_and_one_row_a_step(wandb_logger: W
     assert captions == [["untrained"], ["epoch 3"]]
 
 
+def test_wandb_keeps_findings_in_the_runs_summary(wandb_logger: WandbLogger) -> None:
+    WandbSink(wandb_logger).log_summary({"gradcam_findings/1": "one", "gradcam_findings/2": "two"})
+    assert dict(wandb_logger.experiment.summary) == {"gradcam_findings/1": "one", "gradcam_findings/2": "two"}
+
+
 def test_wandb_gets_videos_and_a_table_whose_originals_go_up_once(wandb_logger: WandbLogger, tmp_path: Path) -> None:
     state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
     logged: list[dict[str, Any]] = []

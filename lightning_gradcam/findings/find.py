@@ -1,0 +1,48 @@
+"""All findings of a run, the most severe first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.findings.kinds import KINDS
+from lightning_gradcam.findings.movement import late_jump, moved_across_masks, moved_most, settled
+from lightning_gradcam.findings.places import blank_layers, one_sided, same_for_classes, shortcut
+from lightning_gradcam.findings.predictions import predictions
+from lightning_gradcam.findings.survey import RunSurvey
+from lightning_gradcam.record.finding import SEVERITIES, Finding
+
+_CHECKS: tuple[Callable[[RunSurvey], Iterator[Finding]], ...] = (
+    shortcut,
+    predictions,
+    blank_layers,
+    moved_across_masks,
+    late_jump,
+    same_for_classes,
+    one_sided,
+    moved_most,
+    settled,
+)
+
+
+def find(archive: Archive) -> tuple[Finding, ...]:
+    """Returns what a run shows; see :attr:`Archive.findings`.
+
+    Args:
+        archive: The run's; one of channels has no findings.
+
+    Returns:
+        By severity, then in the order of :data:`KINDS`, then those of most probes first.
+
+    Raises:
+        ArchiveError: A step is damaged.
+    """
+    survey = RunSurvey.of(archive) if archive.manifest.kind == "cams" else None
+    # Pictures that were explained once are no run.
+    if survey is None or survey.last.stage == "explain":
+        return ()
+    kinds = list(KINDS)
+    found = [each for check in _CHECKS for each in check(survey)]
+    return tuple(
+        sorted(found, key=lambda each: (SEVERITIES.index(each.severity), kinds.index(each.kind), -len(each.probes)))
+    )

@@ -1,0 +1,168 @@
+"""When maps moved: the largest move, when they settled, late jumps, and evidence that left or entered masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.findings.kinds import (
+    JUMP,
+    JUMP_BEFORE,
+    JUMP_STEPS,
+    JUMP_TIMES,
+    MOVED,
+    MOVED_STEPS,
+    NAMED,
+    PROBES,
+    SETTLED_STEPS,
+    STILL,
+    TRAVEL,
+    TRAVEL_STEPS,
+)
+from lightning_gradcam.findings.survey import RunSurvey, finding, layer_text
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.finding import Finding
+
+Numbers = npt.NDArray[np.float64]
+
+
+def moved_most(survey: RunSurvey) -> Iterator[Finding]:
+    """Yields, for each layer, the step at which its maps moved most."""
+    for key in survey.main:
+        means, counts = _drifts(survey, key)
+        if survey.count < MOVED_STEPS or np.isnan(means).all():
+            continue
+        row = int(np.nanargmax(means))
+        if means[row] >= MOVED:
+            n, of = int(counts[row]), len(survey.probes)
+            known = np.isfinite(survey.series[key]["drift"][row])
+            yield finding(
+                "moved_most",
+                key,
+                survey.ids(known),
+                (survey.epochs[row],),
+                {"n": n, "drift": means[row]},
+                f"The maps of {layer_text(key)} moved most in {survey.when(row)}: mean drift {means[row]:.2f} from"
+                f" {survey.when(row - 1)}, {n} of {of} probes.",
+                f"Look at the maps of {survey.when(row - 1)} and {survey.when(row)} side by side.",
+            )
+
+
+def settled(survey: RunSurvey) -> Iterator[Finding]:
+    """Yields, for each layer, from which step on its maps are those of the last step."""
+    for key in survey.main:
+        row, n = survey.settled[key]
+        after = survey.count - 1 - row
+        if after >= SETTLED_STEPS:
+            yield finding(
+                "settled",
+                key,
+                survey.probes.ids,
+                (survey.epochs[row],),
+                {"n": n, "steps": after},
+                f"The maps of {layer_text(key)} are settled from {survey.when(row)} on: in the {after} logged steps"
+                f" after it they stay close to the last ones ({n} of {len(survey.probes)} probes).",
+                "If the validation metric has settled too, a shorter training gives the same maps.",
+            )
+
+
+def late_jump(survey: RunSurvey) -> Iterator[Finding]:
+    """Yields, for each layer, its largest late jump during which the validation loss stood still."""
+    name = loss_name(survey.metrics)
+    if name is None or survey.count < JUMP_STEPS:
+        return
+    loss = survey.metrics[name]
+    for key in survey.main:
+        means, counts = _drifts(survey, key)
+        found = [row for row in range((survey.count + 1) // 2, survey.count) if _jumps(means, loss, row)]
+        if found:
+            row = max(found, key=lambda one: float(means[one]))
+            usual, n = float(np.nanmedian(means[:row])), int(counts[row])
+            moved = survey.series[key]["drift"][row] >= JUMP
+            yield finding(
+                "late_jump",
+                key,
+                survey.ids(moved),
+                (survey.epochs[row],),
+                {"n": n, "drift": means[row], "drift_before": usual, "loss_before": loss[row - 1], "loss": loss[row]},
+                f"The maps of {layer_text(key)} jumped in {survey.when(row)} (mean drift {means[row]:.2f} of {n}"
+                f" probes, {usual:.2f} in the steps before) while {name} stood still ({loss[row - 1]:.4g},"
+                f" then {loss[row]:.4g}).",
+                f"The model found another reason for the same loss: compare the checkpoints before and after"
+                f" {survey.when(row)} on other data, and look at what changed there, such as the learning rate.",
+            )
+
+
+def moved_across_masks(survey: RunSurvey) -> Iterator[Finding]:
+    """Yields, for each layer, which probes' evidence moved out of their masks or boxes, and which into them."""
+    rows = survey.trained()
+    third = len(rows) // 3
+    if len(rows) < TRAVEL_STEPS or survey.regions is None:
+        return
+    for key in survey.main:
+        shares = survey.series[key]["energy_inside"][rows.start :].astype(np.float64)
+        begin, end = _means(shares[:third]), _means(shares[-third:])
+        judged = np.isfinite(begin) & np.isfinite(end)
+        n, change = int(judged.sum()), np.where(judged, end - begin, 0)
+        for kind, flags in (("moved_out", change <= -TRAVEL), ("moved_in", change >= TRAVEL)):
+            count = int(flags.sum())
+            if n < PROBES or count < NAMED:
+                continue
+            before, after = float(begin[flags].mean()), float(end[flags].mean())
+            row = rows.start + _crossing(_means(shares[:, flags].T), (before + after) / 2, rising=after > before)
+            into = "into" if kind == "moved_in" else "out of"
+            yield finding(
+                kind,
+                key,
+                survey.ids(flags),
+                (survey.epochs[row],),
+                {"n": n, "count": count, "inside_before": before, "inside_after": after},
+                f"The evidence of {count} of {n} probes moved {into} their masks in {survey.when(row)}"
+                f" ({layer_text(key)}): {before:.0%} of it was inside at first, {after:.0%} at the end"
+                f" ({survey.listed(flags)}).",
+                "The model learnt to look at the marked part."
+                if kind == "moved_in"
+                else "Look at what these probes' maps show instead: a background, a mark, or a class that looks alike.",
+            )
+
+
+def loss_name(metrics: Mapping[str, Any]) -> str | None:
+    """Returns which of the trainer's metrics is the validation loss, ``None`` if there is none.
+
+    Example:
+        >>> loss_name({"val_accuracy": 0, "val/ce_loss": 0, "val_loss": 0, "train_loss": 0})
+        'val_loss'
+    """
+    named = [name for name in metrics if "val" in name.lower() and "loss" in name.lower()]
+    return min(named, key=lambda name: (len(name), name), default=None)
+
+
+def _jumps(means: Numbers, loss: Numbers, row: int) -> bool:
+    """Whether maps jump at a step while the loss does not; unknown numbers are no jump."""
+    earlier = means[:row][np.isfinite(means[:row])]
+    if len(earlier) < JUMP_BEFORE or not means[row] >= max(JUMP, JUMP_TIMES * float(np.median(earlier))):
+        return False
+    return bool(abs(loss[row] - loss[row - 1]) <= STILL * abs(loss[row - 1]))
+
+
+def _drifts(survey: RunSurvey, key: CamKey) -> tuple[Numbers, npt.NDArray[np.int64]]:
+    """Returns each step's mean drift, NaN where too few probes were compared, and how many were."""
+    drifts = survey.series[key]["drift"].astype(np.float64)
+    counts = np.isfinite(drifts).sum(axis=1)
+    return np.where(counts >= PROBES, _means(drifts.T), np.nan), counts
+
+
+def _means(values: Numbers) -> Numbers:
+    """Returns means along the first axis without what is not known, NaN where nothing is."""
+    known = np.isfinite(values)
+    sums, counts = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
+    return np.asarray(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0))
+
+
+def _crossing(values: Numbers, middle: float, *, rising: bool) -> int:
+    """Returns the first place from which values stay on the far side of the middle."""
+    back = values < middle if rising else values > middle
+    return min(int(np.flatnonzero(back).max(initial=-1)) + 1, len(values) - 1)

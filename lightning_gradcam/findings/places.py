@@ -1,0 +1,192 @@
+"""Where the evidence is at the last step: blank, positive everywhere, the same for all classes, or at one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, product
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gradcam.findings.kinds import (
+    ALIKE,
+    AT_BORDER,
+    AT_CORNER,
+    BLANK,
+    BORDER,
+    CORNER,
+    EVERYWHERE,
+    FLAT,
+    INSIDE,
+    MOSTLY,
+    PLACED,
+    PROBES,
+    SIDE,
+    TARGETS,
+)
+from lightning_gradcam.findings.survey import RunSurvey, finding, layer_text, pictures, shown
+from lightning_gradcam.record.blank import blank_parts, record_codes
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.record.finding import Finding
+from lightning_gradcam.stats import agreement, half_area
+
+Flags = npt.NDArray[np.bool_]
+Energy = npt.NDArray[np.float64]
+_CORNERS = ("top left", "top right", "bottom left", "bottom right")
+# Their maps are the same for all classes by definition.
+_CLASSLESS = ("eigencam", "random")
+
+
+def shortcut(survey: RunSurvey) -> Iterator[Finding]:
+    """Yields, for each layer, whether most probes' evidence is in the same corner or at the border."""
+    for key in survey.main:
+        found = _place(survey, key)
+        if found is None:
+            continue
+        place, flags, n, share = found
+        count, when = int(flags.sum()), survey.when(survey.count - 1)
+        outside = ", mostly outside their masks" if survey.regions is not None else ""
+        yield finding(
+            "shortcut",
+            key,
+            survey.ids(flags),
+            (survey.epochs[-1],),
+            {"n": n, "count": count, "share": share, "border": place == "at the border"},
+            f"A possible shortcut: {count} of {n} probes have their strongest evidence {place} of the picture{outside}"
+            f" ({share:.0%} of all their evidence; {layer_text(key)}, {when}; {survey.listed(flags)}).",
+            "Look there for a mark, frame, caption or padding that gives the class away; cover it, and validate again."
+            " If accuracy falls, the model relies on it.",
+        )
+
+
+def blank_layers(survey: RunSurvey) -> Iterator[Finding]:
+    """Yields the layers and methods whose maps are mostly blank, with the remedy."""
+    record, row = survey.last, survey.count - 1
+    if survey.epochs[row] < 0:
+        return
+    for pair in dict.fromkeys((key.layer, key.method) for key in record.maps):
+        keys = [key for key in record.maps if (key.layer, key.method) == pair]
+        n = len(record.probe_ids)
+        codes = record_codes(record.maps, record.causes, keys, range(n))
+        share = float((codes != 0).mean()) if n >= PROBES else 0.0
+        if share >= BLANK:
+            flags = (codes.reshape(len(keys), n) != 0).any(axis=0)
+            reason, advice = blank_parts(codes)
+            yield finding(
+                "blank",
+                keys[0],
+                survey.ids(flags),
+                (survey.epochs[row],),
+                {"n": n, "share": share},
+                f"In {layer_text(keys[0])}, {survey.when(row)}, {reason}",
+                advice,
+            )
+
+
+def one_sided(survey: RunSurvey) -> Iterator[Finding]:
+    """Yields the layers whose maps are positive nearly everywhere and spread out."""
+    for key in survey.main:
+        maps = survey.last.maps[key]
+        flat = maps.reshape(len(maps), -1)
+        known = shown(maps)
+        n = int(known.sum())
+        if n < PROBES or flat.shape[1] < SIDE:
+            continue
+        spread = half_area(pictures(maps))
+        flags = known & ((flat > 0).mean(axis=1) >= EVERYWHERE) & (spread >= FLAT)
+        if flags.sum() >= MOSTLY * n:
+            count = int(flags.sum())
+            yield finding(
+                "one_sided",
+                key,
+                survey.ids(flags),
+                (survey.epochs[-1],),
+                {"n": n, "count": count, "half_area": spread[flags].mean()},
+                f"In {layer_text(key)}, {survey.when(survey.count - 1)}, {count} of {n} maps are positive everywhere"
+                " and nearly flat, so they say little about where the evidence is.",
+                "Explain the difference between two classes (targets=Contrast(...)), or use an earlier layer.",
+            )
+
+
+def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
+    """Yields the layers whose maps do not depend on the class that they explain."""
+    record = survey.last
+    for main in survey.main:
+        if main.method in _CLASSLESS:
+            continue
+        keys = [key for key in record.maps if (key.layer, key.method) == (main.layer, main.method)][:TARGETS]
+        alike = np.zeros((0, len(record.probe_ids)))
+        for one, other in combinations(keys, 2):
+            differ = record.classes[one.target] != record.classes[other.target]
+            both = shown(record.maps[one]) & shown(record.maps[other])
+            same = agreement(pictures(record.maps[one]), pictures(record.maps[other]))
+            alike = np.vstack([alike, np.where(differ & both, same, np.nan)])
+        known = np.isfinite(alike)
+        judged, pairs = known.any(axis=0), int(known.sum())
+        n = int(judged.sum())
+        if n < PROBES:
+            continue
+        count = int((alike >= ALIKE).sum())
+        if count >= 0.9 * pairs:
+            yield finding(
+                "same_for_classes",
+                main,
+                survey.ids(judged),
+                (survey.epochs[-1],),
+                {"n": n, "pairs": pairs, "count": count, "agreement": np.nanmean(alike)},
+                f"The maps of {layer_text(main)} are the same for all classes: {count} of {pairs} pairs of classes of"
+                f" {n} probes have a cosine similarity of {ALIKE:g} or more ({survey.when(survey.count - 1)}).",
+                "They show what the layer responds to and not what speaks for a class: use a later layer, or explain"
+                " the difference between two classes (targets=Contrast(...)).",
+            )
+
+
+def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | None:
+    """Returns the place that most probes' evidence has in common, who they are, of how many, and their mean share."""
+    maps = survey.last.maps[key]
+    if maps.ndim < 3 or min(maps.shape[-2:]) < SIDE:
+        return None
+    known = shown(maps)
+    n = int(known.sum())
+    if n < PLACED:
+        return None
+    energy = np.where(np.isfinite(maps), np.maximum(maps, 0), 0).astype(np.float64)
+    energy = energy.reshape(len(maps), -1, *maps.shape[-2:]).sum(axis=1)
+    energy /= np.maximum(energy.sum(axis=(1, 2), keepdims=True), np.finfo(np.float64).tiny)
+    # What is inside the object is where it should be, wherever the object is.
+    usable = known & ~(survey.inside(key) >= INSIDE)
+    corners = [_at(energy, place) for place in _corners(maps.shape[-2:])]
+    best = max(range(4), key=lambda place: int((usable & corners[place][0]).sum()))
+    border = np.ones(maps.shape[-2:], np.bool_)
+    border[_inner(maps.shape[-2]), _inner(maps.shape[-1])] = False
+    for place, (top, share, area), times in (
+        (f"in the {_CORNERS[best]} corner", corners[best], AT_CORNER),
+        ("at the border", _at(energy, border), AT_BORDER),
+    ):
+        flags = usable & top & (share > times * area)
+        if flags.sum() >= MOSTLY * n:
+            return place, flags, n, float(share[flags].mean())
+    return None
+
+
+def _at(energy: Energy, place: Flags) -> tuple[Flags, Energy, float]:
+    """Returns which maps have their largest value at a place, their share there, and the place's share of the area."""
+    largest = energy.reshape(len(energy), -1).argmax(axis=1)
+    return place.ravel()[largest], np.asarray(energy[:, place].sum(axis=1)), float(place.mean())
+
+
+def _corners(size: tuple[int, ...]) -> list[Flags]:
+    """Returns the places of the four corners, in the order of their names."""
+    high, wide = (max(1, round(side * CORNER)) for side in size)
+    found = []
+    for down, across in product((slice(high), slice(-high, None)), (slice(wide), slice(-wide, None))):
+        corner = np.zeros(size, np.bool_)
+        corner[down, across] = True
+        found.append(corner)
+    return found
+
+
+def _inner(side: int) -> slice:
+    """Returns the places along a side that are not at the border."""
+    band = max(1, round(side * BORDER))
+    return slice(band, side - band)

@@ -1,0 +1,43 @@
+"""One statement about a run, with the evidence for it and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["high", "medium", "low"]
+SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a run's maps show, in one sentence with its evidence; see ``Archive.findings``.
+
+    Attributes:
+        kind: What it is about, such as ``"shortcut"`` or ``"settled"``; docs/findings.md lists the kinds and their
+            thresholds.
+        severity: ``"high"``, ``"medium"`` or ``"low"``.
+        layer: The layer of the maps.
+        method: Their method.
+        probes: Ids of the probes it is about, in the order of the probe set.
+        epochs: The epochs it is about, -1 for the untrained model: one, or the first and last of a span.
+        figures: The numbers behind it, by name; ``"n"`` is always among them: how many probes were judged.
+        text: The sentence.
+        advice: What to do, in one or two sentences.
+
+    Example::
+
+        for finding in Archive.open("lightning_logs/version_0/gradcam").findings:
+            print(finding.severity, finding.kind, finding.text, finding.advice)
+    """
+
+    kind: str
+    severity: Severity
+    layer: str
+    method: str
+    probes: tuple[str, ...]
+    epochs: tuple[int, ...]
+    figures: Mapping[str, float] = field(hash=False)
+    text: str
+    advice: str
