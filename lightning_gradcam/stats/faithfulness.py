@@ -26,6 +26,8 @@ from lightning_gradcam.targets.reading import OutputKind
 from lightning_gradcam.targets.tracing import traced_output
 
 Model = Callable[[Tensor], Tensor]
+# What is filled in is off by a hundredth of the noise at most; see `impute`.
+_FILLED = 1e-5
 
 
 def average_drop(
@@ -230,7 +232,7 @@ def road(
     counts = [min(max(round(percent / 100 * pixels), 1), pixels - 1) for percent in percentiles]
 
     def without(removed: Tensor) -> Tensor:
-        return case.score(impute(case.inputs, removed, noise=noise, seed=seed))
+        return case.score(impute(case.inputs, removed, noise=noise, seed=seed, precision=_FILLED))
 
     return torch.stack([without(ranks >= pixels - n) - without(ranks < n) for n in counts]).mean(dim=0) / 2
 
