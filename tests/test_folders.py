@@ -29,6 +29,7 @@ ORDER = [
     "record",
     "compute",
     "stats",
+    "checks",
     "render",
     "sheets",
     "archive",
@@ -42,8 +43,12 @@ ORDER = [
     "",  # the package itself, which shows public names of all folders above
     "cli",
 ]
-# Displaying a record in a notebook, imported by string when a notebook asks for it.
-BY_STRING = {("record", f"{NAME}.report.notebook"), ("archive", f"{NAME}.report.notebook")}
+# Displaying a result in a notebook or on a page, imported by string when one is asked for.
+BY_STRING = {
+    ("record", f"{NAME}.report.notebook"),
+    ("archive", f"{NAME}.report.notebook"),
+    ("checks", f"{NAME}.report.check_page"),
+}
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
 # `add` puts a command into the parser; `main` is the entry point, and what it calls.
 SEVERAL_TIMES = {"add", "main"}

@@ -39,6 +39,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_pictures(parser)
+    parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--force", action="store_true", help="replace what an earlier explain has written into that folder"
+    )
+    add_reading_options(parser)
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, 10 at most")
+    parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
+    add_progress(parser)
+    parser.set_defaults(run=_run, usage_error=parser.error)
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Adds ``CKPT`` and ``IMAGES``, which may stand before and behind options."""
     parser.add_argument(
         "checkpoint",
         metavar="CKPT",
@@ -50,22 +64,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="IMAGES",
         help="pictures; a folder (sub-folders are true classes); saved probes, or a run's",
     )
-    parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
-    parser.add_argument(
-        "--force", action="store_true", help="replace what an earlier explain has written into that folder"
-    )
-    add_checkpoint_options(parser)
-    parser.add_argument("--mean", nargs="+", type=float, metavar="X", help="subtracted, of each channel or of all")
-    parser.add_argument("--std", nargs="+", type=float, metavar="X", help="divided by, likewise")
-    parser.add_argument("--size", nargs="+", type=int, metavar="N", help="resize to this: both sides, or height width")
-    parser.add_argument("--mode", choices=("RGB", "L"), help="read pictures in colour or grey (default: as the model)")
-    add_class_names(parser, "names of the classes, in order")
-    add_plan_options(parser, "the run's, else auto")
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, 10 at most")
-    parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
-    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
-    add_progress(parser)
-    parser.set_defaults(run=_run, usage_error=parser.error)
     parse = parser.parse_known_args
 
     def gathered(*given: Any) -> tuple[argparse.Namespace, list[str]]:
@@ -75,6 +73,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         return chosen, [text for text in rest if text.startswith("-")]
 
     parser.parse_known_args = gathered  # type: ignore[method-assign, assignment]
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how model and pictures are read, and what is explained."""
+    add_checkpoint_options(parser)
+    parser.add_argument("--mean", nargs="+", type=float, metavar="X", help="subtracted, of each channel or of all")
+    parser.add_argument("--std", nargs="+", type=float, metavar="X", help="divided by, likewise")
+    parser.add_argument("--size", nargs="+", type=int, metavar="N", help="resize to this: both sides, or height width")
+    parser.add_argument("--mode", choices=("RGB", "L"), help="read pictures in colour or grey (default: as the model)")
+    add_class_names(parser, "names of the classes, in order")
+    add_plan_options(parser, "the run's, else auto")
+    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
 
 
 def add_class_names(parser: argparse.ArgumentParser, what: str) -> None:
@@ -166,32 +176,16 @@ def _run(chosen: argparse.Namespace) -> int:
 
     if not 1 <= chosen.top <= MOST_LISTED:
         raise ConfigurationError(f"--top: got {chosen.top}; give 1 to {MOST_LISTED}")
-    alone = _are_pictures(chosen.checkpoint)
-    if alone and chosen.model is None:
-        chosen.usage_error(f"{chosen.checkpoint!r} is no checkpoint: whose maps? give CKPT first, or --model")
-    if not alone and not chosen.images:
-        if chosen.model is not None and not Path(chosen.checkpoint).exists():
-            raise ConfigurationError(f"IMAGES: no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder")
-        chosen.usage_error("the following arguments are required: IMAGES")
+    checkpoint, images = sources(chosen)
     from lightning_gradcam.report import REPORT
     from lightning_gradcam.saved_models.explanation import explain
 
     with moving("pictures", show=chosen.progress) as moved:
         found = explain(
-            None if alone else chosen.checkpoint,
-            _images([chosen.checkpoint, *chosen.images] if alone else chosen.images),
-            model_class=chosen.model,
-            model_args=arguments(chosen.model_args) or None,
-            config=chosen.config,
-            data=chosen.data,
-            trust=chosen.trust,
-            mean=chosen.mean,
-            std=chosen.std,
-            size=chosen.size[0] if chosen.size is not None and len(chosen.size) == 1 else chosen.size,
-            mode=chosen.mode,
-            class_names=chosen.class_names,
+            checkpoint,
+            images,
+            **reading_options(chosen),
             drawing=Drawing(top=chosen.top if chosen.top > 1 else 0, boxes=chosen.boxes),
-            device=chosen.device,
             output=chosen.output,
             force=chosen.force,
             progress=moved,
@@ -205,6 +199,38 @@ def _run(chosen: argparse.Namespace) -> int:
     count = len(found.probes)
     print(f"{Path(chosen.output, REPORT)}: {count} picture{'' if count == 1 else 's'}, {', '.join(layers)}")
     return 0
+
+
+def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
+    """Returns the checkpoint, or ``None`` where ``--model`` has its own weights, and the pictures."""
+    from lightning_gradcam.errors import ConfigurationError
+
+    alone = _are_pictures(chosen.checkpoint)
+    if alone and chosen.model is None:
+        chosen.usage_error(f"{chosen.checkpoint!r} is no checkpoint: whose maps? give CKPT first, or --model")
+    if not alone and not chosen.images:
+        if chosen.model is not None and not Path(chosen.checkpoint).exists():
+            raise ConfigurationError(f"IMAGES: no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder")
+        chosen.usage_error("the following arguments are required: IMAGES")
+    pictures = [chosen.checkpoint, *chosen.images] if alone else chosen.images
+    return None if alone else chosen.checkpoint, _images(pictures)
+
+
+def reading_options(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Returns what was said of how model and pictures are read."""
+    return {
+        "model_class": chosen.model,
+        "model_args": arguments(chosen.model_args) or None,
+        "config": chosen.config,
+        "data": chosen.data,
+        "trust": chosen.trust,
+        "mean": chosen.mean,
+        "std": chosen.std,
+        "size": chosen.size[0] if chosen.size is not None and len(chosen.size) == 1 else chosen.size,
+        "mode": chosen.mode,
+        "class_names": chosen.class_names,
+        "device": chosen.device,
+    }
 
 
 def _are_pictures(path: str) -> bool:

@@ -260,6 +260,87 @@ def explain(
     drawn, kind = check_drawing(drawing), check_score(score)
     if output is not None:
         check_free(os.fspath(output), force=force)
+    read = prepared(
+        model,
+        images,
+        layers,
+        targets=targets,
+        transform=transform,
+        size=size,
+        mean=mean,
+        std=std,
+        mode=mode,
+        class_names=class_names,
+        labels=labels,
+        device=device,
+        model_class=model_class,
+        config=config,
+        data=data,
+        trust=trust,
+        model_args=model_args,
+    )
+    loaded, module, probes, layers, chosen = read.loaded, read.loaded.module, read.probes, read.layers, read.targets
+    remarks = [*read.remarks]
+    check_columns(drawn, methods)
+    plan = CamMonitor(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
+    cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
+    probes = probes.read_as(cams.axes)
+    record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
+    measured = CamReporter(plan, probes).measured(record)
+    if probes.class_names is not None and measured.likeliest.size:
+        named, largest = len(probes.class_names), int(measured.likeliest.max())
+        known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
+        if largest >= named:
+            remarks.append(f"{known} more classes: {largest} has no name; give a name for each class, in order")
+        elif (classes := max(2, measured.likeliest.shape[1])) < min(named, MOST_LISTED):
+            # The record lists that many classes at most, and all of them where there are fewer.
+            remarks.append(f"{known} {classes} classes: they may be the names of another model, and wrong here")
+    remarks += blank_remarks(measured.maps, measured.causes).values()
+    manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
+    found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
+    return found if output is None else found.save(output, force=force)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model and the pictures that it is asked about, ready to be explained or checked.
+
+    Attributes:
+        loaded: The model, with what its checkpoint tells.
+        probes: The pictures.
+        layers: Those asked for, else the run's, else ``"auto"``.
+        targets: With the names of classes resolved.
+        remarks: What a user should know of how they were loaded.
+    """
+
+    loaded: Loaded
+    probes: ProbeSet
+    layers: LayerSpec
+    targets: Any
+    remarks: tuple[str, ...]
+
+
+def prepared(
+    model: Any,
+    images: Any,
+    layers: LayerSpec | None,
+    *,
+    targets: Any,
+    transform: Any = None,
+    size: Any = None,
+    mean: Any = None,
+    std: Any = None,
+    mode: str | None = None,
+    class_names: Any = None,
+    labels: Any = None,
+    device: Any = None,
+    model_class: Any = None,
+    config: Any = None,
+    data: Any = None,
+    trust: bool = False,
+    model_args: Any = None,
+) -> Prepared:
+    """Loads a model and pictures; the arguments are those of :func:`explain`."""
     class_names = read_class_names(class_names)
     loaded = _loaded(model, model_class, config, data, device, trust, model_args)
     module, datamodule = loaded.module, loaded.datamodule
@@ -286,24 +367,7 @@ def explain(
         )
     chosen = _classes_named(targets, probes.class_names or ())
     resolve_targets(chosen, probes.class_names)
-    check_columns(drawn, methods)
-    plan = CamMonitor(check_name(name), layers, methods, chosen, kind, drawn, layout, output_key, batch_size)
-    cams = _cams(module, plan, probes, forward, progress, own=not isinstance(model, nn.Module))
-    probes = probes.read_as(cams.axes)
-    record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
-    measured = CamReporter(plan, probes).measured(record)
-    if probes.class_names is not None and measured.likeliest.size:
-        named, largest = len(probes.class_names), int(measured.likeliest.max())
-        known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
-        if largest >= named:
-            remarks.append(f"{known} more classes: {largest} has no name; give a name for each class, in order")
-        elif (classes := max(2, measured.likeliest.shape[1])) < min(named, MOST_LISTED):
-            # The record lists that many classes at most, and all of them where there are fewer.
-            remarks.append(f"{known} {classes} classes: they may be the names of another model, and wrong here")
-    remarks += blank_remarks(measured.maps, measured.causes).values()
-    manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
-    found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
-    return found if output is None else found.save(output, force=force)
+    return Prepared(loaded, probes, layers, chosen, tuple(remarks))
 
 
 def _sheet_name(tag: str) -> str:

@@ -1,0 +1,129 @@
+"""Whether the model's confidence follows maps: pixels are hidden in their order, and the model is asked again.
+
+Deletion and insertion: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC
+2018; ROAD: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022. As
+:func:`~lightning_gradcam.deletion_curve`, :func:`~lightning_gradcam.insertion_curve` and
+:func:`~lightning_gradcam.road`, of many maps of a picture at once, at the few shares of pixels that tell most.
+
+Maps are compared by log-odds: where the softmax is near 1, a probability hides what a pixel is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_gradcam.checks.asking import Asked
+from lightning_gradcam.checks.chance import standing
+from lightning_gradcam.stats.imputation import impute
+from lightning_gradcam.stats.masks import upsampled
+
+Array = npt.NDArray[np.float64]
+# The shares of pixels that are hidden or shown. An object is often smaller than a tenth of its picture.
+SHARES, QUICK = (0.05, 0.2, 0.5), (0.1, 0.3)
+REMOVED = (0.1, 0.3)
+# ROAD's noise, and how exactly holes are filled: to a fifth of it.
+_NOISE, _FILLED = 0.01, 1e-3
+# Log-odds end where float32 does.
+_SUREST = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """How the confidence follows maps, ``[N, M]`` each.
+
+    Attributes:
+        deletion: The mean confidence with the most important pixels hidden; low is good.
+        insertion: The same with nothing but these shown; high is good.
+        road: How much more it costs to lose the most important pixels than as many of the least important ones, filled
+            in by their neighbours; NaN where it was left out.
+        odds: The same three in log-odds, each so that high is good, ``[3, N, M]``.
+    """
+
+    deletion: Array
+    insertion: Array
+    road: Array
+    odds: Array
+
+    def standing(self, members: Sequence[int]) -> Array:
+        """Returns how each of some maps of a picture stands among these: the mean of the measures' standings.
+
+        Args:
+            members: Which maps, ``M`` at most.
+
+        Returns:
+            ``[N, len(members)]``.
+        """
+        measures = self.odds if np.isfinite(self.road).all() else self.odds[:2]
+        return np.asarray(np.mean([standing(values[:, list(members)]) for values in measures], axis=0))
+
+
+def follow(
+    asked: Asked, pictures: Tensor, emptied: Tensor, classes: list[int], maps: list[Array], *, quick: bool, seed: int
+) -> Hidden:
+    """Measures how the confidence follows maps.
+
+    Args:
+        asked: Asks the model.
+        pictures: ``[N, C, H, W]``.
+        emptied: The same without their class, which hidden pixels are taken from.
+        classes: The explained class of each.
+        maps: The maps of each picture, signed ``[M, h, w]``.
+        quick: Fewer shares, and no ROAD.
+        seed: Of the order of pixels that are equally important, and of ROAD's noise.
+    """
+    shares, removed = (QUICK, ()) if quick else (SHARES, REMOVED)
+    size = (pictures.shape[2], pictures.shape[3])
+    pixels = size[0] * size[1]
+    shuffled = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed))
+
+    def count(share: float) -> int:
+        return min(max(round(share * pixels), 1), pixels - 1)
+
+    def hidden() -> Iterator[tuple[Tensor, int]]:
+        for picture, empty, number, own in zip(pictures, emptied, classes, maps, strict=True):
+            for values in upsampled(torch.from_numpy(own), size):
+                ranks = _ranks(values, shuffled).to(picture.device)
+                for share in shares:
+                    top = (ranks < count(share))[None]
+                    yield torch.where(top, empty, picture), number
+                    yield torch.where(top, picture, empty), number
+                if removed:
+                    holes = [hole for s in removed for hole in (ranks < count(s), ranks >= pixels - count(s))]
+                    several = picture.expand(len(holes), *picture.shape)
+                    filled = impute(several, torch.stack(holes), noise=_NOISE, seed=seed, precision=_FILLED)
+                    yield from ((one, number) for one in filled)
+
+    found = asked.confidences(hidden()).numpy().reshape(len(pictures), -1, forwards(quick=quick))
+    odds = np.log(np.clip(found, _SUREST, 1 - _SUREST) / (1 - np.clip(found, _SUREST, 1 - _SUREST)))
+    measured = [_measures(values, 2 * len(shares)) for values in (found, odds)]
+    (deletion, insertion, road), (less, more, differs) = measured
+    return Hidden(deletion, insertion, road, np.stack([-less, more, differs]))
+
+
+def forwards(*, quick: bool) -> int:
+    """Returns how many pictures :func:`follow` asks the model about for each map."""
+    return 2 * len(QUICK) if quick else 2 * len(SHARES) + 2 * len(REMOVED)
+
+
+def _measures(values: Array, curves: int) -> tuple[Array, Array, Array]:
+    """Returns deletion, insertion and ROAD of values ``[N, M, S]``, the first ``curves`` being of the former."""
+    steps, rest = values[:, :, :curves], values[:, :, curves:]
+    road = np.full(values.shape[:2], np.nan)
+    if rest.shape[2]:
+        road = (rest[:, :, 1::2] - rest[:, :, 0::2]).mean(axis=2) / 2
+    return steps[:, :, 0::2].mean(axis=2), steps[:, :, 1::2].mean(axis=2), road
+
+
+def _ranks(values: Tensor, shuffled: Tensor) -> Tensor:
+    """Each pixel's place in the order of importance ``[H, W]``, 0 for the most important; equal ones at random."""
+    flat = values.flatten()
+    order = shuffled[flat[shuffled].argsort(descending=True, stable=True)]
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order))
+    return ranks.view(values.shape)

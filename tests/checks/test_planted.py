@@ -1,0 +1,99 @@
+"""Planted cases: what is wrong is known, and `check_maps` has to say so. Twenty seeds in `.ci/nightly`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam import available_methods, check_maps, compute_cams, energy_inside, register_method
+from tests.checks.planted import LAYER, network, shapes, trained
+
+PICTURES = 8
+few = pytest.mark.parametrize("seed", [*range(3), *(pytest.param(s, marks=pytest.mark.nightly) for s in range(3, 20))])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def minus_gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return -(gradients.mean(dim=(-2, -1), keepdim=True) * activations).sum(dim=1)
+
+
+@few
+def test_minus_gradcam_is_backwards_and_gradcam_sound(seed: int) -> None:
+    if "minus_gradcam" not in available_methods():
+        register_method("minus_gradcam", minus_gradcam)
+    model, accuracy = trained(seed)
+    assert accuracy > 0.9
+    pictures, _, masks = shapes(PICTURES, seed + 5000)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    check = check_maps(model, pictures, LAYER, methods=["gradcam", "minus_gradcam", "random"], masks=masks)
+    assert check.verdicts[LAYER, "minus_gradcam"].verdict == "backwards", str(check)
+    assert "'gradcam'" in check.verdicts[LAYER, "minus_gradcam"].advice
+    assert check.verdicts[LAYER, "random"].verdict != "sound", str(check)
+    figures = check.verdicts[LAYER, "gradcam"].figures
+    if figures["energy_inside"] >= 2 * figures["object_area"]:
+        assert check.verdicts[LAYER, "gradcam"].verdict == "sound", str(check)
+        assert check.best == (LAYER, "gradcam")
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@few
+@pytest.mark.parametrize("kind", ["small", "batch norm", "resnet"])
+def test_a_network_that_has_learnt_nothing_is_never_sound(seed: int, kind: str) -> None:
+    pictures = shapes(PICTURES, seed + 5000)[0]
+    layer = LAYER
+    if kind == "small":
+        model: nn.Module = network(seed)
+    elif kind == "batch norm":
+        model = network(seed).train()
+        # Statistics of these very pictures: as lively as weights that have learnt nothing can be.
+        with torch.no_grad():
+            for _ in range(40):
+                model(pictures)
+        model.eval()
+    else:
+        resnet = pytest.importorskip("torchvision.models").resnet18
+        torch.manual_seed(seed)
+        model, layer = resnet(num_classes=10), "layer3"
+        pictures = torch.nn.functional.interpolate(pictures, scale_factor=2.0)
+    check = check_maps(model, pictures, layer, methods=["gradcam", "hirescam"], quick=True)
+    assert {row.verdict for row in check.verdicts.values()} <= {"not learnt", "blank", "weak", "backwards"}, str(check)
+    assert check.best is None
+
+
+@few
+def test_what_every_class_sees_through_one_number_is_class_blind(seed: int) -> None:
+    model, _ = trained(seed, "scalar")
+    check = check_maps(model, shapes(PICTURES, seed + 5000)[0], LAYER)
+    assert check.verdicts[LAYER, "gradcam"].verdict == "class-blind", str(check)
+    assert check.verdicts[LAYER, "gradcam"].figures["class_correlation"] == pytest.approx(1, abs=1e-4)
+
+
+def test_two_pictures_can_be_sound_and_one_is_too_few() -> None:
+    model, _ = trained(0)
+    pictures = shapes(4, 5000)[0]
+    two = check_maps(model, pictures[:2], LAYER).verdicts[LAYER, "gradcam"]
+    assert two.verdict == "sound", two.reason
+    one = check_maps(model, pictures[:1], LAYER).verdicts[LAYER, "gradcam"]
+    assert one.verdict == "weak"
+    assert one.reason == "too few pictures to tell: 1; 2 are needed at least"
+    assert one.advice == "Give more pictures whose class the model is sure of."
+
+
+def test_energy_inside_is_the_known_number() -> None:
+    model, _ = trained(0)
+    pictures, _, masks = shapes(4, 5000)
+    check = check_maps(model, pictures, LAYER, masks=masks, quick=True)
+    maps = compute_cams(model, pictures, LAYER)[LAYER]
+    expected = float(energy_inside(maps, masks).nanmean())
+    assert check.verdicts[LAYER, "gradcam"].figures["energy_inside"] == pytest.approx(expected, abs=1e-5)
