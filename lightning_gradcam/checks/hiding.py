@@ -24,8 +24,8 @@ from lightning_gradcam.stats.imputation import impute
 from lightning_gradcam.stats.masks import upsampled
 
 Array = npt.NDArray[np.float64]
-# The shares of pixels that are hidden or shown. An object is often smaller than a tenth of its picture.
-SHARES, QUICK = (0.05, 0.2, 0.5), (0.1, 0.3)
+# The shares of pixels that are hidden or shown: from a small object to half of the picture.
+SHARES, QUICK = (0.1, 0.25, 0.5), (0.1, 0.3)
 REMOVED = (0.1, 0.3)
 # ROAD's noise, and how exactly holes are filled: to a fifth of it.
 _NOISE, _FILLED = 0.01, 1e-3
@@ -63,7 +63,7 @@ class Hidden:
         return np.asarray(np.mean([standing(values[:, list(members)]) for values in measures], axis=0))
 
 
-def follow(
+def hide_and_ask(
     asked: Asked, pictures: Tensor, emptied: Tensor, classes: list[int], maps: list[Array], *, quick: bool, seed: int
 ) -> Hidden:
     """Measures how the confidence follows maps.
@@ -107,7 +107,7 @@ def follow(
 
 
 def forwards(*, quick: bool) -> int:
-    """Returns how many pictures :func:`follow` asks the model about for each map."""
+    """Returns how many pictures :func:`hide_and_ask` asks the model about for each map."""
     return 2 * len(QUICK) if quick else 2 * len(SHARES) + 2 * len(REMOVED)
 
 

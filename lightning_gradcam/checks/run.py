@@ -16,7 +16,7 @@ from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.checks.asking import Asked, dependence, emptied, knowledge, without_class
 from lightning_gradcam.checks.chance import p_value, random_maps
-from lightning_gradcam.checks.hiding import follow, forwards
+from lightning_gradcam.checks.hiding import forwards, hide_and_ask
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.checks.result import Evidence, MapCheck
 from lightning_gradcam.checks.similarity import (
@@ -61,7 +61,7 @@ class _Effort:
     noisy: int
 
 
-_FULL, _QUICK = _Effort(8, 4, 3, 3), _Effort(4, 1, 2, 1)
+_FULL, _QUICK = _Effort(8, 4, 3, 3), _Effort(6, 1, 2, 1)
 
 
 def check_maps(
@@ -407,7 +407,7 @@ class _Run:
         redrawn_maps = own if last is None else last
         maps = [np.concatenate([[own[row]], fake[row], [-own[row], redrawn_maps[row]]]) for row in rows]
         chosen = torch.from_numpy(rows).to(self.inputs.device)
-        hidden = follow(
+        hidden = hide_and_ask(
             self.asked,
             self.inputs[chosen],
             self.empty[chosen],

@@ -15,11 +15,11 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # The share of maps without a positive value above which a layer and method are blank.
 BLANK = 0.5
 # The p-value up to which a map, or its inverse, follows the model better than random maps.
-CHANCE = 0.01
+CHANCE = 0.05
 # How far the output has to move, as a probability, between a picture and an emptied or another one.
 DEPENDS = 0.1
 # How many times as much the output has to depend on the picture as with any random weights.
-LEARNT = 2.0
+LEARNT = 1.5
 # The rank correlation with maps of random weights from which maps are unchanged, and the share of their faithfulness
 # that these have to keep.
 KEPT, KEPT_FAITH = 0.5, 0.75

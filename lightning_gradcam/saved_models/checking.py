@@ -72,10 +72,10 @@ def check_pictures(
         seed=seed,
         progress=progress,
     )
-    return of_probes(found, probes), read.remarks
+    return shown_as(found, probes), read.remarks
 
 
-def of_probes(check: MapCheck, probes: ProbeSet) -> MapCheck:
+def shown_as(check: MapCheck, probes: ProbeSet) -> MapCheck:
     """Returns a check whose page shows the probes as a person sees them, by name."""
     view = probes.view
     classes = tuple(view.class_name(int(number)) for number in check.evidence.classes)

@@ -68,7 +68,7 @@ def trained(seed: int, head: str = "pooled") -> tuple[nn.Sequential, float]:
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(pictures[rows % 1500]), classes[rows % 1500]).backward()
             optimizer.step()
-    model.eval()
+    model.eval().zero_grad()
     pictures, classes, _ = shapes(300, seed + 1000)
     with torch.no_grad():
         accuracy = float((model(pictures).argmax(dim=1) == classes).float().mean())
