@@ -229,7 +229,7 @@ class _Run:
         others = self._others(logits[0])
         cascade = self._cascade()
         noise, noisy = self._noisy()
-        smooth = self._redrawn_noisy(noisy) if noisy else None
+        smooth = self._redrawn_noisy(noisy) if noisy and not quick else None
         verdicts: dict[Pair, MapVerdict] = {}
         for pair, own in maps.items():
             figures = dict(shared)
