@@ -44,6 +44,7 @@ from torchvision.models import resnet18
 from lightning_gradcam import Drawing, ProbeSet
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 
 LAYERS = ["layer2", "layer3", "layer4"]
@@ -92,11 +93,11 @@ def explained(count: int, batch_size: int, size: int, device: str) -> dict[str, 
     plan = CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing(), batch_size=batch_size)
     few = ProbeSet(inputs[:2], display=probes.pixels[:2])
     with preserved(model):
-        plan = plan.pinned(plan.observe(model, load, few, forward))
+        plan = plan.pinned(plan.observe(Subject(model, load, forward), few))
     gc.collect()
     before = _begin(device)
     with preserved(model):
-        cams = plan.observe(model, load, probes, forward)
+        cams = plan.observe(Subject(model, load, forward), probes)
     peak = resident("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
     maps = sum(one.numel() * one.element_size() for one in cams.values())
     shapes = [len(one) for one in cams.values()]

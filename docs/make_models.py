@@ -1,7 +1,7 @@
 """Writes docs/models.md: what `"auto"` explains in the models of torchvision and timm, and in models of other shapes.
 
-python docs/make_models.py           all of it, some minutes
-python docs/make_models.py shapes    the last table alone, two minutes
+python docs/make_models.py           the whole page, some minutes
+python docs/make_models.py shapes    only the last table, two minutes
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ PAGE = ROOT / "docs" / "models.md"
 
 HEAD = """# What `"auto"` explains
 
-`layers="auto"` takes the last layer with a feature map that is more than passed on (pooled, dropped out, permuted), and
-where a class token stands before the grid, the last one whose places the output depends on. A branch that the explained
-score does not depend on (a decoder, a teacher, an auxiliary head) is passed over, however long it is. This page is made
-by `python docs/make_models.py`, with random weights: every map in it is finite, not constant, and has at least four
-places a side. `tests/docs/test_models_page.py` compares it with what torchvision's models give.
+`layers="auto"` takes the last layer whose output is a feature map and not just an earlier map passed on (pooled,
+dropped out, permuted). If a class token comes before the grid, it takes the last layer on whose places the output
+depends. Branches that the explained score does not depend on (a decoder, a teacher, an auxiliary head) are skipped,
+however long they are. `python docs/make_models.py` makes this page, with random weights: every map in it is finite, not
+constant, and has at least four places on each side. `tests/docs/test_models_page.py` compares it with what
+torchvision's models give.
 
-The grid of tokens is the one that the forward shows: it is measured which patch of the picture, or which place of a
-convolution's output, feeds which token. Patches of any shape, clips, and other tokens before, behind or between those
-of the grid are found this way (`NLC:1+14x14+4`). Tokens that are no places (words, time steps, learned queries), or
-stand in another order, have no map: Hiera (timm's `hiera_*`) keeps its tokens in the order of its mask units until the
-last stage. Behind a 1-D convolution (`[N, C, L]`) of a model of pictures there is a map where `L` is such a grid.
+The grid of tokens is taken from the forward: it is measured which patch of the picture, or which place of a
+convolution's output, feeds which token. This finds patches of any shape, clips, and other tokens before, after or
+between those of the grid (`NLC:1+14x14+4`). Tokens that are not places (words, time steps, learned queries), or are in
+another order, have no map: Hiera (timm's `hiera_*`) keeps its tokens in the order of its mask units until the last
+stage. In a model of pictures, the output `[N, C, L]` of a 1-D convolution has a map if `L` is such a grid.
 
 In a model of signals, whose first convolution is a `Conv1d`, `"auto"` takes the last layer with an output `[N, C, l]`
-that is known to have its channels first; maps are `[N, l]`. In a model that folds frames, slices or patches into the
-batch, it takes the last layer with a row a frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts) says how both
-are told, and what to give where they can't be.
+whose channels are known to come first; maps are `[N, l]`. In a model that folds frames, slices or patches into the
+batch, it takes the last layer with a row for each frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts)
+explains how both are recognised, and what to give if they are not.
 
-Where a layer is looked for, and of named layers with the first maps that a callback logs, parts of the picture are
-changed in two forwards of two samples: each change has to show at its own place and in its own sample. A layer that
-sees the picture turned, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a
-spectrum is refused with an error; one that sees a crop, a wide border or a picture resampled by `grid_sample` is warned
-about. Where attention or large receptive fields leave it unclear, nothing is reported.
-`compute_cams` with named layers and plain feature maps skips this check.
+During the search for `"auto"`, and for named layers with the first maps that a callback logs, parts of the picture are
+changed in two forwards of two samples. Each change must show at its own place and in its own sample. A layer that sees
+the picture rotated, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a spectrum
+is refused with an error. A layer that sees a crop, a wide border or a picture resampled by `grid_sample` gets a
+warning. If attention or large receptive fields make this unclear, nothing is reported. `compute_cams` with named layers
+and plain feature maps skips this check.
 """
 
 
@@ -81,10 +82,10 @@ def table(names: list[str], make: Callable[[str], nn.Module], *, video: bool = F
 SHAPES_HEAD = """
 ## Models of other shapes
 
-Small models with random weights, in float64: each map equals a plain reference, written out with one hook and
-`torch.autograd.grad`, within a millionth of its largest value. Where nothing can be shown, an error or a warning names
-the layer and what to do. The models are defined in `tests/shapes`; `.ci/nightly` runs all of them, and the slow tests
-twelve. Those of Hugging Face, timm and MONAI need these libraries.
+Small models with random weights, in float64. Each map equals a plain reference, computed with one hook and
+`torch.autograd.grad`, within a millionth of its largest value. If nothing can be shown, an error or warning names the
+layer and the fix. The models are defined in `tests/shapes`. `.ci/nightly` runs all of them, the slow tests twelve.
+Those of Hugging Face, timm and MONAI need these libraries.
 
 | family | model | input | target | layer | layout | map | message |
 |---|---|---|---|---|---|---|---|"""

@@ -1,4 +1,4 @@
-"""Writes docs/setups.md: in which set-ups training was tried with the callback, and what came of it. Takes minutes.
+"""Writes docs/setups.md, the results of training in many set-ups with the callback. Takes minutes.
 
 python docs/make_setups.py
 """
@@ -19,13 +19,13 @@ sys.path.insert(0, str(ROOT))
 
 from tests.setups import NOT_RUN, PROCESSES, SETUPS
 
-HEAD = """# In which set-ups training was tried
+HEAD = """# Tested set-ups
 
-Made by `python docs/make_setups.py`, which runs the tests named here; {versions}, on the CPU. Each set-up of the first
-table is trained twice from the same seed, with the callback (several layers, methods and targets) and without, and
-compared bit by bit: weights, `.grad`, optimizers, schedulers, logged metrics, modes, hooks, threads, the batches that
-training and validation get, and all random numbers (torch, NumPy, Python) before every batch and at the end. A module's
-own generators, counters and buffers are among what is compared.
+Made by `python docs/make_setups.py`, which runs these tests; {versions}, on the CPU. Each set-up of the first table is
+trained twice from the same seed, with the callback (several layers, methods and targets) and without it. The two runs
+are compared bit by bit: weights, `.grad`, optimizers, schedulers, logged metrics, modes, hooks, threads, the batches of
+training and validation, the module's own generators, counters and buffers, and all random numbers (torch, NumPy,
+Python) before every batch and at the end.
 
 """
 

@@ -2,7 +2,7 @@
 
     python examples/fashion_mnist.py fit --config configs/fashion_mnist.yaml
 
-Every option can be changed on the command line (``fit --help`` lists them), for instance
+Every option can be changed on the command line (``fit --help`` lists them), for example
 ``--trainer.max_epochs 10``, ``--data.source fashion_mnist`` or ``--trainer.callbacks.num_probes 16``.
 """
 
@@ -16,14 +16,14 @@ from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from lightning_gradcam import GradCAMCallback
 
-# The example's other files stand beside this one, also when it is imported from elsewhere and not run as a script.
+# The example's other files are next to this one, which may be imported from elsewhere instead of run as a script.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from fashion_mnist_data import FashionMNISTDataModule
 from fashion_mnist_model import FashionMNISTClassifier
 from fashion_mnist_report import report
 
-# The callback among them, so that its bare name can be used in YAML, too.
+# Importing the callback lets YAML use its bare name, too.
 __all__ = ["FashionMNISTClassifier", "FashionMNISTDataModule", "GradCAMCallback", "main"]
 
 
@@ -34,7 +34,7 @@ class FashionMNISTCLI(LightningCLI):
     datamodule: FashionMNISTDataModule
 
     def before_instantiate_classes(self) -> None:
-        """Keeps W&B offline where nobody is logged in: it would stop and ask otherwise."""
+        """Keeps W&B offline if no user is logged in: otherwise it would stop and ask."""
         if "WANDB_MODE" not in os.environ and not _logged_in_to_wandb():
             os.environ["WANDB_MODE"] = "offline"
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from disk, from the network, or drawn in code where there is neither."""
+"""Fashion-MNIST from disk or from the network, or synthetic garments if neither is available."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
 MEAN, STD = 0.286, 0.353
-ANSWER_WITHIN = 4.0  # seconds that a server may take to answer before the download is given up
+ANSWER_WITHIN = 4.0  # seconds to wait for a server's answer
 
 Sample = tuple[torch.Tensor, int]
 
 
 class FashionMNISTDataModule(LightningDataModule):
-    """Ten classes of garments, 28x28, grey.
+    """Ten classes of garments, 28x28, greyscale.
 
     Args:
-        root: The folder that holds (or is to hold) ``FashionMNIST/raw``.
-        source: ``"fashion_mnist"``: the real images, downloaded where they are missing; an error where that fails.
-            ``"drawn"``: garments drawn in code, no files and no network. ``"auto"`` (default): the real images where
-            they are there or can be downloaded, else drawn ones, which is said in the terminal, in the
-            hyperparameters and on every sheet.
-        batch_size: Of every loader.
-        val_fraction: Share of the training images that is kept for validation.
-        num_workers: Processes of every loader; 0 loads in the training process.
-        seed: Of the split into training and validation, and of the drawing.
+        root: The folder that contains ``FashionMNIST/raw``, or into which it is downloaded.
+        source: ``"fashion_mnist"``: the real images, downloaded if they are missing; an error if that fails.
+            ``"drawn"``: synthetic garments, without files or network. ``"auto"`` (default): the real images if they
+            are on disk or can be downloaded, otherwise synthetic ones; the terminal, the hyperparameters and every
+            sheet state which.
+        batch_size: Batch size of every loader.
+        val_fraction: Share of the training images used for validation.
+        num_workers: Number of worker processes of every loader; 0 loads in the training process.
+        seed: Seed of the split into training and validation, and of the synthetic garments.
 
     Raises:
-        ValueError: ``source`` or ``val_fraction`` can't be used.
-        FileNotFoundError: From ``prepare_data``: ``source="fashion_mnist"``, and neither data nor network.
+        ValueError: ``source`` or ``val_fraction`` is invalid.
+        FileNotFoundError: From ``prepare_data``: ``source="fashion_mnist"``, but there is neither data nor network.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class FashionMNISTDataModule(LightningDataModule):
         self.data = ""
 
     def prepare_data(self) -> None:
-        """Downloads the real images where they are wanted and missing."""
+        """Downloads the real images if they are requested and missing."""
         if self.source == "drawn" or is_there(self.root) or self.data:
             return
         try:
@@ -88,7 +88,7 @@ class FashionMNISTDataModule(LightningDataModule):
             return
         real = self.source != "drawn" and is_there(self.root)
         self.data = "fashion_mnist" if real else "drawn"
-        # Which data a run saw must stand beside its results, in every logger.
+        # Every logger must show which data a run saw.
         self.save_hyperparameters({"data": self.data})
         if not real:
             rank_zero_info("Data: garments DRAWN in code, not Fashion-MNIST (see --data.root and --data.source)")
@@ -103,7 +103,7 @@ class FashionMNISTDataModule(LightningDataModule):
         return self._loader(self.train_set, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """The part of the training images that is kept for validation."""
+        """The training images used for validation."""
         return self._loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader[Sample]:
@@ -129,15 +129,15 @@ def is_there(root: str) -> bool:
 
 
 def download(root: str) -> None:
-    """Downloads Fashion-MNIST into ``root``; what does not arrive whole leaves nothing behind.
+    """Downloads Fashion-MNIST into ``root``; an incomplete download leaves no files.
 
     Raises:
-        OSError: Nothing answers within seconds, or the folder can't be written.
-        RuntimeError: What arrived is damaged.
+        OSError: No server answers within a few seconds, or the folder can't be written.
+        RuntimeError: The downloaded files are damaged.
     """
     rank_zero_info(f"Data: no Fashion-MNIST in {root!r}, trying to download it")
     with _patience(ANSWER_WITHIN):
-        # torchvision tries without a limit; a request of our own shows first whether anybody answers.
+        # torchvision waits without a limit, so a separate request first checks whether the server answers.
         url = FashionMNIST.mirrors[0] + FashionMNIST.resources[0][0]
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_WITHIN).close()
         Path(root).mkdir(parents=True, exist_ok=True)

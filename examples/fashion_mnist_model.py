@@ -21,13 +21,13 @@ CLASSES = 10
 
 
 class FashionMNISTClassifier(LightningModule):
-    """Classifies 28x28 grey pictures of garments into ten classes.
+    """Classifies 28x28 greyscale pictures of garments into ten classes.
 
     Args:
         architecture: ``"convnet"``: the tutorials' network, three 3x3 convolutions of 48, 32 and 16 channels (same
             padding, each with a ReLU: ``network.relu1`` to ``network.relu3``) and one linear layer. ``"resnet18"``:
-            torchvision's, from random weights, with a first convolution that suits one channel and 28x28.
-        learning_rate: Of Adam.
+            torchvision's, with random weights and a first convolution for one channel and 28x28.
+        learning_rate: Learning rate of Adam.
     """
 
     def __init__(self, architecture: Literal["convnet", "resnet18"] = "convnet", learning_rate: float = 1e-3) -> None:

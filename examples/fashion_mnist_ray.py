@@ -3,7 +3,7 @@
     pip install -e ".[examples,ray]"
     python examples/fashion_mnist_ray.py --epochs 5
 
-Ray starts the workers, and Lightning's DDP runs inside them. Rank zero alone explains; nothing has to be set for that.
+Ray starts the workers, and Lightning's DDP runs inside them. Only rank zero explains; this needs no setting.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ EXAMPLES = Path(__file__).resolve().parent
 
 
 def train(options: dict[str, Any]) -> None:
-    """What each worker does."""
+    """Trains on one worker."""
     sys.path.insert(0, str(EXAMPLES))
-    # Ray's strategy is of the package `lightning` where that is installed; this example's modules are of
-    # `pytorch_lightning`, and a Trainer takes nothing of the other.
+    # If the package `lightning` is installed, Ray's strategy comes from it; this example's modules come from
+    # `pytorch_lightning`, and a Trainer of one package does not accept parts of the other.
     sys.modules["lightning"] = None  # type: ignore[assignment]
     import pytorch_lightning as pl
     from fashion_mnist_data import FashionMNISTDataModule
@@ -42,7 +42,7 @@ def train(options: dict[str, Any]) -> None:
         strategy=RayDDPStrategy(),
         plugins=[RayLightningEnvironment()],
         callbacks=[callback],
-        # A worker's own working directory is Ray's: an absolute path leads out of it.
+        # Ray sets the worker's working directory, so the path must be absolute.
         logger=TensorBoardLogger(options["folder"], name="fashion_mnist_ray"),
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -53,13 +53,13 @@ def train(options: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Reads the options, and starts the workers."""
+    """Reads the options and starts the workers."""
     parser = argparse.ArgumentParser(description="Fashion-MNIST with Grad-CAM overlays, on workers of Ray Train.")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--root", default="data", help="the folder that holds FashionMNIST/raw, where it does")
+    parser.add_argument("--root", default="data", help="the folder that contains FashionMNIST/raw")
     parser.add_argument("--source", default="auto", help="see FashionMNISTDataModule")
-    parser.add_argument("--folder", default="lightning_logs", help="where logs and archive go")
+    parser.add_argument("--folder", default="lightning_logs", help="the folder for logs and the archive")
     options = parser.parse_args(arguments)
     folders = {name: str(Path(getattr(options, name)).resolve()) for name in ("root", "folder")}
     ray.init(num_cpus=max(options.workers, 1), include_dashboard=False)

@@ -19,9 +19,9 @@ def report(trainer: Trainer, model: FashionMNISTClassifier, data: FashionMNISTDa
     """Logs the confusion matrix and the per-class results, and returns the report as text.
 
     Args:
-        trainer: Has just tested ``model``.
-        model: With its ``test_results``.
-        data: For the names of the classes, and where they come from.
+        trainer: The Trainer that has just tested ``model``.
+        model: The tested model, with its ``test_results``.
+        data: The data module, for the class names and the origin of the data.
     """
     names, results = data.class_names, model.test_results
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
@@ -50,15 +50,15 @@ def confusion_picture(matrix: Tensor, names: list[str]) -> np.ndarray[Any, np.dt
     """Draws a normalised confusion matrix.
 
     Args:
-        matrix: ``[C, C]``, rows are true classes and add up to 1.
-        names: Of the classes.
+        matrix: ``[C, C]``; rows are true classes and add up to 1.
+        names: Class names.
 
     Returns:
         uint8 ``[H, W, 3]``.
     """
     from matplotlib.figure import Figure
 
-    # A Figure of its own and not pyplot's: no display is needed and no global figure stays behind.
+    # A separate Figure instead of pyplot: it needs no display and leaves no global figure.
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(matrix.cpu().numpy(), cmap="Blues", vmin=0, vmax=1)

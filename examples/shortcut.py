@@ -1,10 +1,10 @@
-"""A network that cheats: it reads the colour of a tag beside the garment instead of the garment, and Grad-CAM shows it.
+"""A network that cheats: it looks at the colour of a tag next to the garment, and Grad-CAM shows it.
 
     python examples/shortcut.py
 
-The colour gives the class away in the training and in the validation pictures, so that the accuracy looks perfect. The
-same network is then trained on the same garments with tags of random colours: the fixed run. Both explain the same
-probes, so that their maps can be put side by side; the script ends with the numbers and the commands for that.
+The colour determines the class in the training and validation pictures, so the accuracy looks perfect. Then the same
+network is trained on the same garments with tags of random colours: the fixed run. Both explain the same probes, so
+their maps can be compared. At the end the script prints numbers of both runs and the commands to compare their maps.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from torchvision.transforms import ToTensor
 
 from lightning_gradcam import Archive, GradCAMCallback, ProbeSet, energy_inside
 
-# The example's other files stand beside this one, also when it is imported from elsewhere and not run as a script.
+# The example's other files are next to this one, which may be imported from elsewhere instead of run as a script.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from shortcut_data import Tag, TaggedGarments
 
 LAYER = "network.relu2"
 RUNS: dict[str, Tag] = {"cheating": "class", "fixed": "random"}
-# The garment covers 0.14 of the picture, which is what a map that knows nothing of it would have inside. In all epochs
-# of seeds 0 to 4 the cheating run stayed below 0.20 and the fixed one above 0.48: this is about half-way.
+# The garment covers 0.14 of the picture, so a random map has 0.14 of its sum inside. In all epochs of seeds 0 to 4 the
+# cheating run stayed below 0.20 and the fixed run above 0.48; this threshold is about half-way.
 MIN_ENERGY_INSIDE = 0.35
 
 
 class TagClassifier(LightningModule):
     """Classifies RGB pictures of tagged garments with three convolutions and global average pooling.
 
-    Nothing reduces the resolution after the first convolution, so that maps have 22x22 places on 44x44 pixels.
+    No layer after the first convolution reduces the resolution, so maps have 22x22 places for 44x44 pixels.
 
     Args:
-        learning_rate: The highest of Adam's one-cycle schedule.
+        learning_rate: Highest learning rate of Adam's one-cycle schedule.
     """
 
     def __init__(self, learning_rate: float = 1e-2) -> None:
@@ -85,7 +85,7 @@ class TagClassifier(LightningModule):
         self.log("val_accuracy", (self(images).argmax(dim=1) == labels).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, its learning rate up and down again within the run."""
+        """Adam with a one-cycle schedule."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
@@ -94,11 +94,11 @@ class TagClassifier(LightningModule):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run has come to.
+    """Results of one run.
 
     Attributes:
         archive: The folder of its raw maps.
-        accuracy: On the validation pictures with each kind of tag: ``"class"``, ``"random"`` and ``"none"``.
+        accuracy: Accuracy on the validation pictures with each kind of tag: ``"class"``, ``"random"`` and ``"none"``.
         energy: Mean share of the last maps on each part of the probes: ``"garment"``, ``"telling"`` parts, ``"tag"``.
         on_garment: Mean share of the maps on the garment in each epoch.
     """
@@ -110,11 +110,11 @@ class Outcome:
 
 
 def main(args: Sequence[str] | None = None) -> dict[str, Outcome]:
-    """Trains both runs and prints what came of them; ``args`` replaces ``sys.argv[1:]``."""
+    """Trains both runs and prints their results; ``args`` replaces ``sys.argv[1:]``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", default="lightning_logs/shortcut", help="folder of both runs (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=6, help="of each run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of pictures and weights (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="epochs of each run (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of pictures and weights (default: %(default)s)")
     parser.add_argument("--train", type=int, default=3000, help="training pictures (default: %(default)s)")
     parser.add_argument("--validation", type=int, default=1000, help="validation pictures (default: %(default)s)")
     options = parser.parse_args(args)
@@ -123,7 +123,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Outcome]:
         tag: TaggedGarments(False, tag, count=options.validation, seed=options.seed, transform=ToTensor())
         for tag in ("class", "random", "none")
     }
-    # Of the pictures as the cheating run sees them, for both runs: maps of different pictures could not be compared.
+    # Both runs explain the cheating run's pictures: maps of different pictures could not be compared.
     probes = ProbeSet.from_dataset(validation["class"], 10, seed=options.seed)
     outcomes = {}
     for name, tag in RUNS.items():
@@ -165,7 +165,7 @@ def train(
 
 @torch.no_grad()
 def measure_accuracy(model: TagClassifier, pictures: TaggedGarments) -> float:
-    """Returns the share of pictures whose class the model finds."""
+    """Returns the share of pictures that the model classifies correctly."""
     model.eval()
     hits = [model(images).argmax(dim=1) == labels for images, labels in DataLoader(pictures, 500)]
     return float(torch.cat(hits).float().mean())
@@ -176,7 +176,7 @@ def measure_energy(archive: Archive, pictures: TaggedGarments) -> tuple[dict[str
 
     Args:
         archive: The run's maps.
-        pictures: The data set that the probes were drawn from; it has the masks.
+        pictures: The data set from which the probes were drawn, with the masks.
     """
     steps = torch.from_numpy(archive.maps(LAYER))
     masks = {"garment": pictures.probe_mask, "telling": pictures.telling_mask, "tag": pictures.tag_mask}
@@ -212,7 +212,7 @@ def summary(outcomes: dict[str, Outcome], out: Path) -> str:
 
 
 def _unused(folder: Path) -> Path:
-    """Returns the folder, with a number behind its name where it holds runs already."""
+    """Returns the folder, with a number appended to its name if it already contains runs."""
     candidates = (folder if number == 0 else folder.with_name(f"{folder.name}_{number}") for number in count())
     return next(candidate for candidate in candidates if not any((candidate / name).exists() for name in RUNS))
 

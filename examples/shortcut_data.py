@@ -1,4 +1,4 @@
-"""Drawn garments with a small coloured tag beside them, which may give the class away."""
+"""Synthetic garments with a small coloured tag next to them, whose colour may determine the class."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Mask = npt.NDArray[np.bool_]
 
 MARGIN = 8
 SIDE = 28 + 2 * MARGIN
-# Less than the margin, so that no tag lies on a garment.
+# Smaller than the margin, so that no tag overlaps a garment.
 TAG_SIDE = MARGIN - 2
-# One a class, in the order of the classes.
+# One for each class, in the order of the classes.
 COLOURS: tuple[tuple[int, int, int], ...] = (
     (230, 25, 25),
     (35, 160, 50),
@@ -34,25 +34,24 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
 
 
 class TaggedGarments(Dataset[tuple[Any, int]]):
-    """Drawn garments, grey on black, each with a coloured tag somewhere along the picture's border.
+    """Synthetic garments, grey on black, each with a coloured tag somewhere along the picture's border.
 
-    Garments, and the tags' places, are the same for all three kinds of ``tag``: they differ in the tags' colours alone.
+    The three kinds of ``tag`` differ only in the tags' colours; garments and the places of the tags are the same.
 
     Args:
         train: Whether to draw the training set or, from another random stream, the validation set.
-        tag: ``"class"``: the tag's colour gives the class away. ``"random"``: it says nothing. ``"none"``: no tag.
+        tag: ``"class"``: the tag's colour determines the class. ``"random"``: a random colour. ``"none"``: no tag.
         count: Number of pictures, at least 1.
-        seed: Of the garments, the tags' places and the random colours; at least 0.
+        seed: Seed of the garments, the tags' places and the random colours; at least 0.
         transform: Called with each PIL picture, RGB, 44x44; default None, which returns the picture as it is.
 
     Attributes:
-        dataset: The garments without margin and tag; what a probe set needs besides (labels, class names, the note
-            that the data is drawn) is found there.
-        colours: Which of ``COLOURS`` each tag has, int64 ``[N]``.
+        dataset: The garments without margin and tag, with the labels, class names and note that a probe set reads.
+        colours: Index of each tag's colour in ``COLOURS``, int64 ``[N]``.
         corners: Row and column of each tag's upper left pixel, int64 ``[N, 2]``.
 
     Raises:
-        ValueError: ``tag``, ``count`` or ``seed`` can't be used.
+        ValueError: ``tag``, ``count`` or ``seed`` is invalid.
 
     Example:
         >>> picture, label = TaggedGarments(train=False, tag="class", count=10)[0]
@@ -74,7 +73,7 @@ class TaggedGarments(Dataset[tuple[Any, int]]):
         self.dataset = DrawnGarments(train, count=count, seed=seed)
         self.tag = tag
         self.transform = transform
-        # The last number keeps this stream apart from those that the garments are drawn with.
+        # The last number makes this stream independent of those for the garments.
         rng = np.random.default_rng([seed, 2 if train else 1, 1])
         along = rng.integers(0, SIDE - TAG_SIDE + 1, count)
         across = rng.integers(0, MARGIN - TAG_SIDE + 1, count)

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from lightning_gradcam.render.drawing import Drawing
     from lightning_gradcam.render.grid import GridDrawing
     from lightning_gradcam.render.picture import Picture
-    from lightning_gradcam.saved_models.explanation import Explained, explain
+    from lightning_gradcam.saved_models.explained import Explained
+    from lightning_gradcam.saved_models.explanation import explain
     from lightning_gradcam.saved_models.loader import Loaded, load_checkpoint
     from lightning_gradcam.saved_models.replay import replay
     from lightning_gradcam.sheets.pattern_sheet import PatternDrawing
@@ -196,7 +197,7 @@ _HOME = {
     "Drawing": "render.drawing",
     "Entry": "sinks",
     "Evolution": "sinks",
-    "Explained": "saved_models.explanation",
+    "Explained": "saved_models.explained",
     "FeatureMapCallback": "callbacks.feature_maps",
     "FeatureMaps": "compute.feature_maps",
     "FileSink": "sinks",

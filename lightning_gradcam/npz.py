@@ -12,13 +12,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-# What a file may expand to: this much, and beyond it so many times its own size.
+# What a file may expand to: this much, plus this many times its own size.
 _ROOM, _TIMES = 256 * 2**20, 100
 _META_ROOM = 4 * 2**20
-# Deflate can't do better: a member that claims more is none.
+# Deflate can't do better: a member that claims more is not valid.
 _DEFLATE = 1032
 _LONGEST_HEADER = 1000
-_PART = 2**20
 
 
 class Npz(Mapping[str, npt.NDArray[Any]]):
@@ -44,7 +43,7 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
             if member.file_size > most:
                 raise ValueError(f"{name[:40]!r} claims {member.file_size} bytes, more than it can have")
         self._members = {_name(member): member for member in members}
-        stated = json.loads(checked(self["meta"], "meta", "uint8", (1,)).tobytes())
+        stated = json.loads(self.take("meta", "uint8", None).tobytes())
         if not isinstance(stated, dict):
             raise TypeError(f"'meta' is a {type(stated).__name__}, expected an object")
         self.meta: dict[str, Any] = stated
@@ -54,6 +53,25 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
         member = self._members[name]
         with self._zip.open(member) as stream:
             return _array(stream, member.file_size)
+
+    def take(self, name: str, dtype: str, *shape: int | None) -> npt.NDArray[Any]:
+        """Returns an array that has to be of this type and shape.
+
+        Args:
+            name: Its name.
+            dtype: Its type; ``"unsigned"``: whole numbers from 0, of any size.
+            shape: Its sizes; ``None``: any.
+
+        Raises:
+            TypeError: It is another one.
+        """
+        array = self[name]
+        wanted = f"uint{8 * array.dtype.itemsize}" if dtype == "unsigned" else dtype
+        fits = len(shape) == array.ndim and all(a in (None, b) for a, b in zip(shape, array.shape, strict=True))
+        if array.dtype != wanted or not fits:
+            sizes = ", ".join("any" if size is None else str(size) for size in shape)
+            raise TypeError(f"{name!r} is {array.dtype} {list(array.shape)}, expected {wanted} [{sizes}]")
+        return array
 
     # Mapping's own would read the array to find out.
     def __contains__(self, name: object) -> bool:
@@ -70,7 +88,7 @@ def open_npz(source: bytes | BinaryIO) -> Npz:
     """Opens a ``.npz`` file of plain numbers that may come from anyone, and reads its directory and ``meta``.
 
     Nothing is allocated before the zip's directory, the array's header and the file's own size have agreed on how much
-    it is; ``np.load`` trusts each of them, and reads members that are no arrays.
+    it is; ``np.load`` trusts each of them, and reads members that are not arrays.
 
     Args:
         source: The whole file, or an open one that can seek and stays open while arrays are read.
@@ -129,30 +147,26 @@ def room(size: int, floor: int | None = None) -> int:
 def _array(stream: Any, size: int) -> npt.NDArray[Any]:
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError("an array has a header of another version")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_LONGEST_HEADER)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_LONGEST_HEADER)
     left = size - stream.tell()
     if dtype.kind not in "biuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
         raise ValueError(f"an array of {dtype!s:.40} {shape!s:.80} does not take the {left} bytes that it has")
-    content = np.empty(left, np.uint8)
-    for start in range(0, left, _PART):
-        part = stream.read(min(_PART, left - start))
-        if len(part) < min(_PART, left - start):
-            raise EOFError(f"an array ends after {start + len(part)} of {left} bytes")
-        content[start : start + _PART] = np.frombuffer(part, np.uint8)
+    stream.seek(0)
+    values: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False, max_header_size=_LONGEST_HEADER)
     stream.read()  # where nothing was read, the checksum has not been compared yet
-    values = content != 0 if dtype.kind == "b" else content.view(dtype)
-    return values.reshape(shape, order="F" if fortran else "C")
+    # A byte other than 0 and 1 is not a truth value that NumPy can work with.
+    return values.view(np.uint8) != 0 if dtype.kind == "b" else values
 
 
 def checked(array: npt.NDArray[Any], name: str, dtype: str, axes: Sequence[int]) -> npt.NDArray[Any]:
-    """Returns an array of the type and the number of axes that it has to have, or raises a TypeError."""
+    """Returns an array if it has this type and one of these numbers of axes, or raises a TypeError."""
     if array.dtype != dtype or array.ndim not in axes:
         raise TypeError(f"{name!r} is {array.dtype} {list(array.shape)}, expected {dtype} of {axes[0]} axes")
     return array
 
 
 def is_whole(value: object) -> bool:
-    """Whether JSON has a whole number here that fits into 64 bits; ``true`` and ``1.0`` are none."""
+    """Whether JSON has a whole number here that fits into 64 bits; ``true`` and ``1.0`` are not."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
@@ -168,5 +182,5 @@ def texts(stated: Any, name: str) -> tuple[str, ...]:
     """Returns an entry that has to be a list of strings, or raises a KeyError or TypeError."""
     value = stated[name]
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise TypeError(f"{name!r} is no list of texts")
+        raise TypeError(f"{name!r} is not a list of texts")
     return tuple(value)

@@ -30,12 +30,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]")
 
 
 class Stamp(NamedTuple):
-    """A file's state.
-
-    Attributes:
-        prompt: Opening it does not wait for anybody: it is no FIFO, socket or device.
-        state: What changes with its content.
-    """
+    """A file's state: whether it opens at once (it is not a FIFO or device), and a value that changes with it."""
 
     prompt: bool
     state: object
@@ -59,7 +54,7 @@ class Hold:
                 os.close(handle)
 
     def __del__(self) -> None:
-        """Releases it where nobody did."""
+        """Releases it if that was not done before."""
         self.release()
 
 
@@ -77,7 +72,7 @@ class Storage:
         self._local = isinstance(self._files, LocalFileSystem)
 
     def exists(self, name: str) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         return bool(self._files.exists(f"{self._path}/{name}"))
 
     def read(self, name: str) -> bytes:
@@ -85,20 +80,19 @@ class Storage:
 
         Raises:
             FileNotFoundError: There is no such file.
-            OSError: It can't be read, or is no regular file.
+            OSError: It can't be read, or is not a regular file.
         """
         if self._local:
             with self.open(name) as file:
                 return file.read()
-        data: bytes = self._files.cat_file(f"{self._path}/{name}")
-        return data
+        return bytes(self._files.cat_file(f"{self._path}/{name}"))
 
     def open(self, name: str) -> BinaryIO:
         """Opens the file for reading; only the parts that are asked for are read, from URLs in blocks of 256 KiB.
 
         Raises:
             FileNotFoundError: There is no such file.
-            OSError: It can't be read, or is no regular file.
+            OSError: It can't be read, or is not a regular file.
         """
         path = f"{self._path}/{name}"
         if not self._local:
@@ -111,7 +105,8 @@ class Storage:
             if stat.S_ISDIR(mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             if not stat.S_ISREG(mode):
-                raise OSError(errno.EINVAL, f"it is a {_kind(mode)} and no regular file", path)
+                kind = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}.get(stat.S_IFMT(mode), "device")
+                raise OSError(errno.EINVAL, f"it is a {kind} and not a regular file", path)
             return os.fdopen(handle, "rb")
         except BaseException:
             os.close(handle)
@@ -161,8 +156,7 @@ class Storage:
         """Locks a file for as long as this process needs it.
 
         Returns:
-            The lock; ``None`` where nobody can know who holds the file: on object stores, and on file systems and
-            machines without locks, and where there is no such file.
+            The lock; ``None`` where that is unknowable: there is no such file, or there are no locks.
 
         Raises:
             BlockingIOError: Another lock on it is alive, in this process or another one.
@@ -173,21 +167,17 @@ class Storage:
             handle = os.open(f"{self._path}/{name}", os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise
-        except OSError:
-            os.close(handle)
-            return None
-        return Hold(handle)
+        if taken := _lock(handle):
+            return Hold(handle)
+        os.close(handle)
+        if taken is False:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another lock on it is alive", f"{self._path}/{name}")
+        return None
 
     def link(self, name: str, source: Storage, theirs: str) -> bool:
         """Makes another folder's file appear in this one without copying it, where both are on one local disk.
 
-        Both names then share their content for good: only for files that nobody changes in place. Those of
-        :meth:`write` are such files: it replaces a file as a whole, and leaves the content of the old one alone.
+        Both names then share their content: only for files that never change in place, such as those of :meth:`write`.
 
         Args:
             name: The file's name here.
@@ -195,8 +185,7 @@ class Storage:
             theirs: Its name there.
 
         Returns:
-            Whether it is here now. If not, copy it: it is on another disk or another user's, the file system has no
-            hard links, there is a file of that name here, or the other one can't be read.
+            Whether it is here now. If not, copy it: a hard link is not possible, or there is a file of that name here.
         """
         if not (self._local and source._local):
             return False
@@ -249,11 +238,10 @@ class Storage:
         handle = os.open(self._path, os.O_RDONLY)
         try:
             until = time.monotonic() + _LOCK_PATIENCE
-            while not _lock(handle):
+            while _lock(handle) is False:
                 if time.monotonic() > until:
-                    raise TimeoutError(
-                        errno.ETIMEDOUT, "another process still holds the lock on this folder", self._path
-                    )
+                    why = "another process still holds the lock on this folder"
+                    raise TimeoutError(errno.ETIMEDOUT, why, self._path)
                 time.sleep(0.02)
             yield
         finally:
@@ -271,26 +259,20 @@ class Storage:
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
 
 
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
-    return kinds.get(stat.S_IFMT(mode), "special file")
-
-
-def _lock(handle: int) -> bool:
-    """Tries to lock an open folder; where there are no locks it counts as locked."""
+def _lock(handle: int) -> bool | None:
+    """Tries to lock an open file or folder; ``False``: somebody else has it, ``None``: there are no locks here."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True
+        return None
     return True
 
 
 def join(root: str, *parts: str) -> str:
     """Appends parts to a path or URL."""
-    head = root if root.endswith("://") else root.rstrip("/") + "/"
-    return head + "/".join(parts)
+    return (root if root.endswith("://") else root.rstrip("/") + "/") + "/".join(parts)
 
 
 def absolute(path: str) -> str:
@@ -298,13 +280,21 @@ def absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
-def safe_name(text: str) -> str:
+def safe_name(text: str, unfit: re.Pattern[str] = _UNSAFE, longest: int = 120) -> str:
     """Returns ``text`` as one harmless part of a path.
 
-    Other signs than ASCII letters, digits and ``_.+=-`` become ``_``; a name that had to change gets a few digits of
-    its hash, so that different names stay different.
+    Unfit characters become ``_``; a name that changes gets digits of its hash, so that different names stay different.
+
+    Args:
+        text: Any.
+        unfit: What may not be in the name; default: all but ASCII letters, digits and ``_.+=-``.
+        longest: How many characters of the text are kept.
     """
-    cleaned = _UNSAFE.sub("_", text)[:120]
-    if cleaned == text and text.strip("."):
-        return text
-    return f"{cleaned.strip('.') or '_'}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    cleaned = unfit.sub("_", text)[:longest]
+    # An empty name, "." and ".." would lead elsewhere.
+    return text if cleaned == text and text.strip(".") else f"{cleaned.strip('.') or '_'}-{digest(text)}"
+
+
+def digest(text: str) -> str:
+    """Returns eight digits by which texts differ."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

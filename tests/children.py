@@ -124,8 +124,8 @@ class At(pl.Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == self.epoch:
             for callback in trainer.callbacks:
-                if isinstance(callback, GradCAMCallback):
-                    callback._run.finish()
+                if isinstance(callback, GradCAMCallback) and callback._run.recorder is not None:
+                    callback._run.recorder.finish()
             self.act()
 
 

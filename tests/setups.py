@@ -699,8 +699,8 @@ SETUPS: dict[str, Setup] = {
     "manual optimization, two optimizers": Setup(Manual),
     "weight averaging (EMA), listed before": Setup(others=averaging, needs="EMAWeightAveraging"),
     "weight averaging (EMA), listed after": Setup(after=averaging, needs="EMAWeightAveraging"),
-    "an EMA of one's own, listed before": Setup(others=lambda: [OwnAverage()]),
-    "an EMA of one's own, listed after": Setup(after=lambda: [OwnAverage()]),
+    "a custom EMA callback, listed before": Setup(others=lambda: [OwnAverage()]),
+    "a custom EMA callback, listed after": Setup(after=lambda: [OwnAverage()]),
     "stochastic weight averaging": Setup(
         Scheduled, others=lambda: [StochasticWeightAveraging(1e-2, swa_epoch_start=1)], options={"max_epochs": 4}
     ),
@@ -754,7 +754,7 @@ SETUPS: dict[str, Setup] = {
         lambda it: {"batch_size": 8, "sampler": Shuffled(30, it.generator, it.numbers)},
         num_sanity_val_steps=0,
     ),
-    "a batch sampler of one's own": sampling(lambda it: {"batch_sampler": InBatches(30, it.generator, it.numbers)}),
+    "a custom batch sampler": sampling(lambda it: {"batch_sampler": InBatches(30, it.generator, it.numbers)}),
     "a sampler that can't be copied": sampling(
         lambda it: {"batch_size": 8, "sampler": Uncopied(30, it.generator, it.numbers)}
     ),
@@ -825,24 +825,24 @@ _FAULTS = "tests/pipeline/test_faults.py::test_"
 PROCESSES: dict[str, list[tuple[str, str]]] = {
     "two processes (gloo)": [
         ("DDP: the same bits on both ranks, the maps of one process, one set of files", f"{_TOGETHER}[ddp]"),
-        ("`ModelParallelStrategy`, `fully_shard` (FSDP2): likewise", f"{_TOGETHER}[sharded]"),
+        ("`ModelParallelStrategy`, `fully_shard` (FSDP2): the same as under DDP", f"{_TOGETHER}[sharded]"),
         (
             "DDP: a wrong configuration ends both ranks before the first step",
             "tests/callbacks/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[ddp]",
         ),
         (
-            "FSDP2: likewise",
+            "FSDP2: a wrong configuration ends both ranks before the first step",
             "tests/callbacks/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[sharded]",
         ),
-        ("DDP: the model fails where we explain; training goes on", f"{_ON_ALL}[ddp-norm1]"),
-        ("FSDP2: it fails on all ranks; training goes on", f"{_ON_ALL}[sharded-norm1]"),
+        ("DDP: the model fails during explaining; training continues", f"{_ON_ALL}[ddp-norm1]"),
+        ("FSDP2: it fails on all ranks; training continues", f"{_ON_ALL}[sharded-norm1]"),
         (
-            "FSDP2: one rank fails before the shared forward; training goes on",
+            "FSDP2: one rank fails before the shared forward; training continues",
             "tests/callbacks/test_distributed.py"
             "::test_what_fails_on_one_rank_before_the_shared_forward_is_reported_and_training_goes_on",
         ),
         (
-            "FSDP2: one rank fails in the middle of it; the run ends, nobody waits for ever",
+            "FSDP2: one rank fails in the middle of it; the run ends and no rank waits forever",
             "tests/callbacks/test_distributed.py"
             "::test_a_rank_that_fails_in_the_middle_of_a_shared_forward_leaves_no_other_waiting_for_ever[1]",
         ),
@@ -850,8 +850,8 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "DDP with an `IterableDataset`",
             "tests/callbacks/test_distributed.py::test_a_stream_is_explained_on_replicated_ranks",
         ),
-        ("DDP with a sampler of one's own", f"{_SAMPLER}[ddp]"),
-        ("FSDP2 with a sampler of one's own", f"{_SAMPLER}[sharded]"),
+        ("DDP with a custom sampler", f"{_SAMPLER}[ddp]"),
+        ("FSDP2 with a custom sampler", f"{_SAMPLER}[sharded]"),
         *(
             (
                 f"`{strategy}`: the process that launched them opens the record",
@@ -904,7 +904,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
     ],
     "faults: training goes on, the record stays whole": [
         (
-            "the model raises in our forward",
+            "the model raises during explaining",
             "tests/callbacks/test_purity.py::test_training_ends_in_the_same_bits_when_explaining_fails[forward]",
         ),
         (
@@ -950,7 +950,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
 # What could not be tried on the machine that makes the page, and why.
 NOT_RUN = {
     "16-mixed, GPUs": "no GPU at hand; CPU tests cover float16 models and bf16-mixed",
-    "SyncBatchNorm under DDP": "torch refuses it on a CPU; in evaluation mode, where we explain, it is a batch norm",
+    "SyncBatchNorm under DDP": "torch refuses it on a CPU; in evaluation mode, used for maps, it is a batch norm",
     "`FSDPStrategy` (FSDP1)": "torch refuses it without an accelerator; the callback leaves it alone, with a warning",
     "DeepSpeed": "not installed; stage 3 is left alone, with a warning",
     "Ray Train, two workers": "run by hand with Ray 2.60 (`examples/fashion_mnist_ray.py`), not in CI",

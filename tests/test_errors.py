@@ -30,7 +30,7 @@ from lightning_gradcam import (
     filter_patterns,
 )
 from lightning_gradcam.errors import CheckpointFileError, RefusedError, nearest, shortened
-from lightning_gradcam.probes.dataset import input_of
+from lightning_gradcam.probes.entries import input_of
 from lightning_gradcam.saved_models.file import read_checkpoint
 
 LONG = "a_block_with_a_name_that_says_all_that_it_does"

@@ -17,7 +17,8 @@ Knows nothing of drawing or training.
 from lightning_gradcam.archive.beside import start_beside
 from lightning_gradcam.archive.find import find_archives
 from lightning_gradcam.archive.manifest import Manifest
+from lightning_gradcam.archive.ownership import TakenError
 from lightning_gradcam.archive.reader import Archive
-from lightning_gradcam.archive.writer import ArchiveWriter, TakenError
+from lightning_gradcam.archive.writer import ArchiveWriter
 
 __all__ = ["Archive", "ArchiveWriter", "Manifest", "TakenError", "find_archives", "start_beside"]

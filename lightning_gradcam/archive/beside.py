@@ -1,4 +1,4 @@
-"""Where a run's record goes whose folder holds another one already: beside it."""
+"""Where a run's record goes if its folder already holds another run's: into a folder next to it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from itertools import count
 from typing import Any
 
 from lightning_gradcam.archive.manifest import Manifest
+from lightning_gradcam.archive.ownership import TakenError, owned_by
 from lightning_gradcam.archive.reader import Archive
-from lightning_gradcam.archive.writer import ArchiveWriter, TakenError, owned_by
+from lightning_gradcam.archive.writer import ArchiveWriter
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.storage import Storage
 
 
 def start_beside(
-    root: str,
-    manifest: Manifest,
-    probes: ProbeSet,
-    *,
-    parent: Mapping[str, Any] | None = None,
-    copy_steps: bool = True,
+    root: str, manifest: Manifest, probes: ProbeSet, *, parent: Mapping[str, Any] | None = None, copy_steps: bool = True
 ) -> tuple[ArchiveWriter, str]:
     """Goes on with a run's own record, or creates one: in its folder, else in the first free sibling of that folder.
 
@@ -58,7 +54,7 @@ def _places(root: str, own: Collection[str]) -> Iterator[str]:
     above, name = root.rsplit("/", 1)
     siblings = re.compile(rf"{re.escape(name)}(-[1-9][0-9]*)?")
     names: list[str] = []
-    # Where they can't be listed, they are tried one after the other.
+    # If they can't be listed, they are tried one after the other.
     with suppress(Exception):
         names = sorted(filter(siblings.fullmatch, Storage(above).names("")), key=lambda found: (len(found), found))
     tried = [place for place in (f"{above}/{found}" for found in names) if _run_in(place) in own]

@@ -98,9 +98,7 @@ def full_values(file: Npz, place: int, axes: int, dims: Sequence[int]) -> FloatA
         dims: How many axes the maps may have.
     """
     shares: FloatArray = checked(file[f"map{place}"], f"map{place}", "float16", dims).astype(np.float32)
-    scale = checked(file[f"scale{place}"], f"scale{place}", "float32", (axes,))
-    if scale.shape != shares.shape[:axes]:
-        raise ValueError(f"'scale{place}' is {list(scale.shape)} for maps {list(shares.shape)}")
+    scale = file.take(f"scale{place}", "float32", *shares.shape[:axes])
     with np.errstate(over="ignore", invalid="ignore"):
         np.multiply(shares, scale.reshape(*scale.shape, *[1] * (shares.ndim - axes)), out=shares)
     return shares
@@ -112,7 +110,7 @@ def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
     if file.meta["schema"] != schema:
         raise ValueError(f"it has schema {file.meta['schema']!r:.40}, this version reads {schema}")
     if not (is_whole(file.meta["epoch"]) and is_whole(file.meta["step"])):
-        raise TypeError("its epoch and step are no whole numbers")
+        raise TypeError("its epoch and step are not whole numbers")
     return file
 
 
@@ -133,61 +131,53 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
             raise KeyError(f"it has no maps of {tuple(missing[0])!r:.200}")
         places = {key: place for key, place in places.items() if key in keys}
     ids, names = texts(meta, "probe_ids"), texts(meta, "targets")
+    count = len(ids)
     explained = [_pair(key) for key in meta.get("gradients", ())]
-    if len(explained) * len(ids) * 16 * len(EDGES) > room(file.size):
-        raise ValueError(f"histograms of {len(explained)} gradients and {len(ids)} probes are more than it can have")
+    if len(explained) * count * 16 * len(EDGES) > room(file.size):
+        raise ValueError(f"histograms of {len(explained)} gradients and {count} probes are more than it can have")
     read = {(key.layer, key.target) for key in places}
 
-    def numbers(name: str, dtype: str) -> Any:
-        values = checked(file[name], name, dtype, (1,))
-        if len(values) != len(ids):
-            raise ValueError(f"{name!r} has {len(values)} entries for {len(ids)} probes")
-        return values
+    def of_targets(name: str, dtype: str, required: bool = True) -> dict[str, Any]:
+        there = [place for place in range(len(names)) if required or f"{name}{place}" in file]
+        return {names[place]: file.take(f"{name}{place}", dtype, count) for place in there}
 
-    maps: dict[CamKey, Any] = {}
-    measured: dict[CamKey, Mapping[str, Any]] = {}
+    def of_keys(name: str, dtype: str) -> dict[CamKey, Any]:
+        # A row for each map of the file, and in it a number for each probe.
+        rows = file.take(name, dtype, len(meta["keys"]), count) if name in file else None
+        return {} if rows is None else {key: rows[place] for key, place in places.items()}
+
+    numbers: dict[CamKey, Mapping[str, Any]] = {}
     for key, place in places.items():
-        maps[key] = _maps(file, place, len(ids))
         if f"numbers{place}" in file:
             stats = texts({"numbers": meta["numbers"][place]}, "numbers")
-            values = checked(file[f"numbers{place}"], f"numbers{place}", "float32", (2,))
-            if values.shape != (len(stats), len(ids)):
-                raise ValueError(
-                    f"'numbers{place}' is {list(values.shape)} for {len(stats)} names and {len(ids)} probes"
-                )
-            measured[key] = MappingProxyType(dict(zip(stats, values, strict=True)))
+            values = file.take(f"numbers{place}", "float32", len(stats), count)
+            numbers[key] = MappingProxyType(dict(zip(stats, values, strict=True)))
+    likeliest = {}
+    if "likeliest" in file:
+        likeliest["likeliest"] = classes = file.take("likeliest", "int64", count, None)
+        likeliest["likeliest_confidence"] = file.take("likeliest_confidence", "float32", *classes.shape)
     return CamRecord(
         epoch=meta["epoch"],
         step=meta["step"],
         stage=text(meta, "stage"),
         score=cast(ScoreKind, text(meta, "score")),
         probe_ids=ids,
-        maps=MappingProxyType(maps),
-        scores=MappingProxyType({name: numbers(f"scores{place}", "float32") for place, name in enumerate(names)}),
-        classes=MappingProxyType({name: numbers(f"classes{place}", "int64") for place, name in enumerate(names)}),
-        predicted=numbers("predicted", "int64"),
-        confidence=numbers("confidence", "float32"),
-        confidences=MappingProxyType(
-            {
-                name: numbers(f"confidences{place}", "float32")
-                for place, name in enumerate(names)
-                if f"confidences{place}" in file
-            }
-        ),
-        numbers=MappingProxyType(measured),
-        **_likeliest(file, len(ids)),
-        gradients=MappingProxyType(
-            {
-                key: _unpacked_summary(file, str(place), len(ids))
-                for place, key in enumerate(explained)
-                if keys is None or key in read
-            }
-        ),
-        peaks=_of_keys(file, "peaks", "float32", places, len(ids)),
-        causes={k: codes for k, codes in _of_keys(file, "causes", "int8", places, len(ids)).items() if codes.any()},
-        levels=MappingProxyType(
-            {key: names for key, names in _levels(meta, len(ids)).items() if keys is None or key in read}
-        ),
+        maps={key: _maps(file, place, count) for key, place in places.items()},
+        scores=of_targets("scores", "float32"),
+        classes=of_targets("classes", "int64"),
+        predicted=file.take("predicted", "int64", count),
+        confidence=file.take("confidence", "float32", count),
+        confidences=of_targets("confidences", "float32", required=False),
+        numbers=numbers,
+        **likeliest,
+        gradients={
+            key: _unpacked_summary(file, place, count)
+            for place, key in enumerate(explained)
+            if keys is None or key in read
+        },
+        peaks=of_keys("peaks", "float32"),
+        causes={key: codes for key, codes in of_keys("causes", "int8").items() if codes.any()},
+        levels={key: names for key, names in _levels(meta, count).items() if keys is None or key in read},
     )
 
 
@@ -207,31 +197,11 @@ def _opened(source: bytes | BinaryIO) -> tuple[Npz, dict[CamKey, int]]:
     return file, places
 
 
-def _of_keys(file: Npz, name: str, dtype: str, places: Mapping[CamKey, int], samples: int) -> dict[CamKey, Any]:
-    """Reads an array with a row for each map of the file and a number for each probe; nothing where it is missing."""
-    if name not in file:
-        return {}
-    rows = checked(file[name], name, dtype, (2,))
-    if rows.shape != (len(file.meta["keys"]), samples):
-        raise ValueError(f"{name!r} is {list(rows.shape)} for {len(file.meta['keys'])} maps of {samples} probes")
-    return {key: rows[place] for key, place in places.items()}
-
-
 def _maps(file: Npz, place: int, count: int) -> FloatArray:
     maps = full_values(file, place, 1, range(2, 6))
     if len(maps) != count:
         raise ValueError(f"'map{place}' has {len(maps)} entries for {count} probes")
     return maps
-
-
-def _likeliest(file: Mapping[str, NumPyArray], samples: int) -> dict[str, NumPyArray]:
-    if "likeliest" not in file:
-        return {}
-    classes = checked(file["likeliest"], "likeliest", "int64", (2,))
-    shares = checked(file["likeliest_confidence"], "likeliest_confidence", "float32", (2,))
-    if len(classes) != samples or shares.shape != classes.shape:
-        raise ValueError(f"'likeliest' is {list(classes.shape)} and {list(shares.shape)} for {samples} probes")
-    return {"likeliest": classes, "likeliest_confidence": shares}
 
 
 def _levels(meta: Mapping[str, Any], samples: int) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -266,31 +236,19 @@ def _smallest(values: NumPyArray) -> NumPyArray:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
-def _unpacked_summary(file: Mapping[str, NumPyArray], place: str, samples: int) -> GradientSummary[NumPyArray]:
-    def array(name: str, dtype: str, axes: int) -> NumPyArray:
-        values = file[f"{name}{place}"]
-        if dtype == "unsigned":
-            dtype = f"uint{8 * values.dtype.itemsize}"
-        return checked(values, f"{name}{place}", dtype, (axes,))
-
-    facts = array("slope_facts", "float64", 2)
-    if facts.shape != (len(_FACTS), samples):
-        raise ValueError(f"'slope_facts{place}' is {list(facts.shape)} for {samples} probes")
+def _unpacked_summary(file: Npz, place: int, samples: int) -> GradientSummary[NumPyArray]:
+    facts = file.take(f"slope_facts{place}", "float64", len(_FACTS), samples)
     with np.errstate(over="ignore"):
         found = {name: facts[row].astype(DTYPES[name]) for row, name in enumerate(_FACTS)}
     for group in _GROUPS:
-        bins, filled = array(f"{group}_bins", "int16", 1), array(f"{group}_counts", "unsigned", 2)
+        bins = file.take(f"{group}_bins{place}", "int16", None)
         if len(bins) and (bins[0] < 0 or bins[-1] >= len(EDGES) - 1 or (np.diff(bins) <= 0).any()):
-            raise ValueError(f"'{group}_bins{place}' are no places of {len(EDGES) - 1} bins in their order")
-        if filled.shape != (samples, len(bins)):
-            raise ValueError(f"'{group}_counts{place}' is {list(filled.shape)} for {samples} probes")
+            raise ValueError(f"'{group}_bins{place}' are not places of {len(EDGES) - 1} bins in ascending order")
         counts = np.zeros((samples, len(EDGES) - 1), np.int64)
-        counts[:, bins] = filled
+        counts[:, bins] = file.take(f"{group}_counts{place}", "unsigned", samples, len(bins))
         found[f"{group}.counts"] = counts
-    found["channels"] = array("slope_channels", "unsigned", 2).astype(np.int64)
-    found["channel_weights"] = array("slope_channel_weights", "float32", 2)
-    found["largest"], found["vanished"] = array("slope_largest", "float32", 1), array("slope_vanished", "bool", 1)
-    lengths = {len(found[name]) for name in ("channels", "largest", "vanished")}
-    if found["channels"].shape != found["channel_weights"].shape or lengths != {samples}:
-        raise ValueError(f"the channels of gradient {place} do not fit {samples} probes")
+    found["channels"] = file.take(f"slope_channels{place}", "unsigned", samples, None).astype(np.int64)
+    found["channel_weights"] = file.take(f"slope_channel_weights{place}", "float32", *found["channels"].shape)
+    found["largest"] = file.take(f"slope_largest{place}", "float32", samples)
+    found["vanished"] = file.take(f"slope_vanished{place}", "bool", samples)
     return GradientSummary.of(found)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
 from lightning_gradcam.archive.cam_file import full_values, half_precision, open_step
-from lightning_gradcam.npz import checked, is_whole, npz_bytes, text, texts
+from lightning_gradcam.npz import is_whole, npz_bytes, text, texts
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.channel_record import ChannelKind, ChannelRecord
 
@@ -48,14 +48,11 @@ def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> Chan
         if only is not None and layer != only:
             continue
         if not isinstance(places, list) or not all(map(is_whole, places)):
-            raise TypeError(f"'chosen' of {layer[:40]!r} is no list of whole numbers")
+            raise TypeError(f"'chosen' of {layer[:40]!r} is not a list of whole numbers")
         channels[layer] = full_values(file, place, 2, (4, 5))
         chosen[layer] = tuple(places)
         names = texts({"numbers": listed}, "numbers")
-        numbers[layer] = {
-            name: checked(file[f"numbers{place}_{at}"], f"numbers{place}_{at}", "float32", (1,))
-            for at, name in enumerate(names)
-        }
+        numbers[layer] = {name: file.take(f"numbers{place}_{at}", "float32", None) for at, name in enumerate(names)}
     return ChannelRecord(
         epoch=meta["epoch"],
         step=meta["step"],

@@ -19,7 +19,7 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
             knows (then the archive's own).
 
     Raises:
-        ArchiveError: There is none.
+        ArchiveError: No archive is found.
 
     Example::
 
@@ -33,7 +33,7 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
         archive = STEPS in folders and MANIFEST in files and _has_manifest(folder)
         if archive:
             found.append(folder)
-        # What lies in an archive is no archive.
+        # Nothing inside an archive is another archive.
         deep = archive or folder[len(root) :].count(os.sep) >= _DEEPEST
         folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
     if not found:

@@ -1,4 +1,4 @@
-"""What an archive says of itself."""
+"""The manifest of an archive: whose it is and what it holds."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Kind = Literal["cams", "features", "patterns"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an archive says of itself.
+    """What an archive states about itself.
 
     Attributes:
         run: The run's own id; a folder that holds another one is never written to.
         name: The callback's name.
-        layers: Their names, in the order configured.
-        methods: Likewise.
-        targets: Likewise.
+        layers: Names of the layers, in the order configured.
+        methods: Names of the methods, in the order configured.
+        targets: Names of the targets, in the order configured.
         score: ``"logit"`` or ``"probability"``.
         map_shapes: Layer to ``[h, w]`` (``[d, h, w]`` in 3-D); ``layer/method`` to the shape of a method whose maps
             have one of their own, such as the input's.
@@ -87,10 +87,10 @@ class Manifest:
             if values.get("kind", "cams") not in get_args(Kind):
                 raise ValueError(f"it is of the kind {values['kind']!r:.40}, which this version does not know")
             if not isinstance(values.get("settings", {}) or {}, dict):
-                raise TypeError("'settings' is no object")
+                raise TypeError("'settings' is not an object")
             shapes = values["map_shapes"]
             if not isinstance(shapes, dict) or not all(map(_is_shape, shapes.values())):
-                raise TypeError("'map_shapes' is no object of lists of sizes")
+                raise TypeError("'map_shapes' is not an object of lists of sizes")
             return cls(**{**values, **texts_of, **lists, "created": created})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArchiveError(f"archive: the manifest in {place!r} is damaged ({error!s:.200})") from error
@@ -113,7 +113,7 @@ class Manifest:
         return replace(self, parent=parent, created=now, versions=versions)
 
     def differences(self, other: Manifest) -> list[str]:
-        """Returns what keeps the maps of two archives from standing in one: differing fields, by name."""
+        """Returns what keeps the maps of two archives from being joined: differing fields, by name."""
         names = ("kind", "layers", "methods", "targets", "score", "map_shapes", "fingerprint")
         own, others = self._found_by(), other._found_by()
         return [
@@ -141,4 +141,4 @@ def _check_entries(value: object, name: str) -> None:
     if value is not None and not (
         isinstance(value, dict) and all(isinstance(entry, str) or is_whole(entry) for entry in value.values())
     ):
-        raise TypeError(f"{name!r} is no object of texts and numbers")
+        raise TypeError(f"{name!r} is not an object of texts and numbers")

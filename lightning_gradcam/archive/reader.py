@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import cached_property
 from importlib import import_module
 from typing import Any, BinaryIO, TypeVar
@@ -11,10 +11,10 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from lightning_gradcam.archive import channel_file
-from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked_cams, unpacked_maps
+from lightning_gradcam.archive.cam_file import unpacked_cams, unpacked_maps
+from lightning_gradcam.archive.folder import ArchiveFolder
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
 from lightning_gradcam.errors import ArchiveError, did_you_mean
-from lightning_gradcam.methods import MODEL
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
@@ -25,7 +25,7 @@ from lightning_gradcam.storage import Storage
 R = TypeVar("R")
 
 
-class Archive:
+class Archive(ArchiveFolder):
     """Reads an archive; follows one that is still being written.
 
     Example::
@@ -34,14 +34,6 @@ class Archive:
         maps = archive.maps("network.relu3")          # [steps, N, h, w]
         print(archive.epochs, archive.probes.class_names)
     """
-
-    def __init__(self, storage: Storage, manifest: Manifest) -> None:
-        self._storage = storage
-        # Called with every step that is read: whoever reads many of them in the background says that it gets on.
-        self.tick: Callable[[], object] = lambda: None
-        self._names: list[str] = []
-        self._listed: list[tuple[int, int, int, str]] = []
-        self.manifest = manifest
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Archive:
@@ -67,9 +59,6 @@ class Archive:
             ) from error
         return cls(storage, Manifest.parse(raw, storage.root))
 
-    def __repr__(self) -> str:
-        return f"Archive({self.path!r}, {len(self.steps)} steps, layers {list(self.layers)})"
-
     def _repr_html_(self) -> str:
         # The page is a later room; only a notebook goes there.
         shown: str = import_module("lightning_gradcam.report.notebook").archive_html(self)
@@ -79,36 +68,6 @@ class Archive:
         """Returns a reader of its own of the same archive, for another thread."""
         return Archive(self._storage, self.manifest)
 
-    @property
-    def path(self) -> str:
-        """The archive's folder."""
-        return self._storage.root
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """The logged steps in order: the x values at which Lightning logged the validation metrics."""
-        return tuple(step for step, _, _, _ in self._files())
-
-    @property
-    def epochs(self) -> tuple[int, ...]:
-        """The epoch of each logged step; -1 is the untrained baseline."""
-        return tuple(epoch for _, epoch, _, _ in self._files())
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers, in the order configured."""
-        return self.manifest.layers
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the methods, in the order configured."""
-        return self.manifest.methods
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Names of the targets, in the order configured."""
-        return self.manifest.targets
-
     @cached_property
     def probes(self) -> ProbeSet:
         """The probes, with labels, class names and display pixels."""
@@ -116,7 +75,7 @@ class Archive:
         try:
             return ProbeSet.from_bytes(self._storage.read(PROBES), name=name)
         except FileNotFoundError as error:
-            raise ArchiveError(f"archive: {name} is missing; its maps can't be told apart without it") from error
+            raise ArchiveError(f"archive: {name} is missing; without it, maps can't be assigned to probes") from error
         except OSError as error:
             raise ArchiveError(
                 f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check the rights of this"
@@ -147,9 +106,7 @@ class Archive:
         stacked = np.zeros((0, *shape), np.float32)
         for row, (*_, file) in enumerate(files):
             maps = self._unpacked(file, lambda opened: unpacked_maps(opened, key))
-            if maps is None or maps.shape != shape:
-                came = "nothing" if maps is None else list(maps.shape)
-                raise ArchiveError(f"archive: {file} holds {came} for {tuple(key)}, expected {list(shape)}")
+            maps = _fitting(maps, shape, file, tuple(key))
             if row == 0:
                 stacked = np.zeros((len(files), *shape), np.float32)
             stacked[row] = maps
@@ -165,7 +122,7 @@ class Archive:
         Args:
             layer: One of :attr:`layers`.
             method: As :meth:`maps` takes it.
-            target: Likewise.
+            target: As :meth:`maps` takes it.
 
         Raises:
             ArchiveError: There is no such map, or a step's file is damaged.
@@ -218,16 +175,10 @@ class Archive:
         """
         if layer not in self.layers:
             raise ArchiveError(f"layer: {layer!r} is not in this archive{did_you_mean(layer, self.layers)}")
-        shape = list(self.manifest.map_shapes[layer])
-        if self.manifest.kind == "features":
-            shape.insert(0, len(self.probes))
-        stacked = []
-        for *_, file in self._files():
-            found = self._channels_in(file, layer).channels.get(layer)
-            if found is None or list(found.shape) != shape:
-                came = "nothing" if found is None else list(found.shape)
-                raise ArchiveError(f"archive: {file} holds {came} for {layer!r}, expected {shape}")
-            stacked.append(found)
+        probes = (len(self.probes),) if self.manifest.kind == "features" else ()
+        shape = (*probes, *self.manifest.map_shapes[layer])
+        found = ((file, self._channels_in(file, layer).channels.get(layer)) for *_, file in self._files())
+        stacked = [_fitting(channels, shape, file, layer) for file, channels in found]
         return np.stack(stacked) if stacked else np.zeros((0, *shape), np.float32)
 
     def channel_record(self, index: int) -> ChannelRecord:
@@ -254,7 +205,7 @@ class Archive:
                 record. Default: all.
 
         Raises:
-            ArchiveError: There is no such step or key, this is no archive of CAMs, or the step's file is damaged.
+            ArchiveError: There is no such step or key, this is not an archive of CAMs, or the step's file is damaged.
 
         Example::
 
@@ -293,46 +244,6 @@ class Archive:
                 break
         return last, peaks, damaged
 
-    def _file(self, index: int) -> str:
-        # Listed anew for each, the folder would be read as many times as it has files by whoever goes through them.
-        if 0 <= index < len(self._listed) and self._storage.exists(f"{STEPS}/{self._listed[index][-1]}"):
-            return self._listed[index][-1]
-        files = self._files()
-        if not -len(files) <= index < len(files):
-            raise ArchiveError(f"index: got {index}; the archive has {len(files)} steps")
-        return files[index][-1]
-
-    def _key(self, layer: str, method: str | None, target: str | int | None) -> CamKey:
-        possible = [name for name in self.methods if self.shape_of(layer, name) is not None]
-        chosen = {
-            "layer": (layer, self.layers),
-            "method": (method if method is not None or not possible else possible[0], possible),
-            "target": (self.targets[0] if target is None else str(target), self.targets),
-        }
-        for argument, (value, choices) in chosen.items():
-            if value not in choices:
-                where = f" at layer {layer!r}" if argument == "method" and value in self.methods else ""
-                raise ArchiveError(
-                    f"{argument}: {value!r} is not in this archive{where}{did_you_mean(str(value), choices)}"
-                )
-        return CamKey(*(str(value) for value, _ in chosen.values()))
-
-    def shape_of(self, layer: str, method: str) -> Sequence[int] | None:
-        """Returns the shape of a probe's map, ``[h, w]`` or ``[d, h, w]``; ``None`` where there is no such map."""
-        shapes = self.manifest.map_shapes
-        own = shapes.get(f"{layer}/{method}")
-        # A method with the key "model" has no maps at the layers, and is listed with a shape of its own.
-        return own if own is not None or f"{MODEL}/{method}" in shapes else shapes.get(layer)
-
-    def _files(self) -> list[tuple[int, int, int, str]]:
-        names = self._storage.names(STEPS)
-        # Most listings find nothing new, and taking thousands of names apart takes longer than listing them.
-        if names != self._names:
-            places = [(name, parse_step_file_name(name)) for name in names]
-            self._listed = sorted((*place, name) for name, place in places if place is not None)
-            self._names = names
-        return self._listed
-
     def _check_cams(self) -> None:
         if self.manifest.kind != "cams":
             raise ArchiveError(
@@ -357,3 +268,11 @@ class Archive:
                 f"archive: {self.path}/{STEPS}/{file} is damaged ({type(error).__name__}: {error!s:.200}); delete that"
                 " file to read the rest"
             ) from error
+
+
+def _fitting(values: FloatArray | None, shape: tuple[int, ...], file: str, what: object) -> FloatArray:
+    """Returns what a step's file holds, if it has the shape that the manifest states."""
+    if values is None or values.shape != shape:
+        came = "nothing" if values is None else list(values.shape)
+        raise ArchiveError(f"archive: {file} holds {came} for {what!r}, expected {list(shape)}")
+    return values

@@ -94,11 +94,11 @@ def to_dataset(archive: Archive) -> Any:
 
 
 def _groups(archive: Archive, keys: list[CamKey]) -> dict[str, list[CamKey]]:
-    """Returns which maps can stand in one array: those of a layer, and by themselves those of another shape."""
+    """Returns which maps share one array: those of a layer; maps of another shape have their own."""
     found: dict[str, list[CamKey]] = {}
     for key in keys:
-        own = f"{key.layer}/{key.method}" in archive.manifest.map_shapes
-        found.setdefault(f"{key.layer}/{key.method}" if own else key.layer, []).append(key)
+        own = f"{key.layer}/{key.method}"
+        found.setdefault(own if own in archive.manifest.map_shapes else key.layer, []).append(key)
     return found
 
 

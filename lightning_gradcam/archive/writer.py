@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 from lightning_gradcam.archive import channel_file
-from lightning_gradcam.archive.cam_file import is_ours, packed_cams, parse_step_file_name, step_file_name
+from lightning_gradcam.archive.cam_file import is_ours, packed_cams, step_file_name
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES, STEPS, Manifest
+from lightning_gradcam.archive.ownership import TakenError, abandoned, missing_steps, owned_by
 from lightning_gradcam.archive.reader import Archive
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.probes import ProbeSet
@@ -20,38 +21,23 @@ from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.channel_record import ChannelRecord
 from lightning_gradcam.storage import Hold, Stamp, Storage
 
-# Seconds between two looks at a manifest that is no regular file.
+# Seconds between two looks at a manifest that is not a regular file.
 _POLL = 0.05
-
-
-class TakenError(ArchiveError):
-    """A folder holds a record that this run may not write to.
-
-    Args:
-        path: The folder.
-        why: What is so, as the rest of a sentence that begins with the folder.
-    """
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(
-            f"archive: {path!r} {why} and is not written to; choose another log directory or version, give the callback"
-            " another name=, resume that run with ckpt_path, or delete the folder"
-        )
-        self.remark = f"{path!r} {why}"
 
 
 class ArchiveWriter(Archive):
     """Appends steps to an archive that this run owns."""
 
+    continued = False
+    """The folder had a manifest of this run: its steps are in it already."""
+
     # How many files each step and epoch have; the folder is listed once and not at every step.
     _written: Counter[tuple[int, int]] | None = None
     # The manifest's state when it was last read and found to be this run's.
     _owned: Stamp | None = None
-    # The folder had a manifest of this run: its steps are in it already.
-    continued = False
     # Shows other processes that the archive is being written.
     _held: Hold | None = None
-    # The probes, and what their file is to be.
+    # The hash of the probes' file, and the probes.
     _given: tuple[bytes, ProbeSet] | None = None
 
     @classmethod
@@ -87,7 +73,7 @@ class ArchiveWriter(Archive):
         """
         storage = Storage(path)
         try:
-            # Of two processes that begin at the same moment, the second is to find the manifest of the first.
+            # If two processes begin at the same moment, the second has to find the manifest of the first.
             with storage.locked():
                 return cls._begin(storage, manifest, probes, parent, copy_steps, later)
         except OSError as error:
@@ -117,15 +103,15 @@ class ArchiveWriter(Archive):
                 writer.check(manifest)
                 writer.hold()
                 writer.continued = True
-                # Of the same fingerprint, so that these probes stand for those of the file.
+                # Of the same fingerprint, so that these probes can be used for those of the file.
                 with suppress(OSError):
                     writer._given = hashlib.sha256(storage.read(PROBES)).digest(), probes
                 return writer, None if parent is None or later else writer.take_over(parent)
-            abandoned = _abandoned(storage)
-            if abandoned is None:
+            left = abandoned(storage)
+            if left is None:
                 raise TakenError(path, f"belongs to another run ({existing.run}, {existing.created})")
             storage.remove(MANIFEST)
-            abandoned.release()
+            left.release()
         filled = manifest.stamped(parent)
         # Steps without a manifest are the remains of a run that was killed while it began.
         for file in filter(is_ours, storage.names(STEPS)):
@@ -150,7 +136,7 @@ class ArchiveWriter(Archive):
         """
         if self._given is not None:
             digest, probes = self._given
-            # Where it can't be read, reading it once more says why.
+            # If it can't be read, reading it once more says why.
             with suppress(Exception):
                 if hashlib.sha256(self._storage.read(PROBES)).digest() == digest:
                     return probes
@@ -191,21 +177,20 @@ class ArchiveWriter(Archive):
             name = f"{STEPS}/{file}"
             self.tick()
             # Step files are never changed in place, so that both archives can share one.
-            if self._storage.link(name, source._storage, name):
-                continue
-            try:
-                data = source._storage.read(name)
-            except Exception as error:  # object stores have exceptions of their own
-                unreadable.append(f"{file} can't be read ({error!s:.200})")
-                continue
-            self._storage.write(name, data)
-        remarks = [_missing([step for step, _ in files], last, logged)]
+            if not self._storage.link(name, source._storage, name):
+                try:
+                    data = source._storage.read(name)
+                except Exception as error:  # object stores have exceptions of their own
+                    unreadable.append(f"{file} can't be read ({error!s:.200})")
+                else:
+                    self._storage.write(name, data)
+        remarks = [missing_steps([step for step, _ in files], last, logged)]
         if unreadable:
             remarks.append(f"{len(unreadable)} of {len(files)} earlier steps could not be copied: {unreadable[0]}")
         return "; ".join(filter(None, remarks)) or None
 
     def check(self, manifest: Manifest) -> None:
-        """Refuses a configuration whose maps can't stand in this archive.
+        """Refuses a configuration whose maps don't fit this archive.
 
         Raises:
             TakenError: It names what changed.
@@ -250,7 +235,7 @@ class ArchiveWriter(Archive):
     def append(self, record: CamRecord | ChannelRecord) -> None:
         """Writes one step's maps or channels; never over another's: two validations can share a step.
 
-        As long as the manifest is there but is no regular file, it waits, as it would for a disk that does not answer:
+        As long as the manifest exists but is not a regular file, it waits, as it would for a disk that does not answer:
         call it from a thread for which somebody has limited patience.
 
         Raises:
@@ -286,7 +271,7 @@ class ArchiveWriter(Archive):
         self._owned = stamp
 
     def discard(self) -> None:
-        """Deletes the steps, manifest and probes; the folder is then nobody's. Another run's record stays."""
+        """Deletes the steps, manifest and probes; the folder then belongs to no run. Another run's record stays."""
         try:
             self.reclaim()
         except TakenError:
@@ -308,49 +293,8 @@ class ArchiveWriter(Archive):
             A remark for the user where some of the steps up to ``step`` were never written.
         """
         self._written = None
-        kept = []
-        for found, _, _, file in self._files():
-            if found > step:
-                self._storage.remove(f"{STEPS}/{file}")
-            else:
-                kept.append(found)
+        files = self._files()
+        for *_, file in (entry for entry in files if entry[0] > step):
+            self._storage.remove(f"{STEPS}/{file}")
         self._names, self._listed = [], []
-        return _missing(kept, step, logged)
-
-
-def owned_by(manifest: Manifest, parent: Mapping[str, Any] | None, copy_steps: bool) -> set[str]:
-    """Returns the ids of the runs whose archives a run may go on with.
-
-    A checkpoint that is only looked at (``validate``, ``test``) does not make its run's archive one of them.
-
-    Args:
-        manifest: The run's.
-        parent: The run that it goes on from; see :meth:`ArchiveWriter.start`.
-        copy_steps: Take over the parent's earlier steps.
-    """
-    return {manifest.run, str(parent["run"])} if parent is not None and copy_steps else {manifest.run}
-
-
-def _abandoned(storage: Storage) -> Hold | None:
-    """Holds a record without a step that nobody writes; ``None``: it has steps, or somebody may be writing it."""
-    if all(parse_step_file_name(name) is None for name in storage.names(STEPS)):
-        with suppress(BlockingIOError):
-            return storage.hold(PROBES)
-    return None
-
-
-def _missing(steps: Sequence[int], last: int, logged: int | None) -> str | None:
-    """Says which of the steps that were handed over up to a checkpoint an archive does not have.
-
-    Args:
-        steps: Those that it has.
-        last: The last one that was handed over; -1: none was.
-        logged: How many were; ``None`` where that is not known.
-    """
-    count = max(logged or 0, len(steps))
-    if last < 0 or (last in steps and len(steps) == count):
-        return None
-    if last not in steps and len(steps) >= count - 1:
-        return f"step {last} is missing: it was not written before the process ended"
-    named = "" if last in steps else f", step {last} is missing"
-    return f"{len(steps)} of {count} logged steps were written before the process ended{named}"
+        return missing_steps([found for found, *_ in files if found <= step], step, logged)

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.callbacks.checks import check_forward
 from lightning_gradcam.callbacks.ending import Note, forget, last_words, record_of
 from lightning_gradcam.callbacks.host import (
     Callback,
     Host,
-    averages_before,
-    called_before,
-    check_forward,
     rank_zero_info,
     rank_zero_warn,
-    siblings,
 )
+from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.origin import name_of_class
-from lightning_gradcam.callbacks.run import Run, RunOptions
-from lightning_gradcam.callbacks.weights import ValidatedWeights
+from lightning_gradcam.callbacks.run import Run
+from lightning_gradcam.callbacks.weights import ValidatedWeights, averages_before, called_before
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.probes import ProbeSet
 
@@ -94,7 +92,7 @@ class ProbeCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses what can be seen to be wrong before any data is loaded."""
-        same = [other for other in siblings(trainer, ProbeCallback) if other.name == self.name]
+        same = [other for other in _siblings(trainer) if other.name == self.name]
         if len(same) > 1:
             kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
             raise ConfigurationError(
@@ -124,9 +122,8 @@ class ProbeCallback(Callback):
         if host.stage == "validate":
             self._start(host)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Under ``trainer.test``: draws the probes and tries the configuration."""
-        self._start(Host(trainer, pl_module))
+    # Under `trainer.test` too.
+    on_test_start = on_train_start
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -136,16 +133,11 @@ class ProbeCallback(Callback):
         if host.explains and dataloader_idx == 0:
             self._run.meet(host, batch)
 
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Likewise under ``trainer.test``."""
-        host = Host(trainer, pl_module)
-        if host.explains and dataloader_idx == 0:
-            self._run.meet(host, batch)
+    # Under `trainer.test` too.
+    on_test_batch_start = on_validation_batch_start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Likewise where there is no validation."""
+        """Takes probes from data that can't be indexed, where there is no validation."""
         host = Host(trainer, pl_module)
         if self._run.waiting and not host.validates:
             self._run.meet(host, batch)
@@ -156,7 +148,8 @@ class ProbeCallback(Callback):
         """Hands finished pictures to the loggers that can't be served in the background."""
         if self._run.waiting:
             self._run.start_or_wait(Host(trainer, pl_module))
-        self._run.settle()
+        if self._run.recorder is not None:
+            self._run.recorder.settle()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Explains already here, where another callback takes averaged weights away before this one's turn."""
@@ -198,7 +191,9 @@ class ProbeCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has the whole run drawn, and waits until the last pictures are finished."""
-        self._run.conclude()
+        if self._run.recorder is not None:
+            self._run.recorder.conclude()
+            self._run.recorder.finish()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Stores which probes are in use, where the archive is, the module's class and the layers, in plain types."""
@@ -208,14 +203,14 @@ class ProbeCallback(Callback):
             state = self._run.state(self._run.recorder)
             if (name := name_of_class(type(pl_module))) is not None:
                 state["model"] = name
-            layers = getattr(self._run.recorder.monitor, "layers", None)
+            layers = self._run.recorder.monitor.layers
             if isinstance(layers, list) and all(isinstance(layer, str) for layer in layers):
                 state["layers"] = list(layers)
             checkpoint.setdefault("callbacks", {})[self.state_key] = state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over probes and archive of the run that the checkpoint belongs to."""
-        # What is loaded in the middle of a training (a learning rate finder puts its trial back) is no resumption: kept
+        # What is loaded in the middle of a training (a learning rate finder puts its trial back) resumes nothing: kept
         # until the next `fit`, it would delete the steps recorded since.
         if not self._run.running:
             self._run.resume(state_dict)
@@ -251,12 +246,12 @@ class ProbeCallback(Callback):
             )
 
     def _end(self, host: Host) -> None:
-        """Says, once for all callbacks side by side, what there is to see: the last of them does."""
+        """Prints where the results are, once for all callbacks of the trainer: the last of them does it."""
         # A callback that calls this one's hooks keeps it out of the trainer's list.
-        runs = [callback._run for callback in siblings(host.trainer, ProbeCallback)] or [self._run]
-        if runs[-1] is self._run:
-            found = [(run, archive) for run in runs if (archive := run.recorded(host)) is not None]
-            automatic = [run.automatic for run, _ in found]
+        callbacks = _siblings(host.trainer) or [self]
+        if callbacks[-1]._run is self._run:
+            found = [(each, archive) for each in callbacks if (archive := each._run.recorded(host)) is not None]
+            automatic = [each._options.monitor.layers == "auto" for each, _ in found]
             for line in last_words([archive for _, archive in found], automatic, host.board()):
                 rank_zero_info(line)
 
@@ -289,5 +284,11 @@ _RUNS: WeakKeyDictionary[Trainer, dict[str, Run]] = WeakKeyDictionary()
 
 def _find_log_dir(host: Host) -> str | None:
     """Callbacks side by side share the folder that the first of them has found."""
-    shared = [other._run.log_dir for other in siblings(host.trainer, ProbeCallback) if other._run.log_dir]
+    shared = [other._run.log_dir for other in _siblings(host.trainer) if other._run.log_dir]
     return shared[0] if shared else host.log_dir()
+
+
+def _siblings(trainer: Trainer) -> list[ProbeCallback]:
+    """Returns this package's callbacks of a trainer, in their order."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, ProbeCallback)]

@@ -41,6 +41,24 @@ def last_words(archives: Sequence[Archive], automatic: Sequence[bool], board: st
     return [f"lightning-gradcam: {line}" for line in lines]
 
 
+def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
+    """Returns why a run's archive has no step, or ``None`` where it has one.
+
+    Args:
+        archive: The run's.
+        explained: Some step was explained.
+        schedule: The options that say when that is done.
+    """
+    try:
+        if archive.steps:
+            return None
+    except OSError as error:
+        return f"the archive {archive.path} can't be listed ({error})"
+    if explained:
+        return f"no maps are in {archive.path}; the warnings above say why"
+    return f"nothing was logged: no validation was due ({schedule}); lower these"
+
+
 def _layers(archive: Archive, chosen: bool) -> str:
     names, count = list(archive.layers), len(archive.steps)
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
@@ -48,7 +66,7 @@ def _layers(archive: Archive, chosen: bool) -> str:
 
 
 class Note:
-    """Tells the process that gets it by pickle where the record of a callback lies.
+    """Leads the process that gets it by pickle to the record of a callback.
 
     Strategies that spawn or fork train in processes of their own, and hand the trainer's state back to the process that
     launched them, where the callback has seen nothing.

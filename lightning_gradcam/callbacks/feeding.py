@@ -13,10 +13,10 @@ from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.search import TRIED
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError
-from lightning_gradcam.monitors.base import Monitor
-from lightning_gradcam.pipeline.subject import Subject
+from lightning_gradcam.monitors.base import Monitor, Subject
 from lightning_gradcam.probes.batches import part_of
-from lightning_gradcam.probes.dataset import Drawn, entry_of, input_of
+from lightning_gradcam.probes.dataset import Drawn
+from lightning_gradcam.probes.entries import entry_of, input_of
 from lightning_gradcam.probes.listed import Apart, exchanged, is_listed, part_of_listed
 from lightning_gradcam.probes.paths import Key, fed, inputs_in, structure
 
@@ -44,10 +44,8 @@ class Feeding:
     @property
     def looks(self) -> Monitor:
         """The monitor that looks at these probes; one by one where the batch holds them so."""
-        monitor: Any = self.monitor
         # A model that gets pictures in a tuple may run its layers once for each of them.
-        looks: Monitor = replace(monitor, batch_size=1) if self.drawn.form(self.input_key) else monitor
-        return looks
+        return replace(self.monitor, batch_size=1) if self.drawn.form(self.input_key) else self.monitor
 
     def tried(self, *, trial: bool) -> Any:
         """Returns what the monitor finds.

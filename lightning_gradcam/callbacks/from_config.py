@@ -97,7 +97,7 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
         argument: The option that it was given as, for errors.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: It can't be imported, or is not a function.
 
     Example:
         >>> function_at("math.sqrt", "targets")(9.0)
@@ -170,7 +170,7 @@ class KeyOrFunction:
     text: str
 
     def __call__(self, output: Any) -> Any:
-        """Returns what stands there, or what the function makes of the output."""
+        """Returns that entry of the output, or what the function makes of the output."""
         try:
             return pick_output(output, self.text)
         except ConfigurationError as error:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.structure import mapped
-from lightning_gradcam.errors import ConfigurationError, printable
+from lightning_gradcam.errors import printable
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.probes.samplers import UnindexedError
@@ -41,12 +41,10 @@ else:
 __all__ = ["Callback", "rank_zero_info", "rank_zero_warn"]
 
 RUNS_FOLDER = "gradcam_runs"
-_ROOTS = ("pytorch_lightning", "lightning")
-C = TypeVar("C")
 
 
 def rank_zero_info(message: str) -> None:
-    """Says something on rank zero; names in it may be any text."""
+    """Logs a line on rank zero; names in it may be any text."""
     _info(printable(message, keep="\n"))
 
 
@@ -54,65 +52,6 @@ def rank_zero_info(message: str) -> None:
 def rank_zero_warn(message: str) -> None:
     """Warns on rank zero, at the user's line; names and tracebacks in it may be any text."""
     warn(printable(message, keep="\n"))
-
-
-def check_forward(module: nn.Module) -> None:
-    """Refuses a module that has no ``forward`` of its own.
-
-    Raises:
-        ConfigurationError: Calling it could not give an output to explain.
-    """
-    forward = type(module).forward
-    inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
-    if inherited or forward is nn.Module.forward:
-        raise ConfigurationError(
-            f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
-            " forward(self, x) to return the logits, for instance `return self.model(x)`, or give the callback"
-            " forward_fn=(module, batch) -> logits"
-        )
-
-
-def check_forward_fn(function: object) -> None:
-    """Refuses anything but a callable or ``None``.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
-    if function is not None and not callable(function):
-        raise ConfigurationError(
-            f"forward_fn: got {function!r}; give a function of the module and a batch that returns the output, in"
-            " YAML by its import path"
-        )
-
-
-def siblings(trainer: Trainer, kind: type[C]) -> list[C]:
-    """Returns the trainer's callbacks of one class."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, kind)]
-
-
-def averages_before(trainer: Trainer, callback: Callback) -> bool:
-    """Whether a callback listed earlier validates averaged weights, and takes them away when validation ends.
-
-    Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` do, at ``on_validation_epoch_end``.
-    """
-    return any(
-        kind.__name__ == "WeightAveraging" for other in _earlier(trainer, callback) for kind in type(other).__mro__
-    )
-
-
-def called_before(trainer: Trainer, callback: Callback, hook: str) -> list[str]:
-    """Returns the classes of the callbacks listed earlier that do something in a hook; this package's are left out."""
-    return [
-        type(other).__name__
-        for other in _earlier(trainer, callback)
-        if getattr(getattr(other, hook), "__qualname__", "").split(".")[0] not in ("Callback", "ProbeCallback")
-    ]
-
-
-def _earlier(trainer: Trainer, callback: Callback) -> list[Any]:
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return callbacks[: callbacks.index(callback)] if callback in callbacks else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +203,7 @@ class Host:
         return absolute(join(runs, str(max(numbers, default=-1) + 1)))
 
     def board(self) -> str:
-        """Returns the folder that TensorBoard is to be started with; empty where no logger writes for it."""
+        """Returns the folder to start TensorBoard with; empty where no logger writes for it."""
         found = [str(logger.save_dir) for logger in self.loggers if "TensorBoardLogger" in _kinds(logger)]
         return absolute(found[0]) if found else ""
 
@@ -272,7 +211,7 @@ class Host:
     def explaining(self) -> Iterator[None]:
         """Everything the host must not notice: model, random numbers, stage and logging are as before on leaving."""
         training = self.trainer.training
-        # FSDP2 puts whole weights and a rank's own part in the same places by turns; the guard has to find, and to
+        # FSDP2 swaps whole weights and a rank's own part in and out of the same places; the guard has to find, and to
         # leave, the parts.
         with _sharded_again(self.module), preserved(self.module):
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
@@ -338,7 +277,7 @@ def _sharded_again(model: nn.Module) -> Iterator[None]:
 
 
 def _end_forward(part: Any) -> None:
-    """Tells FSDP2 that a forward which failed is over; it would keep the whole weights where their parts belong."""
+    """Ends a forward that failed for FSDP2, which would keep the whole weights where their parts belong."""
     # There is no public way, and these names may go.
     state: Any = getattr(part, "_get_fsdp_state", lambda: None)()
     groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
@@ -359,105 +298,3 @@ def _first(loaders: Any) -> Any:
     else:
         parts = list(loaders) if isinstance(loaders, (list, tuple)) else []
     return next((found for part in parts if (found := _first(part)) is not None), None)
-
-
-def lightning_cli() -> Any:
-    """Returns the module of ``LightningCLI``, from the Lightning that the callbacks are made for.
-
-    Raises:
-        ConfigurationError: jsonargparse, which it needs, is not installed.
-    """
-    why = ""
-    try:
-        module = import_module(f"{Callback.__module__.split('.callbacks')[0]}.cli")
-        if not module._JSONARGPARSE_SIGNATURES_AVAILABLE:
-            why = str(module._JSONARGPARSE_SIGNATURES_AVAILABLE)
-    except ImportError as error:
-        module, why = None, str(error)
-    if why:
-        raise ConfigurationError(
-            f"config: reading it needs jsonargparse, which can't be used here ({why}); install it with: pip install"
-            ' "lightning-gradcam[cli]"'
-        )
-    return module
-
-
-def at_train_start(
-    module: LightningModule,
-    data: Any,
-    callbacks: list[Callback],
-    prepare: Callable[[], None],
-    visit: Callable[[Host, Callable[[int, int], None]], None],
-    *,
-    folder: str,
-    options: Mapping[str, Any],
-) -> None:
-    """Sets a training up as ``fit`` does, on one device, has it visited before its first step, and ends it there.
-
-    Args:
-        module: The module.
-        data: A data module, a dataloader that stands for the validation's, or ``None`` for the module's own (where it
-            has none: no data).
-        callbacks: Their hooks are called as in any ``fit``.
-        prepare: Called after their ``setup``, where states of checkpoints are loaded.
-        visit: Called after their ``on_train_start``, with the host, and with a function that has the trainer say that
-            it is at an epoch and a step.
-        folder: What the only logger calls its ``log_dir``; it logs nothing.
-        options: Of the Trainer.
-
-    Raises:
-        ConfigurationError: Lightning refuses the options, the module or the data, or the module is of the other
-            Lightning.
-    """
-    package = import_module(Callback.__module__.split(".callbacks")[0])
-    package_error = import_module(f"{package.__name__}.utilities.exceptions").MisconfigurationException
-
-    class Folder(package.loggers.Logger):  # type: ignore[misc, name-defined]
-        name, version, log_dir, save_dir = "", "", folder, folder
-
-        def log_metrics(self, metrics: Any, step: Any = None) -> None: ...
-
-        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None: ...
-
-    class Visitor(Callback):
-        def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            prepare()
-
-        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            loop = trainer.fit_loop
-
-            def move(epoch: int, step: int) -> None:
-                loop.epoch_progress.current.completed, loop.epoch_loop._batches_that_stepped = epoch, step
-
-            visit(Host(trainer, pl_module), move)
-            move(0, 0)
-            trainer.should_stop = True
-
-    quiet = ("enable_checkpointing", "enable_model_summary", "enable_progress_bar")
-    settings = {**dict.fromkeys(quiet, False), "devices": 1, "max_epochs": 1, "num_sanity_val_steps": 0, **options}
-    bases = [kind.__module__.split(".core")[0] for kind in type(module).__mro__ if kind.__name__ == "LightningModule"]
-    if bases and package.__name__ not in bases:
-        raise ConfigurationError(
-            f"module: {type(module).__name__} is a LightningModule of {bases[-1]}, and lightning_gradcam was imported"
-            f" with {package.__name__}; import {bases[-1]} before it, and not both"
-        )
-    home = str(getattr(type(module).train_dataloader, "__module__", "")).split(".")[0]
-    try:
-        trainer = package.Trainer(**settings, logger=Folder(), callbacks=[*callbacks, Visitor()])
-    except (package_error, ImportError, TypeError, ValueError) as error:
-        raise _refused("trainer", error, "other options (--accelerator, --precision)") from error
-    try:
-        if hasattr(data, "dataset"):
-            trainer.fit(module, data, data)
-        elif data is None and home in ("pytorch_lightning", "lightning"):
-            # Something to begin with; it ends before the first batch.
-            trainer.fit(module, [0])
-        else:
-            trainer.fit(module, datamodule=data)
-    except package_error as error:
-        raise _refused("fit", error, "the module and data of the training (--model, --data)") from error
-
-
-def _refused(what: str, error: Exception, instead: str) -> ConfigurationError:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ConfigurationError(f"{what}: Lightning refuses it ({reason}); give {instead}")

@@ -1,187 +1,149 @@
-"""Checks of the options that users give as plain values."""
+"""A callback's options: plain values, each checked by its name, and one frozen object of them all."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_gradcam.callbacks.from_config import plain
-from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.callbacks.checks import (
+    check_choice,
+    check_count,
+    check_drawing,
+    check_filters,
+    check_forward_fn,
+    check_name,
+    check_overhead,
+    check_probes,
+    check_schedule,
+    check_share,
+    check_sinks,
+)
+from lightning_gradcam.callbacks.from_config import check_kept, output_key_of, plain, recovered, with_functions
+from lightning_gradcam.capture.inputs import check_output_key
+from lightning_gradcam.capture.layers import check_layers
+from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.monitors.base import Monitor, Reporter
+from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.probes.display import normalization
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.sinks import Sink
+from lightning_gradcam.targets import check_names, check_score, resolve_targets
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 D = TypeVar("D")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-def check_count(argument: str, value: object, *, least: int = 1) -> None:
-    """Refuses anything but a whole number of ``least`` or more.
+@dataclass(frozen=True)
+class RunOptions:
+    """A callback's options, checked.
 
-    Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+    Attributes:
+        monitor: What is looked at, with the options that say how.
+        reporter: Measures and draws its steps.
+        probes: Which inputs are looked at.
+        forward_fn: Called with module and batch instead of the module's ``forward``.
+        every_n_epochs: All validations of every n-th epoch.
+        every_n_validations: Every n-th validation instead.
+        max_overhead: The largest share of the time.
+        log_untrained: Log a baseline before the first step.
+        background: Draw, write and log in background threads.
+        on_error: What a failure in lightning-gradcam does.
+        sinks: The user's own.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigurationError(f"{argument}: got {value!r}; give a whole number, {least} or more")
+
+    monitor: Monitor
+    reporter: Callable[[Any, ProbeSet], Reporter]
+    probes: ProbeOptions
+    forward_fn: Callable[..., Any] | None
+    every_n_epochs: int
+    every_n_validations: int | None
+    max_overhead: float | None
+    log_untrained: bool
+    background: bool
+    on_error: OnError
+    sinks: Sequence[Sink]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], monitor: Monitor, reporter: Callable[[Any, ProbeSet], Reporter]) -> Self:
+        """Returns the options of a run.
+
+        Args:
+            options: As :func:`checked_options` returns them.
+            monitor: Made of them.
+            reporter: Measures and draws the monitor's steps.
+        """
+        probes = fill(ProbeOptions, options, given=options["probes"])
+        return fill(cls, options, monitor=monitor, reporter=reporter, probes=probes)
 
 
-def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
-    """Refuses numbers below 1, and both options at once.
-
-    Raises:
-        ConfigurationError: With the argument, the value and what is valid.
-    """
-    check_count("every_n_epochs", every_n_epochs)
-    if every_n_validations is None:
-        return
-    check_count("every_n_validations", every_n_validations)
-    if every_n_epochs != 1:
-        raise ConfigurationError(
-            f"every_n_validations: got {every_n_validations} beside every_n_epochs={every_n_epochs}; give only one"
-        )
-
-
-def check_overhead(max_overhead: object) -> None:
-    """Refuses anything but a share of the time, or ``None``.
-
-    Raises:
-        ConfigurationError: With the value and what is valid.
-    """
-    if max_overhead is None:
-        return
-    number = isinstance(max_overhead, (int, float)) and not isinstance(max_overhead, bool)
-    if not number or not 0 < max_overhead < 1:  # type: ignore[operator]
-        raise ConfigurationError(
-            f"max_overhead: got {max_overhead!r}; give the largest share of the time that explaining may take, between"
-            " 0 and 1, such as 0.02, or None for no limit"
-        )
-
-
-def check_share(argument: str, value: object) -> None:
-    """Refuses anything but a number from 0 to 1, or ``None``.
-
-    Raises:
-        ConfigurationError: With the argument, the value and what is valid.
-    """
-    if value is None:
-        return
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
-        raise ConfigurationError(f"{argument}: got {value!r}; give a share, more than 0 and at most 1, such as 0.5")
-
-
-def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuses anything but one of ``choices``.
-
-    Raises:
-        ConfigurationError: With the argument, the value and what is valid.
-    """
-    if value not in choices:
-        raise ConfigurationError(f"{argument}: got {value!r}; valid are {' and '.join(map(repr, choices))}")
-
-
-def check_name(name: object) -> str:
-    """Returns ``name`` where it can be a folder and a tag.
-
-    Raises:
-        ConfigurationError: It is empty, or has other signs than letters, digits, ``_``, ``-`` and ``.``.
-    """
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
-        raise ConfigurationError(
-            f"name: got {name!r:.200}; it becomes a folder and a tag: use letters, digits, '_', '-' and '.', a"
-            " hundred at most"
-        )
-    return name
-
-
-def check_drawing(drawing: object) -> Drawing:
-    """Returns the drawing; a mapping of its options is taken too.
-
-    Raises:
-        ConfigurationError: It is neither, or an option is unknown.
-    """
-    return checked_drawing(drawing, Drawing)
-
-
-def checked_drawing(drawing: object, kind: type[D]) -> D:
-    """Returns a drawing of this kind; a mapping of its options is taken too.
+def fill(kind: type[D], options: Mapping[str, Any], **others: Any) -> D:
+    """Returns an object whose fields are the options of the same names.
 
     Args:
-        drawing: What came.
-        kind: :class:`Drawing`, or another dataclass of options.
+        kind: A dataclass.
+        options: Values by name; those without a field are left out.
+        others: Fields with another name or value.
+    """
+    named = {each.name: options[each.name] for each in fields(kind) if each.name in options}  # type: ignore[arg-type]
+    return kind(**{**named, **others})
+
+
+def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
+    """Returns a callback's options as plain values.
+
+    Args:
+        given: The ``locals()`` of its constructor, before anything else is assigned.
+        drawing: The class of its drawing.
 
     Raises:
-        ConfigurationError: It is neither, or an option is unknown.
+        ConfigurationError: An option can't work; the message has its name, the value and what is valid.
     """
-    if isinstance(drawing, kind):
-        return drawing
-    if isinstance(drawing, Mapping):
-        try:
-            return kind(**plain(drawing))
-        except TypeError as error:
-            raise ConfigurationError(
-                f"drawing: got {dict(drawing)!r} ({error}); see lightning_gradcam.{kind.__name__}"
-            ) from None
-    raise ConfigurationError(f"drawing: got {drawing!r}; give {kind.__name__}(...) or a dict of its options")
+    options = {name: value for name, value in given.items() if name not in ("self", "__class__")}
+    options |= {name: recovered(options[name]) for name in ("targets",) if name in options}
+    check_kept(**options)
+    options = {name: plain(value) for name, value in options.items()}
+    options["drawing"] = check_drawing(options["drawing"], drawing)
+    for name, convert in _CONVERTED.items():
+        if name in options:
+            options[name] = convert(options[name])
+    for name, check in _CHECKS.items():
+        if name in options:
+            check(options[name])
+    for name, least in _COUNTS.items():
+        if name in options and (options[name] is not None or name not in _OPTIONAL):
+            check_count(name, options[name], least=least)
+    normalization(options.get("mean"), options.get("std"))
+    check_schedule(options["every_n_epochs"], options["every_n_validations"])
+    return options
 
 
-def check_gradients(gradients: object, methods: str | list[str]) -> None:
-    """Refuses anything but true and false, and gradients where no method takes any.
-
-    Raises:
-        ConfigurationError: With the value and what to do.
-    """
-    if not isinstance(gradients, bool):
-        raise ConfigurationError(f"gradients: got {gradients!r}; give true or false")
-    found = resolve_methods(methods)
-    if gradients and not any(method.needs == "gradients" for method in found.values()):
-        raise ConfigurationError(
-            f"gradients: got True, but none of methods={list(found)} takes a layer's gradients; add 'gradcam' to"
-            " methods, or leave gradients out"
-        )
-
-
-def check_filters(filters: Any) -> int | list[int] | None:
-    """Returns which filters are meant: all (``None``), the first so many, or those of a list.
-
-    Raises:
-        ConfigurationError: It is something else, or a filter stands in it twice.
-    """
-    listed = list(filters) if isinstance(filters, (list, tuple)) else [] if filters is None else [filters]
-    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in listed)
-    empty = filters is not None and (not listed or (filters == 0 and not isinstance(filters, bool)))
-    if not whole or empty or len(set(listed)) < len(listed):
-        raise ConfigurationError(
-            f"filters: got {filters!r:.80}; give None for all, how many of the first ones, or a list of numbers counted"
-            " from 0, each once"
-        )
-    return listed if isinstance(filters, (list, tuple)) else filters
-
-
-def check_sinks(sinks: Any) -> list[Sink]:
-    """Returns the user's sinks as a list.
-
-    Raises:
-        ConfigurationError: It is no list, or an entry is not an instance of :class:`Sink`.
-    """
-    listed = list(sinks or ()) if isinstance(sinks, (list, tuple, type(None))) else [sinks]
-    wrong = [sink for sink in listed if not isinstance(sink, Sink)]
-    if wrong or not isinstance(sinks, (list, tuple, type(None))):
-        came = wrong[0] if wrong else sinks
-        raise ConfigurationError(f"sinks: got {came!r}; give a list of instances of Sink, such as [MemorySink()]")
-    return listed
-
-
-def check_probes(probes: object) -> None:
-    """Refuses anything but a probe set, a path, or ``None``.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
-    if probes is not None and not isinstance(probes, (ProbeSet, str, os.PathLike)):
-        raise ConfigurationError(
-            f"probes: got a {type(probes).__name__}; give a ProbeSet (ProbeSet(inputs, labels=…) takes tensors), the"
-            " path of a saved one, or a folder of pictures"
-        )
+_CONVERTED: dict[str, Callable[[Any], Any]] = {
+    "targets": with_functions,
+    "output_key": output_key_of,
+    "sinks": check_sinks,
+}
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "layers": check_layers,
+    "methods": resolve_methods,
+    "targets": resolve_targets,
+    "score": check_score,
+    "filters": check_filters,
+    "probes": check_probes,
+    "class_names": check_names,
+    "layout": parse_layouts,
+    "output_key": check_output_key,
+    "forward_fn": check_forward_fn,
+    "max_overhead": check_overhead,
+    "min_energy_inside": partial(check_share, "min_energy_inside"),
+    "name": check_name,
+    "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),
+}
+# The least that each may be.
+_COUNTS = {"num_probes": 1, "batch_size": 1, "seed": 0, "max_channels": 1}
+_OPTIONAL = ("num_probes", "max_channels")

@@ -1,4 +1,4 @@
-"""The name of a module's class, which checkpoints keep: a plain script has no configuration that tells it."""
+"""The name of a module's class, which checkpoints keep: a plain script has no configuration with it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Ranks:
         self._patience = patience
         self._group: Any = None
         if together and distributed.is_initialized() and distributed.get_world_size() > 1:
-            # A group of its own: a message of ours never meets one of the training's, and has its own time limit.
+            # A group of its own: its messages never meet those of the training, and it has its own time limit.
             self._group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=patience))
 
     def as_first(self, decision: bool) -> bool:

@@ -45,7 +45,7 @@ def flaw(state: object) -> str | None:
     """Returns why a checkpoint's state can't be used, or ``None`` where it can.
 
     Args:
-        state: What stands in the checkpoint under the callback's key.
+        state: The checkpoint's entry under the callback's key.
 
     Example:
         >>> flaw({"schema": 2})

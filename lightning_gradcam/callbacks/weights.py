@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_gradcam.callbacks.host import Host
+from lightning_gradcam.callbacks.host import Callback, Host
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 # Of each axis of each parameter: enough for any optimizer step or average to show, in any layout of memory.
 _PLACES = 4
@@ -47,3 +52,27 @@ def _some_of(module: nn.Module) -> list[bytes]:
         return [torch.cat(group).cpu().view(torch.uint8).numpy().tobytes() for group in groups.values()]
     except Exception:  # whatever a quantised or otherwise wrapped parameter raises
         return []
+
+
+def averages_before(trainer: Trainer, callback: Callback) -> bool:
+    """Whether a callback listed earlier validates averaged weights, and takes them away when validation ends.
+
+    Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` do, at ``on_validation_epoch_end``.
+    """
+    return any(
+        kind.__name__ == "WeightAveraging" for other in _earlier(trainer, callback) for kind in type(other).__mro__
+    )
+
+
+def called_before(trainer: Trainer, callback: Callback, hook: str) -> list[str]:
+    """Returns the classes of the callbacks listed earlier that do something in a hook; this package's are left out."""
+    return [
+        type(other).__name__
+        for other in _earlier(trainer, callback)
+        if getattr(getattr(other, hook), "__qualname__", "").split(".")[0] not in ("Callback", "ProbeCallback")
+    ]
+
+
+def _earlier(trainer: Trainer, callback: Callback) -> list[Any]:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks[: callbacks.index(callback)] if callback in callbacks else []

@@ -119,13 +119,11 @@ class Captured:
             Layer name to gradient, of the activation's shape and dtype; ``None`` where the score does not depend
             on the layer through the graph.
         """
-        found = self._differentiated(
-            {(name, None): activation for name, activation in self.activations.items()},
-            scores,
-            retain_graph=retain_graph,
-            create_graph=create_graph,
-        )
-        return {name: gradient for (name, _), gradient in found.items()}
+        activations = self.activations
+        # Activation checkpointing runs modules again in the backward, where hooks would store a second time.
+        self.unhook()
+        found = differentiate(scores, list(activations.values()), retain_graph=retain_graph, create_graph=create_graph)
+        return dict(zip(activations, found, strict=True))
 
     def level_gradients(
         self, scores: Tensor, *, retain_graph: bool = False
@@ -135,26 +133,10 @@ class Captured:
         Where one level was made from another inside the layer, each has the gradient of what reads itself.
         """
         maps = self.maps
-        every = {(name, place): tensor for name, levels in maps.items() for place, tensor in levels.items()}
-        found = self._differentiated(every, scores, retain_graph=retain_graph)
-        return {name: {place: found[name, place] for place in levels} for name, levels in maps.items()}
-
-    def _differentiated(
-        self,
-        tensors: Mapping[tuple[str, Any], Tensor],
-        scores: Tensor,
-        *,
-        retain_graph: bool = False,
-        create_graph: bool = False,
-    ) -> dict[tuple[str, Any], Tensor | None]:
-        # Activation checkpointing runs modules again in the backward, where hooks would store a second time.
         self.unhook()
-        if not scores.requires_grad:
-            return dict.fromkeys(tensors)
-        found = differentiate(
-            scores, list(tensors.values()), retain_graph=retain_graph or create_graph, create_graph=create_graph
-        )
-        return dict(zip(tensors, found, strict=True))
+        tensors = [tensor for levels in maps.values() for tensor in levels.values()]
+        found = iter(differentiate(scores, tensors, retain_graph=retain_graph))
+        return {name: {place: next(found) for place in levels} for name, levels in maps.items()}
 
     def _store(self, name: str, module: nn.Module, _args: Any, output: Any) -> Any:
         call, at = self._calls.get(name, 0), self._places.get(name)
@@ -190,7 +172,7 @@ def no_feature_map(name: str, module: nn.Module, output: Any) -> LayerError:
 
 
 def _attached(tensor: Tensor, *, alone: bool) -> Tensor:
-    """Returns a layer's output with a place in a graph that only what follows the layer goes on from."""
+    """Returns a layer's output attached to a graph of what follows the layer."""
     if torch.is_inference_mode_enabled():
         # What follows in the model's own inference mode records no graph, so that a gradient could only be a part of
         # the whole; none at all is refused later. A plain tensor counts its changes and works outside, too.

@@ -14,10 +14,12 @@ _DRAWN = 1_000_003
 
 @contextmanager
 def awakened(model: nn.Module) -> Iterator[None]:
-    """Gives the model other weights: a head that begins at zero, or a dead ReLU, hides what the score depends on.
+    """Temporarily replaces the weights with random ones.
 
-    The tensors' own storage is put aside and comes back, bit for bit, after an exception too. So that autocast goes by
-    these weights and not by those that it has cast before, its cache is emptied.
+    A zero-initialised head or dead ReLUs would hide which layers the score depends on.
+
+    The tensors' own storage is put aside and comes back, bit for bit, after an exception too. Autocast's cache is
+    emptied, so that it uses these weights and not those that it has cast before.
 
     Args:
         model: The model; parameters that are no plain tensors (sharded, quantized) stay as they are.

@@ -1,4 +1,4 @@
-"""A layer's calls, and the feature maps in its output: their names, and which of them stand beside each other."""
+"""A layer's calls, and the feature maps in its output: their names, and which of them run in parallel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 from torch.autograd.graph import Node
+
+from lightning_gradcam.capture.graph import origins_of, upstream
 
 _CALL = re.compile(r"(.+)#(\d+|\*)")
 ALL_CALLS = "*"
@@ -45,13 +47,13 @@ def layer_of(name: str) -> str:
 
 
 def call_of(name: str) -> int | None:
-    """Returns the call that a layer's name means; ``None`` where it means none in particular."""
+    """Returns the call that a layer's name means; ``None`` if it does not name one."""
     call = split_call(name)[1]
     return int(call) if call is not None and call != ALL_CALLS else None
 
 
 def parallel(calls: Sequence[Sequence[Tensor]]) -> list[int]:
-    """Returns the calls of a layer that stand beside its last call, the last first.
+    """Returns the calls of a layer that are parallel to its last call, the last first.
 
     A head that is called once for each level of a pyramid has such calls, and so has an encoder of two pictures. Where
     a call's output went into a later call, as with a ReLU that a network uses everywhere, only the later one counts.
@@ -66,19 +68,9 @@ def parallel(calls: Sequence[Sequence[Tensor]]) -> list[int]:
         ([1], [1, 0])
     """
     chosen: list[int] = []
-    nodes: set[Node] = set()
-    leaves: set[int] = set()
+    known: set[Node] = set()
     for call in reversed(range(len(calls))):
-        if any(tensor.grad_fn in nodes or id(tensor) in leaves for tensor in calls[call]):
-            continue
-        chosen.append(call)
-        waiting = [tensor.grad_fn for tensor in calls[call] if tensor.grad_fn is not None]
-        leaves.update(id(tensor) for tensor in calls[call] if tensor.is_leaf)
-        while waiting:
-            node = waiting.pop()
-            if node not in nodes:
-                nodes.add(node)
-                # The end of the graph at a tensor without a past.
-                leaves.add(id(getattr(node, "variable", None)))
-                waiting.extend(before for before, _ in node.next_functions if before is not None)
+        if not any(node in known for node, _ in origins_of(calls[call])):
+            chosen.append(call)
+            known |= {node for node, _ in upstream(*calls[call])}
     return chosen

@@ -92,7 +92,7 @@ def change(one: Tensor, two: Tensor) -> Tensor:
 
 
 def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> bool:
-    """Whether two samples, given in the other order, come in the same order as before, and their outputs do not."""
+    """Whether two samples given in the other order come in the same order as before, while their outputs do not."""
     if plain.shape != swapped.shape or len(plain) != 2 or not _stays(plain, swapped):
         return False
     outputs = [next((t for t in floating_tensors(o) if t.dim() and len(t) == 2), None) for o in (output, other)]
@@ -102,7 +102,7 @@ def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> 
 
 
 def _stays(one: Tensor, two: Tensor) -> bool:
-    """Whether two rows are the same, and not those of each other; not so where both are alike."""
+    """Whether two rows are the same as before and not exchanged; false if both are alike."""
     size = apart(one[0], one[1])
     return size > _ALIKE * float(one.abs().mean()) and apart(one, two) <= _ROUNDING * size
 
@@ -145,7 +145,7 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
 
 
 def shifted(changes: Sequence[Tensor], masks: Sequence[Tensor]) -> Move | None:
-    """Returns whether all changes lie at one distance from where they were made, going around at the edges.
+    """Returns a move if all changes are at one distance from where they were made, wrapping around at the edges.
 
     Args:
         changes: How much each place changes ``[h, w]``.
@@ -169,7 +169,7 @@ def _quarters(change: Tensor) -> list[Tensor]:
 
 
 def _turn(quarters: Tensor) -> tuple[int, ...] | None:
-    """Returns in which quarter of the layer each corner's change shows most; ``None`` where that is not plain."""
+    """Returns in which quarter of the layer each corner's change shows most; ``None`` where that is not clear."""
     logs = (quarters + 1e-9 * quarters.max()).log()
     # How much a corner changes at all, and a quarter is changed at all, does not count.
     logs = logs - logs.mean(0) - logs.mean(1, keepdim=True) + logs.mean()

@@ -23,7 +23,7 @@ _KEEPS_AXES = re.compile(
 
 
 def is_channels_last(module: nn.Module) -> bool:
-    """Whether a module's class says that its output has its channels last; a norm of several axes is over places, too.
+    """Whether a module's class shows that its output has its channels last; a norm of several axes is over places, too.
 
     Example:
         >>> is_channels_last(nn.LayerNorm(8)), is_channels_last(nn.LayerNorm((8, 8)))
@@ -33,10 +33,10 @@ def is_channels_last(module: nn.Module) -> bool:
 
 
 def channels_last(trail: Trail) -> dict[str, bool]:
-    """Returns whether channels stand last in a layer's output, of the layers where the graph shows it.
+    """Returns whether channels are last in a layer's output, of the layers where the graph shows it.
 
-    From the output the graph leads back through permutations, sums and activations to modules whose class says where
-    they have their channels. Where several are reached, as in a residual block, all of them have to agree.
+    From the output the graph leads back through permutations, sums and activations to modules whose class shows where
+    their channels are. Where several are reached, as in a residual block, all of them have to agree.
 
     Args:
         trail: What the forward went through.
@@ -84,7 +84,7 @@ def _channels(start: Origin, rank: int, known: Mapping[Origin, int]) -> set[int]
 
 
 def _before(node: Node, axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Returns the same of what went into an operation; ``None``: it does more than to move axes."""
+    """Returns the axes of an operation's input; ``None`` if the operation does more than move axes."""
     if _KEEPS_AXES.fullmatch(node.name()):
         return axes
     rank, order = len(axes), list(range(len(axes)))

@@ -9,24 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.tensors import main_tensor
-
-if TYPE_CHECKING:
-    from lightning_gradcam.capture.seen import Seen
+from lightning_gradcam.capture.trail import Seen
 
 # Of a row's numbers, relative to the largest row's; a changed frame changes them by far more.
 _PRECISION = 1e-5
+# From a part of the input to the rows of each layer's output that change with it.
+_Changed = Callable[[tuple[Any, ...]], Mapping[str, set[int]]]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """How frames stand in the batch.
+    """How frames are ordered in the batch.
 
     Attributes:
         axis: The input's axis that they come from, 1 or 2.
@@ -39,7 +40,7 @@ class Fold:
     order: str
 
     def rows(self, samples: int) -> set[int]:
-        """Returns the rows of the first of so many samples."""
+        """Returns the rows of the first sample, where there are ``samples``."""
         step = 1 if self.order == "NT" else samples
         return {frame * step for frame in range(self.frames)}
 
@@ -69,7 +70,7 @@ def find_folds(
     picture: Tensor,
     forward: Callable[[Tensor], Any],
 ) -> dict[str, Fold]:
-    """Tries out which frame each row of the folded layers' outputs belongs to.
+    """Finds out by trial which frame each row of the folded layers' outputs belongs to.
 
     Args:
         model: The model, in evaluation mode.
@@ -86,26 +87,21 @@ def find_folds(
     possible = {name: found for name, seen in last.items() if (found := foldable(seen.shape, shape, samples))}
     if not possible:
         return {}
-    chosen = {name: layers[name] for name in possible}
-    folds = _by_rows(chosen, possible, picture, forward)
+    changed = partial(_changed_rows, {name: layers[name] for name in possible}, picture, forward)
+    folds = _by_rows(changed, possible, samples)
     if not folds:
         # Dead units or a gate that begins at zero may hide the frame.
         with awakened(model):
-            folds = _by_rows(chosen, possible, picture, forward)
-    return folds | _handed_on(calls, folds, _changed_rows(chosen, picture, (0,), forward), samples) if folds else {}
+            folds = _by_rows(changed, possible, samples)
+    return folds | _handed_on(calls, folds, changed((0,)), samples) if folds else {}
 
 
-def _by_rows(
-    layers: Mapping[str, nn.Module],
-    possible: Mapping[str, Mapping[int, int]],
-    picture: Tensor,
-    forward: Callable[[Tensor], Any],
-) -> dict[str, Fold]:
+def _by_rows(changed: _Changed, possible: Mapping[str, Mapping[int, int]], samples: int) -> dict[str, Fold]:
     """Returns the layers in which the second frame of the first sample changes its own row alone."""
-    samples, found = len(picture), dict[str, Fold]()
+    found = dict[str, Fold]()
     for axis, frames in {(axis, frames) for axes in possible.values() for axis, frames in axes.items()}:
         place = (0, 1) if axis == 1 else (0, slice(None), 1)
-        for name, rows in _changed_rows(layers, picture, place, forward).items():
+        for name, rows in changed(place).items():
             if len(rows) == 1 and possible[name].get(axis) == frames and rows <= {1, samples}:
                 # Of one sample, both orders are the same.
                 found[name] = Fold(axis, frames, "NT" if rows == {1} else "TN")
@@ -115,7 +111,7 @@ def _by_rows(
 def _handed_on(
     calls: Sequence[Seen], folds: Mapping[str, Fold], changed: Mapping[str, set[int]], samples: int
 ) -> dict[str, Fold]:
-    """Returns the layers that mix frames behind a layer with a known fold, and have its rows still."""
+    """Returns the layers that mix frames behind a layer with a known fold, and still have its rows."""
     found: dict[str, Fold] = {}
     current: Fold | None = None
     for seen in calls:
@@ -131,7 +127,7 @@ def _handed_on(
 
 
 def _changed_rows(
-    layers: Mapping[str, nn.Module], picture: Tensor, place: tuple[Any, ...], forward: Callable[[Tensor], Any]
+    layers: Mapping[str, nn.Module], picture: Tensor, forward: Callable[[Tensor], Any], place: tuple[Any, ...]
 ) -> dict[str, set[int]]:
     """Returns which rows of each layer's output change with a part of the input."""
     other = picture.detach().clone()
@@ -147,7 +143,7 @@ def _changed_rows(
 
 
 def _another(part: Tensor) -> Tensor:
-    """Returns other values of the same kind; no global random number is drawn."""
+    """Returns other values of the same kind, without drawing global random numbers."""
     generator = torch.Generator().manual_seed(0)
     if not part.is_floating_point():
         return torch.randint(0, 2 if part.dtype == torch.bool else 127, part.shape, generator=generator).to(part)
@@ -160,18 +156,15 @@ def _numbers(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dic
     """Returns a few numbers of every row of each layer's last output, ``[R, 3]``: outputs are too large to keep."""
     found: dict[str, Tensor] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            main = main_tensor(output)
-            if main is not None and main[0].dim() > 1:
-                flat = main[0].detach().flatten(1).float().nan_to_num(0.0, 0.0, 0.0)
-                weights = torch.arange(flat.shape[1], device=flat.device).cos()
-                found[name] = torch.stack([flat.mean(1), flat.abs().mean(1), (flat * weights).mean(1)], 1).cpu()
-
-        return keep
+    def keep(name: str, _module: nn.Module, _args: Any, output: Any) -> None:
+        main = main_tensor(output)
+        if main is not None and main[0].dim() > 1:
+            flat = main[0].detach().flatten(1).float().nan_to_num(0.0, 0.0, 0.0)
+            weights = torch.arange(flat.shape[1], device=flat.device).cos()
+            found[name] = torch.stack([flat.mean(1), flat.abs().mean(1), (flat * weights).mean(1)], 1).cpu()
 
     with ExitStack() as stack, torch.no_grad():
         for name, module in layers.items():
-            stack.callback(module.register_forward_hook(hook(name)).remove)
+            stack.callback(module.register_forward_hook(partial(keep, name)).remove)
         forward()
     return found

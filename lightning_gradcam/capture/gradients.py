@@ -35,20 +35,14 @@ def differentiate(
     if not scores.requires_grad or not reached:
         return (None,) * len(tensors)
     half = any(tensor.dtype == torch.float16 for tensor in reached)
-    take = partial(_gradients, scores, reached, create_graph=create_graph)
-    if not half:
-        found = take(1.0, retain_graph=retain_graph)
-    else:
-        found = take(_HALF_SCALE, retain_graph=True)
-        # Where that is too large for float16, a smaller factor is not, and what it flushes does not count beside it.
-        scale = _HALF_SCALE
-        while scale > 1 / _HALF_SCALE and not all(g is None or bool(g.isfinite().all()) for g in found):
-            scale /= _HALF_SCALE
-            lower = take(scale, retain_graph=True)
-            found = [
-                a if a is None or b is None else torch.where(a.isfinite(), a, b)
-                for a, b in zip(found, lower, strict=True)
-            ]
+    take = partial(_gradients, scores, reached, retain_graph=retain_graph or half, create_graph=create_graph)
+    scale = _HALF_SCALE if half else 1.0
+    found = take(scale)
+    # Where that is too large for float16, a smaller factor is not, and what it flushes does not count beside it.
+    while half and scale > 1 / _HALF_SCALE and not all(g is None or bool(g.isfinite().all()) for g in found):
+        scale /= _HALF_SCALE
+        pairs = zip(found, take(scale), strict=True)
+        found = [a if a is None or b is None else torch.where(a.isfinite(), a, b) for a, b in pairs]
     place = iter(found)
     return tuple(next(place) if tensor.requires_grad else None for tensor in tensors)
 
@@ -68,7 +62,7 @@ def _gradients(
         raise CaptureError(
             "layers: the model checkpoints activations with use_reentrant=True, through which no gradient can be taken"
             " without touching the parameters' own; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
-            " there, or name a layer behind it"
+            " there, or name a later layer"
         ) from error
     if scale == 1.0:
         return found

@@ -3,85 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
-
-from lightning_gradcam.capture.tensors import main_tensor
 
 Origin = tuple[Node, int]
 """The operation that made a tensor, and which of its results that is."""
 
 
-@contextmanager
-def traced(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Origin | None]]:
-    """Watches where the layers' outputs stand in the graph of one forward.
-
-    Args:
-        layers: Name to module.
-
-    Yields:
-        A dict that the forward fills: layer name to the origin of its last call's feature map; ``None`` where no graph
-        is recorded. It keeps the graph alive and is emptied in the end.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-        >>> with traced({"0": model[0], "1": model[1]}) as origins:
-        ...     found = upstream(model[0](torch.rand(1, 2)).sum() + 0 * model[1](torch.rand(1, 2)).detach().sum())
-        ...     [name for name, origin in origins.items() if origin in found]
-        ['0']
-    """
-    origins: dict[str, Origin | None] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            found = main_tensor(output)
-            if found is None:
-                return None
-            tensor, rebuilt = found
-            replaced = None
-            if tensor.grad_fn is None and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-                # Nothing that learns has come before.
-                tensor = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
-                replaced = rebuilt(tensor)
-            origins[name] = None if tensor.grad_fn is None else (tensor.grad_fn, tensor.output_nr)
-            return replaced
-
-        return hook
-
-    with ExitStack() as stack:
-        stack.callback(origins.clear)
-        for name, module in layers.items():
-            stack.callback(module.register_forward_hook(keep(name)).remove)
-        yield origins
-
-
 def upstream(*scores: Tensor) -> set[Origin]:
-    """Returns the origins of all tensors that scores were computed from, their own among them.
+    """Returns the origins of all tensors that scores were computed from, and the scores' own.
 
     Args:
         scores: Any shapes.
     """
-    return _walked(_origins(scores), set())
+    return _walked(origins_of(scores), set())
 
 
 def nearest_first(tensors: Sequence[Tensor], sources: Iterable[Tensor | Origin]) -> list[Tensor]:
-    """Returns those of some tensors that were computed from any of some others, that of the fewest operations first.
+    """Returns the tensors that were computed from any of the sources, those of the fewest operations first.
 
     Args:
         tensors: Any shapes.
-        sources: Others, or where they stand in the graph.
+        sources: Tensors, or where they are in the graph.
 
     Example:
+        >>> import torch
         >>> x = torch.ones(2, requires_grad=True)
         >>> y = x * 2
         >>> [t.tolist() for t in nearest_first([y.exp().log(), x * 3, y + 1], [y])]
         [[3.0, 3.0], [2.0, 2.0]]
     """
-    origins = {one for each in sources for one in (_origins([each]) if isinstance(each, Tensor) else [each])}
+    origins = {one for each in sources for one in (origins_of([each]) if isinstance(each, Tensor) else [each])}
     found = [(tensor, upstream(tensor)) for tensor in tensors]
     return [tensor for tensor, way in sorted(found, key=lambda pair: len(pair[1])) if way & origins]
 
@@ -94,6 +47,7 @@ class Paths:
         origins: Layer name to the origins of its feature maps; the paths keep the graph alive.
 
     Example:
+        >>> import torch
         >>> x = torch.ones(2, requires_grad=True)
         >>> left, right = x * 2, x * 3
         >>> origins = {name: {(t.grad_fn, 0)} for name, t in {"left": left, "right": right}.items()}
@@ -103,7 +57,7 @@ class Paths:
     """
 
     def __init__(self, scores: Sequence[Tensor], origins: Mapping[str, set[Origin]]) -> None:
-        self._scores = _origins(scores)
+        self._scores = origins_of(scores)
         self._origins = origins
         bits = {origin: bit for bit, origin in enumerate(set().union(*origins.values()))}
         ways = dict[Node, int]()
@@ -163,13 +117,14 @@ def _followed(node: Node) -> Iterator[Origin]:
     return ((before, place) for before, place in node.next_functions if before is not None)
 
 
-def _origins(tensors: Iterable[Tensor]) -> list[Origin]:
+def origins_of(tensors: Iterable[Tensor]) -> list[Origin]:
+    """Returns where tensors are in the graph; those without a graph are left out."""
     edges = [get_gradient_edge(tensor) for tensor in tensors if tensor.requires_grad]
     return [(edge.node, edge.output_nr) for edge in edges]
 
 
 def _walked(starts: Iterable[Origin], blocked: set[Origin]) -> set[Origin]:
-    """Returns all origins from ``starts`` backwards, those included; from ``blocked`` ones it goes no further."""
+    """Returns all origins from ``starts`` backwards, those included; the walk ends at ``blocked`` ones."""
     found: set[Origin] = set()
     walked: set[Node] = set()
     open_ends = list(starts)

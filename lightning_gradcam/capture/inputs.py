@@ -1,18 +1,17 @@
-"""A model's inputs, of whatever structure; the picture among them, and the axes and numbers that methods see."""
+"""A model's inputs in any structure, the picture among them, and its axes and numbers as methods see them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.capture.structure import flattened
+from lightning_gradcam.capture.tensors import with_tensors
 from lightning_gradcam.errors import ConfigurationError, MethodError
 
 Forward = Callable[[Any], Any]
@@ -28,7 +27,7 @@ class Inputs:
         picture: The tensor among them that is the picture.
 
     Raises:
-        ConfigurationError: There is no floating-point tensor among them, or ``picture`` is none of them.
+        ConfigurationError: There is no floating-point tensor among them, or ``picture`` is not one of them.
     """
 
     def __init__(self, values: Any, picture: Tensor | None = None) -> None:
@@ -37,9 +36,10 @@ class Inputs:
         if picture is not None and known is None:
             shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
             raise ConfigurationError(
-                f"picture: got {shape}, which is none of the inputs; give the very tensor that stands in them, no copy"
+                f"picture: got {shape}, which is not one of the inputs; give the same tensor object that is in them,"
+                " not a copy"
             )
-        # What was captured under inference mode can't enter a graph; its clone, made outside, can.
+        # Tensors captured under inference mode can't enter a graph; clones made outside can.
         self._leaves = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in leaves]
         floating = [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.is_floating_point()]
         # A whole-number tensor can be a picture too, of a model that scales it itself.
@@ -82,7 +82,7 @@ class Inputs:
         """Returns the inputs for one forward, which may change them in place.
 
         Args:
-            picture: What stands in the picture's place.
+            picture: What replaces the picture.
             copies: How often all else is repeated along the samples.
         """
         leaves = [self._repeated(leaf, copies) for leaf in self._leaves]
@@ -117,7 +117,7 @@ def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forwar
         model: Called with a tensor; with the entries of a tuple or list as arguments, or those of a dict as keyword
             arguments.
         forward: Called instead, with the inputs as they are.
-        output_key: Where the output stands in what comes back; see :func:`pick_output`.
+        output_key: Where the output is in what the model returns; see :func:`pick_output`.
     """
 
     def call(values: Any) -> Any:
@@ -164,17 +164,16 @@ def pick_output(output: Any, key: Any) -> Any:
         except (KeyError, IndexError, TypeError):
             if isinstance(key, str) and hasattr(output, key):
                 return getattr(output, key)
-    if isinstance(output, Mapping):
-        possible = ", ".join(map(repr, output))
-    elif isinstance(output, (tuple, list)):
-        possible = f"0 to {len(output) - 1}"
-    elif isinstance(output, Tensor):
+    if isinstance(output, Tensor):
         raise ConfigurationError(
             f"output_key: got {key!r}, but the model returned a plain tensor {list(output.shape)}; leave it out,"
             " or give a callable"
         )
+    if isinstance(output, (tuple, list)):
+        possible = f"0 to {len(output) - 1}"
     else:
-        possible = ", ".join(map(repr, getattr(output, "__dict__", {}))) or "nothing in it"
+        names = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+        possible = ", ".join(map(repr, names)) or "nothing in it"
     raise ConfigurationError(
         f"output_key: got {key!r}, but the model returned a {type(output).__name__} with {possible}; give one of these,"
         " or a callable"
@@ -185,7 +184,7 @@ def check_output_key(key: Any) -> None:
     """Refuses what can't name an output.
 
     Raises:
-        ConfigurationError: It is no string, whole number or callable.
+        ConfigurationError: It is not a string, whole number or callable.
     """
     if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
         raise ConfigurationError(
@@ -195,21 +194,8 @@ def check_output_key(key: Any) -> None:
 
 
 def detached(output: Any) -> Any:
-    """Returns an output without its graph; dataclasses in it are copied."""
-
-    def plain(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor):
-            return leaf.detach()
-        if not is_dataclass(leaf) or isinstance(leaf, type):
-            return leaf
-        changed = copy(leaf)
-        for field in fields(leaf):
-            if hasattr(leaf, field.name):
-                # Frozen ones refuse an assignment.
-                object.__setattr__(changed, field.name, detached(getattr(leaf, field.name)))
-        return changed
-
-    return plain(output) if isinstance(output, Tensor) else tree_map(plain, output)
+    """Returns an output with all tensors detached; containers and dataclasses that hold any are copied."""
+    return with_tensors(output, Tensor.detach)
 
 
 def with_gradient(picture: Tensor) -> Tensor:
@@ -246,27 +232,15 @@ class InputForm:
     def seen(self, values: Tensor) -> Tensor:
         """Returns the picture, or a gradient of its shape, as floating-point ``[N, C, *S]``.
 
-        What is no picture keeps its axes.
+        An input that is not a picture keeps its axes.
         """
         numbers = values if values.is_floating_point() else values.float()
-        if self.axes:
-            channels = self.axes.find("C")
-            return numbers[:, None] if channels < 0 else numbers.movedim(channels, 1)
-        if numbers.dim() == 3:
-            return numbers[:, None]
-        return numbers.movedim(-1, 1) if self._is_channels_last else numbers
+        return numbers[:, None] if self._channels is None else numbers.movedim(self._channels, 1)
 
     def restored(self, picture: Tensor) -> Tensor:
         """Returns a changed picture as the model takes it; whole numbers are rounded to, and stay in their range."""
         dtype = self.own.dtype
-        own = picture
-        if self.axes:
-            channels = self.axes.find("C")
-            own = picture[:, 0] if channels < 0 else picture.movedim(1, channels)
-        elif self.own.dim() == 3:
-            own = picture[:, 0]
-        elif self._is_channels_last:
-            own = picture.movedim(1, -1)
+        own = picture[:, 0] if self._channels is None else picture.movedim(1, self._channels)
         if dtype == torch.bool:
             return own > 0.5
         if not dtype.is_floating_point:
@@ -281,7 +255,7 @@ class InputForm:
             gradient: Whether it differentiates with respect to the input.
 
         Raises:
-            MethodError: The input is no picture, or of whole numbers where a gradient is needed.
+            MethodError: The input is not a picture, or has whole numbers where a gradient is needed.
         """
         if not self.axes and input_size(self.own) is None:
             raise MethodError(
@@ -295,6 +269,11 @@ class InputForm:
             )
 
     @property
-    def _is_channels_last(self) -> bool:
+    def _channels(self) -> int | None:
+        """The axis of channels; ``None`` if there is none."""
+        if self.axes:
+            return self.axes.index("C") if "C" in self.axes else None
+        if self.own.dim() in (1, 3):
+            return None
         size = input_size(self.own)
-        return size is not None and size != tuple(self.own.shape[2:])
+        return 1 if size is None or size == tuple(self.own.shape[2:]) else -1

@@ -35,7 +35,7 @@ _lock = Lock()
 
 
 class KnownLayouts:
-    """The layouts that were found of a model as it is now.
+    """The layouts that were found for a model as it is now.
 
     They hold while it has the same modules, with the same hooks, the same functions, numbers, strings and flags as
     attributes, and the same tables of whole numbers (which may permute tokens). What it keeps in objects of other kinds
@@ -73,7 +73,7 @@ class KnownLayouts:
             return None if entry is None else entry.layouts.get(key)
 
     def add(self, key: Hashable, layout: Layout) -> None:
-        """Keeps what was found, in the place of what was found of the model as it was before."""
+        """Keeps what was found, and drops what was found for the model as it was before."""
         place = id(self._model)
 
         def drop(gone: ref[nn.Module]) -> None:
@@ -104,7 +104,7 @@ class KnownLayouts:
 
 
 def _described(layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, Any, Any]]:
-    """Yields what each layer consists of: where, and a value or else an object."""
+    """Yields the parts of each layer: where each is, and its value or else the object."""
     for layer, module in layers.items():
         yield layer, None, module
         for name, value in vars(module).items():

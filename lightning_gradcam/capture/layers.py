@@ -33,7 +33,7 @@ def public_name(name: str) -> str:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Returns what ``torch.compile``, FSDP or a checkpoint wrapper stands around, or else the module itself."""
+    """Returns what ``torch.compile``, FSDP or a checkpoint wrapper wraps, or else the module itself."""
     while inner := next((m for name, m in module.named_children() if _WRAPPERS.fullmatch(name)), None):
         module = inner
     return module
@@ -54,8 +54,8 @@ def resolve_layers(
         layers: A dotted name (``"backbone.layer4"``), a shell pattern (``"backbone.layer*"``; ``*`` stays
             between two dots, and crosses them only where nothing matches otherwise), a module of ``model``,
             ``"auto"`` (the last layer with a spatial output), or a list of these. Of a module that is called several
-            times, ``"encoder#0"`` is the first call, and ``"encoder#*"`` stands for all of them.
-        auto: Names the layer that ``"auto"`` stands for.
+            times, ``"encoder#0"`` is the first call, and ``"encoder#*"`` means all of them.
+        auto: Names the layer that ``"auto"`` means.
         calls: Returns how often the forward calls a layer.
         available: What :func:`named_layers` returns, where that is known.
 
@@ -73,6 +73,7 @@ def resolve_layers(
     available = named_layers(model) if available is None else available
     found: dict[str, nn.Module] = {}
     for spec in check_layers(layers):
+        call = None
         if isinstance(spec, nn.Module):
             names = [name for name, module in available.items() if module is spec][:1]
             if not names:
@@ -81,7 +82,7 @@ def resolve_layers(
                     " module that belongs to it, or its dotted name"
                 )
         elif public_name(spec) in available:
-            # Before patterns and "auto": a name that was found once must mean that layer for ever.
+            # Before patterns and "auto": a name that was found once must always mean that layer.
             names = [public_name(spec)]
         elif spec == AUTO:
             if auto is None:
@@ -90,30 +91,23 @@ def resolve_layers(
             names = [auto()]
             if split_call(names[0])[1] is not None and calls is not None:
                 # Its own name ends as a call's does.
-                found[f"{names[0]}#{max(calls(names[0]) - 1, 0)}"] = available[names[0]]
-                continue
+                call = str(max(calls(names[0]) - 1, 0))
         else:
             layer, call = split_call(spec)
             layer = public_name(layer)
-            if layer in available:
-                names = [layer]
-            elif any(character in layer for character in "*?["):
-                names = _matching(available, layer)
-                if not names:
-                    raise LayerError(f"layers: no layer matches the pattern {layer!r:.80}{_nearest(layer, available)}")
-            else:
-                raise LayerError(f"layers: layer {layer!r:.80} not found{_nearest(layer, available)}")
-            if call is not None:
-                found.update((named, available[name]) for name in names for named in _calls(name, call, calls))
-                continue
-        found.update((name, available[name]) for name in names)
-    for name in found:
+            pattern = layer not in available and any(character in layer for character in "*?[")
+            names = _matching(available, layer) if pattern else [layer]
+            if not names or names[0] not in available:
+                what = f"no layer matches the pattern {layer!r:.80}" if pattern else f"layer {layer!r:.80} not found"
+                raise LayerError(f"layers: {what}{did_you_mean(layer, available, listing=LISTING)}")
+        for name in names:
+            found.update(dict.fromkeys([name] if call is None else _calls(name, call, calls), available[name]))
+    for name, module in found.items():
         if name in available and split_call(name)[1] is not None:
             raise LayerError(
                 f"layers: the module's own name {name!r:.80} ends as a call's does; name one of its calls,"
                 f" {name + '#0'!r:.80} for the first"
             )
-    for name, module in found.items():
         if reason := no_hooks(module):
             raise LayerError(f"layers: {name!r} {reason}")
     return found
@@ -130,12 +124,8 @@ def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str
     return [f"{name}#{number}" for number in range(count)]
 
 
-def _nearest(name: str, available: Mapping[str, nn.Module]) -> str:
-    return did_you_mean(name, available, listing=LISTING)
-
-
 def no_hooks(module: nn.Module) -> str | None:
-    """Returns why a module's output can't be had by a hook, with what to do; ``None`` where it can."""
+    """Returns why a hook can't get a module's output, and what to do; ``None`` if it can."""
     if isinstance(module, torch.jit.ScriptModule):
         return (
             f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; give the model as it was before"
@@ -159,7 +149,7 @@ def _check_any_hook(available: Mapping[str, nn.Module]) -> None:
 
 
 def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
-    """Whether a module's class says that the axes of its output are ``[N, C, …]``.
+    """Whether a module's class shows that the axes of its output are ``[N, C, …]``.
 
     A class that is derived from one of torch's may have a forward of its own; its output is believed where the channels
     are as many as the module has.

@@ -1,4 +1,4 @@
-"""When memory does not suffice."""
+"""Running out of memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TEXTS = re.compile(r"out of memory|can't allocate memory|_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory, of a device or of the host, does not suffice."""
+    """Whether an error means that the device or the host is out of memory."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and _TEXTS.search(str(error)) is not None
@@ -29,14 +29,14 @@ def in_parts(
     halve: bool = True,
     alone: Callable[[Exception], bool] = lambda _: False,
 ) -> Iterator[A]:
-    """Yields what a function returns for one part of the samples after the other.
+    """Calls a function for one part of the samples after the other and yields its results.
 
     Args:
         total: How many samples there are.
         size: How many a part has at first.
         call: From a part's first place, and the one behind its last, to its result.
-        halve: Where memory does not suffice for a part, take half as many samples from there on.
-        alone: Whether an error of ``call`` says that samples are to be taken one by one from there on.
+        halve: If a part does not fit into memory, take half as many samples from there on.
+        alone: Whether an error of ``call`` means that samples have to be taken one by one from there on.
 
     Raises:
         Exception: What ``call`` raises, where smaller parts do not help.

@@ -7,6 +7,7 @@ spread each change over all places.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gradcam.capture.calls import MapPlace
 from lightning_gradcam.capture.changes import (
@@ -28,8 +30,11 @@ from lightning_gradcam.capture.changes import (
 )
 from lightning_gradcam.capture.inputs import Forward, InputForm, Inputs
 from lightning_gradcam.capture.layout import Layout
-from lightning_gradcam.capture.resampled import Operations
+from lightning_gradcam.capture.shapes import same_proportions
 from lightning_gradcam.capture.tensors import floating_tensors, level_maps
+
+# Of the correlation between the picture and what is resampled.
+_SAME = 0.999
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,56 @@ class LayerMap:
     at: MapPlace
     layout: Layout
     seen: Tensor
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes, of one forward, where the picture was resampled and which spectra were not yet transformed back.
+
+    After a learned warp of the picture, or in a spectrum, places are no longer the picture's. What such operations do
+    depends on the weights, so that changing the picture shows nothing certain; that they ran does.
+
+    Args:
+        picture: The picture as the model is given it, ``[N, C, H, W]``.
+
+    Example:
+        >>> with Operations(torch.zeros(1, 3, 8, 8)) as operations:
+        ...     spectrum = torch.fft.rfft2(torch.zeros(1, 4, 6, 8))
+        >>> operations.move((1, 16, 6, 5)).kind, operations.move((1, 16, 6, 8))
+        ('spectrum', None)
+    """
+
+    def __init__(self, picture: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._warped = False
+        self._picture = picture
+        self._spectra: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("grid_sampler_2d", "cudnn_grid_sampler", "grid_sampler"):
+            self._warped = self._warped or _is_same_picture(args[0], self._picture)
+        elif name == "_fft_r2c" and len(args[1]) == 2:
+            self._spectra.append(tuple(made.shape[-2:]))
+        elif name == "_fft_c2r" and self._spectra:
+            self._spectra.pop()
+        return made
+
+    def move(self, shape: Sequence[int]) -> Move | None:
+        """Returns what the operations so far did to the places of a feature map ``[N, C, h, w]`` that is made now."""
+        if tuple(shape[-2:]) in self._spectra:
+            return Move("spectrum", "its places are frequencies, between a Fourier transform and its inverse")
+        return Move("warp", "the model resamples the picture (grid_sample) before it") if self._warped else None
+
+
+def _is_same_picture(one: Tensor, picture: Tensor) -> bool:
+    """Whether a tensor is the picture, up to a scale and an offset of each channel."""
+    if one.shape != picture.shape:
+        return False
+    flat = torch.stack([one.detach().double(), picture.detach().double()]).flatten(3)
+    flat = flat - flat.mean(3, keepdim=True)
+    both, sizes = (flat[0] * flat[1]).sum(2), flat.norm(dim=3).prod(0)
+    return bool((both >= _SAME * sizes).all())
 
 
 class Trial:
@@ -69,12 +124,8 @@ class Trial:
         finite = self.pair.nan_to_num(0.0, 0.0, 0.0)
         spread = finite.std()
         self._step = torch.where(spread > 0, spread, 1)
-        self._inputs_alone = len(floating_tensors(self._inputs.fresh())) <= 1
-
-    @property
-    def alone(self) -> bool:
+        self.alone = len(floating_tensors(self._inputs.fresh())) <= 1
         """Whether the picture is the only floating-point input: no mask can hide a part of it."""
-        return self._inputs_alone
 
     def changed(self, sample: int, *regions: tuple[slice, slice], seed: int = 0) -> Tensor:
         """Returns a sample whose picture is another one in some regions, ``[1, C, *S]``."""
@@ -101,22 +152,20 @@ class Trial:
             places: Which are wanted, by layer name.
             first: A sample ``[1, C, *S]``.
             second: Another one.
-            moves: Where given, what the operations of this forward show of a layer is put into it.
+            moves: If given, what the operations of this forward show about a layer is put into it.
         """
-        found, calls = dict[str, Tensor](), dict[nn.Module, int]()
+        found, calls = dict[str, Tensor](), Counter[nn.Module]()
         picture = self._form.restored(torch.cat([first, second]))
         operations = None if moves is None else Operations(picture)
 
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
-            call = calls.get(module, 0)
-            calls[module] = call + 1
+            calls[module] += 1
             levels = level_maps(output)
             for name, place in places.items():
-                if levels is not None and place.module is module and place.at.call == call:
+                if levels is not None and place.module is module and place.at.call == calls[module] - 1:
                     rows = place.layout.rows(levels[0][place.at.tensor].detach())
                     found[name] = rows.float().nan_to_num(0.0, 0.0, 0.0)
-                    move = None if operations is None else _shown(operations, rows.shape)
-                    if move is not None and moves is not None:
+                    if moves is not None and operations is not None and (move := operations.move(rows.shape)):
                         moves[name] = move
 
         with ExitStack() as stack, torch.no_grad():
@@ -127,14 +176,8 @@ class Trial:
         return found, output
 
 
-def _shown(operations: Operations, shape: Sequence[int]) -> Move | None:
-    if operations.is_spectrum(shape):
-        return Move("spectrum", "its places are frequencies, between a Fourier transform and its inverse")
-    return Move("warp", "the model resamples the picture (grid_sample) before it") if operations.warped else None
-
-
 def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
-    """Finds the layers whose places or rows are not what they seem.
+    """Finds the layers whose places or rows belong to other places or samples than they seem to.
 
     Args:
         trial: Runs the model.
@@ -158,23 +201,17 @@ def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
             found[name] = Move("samples", "the samples are sorted or grouped inside the model")
     left = {name: place for name, place in suspects.items() if name not in found}
     # Twice, with other noise and another sample: what is no accident shows both times.
-    for name, told in _told(trial, left, plain, sample=0).items():
-        if told is not None:
-            found[name] = told
-    left = {name: place for name, place in left.items() if name in found}
-    if left:
-        again = _told(trial, left, plain, sample=1)
-        found = {name: move for name, move in found.items() if name not in left or again.get(name) == move}
-    return found
+    once = {name: move for name, move in _told(trial, left, plain, sample=0).items() if move is not None}
+    again = _told(trial, {name: left[name] for name in once}, plain, sample=1)
+    return found | {name: move for name, move in once.items() if again[name] == move}
 
 
 def _is_picture(layout: Layout, size: Sequence[int]) -> bool:
     """Whether the last two axes of the places should be the picture's."""
     if layout.fold or len(layout.grid) < 2 or min(layout.grid[-2:]) < 3:
         return False
-    h, w = layout.grid[-2:]
     # A spectrum of a signal, for instance, has other proportions.
-    return any(abs(h * b - w * a) <= 2 * max(a, b) for a, b in (tuple(size), tuple(size)[::-1]))
+    return any(same_proportions(layout.grid, turned) for turned in (size, size[::-1]))
 
 
 def _regions(size: Sequence[int]) -> tuple[list[tuple[slice, slice]], ...]:
@@ -190,7 +227,7 @@ def _regions(size: Sequence[int]) -> tuple[list[tuple[slice, slice]], ...]:
 def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Move]) -> dict[str, LayerMap]:
     """Two forwards: returns the layers that do not plainly show each change where it was made.
 
-    Those of which the operations tell are put into ``moves``.
+    What the operations show about a layer is put into ``moves``.
     """
     above, below, frame = _regions(trial.size)
     first, _ = trial.maps(places, trial.changed(0, *above), trial.pair[1:2], moves)
@@ -218,7 +255,7 @@ def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Mov
 def _told(
     trial: Trial, places: Mapping[str, LayerMap], plain: Mapping[str, Tensor], *, sample: int
 ) -> dict[str, Move | None]:
-    """Changes each corner, the frame and the whole picture; says of each layer what is certain."""
+    """Changes each corner, the frame and the whole picture; returns what is certain about each layer."""
     if not places:
         return {}
     h, w = trial.size

@@ -1,4 +1,4 @@
-"""Parts of a model that hooks or gradients don't get through, named with the way around them: for errors alone."""
+"""Parts of a model that block hooks or gradients, with the way around them; for error messages."""
 
 from __future__ import annotations
 
@@ -10,24 +10,8 @@ from lightning_gradcam.capture.layers import public_name
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "torchao.")
 
 
-def scripted_part(model: nn.Module) -> str | None:
-    """Returns what to say of the first part that ``torch.jit`` has compiled; ``None`` where there is none.
-
-    Example:
-        >>> scripted_part(nn.Sequential(nn.ReLU())) is None
-        True
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            return (
-                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; give the model as it was"
-                " before torch.jit.script or torch.jit.trace, with the same weights"
-            )
-    return None
-
-
 def quantised_part(model: nn.Module) -> str | None:
-    """Returns what to say of the first quantised part; ``None`` where there is none.
+    """Returns the reason and the fix for the first quantised part; ``None`` if there is none.
 
     Example:
         >>> quantised_part(nn.Sequential(nn.ReLU())) is None
@@ -43,8 +27,18 @@ def quantised_part(model: nn.Module) -> str | None:
 
 
 def obstacle(model: nn.Module) -> str | None:
-    """Returns what to say of the first part that is scripted or quantised; ``None`` where there is none."""
-    return scripted_part(model) or quantised_part(model)
+    """Returns the reason and the fix for the first part that ``torch.jit`` has compiled, or else that is quantised.
+
+    Returns:
+        ``None`` if there is none.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            return (
+                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; give the model as it was"
+                " before torch.jit.script or torch.jit.trace, with the same weights"
+            )
+    return quantised_part(model)
 
 
 def _is_quantised(kind: type) -> bool:

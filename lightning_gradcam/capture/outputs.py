@@ -1,4 +1,4 @@
-"""Layers whose channels are the output's own numbers: logits at every place, letters at every step, boxes' scores."""
+"""Whether a layer's channels are the output's own numbers: logits at every place, letters at every step, box scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def owns_numbers(numbers: Sequence[Tensor], edges: Sequence[Tensor] | Sequence[G
 
     Args:
         numbers: The output's tensors, attached to the graph; it is kept.
-        edges: The layer's feature maps, or where they stand in the graph.
+        edges: The layer's feature maps, or where they are in the graph.
         axis: Their axis of channels, of which there are two at least.
 
     Returns:

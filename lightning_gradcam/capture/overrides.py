@@ -66,7 +66,7 @@ def guided_relus() -> Iterator[list[int]]:
         values: Tensor = args[0] if args else kwargs["input"]
         guided = _GuidedReLU.apply(values)
         in_place = func in _RELUS_IN_PLACE or kwargs.get("inplace", len(args) > 1 and args[1])
-        # The model may go on with the tensor itself and not with what came back.
+        # The model may go on with the tensor itself and not with the result.
         return values.copy_(guided) if in_place else guided
 
     with _Watch(rule):
@@ -75,10 +75,10 @@ def guided_relus() -> Iterator[list[int]]:
 
 @contextmanager
 def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Keeps the attention, after its softmax, that is paid while ``module`` runs.
+    """Keeps the attention weights, after the softmax, of everything that runs inside ``module``.
 
-    Fused attention never forms it; inside this ``with`` it is computed plainly. Attention written out by hand is
-    recognised by its softmax over the last of four axes.
+    Fused attention never forms them; inside this ``with`` they are computed step by step. Attention written out by hand
+    is recognised by its softmax over the last of four axes.
 
     Args:
         module: The attention, or a block with one inside.
@@ -109,17 +109,14 @@ def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
     def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
         inside[0] -= 1
 
-    fast = torch.backends.mha.get_fastpath_enabled()
-    # nn.MultiheadAttention's fast path hides everything in one call.
-    torch.backends.mha.set_fastpath_enabled(False)
-    handles = [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    try:
+    with ExitStack() as stack:
+        # nn.MultiheadAttention's fast path hides everything in one call.
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(module.register_forward_pre_hook(enter).remove)
+        stack.callback(module.register_forward_hook(leave).remove)
         with _Watch(rule):
             yield found
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for handle in handles:
-            handle.remove()
 
 
 def _multi_head(found: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:

@@ -27,7 +27,7 @@ _UNCLEAR = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """How tokens stand on a grid.
+    """Which token is at which place of a grid.
 
     Attributes:
         grid: Its shape.
@@ -40,7 +40,7 @@ class Order:
     length: int
 
     def layout(self, axes: str) -> Layout | None:
-        """Returns the layout, if the tokens stand in the grid's order with one group of others at most inside."""
+        """Returns the layout, if the tokens are in the grid's order with one group of others at most inside."""
         steps = self.tokens.diff()
         gaps = (steps > 1).nonzero().flatten().tolist()
         before, after = int(self.tokens[0]), self.length - 1 - int(self.tokens[-1])
@@ -56,11 +56,11 @@ class Source:
     """A tensor whose places are known.
 
     Attributes:
-        origin: Where it stands in the graph.
+        origin: Where it is in the graph.
         read: From a gradient of its shape to the size at each place, ``[N, *places]``.
         places: Their shape.
         kept: How many of the last axes belong to any grid; one before them only where tokens differ along it.
-        order: Of tokens, how they stand.
+        order: Of tokens, which one is at which place.
         axes: Of tokens, their axes.
     """
 
@@ -83,7 +83,7 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
         samples: How many samples it was given.
 
     Returns:
-        Layer name to layout; ``None`` where the graph shows no grid, or tokens that do not stand in its order. A layer
+        Layer name to layout; ``None`` where the graph shows no grid, or tokens in another order. A layer
         without a graph is left out.
     """
     found: list[Source | None] = []
@@ -107,7 +107,7 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
 
 
 def _failed(watched: Watched, way: Sequence[int], before: dict[int, Source], trail: Trail) -> bool:
-    """Whether tokens that these come from have been measured in vain, and nothing is known of any after them."""
+    """Whether measuring has failed for tokens that these come from, and nothing is known about any after them."""
     shape = watched.shape
     unknown = (place for place in way if place not in before and trail.watched[place].shape == shape)
     return next(unknown, -1) > next(iter(before), -1) and shape[1] != shape[2]
@@ -117,10 +117,10 @@ def _of_picture(watched: Watched, samples: int) -> Source | None:
     shape = watched.shape
     if len(shape) not in (4, 5) or shape[0] != samples:
         return None
-    if shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4):
-        return Source(watched.origin, lambda gradient: gradient.abs().sum(-1), shape[1:-1], 2)
-    if len(shape) == 4:
-        return Source(watched.origin, lambda gradient: gradient.abs().sum(1), shape[2:], 2)
+    last = shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4)
+    if last or len(shape) == 4:
+        places = shape[1:-1] if last else shape[2:]
+        return Source(watched.origin, lambda gradient: gradient.abs().sum(-1 if last else 1), places, 2)
     # Frames may come before or after the channels: tokens differ along one of these axes, or along neither.
     return Source(watched.origin, lambda gradient: gradient.abs(), shape[1:], 2)
 
@@ -176,7 +176,7 @@ def _size_at_places(order: Order, axes: str, gradient: Tensor) -> Tensor:
 
 
 def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
-    """Whether one of the tokens plainly comes from another place than it stands for."""
+    """Whether one of the tokens clearly comes from another place than its own."""
     if source.order is None or source.order.length != order.length:
         return False
     place = len(order.tokens) * 3 // 8
@@ -191,13 +191,13 @@ def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
 
 
 def _keeps_samples(tensor: Tensor, axes: str, source: Source) -> bool:
-    """Whether the first sample, were the axes these, comes from the first sample alone."""
+    """Whether, with these axes, the first sample comes from the first sample alone."""
     rows = _influence(tensor, axes, source.origin, torch.ones(tensor.shape[axes.index("L")], dtype=torch.bool))
     return rows is not None and bool(rows[0].any()) and not bool(rows[1:].any())
 
 
 def _influence(tensor: Tensor, axes: str, origin: Origin, chosen: Tensor) -> Tensor | None:
-    """Returns the gradient of some of the first sample's tokens at a source; ``None`` where none leads there."""
+    """Returns the gradient of some of the first sample's tokens at a source; ``None`` if none of them leads there."""
     return _influences(tensor, axes, [origin], chosen)[0]
 
 
@@ -266,7 +266,7 @@ def _order(token: Tensor, clear: Tensor, length: int, kept: int) -> Order | None
         if axis >= token.dim() - kept or len(steps) > 1:
             sizes.append(len(steps))
         place = place * len(steps) + torch.searchsorted(steps, first)
-    # Frames alone, or a single place, are no picture.
+    # Frames alone, or a single place, are not a picture.
     if len(sizes) > 3 or prod(sizes) != len(used) or prod(sizes[-2:]) == 1:
         return None
     in_order = place.argsort()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -14,61 +14,59 @@ from lightning_gradcam.capture.channels import channels_last, is_channels_last
 from lightning_gradcam.capture.folded import Fold, find_folds, foldable
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits
+from lightning_gradcam.capture.layout import Layout, check_places
 from lightning_gradcam.capture.places import token_layouts
-from lightning_gradcam.capture.seen import Seen
-from lightning_gradcam.capture.signals import find_signal, signal_layout
-from lightning_gradcam.capture.trail import Trail, has_rows, watch
+from lightning_gradcam.capture.shapes import find_layout, fits
+from lightning_gradcam.capture.signals import Signal, find_signal, signal_layout
+from lightning_gradcam.capture.trail import Seen, Trail, Watcher, executed, has_rows
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.warn import warn
 
 _Found = TypeVar("_Found")
 
 
+@dataclass(eq=False)
 class LayoutReader:
     """Reads layouts off one forward.
 
-    Args:
+    Attributes:
         model: The model.
         layers: Its layers that can be hooked, by name.
         seen: What the forward called, in order.
         forward: Runs it once.
         samples: How many samples that is.
-        picture: The input's spatial shape, or ``None`` where it is no picture.
-        given: What the user says of layouts, by layer name; ``""`` stands for all.
+        picture: The input's spatial shape, or ``None`` if it is not a picture.
+        given: The layouts that the user gives, by layer name; ``""`` means all layers.
         own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
         again: Runs the forward on another input in its place.
         trail: What that forward went through, with its graph; ``None``: another one shows it where it is needed.
+        signal: The input's axes, where it is a signal.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Mapping[str, nn.Module],
-        seen: Sequence[Seen],
-        forward: Callable[[], Any],
-        *,
-        samples: int,
-        picture: tuple[int, ...] | None,
-        given: Mapping[str, str],
-        own: Tensor | None,
-        again: Callable[[Tensor], Any] | None,
-        trail: Trail | None = None,
-    ) -> None:
-        self._model, self._layers, self._seen, self._forward = model, layers, seen, forward
-        self._samples, self._picture, self._given = samples, picture, given
-        self._own, self._again, self._trail = own, again, trail
-        self._followed: dict[int, dict[str, Layout | None]] = {}
-        self.signal = None if own is None else find_signal(own.shape, seen)
+    model: nn.Module
+    layers: Mapping[str, nn.Module]
+    seen: Sequence[Seen]
+    forward: Callable[[], Any]
+    samples: int
+    picture: tuple[int, ...] | None
+    given: Mapping[str, str]
+    own: Tensor | None
+    again: Callable[[Tensor], Any] | None
+    trail: Trail | None = None
+    signal: Signal | None = field(init=False)
+    _followed: dict[int, dict[str, Layout | None]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.signal = None if self.own is None else find_signal(self.own.shape, self.seen)
         if self.signal is not None:
-            self._picture = (self.signal.length,)
+            self.picture = (self.signal.length,)
 
     @cached_property
     def folds(self) -> dict[str, Fold]:
         """The layers whose rows are frames of the input, and how these are ordered."""
-        if self._own is None or self._again is None:
+        if self.own is None or self.again is None:
             return {}
-        return find_folds(self._model, self._layers, self._seen, self._own, self._again)
+        return find_folds(self.model, self.layers, self.seen, self.own, self.again)
 
     @property
     def axes(self) -> str:
@@ -76,19 +74,19 @@ class LayoutReader:
         if self.signal is not None:
             return self.signal.axes
         fold = next(iter(self.folds.values()), None)
-        if fold is None or self._own is None or fold.axis != 1:
+        if fold is None or self.own is None or fold.axis != 1:
             return ""
-        if self._own.dim() == 4:
+        if self.own.dim() == 4:
             return "NTHW"
-        # With channels last, the shape has told.
-        return "NTCHW" if self._picture == tuple(self._own.shape[2:]) else ""
+        # With channels last, the shape shows it.
+        return "NTCHW" if self.picture == tuple(self.own.shape[2:]) else ""
 
     def layout_of_map(self, at: int) -> Layout | None:
         """Returns the layout of a call's output where that is a map of the picture, or of the signal; else ``None``."""
-        seen = self._seen[at]
+        seen = self.seen[at]
         rows = seen.shape[:2] if len(seen.shape) == 3 else seen.shape[:1]
-        given = self._given.get(seen.name, self._given.get(""))
-        if given is None and self._samples not in rows and seen.name not in self.folds:
+        given = self.given.get(seen.name, self.given.get(""))
+        if given is None and self.samples not in rows and seen.name not in self.folds:
             return None
         try:
             layout = self.layout(at, say=False)
@@ -97,11 +95,11 @@ class LayoutReader:
             return None
         if self.signal is not None:
             return layout
-        # Convolutions without padding and patches that are no squares change the proportions, but show what they give.
+        # Convolutions without padding and patches that are not square change the proportions, but show what they give.
         shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
-        known = self._picture is None or shown or "L" in layout.axes
+        known = self.picture is None or shown or "L" in layout.axes
         grid = layout.grid[-2:] if layout.fold else layout.grid
-        return layout if known or (self._picture is not None and fits(grid, self._picture)) else None
+        return layout if known or (self.picture is not None and fits(grid, self.picture)) else None
 
     def layout(self, at: int, *, say: bool = True) -> Layout:
         """Returns the layout of a call's output.
@@ -113,62 +111,62 @@ class LayoutReader:
         Raises:
             LayerError: It has none, or nothing tells it.
         """
-        seen = self._seen[at]
-        given = self._given.get(seen.name, self._given.get(""))
+        seen = self.seen[at]
+        given = self.given.get(seen.name, self.given.get(""))
         if given is None and self.signal is not None and len(seen.shape) == 3:
-            return signal_layout(self._seen, at, self._samples)
-        if given is None and seen.shape[0] != self._samples and self._own is not None:
+            return signal_layout(self.seen, at, self.samples)
+        if given is None and seen.shape[0] != self.samples and self.own is not None:
             self._check_fold(seen)
             if fold := self.folds.get(seen.name):
                 inner = self._read(at, seen.shape[0], None, say)
                 return replace(inner, grid=(fold.frames, *inner.grid), fold=fold.order)
         try:
-            return self._read(at, self._samples, given, say)
+            return self._read(at, self.samples, given, say)
         except LayerError:
             if given is None:
                 self._check_no_frames(seen)
             raise
 
     def _check_fold(self, seen: Seen) -> None:
-        """Refuses a layer whose rows could be the input's frames, and have not been found to be."""
-        assert self._own is not None
-        possible = foldable(seen.shape, self._own.shape, self._samples)
-        if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self._samples not in seen.shape[:2]):
+        """Refuses a layer whose rows could be the input's frames, but were not found to be."""
+        assert self.own is not None
+        possible = foldable(seen.shape, self.own.shape, self.samples)
+        if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self.samples not in seen.shape[:2]):
             axes = "CHW" if len(seen.shape) == 4 else "LC:14x14"
             frames = next(iter(possible.values()))
             raise LayerError(
-                f"layers: {seen.name!r} has the output {list(seen.shape)} for {self._samples} samples: it works on"
-                " windows, crops or several pictures at a time, and a changed frame did not show which row is whose;"
-                f" name the block around it, or, where its rows are the {frames} frames of each sample, give"
-                f" layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
+                f"layers: {seen.name!r} has the output {list(seen.shape)} for {self.samples} samples: it works on"
+                " windows, crops or several pictures at a time, and changing a frame did not show which rows"
+                f" belong to it; name the block around it, or, where its rows are the {frames} frames of each sample,"
+                f" give layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
                 f" '(TN){axes}'"
             )
 
     def _check_no_frames(self, seen: Seen) -> None:
-        """Refuses a sequence of frames, which is no grid of places, with a better choice."""
-        if len(seen.shape) != 3 or self._samples not in seen.shape[:2]:
+        """Refuses a sequence of frames, which is not a grid of places, and names a better choice."""
+        if len(seen.shape) != 3 or self.samples not in seen.shape[:2]:
             return
-        length = seen.shape[1 if seen.shape[0] == self._samples else 0]
+        length = seen.shape[1 if seen.shape[0] == self.samples else 0]
         frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
         if frames is not None:
             raise LayerError(
-                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: a row"
-                " a frame, and no places of a picture; name a layer before it, such as one of"
+                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: one"
+                " row for each frame, not places of a picture; name a layer before it, such as one of"
                 f" {', '.join(list(self.folds)[-5:])}"
             )
 
     def _read(self, at: int, samples: int, given: str | None, say: bool) -> Layout:
-        seen = self._seen[at]
+        seen = self.seen[at]
         find = partial(find_layout, seen.name, seen.shape, samples=samples)
-        picture = None if self.signal is not None else self._picture
-        if picture is not None and samples != self._samples:
+        picture = None if self.signal is not None else self.picture
+        if picture is not None and samples != self.samples:
             # Of each frame.
             picture = picture[-2:]
         if len(seen.shape) == 3 and (given in ("NLC", "LNC") or (given is None and self._last(at) is not False)):
             return self._layout_of_tokens(at, given, samples, picture)
         layout = find(picture=picture, given=given, sure=True)
         if layout is None:
-            # What no module shows, the proportions tell after all.
+            # What no module shows, the proportions may show.
             layout = find(picture=picture, given=given, last=self._seen_last(at), grids=self._grids(at))
         if layout is not None:
             return layout
@@ -182,7 +180,7 @@ class LayoutReader:
         return first
 
     def _layout_of_tokens(self, at: int, given: str | None, samples: int, picture: tuple[int, ...] | None) -> Layout:
-        seen = self._seen[at]
+        seen = self.seen[at]
         followed = self._token_layouts(samples)
         layout = followed.get(seen.name)
         if layout is not None and given in (None, layout.axes):
@@ -192,9 +190,10 @@ class LayoutReader:
         if given is not None:
             layout = find(given=given, grids=grids)
         elif seen.name not in followed and samples in seen.shape[:2]:
-            # Without a graph (the model's own inference mode): only what the forward went through is believed.
+            # Without a graph (the model's own inference mode): only what the forward went through is believed. Where
+            # samples and tokens are as many, either axis could be either.
             layout = find(grids=grids)
-            layout = None if layout is None or layout.grid not in grids or self._is_square(at) else layout
+            layout = None if layout is None or layout.grid not in grids or seen.shape[0] == seen.shape[1] else layout
         elif samples not in seen.shape[:2]:
             find(grids=grids)
         if layout is not None:
@@ -202,13 +201,9 @@ class LayoutReader:
         raise LayerError(
             f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are places of the picture:"
             " they could be time steps, words, queries or patches in another order; name a layer with a map, or, where"
-            f" they are tokens of a grid, say of which: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 rows"
-            " of 14)"
+            f" they are tokens of a grid, name the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14"
+            " rows of 14)"
         )
-
-    def _is_square(self, at: int) -> bool:
-        """Whether samples and tokens are as many, so that either axis could be either."""
-        return self._seen[at].shape[0] == self._seen[at].shape[1]
 
     def _token_layouts(self, samples: int) -> dict[str, Layout | None]:
         """The layers whose tokens could be followed back, with their layouts; one forward, where it is needed.
@@ -222,23 +217,23 @@ class LayoutReader:
 
     def follow(self) -> None:
         """Follows tokens through the trail, where there is one, before its graph is let go."""
-        if self._trail is not None:
-            self._token_layouts(self._samples)
+        if self.trail is not None:
+            self._token_layouts(self.samples)
 
     def forget(self) -> None:
         """Lets go of the trail, and the graph with it."""
-        self._trail = None
+        self.trail = None
 
     def _seen_last(self, at: int) -> bool | None:
-        """Whether channels stand last, where the proportions leave it open: not by the nearest modules alone.
+        """Whether channels are last, where the proportions leave it open: not by the nearest modules alone.
 
         A block may permute to channels last for its linear layers, and back.
         """
-        if len(self._seen[at].shape) == 3:
+        if len(self.seen[at].shape) == 3:
             return self._last_of_tokens(at)
-        own = _last_of(seen for seen in self._alike(at) if seen.value[0] == self._seen[at].value[0])
+        own = _last_of(seen for seen in self._alike(at) if seen.value[0] == self.seen[at].value[0])
         if own is None:
-            own = self._traced_last.get(self._seen[at].name)
+            own = self._traced_last.get(self.seen[at].name)
         if own is not None:
             return own
         every = {is_channels_last(seen.module) for seen in self._alike(at) if _last_of([seen]) is not None}
@@ -246,40 +241,42 @@ class LayoutReader:
 
     @cached_property
     def _traced_last(self) -> dict[str, bool]:
-        """The layers of which the graph shows whether channels stand last; one forward, where it is needed."""
+        """The layers of which the graph shows whether channels are last; one forward, where it is needed."""
         return self._watched(channels_last) or {}
 
     def _watched(self, look: Callable[[Trail], _Found]) -> _Found | None:
-        """Returns what a look at a forward's trail gives; ``None`` where the model does not run with a graph."""
-        if self._trail is not None:
+        """Returns what a function makes of a forward's trail; ``None`` if the model does not run with a graph."""
+        if self.trail is not None:
             with suppress(Exception):
-                return look(self._trail)
+                return look(self.trail)
         for force in (True, False):
             # With a graph in its own `no_grad`, a model may fail that changes its weights there.
             with suppress(Exception):
-                picture, run = None, self._forward
-                if self._own is not None and self._again is not None:
-                    picture = with_gradient(self._own)
-                    run = partial(self._again, picture)
-                return look(watch(self._layers, run, picture, force=force))
+                picture, run = None, self.forward
+                if self.own is not None and self.again is not None:
+                    picture = with_gradient(self.own)
+                    run = partial(self.again, picture)
+                watcher = Watcher(picture, force=force)
+                executed(self.layers, run, watcher=watcher)
+                return look(watcher.trail)
         return None
 
     def _alike(self, at: int) -> list[Seen]:
         """The calls up to there with an output of that shape, the nearest first."""
-        return [seen for seen in reversed(self._seen[: at + 1]) if seen.shape == self._seen[at].shape]
+        return [seen for seen in reversed(self.seen[: at + 1]) if seen.shape == self.seen[at].shape]
 
     def _last(self, at: int) -> bool | None:
-        """Whether channels stand last, by the nearest module up to there with such an output that shows it."""
-        shape = self._seen[at].shape
+        """Whether channels are last, by the nearest module up to there with such an output that shows it."""
+        shape = self.seen[at].shape
         if len(shape) == 3:
             return self._last_of_tokens(at)
         # What made this very tensor before all others.
-        found = _last_of(sorted(self._alike(at), key=lambda seen: seen.value[0] != self._seen[at].value[0]))
-        inputs = () if self._picture is None else self._picture
+        found = _last_of(sorted(self._alike(at), key=lambda seen: seen.value[0] != self.seen[at].value[0]))
+        inputs = () if self.picture is None else self.picture
         return False if found is None and shape[2:] == tuple(inputs) else found
 
     def _last_of_tokens(self, at: int) -> bool | None:
-        shape, before = self._seen[at].shape, self._seen[: at + 1]
+        shape, before = self.seen[at].shape, self.seen[: at + 1]
         # An MLP-Mixer runs 1-D convolutions over the places of tokens; its norms tell.
         if any(seen.shape == shape and is_channels_last(seen.module) for seen in before):
             return True
@@ -287,16 +284,13 @@ class LayoutReader:
         return False if any(is_channels_first(seen.module, seen.shape) for seen in same) else None
 
     def _grids(self, at: int) -> list[tuple[int, ...]]:
-        before = (seen for seen in reversed(self._seen[:at]) if len(seen.shape) in (4, 5))
-        return [
-            seen.shape[2:]
-            for seen in before
-            if is_channels_first(seen.module, seen.shape) and has_rows(seen.module, seen.shape)
-        ]
+        maps = [seen for seen in reversed(self.seen[:at]) if len(seen.shape) in (4, 5)]
+        first = (seen for seen in maps if is_channels_first(seen.module, seen.shape))
+        return [seen.shape[2:] for seen in first if has_rows(seen.module, seen.shape)]
 
 
 def _last_of(calls: Iterable[Seen]) -> bool | None:
-    """Whether channels stand last, by the first of these whose class says so."""
+    """Whether channels are last, by the first of these whose class shows it."""
     for seen in calls:
         if is_channels_last(seen.module):
             return True

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_gradcam.capture.layers import is_channels_first
 from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.capture.trail import Seen
 from lightning_gradcam.errors import LayerError
-
-if TYPE_CHECKING:
-    from lightning_gradcam.capture.seen import Seen
 
 _ONE_AXIS = (nn.Conv1d, nn.ConvTranspose1d)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.RNNBase, nn.MultiheadAttention)
@@ -36,7 +33,7 @@ class Signal:
 def find_signal(shape: Sequence[int], calls: Sequence[Seen]) -> Signal | None:
     """Finds out whether a model takes a signal: the first convolution that ran looks along a single axis.
 
-    Which axis of three is time is told by the channels that this convolution takes.
+    Of three axes, the number of channels that this convolution takes shows which one is time.
 
     Args:
         shape: The input's, ``[N, …]``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
-from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -86,15 +85,8 @@ def refilled(container: Any, entries: Mapping[Any, Any]) -> Any:
 
 def _opened(leaf: Any) -> tuple[list[Any], Rebuild | None]:
     """Returns a leaf's own leaves, and what puts it together again; ``None`` where it is a single one."""
-    if isinstance(leaf, Mapping):
-        entries: Mapping[Any, Any] = dict(leaf)
-    elif (found := entries_of(leaf)) is not None:
-        entries = found
-    else:
+    entries = dict(leaf) if isinstance(leaf, Mapping) else entries_of(leaf)
+    if entries is None:
         return [leaf], None
-    inner, rebuilt = flattened(dict(entries))
-    return inner, partial(_put_back, leaf, rebuilt)
-
-
-def _put_back(leaf: Any, rebuilt: Rebuild, leaves: Sequence[Any]) -> Any:
-    return refilled(leaf, rebuilt(leaves))
+    inner, rebuilt = flattened(entries)
+    return inner, lambda leaves: refilled(leaf, rebuilt(leaves))

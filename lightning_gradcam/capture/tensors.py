@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from dataclasses import fields, is_dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from lightning_gradcam.capture.structure import entries_of, refilled
 
 
 def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
@@ -20,10 +20,13 @@ def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
 
     Returns:
         The first floating-point tensor of three axes or more (or else of any number), and a function that puts another
-        tensor in its place; ``None`` where there is none.
+        tensor in its place; ``None`` if there is none.
     """
-    places = list(_places(output))
-    return next((place for place in places if place[0].dim() >= 3), places[0] if places else None)
+    found = level_maps(output)
+    if found is None:
+        return None
+    tensors, rebuilt = found
+    return tensors[0], lambda tensor: rebuilt([tensor, *tensors[1:]])
 
 
 def level_maps(output: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]] | None:
@@ -34,56 +37,54 @@ def level_maps(output: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], 
 
     Returns:
         The tensor of :func:`main_tensor`, followed by all others of as many axes (four at least) and samples; and a
-        function that puts other tensors in their places. ``None`` where there is none.
+        function that puts other tensors in their places. ``None`` if there is none.
     """
     if isinstance(output, Tensor):
         return ([output], lambda tensors: tensors[0]) if output.is_floating_point() else None
-    places = [tensor for tensor, _ in _places(output)]
-    if not places:
+    tensors = floating_tensors(output)
+    if not tensors:
         return None
-    main = next((tensor for tensor in places if tensor.dim() >= 3), places[0])
-    found = [main]
-    for tensor in places if main.dim() >= 4 else ():
-        alike = tensor.dim() == main.dim() and tensor.shape[0] == main.shape[0]
-        if alike and not any(tensor is known for known in found):
-            found.append(tensor)
+    main = next((tensor for tensor in tensors if tensor.dim() >= 3), tensors[0])
+    # By identity: the same tensor may be in the output twice.
+    found = {id(main): main}
+    for tensor in tensors if main.dim() >= 4 else ():
+        if tensor.dim() == main.dim() and tensor.shape[0] == main.shape[0]:
+            found[id(tensor)] = tensor
 
-    originals = tuple(found)
+    def rebuilt(others: Sequence[Tensor]) -> Any:
+        new = dict(zip(found, others, strict=True))
+        return with_tensors(output, lambda tensor: new.get(id(tensor), tensor))
 
-    def rebuilt(tensors: Sequence[Tensor]) -> Any:
-        changed = output
-        for place, old in enumerate(places):
-            for known, new in zip(originals, tensors, strict=True):
-                # The same tensor may stand in it twice.
-                if old is known and new is not old:
-                    changed = next(put for at, (_, put) in enumerate(_places(changed)) if at == place)(new)
-        return changed
-
-    return found, rebuilt
+    return [*found.values()], rebuilt
 
 
 def floating_tensors(output: Any) -> list[Tensor]:
     """Returns all floating-point tensors in a module's output, in order."""
-    return [tensor for tensor, _ in _places(output)]
-
-
-def _places(output: Any) -> Iterator[tuple[Tensor, Callable[[Tensor], Any]]]:
-    leaves, structure = tree_flatten(output)
-
-    def with_leaf(place: int, leaf: Any) -> Any:
-        return tree_unflatten([*leaves[:place], leaf, *leaves[place + 1 :]], structure)
-
-    def with_field(place: int, name: str, rebuilt: Callable[[Tensor], Any], tensor: Tensor) -> Any:
-        changed = copy(leaves[place])
-        # Frozen ones refuse an assignment, and their constructor may do more than assign.
-        object.__setattr__(changed, name, rebuilt(tensor))
-        return with_leaf(place, changed)
-
-    for place, leaf in enumerate(leaves):
+    found = []
+    for leaf in tree_leaves(output):
         if isinstance(leaf, Tensor):
-            if leaf.is_floating_point():
-                yield leaf, partial(with_leaf, place)
-        elif is_dataclass(leaf) and not isinstance(leaf, type):
-            for field in fields(leaf):
-                for tensor, rebuilt in _places(getattr(leaf, field.name, None)):
-                    yield tensor, partial(with_field, place, field.name, rebuilt)
+            found += [leaf] if leaf.is_floating_point() else []
+        else:
+            found += [tensor for entry in (entries_of(leaf) or {}).values() for tensor in floating_tensors(entry)]
+    return found
+
+
+def with_tensors(output: Any, put: Callable[[Tensor], Tensor]) -> Any:
+    """Returns an output with other tensors; containers and dataclasses without any of these stay the same objects.
+
+    Args:
+        output: A tensor, or a tuple, list, dict or dataclass that holds some.
+        put: From each tensor to the one in its place.
+    """
+
+    def other(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return put(leaf)
+        entries = entries_of(leaf) or {}
+        made = {name: with_tensors(entry, put) for name, entry in entries.items()}
+        changed = {name: entry for name, entry in made.items() if entry is not entries[name]}
+        return refilled(leaf, changed) if changed else leaf
+
+    leaves, structure = tree_flatten(output)
+    others = [other(leaf) for leaf in leaves]
+    return output if all(map(is_, others, leaves)) else tree_unflatten(others, structure)

@@ -1,19 +1,46 @@
-"""One forward's tensors and the way between them, as far as it keeps an axis of tokens."""
+"""What a forward calls, and the way between its tensors as far as it keeps an axis of tokens."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.capture.graph import Origin, way
 from lightning_gradcam.capture.layers import unwrapped
-from lightning_gradcam.capture.tensors import floating_tensors, main_tensor
+from lightning_gradcam.capture.tensors import floating_tensors, level_maps
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One call of a module.
+
+    Attributes:
+        name: The module's.
+        module: The module, without what ``torch.compile`` and others wrap around it.
+        shape: The shape of the feature map in its output.
+        value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
+        made: It was not one of the module's own inputs.
+        call: Which of the module's calls it was, counted from 0.
+        origins: Where all feature maps in its output are in the graph, in their order; empty without a graph.
+    """
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+    value: tuple[int, int]
+    made: bool
+    call: int
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +49,8 @@ class Watched:
 
     Attributes:
         shape: Its shape.
-        tensor: The tensor with its graph, where it could be tokens: of three axes. Others are not held.
-        origin: Where it stood in the graph then.
+        tensor: The tensor with its graph, where it could be tokens: of three axes. Others are not kept.
+        origin: Where it was in the graph then.
         module: The module that returned it; ``None`` where it was seen as an input first.
         picture: It is the model's own picture.
     """
@@ -49,6 +76,10 @@ class Trail:
     _ways: dict[Node, int]
     _bits: dict[Origin, int]
 
+    def origins(self) -> dict[str, Origin]:
+        """Returns where the feature map of each layer's last call was in the graph."""
+        return {name: self.watched[at].origin for name, at in self.layers.items()}
+
     def before(self, at: int) -> list[int]:
         """Returns the places of those that a tensor's rows of tokens come from, the nearest first.
 
@@ -62,7 +93,6 @@ class Watcher:
     """Notes what goes into and comes out of all modules of a forward with a graph.
 
     Args:
-        layers: Name to module.
         picture: The picture that the forward starts from; without a graph of its own, or ``None``, tokens are followed
             less far.
         force: Record the graph in the model's own ``torch.no_grad()``, too.
@@ -70,12 +100,7 @@ class Watcher:
             :attr:`whole` tells whether anything would have been.
     """
 
-    def __init__(
-        self, layers: Mapping[str, nn.Module], picture: Tensor | None, *, force: bool = True, changing: bool = True
-    ) -> None:
-        self._names: dict[int, list[str]] = {}
-        for name, module in layers.items():
-            self._names.setdefault(id(module), []).append(name)
+    def __init__(self, picture: Tensor | None, *, force: bool = True, changing: bool = True) -> None:
         self._force, self._changing = force, changing
         self.trail = Trail([], {}, {}, {})
         self.whole = True
@@ -92,25 +117,19 @@ class Watcher:
         for tensor in floating_tensors((args, kwargs)):
             self._note(tensor)
 
-    def leave(self, module: nn.Module, _args: Any, output: Any) -> Any:
-        """Notes what a module returns; a forward hook."""
-        main = main_tensor(output)
-        if main is None or main[0].dim() < 3:
-            return None
-        tensor, rebuilt = main
+    def leave(self, name: str, module: nn.Module, tensor: Tensor) -> Tensor | None:
+        """Notes the feature map that a layer returns; returns what has to replace it, or ``None``."""
         replaced = None
         if tensor.grad_fn is None:
             self.whole = False
             if self._changing and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
                 # Nothing that learns has come before.
-                tensor = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
-                replaced = rebuilt(tensor)
-        place = self._note(tensor, unwrapped(module))
-        for name in self._names[id(module)]:
-            if place is None:
-                self.trail.layers.pop(name, None)
-            else:
-                self.trail.layers[name] = place
+                tensor = replaced = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
+        place = self._note(tensor, module)
+        if place is None:
+            self.trail.layers.pop(name, None)
+        else:
+            self.trail.layers[name] = place
         return replaced
 
     def _note(self, tensor: Tensor, module: nn.Module | None = None, *, is_picture: bool = False) -> int | None:
@@ -124,25 +143,57 @@ class Watcher:
         return bits[origin]
 
 
-def watch(layers: Mapping[str, nn.Module], run: Callable[[], Any], picture: Tensor | None, *, force: bool) -> Trail:
-    """Runs a forward with a graph and notes what goes into and comes out of all modules.
+def executed(
+    layers: Mapping[str, nn.Module],
+    forward: Callable[[], Any],
+    *,
+    graph: bool = False,
+    watcher: Watcher | None = None,
+) -> tuple[list[Seen], Any, dict[str, int]]:
+    """Runs a forward, with a graph where that is asked for.
 
     Args:
         layers: Name to module.
-        run: The forward.
-        picture: The picture that it starts from.
-        force: Record the graph in the model's own ``torch.no_grad()``, too.
+        forward: Runs it once.
+        graph: Record its graph.
+        watcher: Notes the way of tokens through it, which takes a graph, too.
 
-    Raises:
-        Exception: What the forward raises.
+    Returns:
+        Every call that gave a floating-point tensor of three axes or more, in order; the model's own output; and how
+        often each layer was called.
     """
-    with ExitStack() as stack, torch.enable_grad():
-        watcher = Watcher(layers, picture, force=force)
-        for module in {id(module): module for module in layers.values()}.values():
-            stack.callback(module.register_forward_pre_hook(watcher.enter, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(watcher.leave).remove)
-        run()
-    return watcher.trail
+    graph = graph or watcher is not None
+    calls = Counter[str]()
+    order: list[Seen] = []
+    # Not held: the outputs of all layers together can be larger than the model.
+    numbers: dict[int, tuple[ref[Tensor], int]] = {}
+
+    def seen(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        calls[name] += 1
+        found = level_maps(output)
+        if found is None or found[0][0].dim() < 3:
+            return None
+        tensors, rebuilt = found
+        tensor, module = tensors[0], unwrapped(module)
+        known = numbers.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            numbers[id(tensor)] = known = ref(tensor), len(order)
+        made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
+        # In the model's own inference mode changes are not counted.
+        version = 0 if tensor.is_inference() else tensor._version
+        origins = tuple((t.grad_fn, t.output_nr) for t in tensors if t.grad_fn is not None) if graph else ()
+        value = known[1], version
+        order.append(Seen(name, module, tuple(tensor.shape), value, made, calls[name] - 1, origins))
+        replaced = None if watcher is None else watcher.leave(name, module, tensor)
+        return None if replaced is None else rebuilt([replaced, *tensors[1:]])
+
+    with ExitStack() as stack, torch.set_grad_enabled(graph):
+        for name, module in layers.items():
+            stack.callback(module.register_forward_hook(partial(seen, name), with_kwargs=True).remove)
+            if watcher is not None:
+                stack.callback(module.register_forward_pre_hook(watcher.enter, with_kwargs=True).remove)
+        output = forward()
+    return order, output, calls
 
 
 def _followed(node: Node) -> list[Origin]:

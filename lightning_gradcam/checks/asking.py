@@ -13,9 +13,8 @@ from torch import Tensor
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.errors import ConfigurationError, TargetError
-from lightning_gradcam.targets import class_logits
-from lightning_gradcam.targets.base import described
-from lightning_gradcam.targets.reading import OutputKind
+from lightning_gradcam.targets.base import class_logits
+from lightning_gradcam.targets.reading import OutputKind, described
 from lightning_gradcam.targets.tracing import traced_output
 
 # Standard deviations of the blurs that are tried, as shares of the picture's shorter side.

@@ -26,7 +26,8 @@ from lightning_gradcam.checks.similarity import (
     structural_similarity,
 )
 from lightning_gradcam.checks.verdicts import MapVerdict, advise, decide
-from lightning_gradcam.compute.batches import eager, explain_in_parts
+from lightning_gradcam.compute.batches import explain_in_parts
+from lightning_gradcam.compute.callers import eager
 from lightning_gradcam.compute.cam_maps import compute_cams
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError

@@ -1,4 +1,4 @@
-"""The console script ``lightning-gradcam``: finds the command, and turns its end into an exit code."""
+"""The console script ``lightning-gradcam``: finds the command, and turns its outcome into an exit code."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 
 from lightning_gradcam.cli import check, explain, layers, probes, replay, report, train
-from lightning_gradcam.cli.shared import EXIT_CODES
+from lightning_gradcam.cli.options import EXIT_CODES
+from lightning_gradcam.cli.shared import say
 from lightning_gradcam.errors import LightningGradCAMError, printable
 
 _COMMANDS = (train, layers, probes, explain, check, replay, report)
 _EPILOG = f"""\
-example:
+Example:
   lightning-gradcam fit --config config.yaml
   lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
   lightning-gradcam COMMAND --help
@@ -33,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Instead of those of the command line.
 
     Returns:
-        The exit code: 0; 1 where the command failed, with one line on standard error; 130 where it was interrupted.
+        The exit code: 0; 1 if the command failed, with one line on standard error; 130 if it was interrupted.
 
     Raises:
-        SystemExit: With 2 where the usage is wrong, and with 0 after ``--help``.
+        SystemExit: With 2 for wrong usage, and with 0 after ``--help``.
     """
     chosen = _parser().parse_args(arguments)
     try:
@@ -45,36 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _said("interrupted", 130)
+        say("interrupted")
+        return 130
     except BrokenPipeError:
-        # Whoever read the output (`| head`) has seen enough; what is left must not fail again at Python's own end.
+        # The reader (`| head`) has closed the pipe; what is left must not fail again when Python exits.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except LightningGradCAMError as error:
+    except (LightningGradCAMError, OSError) as error:
         if chosen.traceback:
             raise
-        return _said(str(error), 1)
-    except OSError as error:
-        if chosen.traceback:
-            raise
-        return _said(f"{type(error).__name__}: {error}", 1)
-
-
-def _said(text: str, code: int) -> int:
-    print(f"lightning-gradcam: {printable(text)}", file=sys.stderr)
-    return code
+        say(printable(f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)))
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lightning-gradcam",
-        description="Grad-CAM of models that train, that are trained, and of what GradCAMCallback has recorded.",
+        description="Grad-CAM during training, of trained models, and reports of what GradCAMCallback has recorded.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('lightning-gradcam')}")
-    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    parser.add_argument("--traceback", action="store_true", help="show an error's traceback")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)

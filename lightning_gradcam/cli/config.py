@@ -1,37 +1,26 @@
-"""Modules and data from a configuration, by LightningCLI: to train them, or to look at them just before that."""
+"""Modules and data from a configuration, by LightningCLI: to train them, or to inspect them just before training."""
 
 from __future__ import annotations
 
 import importlib
-import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, count, pairwise
 from typing import Any, TypeVar
 
-from lightning_gradcam.cli.mistakes import mistakes, shorten_errors
-from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.cli.mistakes import refusals, shorten_errors
+from lightning_gradcam.cli.shared import quiet_lightning
+from lightning_gradcam.errors import ConfigurationError, RefusedError
 from lightning_gradcam.storage import Storage
 
 T = TypeVar("T")
-_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+_OFF = ("barebones", "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "fast_dev_run", "logger")
+# The Trainer's options under which a training can be inspected on any machine, without leaving anything behind.
 _QUIET: dict[str, Any] = {
-    "accelerator": "cpu",
-    "barebones": False,
-    "devices": 1,
-    "enable_checkpointing": False,
-    "enable_model_summary": False,
-    "enable_progress_bar": False,
-    "fast_dev_run": False,
-    "logger": False,
-    "num_nodes": 1,
-    "num_sanity_val_steps": 0,
-    "plugins": None,
-    "precision": None,
-    "profiler": None,
-    "strategy": "auto",
-    "sync_batchnorm": False,
+    **dict.fromkeys((*_OFF, "sync_batchnorm"), False),
+    **dict.fromkeys(("plugins", "precision", "profiler")),
+    **{"accelerator": "cpu", "strategy": "auto", "devices": 1, "num_nodes": 1, "num_sanity_val_steps": 0},
 }
 
 
@@ -66,7 +55,7 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
 
 
 def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], T]) -> T:
-    """Sets up the training that a configuration describes, looks at it before its first step, and ends it there.
+    """Sets up the training that a configuration describes, inspects it before its first step, and ends it there.
 
     On the CPU, in one process, without loggers, checkpoints and the configuration's callbacks; random numbers are those
     of ``fit``.
@@ -74,7 +63,7 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
     Args:
         arguments: As ``lightning-gradcam fit`` takes them.
         look: Called with the :class:`~lightning_gradcam.callbacks.host.Host`, and with the options of the
-            configuration's first callback of ours (none: empty).
+            configuration's first callback of this package (none: empty).
 
     Returns:
         What ``look`` has returned.
@@ -83,7 +72,7 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
         ConfigurationError: The configuration can't be used.
     """
     base, _ = _lightning_cli("fit", arguments)
-    # Not before: the Lightning of the module is the one that it takes.
+    # Not before: it takes the Lightning that the module has imported.
     from lightning_gradcam.callbacks.host import Callback, Host
 
     seen: list[T] = []
@@ -98,14 +87,15 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
         def before_instantiate_classes(self) -> None:
             config = self.config[self.subcommand]
             options.update(_options_of_ours(config.trainer.callbacks))
-            # What nobody looks at is not made: a logger may open a connection.
+            # Nothing more is made than needed: a logger may open a connection.
             config.trainer.callbacks, config.trainer.logger, config["ckpt_path"] = None, False, None
 
         def instantiate_trainer(self, **_: Any) -> Any:
             return super().instantiate_trainer(**_QUIET, callbacks=[Looker()])
 
     try:
-        with refusals(), _quiet():
+        with refusals(), quiet_lightning(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning|lightning_fabric)\.")
             parser = _parser_options("fit", exit_on_error=False)
             Line(args=["fit", *arguments], save_config_callback=None, parser_kwargs=parser)
     except _SeenError:
@@ -115,31 +105,19 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
             raise
         raise ConfigurationError(f"config: {' '.join(str(error).split())}") from None
     raise ConfigurationError(
-        "config: training ends before its first step, so that there is nothing to look at; check trainer.max_epochs,"
+        "config: training ends before its first step, so there is nothing to inspect; check trainer.max_epochs,"
         " trainer.max_steps and the training data"
     )
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Makes an error of ours, one line in a terminal, of what Lightning refuses on purpose."""
-    try:
-        with mistakes():
-            yield
-    except Exception as error:
-        if all(kind.__name__ != "MisconfigurationException" for kind in type(error).__mro__):
-            raise
-        raise ConfigurationError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-
-
 class _SeenError(Exception):
-    """Enough has been seen."""
+    """Ends a training that has been looked at."""
 
 
 def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
     """Returns ``LightningCLI`` with one subcommand, and the callback that saves its configuration."""
     _import_model(arguments)
-    from lightning_gradcam.callbacks.host import lightning_cli
+    from lightning_gradcam.callbacks.stand_ins import lightning_cli
 
     module = lightning_cli()
     package = importlib.import_module("lightning_gradcam")
@@ -159,7 +137,7 @@ def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
             return {name: module.LightningCLI.subcommands()[name]}
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            # LightningCLI's own warns where a command line stands beside arguments.
+            # LightningCLI's own warns where a command line is given beside arguments.
             self.config = parser.parse_args(args)
 
     return Line, module.SaveConfigCallback
@@ -174,24 +152,22 @@ def _parser_options(name: str, **options: Any) -> dict[str, Any]:
 def _import_model(arguments: Sequence[str]) -> None:
     """Imports the module's own file first: the package that its Lightning comes from is the one to use."""
     named = _models(arguments)
-    paths = [path for _, path in named if path]
-    if named and not paths:
+    if named and not any(path for _, path in named):
         raise ConfigurationError(
             f"config: {named[0][0]} has options of a model and does not name its class, as configurations of a script"
-            " with a LightningCLI of its own do; give `model:` a class_path (package.Class) and put its options under"
-            " init_args, and `data:` likewise"
+            " with a LightningCLI of its own do; give `model:` and `data:` a class_path (package.Class) each, and put"
+            " their options under init_args"
         )
-    for path in paths:
-        name = path.rpartition(".")[0]
-        # What can't be found, LightningCLI says with more of its context.
+    for _, path in named:
+        # LightningCLI reports what can't be found, with more of its context.
         with suppress(ImportError):
-            if name:
-                importlib.import_module(name)
+            if place := path.rpartition(".")[0]:
+                importlib.import_module(place)
 
 
 def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns where a model is spoken of, and its class path or an empty text."""
-    from lightning_gradcam.saved_models.yaml_text import LONGEST, parse_yaml
+    """Returns what names or configures a model, and its class path or an empty text."""
+    from lightning_gradcam.saved_models.config import read_config, section
 
     found: list[tuple[str, str]] = []
     pairs = [part for argument in arguments for part in argument.split("=", 1)]
@@ -200,51 +176,27 @@ def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
             found.append((option, value))
         elif option in ("-c", "--config"):
             try:
-                with open(value, encoding="utf-8") as file:
-                    content = parse_yaml(file.read(LONGEST + 1), f"config: {value!r}")
-            except ConfigurationError:
+                config = read_config(value)
+            except RefusedError:
                 # LightningCLI would read it, for hours.
                 raise
-            except (OSError, ValueError):
+            except ConfigurationError:
+                # LightningCLI reports it, with more of its context.
                 continue
-            model = content.get("model") if isinstance(content, Mapping) else None
-            path = model.get("class_path") if isinstance(model, Mapping) else model
-            if model is not None:
-                found.append((value, path if isinstance(path, str) else ""))
+            if config.get("model") is not None:
+                found.append((value, section(config, "model")[0] or ""))
     return found
 
 
 def _options_of_ours(callbacks: Any) -> dict[str, Any]:
     """Returns the options of the first callback that takes probes."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks]
-    for callback in listed:
-        options = dict(getattr(callback, "init_args", None) or {})
-        if {"probes", "num_probes", "seed"} <= set(options):
-            return options
-    return {}
+    found = (dict(getattr(callback, "init_args", None) or {}) for callback in listed)
+    return next((options for options in found if {"probes", "num_probes", "seed"} <= set(options)), {})
 
 
 def _free(folder: str, name: str) -> str:
     """Returns the name, or one with a number, that no file of the folder has."""
     stem, dot, suffix = name.rpartition(".")
-    number, found = 0, name
-    while Storage(folder).exists(found):
-        number += 1
-        found = f"{stem}_{number}{dot}{suffix}"
-    return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what Lightning says of a training that nobody has asked for."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning|lightning_fabric)\.")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    names = chain([name], (f"{stem}_{number}{dot}{suffix}" for number in count(1)))
+    return next(each for each in names if not Storage(folder).exists(each))

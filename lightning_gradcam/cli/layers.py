@@ -1,4 +1,15 @@
-"""``lightning-gradcam layers``: which layers a model has, and which of them have a map."""
+"""Lists a model's layers, as one forward of two samples shows them.
+
+Example:
+  lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
+  lightning-gradcam layers --model my_package:MyModule --model-args width=64 depth=3 --input-shape 1,28,28
+  lightning-gradcam layers --config config.yaml                    # its model, and a sample of its validation data
+  lightning-gradcam layers lightning_logs/version_0/checkpoints/last.ckpt --input-shape 3,224,224 --spatial
+  lightning-gradcam layers last.ckpt --input-shape 3,224,224 --trust      # your own, of a plain script
+  lightning-gradcam layers --config config.yaml --json | jq -r .auto
+
+The star marks the layer that layers="auto" takes. Weights do not matter, but a checkpoint's are read.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +19,11 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, moving
+from lightning_gradcam.cli import options
+from lightning_gradcam.cli.shared import first_loader, moving
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,73 +33,21 @@ if TYPE_CHECKING:
     from lightning_gradcam.compute.layer_listing import LayerListing, LayerRow
 
 _WIDEST = 120
-_EPILOG = f"""\
-example:
-  lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
-  lightning-gradcam layers --model my_package:MyModule --model-args width=64 depth=3 --input-shape 1,28,28
-  lightning-gradcam layers --config config.yaml                    # its model, and a sample of its validation data
-  lightning-gradcam layers lightning_logs/version_0/checkpoints/last.ckpt --input-shape 3,224,224 --spatial
-  lightning-gradcam layers last.ckpt --input-shape 3,224,224 --trust      # your own, of a plain script
-  lightning-gradcam layers --config config.yaml --json | jq -r .auto
-
-The star marks what layers="auto" takes. Weights do not matter, but for a checkpoint they are read.
-
-{EXIT_CODES}
-"""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser(
-        "layers",
-        help="list a model's layers: outputs, calls, which have a map, what 'auto' takes",
-        description="Lists a model's layers, as one forward of two samples shows them.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "list a model's layers: outputs, calls, which have a map, what 'auto' takes"
+    parser = options.add_command(commands, "layers", what, doc=__doc__)
     parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="a checkpoint of the model")
-    parser.add_argument("--model", metavar="MODEL", help="package.module:Class, path/to/file.py:Class, or a function")
-    parser.add_argument(
-        "--model-args", nargs="+", default=[], metavar="KEY=VALUE", help="its arguments; values are read as YAML"
-    )
-    add_config(parser)
-    parser.add_argument(
-        "--input-shape", type=_shape, metavar="C,H,W", help="of one sample; default: the data's, or the model's example"
-    )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="of CKPT: read objects and import classes of any kind: the file can run code; for your own",
-    )
+    options.add_model(parser)
+    options.add_config(parser)
+    what = "shape of one sample (default: from the data, or the model's example_input_array)"
+    parser.add_argument("--input-shape", type=_shape, metavar="C,H,W", help=what)
     parser.add_argument("--spatial", action="store_true", help="only layers that have a map")
-    parser.add_argument("--json", action="store_true", help="for scripts")
-    add_progress(parser)
-    parser.set_defaults(run=_run, usage_error=parser.error)
-
-
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--config`` and ``--set``, which :func:`config_arguments` reads."""
-    parser.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        default=[],
-        metavar="CONFIG",
-        help="a YAML file as `lightning-gradcam fit` takes it; several: later ones win",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change an option of the configuration, such as data.root=FOLDER; may be repeated",
-    )
-
-
-def config_arguments(chosen: argparse.Namespace) -> list[str]:
-    """Returns ``--config`` and ``--set`` as LightningCLI takes them."""
-    files = [part for file in chosen.config for part in ("--config", file)]
-    return [*files, *(f"--{option.removeprefix('--')}" for option in chosen.set)]
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    options.add_progress(parser)
+    parser.set_defaults(run=_run)
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -106,18 +67,19 @@ def _of_config(chosen: argparse.Namespace) -> LayerListing:
     from lightning_gradcam.capture.inputs import Inputs
     from lightning_gradcam.cli.config import at_start
     from lightning_gradcam.compute.layer_listing import list_layers
-    from lightning_gradcam.probes.dataset import draw_probes, input_of
+    from lightning_gradcam.probes.dataset import draw
+    from lightning_gradcam.probes.entries import input_of
+    from lightning_gradcam.probes.options import ProbeOptions
 
-    def look(host: Host, options: Mapping[str, Any]) -> LayerListing:
-        loader, key = host.probe_loader(), options.get("input_key")
-        drawn = draw_probes(
-            loader.dataset, min(2, len(loader.dataset)), input_key=key, collate_fn=getattr(loader, "collate_fn", None)
-        )
+    def look(host: Host, callback: Mapping[str, Any]) -> LayerListing:
+        loader, key = host.probe_loader(), callback.get("input_key")
+        choice = ProbeOptions(num_probes=min(2, len(loader.dataset)), input_key=key)
+        drawn = draw(loader.dataset, choice, collate_fn=getattr(loader, "collate_fn", None))
         with host.explaining(), moving("layers", show=chosen.progress) as moved:
             picture = input_of(host.prepared(drawn.batch), key)
             return list_layers(host.module, Inputs(picture), host.forward_of(), progress=moved)
 
-    return at_start(config_arguments(chosen), look)
+    return at_start(options.config_arguments(chosen), look)
 
 
 def _of_model(chosen: argparse.Namespace) -> LayerListing:
@@ -137,28 +99,19 @@ def _of_model(chosen: argparse.Namespace) -> LayerListing:
 
 def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
     """Returns the model, and the data module of its checkpoint where there is one."""
-    from torch import nn
+    from lightning_gradcam.saved_models.file import Recipe
+    from lightning_gradcam.saved_models.loader import build_module, load_checkpoint
 
-    from lightning_gradcam.errors import ConfigurationError
-    from lightning_gradcam.saved_models.construction import build, find_class, named_class, read_config, section
-    from lightning_gradcam.saved_models.loader import load_checkpoint
-
+    config = chosen.config[-1] if chosen.config else None
     if chosen.checkpoint is not None:
-        config = chosen.config[0] if chosen.config else None
         loaded = load_checkpoint(chosen.checkpoint, model=chosen.model, config=config, trust=chosen.trust)
         return loaded.module, loaded.datamodule
-    name, given = chosen.model, arguments(chosen.model_args)
-    if name is not None:
-        function = find_class(name, "model")
-    else:
-        name, given = section(read_config(chosen.config[-1]), "model")
-        if name is None:
-            raise ConfigurationError(f"config: {chosen.config[-1]!r} names no model.class_path; give --model, too")
-        function = named_class(name, "model", nn.Module)
-    model = build(function, given, "model", parsed=bool(chosen.config))
-    if not isinstance(model, nn.Module):
-        raise ConfigurationError(f"model: {name} gives a {type(model).__name__}; give the class of a torch.nn.Module")
-    return model, None
+    named = (
+        {}
+        if chosen.model is None
+        else {"model": chosen.model, "model_args": options.model_arguments(chosen.model_args)}
+    )
+    return build_module(Recipe.of({}, config=None if named else config, **named)), None
 
 
 def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) -> Inputs:
@@ -166,7 +119,7 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
 
     from lightning_gradcam.capture.inputs import Inputs
     from lightning_gradcam.errors import ConfigurationError
-    from lightning_gradcam.probes.dataset import input_of
+    from lightning_gradcam.probes.entries import input_of
 
     if shape is not None:
         return Inputs(torch.rand((2, *shape), generator=torch.Generator().manual_seed(0)))
@@ -179,10 +132,7 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
         )
     datamodule.prepare_data()
     datamodule.setup("validate")
-    loader = datamodule.val_dataloader()
-    while isinstance(loader, (list, tuple, Mapping)):
-        loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader))
-    return Inputs(input_of(next(iter(loader)), None)[:2])
+    return Inputs(input_of(next(iter(first_loader(datamodule.val_dataloader()))), None)[:2])
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -190,30 +140,6 @@ def _shape(text: str) -> tuple[int, ...]:
     if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
         raise argparse.ArgumentTypeError(f"got {text!r}; give the shape of one sample, such as 3,224,224")
     return tuple(map(int, sizes))
-
-
-def arguments(pairs: Sequence[str]) -> dict[str, Any]:
-    """Reads ``KEY=VALUE`` pairs; values are YAML, or ``None`` as Python writes it.
-
-    Example:
-        >>> arguments(["width=64", "pool=max"])
-        {'width': 64, 'pool': 'max'}
-    """
-    from lightning_gradcam.errors import ConfigurationError
-    from lightning_gradcam.saved_models.yaml_text import parse_yaml
-
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise ConfigurationError(f"model-args: got {wrong[0]!r}; give key=value, such as width=64")
-    try:
-        return {
-            key: None if value == "None" else parse_yaml(value, f"model-args: {key}")
-            for key, value in (pair.split("=", 1) for pair in pairs)
-        }
-    except ConfigurationError:
-        raise
-    except ValueError as error:
-        raise ConfigurationError(f"model-args: a value is no YAML ({error!s:.200}); put text into quotes") from error
 
 
 def _as_json(listing: LayerListing) -> str:
@@ -253,15 +179,11 @@ def _columns(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
     sizes[1] = min(sizes[1], max(most - last, 12))
     lines = []
     for row in (head, *rows):
-        names = _folded(row[1], sizes[1])
-        ends = textwrap.wrap(row[6], last) or [""]
-        for at in range(max(len(names), len(ends))):
-            cells = row if at == 0 else ("",) * 7
-            lines.append(
-                f"{cells[0]:<1} {names[at] if at < len(names) else '':<{sizes[1]}}  {cells[2]:<{sizes[2]}}"
-                f"  {cells[3]:<{sizes[3]}}  {cells[4]:>{sizes[4]}}  {cells[5]:>{sizes[5]}}"
-                f"  {ends[at] if at < len(ends) else ''}".rstrip()
-            )
+        mark, name, kind, output, parameters, calls, found = row
+        for first, end in zip_longest(_folded(name, sizes[1]), textwrap.wrap(found, last), fillvalue=""):
+            middle = f"{kind:<{sizes[2]}}  {output:<{sizes[3]}}  {parameters:>{sizes[4]}}  {calls:>{sizes[5]}}"
+            lines.append(f"{mark:<1} {first:<{sizes[1]}}  {middle}  {end}".rstrip())
+            mark = kind = output = parameters = calls = ""
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a callback of ours in a command line or file, in a sentence instead of jsonargparse's screen."""
+"""Errors in this package's callbacks on a command line or in a file: a sentence instead of jsonargparse's screen."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from lightning_gradcam.errors import LightningGradCAMError
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
 
 _PACKAGE = "lightning_gradcam"
-# jsonargparse 4.28 to 4.53; groups: what is not there.
+# As jsonargparse 4.28 to 4.53 write it; the groups are the unknown names.
 _UNKNOWN = (
     re.compile(r"Option '(?P<name>[^']+)' is not accepted"),
     re.compile(r"Group '(?P<group>[^']+)' does not accept option '(?P<name>[^']+)'"),
@@ -30,10 +30,10 @@ _BARE = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 
 
 def one_sentence(message: str) -> str:
-    """Returns what jsonargparse says of an option of ours, in a sentence; what it says of all else stays as it is.
+    """Shortens jsonargparse's message on an option of this package to a sentence; any other message stays as it is.
 
     Args:
-        message: Of jsonargparse.
+        message: As jsonargparse writes it.
 
     Example:
         >>> one_sentence('''Errors:
@@ -94,7 +94,7 @@ def _callbacks() -> list[str]:
 
 
 def shorten_errors(parser: Any) -> None:
-    """Has a parser say what is wrong with a callback of ours in a sentence, and say errors of ours alone.
+    """Makes a parser report an error in a callback of this package in one sentence, without its own screen of text.
 
     Args:
         parser: jsonargparse's; its ``error`` is replaced.
@@ -119,7 +119,7 @@ def shorten_errors(parser: Any) -> None:
 
 
 class _MistakeError(BaseException):
-    """Carries an error of ours past jsonargparse, which would put any exception into a screen of its own."""
+    """Carries an error of this package past jsonargparse, which would wrap any exception in a screen of text."""
 
     def __init__(self, mistake: LightningGradCAMError) -> None:
         super().__init__(str(mistake))
@@ -127,8 +127,11 @@ class _MistakeError(BaseException):
 
 
 @contextmanager
-def mistakes() -> Iterator[None]:
-    """Raises the errors of ours that :func:`shorten_errors` has carried past jsonargparse."""
+def refusals() -> Iterator[None]:
+    """Raises this package's errors that :func:`shorten_errors` has carried past jsonargparse.
+
+    Lightning's refusals become errors of this package, too, which a terminal shows in one line.
+    """
     try:
         yield
     except _MistakeError as error:
@@ -138,3 +141,7 @@ def mistakes() -> Iterator[None]:
         if str(error).startswith("Does not validate") and isinstance(error.__cause__, LightningGradCAMError):
             raise error.__cause__ from None
         raise
+    except Exception as error:
+        if all(kind.__name__ != "MisconfigurationException" for kind in type(error).__mro__):
+            raise
+        raise ConfigurationError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -1,31 +1,25 @@
-"""``lightning-gradcam report``: one self-contained page of one or several runs."""
+"""Writes one self-contained HTML page of one or several runs, which opens from disk without a network.
+
+Example:
+  lightning-gradcam report lightning_logs/version_0/gradcam -o attention.html
+  lightning-gradcam report runs/cheating runs/fixed -o both.html      # next to each other, on the same probes
+
+The page has a slider over the epochs for all probes and layers, runs with the same probes next to each other, and
+below them the sheets of feature maps and filter patterns.
+"""
 
 from __future__ import annotations
 
 import argparse
 
-from lightning_gradcam.cli.shared import EXIT_CODES, add_progress, progress
-
-_EPILOG = f"""\
-example:
-  lightning-gradcam report lightning_logs/version_0/gradcam -o attention.html
-  lightning-gradcam report runs/cheating runs/fixed -o both.html      # next to each other, on the same probes
-
-{EXIT_CODES}
-"""
+from lightning_gradcam.cli.options import add_command, add_progress
+from lightning_gradcam.cli.shared import progress
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser(
-        "report",
-        help="one self-contained page of one or several runs",
-        description="Writes one self-contained HTML page, which opens from disk without a network: a slider over the\n"
-        "epochs for all probes and layers, runs with the same probes next to each other, and below them the sheets of\n"
-        "feature maps and filter patterns.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "one self-contained page of one or several runs"
+    parser = add_command(commands, "report", what, doc=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="an archive (<log dir>/<name>), or a folder with some")
     parser.add_argument("-o", "--output", default="report.html", metavar="PAGE", help="the page (default: %(default)s)")
     add_progress(parser)

@@ -1,36 +1,24 @@
-"""What commands share: their exit codes, and a bar on standard error for work that takes long."""
+"""What commands share: messages and progress bars on standard error, and how a training's data is set up again."""
 
 from __future__ import annotations
 
-import argparse
+import logging
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-# What scripts can rely on; stands below every command's help.
-EXIT_CODES = "exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted"
-
 T = TypeVar("T")
-
-
-def add_progress(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--progress`` and ``--no-progress``: ``True``, ``False``, or ``None`` (default: on a terminal)."""
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="a progress bar on standard error (default: on a terminal)",
-    )
+_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 
 
 def progress(items: Iterable[T], what: str, *, show: bool | None = None, total: int | None = None) -> Iterator[T]:
-    """Yields the items, and shows how many of them are done.
+    """Yields the items, and shows the number done in a bar.
 
     Args:
         items: What is worked on.
-        what: Stands before the bar, such as ``"pictures"``.
+        what: The text before the bar, such as ``"pictures"``.
         show: ``None`` (default): only where standard error is a terminal.
         total: How many there are, where ``items`` has no length.
 
@@ -46,35 +34,19 @@ def progress(items: Iterable[T], what: str, *, show: bool | None = None, total: 
 
 
 @contextmanager
-def counting(what: str, total: int, *, show: bool | None = None) -> Iterator[Any]:
-    """A bar that the body moves by itself.
+def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that reports its progress.
 
     Args:
-        what: Stands before the bar.
-        total: How many steps there are.
+        what: The text before the bar.
         show: As in :func:`progress`.
 
     Yields:
-        The bar: ``update()`` counts one step, ``set_description(text)`` says what is being done.
+        Takes the number of steps done, and their total.
     """
     from tqdm import tqdm
 
-    with tqdm(desc=what, total=total, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True) as bar:
-        yield bar
-
-
-@contextmanager
-def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that reports how far it is.
-
-    Args:
-        what: Stands before the bar.
-        show: As in :func:`progress`.
-
-    Yields:
-        Takes how many steps are done, and how many there are.
-    """
-    with counting(what, 0, show=show) as bar:
+    with tqdm(desc=what, total=0, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True) as bar:
 
         def moved(done: int, total: int) -> None:
             bar.total = total
@@ -83,8 +55,44 @@ def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, in
         yield moved
 
 
+def say(text: str) -> None:
+    """Prints a message to standard error."""
+    print(f"lightning-gradcam: {text}", file=sys.stderr)
+
+
+def counted(number: int, name: str) -> str:
+    """Returns a number with its unit.
+
+    Example:
+        >>> counted(1, "step"), counted(2, "step")
+        ('1 step', '2 steps')
+    """
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silences Lightning's own messages about a training that only the command needs."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def first_loader(loaders: Any) -> Any:
+    """Returns the first dataloader of what a data module's ``val_dataloader()`` returns; ``None`` where it has none."""
+    while isinstance(loaders, (list, tuple, Mapping)):
+        loaders = next(iter(loaders.values() if isinstance(loaders, Mapping) else loaders), None)
+    return loaders
+
+
 def seed_all(value: Any) -> None:
-    """Seeds as ``fit`` does, so that a data module which splits at random splits as it did then.
+    """Seeds as ``fit`` does, so that a data module with a random split makes the same one.
 
     Args:
         value: The config's ``seed_everything``; anything but a whole number does nothing.
@@ -99,5 +107,5 @@ def seed_all(value: Any) -> None:
 
 
 def _hidden(show: bool | None) -> bool | None:
-    # tqdm takes `None` for "where the file is no terminal".
+    # tqdm takes `None` for "unless the file is a terminal".
     return None if show is None else not show

@@ -1,40 +1,38 @@
-"""``lightning-gradcam fit``, ``validate`` and ``test``: Lightning's own command line for any module and data module."""
+"""Lightning's own command line, for any module and data module.
 
-from __future__ import annotations
-
-import argparse
-from functools import partial
-
-from lightning_gradcam.cli.shared import EXIT_CODES
-
-_WHAT = {
-    "fit": "train a module, with what callbacks its configuration names",
-    "validate": "validate a module, and log the maps of its probes",
-    "test": "test a module, and log the maps of its probes",
-}
-_EPILOG = f"""\
-example:
-  lightning-gradcam {{name}} --config config.yaml{{more}}
-  lightning-gradcam {{name}} --config config.yaml --print_config                  # what is in force, and stop
-  lightning-gradcam {{name}} --help-all                                           # every option of the trainer
-  lightning-gradcam {{name}} --model.help my_package.MyModule                     # and of a class
+Example:
+  lightning-gradcam {name} --config config.yaml{more}
+  lightning-gradcam {name} --config config.yaml --print_config                  # the effective options, and stop
+  lightning-gradcam {name} --help-all                                           # every option of the trainer
+  lightning-gradcam {name} --model.help my_package.MyModule                     # and of a class
 
 All arguments go to LightningCLI (https://lightning.ai/docs/pytorch/stable/cli/lightning_cli.html) as they are. In
 config.yaml:
 
   model:
     class_path: my_package.MyModule          # any LightningModule; a file my_package.py in this folder will do
-    init_args: {{{{learning_rate: 0.001}}}}
+    init_args: {{learning_rate: 0.001}}
   data:
     class_path: my_package.MyDataModule
   trainer:
     max_epochs: 5
     callbacks:
       - class_path: lightning_gradcam.GradCAMCallback
-        init_args: {{{{layers: [backbone.layer4], num_probes: 16}}}}
-
-{EXIT_CODES}
+        init_args: {{layers: [backbone.layer4], num_probes: 16}}
 """
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from lightning_gradcam.cli.options import add_command
+
+_WHAT = {
+    "fit": "train a module, with the callbacks in its configuration",
+    "validate": "validate a module, and log the maps of its probes",
+    "test": "test a module, and log the maps of its probes",
+}
 _MORE = {
     "fit": " --trainer.max_epochs 10 --trainer.callbacks.num_probes 32",
     "validate": " --ckpt_path last.ckpt",
@@ -45,14 +43,13 @@ _MORE = {
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the three commands to the parser."""
     for name, what in _WHAT.items():
-        parser = commands.add_parser(
+        parser = add_command(
+            commands,
             name,
-            help=what,
+            what,
             usage=f"lightning-gradcam {name} --config CONFIG [OPTION ...]",
-            description=f"{what[0].upper()}{what[1:]}.",
-            epilog=_EPILOG.format(name=name, more=_MORE[name]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            # Nothing is an option here: all that follows is LightningCLI's.
+            doc=(__doc__ or "").format(name=name, more=_MORE[name]),
+            # No option is parsed here: everything that follows goes to LightningCLI.
             prefix_chars="\0",
             add_help=False,
         )
@@ -65,7 +62,8 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
     if arguments in (["-h"], ["--help"]):
         parser.print_help()
         return 0
-    from lightning_gradcam.cli.config import command_line, refusals
+    from lightning_gradcam.cli.config import command_line
+    from lightning_gradcam.cli.mistakes import refusals
 
     line = command_line(name, arguments)
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.layout import input_size
+from lightning_gradcam.compute.callers import check_whole
 from lightning_gradcam.errors import ConfigurationError, did_you_mean
 
 Parametrisation = Literal["pixels", "fourier"]
@@ -36,14 +37,14 @@ class Ascent:
         border: How many places at each side of the feature map are left out of what is maximised. A map that is too
             small for that leaves out as many as keep its centre: 4x4 places one, 2x2 none.
         seed: Of the starts and the jitter.
-        jitter: Before each step the picture is moved (around the edges) by up to so many pixels; fine noise that only
+        jitter: Before each step the picture is moved (around the edges) by up to this many pixels; fine noise that only
             fits in one position averages out.
         total_variation: How much each step also lessens the differences of neighbouring pixels: the weight of this
             direction beside the filter's own, both of length 1. About 0.1 to 1.
         parametrisation: ``"pixels"`` (default), or ``"fourier"``: the ascent's parameters are the picture's spectrum,
             each frequency divided by the root of its wavelength, so that coarse forms come before fine noise (after
             Olah et al., "Feature Visualization", Distill 2017). In pixels: the gradient, each frequency times its
-            wavelength; the start likewise, times the root.
+            wavelength; the start, each times its root.
         value_range: What black and white are in the model's inputs: starts are drawn from 0.4 to 0.6 of it, and steps
             scaled by it. Where channels differ, normalise in ``forward`` instead.
 
@@ -68,9 +69,7 @@ class Ascent:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("border", 0), ("seed", 0), ("jitter", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigurationError(f"{name}: got {value!r}; give a whole number, {least} or more")
+            check_whole(name, getattr(self, name), least)
         if self.step_size is not None and not (_is_number(self.step_size) and self.step_size > 0):
             raise ConfigurationError(
                 f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the chapter's"
@@ -139,11 +138,11 @@ class Ascent:
         return [tuple(move) for move in drawn.tolist()]
 
     def direction(self, gradients: Tensor, pictures: Tensor) -> Tensor:
-        """Returns which way each picture goes, of L2 norm 1; all zero where its gradient is.
+        """Returns which way each picture goes, of L2 norm 1; zero everywhere where its gradient is.
 
         Args:
             gradients: Of what is maximised, ``[F, *shape]``, each with a scale of its own.
-            pictures: Likewise, as they are.
+            pictures: The pictures, of the same shape.
         """
         axes = spatial_axes(pictures.shape[1:])
         way = unit(gradients)
@@ -162,11 +161,13 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
         >>> spatial_axes((3, 32, 32)), spatial_axes((32, 32, 3)), spatial_axes((28, 28))
         ((2, 3), (1, 2), (1, 2))
     """
-    batch = (1, *shape)
-    size = input_size(torch.empty(batch, device="meta"))
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    whole = all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sizes)
+    batch = (1, *sizes)
+    size = input_size(torch.empty(batch, device="meta")) if whole else None
     if size is None:
         raise ConfigurationError(
-            f"shape: got {tuple(shape)}; give that of one picture, without the batch's axis, such as (3, 224, 224)"
+            f"shape: got {shape!r:.60}; give that of one picture, without the batch's axis, such as (3, 224, 224)"
         )
     # Channels stand behind the batch's axis, or last.
     first = 1 if batch[1 : 1 + len(size)] == size and (len(batch) == 3 or batch[2:] != size) else 2
@@ -174,7 +175,7 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def unit(values: Tensor) -> Tensor:
-    """Divides each sample ``[F, ...]`` by the L2 norm of the whole of it; what is all zero stays zero."""
+    """Divides each sample ``[F, ...]`` by the L2 norm of the whole of it; zeros stay zeros."""
     # By the largest first: the squares of small gradients would be flushed to zero.
     for norm in (torch.linalg.vector_norm(values.flatten(1), math.inf, dim=1), None):
         found = torch.linalg.vector_norm(values.flatten(1), dim=1) if norm is None else norm

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,29 +14,33 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs
-from lightning_gradcam.capture.layers import (
-    LISTING,
-    LayerSpec,
-    compiled_layers,
-    mixing_layers,
-    named_layers,
-    resolve_layers,
-)
+from lightning_gradcam.capture.layers import LISTING, LayerSpec, mixing_layers, named_layers, resolve_layers
+from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import in_parts, is_out_of_memory
-from lightning_gradcam.compute.forward import Explanation
+from lightning_gradcam.compute.callers import eager
+from lightning_gradcam.compute.explanation import explain_layers
 from lightning_gradcam.compute.request import Request
-from lightning_gradcam.compute.search import NO_LAYER, TRIED, Search
-from lightning_gradcam.errors import MOST, ConfigurationError, LayerError, did_you_mean
+from lightning_gradcam.compute.search import TRIED, Search
+from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.probes.listed import one_size
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import joined
-from lightning_gradcam.targets import Given, Target, check_classes
+from lightning_gradcam.targets import Given, Target
 from lightning_gradcam.targets.classes import Class, Contrast
+from lightning_gradcam.targets.labels import check_classes
 from lightning_gradcam.warn import warn
 
-# Characters that a few names of layers need.
-_ROOM = 60
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _Found(Protocol):
+    """A part's result, whose layouts hold for all parts."""
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]: ...
+
+
+F = TypeVar("F", bound=_Found)
 
 
 def explain_in_parts(
@@ -55,75 +58,89 @@ def explain_in_parts(
     Returns:
         The maps of all samples, in their order; of a trial, those of the first two.
     """
+
+    def explained(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
+        found = explain_layers(search, modules)
+        if asked.trial and search.given.samples < given.samples:
+            check_rest(found.output, given, asked.targets)
+        return found if asked.keep_output else replace(found, output=None)
+
+    return _joined(in_searched_parts(model, layers, load, given, asked, explained))
+
+
+def in_searched_parts(
+    model: nn.Module,
+    layers: LayerSpec,
+    load: Callable[[int, int], Inputs],
+    given: Given,
+    asked: Request,
+    call: Callable[[Search, Mapping[str, nn.Module]], F],
+) -> list[F]:
+    """Calls a function for one part of the samples after the other; what the first part shows holds for all.
+
+    Args:
+        model: The model.
+        layers: As in :func:`compute_cams`.
+        load: Returns the inputs of the samples from one place to before another.
+        given: What targets may look at, of all samples.
+        asked: What is asked.
+        call: From a part, and the layers by name, to its result.
+    """
     if not given.samples:
         raise ConfigurationError("inputs: got an empty batch; give at least one sample")
     given.check()
+    available = named_layers(model)
+    if asked.check:
+        check_model(available, given.samples, asked.layouts)
+    modules: Mapping[str, nn.Module] | None = None
+    tried: Inputs | None = None
+    known = asked
 
     def output_of(place: int) -> Any:
         with torch.no_grad():
             return asked.run(load(place, place + 1).fresh())
 
-    modules: Mapping[str, nn.Module] | None = None
-    layouts, copies, moves = asked.layouts, asked.copies, asked.moves
-    tried: Inputs | None = None
-    total = min(given.samples, TRIED) if asked.trial else given.samples
-    available = named_layers(model)
-    if asked.check:
-        check_model(available, given.samples, asked.layouts)
-
-    def explained(start: int, stop: int) -> Cams:
-        nonlocal modules, layouts, copies, moves, tried
+    def part_of(start: int, stop: int) -> F:
+        nonlocal modules, tried, known
         part = given if stop - start == given.samples else given.part(start, stop, output_of)
         tried = load(start, stop)
-        own = replace(asked, layouts=layouts, copies=copies, moves=moves)
-        batch = Explanation(model, own, tried, part)
+        search = Search(model, known, tried, part)
         try:
             if modules is None:
-                modules = resolve_layers(
-                    model, layers, auto=batch.search.auto, calls=batch.search.calls, available=available
-                )
+                modules = resolve_layers(model, layers, auto=search.auto, calls=search.calls, available=available)
                 if asked.check:
-                    check_layouts(modules, layouts)
-            found = batch.at(modules)
+                    check_layouts(modules, asked)
+            found = call(search, modules)
         except LayerError as error:
-            raise beside(error, batch.search) from None
-        # What one part has shown holds for all: a last part of a single sample may not show it again.
-        copies, moves = found.overwritten, False
-        layouts = {**layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
-        if stop < given.samples and asked.trial:
-            check_rest(found.output, given, asked.targets)
-        return found if asked.keep_output else replace(found, output=None)
+            raise search.beside(error) from None
+        # A last part of a single sample may not show it again.
+        layouts = {**known.layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
+        known = replace(known, layouts=layouts, copies=isinstance(found, Cams) and found.overwritten, moves=False)
+        return found
 
     def one_bag(error: Exception) -> bool:
         return tried is not None and _takes_one_bag(tried, asked.run, error)
 
+    # The parts of a batch are as even as they can be.
+    total = min(given.samples, TRIED) if asked.trial else given.samples
+    size = -(-total // -(-total // min(asked.batch_size or total, total)))
     with eager(model):
-        size = even(total, asked.batch_size)
-        return _joined(list(in_parts(total, size, explained, halve=asked.halve, alone=one_bag)))
+        return list(in_parts(total, size, part_of, halve=asked.halve, alone=one_bag))
 
 
 def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
     """Whether a model that has failed on several bags or clips works on one: it squeezes the batch's axis away."""
+
+    def works(part: Inputs) -> bool:
+        with suppress(Exception), torch.no_grad():
+            run(part.fresh())
+            return True
+        return False
+
     if inputs.picture.dim() != 5 or inputs.samples == 1 or is_out_of_memory(error):
         return False
-    outputs = []
-    with suppress(Exception), torch.no_grad():
-        outputs.append(run(inputs.part(0, 1).fresh()))
-    if not outputs:
-        return False
-    # Its layers may fail for another reason, which is the user's to hear.
-    with suppress(Exception), torch.no_grad():
-        run(inputs.fresh())
-        return False
-    return True
-
-
-def beside(error: LayerError, search: Search) -> LayerError:
-    """Returns an error about a layer with the layers that have a feature map, where it has room for them."""
-    head = f"{error}; layers with a feature map here: "
-    room = MOST - len(head)
-    possible = search.possible(room) if room >= _ROOM else NO_LAYER
-    return error if possible == NO_LAYER else LayerError(head + possible)
+    # On all samples, too, where its layers have failed for another reason, which is the user's to hear.
+    return works(inputs.part(0, 1)) and not works(inputs)
 
 
 def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
@@ -135,7 +152,7 @@ def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
         targets: What is explained.
 
     Raises:
-        TargetError: A label is none of the model's classes, or there is none where one is needed.
+        TargetError: A label is not among the model's classes, or is missing where one is needed.
     """
     of_classes = [target for target in targets if isinstance(target.select, (Class, Contrast))]
     if not of_classes or not isinstance(output, Tensor) or not len(output):
@@ -169,10 +186,10 @@ def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mappi
         )
 
 
-def check_layouts(modules: Mapping[str, nn.Module], layouts: Mapping[str, str]) -> None:
+def check_layouts(modules: Mapping[str, nn.Module], asked: Request) -> None:
     """Refuses what the user says of a layout where the module's own kind says something else."""
     for name, module in modules.items():
-        spec, kind = layouts.get(name, layouts.get(layer_of(name), layouts.get(""))), type(module)
+        spec, kind = asked.layout_of(name), type(module)
         if spec and kind in _CHANNELS_FIRST and not spec.startswith(("NC", "(NT)C", "(TN)C")):
             raise ConfigurationError(
                 f"layout: {spec!r} can't be that of {name!r}, a {kind.__name__}, whose channels come first; leave it"
@@ -180,61 +197,42 @@ def check_layouts(modules: Mapping[str, nn.Module], layouts: Mapping[str, str]) 
             )
 
 
-def even(samples: int, most: int | None) -> int:
-    """Returns the size of parts that are as even as they can be."""
-    parts = -(-samples // most) if most else 1
-    return -(-samples // max(parts, 1))
-
-
 def _joined(parts: Sequence[Cams]) -> Cams:
     if len(parts) == 1:
         return parts[0]
-    first = parts[0]
+    samples = [len(next(iter(part.scores.values()))) for part in parts]
 
-    def whole(of: Callable[[Cams], Mapping[Any, Tensor]]) -> Mapping[Any, Tensor]:
-        return MappingProxyType({key: torch.cat([of(part)[key] for part in parts]) for key in of(first)})
+    def whole(name: str) -> Any:
+        """Puts a field of tensors by key together, or one that is a tensor or ``None``."""
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], Mapping):
+            return {key: torch.cat([value[key] for value in values]) for key in values[0]}
+        known = [value for value in values if value is not None]
+        return torch.cat(known) if known else None
 
-    def known(of: Callable[[Cams], Tensor | None]) -> Tensor | None:
-        found = [values for part in parts if (values := of(part)) is not None]
-        return torch.cat(found) if found else None
-
+    fields = ("scores", "classes", "predicted", "confidence", "confidences", "likeliest", "likeliest_confidence")
     return replace(
-        first,
+        parts[0],
         # Pictures of several sizes are explained one by one.
-        maps=MappingProxyType({key: one_size([part.maps[key] for part in parts]) for key in first.maps}),
-        scores=whole(lambda part: part.scores),
-        classes=whole(lambda part: part.classes),
-        output=_joined_output([part.output for part in parts], [len(next(iter(p.scores.values()))) for p in parts]),
-        predicted=known(lambda part: part.predicted),
-        confidence=known(lambda part: part.confidence),
-        confidences=whole(lambda part: part.confidences),
-        likeliest=known(lambda part: part.likeliest),
-        likeliest_confidence=known(lambda part: part.likeliest_confidence),
-        levels=_joined_levels(parts),
-        gradients={key: joined([part.gradients[key] for part in parts]) for key in first.gradients},
-        causes=_joined_causes(parts),
+        maps={key: one_size([part.maps[key] for part in parts]) for key in parts[0].maps},
+        output=_joined_output([part.output for part in parts], samples),
+        # The layer's own name where a part depends on a single level.
+        levels={
+            key: tuple(chain.from_iterable(p.levels.get(key, key[:1] * n) for p, n in zip(parts, samples, strict=True)))
+            for key in dict.fromkeys(key for part in parts for key in part.levels)
+        },
+        gradients={key: joined([part.gradients[key] for part in parts]) for key in parts[0].gradients},
+        causes=_joined_causes(parts, samples),
+        **{name: whole(name) for name in fields},
     )
 
 
-def _joined_levels(parts: Sequence[Cams]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """The level of each sample; the layer's own name where a part depends on a single one."""
-    found = dict.fromkeys(key for part in parts for key in part.levels)
-    return {
-        (layer, target): tuple(
-            name for part in parts for name in part.levels.get((layer, target), (layer,) * len(part.scores[target]))
-        )
-        for layer, target in found
-    }
-
-
-def _joined_causes(parts: Sequence[Cams]) -> dict[CamKey, Tensor]:
+def _joined_causes(parts: Sequence[Cams], samples: Sequence[int]) -> dict[CamKey, Tensor]:
     """A part without a blank map has no causes of it."""
     found = {}
-    for key in dict.fromkeys(key for part in parts for key in part.causes):
-        none = next(part.causes[key] for part in parts if key in part.causes)
-        found[key] = torch.cat(
-            [part.causes.get(key, none.new_zeros(len(next(iter(part.maps.values()))))) for part in parts]
-        )
+    for key, known in {key: known for part in parts for key, known in part.causes.items()}.items():
+        every = [p.causes.get(key, known.new_zeros(n)) for p, n in zip(parts, samples, strict=True)]
+        found[key] = torch.cat(every)
     return found
 
 
@@ -250,28 +248,3 @@ def _joined_output(outputs: Sequence[Any], samples: Sequence[int]) -> Any:
         return list(outputs)
     whole = [torch.cat(leaves) for leaves in zip(*(leaves for leaves, _ in flat), strict=True)]
     return tree_unflatten(whole, flat[0][1])
-
-
-def eager(model: nn.Module) -> AbstractContextManager[Any]:
-    """Returns a context in which what ``torch.compile`` has compiled runs as it is written, and calls hooks.
-
-    Args:
-        model: The model.
-
-    Raises:
-        ConfigurationError: It was compiled, and this torch (before 2.6) has no such context.
-    """
-    # Hooks added after compilation do not fire, silently. Where dynamo was never imported nothing is compiled, and
-    # importing it would cost a second.
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    if hasattr(torch.compiler, "set_stance"):
-        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-        return stance
-    if compiled := compiled_layers(model):
-        raise ConfigurationError(
-            f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
-            f" calls no hooks, and torch {torch.__version__} can't leave that out for a while; give the model that was"
-            " compiled (its _orig_mod), or take torch 2.6 or newer"
-        )
-    return nullcontext()

@@ -77,15 +77,12 @@ def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
         cams: What was found.
         methods: By name; of those of gradients on the CPU, the causes already tell which maps are blank.
     """
-    looked = {key for key, maps in cams.maps.items() if maps.device.type == "cpu" and key.method in _of(methods)}
+    told = {name for name, method in methods.items() if method.needs == "gradients"}
+    looked = {key for key, maps in cams.maps.items() if maps.device.type == "cpu" and key.method in told}
     if not cams.causes and looked == set(cams.maps):
         return ()
     maps = {key: values.detach().cpu().float().numpy() for key, values in cams.maps.items()}
     return blank_remarks(maps, {key: codes.cpu().numpy() for key, codes in cams.causes.items()}).values()
-
-
-def _of(methods: Mapping[str, Method]) -> set[str]:
-    return {name for name, method in methods.items() if method.needs == "gradients"}
 
 
 def _codes(method: str, features: Tensor, slopes: Tensor) -> Tensor:

@@ -1,16 +1,55 @@
-"""What errors say of a model that was called with something else than its forward takes."""
+"""What a user gives: is it a module that can be hooked, a whole number, the arguments that a forward takes?"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from lightning_gradcam.capture.layers import compiled_layers
+from lightning_gradcam.errors import ConfigurationError
+
+
+def check_module(model: Any, purpose: str) -> None:
+    """Refuses a model that is not a module.
+
+    Args:
+        model: What the user gives as ``model``.
+        purpose: What a module is needed for, as it follows in the error: ``"whose layers are explained"``.
+
+    Raises:
+        ConfigurationError: It is not one.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"model: got {model!r:.80}; give a torch.nn.Module, {purpose}, and forward= for another way to call it"
+            f"{held_module(model)}"
+        )
+
+
+def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> None:
+    """Refuses what is not a whole number, or a smaller one.
+
+    Args:
+        name: The argument's.
+        value: What the user gives.
+        least: The smallest that is possible.
+        instead: What else is possible, as it follows in the error.
+
+    Raises:
+        ConfigurationError: It is not one.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(f"{name}: got {value!r}; give a whole number, {least} or more{instead}")
 
 
 def held_module(wrapper: Any) -> str:
-    """Returns the tail of an error about a model that is no module: where in it one is, if any is.
+    """Returns the tail of an error about a model that is not a module: where it holds one, if it does.
 
     Example:
         >>> class Wrapper:
@@ -46,3 +85,28 @@ def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
         f"its forward takes ({taken:.100}), and {how}: give what it takes as a tuple or dict, or forward=, a function"
         " of the inputs that calls it"
     )
+
+
+def eager(model: nn.Module) -> AbstractContextManager[Any]:
+    """Returns a context in which what ``torch.compile`` has compiled runs as it is written, and calls hooks.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ConfigurationError: It was compiled, and this torch (before 2.6) has no such context.
+    """
+    # Hooks added after compilation do not fire, silently. Where dynamo was never imported nothing is compiled, and
+    # importing it would cost a second.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    if hasattr(torch.compiler, "set_stance"):
+        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+    if compiled := compiled_layers(model):
+        raise ConfigurationError(
+            f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
+            f" calls no hooks, and torch {torch.__version__} can't switch that off for a while; give the model before"
+            " compilation (its _orig_mod), or take torch 2.6 or newer"
+        )
+    return nullcontext()

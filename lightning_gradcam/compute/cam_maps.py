@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.blank import remarks_of
-from lightning_gradcam.compute.callers import held_module, several_arguments
+from lightning_gradcam.compute.callers import check_module, check_whole, several_arguments
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
@@ -73,7 +73,7 @@ def compute_cams(
             has maps which are zero everywhere then, why they are, and what to use instead.
         layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one before a
             grid of 14 by 14), ``"NLC:14x14+4"`` (four behind it), or a mapping from layer names to these.
-        output_key: Where the explained output stands in what the model returns: a place in a tuple, a key, an
+        output_key: Which part of what the model returns is explained: a place in a tuple, a key, an
             attribute, or a callable.
         picture: Which of several inputs is the picture: that tensor itself.
         forward: What to call instead of ``model`` on ``inputs``, for instance to run it under autocast.
@@ -115,13 +115,9 @@ def compute_cams(
     )
     kind = check_score(score)
     check_output_key(output_key)
-    if not isinstance(model, nn.Module):
-        raise ConfigurationError(
-            f"model: got {model!r:.80}; give a torch.nn.Module, whose layers are explained, and forward= for another"
-            f" way to call it{held_module(model)}"
-        )
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more, or None for all")
+    check_module(model, "whose layers are explained")
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, instead=", or None for all")
     if forward is None and getattr(model.forward, "__func__", None) is nn.Module.forward:
         raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or give forward=")
     with preserved(model):
@@ -141,27 +137,22 @@ def compute_cams(
             advice = advice or _advice(whole.picture, single=single)
             if not advice or (isinstance(error, LightningGradCAMError) and not single):
                 raise
-            shape, dtype = list(whole.picture.shape), whole.picture.dtype
-            came = f"{shape}" if dtype.is_floating_point else f"{shape} of {dtype}"
+            dtype = "" if whole.picture.is_floating_point() else f" of {whole.picture.dtype}"
+            why = f"{type(error).__name__}: {error!s:.160}"
             raise ConfigurationError(
-                f"inputs: the model fails on {came} ({type(error).__name__}: {error!s:.160}); {advice}"
+                f"inputs: the model fails on {list(whole.picture.shape)}{dtype} ({why}); {advice}"
             ) from error
 
 
 def _is_taken_for_one(model: nn.Module, run: Callable[[], Any]) -> bool:
     """Whether a convolution of the model gets what it takes for a picture without the batch's axis."""
     met: list[int] = []
-    handles = [
-        part.register_forward_pre_hook(lambda _, args: met.extend(x.dim() for x in args if isinstance(x, Tensor)))
-        for part in model.modules()
-        if isinstance(part, nn.Conv2d)
-    ]
-    try:
-        with suppress(Exception), torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack, suppress(Exception), torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, nn.Conv2d):
+                hook = part.register_forward_pre_hook(lambda _, args: met.append(args[0].dim()))
+                stack.enter_context(hook)
+        run()
     return bool(met) and met[0] in (2, 3)
 
 

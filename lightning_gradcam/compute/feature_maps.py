@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.activations import no_feature_map
 from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, caller
-from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
+from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import Layout, parse_layouts
-from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.capture.tensors import main_tensor
-from lightning_gradcam.compute.batches import beside, check_layouts, check_model, eager, even
-from lightning_gradcam.compute.callers import held_module
+from lightning_gradcam.compute.batches import in_searched_parts
+from lightning_gradcam.compute.callers import check_module, check_whole
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import Search
-from lightning_gradcam.errors import ConfigurationError, LayerError
+from lightning_gradcam.errors import LayerError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods.variants import full_precision
 from lightning_gradcam.probes.listed import one_size
@@ -87,7 +86,7 @@ def compute_feature_maps(
         forward: What to call instead of ``model`` on ``inputs``.
         batch_size: How many samples go through the model at once, at most; default: all. Where the memory does not
             suffice, half as many are tried.
-        max_channels: Of a layer with more channels, so many are kept, evenly chosen; default: all.
+        max_channels: Most channels that are kept of a layer, evenly chosen; default: all.
 
     Returns:
         The feature maps, float32 (float64 where the activations are), on the model's device.
@@ -102,14 +101,10 @@ def compute_feature_maps(
         (torch.Size([2, 4, 3, 3]), torch.Size([4]))
     """
     layouts = parse_layouts(layout)
-    if not isinstance(model, nn.Module):
-        raise ConfigurationError(
-            f"model: got {model!r:.80}; give a torch.nn.Module, whose layers are looked at, and forward= for another"
-            f" way to call it{held_module(model)}"
-        )
+    check_module(model, "whose layers are looked at")
     for name, value in (("batch_size", batch_size), ("max_channels", max_channels)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ConfigurationError(f"{name}: got {value!r}; give a whole number, 1 or more, or None for all")
+        if value is not None:
+            check_whole(name, value, instead=", or None for all")
     with preserved(model):
         whole = Inputs(inputs, picture)
         return feature_maps(
@@ -147,8 +142,8 @@ def feature_maps(
         samples: How many there are.
         run: From inputs to the model's output.
         batch_size: How many samples go through the model at once; ``None``: all.
-        layouts: What the user says of layouts, by layer name; ``""`` stands for all.
-        max_channels: Of a layer with more channels, so many are kept, evenly chosen; ``None``: all.
+        layouts: What the user says of layouts, by layer name; ``""`` means all.
+        max_channels: Most channels that are kept of a layer, evenly chosen; ``None``: all.
         device: Where the maps are kept; ``None``: where they were made. ``"cpu"`` bounds the device's memory.
         check: Make sure that the layouts are possible; once is enough for a model.
         halve: Take half as many samples at once where memory does not suffice.
@@ -156,66 +151,45 @@ def feature_maps(
     Raises:
         LayerError: A layer is not found, not reached, or has no spatial activation.
     """
-    if not samples:
-        raise ConfigurationError("inputs: got an empty batch; give at least one sample")
-    known, available = dict(layouts or {}), named_layers(model)
-    if check:
-        check_model(available, samples, known)
-    modules: Mapping[str, nn.Module] | None = None
+    # It asks for nothing to be explained.
+    asked = Request(
+        resolve_targets("predicted"), {}, layouts or {}, run, batch_size=batch_size, check=check, halve=halve
+    )
 
-    def part_of(start: int, stop: int) -> _Part:
-        nonlocal modules, known
-        # It asks for nothing to be explained.
-        asked = Request(resolve_targets("predicted"), {}, known, run)
-        search = Search(model, asked, load(start, stop), Given(stop - start))
-        try:
-            if modules is None:
-                modules = resolve_layers(model, layers, auto=search.auto, calls=search.calls, available=available)
-                if check:
-                    check_layouts(modules, known)
-            part = _part(search, modules, max_channels, device)
-        except LayerError as error:
-            raise beside(error, search) from None
-        # What one part has shown holds for all: a last part of a single sample may not show it again.
-        known = {**known, **{name: str(layout) for name, layout in part.layouts.items()}}
-        return part
+    def part_of(search: Search, modules: Mapping[str, nn.Module]) -> FeatureMaps:
+        return _part(search, modules, max_channels, device)
 
-    with eager(model), torch.no_grad():
-        parts = list(in_parts(samples, even(samples, batch_size), part_of, halve=halve))
+    with torch.no_grad():
+        parts = in_searched_parts(model, layers, load, Given(samples), asked, part_of)
     first = parts[0]
     return FeatureMaps(
-        MappingProxyType({name: one_size([part.activations[name] for part in parts]) for name in first.activations}),
+        MappingProxyType({name: one_size([part[name] for part in parts]) for name in first}),
         MappingProxyType(first.chosen),
-        MappingProxyType({name: torch.stack([part.dead[name] for part in parts]).all(0) for name in first.dead}),
+        MappingProxyType({name: torch.stack([part.dead[name] for part in parts]).all(0) for name in first}),
         MappingProxyType(first.layouts),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    activations: dict[str, Tensor]
-    chosen: dict[str, tuple[int, ...]]
-    dead: dict[str, Tensor]
-    layouts: dict[str, Layout]
-
-
 def _part(
     search: Search, modules: Mapping[str, nn.Module], most: int | None, device: torch.device | str | None
-) -> _Part:
-    found = _Part({}, {}, {}, {})
+) -> FeatureMaps:
+    activations: dict[str, Tensor] = {}
+    chosen: dict[str, tuple[int, ...]] = {}
+    dead: dict[str, Tensor] = {}
+    layouts: dict[str, Layout] = {}
     outputs = _outputs(search, modules)
     for name in modules:
         output = outputs.pop(name)
-        layout = found.layouts[name] = search.layout_of(name, modules[name], output)
-        maps = layout.feature_map(output)
+        layouts[name] = search.layout_of(name, modules[name], output)
+        maps = layouts[name].feature_map(output)
         channels = maps.shape[1]
         shown = min(channels, most or channels)
-        chosen = found.chosen[name] = tuple(place * channels // shown for place in range(shown))
-        found.dead[name] = (maps == 0).flatten(2).all(2).all(0).to(device)
+        chosen[name] = tuple(place * channels // shown for place in range(shown))
+        dead[name] = (maps == 0).flatten(2).all(2).all(0).to(device)
         # A copy, where not all are kept: a view would hold the whole.
-        kept = maps if shown == channels else maps[:, list(chosen)]
-        found.activations[name] = full_precision(kept).to(device).contiguous()
-    return found
+        kept = maps if shown == channels else maps[:, list(chosen[name])]
+        activations[name] = full_precision(kept).to(device).contiguous()
+    return FeatureMaps(activations, chosen, dead, layouts)
 
 
 def _outputs(search: Search, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

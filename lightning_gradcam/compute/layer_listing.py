@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import AUTO, named_layers, no_hooks, resolve_layers
-from lightning_gradcam.capture.layout import Layout, input_size
 from lightning_gradcam.capture.tensors import main_tensor
-from lightning_gradcam.compute.batches import eager
+from lightning_gradcam.compute.callers import eager
+from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
+from lightning_gradcam.targets import Given, resolve_targets
 
-# Gradients are taken for so many layers at once: their activations are all held meanwhile.
+# Number of layers whose gradients are taken at once: their activations are all held meanwhile.
 _AT_ONCE = 48
 
 
@@ -89,9 +91,6 @@ def list_layers(
     few = inputs.part(0, 2) if inputs.samples > 1 else Inputs(inputs.fresh(copies=2))
     layers = named_layers(model)
 
-    def forward() -> Any:
-        return run(few.fresh())
-
     steps, total = count(1), 4
 
     def step() -> None:
@@ -100,22 +99,15 @@ def list_layers(
 
     with eager(model):
         try:
-            seen = _watched(layers, forward)
+            seen = _watched(layers, lambda: run(few.fresh()))
         except Exception as error:  # whatever a user's forward raises
             raise ConfigurationError(
                 f"model: its forward failed on inputs {list(few.picture.shape)} ({type(error).__name__}:"
                 f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
             ) from error
         step()
-        survey = Survey(
-            model,
-            forward,
-            samples=few.samples,
-            picture=input_size(few.picture),
-            given={},
-            own=few.picture,
-            again=lambda picture: run(few.fresh(picture)),
-        )
+        asked = Request(resolve_targets("predicted"), {}, {}, run)
+        survey = Search(model, asked, few, Given(few.samples)).survey
         spatial = survey.spatial()
         step()
         auto, why = _auto(model, survey)
@@ -125,10 +117,20 @@ def list_layers(
         for start in range(0, len(names), _AT_ONCE):
             alive.update(survey.alive(mixed, names[start : start + _AT_ONCE]))
             step()
-    rows = [_row(name, layer, seen[id(layer)], few.samples, survey, spatial, alive) for name, layer in layers.items()]
-    return LayerListing(
-        type(model).__name__, tuple(few.picture.shape[1:]), parameters_of(model), tuple(rows), auto, why
-    )
+    rows = []
+    for name, layer in layers.items():
+        outputs, layout = seen[id(layer)], spatial.get(name) if name in alive else None
+        last = outputs[-1] if outputs else ""
+        output: tuple[int | str, ...] | str = last
+        if isinstance(last, tuple):
+            place = spatial[name].axes.index("N") if name in spatial else 0
+            output = tuple("N" if at == place and size == few.samples else size for at, size in enumerate(last))
+        axes, grid = (None, None) if layout is None else (str(layout), layout.grid)
+        why = _why_not(name, layer, last, survey) if layout is None else None
+        kind, size = type(layer).__name__, parameters_of(layer)
+        rows.append(LayerRow(name, kind, output, size, len(outputs), axes, grid, why))
+    inputs_shape = tuple(few.picture.shape[1:])
+    return LayerListing(type(model).__name__, inputs_shape, parameters_of(model), tuple(rows), auto, why)
 
 
 def parameters_of(module: nn.Module) -> int:
@@ -148,12 +150,9 @@ def _watched(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dic
     seen: dict[int, list[Any]] = {id(layer): [] for layer in layers.values()}
 
     def hook(module: nn.Module, _: Any, output: Any) -> None:
+        other = f"{output.dtype} {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         found = main_tensor(output)
-        if found is not None:
-            seen[id(module)].append(tuple(found[0].shape))
-        else:
-            tensor = isinstance(output, Tensor)
-            seen[id(module)].append(f"{output.dtype} {list(output.shape)}" if tensor else type(output).__name__)
+        seen[id(module)].append(other if found is None else tuple(found[0].shape))
 
     with ExitStack() as stack, torch.no_grad():
         for layer in {id(layer): layer for layer in layers.values() if no_hooks(layer) is None}.values():
@@ -162,41 +161,14 @@ def _watched(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dic
     return seen
 
 
-def _row(
-    name: str,
-    layer: nn.Module,
-    outputs: Sequence[Any],
-    samples: int,
-    survey: Survey,
-    spatial: Mapping[str, Layout],
-    alive: set[str],
-) -> LayerRow:
-    last = outputs[-1] if outputs else ""
-    layout = spatial.get(name) if name in alive else None
-    output: tuple[int | str, ...] | str = last
-    if isinstance(last, tuple):
-        place = spatial[name].axes.index("N") if name in spatial else 0
-        output = tuple("N" if at == place and size == samples else size for at, size in enumerate(last))
-    return LayerRow(
-        name,
-        type(layer).__name__,
-        output,
-        parameters_of(layer),
-        len(outputs),
-        None if layout is None else str(layout),
-        None if layout is None else layout.grid,
-        None if layout is not None else _why_not(name, layer, last, survey, spatial),
-    )
-
-
-def _why_not(name: str, layer: nn.Module, last: Any, survey: Survey, spatial: Mapping[str, Layout]) -> str:
+def _why_not(name: str, layer: nn.Module, last: Any, survey: Survey) -> str:
     if (reason := no_hooks(layer)) is not None:
         return reason
     if last == "":
         return "never called"
     if isinstance(last, str):
         return "no floating-point tensor"
-    if name in spatial:
+    if name in survey.spatial():
         return "the output ignores it"
     if len(last) < 3:
         return "flat"

@@ -180,8 +180,6 @@ def merged(parts: Mapping[CamKey, Tensor], chosen: Mapping[str, Choice]) -> dict
         parts: By the unit's name in the layer's place.
         chosen: Layer name to what each sample is explained at.
     """
-    if all(len(choice.units) == 1 and choice.units[0].name == layer for layer, choice in chosen.items()):
-        return dict(parts)
     found: dict[CamKey, Tensor] = {}
     for layer, choice in chosen.items():
         numbers = {unit.name: number for number, unit in enumerate(choice.units)}

@@ -11,23 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.activations import capture
-from lightning_gradcam.capture.calls import call_of, layer_of
+from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.gradients import differentiate
-from lightning_gradcam.capture.inputs import Forward
-from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layers import (
-    LISTING,
-    LayerSpec,
-    is_channels_first,
-    named_layers,
-    resolve_layers,
-    unwrapped,
-)
-from lightning_gradcam.capture.layout import Layout, find_layout, input_size, parse_layouts
+from lightning_gradcam.capture.inputs import Forward, Inputs
+from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
+from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.ascent import Ascent
-from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, did_you_mean
+from lightning_gradcam.compute.batches import check_model
+from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.search import Search
+from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError
 from lightning_gradcam.methods.variants import full_precision
+from lightning_gradcam.targets import Given, resolve_targets
 
 
 class _Reached(BaseException):
@@ -129,21 +125,12 @@ def find_routes(
         LayerError: A layer is not found, not reached or has no feature map.
         ConfigurationError: The model does not take such pictures.
     """
-    given, available = parse_layouts(layout), named_layers(model)
-    if unknown := [name for name in given if name and layer_of(name) not in available and name not in available]:
-        raise LayerError(
-            f"layout: layer {unknown[0]!r:.80} not found{did_you_mean(unknown[0], available, listing=LISTING)}"
-        )
-    shape = tuple(like.shape[1:])
-    size = input_size(torch.empty((1, *shape), device="meta"))
-    pictures = ascent.start((0, 1), shape, torch.float64).to(like)
-
-    def survey() -> Survey:
-        return Survey(
-            model, lambda: run(pictures.clone()), samples=2, picture=size, given=given, own=pictures, again=run
-        )
-
-    modules = resolve_layers(model, layers, auto=lambda: survey().auto(mixed), calls=lambda name: survey().calls(name))
+    pictures = ascent.start((0, 1), tuple(like.shape[1:]), torch.float64).to(like)
+    # It asks for nothing to be explained.
+    asked = Request(resolve_targets("predicted"), {}, parse_layouts(layout), run)
+    search = Search(model, asked, Inputs(pictures), Given(2))
+    check_model(named_layers(model), 1, asked.layouts)
+    modules = resolve_layers(model, layers, auto=search.auto, calls=search.calls)
     with capture(modules, whole_graph=True) as captured:
         try:
             run(pictures.clone().requires_grad_().clone())
@@ -160,17 +147,7 @@ def find_routes(
     whole = any("FSDPModule" in {kind.__name__ for kind in type(part).__mro__} for part in model.modules())
     found = {}
     for name, module in modules.items():
-        first = len(shapes[name]) > 3 and is_channels_first(unwrapped(module), shapes[name])
-        known = find_layout(
-            name,
-            shapes[name],
-            last=False if first else None,
-            sure=True,
-            samples=2,
-            picture=size,
-            given=given.get(name, given.get(layer_of(name), given.get(""))),
-        )
-        known = survey().layout(name) if known is None else known
+        known = search.layout_of(name, module, torch.empty(shapes[name], device="meta"), single=True)
         border = tuple(min(ascent.border, (places - 1) // 2) for places in known.grid)
         channels = shapes[name][known.axes.index("C")]
         found[name] = Route(model, name, module, run, known, channels, calls[name], border, whole)

@@ -15,8 +15,7 @@ from lightning_gradcam.capture.layers import LayerSpec, mixing_layers, named_lay
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.compute.ascent import Ascent, Parametrisation, spatial_axes
-from lightning_gradcam.compute.batches import eager
-from lightning_gradcam.compute.callers import held_module
+from lightning_gradcam.compute.callers import check_module, check_whole, eager
 from lightning_gradcam.compute.partial_forward import Route, find_routes
 from lightning_gradcam.errors import CaptureError, ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
@@ -80,7 +79,7 @@ def filter_patterns(
         layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
             output.
         shape: That of one picture, without the batch's axis: ``(3, 224, 224)``.
-        filters: ``None`` (default): all. A number: so many, the first ones, as the chapter takes the first 64. A list:
+        filters: ``None`` (default): all. A number: the first ones, as the chapter takes the first 64. A list:
             these, counted from 0.
         steps: See :class:`~lightning_gradcam.compute.ascent.Ascent` for this and the next ones.
         step_size: ``None``: the chapter's 10, scaled to the picture's size.
@@ -112,15 +111,12 @@ def filter_patterns(
         >>> found.filters, found.pictures.shape
         ((3, 1), torch.Size([2, 1, 8, 8]))
     """
-    if not isinstance(model, nn.Module):
-        raise ConfigurationError(
-            f"model: got {model!r:.80}; give a torch.nn.Module, whose filters are looked at{held_module(model)}"
-        )
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more")
+    check_module(model, "whose filters are looked at")
+    check_whole("batch_size", batch_size)
     own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
     ascent = Ascent(steps, step_size, border, seed, jitter, total_variation, parametrisation, value_range)
-    like = torch.empty((0, *_checked(shape)), dtype=own.dtype, device=own.device)
+    spatial_axes(shape)
+    like = torch.empty((0, *shape), dtype=own.dtype, device=own.device)
     with preserved(model):
         return climb(
             model, layers, forward or model, like, ascent, filters, layout, batch_size=batch_size, progress=progress
@@ -140,25 +136,25 @@ def climb(
     halve: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, LayerPatterns]:
-    """Does what :func:`filter_patterns` says; the model is in evaluation mode, and guarded by the caller.
+    """Finds patterns as :func:`filter_patterns` does; the model is in evaluation mode, and guarded by the caller.
 
     Args:
         model: The model.
-        layers: Likewise.
+        layers: The layers, in any form that :func:`filter_patterns` takes.
         run: Called with pictures.
-        like: Any batch of pictures: shape, dtype and device of what the model takes.
-        ascent: How.
-        filters: Likewise.
-        layout: Likewise.
-        batch_size: Likewise.
-        halve: Take half as many pictures at once where memory does not suffice.
-        progress: Likewise.
+        like: A batch of pictures, with the shape, dtype and device of the model's inputs; it may be empty.
+        ascent: How pictures are climbed to.
+        filters: Which filters, in any form that :func:`filter_patterns` takes.
+        layout: What a layer's axes mean, where that can't be seen.
+        batch_size: Number of pictures that go through the model at once, at most.
+        halve: Take half as many pictures at once where the memory does not suffice.
+        progress: Called after each step with how many steps of pictures are done, and how many there are.
     """
     if not like.is_floating_point():
         raise ConfigurationError(
-            f"inputs: the model takes {like.dtype}, along which no gradient leads; give a forward that takes"
-            " floating-point pictures"
+            f"inputs: the model takes {like.dtype}, which has no gradient; give a forward of floating-point pictures"
         )
+    tell: Progress = progress or (lambda _done, _total: None)
     found: dict[str, LayerPatterns] = {}
     with eager(model):
         routes = find_routes(model, layers, run, like, ascent, layout)
@@ -172,11 +168,8 @@ def climb(
             def climbed(
                 start: int, stop: int, route: Route = route, numbers: list[int] = numbers, before: int = done
             ) -> tuple[Tensor, Tensor, Tensor]:
-                def tell(more: int) -> None:
-                    if progress is not None:
-                        progress(before + start * ascent.steps + more, total)
-
-                return _climbed(route, ascent, numbers[start:stop], like, tell)
+                first = before + start * ascent.steps
+                return _climbed(route, ascent, numbers[start:stop], like, lambda more: tell(first + more, total))
 
             # Where memory does not suffice for a late layer, it may for an early one: each begins with all.
             parts = in_parts(len(numbers), most, climbed, halve=halve)
@@ -217,7 +210,7 @@ def _climbed(
 
 
 def _chosen(name: str, filters: Filters, channels: int) -> list[int]:
-    """Returns the numbers of the filters that are meant, of a layer with so many."""
+    """Returns the numbers of the filters that are meant, of a layer with ``channels`` of them."""
     if filters is None:
         return list(range(channels))
     what = (
@@ -235,13 +228,3 @@ def _chosen(name: str, filters: Filters, channels: int) -> list[int]:
     if not numbers or len(set(numbers)) < len(numbers) or not 0 <= min(numbers) <= max(numbers) < channels:
         raise LayerError(f"filters: got {filters!r:.60}, but {what}")
     return numbers
-
-
-def _checked(shape: Sequence[int]) -> tuple[int, ...]:
-    """Returns a picture's shape, where it is one."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
-    if not 2 <= len(sizes) <= 4 or any(not isinstance(s, int) or isinstance(s, bool) or s < 1 for s in sizes):
-        raise ConfigurationError(
-            f"shape: got {shape!r:.60}; give that of one picture, without the batch's axis, such as (3, 224, 224)"
-        )
-    return sizes

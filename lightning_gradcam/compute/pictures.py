@@ -1,4 +1,4 @@
-"""Of several pictures, which one a layer sees: its maps are drawn over the first, or over the one that is named."""
+"""Which of several pictures, or of a clip's frames, a layer sees: its maps are drawn over the picture of the inputs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,46 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gradcam.capture.activations import capture
+from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.inspection import mixed
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.compute.search import Search
+from lightning_gradcam.warn import warn
+
+
+def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts: Mapping[str, Layout]) -> None:
+    """Warns, once a run, where a layer's map has places of another picture, or of a part of its frames alone.
+
+    Args:
+        search: The model and its inputs.
+        modules: Layer name to module.
+        layouts: Layer name to layout.
+    """
+    run, inputs = search.asked.run, search.inputs
+    if search.given.first:
+        return
+    shape = list(inputs.picture.shape)
+    for layer, other in seen_elsewhere(run, inputs, modules).items() if inputs.pictures > 1 else ():
+        name = layer_of(layer)
+        instead = f"call of it ({name + '#0'!r})" if search.calls(name) > 1 else "layer"
+        warn(
+            f"lightning-gradcam: layer {layer!r} sees another of the inputs ({other}) than the picture ({shape}): its"
+            f" maps show places of that other one. Name that tensor with picture=, or another {instead} that sees the"
+            " picture"
+        )
+    flat = {name: module for name, module in modules.items() if len(layouts[name].grid) == 2}
+    for layer, (axis, reached) in frames_seen(run, inputs, flat).items():
+        name, frames = layer_of(layer), reached.nonzero().flatten().tolist()
+        calls = f" (a call of {name!r} each: '{name}#0', …)" if search.calls(name) > 1 else ""
+        warn(
+            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, frames[:5]))} alone of the {len(reached)}"
+            f" along axis {axis} of the input {shape}: its maps belong to that part, whatever part of the input they"
+            f" are drawn over{calls}"
+        )
 
 
 def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, list[int]]:
@@ -37,9 +72,7 @@ def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module
     return {name: found[name] for name in modules if name in found}
 
 
-def frames_seen(
-    run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]
-) -> dict[str, tuple[int, list[int], int]]:
+def frames_seen(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, tuple[int, Tensor]]:
     """Finds the layers that see a part of a clip's frames, or of a stack of pictures, alone.
 
     Runs two samples once and differentiates each layer's map; nothing of pictures without such an axis.
@@ -50,29 +83,28 @@ def frames_seen(
         modules: Layer name to module, of maps without an axis of frames.
 
     Returns:
-        Layer name to the input's axis, the frames that lead to the layer, and how many there are.
+        Layer name to the input's axis, and which of the frames along it lead to the layer, bool.
     """
-    found: dict[str, tuple[int, list[int], int]] = {}
-    if inputs.picture.dim() != 5 or not modules:
-        return found
+    found: dict[str, tuple[int, Tensor]] = {}
     few = inputs.part(0, 2)
+    if few.picture.dim() != 5 or not modules:
+        return found
     # As above.
-    with suppress(Exception):
+    with suppress(Exception), torch.enable_grad(), capture(modules, whole_graph=True) as captured:
         picture = with_gradient(few.picture)
-        with torch.enable_grad(), capture(modules, whole_graph=True) as captured:
-            run(few.fresh(picture))
-            for name, tensor in captured.activations.items():
-                (slopes,) = torch.autograd.grad(mixed(tensor), picture, retain_graph=True, allow_unused=True)
-                for axis in (1, 2) if slopes is not None else ():
-                    reached = slopes.movedim(axis, 0).flatten(1).ne(0).any(1)
-                    if bool(reached.any()) and not bool(reached.all()):
-                        found[name] = (axis, reached.nonzero().flatten().tolist(), len(reached))
-                        break
+        run(few.fresh(picture))
+        for name, tensor in captured.activations.items():
+            (slopes,) = torch.autograd.grad(mixed(tensor), picture, retain_graph=True, allow_unused=True)
+            for axis in (1, 2) if slopes is not None else ():
+                reached = slopes.movedim(axis, 0).flatten(1).ne(0).any(1)
+                if bool(reached.any()) and not bool(reached.all()):
+                    found[name] = (axis, reached)
+                    break
     return found
 
 
 def _led_to(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> set[str]:
-    """Returns the layers whose preferred feature map stands in the graph behind the picture."""
+    """Returns the layers whose preferred feature map depends on the picture through the graph."""
     picture = with_gradient(inputs.picture)
     with torch.enable_grad(), capture(modules, whole_graph=True) as captured:
         run(inputs.fresh(picture))

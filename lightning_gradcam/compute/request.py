@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.methods import Method
 from lightning_gradcam.targets import Target
@@ -17,11 +18,11 @@ class Request:
     Attributes:
         targets: What is explained.
         methods: How, by name.
-        layouts: What the user says of layouts, by layer name; ``""`` stands for all.
+        layouts: What the user says of layouts, by layer name; ``""`` means all.
         run: From inputs to the explained output.
         relu: Keep only what speaks for the target.
         batch_size: How many samples go through the model at once; ``None``: all.
-        check: Make sure that a zero gradient is none by construction; once is enough for a model.
+        check: Make sure that a gradient of zero is not one by construction; once is enough for a model.
         copies: The model is known to change a layer's output in place; it is found out where not given.
         keep_output: Keep the model's output; it can be larger than all maps.
         halve: Take half as many samples, or variants of them, at once where memory does not suffice.
@@ -47,3 +48,7 @@ class Request:
     trial: bool = False
     direct: bool = False
     moves: bool = False
+
+    def layout_of(self, layer: str) -> str | None:
+        """Returns what the user says of a layer's layout; ``None``: nothing."""
+        return self.layouts.get(layer, self.layouts.get(layer_of(layer), self.layouts.get("")))

@@ -11,35 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.awaken import awakened
-from lightning_gradcam.capture.calls import layer_of
-from lightning_gradcam.capture.changes import Move
 from lightning_gradcam.capture.inputs import Inputs, with_gradient
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.known import KnownLayouts
 from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_layers, unwrapped
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, input_size
-from lightning_gradcam.capture.moved import LayerMap, Trial, find_moves
+from lightning_gradcam.capture.layout import Layout, check_places, input_size
 from lightning_gradcam.capture.obstacles import obstacle
+from lightning_gradcam.capture.shapes import find_layout
 from lightning_gradcam.compute.request import Request
-from lightning_gradcam.errors import LayerError, TargetError, listed
+from lightning_gradcam.errors import MOST, LayerError, listed
 from lightning_gradcam.targets import Given
-from lightning_gradcam.targets.base import is_whole_numbers, whole_numbers
-from lightning_gradcam.warn import warn
+from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
 
-NO_LAYER = "(none)"
-# Moves that no network with dead units was seen to feign: they need an answer at another place, and not a missing one.
-_CERTAIN = ("samples", "turned", "shifted", "spectrum")
+# Characters that a few names of layers need.
+_ROOM = 60
 # Number of samples that a look takes: a single one's axis can't be told from others of one place.
 TRIED = 2
+_TOKENS = (nn.Linear, nn.LayerNorm)
 _PLACES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-def _may_give_tokens(module: nn.Module) -> bool:
-    parts = list(module.modules())
-    return any(isinstance(p, (nn.Linear, nn.LayerNorm)) for p in parts) and not any(
-        isinstance(p, _PLACES) for p in parts
-    )
 
 
 @dataclass(eq=False)
@@ -59,12 +48,19 @@ class Search:
     given: Given
     _searching: bool = field(default=False, init=False)
     _tokens: bool = field(default=False, init=False)
-    _first: Callable[[Any], None] | None = field(default=None, init=False)
 
     @property
     def survey(self) -> Survey:
         """A look at the model with two of the samples; only where it is needed."""
         return self._look[0]
+
+    def axes(self, layouts: Mapping[str, Layout]) -> str:
+        """Returns what the input's axes mean where its layers show more than its shape; ``""`` where they do not.
+
+        Args:
+            layouts: Layer name to layout.
+        """
+        return self.survey.axes if any(layout.fold or len(layout.grid) == 1 for layout in layouts.values()) else ""
 
     @cached_property
     def _look(self) -> tuple[Survey, Inputs, Given]:
@@ -76,18 +72,19 @@ class Search:
             # bags may take no other number.
             return self._surveyed(self.inputs, self.given)
 
-    def _surveyed(self, inputs: Inputs, given: Given) -> tuple[Survey, Inputs, Given]:
+    def _surveyed(self, inputs: Inputs, given: Given, *first: Callable[[Any], object]) -> tuple[Survey, Inputs, Given]:
+        """Looks at the model; ``first`` is called with the output of the first forward."""
+        waiting = list(first)
+
         def run(picture: Tensor | None) -> Any:
             output = self.asked.run(inputs.fresh(picture))
-            if self._first is not None:
-                self._first(output)
-                self._first = None
+            while waiting:
+                waiting.pop(0)(output)
             return output
 
         def forward() -> Any:
             # Where the search follows the graph, it begins at the picture: weights may be frozen.
-            graph = torch.is_grad_enabled() and inputs.picture.is_floating_point()
-            return run(with_gradient(inputs.picture) if graph else None)
+            return run(with_gradient(inputs.picture) if torch.is_grad_enabled() else None)
 
         survey = Survey(
             self.model,
@@ -108,8 +105,16 @@ class Search:
         Args:
             modules: Layer name to module.
         """
-        unknown = [module for name, module in modules.items() if self._given_layout(name) is None]
-        return not self.looked and self.inputs.samples <= TRIED and any(map(_may_give_tokens, unknown))
+        unknown = [list(module.modules()) for name, module in modules.items() if self.asked.layout_of(name) is None]
+        return (
+            not self.looked
+            and self.inputs.samples <= TRIED
+            and any(
+                any(isinstance(part, _TOKENS) for part in parts)
+                and not any(isinstance(part, _PLACES) for part in parts)
+                for parts in unknown
+            )
+        )
 
     def look(self, done: Callable[[], None]) -> Any:
         """Looks at the model with all of the samples.
@@ -122,15 +127,8 @@ class Search:
         """
         outputs: list[Any] = []
 
-        def first(output: Any) -> None:
-            outputs.append(output)
-            done()
-
-        self._tokens, self._first = True, first
-        try:
-            self.__dict__["_look"] = self._surveyed(self.inputs, self.given)
-        finally:
-            self._first = None
+        self._tokens = True
+        self.__dict__["_look"] = self._surveyed(self.inputs, self.given, outputs.append, lambda _: done())
         return outputs[0]
 
     @cached_property
@@ -162,26 +160,21 @@ class Search:
         self._searching = True
         try:
             return self._search[0].auto(self._meant)
-        except LayerError as error:
+        except LayerError:
             if why := obstacle(self.model):
                 raise LayerError(f"layers: 'auto' finds no layer to explain: {why}") from None
-            if isinstance(cause := self._of_whole_numbers(), TargetError):
-                raise cause from None
-            raise error
+            if any(method.needs == "gradients" for method in self.asked.methods.values()):
+                with torch.no_grad():
+                    output = self.asked.run(self._look[1].fresh())
+                if is_whole_numbers(output):
+                    raise whole_numbers(output) from None
+            raise
         finally:
             self._searching = False
 
     def calls(self, name: str) -> int:
         """Returns how often the forward calls a layer."""
         return self.survey.calls(name)
-
-    def _of_whole_numbers(self) -> TargetError | None:
-        """Returns the error about an output of whole numbers, where it is one."""
-        if not any(method.needs == "gradients" for method in self.asked.methods.values()):
-            return None
-        with torch.no_grad():
-            output = self.asked.run(self._look[1].fresh())
-        return whole_numbers(output) if is_whole_numbers(output) else None
 
     def _meant(self, output: Any) -> list[Tensor]:
         """Numbers that depend on all that the targets may look at, of the survey's samples."""
@@ -191,17 +184,22 @@ class Search:
             own = []
         return mixed(own if len(own) == len(self.asked.targets) else output)
 
-    def possible(self, room: int) -> str:
-        """Returns which layers could be named, for errors: all, or the last five where these take too much room."""
+    def beside(self, error: LayerError) -> LayerError:
+        """Returns an error about a layer with the layers that have a feature map, where it has room for them.
+
+        All of them, or the last five where these take too much room.
+        """
+        head = f"{error}; layers with a feature map here: "
+        room = MOST - len(head)
         try:
-            names = list(self.survey.spatial())
-        except Exception as error:  # the model itself fails; what was wrong before is what counts
-            return f"unknown ({type(error).__name__}: {error})"[:room]
+            names = list(self.survey.spatial()) if room >= _ROOM else []
+        except Exception as failure:  # the model itself fails; what was wrong before is what counts
+            return LayerError(f"{head}{f'unknown ({type(failure).__name__}: {failure})'[:room]}")
         whole = ", ".join(names)
-        if len(whole) <= room:
-            return whole or NO_LAYER
-        tail = f" (the last of {len(names)}; `{LISTING}` lists all)"
-        return f"{listed(names[:-6:-1], room=room - len(tail))}{tail}"
+        if len(whole) > room:
+            tail = f" (the last of {len(names)}; `{LISTING}` lists all)"
+            whole = f"{listed(names[:-6:-1], room=room - len(tail))}{tail}"
+        return LayerError(head + whole) if names else error
 
     def is_reached(self, layer: str) -> bool:
         """Whether any score can depend on a layer's places, whatever the weights are; also where that can't be told."""
@@ -225,14 +223,12 @@ class Search:
             LayerError: It has no places, or what the user says of it does not fit.
         """
         first = activation.dim() > 3 and is_channels_first(unwrapped(module), activation.shape)
-        given, samples = self._given_layout(name), self.inputs.samples
+        given, samples = self.asked.layout_of(name), self.inputs.samples
         # Signals, and frames that are folded into the batch: the shapes alone do not tell.
         signal = self.inputs.picture.dim() < 4 and activation.dim() == 3
-        unknown = given is None and activation.dim() > 2 and (signal or activation.shape[0] != samples)
-        layout = (
-            None
-            if unknown
-            else find_layout(
+        layout = None
+        if given is not None or activation.dim() <= 2 or not (signal or activation.shape[0] != samples):
+            layout = find_layout(
                 name,
                 activation.shape,
                 last=False if first else None,
@@ -241,7 +237,6 @@ class Search:
                 picture=input_size(self.inputs.picture),
                 given=given,
             )
-        )
         if layout is None:
             # Nothing but the modules that ran tells: its axes hold for any number of samples.
             seen = self._seen_layout(name, activation, given)
@@ -287,54 +282,7 @@ class Search:
         """Whether it has been asked what the targets depend on."""
         return "_search" in self.__dict__
 
-    def check_moves(self, places: Mapping[str, LayerMap], axes: str) -> None:
-        """Refuses layers whose places or rows belong elsewhere, and warns where they belong to a part of the picture.
-
-        Args:
-            places: What is explained, by layer name.
-            axes: What the input's axes mean, as of :class:`InputForm`.
-
-        Raises:
-            LayerError: A map would be drawn on other places, or another sample, than its own.
-        """
-        found: Mapping[str, Move] = {}
-        # A model may take no other number of samples, or no other picture.
-        with suppress(Exception):
-            found = find_moves(Trial(self.asked.run, self.inputs, axes), places)
-            if any(move.kind not in _CERTAIN for move in found.values()):
-                # A dead unit does not see its part of the picture either: what other weights see counts.
-                with awakened(self.model):
-                    again = find_moves(Trial(self.asked.run, self.inputs, axes), places)
-                found = {name: move for name, move in found.items() if move.kind in _CERTAIN or name in again}
-        for name, move in found.items():
-            if move.kind in _CERTAIN:
-                where = "another sample" if move.kind == "samples" else "other places"
-                advice = (
-                    "name a layer before the transform or behind its inverse"
-                    if move.kind == "spectrum"
-                    else "do that step before the model is called, or explain a part of the model that does not contain"
-                    " it (forward=, of a callback forward_fn=)"
-                )
-                text = (
-                    f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn on {where}"
-                    f" than its own; {advice}"
-                )
-                if move.kind not in ("turned", "shifted") or self._given_layout(name) is None:
-                    raise LayerError(text)
-                warn(text)
-                continue
-            warn(
-                f"layers: {name!r:.80} does not cover the picture as its map is drawn: {move.what}. A model that crops,"
-                " pads or warps the picture inside does that. Maps are stretched over the whole picture, so their"
-                " places are off; crop or pad the pictures before the model is called, or give a forward without that"
-                " step (forward=, of a callback forward_fn=)"
-            )
-
     def _other_tokens(self, activation: Tensor, layout: Layout) -> bool:
         sizes = dict(zip(layout.axes, activation.shape, strict=True))
         frames, left = divmod(sizes["N"], self.inputs.samples)
         return left > 0 or (frames != 1 and not layout.fold) or sizes["L"] != layout.tokens
-
-    def _given_layout(self, name: str) -> str | None:
-        given = self.asked.layouts
-        return given.get(name, given.get(layer_of(name), given.get("")))

@@ -7,14 +7,25 @@ training with other random numbers than it would have had.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
-from lightning_gradcam.guard.foreign import in_other_threads
-from lightning_gradcam.guard.snapshot import Attributes, Generators, changes_by_use, generators_of, held_by
+from lightning_gradcam.guard.snapshot import (
+    SMALL,
+    Attributes,
+    bound_to,
+    changes_by_use,
+    generators_of,
+    held_by,
+    restoring,
+)
 
 
 @contextmanager
@@ -27,19 +38,15 @@ def isolated_rng() -> Iterator[None]:
         >>> with isolated_rng():
         ...     _ = torch.rand(1)
     """
-    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    try:
+    with ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        stack.callback(torch.set_rng_state, torch.get_rng_state())
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            stack.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+        if torch.backends.mps.is_available():
+            stack.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
         yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     An object that another thread works with meanwhile, such as a data set that prefetches, keeps its attributes and
     containers as they are: who has changed them can't be told, and what its thread has put there must not be lost. So a
     counter or a cache of such an object keeps what our own use has done to it; see
-    :func:`lightning_gradcam.guard.foreign.in_other_threads` for what counts. Generators are set back all the same, and
+    :func:`lightning_gradcam.guard.data.in_other_threads` for what counts. Generators are set back all the same, and
     a thread that begins and ends meanwhile goes unseen.
 
     Args:
@@ -61,7 +68,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
             partials. Bounded: containers of more than 256 entries are taken for data and left alone.
     """
     held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
-    generators = Generators(generators_of(held))
+    restore_generators = restoring(generators_of(held))
     used = [owner for owner in held if not deep or changes_by_use(owner)]
     attributes = [(owner, Attributes([vars(owner)], tensors=False)) for owner in used]
     apart = in_other_threads(used)
@@ -74,4 +81,59 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
             for owner, held_then in attributes:
                 if id(owner) not in apart:
                     held_then.restore(apart=apart)
-            generators.restore()
+            restore_generators()
+
+
+def in_other_threads(owners: Iterable[object]) -> set[int]:
+    """Returns the ``id()`` of each owner, and of each container, that another running thread works with.
+
+    An owner is, where it holds a thread or a pool of threads (:class:`concurrent.futures.Executor`), or where a thread
+    has it as an attribute, as an argument or in its function (``Thread(target=dataset.fill)``). One step: what a thread
+    reaches through other objects does not count, or a logger's thread would count for everything.
+
+    Args:
+        owners: The objects that are asked about.
+
+    Example:
+        >>> values, end = [1], threading.Event()
+        >>> thread = threading.Thread(target=lambda kept: end.wait(), args=(values,))
+        >>> thread.start()
+        >>> id(values) in in_other_threads([])
+        True
+        >>> end.set(); thread.join()
+    """
+    own = threading.current_thread()
+    found = {id(value) for thread in threading.enumerate() if thread is not own for value in _in_hand(vars(thread))}
+    for owner in owners:
+        if any(_is_running(value) for value in _with_entries(getattr(owner, "__dict__", {}).values())):
+            found.add(id(owner))
+    return found
+
+
+def _is_running(value: object) -> bool:
+    if isinstance(value, threading.Thread):
+        return value is not threading.current_thread() and value.is_alive()
+    # A pool makes its threads when it is first given something to do.
+    return isinstance(value, Executor) and bool(getattr(value, "_threads", True))
+
+
+def _in_hand(attributes: dict[str, Any]) -> Iterator[object]:
+    """Yields a thread's attributes, arguments and function, and what the function is bound to or closes over."""
+    for value in _with_entries(attributes.values()):
+        yield value
+        function = value
+        while isinstance(function, partial):
+            yield from _with_entries([*function.args, *function.keywords.values()])
+            function = function.func
+        yield from bound_to(function)
+
+
+def _with_entries(values: Iterable[object]) -> Iterator[object]:
+    """Yields values, and the entries of small containers among them."""
+    # Copies: another thread may change them while this one looks.
+    for value in [*values]:
+        yield value
+        if isinstance(value, (list, tuple, set, frozenset)) and len(value) <= SMALL:
+            yield from [*value]
+        elif isinstance(value, dict) and len(value) <= SMALL:
+            yield from [*value.values()]

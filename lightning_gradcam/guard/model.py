@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.guard.data import isolated_rng
-from lightning_gradcam.guard.snapshot import Attributes, Generators
+from lightning_gradcam.guard.snapshot import Attributes, restoring
 
 
 @contextmanager
@@ -53,13 +53,13 @@ def preserved(model: nn.Module) -> Iterator[None]:
         )
     parameters = [(p, p.requires_grad, p.grad) for p in held]
     attributes = Attributes(map(vars, modules))
-    generators = Generators(attributes.generators)
+    restore_generators = restoring(attributes.generators)
     grad_enabled, caching = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
-    # What fails to be given back must not keep the rest from it.
+    # If one thing can't be restored, the rest still has to be.
     with torch.inference_mode(False), isolated_rng(), ExitStack() as stack:
         stack.callback(torch.set_autocast_cache_enabled, caching)
         stack.callback(torch.set_grad_enabled, grad_enabled)
-        stack.callback(generators.restore)
+        stack.callback(restore_generators)
         stack.callback(_restore_parameters, parameters)
         stack.callback(attributes.restore)
         torch.set_autocast_cache_enabled(False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import suppress
 from functools import lru_cache, partial
 from inspect import isfunction
 from itertools import chain, compress, islice
@@ -20,7 +21,7 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 _CONTAINERS = (dict, list, set, deque)
 # What can hold neither a generator nor anything that a data set would change by being indexed.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
-_LARGE, _HUGE, _ENOUGH = 256, 100_000, 5000
+SMALL, _HUGE, _ENOUGH = 256, 100_000, 5000
 
 
 @lru_cache(maxsize=4096)
@@ -53,48 +54,28 @@ class Attributes:
         self._values = [*chain.from_iterable(map(dict.values, self._owners))]
         self._ids = [*map(id, self._values)]
         self.generators: list[Any] = []
-        held: list[Tensor] = []
-        arrays: list[Any] = []
+        found: dict[str | None, list[Any]] = {"container": [], "tensor": [], "array": [], "generator": self.generators}
         kinds = [*map(_kind, map(type, self._values))]
-        self._empty = [
-            value for value, kind in zip(self._values, kinds, strict=True) if kind == "container" and not value
-        ]
-        filled: list[Any] = []
         for name, value, kind in compress(zip(self._names, self._values, kinds, strict=True), kinds):
-            if kind == "container":
-                if not value:
-                    continue
-                filled.append(value)
-                if name == "_buffers":
-                    held += [buffer for buffer in value.values() if buffer is not None]
-                # One level more, for caches such as {"layer": {"calls": 3}}.
-                elif name not in ("_modules", "_parameters") and len(value) <= _LARGE:
-                    for entry in _entries(value):
-                        exact: Any = type(entry)
-                        inner = _kind(exact)
-                        if inner == "container":
-                            (filled if entry else self._empty).append(entry)
-                        elif inner == "generator":
-                            self.generators.append(entry)
-                        elif inner == "tensor" and not isinstance(entry, nn.Parameter):
-                            held.append(entry)
-                        elif inner == "array":
-                            arrays.append(entry)
-            elif kind == "tensor":
-                held.append(value)
-            elif kind == "array":
-                arrays.append(value)
-            else:
-                self.generators.append(value)
-        self._contents = _Contents([container for container in filled if len(container) <= _HUGE])
+            found[kind].append(value)
+            # One level more, for caches such as {"layer": {"calls": 3}}.
+            if kind == "container" and value and name not in ("_modules", "_parameters"):
+                for entry in _entries(value) if name == "_buffers" or len(value) <= SMALL else ():
+                    exact: Any = type(entry)
+                    inner = _kind(exact)
+                    if inner is not None and (name == "_buffers" or not isinstance(entry, nn.Parameter)):
+                        found[inner].append(entry)
+        containers = found["container"]
+        self._empty = [container for container in containers if not container]
+        self._contents = _Contents([container for container in containers if 0 < len(container) <= _HUGE])
         # Inference tensors can't be written to outside inference mode.
-        kept = [value for value in (held if tensors else ()) if not value.is_inference() and not is_lazy(value)]
+        kept = {id(value): value for value in found["tensor"] if not value.is_inference() and not is_lazy(value)}
         with torch.no_grad():
-            self._tensors = [(value, value.clone()) for value in {id(value): value for value in kept}.values()]
-        self._arrays = [(value, value.copy()) for value in (arrays if tensors else ())]
+            self._tensors = [(value, value.clone()) for value in kept.values()] if tensors else []
+        self._arrays = [(value, value.copy()) for value in found["array"]] if tensors else []
 
     def restore(self, *, apart: Set[int] = frozenset()) -> None:
-        """Puts everything back that is no longer as it was.
+        """Restores everything that has changed.
 
         Args:
             apart: The ``id()`` of containers whose content is left as it is.
@@ -173,7 +154,7 @@ def generators_of(owners: Iterable[object]) -> list[Any]:
     for owner in owners:
         values = [owner, *getattr(owner, "__dict__", {}).values()]
         for value in values:
-            inner = _entries(value) if isinstance(value, _CONTAINERS) and len(value) <= _LARGE else [value]
+            inner = _entries(value) if isinstance(value, _CONTAINERS) and len(value) <= SMALL else [value]
             found.update((id(entry), entry) for entry in inner if isinstance(entry, _GENERATORS))
     return list(found.values())
 
@@ -194,44 +175,41 @@ def held_by(owners: Iterable[object]) -> Iterator[object]:
             continue
         seen.add(id(owner))
         if isinstance(owner, (*_CONTAINERS, tuple)):
-            if len(owner) <= _LARGE:
+            if len(owner) <= SMALL:
                 queue.extend(_entries(owner))
             continue
         yield owner
         if isinstance(owner, partial):
             queue.extend([owner.func, owner.args, owner.keywords])
-        for cell in getattr(owner, "__closure__", None) or ():
-            try:
-                queue.append(cell.cell_contents)
-            except ValueError:  # a cell that is not filled yet
-                continue
-        queue.append(getattr(owner, "__self__", None))
+        queue.extend(bound_to(owner))
         queue.extend(vars(owner).values() if hasattr(owner, "__dict__") else ())
 
 
-class Generators:
-    """The states of random number generators: torch's, NumPy's and Python's."""
-
-    def __init__(self, generators: Iterable[Any]) -> None:
-        self._states = [(each, _state(each)) for each in {id(each): each for each in generators}.values()]
-
-    def restore(self) -> None:
-        """Sets every generator back."""
-        for generator, state in self._states:
-            if isinstance(generator, np.random.Generator):
-                generator.bit_generator.state = state
-            elif isinstance(generator, random.Random):
-                generator.setstate(state)
-            else:
-                generator.set_state(state)
+def bound_to(function: object) -> Iterator[object]:
+    """Yields what a function closes over, and the object that a method belongs to."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # a cell that is not filled yet
+            yield cell.cell_contents
+    yield getattr(function, "__self__", None)
 
 
-def _state(generator: Any) -> Any:
+def restoring(generators: Iterable[Any]) -> Callable[[], None]:
+    """Returns a function that sets generators of random numbers back to their state now: torch's, NumPy's, Python's."""
+    each_back = [_restoring(each) for each in {id(each): each for each in generators}.values()]
+
+    def restore() -> None:
+        for back in each_back:
+            back()
+
+    return restore
+
+
+def _restoring(generator: Any) -> Callable[[], None]:
     if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
+        return partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
     if isinstance(generator, random.Random):
-        return generator.getstate()
-    return generator.get_state()
+        return partial(generator.setstate, generator.getstate())
+    return partial(generator.set_state, generator.get_state())
 
 
 def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:

@@ -19,7 +19,7 @@ def eigencam(activations: Tensor) -> Tensor:
         activations: The layer's output ``[N, C, *S]``.
 
     Returns:
-        Signed map ``[N, *S]``; all zero where the activation is the same everywhere. Cost: one forward, and a singular
+        Signed map ``[N, *S]``; zero everywhere where the activation is constant. Cost: one forward, and a singular
         value decomposition a sample.
     """
     return _first_component(activations)

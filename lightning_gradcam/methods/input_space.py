@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.errors import MethodError
 from lightning_gradcam.methods.rerun import Rerun
+from lightning_gradcam.methods.variants import refused
 
 
 def guided_backprop(rerun: Rerun) -> Tensor:
@@ -72,30 +72,28 @@ def fullgrad(rerun: Rerun) -> Tensor:
         MethodError: The model has no convolution or batch norm with a bias.
     """
     picture = rerun.picture
-    total = _scaled((rerun.picture_gradients() * picture).abs()).sum(dim=2)
+    total = scaled_maps((rerun.picture_gradients() * picture).abs()).sum(dim=2)
     number = 0
     for bias, gradients in rerun.bias_gradients():
         if gradients.dim() > min(4, picture.dim()) and gradients.shape[1] != len(picture):
-            raise MethodError(
-                f"methods: 'fullgrad' adds up biases' shares for each sample, and a layer's output has"
-                f" {gradients.shape[1]} rows for {len(picture)} samples (frames, windows or crops); use gradcam,"
-                " hirescam or layercam"
+            raise refused(
+                f"'fullgrad' adds up biases' shares for each sample, and a layer's output has {gradients.shape[1]} rows"
+                f" for {len(picture)} samples (frames, windows or crops)"
             )
         if gradients.dim() != picture.dim() + 1:
             continue
         number += 1
         shares = (gradients * bias.reshape(-1, *[1] * (gradients.dim() - 3))).abs()
         # Resizing is linear: the sum is resized, and not each of many channels.
-        total = total + at_size(_scaled(shares).sum(dim=2), total.shape[2:])
+        total = total + at_size(scaled_maps(shares).sum(dim=2), total.shape[2:])
     if not number:
-        raise MethodError(
-            "methods: 'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has"
-            " none; use gradcam, hirescam or layercam"
+        raise refused(
+            "'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has none"
         )
     return total
 
 
-def _scaled(maps: Tensor) -> Tensor:
+def scaled_maps(maps: Tensor) -> Tensor:
     """Scales ``[T, N, C, *S]`` to 0…1, the channels of a target and sample together."""
     axes = tuple(range(2, maps.dim()))
     low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lightning_gradcam.methods.input_space import at_size
+from lightning_gradcam.methods.input_space import at_size, scaled_maps
 from lightning_gradcam.methods.rerun import Rerun
 
 
@@ -37,12 +37,9 @@ def scorecam(rerun: Rerun) -> Tensor:
 
     def masked() -> Iterator[Tensor]:
         for channel in activations.unbind(dim=1):
-            mask = at_size(channel[:, None], places)[:, 0]
-            axes = tuple(range(1, mask.dim()))
-            low, high = mask.amin(axes, keepdim=True), mask.amax(axes, keepdim=True)
-            span = high - low
-            share = torch.where(span != 0, (mask - low) / torch.where(span != 0, span, 1), 0)
-            yield picture * share[:, None].to(picture.dtype)
+            # As the maps of a single target and channel.
+            mask = scaled_maps(at_size(channel[:, None], places)[None])[0]
+            yield picture * mask.to(picture.dtype)
 
     weights = rerun.on_pictures(masked()).softmax(dim=0)
     return torch.einsum("ktn,nk...->tn...", weights, activations)

@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from lightning_gradcam.errors import MethodError, did_you_mean
-from lightning_gradcam.methods.components import eigencam, eigengradcam, random
-from lightning_gradcam.methods.gradients import (
-    gradcam,
-    gradcam_elementwise,
-    gradcam_plus_plus,
-    hirescam,
-    layercam,
-    xgradcam,
-)
-from lightning_gradcam.methods.input_space import fullgrad, guided_backprop, guided_gradcam
-from lightning_gradcam.methods.perturbation import ablationcam, scorecam
-from lightning_gradcam.methods.scores import cam, finercam, legrad, shapleycam, smoothgradcam_plus_plus
+from lightning_gradcam.methods import components, gradients, input_space, perturbation, scores
 
 CamMethod = Callable[..., Tensor]
 Needs = Literal["gradients", "activations", "rerun", "model"]
@@ -45,25 +34,25 @@ class Method:
 
 
 _REGISTRY: dict[str, Method] = {
-    "gradcam": Method(gradcam),
-    "gradcam++": Method(gradcam_plus_plus),
-    "smoothgradcam++": Method(smoothgradcam_plus_plus, "rerun"),
-    "xgradcam": Method(xgradcam),
-    "hirescam": Method(hirescam),
-    "layercam": Method(layercam),
-    "gradcam_elementwise": Method(gradcam_elementwise),
-    "eigencam": Method(eigencam, "activations"),
-    "eigengradcam": Method(eigengradcam),
-    "scorecam": Method(scorecam, "rerun"),
-    "ablationcam": Method(ablationcam, "rerun"),
-    "cam": Method(cam, "rerun"),
-    "finercam": Method(finercam, "rerun"),
-    "shapleycam": Method(shapleycam, "rerun"),
-    "legrad": Method(legrad, "rerun"),
-    "guided_gradcam": Method(guided_gradcam, "rerun"),
-    "guided_backprop": Method(guided_backprop, "model"),
-    "fullgrad": Method(fullgrad, "model"),
-    "random": Method(random, "activations"),
+    "gradcam": Method(gradients.gradcam),
+    "gradcam++": Method(gradients.gradcam_plus_plus),
+    "smoothgradcam++": Method(scores.smoothgradcam_plus_plus, "rerun"),
+    "xgradcam": Method(gradients.xgradcam),
+    "hirescam": Method(gradients.hirescam),
+    "layercam": Method(gradients.layercam),
+    "gradcam_elementwise": Method(gradients.gradcam_elementwise),
+    "eigencam": Method(components.eigencam, "activations"),
+    "eigengradcam": Method(components.eigengradcam),
+    "scorecam": Method(perturbation.scorecam, "rerun"),
+    "ablationcam": Method(perturbation.ablationcam, "rerun"),
+    "cam": Method(scores.cam, "rerun"),
+    "finercam": Method(scores.finercam, "rerun"),
+    "shapleycam": Method(scores.shapleycam, "rerun"),
+    "legrad": Method(scores.legrad, "rerun"),
+    "guided_gradcam": Method(input_space.guided_gradcam, "rerun"),
+    "guided_backprop": Method(input_space.guided_backprop, "model"),
+    "fullgrad": Method(input_space.fullgrad, "model"),
+    "random": Method(components.random, "activations"),
 }
 _BUILT_IN = frozenset(_REGISTRY)
 
@@ -109,9 +98,8 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
         raise MethodError(f"name: the method {name!r} exists already; choose another name{instead}")
     if not callable(method):
         raise MethodError(f"method: got {method!r}; give a function of activations and gradients")
-    choices: tuple[Any, ...] = ("gradients", "activations", "rerun", "model")
-    if needs not in choices:
-        raise MethodError(f"needs: got {needs!r}; valid are {', '.join(map(repr, choices))}")
+    if needs not in get_args(Needs):
+        raise MethodError(f"needs: got {needs!r}; valid are {', '.join(map(repr, get_args(Needs)))}")
     _REGISTRY[name] = Method(_checked(name, method), needs)
 
 

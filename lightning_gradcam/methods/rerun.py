@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture
-from lightning_gradcam.capture.calls import FIRST, MapPlace
 from lightning_gradcam.capture.gradients import differentiate, require_gradients
 from lightning_gradcam.capture.inputs import InputForm, with_gradient
-from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
 from lightning_gradcam.capture.tensors import level_maps
 from lightning_gradcam.errors import MethodError
-from lightning_gradcam.methods.variants import RerunModel, full_precision
-from lightning_gradcam.targets import Scored, class_logits
+from lightning_gradcam.methods.variants import RerunLayer, RerunModel, full_precision, refused
+from lightning_gradcam.targets import Scored
+from lightning_gradcam.targets.base import class_logits
 
 ScoreOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,39 +27,24 @@ ScoreOf = Callable[[Tensor, Tensor], Tensor]
 class Rerun:
     """Runs the model again, with each target's choices (class, region, box) held.
 
-    ``T`` counts targets, ``N`` samples, ``V`` variants; ``S`` stands for the layer's places.
+    ``T`` counts targets, ``N`` samples, ``V`` variants; ``S`` are the layer's places.
 
     Args:
         model: What is run.
-        layer: The layer's name; ``"model"`` for methods without a layer of their own.
-        module: The layer.
-        activation: Its output as it came, detached.
-        layout: Its layout.
-        place: Which of its calls, and of the feature maps that this returns, is explained.
+        at: The layer that is explained; ``None`` for methods that explain the model as a whole.
     """
 
-    def __init__(
-        self,
-        model: RerunModel,
-        layer: str = "model",
-        module: nn.Module | None = None,
-        activation: Tensor | None = None,
-        layout: Layout | None = None,
-        place: MapPlace = FIRST,
-    ) -> None:
-        self._model = model
-        self._module = module
-        self._layout = layout
-        self._place = place
-        self._activation = activation
+    def __init__(self, model: RerunModel, at: RerunLayer | None = None) -> None:
+        self._model, self._layer = model, at
+        self._targets = list(model.explained.values())
         # A layer whose map has no time is explained on the picture as its shape reads.
-        plain = layout is not None and len(layout.grid) > 1 and not layout.fold
+        plain = at is not None and len(at.layout.grid) > 1 and not at.layout.fold
         self._form = InputForm(model.inputs.picture, "" if plain else model.axes)
-        self.layer = layer
+        self.layer = "model" if at is None else at.name
 
     @property
     def picture(self) -> Tensor:
-        """The model's input as floating-point ``[N, C, …]``, however the model takes it; to do with as one likes."""
+        """The model's input as floating-point ``[N, C, …]``, however the model takes it; a copy that may be changed."""
         return self._form.seen(self._form.own).clone()
 
     @property
@@ -75,20 +59,18 @@ class Rerun:
 
     @property
     def activations(self) -> Tensor:
-        """The layer's feature map ``[N, C, *S]``, in float32 at least; to do with as one likes."""
-        assert self._activation is not None
-        return self._map(self._activation).clone()
+        """The layer's feature map ``[N, C, *S]``, in float32 at least; a copy that may be changed."""
+        return self._map(self._at.activation).clone()
 
     @property
     def scores(self) -> Tensor:
         """The explained scores ``[T, N]``."""
-        return torch.stack([full_precision(e.scores.detach()) for e in self._model.explained.values()])
+        return torch.stack([full_precision(e.scores.detach()) for e in self._targets])
 
     @property
     def precision(self) -> float:
         """How exactly two ways to the same score agree, as a share of it: by the model's own precision."""
-        assert self._activation is not None
-        dtypes = {self._activation.dtype, *(e.scores.dtype for e in self._model.explained.values())}
+        dtypes = {self._at.activation.dtype, *(e.scores.dtype for e in self._targets)}
         if dtypes & {torch.float16, torch.bfloat16}:
             return 5e-2
         return 1e-8 if dtypes == {torch.float64} else 1e-3
@@ -96,7 +78,7 @@ class Rerun:
     @property
     def classes(self) -> Tensor:
         """The explained classes ``[T, N]``; -1 where there is none."""
-        return torch.stack([e.classes for e in self._model.explained.values()])
+        return torch.stack([e.classes for e in self._targets])
 
     def on_pictures(self, pictures: Iterable[Tensor]) -> Tensor:
         """Scores other pictures in the input's place.
@@ -135,14 +117,13 @@ class Rerun:
         Raises:
             MethodError: ``score`` is given, and a target has no classes.
         """
-        captured: Captured
         with self._captured() as captured:
             output = self._model.forward(self._form.own if picture is None else self._form.restored(picture))
             found = []
-            for number, explained in enumerate(self._model.explained.values()):
+            for explained in self._targets:
                 scores = explained.again(output, 1) if score is None else score(*self._of_classes(output, explained))
-                last = number == len(self._model.explained) - 1
-                found.append(self._map(self._gradient(captured, scores, retain_graph=not last)))
+                more = explained is not self._targets[-1]
+                found.append(self._map(self._gradient(captured, scores, retain_graph=more)))
         return torch.stack(found)
 
     def curvature(self) -> tuple[Tensor, Tensor]:
@@ -153,8 +134,7 @@ class Rerun:
             product is 0 where the score is linear in the layer.
         """
         gradients, products = [], []
-        for explained in self._model.explained.values():
-            captured: Captured
+        for explained in self._targets:
             # The fused attention kernels have no second derivative.
             with _plain_attention(), self._captured() as captured:
                 scores = explained.again(self._model.forward(self._form.own), 1)
@@ -182,16 +162,13 @@ class Rerun:
         """
         self._form.require(gradient=True)
         found = []
-        for explained in self._model.explained.values():
+        for explained in self._targets:
             picture = with_gradient(self._form.own)
             with torch.enable_grad(), guided_relus() if guided else nullcontext([1]) as met:
                 scores = explained.again(self._model.forward(picture), 1)
                 (gradient,) = differentiate(scores, [picture])
             if not met:
-                raise MethodError(
-                    "methods: guided backpropagation changes how ReLUs pass gradients back, and this model runs none;"
-                    " use gradcam, hirescam or layercam"
-                )
+                raise refused("guided backpropagation changes how ReLUs pass gradients back, and this model runs none")
             if gradient is None:
                 raise MethodError(
                     "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"
@@ -211,13 +188,11 @@ class Rerun:
         with torch.enable_grad():
             with biased_outputs(self._model.module) as outputs:
                 output = self._model.forward(picture)
-            found: list[Sequence[Tensor | None]] = [
-                differentiate(e.again(output, 1), [o for _, o in outputs], retain_graph=True)
-                for e in self._model.explained.values()
-            ]
-        for place, (bias, value) in enumerate(outputs):
-            gradients = [torch.zeros_like(value) if of[place] is None else of[place] for of in found]
-            yield full_precision(bias), full_precision(torch.stack([g for g in gradients if g is not None]))
+            values = [value for _, value in outputs]
+            found = [differentiate(e.again(output, 1), values, retain_graph=True) for e in self._targets]
+        for (bias, value), gradients in zip(outputs, zip(*found, strict=True), strict=True):
+            slopes = [torch.zeros_like(value) if gradient is None else gradient for gradient in gradients]
+            yield full_precision(bias), full_precision(torch.stack(slopes))
 
     def attention(self) -> tuple[Tensor, Tensor]:
         """Differentiates with respect to the attention that the layer, or a part of it, pays last.
@@ -228,40 +203,25 @@ class Rerun:
         Raises:
             MethodError: Nothing in the layer pays attention.
         """
-        assert self._module is not None
-        with torch.enable_grad(), attention_maps(self._module) as maps:
-            calls, paid = count(), list[Tensor]()
-
-            def keep(_module: nn.Module, _args: Any, _output: Any) -> None:
-                # Of a module that is called several times, the call whose activation is explained.
-                if next(calls) == self._place.call:
-                    paid[:] = maps[-1:]
-
-            handle = self._module.register_forward_hook(keep)
-            try:
+        paid: list[Tensor] = []
+        with torch.enable_grad(), attention_maps(self._at.module) as maps:
+            with self._hooked(lambda _: paid.extend(maps[-1:])):
                 output = self._model.forward(with_gradient(self._form.own))
-            finally:
-                handle.remove()
             if not paid:
                 raise MethodError(
                     f"methods: 'legrad' needs attention, and layer {self.layer!r} pays none; name a transformer block"
                     " or its attention, or use gradcam, hirescam or layercam here"
                 )
-            attention = paid[0]
             try:
-                found = [
-                    differentiate(e.again(output, 1), [attention], retain_graph=True)[0]
-                    for e in self._model.explained.values()
-                ]
+                found = [differentiate(e.again(output, 1), paid, retain_graph=True)[0] for e in self._targets]
             except CheckpointError:
-                raise MethodError(
-                    f"methods: 'legrad' can't follow the attention of layer {self.layer!r}, which the model computes"
-                    " again in the backward (activation checkpointing); switch that off, or use gradcam, hirescam or"
-                    " layercam here"
+                raise refused(
+                    f"'legrad' can't follow the attention of layer {self.layer!r}, which the model computes again in"
+                    " the backward; switch activation checkpointing off"
                 ) from None
         if any(gradient is None for gradient in found):
             raise MethodError(f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}")
-        return full_precision(attention.detach()), full_precision(torch.stack([g for g in found if g is not None]))
+        return full_precision(paid[0].detach()), full_precision(torch.stack([g for g in found if g is not None]))
 
     def tokens_to_map(self, tokens: Tensor) -> Tensor:
         """Arranges a value a token, ``[T, N, L]``, on the layer's grid: ``[T, N, *S]``.
@@ -269,27 +229,28 @@ class Rerun:
         Raises:
             MethodError: The attention is not over the layer's own tokens.
         """
-        layout = self._layout
-        length = 0 if layout is None else layout.tokens
-        if layout is None or tokens.shape[2] != length or tokens.shape[1] != self._model.inputs.samples:
-            raise MethodError(
-                f"methods: 'legrad' needs attention over the whole picture; layer {self.layer!r} attends to"
-                f" {tokens.shape[2]} tokens in {tokens.shape[1]} windows, its output has {length} a sample; use"
-                " gradcam, hirescam or layercam here"
+        length = self._at.layout.tokens
+        if tokens.shape[2] != length or tokens.shape[1] != self._model.inputs.samples:
+            raise refused(
+                f"'legrad' needs attention over the whole picture; layer {self.layer!r} attends to {tokens.shape[2]}"
+                f" tokens in {tokens.shape[1]} windows, its output has {length} a sample"
             )
-        return layout.of_grid(tokens)
+        return self._at.layout.of_grid(tokens)
+
+    @property
+    def _at(self) -> RerunLayer:
+        assert self._layer is not None
+        return self._layer
 
     def _captured(self) -> AbstractContextManager[Captured]:
-        assert self._module is not None
-        places = {self.layer: self._place}
-        return capture({self.layer: self._module}, whole_graph=self._model.whole_graph, places=places)
+        places = {self.layer: self._at.place}
+        return capture({self.layer: self._at.module}, whole_graph=self._model.whole_graph, places=places)
 
     def _gradient(self, captured: Captured, scores: Tensor, **options: bool) -> Tensor:
         return require_gradients(captured.gradients(scores, **options))[self.layer]
 
     def _map(self, values: Tensor) -> Tensor:
-        assert self._layout is not None
-        return full_precision(self._layout.feature_map(values))
+        return full_precision(self._at.layout.feature_map(values))
 
     def _of_classes(self, output: Any, explained: Scored) -> tuple[Tensor, Tensor]:
         if not explained.of_classes:
@@ -300,22 +261,22 @@ class Rerun:
         return class_logits(output, explained.kind), explained.classes
 
     def _replaced(self, feature_maps: Tensor) -> AbstractContextManager[Any]:
-        assert self._module is not None
-        assert self._layout is not None
-        layout, stack, calls = self._layout, ExitStack(), count()
+        number = self._at.place.tensor
 
-        def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
-            # Of a module that is called several times, the call whose activation is explained.
-            if next(calls) != self._place.call or (found := level_maps(output)) is None:
+        def replace(output: Any) -> Any:
+            if (found := level_maps(output)) is None:
                 return None
             tensors, rebuilt = found
-            tensors[self._place.tensor] = layout.restored(
-                feature_maps.to(tensors[self._place.tensor].dtype), tensors[self._place.tensor]
-            )
+            tensors[number] = self._at.layout.restored(feature_maps.to(tensors[number].dtype), tensors[number])
             return rebuilt(tensors)
 
-        stack.callback(self._module.register_forward_hook(replace).remove)
-        return stack
+        return self._hooked(replace)
+
+    def _hooked(self, act: Callable[[Any], Any]) -> AbstractContextManager[Any]:
+        """Hooks the layer; of several calls, ``act`` gets the output of the one whose activation is explained."""
+        calls = count()
+        hook = lambda _module, _args, output: act(output) if next(calls) == self._at.place.call else None  # noqa: E731
+        return self._at.module.register_forward_hook(hook)
 
 
 def _plain_attention() -> AbstractContextManager[Any]:

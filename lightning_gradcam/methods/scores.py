@@ -49,15 +49,11 @@ def cam(rerun: Rerun) -> Tensor:
     )
     # Of activations that are not finite nothing can be told; the map comes out marked.
     if bool(change.isfinite().all()) and not (same and linear):
+        differs = "its gradient differs from place to place; name the last layer before the pooling"
         raise MethodError(
             f"methods: 'cam' needs global average pooling and one linear layer right after layer {rerun.layer!r}, and"
-            " the score as a logit; "
-            + (
-                "its gradient differs from place to place; name the last layer before the pooling"
-                if not same
-                else "what follows is not linear"
-            )
-            + ", or use gradcam or hirescam, which equal CAM up to a factor on such heads and work on any"
+            f" the score as a logit; {'what follows is not linear' if same else differs}, or use gradcam or hirescam,"
+            " which equal CAM up to a factor on such heads and work on any"
         )
     return torch.einsum("tnk,nk...->tn...", weights, activations)
 

@@ -11,16 +11,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.capture.calls import MapPlace
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.layers import mixing_layers, named_layers
+from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import is_out_of_memory
+from lightning_gradcam.errors import MethodError
 from lightning_gradcam.targets import Scored
 
 # Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
 _BATCH = 32
 
-# A picture, and what stands in a layer's output instead.
+# A picture, and a replacement for a layer's output.
 Variant = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True, eq=False)
+class RerunLayer:
+    """The feature map that a method explains.
+
+    Attributes:
+        name: The layer's name.
+        module: The layer.
+        activation: Its output, detached.
+        layout: The meaning of its axes.
+        place: Which of the layer's calls, and of the feature maps that this call returns, is explained.
+    """
+
+    name: str
+    module: nn.Module
+    activation: Tensor
+    layout: Layout
+    place: MapPlace
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +74,7 @@ class RerunModel:
         """Returns what the model makes of another picture, or of ``copies`` of them, one after the other."""
         if self.whole_graph and torch.is_grad_enabled() and not picture.requires_grad:
             picture = with_gradient(picture)
-        # The model may change what it is given in place.
+        # The model may change its inputs in place.
         return self.run(self.inputs.fresh(picture.clone(), copies))
 
     def scores_of(
@@ -79,18 +101,16 @@ class RerunModel:
             while waiting := waiting or list(islice(source, together)):
                 size = min(together, len(waiting))
                 try:
-                    scores = self._scored(waiting[:size], replaced)
+                    found.append(self._scored(waiting[:size], replaced))
                 except (RuntimeError, MemoryError) as error:
                     short = is_out_of_memory(error)
                     if size == 1 or (short and not self.halve):
                         raise
                     # An input that all samples share can happen to have as many entries as there are samples.
                     together = (size + 1) // 2 if short else 1
-                    # Tried again outside the `except`: the error's traceback holds the tensors of the attempt.
-                    scores = None
-                if scores is not None:
-                    found.append(scores)
-                    del waiting[:size]
+                    # The next attempt is outside of this block: the error's traceback holds the tensors of this one.
+                    continue
+                del waiting[:size]
         return torch.cat(found)
 
     def _scored(
@@ -103,6 +123,11 @@ class RerunModel:
         shape = len(group), self.inputs.samples
         scores = [explained.again(output, len(group)).reshape(shape) for explained in self.explained.values()]
         return full_precision(torch.stack(scores, dim=1))
+
+
+def refused(why: str) -> MethodError:
+    """Returns the error of a method that can't work here; most others can."""
+    return MethodError(f"methods: {why}; use gradcam, hirescam or layercam here")
 
 
 def full_precision(values: Tensor) -> Tensor:

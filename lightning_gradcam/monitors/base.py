@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
 from lightning_gradcam.archive import Archive, Manifest
 from lightning_gradcam.capture.inputs import Forward, Inputs
+from lightning_gradcam.capture.layers import LayerSpec
+from lightning_gradcam.capture.layout import Layout
+from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
@@ -29,47 +35,93 @@ if TYPE_CHECKING:
 Record = CamRecord | ChannelRecord
 
 
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model, and how the probes get into it.
+
+    Attributes:
+        model: What is explained, in evaluation mode under :attr:`guard`.
+        load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
+        forward: From inputs to the model's output.
+        guard: A context in which the model can be used and is given back as it was.
+        halve: Take half as many probes at once where memory does not suffice.
+    """
+
+    model: nn.Module
+    load: Callable[[int, int], Inputs]
+    forward: Forward
+    guard: Callable[[], AbstractContextManager[Any]] = nullcontext
+    halve: bool = True
+
+    @classmethod
+    def of(cls, model: nn.Module, probes: ProbeSet) -> Subject:
+        """Returns a model that takes the probes' inputs as they are, in a training loop of one's own.
+
+        Args:
+            model: It returns logits; its parameters say on which device.
+            probes: The run's.
+        """
+        device = next((parameter.device for parameter in model.parameters()), None)
+
+        def load(start: int, stop: int) -> Inputs:
+            picture = probes.inputs[start:stop].to(device)
+            return Inputs(picture, picture)
+
+        return cls(model, load, model, partial(preserved, model))
+
+    def seen(self, monitor: Monitor, probes: ProbeSet, *, trial: bool = False) -> Any:
+        """Returns what a monitor finds in the model, on the model's device; see :meth:`Monitor.observe`."""
+        with self.guard():
+            return monitor.observe(self, probes, trial=trial)
+
+
+@dataclass(frozen=True)
 class Monitor(ABC):
     """What is looked at, in plain values; carried out on the training thread.
 
+    Its fields have the names of the callbacks' options, and are filled with these as they are.
+
     Attributes:
         name: The root of tags and the archive's folder.
-        evolution: Draw the run as a whole, on the way and at its end.
+        layers: As the user gives them, or the names that were found.
+        layout: What the layers' axes mean, where the user gives that.
+        batch_size: How many probes go through the model at once, at most.
+        evolution: Draw the run as a whole, on the way and at its end; of channels, only the report.
+        tried: The monitor has been carried out once on this model: what can't change with its weights is known.
     """
 
     name: str
-    evolution: bool
+    layers: LayerSpec
+    _: KW_ONLY
+    layout: str | Mapping[str, str] | None = None
+    batch_size: int = 32
+    evolution: bool = True
+    tried: bool = False
 
     @abstractmethod
-    def observe(
-        self,
-        model: nn.Module,
-        load: Callable[[int, int], Inputs],
-        probes: ProbeSet,
-        forward: Forward,
-        *,
-        halve: bool = True,
-        trial: bool = False,
-    ) -> Any:
+    def observe(self, subject: Subject, probes: ProbeSet, *, trial: bool = False) -> Any:
         """Looks at the model, and returns what it found, on the model's device.
 
         Args:
-            model: In evaluation mode, guarded by the caller.
-            load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
+            subject: The model, in evaluation mode and guarded by the caller.
             probes: The run's.
-            forward: From inputs to the model's output.
-            halve: Take half as many probes at once where memory does not suffice.
-            trial: Nothing but whether it works, and the layers' names and shapes, is asked: the first two probes are
-                enough, where what is known of the others is checked.
+            trial: Only whether it works, and the layers' names and shapes, is asked: the first two probes are enough,
+                where what is known of the others is checked.
         """
 
     def of(self, probes: ProbeSet) -> Self:
         """Returns the monitor with what it takes from the probes, such as the names of classes."""
         return self
 
-    @abstractmethod
     def pinned(self, found: Any) -> Self:
-        """Returns the monitor with what the first look has found out, so that it is looked for once a run."""
+        """Returns the monitor with the layers and layouts that were found, so that they are looked for once a run."""
+        layouts = {layer: str(layout) for layer, layout in self.layouts_of(found).items()}
+        return replace(self, layers=list(layouts), layout=layouts, tried=True)
+
+    def layouts_of(self, found: Any) -> Mapping[str, Layout]:
+        """Returns the layers that were found, and what their axes mean."""
+        layouts: Mapping[str, Layout] = found.layouts
+        return layouts
 
     @abstractmethod
     def manifest(self, probes: ProbeSet, found: Any, run: str) -> Manifest:
@@ -94,36 +146,6 @@ class Monitor(ABC):
         """
 
 
-class ChannelMonitor(Monitor):
-    """A monitor of the channels of some layers, with a ``ChannelRecord`` for each step.
-
-    Attributes:
-        title: What its sheets show, such as ``"Feature maps"``.
-        curve: The number that the report draws over the steps, one of :meth:`numbers`, and what it is called there.
-    """
-
-    title: ClassVar[str]
-    curve: ClassVar[tuple[str, str]]
-
-    @abstractmethod
-    def sheet(self, record: ChannelRecord, layer: str, probes: ProbeSet) -> Picture:
-        """Draws one layer's channels.
-
-        Args:
-            record: The step.
-            layer: Which of its layers.
-            probes: The run's.
-        """
-
-    @abstractmethod
-    def numbers(self, record: ChannelRecord) -> Mapping[str, Mapping[str, float]]:
-        """Returns the step's numbers, by layer and name."""
-
-    def tag(self, layer: str) -> str:
-        """Returns the loggers' tag of one sheet."""
-        return f"{self.name}/{layer}"
-
-
 class EvolutionParts(Protocol):
     """A drawing of the run so far, in parts that take a few seconds each."""
 
@@ -140,7 +162,7 @@ class Reporter(ABC):
     Attributes:
         monitor: What is looked at.
         probes: The run's fixed inputs.
-        tick: Called between the pictures of a step: whoever draws in the background has other things to do, too.
+        tick: Called between the pictures of a step: the background thread that draws has other work, too.
         archived: The run has an archive, from which film strips are drawn.
     """
 
@@ -168,9 +190,9 @@ class Reporter(ABC):
     def forget(self) -> None:
         """Begins anew: training goes on from an earlier step."""
 
-    @abstractmethod
     def measured(self, record: Any) -> Any:
-        """Returns the next step's record with its numbers."""
+        """Returns the next step's record with its numbers; by default it has them already."""
+        return record
 
     @abstractmethod
     def pictures(self, record: Any, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
@@ -190,7 +212,7 @@ class Reporter(ABC):
         return {}
 
     def remarks(self, record: Any) -> Iterable[str]:
-        """Returns what the user is to be warned of after a measured step; nothing by default."""
+        """Returns warnings for the user after a measured step; none by default."""
         return ()
 
     def evolving(

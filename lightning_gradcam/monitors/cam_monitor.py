@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
-
-from torch import nn
 
 from lightning_gradcam.archive import Manifest
 from lightning_gradcam.capture.calls import call_of
-from lightning_gradcam.capture.inputs import Forward, Inputs, pick_output
-from lightning_gradcam.capture.layers import LayerSpec
+from lightning_gradcam.capture.inputs import Inputs, pick_output
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.monitors.base import Monitor
+from lightning_gradcam.monitors.base import Monitor, Subject
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import CamKey, Cams
@@ -31,132 +28,101 @@ class CamMonitor(Monitor):
     """What is explained, and how it is drawn.
 
     Attributes:
-        name: The root of tags and the archive's folder.
-        layers: As the user gives them, or the names that were found.
-        methods: Likewise.
-        targets: Likewise.
+        methods: As the user gives them.
+        targets: As the user gives them.
         score: What the targets' scores are.
         drawing: How sheets are drawn.
-        layout: What the user says of layouts.
-        output_key: Where the output stands in what the model returns.
-        batch_size: How many probes go through the model at once, at most.
-        copies: The model is known to change a layer's output in place.
+        output_key: Where the explained output is in what the model returns.
         min_energy_inside: Warn where less of the maps lies inside the probes' masks or boxes.
         gradients: Put the gradients into numbers, and log their histograms.
-        evolution: Draw film strips on the way, and at the end also animations and the report.
-        class_names: Names of the classes by index, for targets that are given by name.
-        own_names: Those that the user gives, to be checked against the model's classes.
-        tried: The monitor has been carried out once on this model: what can't change with its weights is known.
+        class_names: Names of the classes that the user gives, to be checked against the model's classes.
+        known: Names of the classes by index, those of the probes, for targets that are given by name.
+        copies: The model is known to change a layer's output in place.
         once: What has been looked at once a run; shared with the monitors that this one is replaced by.
     """
 
-    name: str
-    layers: LayerSpec
     methods: str | Sequence[str]
     targets: TargetSpec | Sequence[TargetSpec]
     score: ScoreKind
     drawing: Drawing
-    layout: str | Mapping[str, str] | None = None
     output_key: Any = None
-    batch_size: int = 32
-    copies: bool = False
-    tried: bool = False
     min_energy_inside: float | None = None
-    evolution: bool = True
-    class_names: tuple[str, ...] | None = None
     gradients: bool = False
-    own_names: tuple[str, ...] | None = None
+    class_names: Sequence[str] | None = None
+    known: tuple[str, ...] | None = None
+    copies: bool = False
     once: set[str] = field(default_factory=set, repr=False, compare=False)
 
-    def observe(
-        self,
-        model: nn.Module,
-        load: Callable[[int, int], Inputs],
-        probes: ProbeSet,
-        forward: Forward,
-        *,
-        halve: bool = True,
-        trial: bool = False,
-    ) -> Cams:
-        """Computes signed maps of all probes.
-
-        Args:
-            model: In evaluation mode, guarded by the caller.
-            load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
-            probes: The probes.
-            forward: From inputs to the model's output.
-            halve: Take half as many probes at once where memory does not suffice.
-            trial: Compute the maps of the first two probes alone, and check the labels of all.
-        """
-        targets, methods, layouts = self.of(probes)._resolved
+    def observe(self, subject: Subject, probes: ProbeSet, *, trial: bool = False) -> Cams:
+        """Computes signed maps of all probes; in a trial of the first two, and checks the labels of all."""
         # In a trial, which delays the start of training, named layers are trusted; "auto" looks at the model anyway.
         moves = not trial and "places" not in self.once
-        asked = Request(
-            targets,
-            methods,
-            layouts,
-            lambda inputs: pick_output(forward(inputs), self.output_key),
-            relu=False,
-            batch_size=self.batch_size,
-            check=not self.tried,
-            copies=self.copies,
-            keep_output=False,
-            halve=halve,
-            gradients=self.gradients,
+        request = self.of(probes).request
+        asked = replace(
+            request,
+            run=lambda inputs: request.run(subject.forward(inputs)),
+            halve=subject.halve,
             trial=trial,
             moves=moves,
         )
         labels = probes.values if probes.labels is None else probes.labels
         # Names that a data set gives are not the user's to change.
-        names = len(self.own_names) if self.own_names and self.own_names == probes.class_names else None
+        own = tuple(map(str, self.class_names or ()))
+        names = len(own) if own and own == probes.class_names else None
         given = Given(len(probes), labels, probes.masks, self.score, names=names)
-        found = explain_in_parts(model, self.layers, load, given, asked)
+        found = explain_in_parts(subject.model, self.layers, subject.load, given, asked)
         if moves:
             self.once.add("places")
         if not self.tried:
-            _remark(found, load)
+            _remark(found, subject.load)
         return found
 
     @cached_property
-    def _resolved(self) -> tuple[Any, Any, Any]:
-        return (
-            resolve_targets(self.targets, self.class_names),
+    def request(self) -> Request:
+        """What the forward is asked for, built once from the options; each look puts the model before ``run``."""
+        return Request(
+            resolve_targets(self.targets, self.known),
             resolve_methods(self.methods),
             parse_layouts(self.layout),
+            run=partial(pick_output, key=self.output_key),
+            relu=False,
+            batch_size=self.batch_size,
+            check=not self.tried,
+            copies=self.copies,
+            keep_output=False,
+            gradients=self.gradients,
         )
 
     def of(self, probes: ProbeSet) -> CamMonitor:
         """Returns the monitor with the probes' names of classes."""
-        return self if self.class_names == probes.class_names else replace(self, class_names=probes.class_names)
+        return self if self.known == probes.class_names else replace(self, known=probes.class_names)
 
     def pinned(self, found: Cams) -> CamMonitor:
         """Returns the monitor with the layers and layouts that were found, so that they are looked for once a run."""
-        layouts = {layer: str(layout) for layer, layout in found.layouts.items()}
-        return replace(self, layers=list(layouts), layout=layouts, copies=found.overwritten, tried=True)
+        return replace(super().pinned(found), copies=found.overwritten)
 
     def record(self, found: Cams, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> CamRecord:
         """Copies signed maps to the CPU and freezes them; see :meth:`CamRecord.from_cams`."""
         return CamRecord.from_cams(found, probe_ids=probes.ids, epoch=epoch, step=step, stage=stage, score=found.score)
 
-    def tag(self, layer: str, method: str) -> str:
-        """Returns the loggers' tag of one sheet: ``<name>/<layer>``, with ``/<method>`` for all but Grad-CAM."""
-        return f"{self.name}/{layer}" if method == "gradcam" else f"{self.name}/{layer}/{method}"
+    def tag(self, layer: str, method: str, kind: str = "") -> str:
+        """Returns a tag of the loggers: ``<name><kind>/<layer>``, with ``/<method>`` for all but Grad-CAM.
+
+        Args:
+            layer: The map's layer.
+            method: The map's method.
+            kind: ``""`` for a sheet, ``"_evolution"`` for a film strip.
+        """
+        return f"{self.name}{kind}/{layer}" + ("" if method == "gradcam" else f"/{method}")
 
     def evolution_tag(self, layer: str, method: str) -> str:
-        """Returns the loggers' tag of one film strip: ``<name>_evolution/<layer>``, with ``/<method>`` likewise."""
-        return f"{self.name}_evolution/{layer}" if method == "gradcam" else f"{self.name}_evolution/{layer}/{method}"
+        """Returns the loggers' tag of one film strip."""
+        return self.tag(layer, method, "_evolution")
 
     def stats_tag(self, key: CamKey) -> str:
-        """Returns the loggers' tag of a map's numbers.
-
-        ``<name>_stats/<layer>``, with ``/<method>`` for all but Grad-CAM and ``/<target>`` for all but the first.
-        """
-        parts = [f"{self.name}_stats", key.layer]
-        if key.method != "gradcam":
-            parts.append(key.method)
-        if key.target != self._resolved[0][0].name:
-            parts.append(key.target)
-        return "/".join(parts)
+        """Returns the loggers' tag of a map's numbers, with ``/<target>`` for all targets but the first."""
+        tag = self.tag(key.layer, key.method, "_stats")
+        return tag if key.target == self.request.targets[0].name else f"{tag}/{key.target}"
 
     def manifest(self, probes: ProbeSet, found: Cams, run: str) -> Manifest:
         """Returns what an archive of such maps says of itself.

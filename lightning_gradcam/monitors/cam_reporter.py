@@ -1,4 +1,4 @@
-"""What a session tells of steps with CAMs: sheets, numbers, histograms, film strips and the page."""
+"""Worker-side reporting for steps with CAMs: sheets, numbers, histograms, film strips and the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROW_PIXELS = 150_000
 
 
 class CamReporter(Reporter):
-    """Tells of CAMs.
+    """Measures and draws CAMs.
 
     Args:
         monitor: What is explained, and how it is drawn.

@@ -1,4 +1,4 @@
-"""What a session tells of steps with feature maps or filter patterns: sheets, numbers, and the page."""
+"""Worker-side reporting for steps with feature maps or filter patterns: sheets, numbers, and the page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.monitors.base import ChannelMonitor, Reporter
+from lightning_gradcam.monitors.base import Reporter
+from lightning_gradcam.monitors.channel_monitor import ChannelMonitor
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.channel_record import ChannelRecord
@@ -17,7 +18,7 @@ from lightning_gradcam.storage import join
 
 
 class ChannelReporter(Reporter):
-    """Tells of channels.
+    """Draws and counts channels.
 
     Args:
         monitor: What is looked at, and how it is drawn.
@@ -31,10 +32,6 @@ class ChannelReporter(Reporter):
 
     def forget(self) -> None:
         """Needs nothing of earlier steps."""
-
-    def measured(self, record: ChannelRecord) -> ChannelRecord:
-        """Returns the record as it is: its numbers were found with it."""
-        return record
 
     def pictures(self, record: ChannelRecord, peaks: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -164,17 +165,7 @@ class Evolving:
         pixels = max(LEAST_PIXELS, ALL_PIXELS // len(self._pairs))
         drawing = self._monitor.drawing
         drawing = replace(drawing, max_sheet_pixels=min(drawing.max_sheet_pixels, pixels))
-        picture = film_strip(
-            self._read_records,
-            self._probes,
-            key=pair.key,
-            drawing=drawing,
-            title=self._title,
-            limits=pair.limits,
-            total=self._count,
-            note=self._note,
-            laid=self._laid,
-        )
+        picture = film_strip(self._read_records, self._probes, drawing=drawing, **self._shared(pair))
         format, content = picture.file()
         self._write(pair.key, format, content, others=("png", "jpeg", "webp"))
         # Pixels of all strips at once would take too much memory.
@@ -184,20 +175,24 @@ class Evolving:
         records = self._read_records
         fitting = max(4, MAX_BYTES // (max(1, len(records)) * SIDE**2))
         most = MOST_ANIMATED if len(self._pairs) <= MANY_ANIMATIONS else min(MOST_ANIMATED, fitting)
-        animation = animate(
-            records,
-            self._probes,
-            key=pair.key,
-            drawing=self._monitor.drawing,
-            title=self._title,
-            limits=pair.limits,
-            total=self._count,
-            note=self._note,
-            most=most,
-            laid=self._laid,
-        )
+        animation = animate(records, self._probes, drawing=self._monitor.drawing, most=most, **self._shared(pair))
         self._write(pair.key, *animation.file())
         self._animations[self._tag(pair.key)] = animation
+
+    def _shared(self, pair: _Pair) -> dict[str, Any]:
+        """Returns what a film strip and an animation of one map have in common."""
+        name, shown = self._monitor.name, len(self._chosen)
+        title = name if shown == self._all_probes else f"{name} ({shown} of {self._all_probes} probes)"
+        drawn = f"drawn for {len(self._pairs)} of {self._of} layers and methods, evenly chosen; all are in the archive"
+        note = drawn if self._left_out else ""
+        return {
+            "key": pair.key,
+            "title": title,
+            "limits": pair.limits,
+            "total": self._count,
+            "note": note,
+            "laid": self._laid,
+        }
 
     def _draw_table(self) -> None:
         self._records = {}
@@ -225,17 +220,6 @@ class Evolving:
     def _read_records(self) -> list[CamRecord]:
         return [self._records[place] for place in sorted(self._records)]
 
-    @property
-    def _title(self) -> str:
-        name, shown = self._monitor.name, len(self._chosen)
-        return name if shown == self._all_probes else f"{name} ({shown} of {self._all_probes} probes)"
-
-    @property
-    def _note(self) -> str:
-        if not self._left_out:
-            return ""
-        return f"drawn for {len(self._pairs)} of {self._of} layers and methods, evenly chosen; all are in the archive"
-
     def _remark(self) -> str:
         less = []
         if self._left_out:
@@ -256,26 +240,6 @@ class Evolving:
 
     def _short(self, key: CamKey) -> str:
         return self._tag(key).removeprefix(f"{self._monitor.name}_evolution/")
-
-
-def evolution_of(
-    archive: Archive,
-    monitor: CamMonitor,
-    probes: ProbeSet,
-    peaks: Mapping[CamKey, FloatArray],
-    *,
-    ended: bool,
-    rows: bool,
-) -> Evolution:
-    """Draws the run so far at once, and writes it into the archive's folder; see :class:`Evolving`.
-
-    Raises:
-        ArchiveError: A step can't be read.
-    """
-    evolving = Evolving(archive, monitor, probes, peaks, ended=ended, rows=rows)
-    for _, draw in evolving.parts():
-        draw()
-    return evolving.result()
 
 
 def late_numbers(archive: Archive, meter: Meter) -> Iterator[Numbers]:

@@ -168,8 +168,8 @@ class Meter:
         return (
             f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, less of the maps than that lies"
             f" inside the probes' masks or boxes ({listed}): the model may decide by something else, such as the"
-            " background or a mark; look at its sheets, and follow energy_inside over the next steps (this is said once"
-            " a run)"
+            " background or a mark; look at its sheets, and follow energy_inside over the next steps (this is reported"
+            " once a run)"
         )
 
 

@@ -6,12 +6,15 @@ import os
 from collections.abc import Sequence
 
 from lightning_gradcam.archive import Archive, Manifest
+from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.errors import ArchiveError
-from lightning_gradcam.monitors.base import ChannelMonitor
+from lightning_gradcam.monitors.channel_monitor import ChannelMonitor
 from lightning_gradcam.monitors.channel_reporter import gallery_of
 from lightning_gradcam.monitors.feature_monitor import FeatureMonitor
 from lightning_gradcam.monitors.pattern_monitor import PatternMonitor
+from lightning_gradcam.render.grid import GridDrawing
 from lightning_gradcam.report import write_report
+from lightning_gradcam.sheets.pattern_sheet import PatternDrawing
 
 
 def write_page(archives: Sequence[Archive], path: str | os.PathLike[str], *, title: str | None = None) -> None:
@@ -42,9 +45,12 @@ def monitor_of(manifest: Manifest) -> ChannelMonitor:
     Raises:
         ArchiveError: What it says of that can't be used.
     """
-    kind = FeatureMonitor if manifest.kind == "features" else PatternMonitor
+    name, layers, settings = manifest.name, list(manifest.layers), manifest.settings or {}
     try:
-        return kind.of_settings(manifest.name, list(manifest.layers), manifest.settings or {})
+        if manifest.kind == "features":
+            return FeatureMonitor(name, layers, GridDrawing(**settings.get("drawing", {})))
+        ascent, drawing = Ascent(**settings.get("ascent", {})), PatternDrawing(**settings.get("drawing", {}))
+        return PatternMonitor(name, layers, ascent=ascent, drawing=drawing)
     except (TypeError, ValueError) as error:
         raise ArchiveError(
             f"archive: the settings in the manifest of run {manifest.run} are damaged or of another version ({error})"

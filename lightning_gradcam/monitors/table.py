@@ -34,7 +34,7 @@ def table_rows(
     """
     every = range(len(probes))
     films = {
-        tag: Film.of(records, probes, key=key, drawing=drawing, limits=limits[key], rows=every, side=_SIDE)
+        tag: Film.of(records, probes, key=key, drawing=drawing, limits=limits[key], side=_SIDE)
         for tag, key in keys.items()
     }
     target = next(iter(keys.values())).target

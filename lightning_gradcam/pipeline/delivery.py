@@ -1,4 +1,4 @@
-"""Gives finished work to the sinks, each on the thread that it asks for, and keeps what became of it."""
+"""Gives finished work to the sinks, each on the thread that it asks for, and keeps the outcome."""
 
 from __future__ import annotations
 
@@ -16,15 +16,6 @@ from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers, Sink
 
 WORKER = "the background worker"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one part of a step's work; ``error`` is ``None`` where it went well."""
-
-    kind: str
-    step: int
-    error: Exception | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ class Delivery:
 
     Args:
         sinks: Where pictures and numbers go.
-        failures: Says what happens where that fails, and what is given up.
+        failures: Reports what fails, and decides what is given up.
         worker: Calls the sinks.
     """
 
@@ -88,7 +79,8 @@ class Delivery:
         self._worker = worker
         self._unclosed: dict[str, Sink] = {}
         self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
-        self._outcomes: deque[Outcome] = deque()
+        # What became of each part of the work: its kind and step, and the error where it failed.
+        self._outcomes: deque[tuple[str, int, Exception | None]] = deque()
         self._in_a_row: Counter[str] = Counter()
         self._remarks: deque[str] = deque()
         self._called = ""
@@ -103,7 +95,7 @@ class Delivery:
         return any(sink.takes_rows for sink in self._sinks.values())
 
     def begin(self) -> None:
-        """Something is going to be logged: the sinks are to be closed in the end."""
+        """Something is going to be logged: the sinks have to be closed in the end."""
         self._unclosed = dict(self._sinks)
         self._open = True
 
@@ -123,7 +115,7 @@ class Delivery:
         except Exception as error:
             self.note(kind, step, error)
         except BaseException as error:
-            # On the training thread these two are the user's; in the background nobody hears them.
+            # On the training thread these two are the user's; in the background they would go unnoticed.
             main = threading.current_thread() is threading.main_thread()
             if main and isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
@@ -132,12 +124,12 @@ class Delivery:
             self.note(kind, step)
 
     def note(self, kind: str, step: int, error: Exception | None = None) -> None:
-        """Keeps what became of something."""
+        """Keeps the outcome of a part of the work."""
         self._in_a_row[kind] = 0 if error is None else self._in_a_row[kind] + 1
-        self._outcomes.append(Outcome(kind, step, error))
+        self._outcomes.append((kind, step, error))
 
     def remark(self, text: str) -> None:
-        """Keeps a warning that is no failure of ours."""
+        """Keeps a warning of something that is not a failure."""
         self._remarks.append(text)
 
     def send(self, parcel: Parcel) -> None:
@@ -164,12 +156,12 @@ class Delivery:
         while self._remarks:
             self._failures.say(self._remarks.popleft())
         while self._outcomes:
-            outcome = self._outcomes.popleft()
-            if outcome.error is None:
-                self._failures.succeeded(outcome.kind)
-            elif not self._failures.given_up(outcome.kind):
+            kind, step, error = self._outcomes.popleft()
+            if error is None:
+                self._failures.succeeded(kind)
+            elif not self._failures.given_up(kind):
                 # What was under way when it was given up is not reported again.
-                self._failures.failed(outcome.kind, outcome.step, outcome.error, final=final)
+                self._failures.failed(kind, step, error, final=final)
 
     def close(self, step: int) -> None:
         """Closes, once, the sinks that something was logged to; failures are reported and not raised."""
@@ -192,20 +184,13 @@ class Delivery:
         begin = time.perf_counter()
         self._encode(parcel)
         step, numbers = parcel.step, parcel.numbers
-        if parcel.entry is not None:
-            entry = parcel.entry
-            self._serve(step, "", lambda sink: partial(sink.log, entry))
-        if parcel.histograms is not None:
-            histograms = parcel.histograms
-            self._serve(step, " (histograms)", lambda sink: partial(sink.log_histograms, histograms))
-        if parcel.evolution is not None:
-            evolution = parcel.evolution
-            self._serve(step, " (film strips)", lambda sink: partial(sink.log_evolution, evolution))
-        if numbers is not None:
-            if parcel.timed:
-                spent = numbers.values[parcel.timed] + time.perf_counter() - begin
-                numbers = replace(numbers, values={**numbers.values, parcel.timed: spent})
-            self._serve(step, " (numbers)", lambda sink: partial(sink.log_numbers, numbers))
+        self._serve(step, "", Sink.log, parcel.entry)
+        self._serve(step, " (histograms)", Sink.log_histograms, parcel.histograms)
+        self._serve(step, " (film strips)", Sink.log_evolution, parcel.evolution)
+        if numbers is not None and parcel.timed:
+            spent = numbers.values[parcel.timed] + time.perf_counter() - begin
+            numbers = replace(numbers, values={**numbers.values, parcel.timed: spent})
+        self._serve(step, " (numbers)", Sink.log_numbers, numbers)
 
     def _encode(self, parcel: Parcel) -> None:
         # Sinks that are served on the training thread find finished files.
@@ -214,18 +199,20 @@ class Delivery:
             for formats in wanted:
                 self.attempt("drawing", parcel.step, partial(picture.file, formats))
 
-    def _serve(self, step: int, what: str, call: Callable[[Sink], Callable[[], None]]) -> None:
-        for name, sink in self._sinks.items():
+    def _serve(self, step: int, what: str, method: Callable[..., None], content: object) -> None:
+        """Has every sink called with a part of a step, where the step has that part."""
+        for name, sink in self._sinks.items() if content is not None else ():
             if not self._open:
                 # Closed while another sink, which has come back now, hung.
                 return
+            call = partial(getattr(sink, method.__name__), content)
             if sink.thread_safe:
                 self._called = name
-                self.attempt(f"{name}{what}", step, call(sink))
+                self.attempt(f"{name}{what}", step, call)
                 self._called = ""
                 self._worker.tick()
             else:
-                self._handed.append((f"{name}{what}", step, call(sink)))
+                self._handed.append((f"{name}{what}", step, call))
 
 
 def _named(sinks: Iterable[Sink]) -> dict[str, Sink]:

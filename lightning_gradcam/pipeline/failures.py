@@ -36,7 +36,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Failures:
-    """Keeps failures of ours from stopping anyone's training; each kind is given up after three in a row.
+    """Keeps failures in lightning-gradcam from stopping a training; each kind is given up after three in a row.
 
     The first failure of a kind is reported with what it means, what to do and its traceback, the next ones in short.
 
@@ -59,7 +59,7 @@ class Failures:
         self._explained: set[str] = set()
 
     def given_up(self, kind: str) -> bool:
-        """Whether so many failed in a row that there is no point in trying again."""
+        """Whether that failed too often in a row to be tried again."""
         # Each stall of the worker, and each step that is left out for it, is one of its own.
         return self._in_a_row[kind] >= IN_A_ROW and not kind.startswith("the background worker")
 
@@ -74,7 +74,7 @@ class Failures:
             self.succeeded(kind)
 
     def say(self, remark: str) -> None:
-        """Warns of something that is no failure of ours."""
+        """Warns of something that is not a failure."""
         self._warn(f"lightning-gradcam: {remark}")
 
     def succeeded(self, kind: str) -> None:

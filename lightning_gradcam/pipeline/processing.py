@@ -57,7 +57,7 @@ class Processor:
         reporter: Measures and draws.
         archive: Where records go; ``None`` writes none (``fast_dev_run``).
         delivery: Takes what is finished.
-        worker: Does all of it; told between the parts of a job that takes long that it gets on.
+        worker: Does all of it; told of progress between the parts of a long job.
     """
 
     def __init__(self, reporter: Reporter, archive: ArchiveWriter | None, delivery: Delivery, worker: Worker) -> None:
@@ -94,7 +94,7 @@ class Processor:
         self._delivery.attempt(RECALLING, step, partial(self._remember, self._archive))
 
     def step(self, record: Record, blocked: float) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Returns what is to be done with a record: first measure and archive it, then draw it for the sinks.
+        """Returns the two parts of the work on a record: measure and archive it, then draw it for the sinks.
 
         Args:
             record: The next step's.

@@ -11,11 +11,11 @@ from typing import Any
 
 from lightning_gradcam.archive import Archive, ArchiveWriter, start_beside
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.monitors.base import Monitor, Reporter
+from lightning_gradcam.monitors.base import Monitor, Reporter, Subject
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
+from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.processing import Processor
-from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.sinks import FileSink, Sink, sinks_for
@@ -37,7 +37,7 @@ class Recorder:
         archive: Where records go; ``None`` writes none (``fast_dev_run``).
         sinks: Where pictures and numbers go.
         worker: Makes the two background workers.
-        failures: Says what happens where something fails, and what is given up.
+        failures: Reports what fails, and decides what is given up.
 
     Example::
 
@@ -94,18 +94,17 @@ class Recorder:
             reporter: Measures and draws.
             to: Where the results go.
             worker: Makes a background worker.
-            failures: Says what happens where something fails.
+            failures: Reports what fails.
 
         Raises:
             ArchiveError: The folder can't be written.
         """
         monitor = monitor.of(probes)
         archive, parent, served, aside = None, None, list(to.sinks), ""
-        resumed = to.resumed or {}
         if to.folder is not None:
             root = join(to.folder, monitor.name)
-            if resumed.get("archive"):
-                parent = {key: resumed[key] for key in ("archive", "run", "step", "logged") if key in resumed}
+            if to.resumed.get("archive"):
+                parent = {key: to.resumed[key] for key in ("archive", "run", "step", "logged") if key in to.resumed}
             manifest = monitor.manifest(probes, found, to.run)
             # The recording thread takes the earlier steps over: they can be many.
             archive, aside = start_beside(root, manifest, probes, parent=parent, copy_steps=to.copy_steps)
@@ -161,7 +160,7 @@ class Recorder:
         return self.hand_over(subject.seen(self.monitor, self.probes), epoch=epoch, step=step, stage=stage, began=began)
 
     def hand_over(self, found: Any, *, epoch: int, step: int, stage: str, began: float) -> float:
-        """Copies what was found to the CPU, and has it recorded, drawn and logged.
+        """Copies what was found to the CPU, and has it recorded, drawn and logged; returns what :meth:`log` does.
 
         Args:
             found: What the monitor found.
@@ -169,9 +168,6 @@ class Recorder:
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
             began: When explaining began, by ``time.perf_counter()``.
-
-        Returns:
-            The seconds that the caller has waited for this step so far.
         """
         record = self.monitor.record(found, self.probes, epoch=epoch, step=step, stage=stage)
         self.last_step, self._stage = step, stage

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Schedule:
-    """Says which validations are due.
+    """Decides which validations are due.
 
     Args:
         every_n_epochs: All validations of every n-th epoch.
@@ -48,7 +48,7 @@ class Schedule:
             self.every = max(self._least, int(state.get("widened", 0)))
 
     def due(self, epoch: int, now: float) -> bool:
-        """Counts one more validation, at ``now`` in seconds, and says whether it is to be explained."""
+        """Counts one more validation, at ``now`` in seconds, and returns whether to explain it."""
         self.validations += 1
         # The validation at an epoch's end is counted when that epoch is over.
         place = epoch + 1 if self._by_epoch else self.validations

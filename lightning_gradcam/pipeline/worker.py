@@ -44,12 +44,12 @@ class Worker:
     A job may have a first part that is not to wait for the rest of earlier ones: see :meth:`ahead`.
 
     The thread begins with the first job and ends with :meth:`close`; there is never more than one. At the interpreter's
-    exit, what waits is done first. Whoever has once waited in vain for a job does not wait for it again: until that job
-    ends, later ones are only kept, within a bound.
+    exit, what waits is done first. A caller that has waited in vain for a job does not wait for it again: until that
+    job ends, later ones are only kept, within a bound.
 
     Args:
         background: ``False`` does each job at once, in the thread that gives it.
-        size: How many jobs may wait; whoever gives one more waits until there is room.
+        size: How many jobs may wait; a caller that submits one more waits until there is room.
         patience: Seconds without progress after which callers stop waiting. Time in which the process was suspended
             does not count.
         niceness: By how much the thread's priority is lowered, so that it gives way while training computes (on Linux;
@@ -86,11 +86,6 @@ class Worker:
         self._process = os.getpid()
 
     @property
-    def stalled(self) -> bool:
-        """Whether somebody has waited in vain for the job at work."""
-        return self._stalled
-
-    @property
     def here(self) -> bool:
         """Whether the caller is one of the worker's own jobs."""
         return threading.current_thread() is self._thread
@@ -124,7 +119,8 @@ class Worker:
             return
         self._leave_parent()
         with self._changed:
-            if self._stalled and self._is_full(nbytes):
+            kept = nbytes + sum(job.nbytes for job in self._waiting)
+            if self._stalled and (len(self._waiting) >= _MOST_JOBS or kept > _MOST_BYTES):
                 raise StalledError(
                     f"background: {self._current} still has not come to an end; {name} is left out, because"
                     f" {len(self._waiting)} jobs wait for it already"
@@ -159,7 +155,7 @@ class Worker:
         """
         self._leave_parent()
         with self._changed:
-            self._wait(self._is_idle, "what waits behind it is not done yet")
+            self._wait(lambda: not self._waiting and self._current is None, "what waits behind it is not done yet")
 
     def close(self, *, drop: bool = False) -> None:
         """Waits until all jobs have ended, and ends the thread; a later job begins a new one.
@@ -177,9 +173,8 @@ class Worker:
             return
         try:
             with self._changed:
-                if self._stalled:
-                    # It may have come back just now.
-                    self._changed.wait_for(lambda: not self._stalled, timeout=min(_GRACE, self._patience))
+                # A job that hangs may come back just now.
+                self._changed.wait_for(lambda: not self._stalled, timeout=min(_GRACE, self._patience))
             self.finish()
         finally:
             with self._changed:
@@ -205,13 +200,10 @@ class Worker:
 
     def failed(self) -> list[tuple[str, BaseException]]:
         """Returns, once, which jobs have raised, and what."""
-        found = list(self._failed)
-        for _ in found:
-            self._failed.popleft()
-        return found
+        return [self._failed.popleft() for _ in range(len(self._failed))]
 
     def tick(self) -> None:
-        """Says, from a job of several parts, that it gets on."""
+        """Called by a job of several parts: it makes progress."""
         with self._changed:
             self._advance()
 
@@ -251,13 +243,6 @@ class Worker:
             return
         atexit.unregister(self.close)
         atexit.register(self.close)
-
-    def _is_idle(self) -> bool:
-        return not self._waiting and self._current is None
-
-    def _is_full(self, nbytes: int) -> bool:
-        kept = sum(job.nbytes for job in self._waiting)
-        return len(self._waiting) >= _MOST_JOBS or kept + nbytes > _MOST_BYTES
 
     def _advance(self) -> None:
         self._progress += 1

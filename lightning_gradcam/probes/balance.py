@@ -1,4 +1,4 @@
-"""Which samples a class-balanced draw takes: from labels that are all known, or from a bounded look at samples."""
+"""The samples of a class-balanced draw: from labels that are all known, or from a bounded number of samples."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def balanced_of(found: Mapping[int, Hashable], count: int) -> list[int]:
     Returns:
         Their indices, sorted by class, then by index.
     """
-    order = np.fromiter(found, np.int64, len(found))
     kinds = sorted(set(found.values()), key=lambda label: (str(type(label)), label))
-    ranks = {label: rank for rank, label in enumerate(kinds)}
-    members = _members(np.array([ranks[label] for label in found.values()], np.int64), count)
-    chosen = [int(index) for index in order[_in_turn(members, count)]]
-    return sorted(chosen, key=lambda index: (ranks[found[index]], index))
+    numbers = {label: number for number, label in enumerate(kinds)}
+    labels = np.array([numbers[label] for label in found.values()], np.int64)
+    indices = list(found)
+    chosen = [indices[place] for place in balanced(labels, np.arange(len(labels)), count)]
+    return sorted(chosen, key=lambda index: (numbers[found[index]], index))
 
 
 def _members(labels: npt.NDArray[Any], most: int) -> list[npt.NDArray[np.int64]]:

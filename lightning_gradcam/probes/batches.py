@@ -1,23 +1,22 @@
-"""Collated batches of whatever structure: some of their samples, and several of them together."""
+"""Collated batches of any structure: slicing and joining them by sample."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.structure import entries_of, refilled
-from lightning_gradcam.probes.paths import tensors_in
+from lightning_gradcam.probes.paths import entries_in, of_entries, tensors_in
 
 
 def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
     """Returns some samples of a collated batch.
 
     Args:
-        batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists, mappings and dataclasses; all else
-            belongs to every sample.
+        batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists, mappings and dataclasses; anything
+            else belongs to every sample.
         start: The first sample.
         stop: The one after the last.
         samples: ``N``.
@@ -28,22 +27,15 @@ def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
     """
     if isinstance(batch, Tensor):
         return batch[start:stop] if batch.dim() and len(batch) == samples else batch
-    if isinstance(batch, Mapping):
-        parts = {key: part_of(value, start, stop, samples) for key, value in batch.items()}
-        return refilled(batch, parts)
-    if isinstance(batch, (tuple, list)):
-        # (x, y) of two samples has as many entries as samples, too.
-        if len(batch) == samples and not (_holds_tensors(batch) and all(_is_whole(entry, samples) for entry in batch)):
-            return batch[start:stop]
-        entries = [part_of(entry, start, stop, samples) for entry in batch]
-        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
-    if (fields := entries_of(batch)) is not None:
-        return refilled(batch, {name: part_of(value, start, stop, samples) for name, value in fields.items()})
-    return batch
+    # (x, y) of two samples has as many entries as samples, too.
+    if isinstance(batch, (tuple, list)) and len(batch) == samples and not _is_batch(batch, samples):
+        return batch[start:stop]
+    whole = entries_in(batch) is None
+    return batch if whole else of_entries(lambda entry: part_of(entry, start, stop, samples), batch)
 
 
 def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
-    """Puts parts of batches together: the reverse of :func:`part_of`.
+    """Joins parts of batches: the reverse of :func:`part_of`.
 
     Args:
         parts: Of one structure.
@@ -59,17 +51,13 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
     if isinstance(first, Tensor):
         fits = all(part.dim() and len(part) == size for part, size in zip(parts, sizes, strict=True))
         return torch.cat(list(parts)) if fits else first
-    if isinstance(first, Mapping):
-        whole = {key: join_parts([part[key] for part in parts], sizes) for key in first}
-        return refilled(first, whole)
-    if isinstance(first, (tuple, list)):
-        if all(len(part) == size and not _has_tensors(part) for part, size in zip(parts, sizes, strict=True)):
-            return [entry for part in parts for entry in part]
-        entries = [join_parts([part[place] for part in parts], sizes) for place in range(len(first))]
-        return type(first)(*entries) if hasattr(first, "_fields") else type(first)(entries)
-    if (fields := entries_of(first)) is not None:
-        return refilled(first, {name: join_parts([getattr(part, name) for part in parts], sizes) for name in fields})
-    return first
+    if isinstance(first, (tuple, list)) and all(
+        len(part) == size and not any(isinstance(entry, Tensor) for entry in part)
+        for part, size in zip(parts, sizes, strict=True)
+    ):
+        return [entry for part in parts for entry in part]
+    whole = entries_in(first) is None
+    return first if whole else of_entries(lambda *entries: join_parts(entries, sizes), *parts)
 
 
 def origins(samples: Sequence[Any], pictures: Tensor) -> list[int]:
@@ -82,8 +70,8 @@ def origins(samples: Sequence[Any], pictures: Tensor) -> list[int]:
         pictures: As many, collated.
 
     Returns:
-        The places of the samples. A picture that equals none of them, such as a normalised one, is taken to stand
-        where its sample did.
+        The places of the samples. A picture that equals none of them, such as a normalised one, is assumed to have
+        kept its sample's place.
 
     Example:
         >>> origins([(torch.zeros(2), 0), (torch.ones(2), 1)], torch.tensor([[1.0, 1.0], [5.0, 5.0]]))
@@ -107,6 +95,10 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
 
 
+def _is_batch(entries: Any, samples: int) -> bool:
+    return _holds_tensors(entries) and all(_is_whole(entry, samples) for entry in entries)
+
+
 def _is_whole(entry: Any, samples: int) -> bool:
     """Whether an entry of a batch holds something of every sample: a tensor, several of them, or a list of texts."""
     if isinstance(entry, Tensor):
@@ -119,7 +111,3 @@ def _is_whole(entry: Any, samples: int) -> bool:
 
 def _holds_tensors(entry: Any) -> bool:
     return isinstance(entry, Tensor) or (isinstance(entry, (tuple, list)) and any(map(_holds_tensors, entry)))
-
-
-def _has_tensors(part: Any) -> bool:
-    return any(isinstance(entry, Tensor) for entry in part)

@@ -1,4 +1,4 @@
-"""Boxes around the telling parts of probes."""
+"""Boxes around the parts of probes that show the class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_boxes(boxes: Tensor) -> None:
     """Refuses anything but ``[N, 4]`` with left below right and top below bottom, or NaN.
 
     Raises:
-        ProbeError: With what came and what is valid.
+        ProbeError: With the box received and what is valid.
     """
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ProbeError(f"boxes: got {list(boxes.shape)}; give left, top, right and bottom of each probe, [N, 4]")
@@ -29,7 +29,7 @@ def check_boxes(boxes: Tensor) -> None:
 
 
 def filled(boxes: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Returns boxes as masks, bool ``[N, *size]``: the pixels whose centres lie inside; none for a box of NaN.
+    """Returns boxes as masks, bool ``[N, *size]``: the pixels whose centres are inside; none for a box of NaN.
 
     Args:
         boxes: ``[N, 4]``: left, top, right, bottom in pixels.

@@ -27,7 +27,7 @@ class Normalization:
 
 
 def normalization(mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> Normalization | None:
-    """Reads the user's ``mean`` and ``std``; a single number stands for all channels.
+    """Reads the user's ``mean`` and ``std``; a single number is used for all channels.
 
     Returns:
         ``None`` where neither is given.
@@ -43,7 +43,7 @@ def normalization(mean: float | Sequence[float] | None, std: float | Sequence[fl
     stds = (float(std),) if isinstance(std, (int, float)) else tuple(map(float, std))
     if len(means) != len(stds) or not means or min(stds) <= 0:
         raise ProbeError(
-            f"mean, std: got mean={mean!r} and std={std!r}; give as many positive deviations as means: one, or one a"
+            f"mean, std: got mean={mean!r} and std={std!r}; give as many positive deviations as means: one, or one per"
             " channel"
         )
     return Normalization(means, stds, "mean and std as given")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +20,83 @@ from lightning_gradcam.probes.probe_set import ProbeSet
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Folders of pictures in that of a run.
 _DRAWN = ("sheets", "overlays", "evolution")
+_AS_LOADED = Normalization((0.0,), (1.0,), "as loaded")
 
 
-def read_folder(
-    path: str | os.PathLike[str],
-    *,
-    transform: Callable[[Any], Tensor] | None = None,
-    size: int | Sequence[int] | None = None,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-    mode: str = "RGB",
-    class_names: Sequence[str] | None = None,
-) -> ProbeSet:
-    """Reads every picture below ``path``, in the order of their names.
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """How pictures become a model's inputs.
+
+    Attributes:
+        transform: From a PIL image to the input ``[C, H, W]``; ``None``: scaled to 0…1, then by ``mean`` and ``std``.
+        size: Height and width that pictures are resized to before that (one number: both); ``None`` leaves them.
+        mean: Subtracted, where there is no transform; otherwise only undone for display.
+        std: Divided by, where there is no transform; otherwise only undone for display.
+        mode: The PIL mode that pictures are converted to, ``"RGB"`` or ``"L"``; ``None``: ``"RGB"``.
+        class_names: The model's classes in order.
+        remarks: What a user should know of how this was found.
+    """
+
+    transform: Callable[[Any], Tensor] | None = None
+    size: int | Sequence[int] | None = None
+    mean: float | Sequence[float] | None = None
+    std: float | Sequence[float] | None = None
+    mode: str | None = None
+    class_names: Sequence[str] | None = None
+    remarks: tuple[str, ...] = ()
+
+    def apply(self, image: Any) -> Tensor:
+        """Returns a PIL image of the right mode as the model's input."""
+        if self.size is not None:
+            height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if self.transform is not None:
+            return self.transform(image)
+        pixels = np.array(image)
+        tensor = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1)
+        scale = normalization(self.mean, self.std) or _AS_LOADED
+        mean, std = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.std))
+        return (tensor.float() / 255 - mean) / std
+
+    def probes(
+        self, inputs: Sequence[Any], ids: tuple[str, ...], *, labels: Tensor | None = None, raw: bool = False
+    ) -> ProbeSet:
+        """Makes probes of a model's inputs.
+
+        Args:
+            inputs: One for each picture.
+            ids: Their names.
+            labels: Their true classes.
+            raw: They were given as inputs: how they were made is not known.
+
+        Raises:
+            ProbeError: They have different sizes.
+        """
+        # Transforms of other libraries give arrays.
+        tensors = [torch.as_tensor(each) for each in inputs]
+        odd = next((place for place, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
+        if odd is not None:
+            raise ProbeError(
+                f"probes: {ids[odd]!r} gives {list(tensors[odd].shape)} and {ids[0]!r} {list(tensors[0].shape)}; give"
+                " size= (--size), or a transform that resizes"
+            )
+        given = normalization(self.mean, self.std)
+        if self.transform is not None:
+            shown = choose([find_normalization(self.transform)], given)
+        else:
+            shown = given or (None if raw else _AS_LOADED)
+        stacked = torch.stack(tensors)
+        display, source = to_pixels(stacked, shown)
+        names = None if self.class_names is None else tuple(self.class_names)
+        return ProbeSet(stacked, ids, labels, class_names=names, display=display, display_source=source)
+
+
+def read_folder(path: str | os.PathLike[str], how: Preparation) -> ProbeSet:
+    """Reads every picture in a folder; see :meth:`ProbeSet.from_folder`.
 
     Args:
-        path: The folder. Pictures in sub-folders get the sub-folder's name as their true class.
-        transform: From a PIL image to the model's input ``[C, H, W]``, for instance the validation data set's. The
-            other preprocessing arguments then only say how to undo it for display.
-        size: Height and width to resize to (one number: both), without ``transform``.
-        mean: Subtracted after scaling to 0…1, for each channel or all, without ``transform``.
-        std: Divided by after that.
-        mode: The PIL mode to open the pictures in: ``"RGB"`` or ``"L"``.
-        class_names: The model's classes in order; sub-folders are then looked up here instead of being numbered by
-            their sorted names.
-
-    Returns:
-        The probes; ids are paths relative to ``path``.
-
-    Raises:
-        ProbeError: No folder, no picture, a picture that can't be read, pictures of different sizes, a sub-folder
-            that is none of ``class_names``, or a transform that does not take PIL images or return tensors.
+        path: The folder.
+        how: How the pictures become inputs.
     """
     root = Path(path)
     if not root.is_dir():
@@ -57,28 +104,11 @@ def read_folder(
     files = pictures_in(root)
     if not files:
         raise ProbeError(f"probes: no picture in {str(path)!r}; it looks for {', '.join(SUFFIXES)}")
-    given = normalization(mean, std)
-    as_scaled = Normalization((0.0,), (1.0,), "as loaded")
-    apply = _from_pictures(transform, path) if transform is not None else scaling(size, given or as_scaled)
-    tensors = [read_picture(file, mode, apply) for file in files]
-    odd = next((i for i, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
-    if odd is not None:
-        raise ProbeError(
-            f"probes: {files[odd].name!r} gives {list(tensors[odd].shape)} and {files[0].name!r}"
-            f" {list(tensors[0].shape)}; give size=, or a transform that resizes"
-        )
-    inputs = torch.stack(tensors)
-    shown = choose([find_normalization(transform)], given) if transform is not None else given or as_scaled
-    display, how = to_pixels(inputs, shown)
-    labels, names = _labels(root, files, class_names)
-    return ProbeSet(
-        inputs,
-        ids=tuple(file.relative_to(root).as_posix() for file in files),
-        labels=labels,
-        class_names=names,
-        display=display,
-        display_source=how,
-    )
+    own = how if how.transform is None else replace(how, transform=_from_pictures(how.transform, path))
+    tensors = [read_picture(file, how.mode or "RGB", own.apply) for file in files]
+    labels, names = _labels(root, files, how.class_names)
+    ids = tuple(file.relative_to(root).as_posix() for file in files)
+    return replace(how, class_names=names).probes(tensors, ids, labels=labels)
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -108,13 +138,13 @@ def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tenso
         apply: The transform.
 
     Raises:
-        ProbeError: It is no picture.
+        ProbeError: It is not a picture.
     """
     try:
         with Image.open(file) as image:
             return apply(upright(image, str(file)).convert(mode))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise ProbeError(f"probes: {str(file)!r} can't be read as a picture ({error}); remove or mend it") from error
+        raise ProbeError(f"probes: {str(file)!r} can't be read as a picture ({error}); remove or repair it") from error
 
 
 def upright(image: Any, name: str) -> Any:
@@ -140,28 +170,8 @@ def upright(image: Any, name: str) -> Any:
     return turned
 
 
-def scaling(size: int | Sequence[int] | None, scale: Normalization) -> Callable[[Any], Tensor]:
-    """Returns the transform from pictures to ``[C, H, W]``: to a size, to 0…1, less the mean, by the deviation.
-
-    Args:
-        size: Of a side, or height and width; ``None``: as they are.
-        scale: Mean and deviation.
-    """
-    height, width = (size, size) if isinstance(size, int) else (tuple(size) if size is not None else (None, None))
-    mean, std = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.std))
-
-    def apply(image: Any) -> Tensor:
-        if height is not None and width is not None:
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.array(image)
-        tensor = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1)
-        return (tensor.float() / 255 - mean) / std
-
-    return apply
-
-
 def _from_pictures(transform: Callable[[Any], Any], path: str | os.PathLike[str]) -> Callable[[Any], Tensor]:
-    """Returns a transform that says so where it can't be used on pictures: those of data sets take anything."""
+    """Returns a transform with a clear error where it does not take pictures: a data set's may take anything."""
 
     def apply(image: Any) -> Tensor:
         cause: Exception | None = None
@@ -185,16 +195,15 @@ def _from_pictures(transform: Callable[[Any], Any], path: str | os.PathLike[str]
 def _labels(
     root: Path, files: Sequence[Path], class_names: Sequence[str] | None
 ) -> tuple[Tensor | None, tuple[str, ...] | None]:
-    parents = [file.relative_to(root).parts[0] if file.parent != root else None for file in files]
-    named = tuple(class_names) if class_names is not None else None
-    if any(parent is None for parent in parents):
+    named = None if class_names is None else tuple(class_names)
+    if any(file.parent == root for file in files):
         return None, named
-    folders = [str(parent) for parent in parents]
+    folders = [file.relative_to(root).parts[0] for file in files]
     names = named if named is not None else tuple(sorted(set(folders)))
-    unknown = [folder for folder in folders if folder not in names]
-    if unknown:
+    unknown = next((folder for folder in folders if folder not in names), None)
+    if unknown is not None:
         raise ProbeError(
-            f"probes: the sub-folder {unknown[0]!r} is none of the classes {', '.join(names)}; rename it, or put the"
+            f"probes: the sub-folder {unknown!r} is not among the classes {', '.join(names)}; rename it, or put the"
             " pictures into the folder itself"
         )
     return torch.tensor([names.index(folder) for folder in folders]), names

@@ -1,4 +1,4 @@
-"""What a data set's labels are: classes, several classes a sample, or numbers that are no classes."""
+"""What a data set's labels are: classes, several classes per sample, or other numbers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Labels:
     """Labels as they are kept with probes.
 
     Attributes:
-        classes: int64 ``[N]``, or 0 and 1 for each class ``[N, C]``; ``None`` where the labels are no classes.
-        numbers: Numbers that are no classes, float32 ``[N]`` or ``[N, K]``; ``None`` where there are none.
+        classes: int64 ``[N]``, or 0 and 1 for each class ``[N, C]``; ``None`` where the labels are not classes.
+        numbers: Numbers that are not classes, float32 ``[N]`` or ``[N, K]``; ``None`` where there are none.
         remark: Why there is neither, for the user.
     """
 
@@ -52,20 +52,16 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
         return _named(texts, samples, names)
     values = _numbers(found)
     if values is None:
-        return Labels(remark=f"labels: a {type(found).__name__} came, and no class for each sample; {_NAME_THEM}")
+        return Labels(remark=f"labels: got a {type(found).__name__}, and not a class for each sample; {_NAME_THEM}")
     if not values.dim() or len(values) != samples:
-        return Labels(
-            remark=f"labels: {list(values.shape)} came for {samples} samples, which is no class for each; {_NAME_THEM}"
-        )
+        came = list(values.shape)
+        return Labels(remark=f"labels: got {came} for {samples} samples, and not a class for each; {_NAME_THEM}")
     values = values.reshape(samples, *[size for size in values.shape[1:] if size != 1])
     if values.dim() > 2:
-        return Labels(
-            remark=f"labels: {list(values.shape)} is no class for each sample; sheets show no true classes"
-            " (label_key= names another entry of the batch)"
-        )
-    marks = bool(((values == 0) | (values == 1)).all())
+        why = f"labels: got {list(values.shape)}, and not a class for each sample; sheets show no true classes"
+        return Labels(remark=f"{why} (label_key= names another entry of the batch)")
     fraction = values.is_floating_point() and not (whole and bool((values == values.round()).all()))
-    if marks or (values.dim() == 1 and not fraction):
+    if (values.dim() == 1 and not fraction) or bool(((values == 0) | (values == 1)).all()):
         return Labels(classes=values.long())
     return Labels(numbers=values.float())
 
@@ -108,7 +104,7 @@ def _texts(found: Any) -> list[str] | None:
 
 def _named(texts: Sequence[str], samples: int, names: Sequence[str] | None) -> Labels:
     if len(texts) != samples:
-        return Labels(remark=f"labels: {len(texts)} texts came for {samples} samples; {_NAME_THEM}")
+        return Labels(remark=f"labels: got {len(texts)} texts for {samples} samples; {_NAME_THEM}")
     if names is None:
         return Labels(
             remark=f"labels: the text {texts[0]!r:.60} is the name of a class, but no names are known; give"
@@ -117,7 +113,7 @@ def _named(texts: Sequence[str], samples: int, names: Sequence[str] | None) -> L
     unknown = next((text for text in texts if text not in names), None)
     if unknown is not None:
         return Labels(
-            remark=f"labels: {unknown!r:.60} is none of the class names{did_you_mean(unknown, list(names), limit=5)};"
+            remark=f"labels: {unknown!r:.60} is not among the class names{did_you_mean(unknown, list(names), limit=5)};"
             " give class_names=, in the order of the model's outputs"
         )
     return Labels(classes=torch.tensor([list(names).index(text) for text in texts]))

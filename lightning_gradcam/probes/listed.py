@@ -1,8 +1,8 @@
-"""Batches whose pictures stand one by one: in a tuple or list, or, where their sizes differ, in batches of one each."""
+"""Batches with separate pictures: in a tuple or list, or, where their sizes differ, in batches of one each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from lightning_gradcam.capture.structure import entries_of, refilled
 from lightning_gradcam.probes.batches import join_parts, part_of
-from lightning_gradcam.probes.paths import tensors_in
+from lightning_gradcam.probes.paths import entries_in, of_entries, tensors_in
 
-# One by one in a tuple or list, or in batches of one each; else they are one tensor.
+# How separate pictures come: in a tuple, in a list, or in batches of one each.
 FORMS = ("tuple", "list", "apart")
-
-
 # Of pictures: grey, in colours, with an alpha channel.
 _CHANNELS = (1, 3, 4)
 
@@ -35,7 +32,7 @@ class Apart:
 
 
 def is_listed(entry: Any, batch: Any) -> bool:
-    """Whether an entry of a batch is pictures ``[C, H, W]`` one by one, and not views ``[N, C, L]`` of the samples.
+    """Whether an entry of a batch is separate pictures ``[C, H, W]``, and not views ``[N, C, L]`` of the samples.
 
     The rest of the batch decides: it has a row for each picture, or for each of the ``N`` samples. Where both numbers
     are the same, one, three or four channels make pictures.
@@ -67,11 +64,8 @@ def exchanged(batch: Any, old: Any, new: Any) -> Any:
     """Returns a batch with an object in it replaced by another one; what holds it is copied."""
     if batch is old:
         return new
-    named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
-    if isinstance(batch, (tuple, list)):
-        entries = [exchanged(entry, old, new) for entry in batch]
-        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
-    return batch if named is None else refilled(batch, {k: exchanged(v, old, new) for k, v in named.items()})
+    whole = entries_in(batch) is None
+    return batch if whole else of_entries(lambda entry: exchanged(entry, old, new), batch)
 
 
 def part_of_listed(batch: Any, start: int, stop: int, samples: int) -> Any:
@@ -83,18 +77,23 @@ def part_of_listed(batch: Any, start: int, stop: int, samples: int) -> Any:
     """
     if isinstance(batch, Apart):
         return batch.batches[start]
-    return _of_entries(lambda entry: _sliced(entry, start, stop, samples), batch)
+
+    def sliced(entry: Any) -> Any:
+        listed = isinstance(entry, (tuple, list)) and len(entry) == samples
+        return entry[start:stop] if listed else part_of(entry, start, stop, samples)
+
+    return of_entries(sliced, batch)
 
 
 def join_listed(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
-    """Puts parts of such batches together: the reverse of :func:`part_of_listed`."""
+    """Joins parts of such batches: the reverse of :func:`part_of_listed`."""
 
     def joined(*entries: Any) -> Any:
         if all(isinstance(e, (tuple, list)) and len(e) == size for e, size in zip(entries, sizes, strict=True)):
             return type(entries[0])(chain.from_iterable(entries))
         return join_parts(entries, sizes)
 
-    return _of_entries(joined, *parts)
+    return of_entries(joined, *parts)
 
 
 def one_size(pictures: Sequence[Tensor], mode: str = "bilinear") -> Tensor:
@@ -105,20 +104,3 @@ def one_size(pictures: Sequence[Tensor], mode: str = "bilinear") -> Tensor:
     flat = [each if each.dim() == 4 else each[:, None] for each in pictures]
     resized = [interpolate(each.float(), size, mode=mode).to(each.dtype) for each in flat]
     return torch.cat(resized).reshape(-1, *pictures[0].shape[1:])
-
-
-def _sliced(entry: Any, start: int, stop: int, samples: int) -> Any:
-    if isinstance(entry, (tuple, list)) and len(entry) == samples:
-        return entry[start:stop]
-    return part_of(entry, start, stop, samples)
-
-
-def _of_entries(function: Any, *batches: Any) -> Any:
-    first = batches[0]
-    if isinstance(first, Mapping):
-        return refilled(first, {key: function(*(batch[key] for batch in batches)) for key in first})
-    if isinstance(first, (tuple, list)):
-        entries = [function(*each) for each in zip(*batches, strict=True)]
-        return type(first)(*entries) if hasattr(first, "_fields") else type(first)(entries)
-    names = entries_of(first) or {}
-    return refilled(first, {name: function(*(getattr(batch, name) for batch in batches)) for name in names})

@@ -1,4 +1,4 @@
-"""Where an input stands in a batch: keys, places and dotted paths, and what errors say of those that there are."""
+"""Where an input is in a batch: keys, places and dotted paths, and how errors describe the available ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,45 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_gradcam.capture.structure import entries_of
+from lightning_gradcam.capture.structure import entries_of, refilled
 
 MISSING = object()
 Path = tuple[str | int, ...]
 Key = str | int | Sequence[str | int] | Callable[[Any], Any]
 
 
+def named_in(batch: Any) -> Any:
+    """Returns the entries of a mapping, dataclass or named tuple by name; ``None`` for anything else."""
+    return batch if isinstance(batch, Mapping) else entries_of(batch)
+
+
+def entries_in(batch: Any) -> Any:
+    """Returns the entries of a container by key, field or place; ``None`` for anything else."""
+    named = named_in(batch)
+    return dict(enumerate(batch)) if named is None and isinstance(batch, (list, tuple)) else named
+
+
+def of_entries(function: Callable[..., Any], *batches: Any) -> Any:
+    """Returns a container of the same kind, with what a function makes of each entry.
+
+    Args:
+        function: Takes the entry of each batch at one place.
+        batches: Containers of the same structure.
+
+    Example:
+        >>> of_entries(max, {"a": 1, "b": 4}, {"a": 2, "b": 3})
+        {'a': 2, 'b': 4}
+    """
+    first, *others = map(entries_in, batches)
+    made = {key: function(entry, *(other[key] for other in others)) for key, entry in first.items()}
+    if not isinstance(batches[0], (tuple, list)):
+        return refilled(batches[0], made)
+    kind, values = type(batches[0]), list(made.values())
+    return kind(*values) if hasattr(kind, "_fields") else kind(values)
+
+
 def follow(batch: Any, key: str | int | Sequence[str | int]) -> Any:
-    """Returns what stands at a place in a batch; ``MISSING`` where there is no such place.
+    """Returns the entry at a place in a batch; ``MISSING`` where there is no such place.
 
     Args:
         batch: Of mappings, dataclasses, named tuples, tuples and lists in each other.
@@ -34,7 +64,7 @@ def follow(batch: Any, key: str | int | Sequence[str | int]) -> Any:
         for step in key:
             batch = MISSING if batch is MISSING else follow(batch, step)
         return batch
-    named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
+    named = named_in(batch)
     if named is not None:
         twin = str(key) if isinstance(key, int) else int(key) if key.isdecimal() and str(int(key)) == key else key
         for each in (key, twin):
@@ -112,7 +142,7 @@ def _structure(value: Any, depth: int) -> str:
     if isinstance(value, Tensor) or hasattr(value, "dtype"):
         whole = "" if not isinstance(value, Tensor) or value.is_floating_point() else f" {value.dtype}"[7:]
         return f"{list(value.shape)}{' ' + whole if whole else ''}"
-    named = value if isinstance(value, Mapping) else entries_of(value)
+    named = named_in(value)
     if not depth or not (named is not None or isinstance(value, (list, tuple))):
         return type(value).__name__
     if named is not None:
@@ -127,18 +157,18 @@ def _structure(value: Any, depth: int) -> str:
 
 
 def tensors_in(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Yields each tensor in a batch, with the way to it."""
+    """Yields each tensor in a batch, with its path."""
     if isinstance(batch, Tensor):
         yield path, batch
         return
-    named: Any = batch if isinstance(batch, Mapping) else entries_of(batch)
-    entries = named.items() if named is not None else enumerate(batch) if isinstance(batch, (list, tuple)) else ()
-    for key, value in entries:
+    entries = entries_in(batch)
+    # Not by its truth, which some mappings of tensors refuse to have.
+    for key, value in () if entries is None else entries.items():
         yield from tensors_in(value, (*path, key))
 
 
 def no_tensor(selected: Any, batch: Any) -> str:
-    """Returns what to do where an input was expected, and is none.
+    """Returns advice for a batch that has no tensor where the input was expected.
 
     Args:
         selected: What was found instead.
@@ -167,7 +197,7 @@ def fed(found: Sequence[tuple[Path, Tensor]]) -> str:
 
 
 def inputs_in(batch: Any) -> list[tuple[Path, Tensor]]:
-    """Returns the floating-point tensors of a batch that have two axes or more, with the ways to them."""
+    """Returns the floating-point tensors of a batch that have two axes or more, with their paths."""
     return [(path, t) for path, t in tensors_in(batch) if t.is_floating_point() and t.dim() >= 2]
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,17 +17,15 @@ from torch import Tensor
 
 from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.errors import ProbeError, ProbeFileError
-from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
 from lightning_gradcam.probes.boxes import check_boxes, filled
 from lightning_gradcam.probes.display import Normalization, Pixels, to_pixels
 from lightning_gradcam.probes.labels import read_labels
-from lightning_gradcam.probes.view import ProbeView, true_classes_of
+from lightning_gradcam.probes.view import ProbeView, rows_of, signals_of, true_classes_of
 from lightning_gradcam.storage import Storage
 
-SCHEMA = 1
-_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
-_DTYPES = {str(dtype): dtype for dtype in (*_FLOATS, *_INTEGERS)}
+# What has one entry for each probe, beside its input.
+_EACH = ("ids", "labels", "masks", "boxes", "display", "indices", "values")
+_TYPES = {"masks": torch.bool, "boxes": torch.float32, "values": torch.float32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +38,19 @@ class ProbeSet:
         labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Given
             as whole numbers, ``[N]`` or ``[N, 1]``, as names among ``class_names``, or as a row of 0 and 1 a sample.
             Numbers that are no classes, such as 0.37, become ``values``.
-        masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
-        boxes: Likewise as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture (where
-            there are no masks, of the input); NaN for a probe without one. ``None``: none is known.
+        masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
+        boxes: The same parts as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture
+            (where there are no masks, of the input); NaN for a probe without one. ``None``: not known.
         class_names: Names of the classes by index, or ``None``.
         display: Pictures to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
             ``[N, T, H, W, 3]``; each input min-max stretched where not given.
         display_source: How ``display`` was recovered, for the sheet's header.
-        indices: Where the probes stand in the data set they were drawn from, or ``None``.
+        indices: The probes' places in the data set they were drawn from, or ``None``.
         note: A remark for every sheet's header, for instance that the data is drawn.
-        axes: What the axes of ``inputs`` mean where their shape does not tell and a model has shown it
+        axes: What the axes of ``inputs`` mean, where their shape leaves it open and a model has shown it
             (:meth:`read_as`); else ``""``.
         normalized: What ``display`` was recovered with; not saved.
-        values: True numbers of a regression, or shares of classes, float32 ``[N]`` or ``[N, K]``; ``None``: none known.
+        values: True numbers of a regression, or shares of classes, float32 ``[N]`` or ``[N, K]``; ``None``: not known.
 
     Raises:
         ProbeError: Lengths differ, ids are not unique, or there is no probe.
@@ -80,52 +76,51 @@ class ProbeSet:
     normalized: Normalization | None = None
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "inputs", torch.as_tensor(self.inputs).detach().cpu())
+        put = partial(object.__setattr__, self)
+        put("inputs", torch.as_tensor(self.inputs).detach().cpu())
         count = len(self.inputs)
         if count == 0:
             raise ProbeError("probes: got no inputs; give at least one")
-        put(self, "ids", tuple(map(str, self.ids)) or tuple(map(str, range(count))))
+        put("ids", tuple(map(str, self.ids)) or tuple(map(str, range(count))))
         if self.class_names is not None:
-            put(self, "class_names", tuple(map(str, self.class_names)))
+            put("class_names", tuple(map(str, self.class_names)))
         if self.labels is not None:
             read = read_labels(self.labels, count, self.class_names, whole=True)
             if read.remark is not None:
                 other = hasattr(self.labels, "__len__") and len(self.labels) != count
                 few = f"got {len(self.labels)} labels for {count} inputs; give one for each" if other else read.remark
                 raise ProbeError(f"probes: {few}")
-            put(self, "labels", read.classes)
-            put(self, "values", self.values if read.numbers is None else read.numbers)
-        if self.values is not None:
-            put(self, "values", torch.as_tensor(self.values).detach().cpu().float())
-        if self.masks is not None:
-            masks = torch.as_tensor(self.masks).detach().cpu().bool()
+            put("labels", read.classes)
+            put("values", self.values if read.numbers is None else read.numbers)
+        for name, kind in _TYPES.items():
+            if (given := getattr(self, name)) is not None:
+                put(name, torch.as_tensor(given).detach().cpu().to(kind))
+        if self.masks is not None and self.masks.dim() == 2 and self.inputs.dim() < 4:
             # A stretch of a signal is a picture of one row.
-            put(self, "masks", masks[:, None] if masks.dim() == 2 and self.inputs.dim() < 4 else masks)
+            put("masks", self.masks[:, None])
         if self.boxes is not None:
-            put(self, "boxes", torch.as_tensor(self.boxes).detach().cpu().float())
             check_boxes(self.boxes)
         if self.indices is not None:
-            put(self, "indices", tuple(int(index) for index in self.indices))
+            put("indices", tuple(int(index) for index in self.indices))
         if self.display is None:
             pixels, source = to_pixels(self.inputs, None)
-            put(self, "display", pixels)
-            put(self, "display_source", source)
+            put("display", pixels)
+            put("display_source", source)
         shape = self.pixels.shape
         if self.pixels.dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] != 3 or 0 in shape[1:]:
             raise ProbeError(
                 f"probes: got display pixels {self.pixels.dtype} {list(shape)}; give uint8 [N, H, W, 3], or for clips"
                 " and volumes [N, T, H, W, 3]"
             )
-        for name in ("ids", "labels", "masks", "boxes", "display", "indices", "values"):
+        for name in _EACH:
             value = getattr(self, name)
             if value is not None and len(value) != count:
                 raise ProbeError(f"probes: got {len(value)} {name} for {count} inputs; give one for each")
         if len(set(self.ids)) != count:
             twice = Counter(self.ids).most_common(1)[0][0]
-            raise ProbeError(f"probes: the id {twice!r} stands more than once; give each probe an id of its own")
+            raise ProbeError(f"probes: the id {twice!r} is used more than once; give each probe its own id")
         # Not at the first use, which is in the background: nothing there touches torch.
-        put(self, "_view", self._viewed())
+        put("_view", self._viewed())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -159,19 +154,11 @@ class ProbeSet:
             class_names=self.class_names,
             note=self.note,
             display_source=self.display_source,
-            signals=self._signals(),
+            signals=signals_of(self.inputs, self.axes),
         )
 
-    def _signals(self) -> npt.NDArray[np.float32] | None:
-        if self.inputs.dim() not in (2, 3) or not self.inputs.is_floating_point():
-            return None
-        numbers = self.inputs.float()
-        whole = numbers[:, None] if numbers.dim() == 2 else numbers.transpose(1, 2) if self.axes == "NLC" else numbers
-        signals: npt.NDArray[np.float32] = whole.numpy()
-        return signals
-
     def read_as(self, axes: str) -> ProbeSet:
-        """Returns the probes with what a model has shown of their axes; frames are drawn accordingly.
+        """Returns the probes with the meaning of their axes that a model has shown; frames are drawn accordingly.
 
         Args:
             axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""``: nothing
@@ -190,7 +177,7 @@ class ProbeSet:
 
     @cached_property
     def regions(self) -> npt.NDArray[np.bool_] | None:
-        """Where the telling parts are, bool ``[N, H, W]``: the masks, or else the boxes filled; ``None``: not known."""
+        """Which pixels show the class, bool ``[N, H, W]``: the masks, or else the boxes filled; ``None``: not known."""
         if self.masks is not None:
             return self.view.masks
         return None if self.view.boxes is None else filled(self.view.boxes, self.view.size)
@@ -199,7 +186,7 @@ class ProbeSet:
     def fingerprint(self) -> str:
         """SHA-256 of the inputs' type, shape and bytes, in hexadecimal: equal only where the inputs are equal."""
         head = f"{self.inputs.dtype} {list(self.inputs.shape)} ".encode()
-        return hashlib.sha256(head + _raw(self.inputs).tobytes()).hexdigest()
+        return hashlib.sha256(head + raw(self.inputs).tobytes()).hexdigest()
 
     def class_name(self, index: int) -> str:
         """Returns the class's name, or its index as text where it has none."""
@@ -207,22 +194,7 @@ class ProbeSet:
 
     def part(self, rows: Sequence[int]) -> ProbeSet:
         """Returns some of the probes, at these places."""
-        chosen = list(rows)
-
-        def of(values: Any) -> Any:
-            return None if values is None else values[chosen]
-
-        return replace(
-            self,
-            inputs=self.inputs[chosen],
-            ids=tuple(self.ids[row] for row in chosen),
-            labels=of(self.labels),
-            masks=of(self.masks),
-            boxes=of(self.boxes),
-            display=of(self.display),
-            indices=None if self.indices is None else tuple(self.indices[row] for row in chosen),
-            values=of(self.values),
-        )
+        return replace(self, **{name: rows_of(getattr(self, name), rows) for name in ("inputs", *_EACH)})
 
     @classmethod
     def from_dataset(cls, dataset: Any, num_probes: int | None = None, **options: Any) -> ProbeSet:
@@ -232,8 +204,8 @@ class ProbeSet:
             dataset: The data set; ``Subset``, ``random_split`` and ``ConcatDataset`` are looked through for labels,
                 class names and the transform.
             num_probes: How many, class-balanced where labels exist; default: 8, or all where there are fewer.
-            **options: ``seed``, ``indices``, ``input_key``, ``label_key``, ``class_names``, ``mean``, ``std``,
-                ``collate_fn``.
+            **options: ``indices`` and ``collate_fn``, and those of the callback: ``seed``, ``input_key``,
+                ``label_key``, ``class_names``, ``mean``, ``std``.
 
         Example:
             >>> from torch.utils.data import TensorDataset
@@ -257,13 +229,30 @@ class ProbeSet:
         mode: str = "RGB",
         class_names: Sequence[str] | None = None,
     ) -> ProbeSet:
-        """Reads every picture in a folder; sub-folders, where there are any, are classes.
+        """Reads every picture in a folder and below, in the order of their names.
 
-        See :func:`lightning_gradcam.probes.folder.read_folder`.
+        Args:
+            path: The folder. Pictures in sub-folders get the sub-folder's name as their true class.
+            transform: From a PIL image to the model's input ``[C, H, W]``, for instance the validation data set's. The
+                other preprocessing arguments then only say how to undo it for display.
+            size: Height and width to resize to (one number: both), without ``transform``.
+            mean: Subtracted after scaling to 0…1, for each channel or all, without ``transform``.
+            std: Divided by after that.
+            mode: The PIL mode to open the pictures in: ``"RGB"`` or ``"L"``.
+            class_names: The model's classes in order; sub-folders are then looked up here instead of being numbered by
+                their sorted names.
+
+        Returns:
+            The probes; ids are paths relative to ``path``.
+
+        Raises:
+            ProbeError: No folder, no picture, a picture that can't be read, pictures of different sizes, a sub-folder
+                that is none of ``class_names``, or a transform that does not take PIL images or return tensors.
         """
-        from lightning_gradcam.probes.folder import read_folder
+        from lightning_gradcam.probes.folder import Preparation, read_folder
 
-        return read_folder(path, transform=transform, size=size, mean=mean, std=std, mode=mode, class_names=class_names)
+        resized = size if transform is None else None
+        return read_folder(path, Preparation(transform, resized, mean, std, mode, class_names))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to one file (a NumPy ``.npz``, no pickle); an existing file is replaced whole or not."""
@@ -286,35 +275,9 @@ class ProbeSet:
 
     def to_bytes(self) -> bytes:
         """Returns the content of the file that :meth:`save` writes."""
-        meta = {
-            "schema": SCHEMA,
-            "dtype": str(self.inputs.dtype),
-            "ids": self.ids,
-            "class_names": self.class_names,
-            "display_source": self.display_source,
-            "note": self.note,
-            "fingerprint": self.fingerprint,
-            "axes": self.axes,
-        }
-        arrays = {"inputs": _raw(self.inputs), "display": self.pixels}
-        if self.labels is not None:
-            arrays["labels"] = self.labels.numpy()
-        if self.masks is not None:
-            arrays["masks"] = self.masks.numpy()
-        if self.boxes is not None:
-            arrays["boxes"] = self.boxes.numpy()
-        if self.values is not None:
-            arrays["values"] = self.values.numpy()
-        if self.indices is not None:
-            arrays["indices"] = np.array(self.indices, np.int64)
-        buffer = io.BytesIO()
-        encoded = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-        np.savez_compressed(buffer, meta=encoded, **arrays)
-        if room(buffer.tell()) < sum(array.nbytes for array in arrays.values()) + 2**16:
-            # So flat that a reader would have to take it for a zip bomb.
-            buffer = io.BytesIO()
-            np.savez(buffer, meta=encoded, **arrays)
-        return buffer.getvalue()
+        from lightning_gradcam.probes.file import to_bytes
+
+        return to_bytes(self)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str = "probe set") -> ProbeSet:
@@ -323,49 +286,12 @@ class ProbeSet:
         Raises:
             ProbeFileError: As :meth:`load`.
         """
-        try:
-            file, meta = read_npz(data)
-            if not is_whole(meta["schema"]) or meta["schema"] != SCHEMA:
-                raise ProbeFileError(
-                    f"probes: {name!r} has schema {meta['schema']!r:.40}, this version reads {SCHEMA}; save the probes"
-                    " again with this version, or install the version that wrote them"
-                )
-            labels = checked(file["labels"], "labels", "int64", (1, 2)) if "labels" in file else None
-            masks = checked(file["masks"], "masks", "bool", (2, 3, 4)) if "masks" in file else None
-            boxes = checked(file["boxes"], "boxes", "float32", (2,)) if "boxes" in file else None
-            values = checked(file["values"], "values", "float32", (1, 2)) if "values" in file else None
-            indices = checked(file["indices"], "indices", "int64", (1,)) if "indices" in file else None
-            inputs, dtype = torch.from_numpy(file["inputs"]), _DTYPES[text(meta, "dtype")]
-            if inputs.dtype != (torch.int16 if dtype == torch.bfloat16 else dtype):
-                raise TypeError(f"its inputs are {inputs.dtype}, and stated to be {dtype}")
-            probes = cls(
-                inputs=inputs.view(dtype),
-                ids=texts(meta, "ids"),
-                labels=None if labels is None else torch.from_numpy(labels),
-                masks=None if masks is None else torch.from_numpy(masks),
-                boxes=None if boxes is None else torch.from_numpy(boxes),
-                class_names=None if meta["class_names"] is None else texts(meta, "class_names"),
-                display=file["display"],
-                display_source=text(meta, "display_source"),
-                indices=None if indices is None else tuple(indices.tolist()),
-                note=text(meta, "note"),
-                values=None if values is None else torch.from_numpy(values),
-                axes=text(meta, "axes") if "axes" in meta else "",
-            )
-            intact = probes.fingerprint == text(meta, "fingerprint")
-        except ProbeFileError:
-            raise
-        except Exception as error:  # broken bytes raise from many depths of zip, zlib, NumPy and JSON
-            raise ProbeFileError(
-                f"probes: {name!r} is truncated or no probe set ({type(error).__name__}: {error!s:.200}); save the"
-                " probes again, or leave probes= out to have them drawn"
-            ) from error
-        if not intact:
-            raise ProbeFileError(f"probes: {name!r} is damaged: its inputs do not have the fingerprint it states")
-        return probes
+        from lightning_gradcam.probes.file import from_bytes
+
+        return from_bytes(data, name)
 
 
-def _raw(inputs: Tensor) -> Any:
-    # NumPy has no bfloat16: its bits travel as int16, and the true type's name beside them.
+def raw(inputs: Tensor) -> npt.NDArray[Any]:
+    """Returns inputs as an array; NumPy has no bfloat16, whose bits become int16."""
     plain = inputs.contiguous()
     return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()

@@ -1,4 +1,4 @@
-"""Which samples of a data set a dataloader goes through, found without advancing its sampler."""
+"""The samples of a data set that a dataloader yields, found without advancing its sampler."""
 
 from __future__ import annotations
 
@@ -11,38 +11,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import (
-    BatchSampler,
-    Dataset,
-    DistributedSampler,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils import data
 
 from lightning_gradcam.errors import ProbeError
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.wrapped import has_indices, nested_datasets
 
-# A sampler may go on for ever: what it yields beyond this is not looked at.
+# A sampler may never end: at most this many of its samples are read.
 _MOST = 100_000
 _LISTS = (list, tuple, range, np.ndarray, Tensor)
 
 
 class UnindexedError(ProbeError):
-    """Samples can't be had by index here; the text is the reason, and passing batches have to serve."""
+    """Samples can't be read by index here, for the reason in the text; probes have to come from passing batches."""
 
 
 def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequence[int]:
-    """Returns the samples of its data set that a dataloader goes through, each once, in ascending order.
+    """Returns the samples of its data set that a dataloader yields, each once, in ascending order.
 
     A sampler of PyTorch's or Lightning's, or a list, is read. Of any other one a copy is iterated, from fixed random
     numbers, up to 100,000 samples; neither the sampler nor a generator that it holds is advanced. Every rank has the
     same result: of a distributed sampler, what it distributes.
 
     Args:
-        loader: Has a ``dataset``; without a ``sampler``, it is taken to go through all of it.
+        loader: Has a ``dataset``; without a ``sampler``, it is assumed to yield all of it.
         seed: Of the random numbers that a copy gets.
         batches: The loader's first batches alone, in the order of the data set, as under ``overfit_batches``.
 
@@ -50,7 +42,7 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
         UnindexedError: The data set has no numbered samples, or the sampler yields something else, or can't be copied.
 
     Example:
-        >>> from torch.utils.data import DataLoader
+        >>> from torch.utils.data import DataLoader, SubsetRandomSampler
         >>> [*sampled(DataLoader(range(9), sampler=SubsetRandomSampler([7, 5])))]
         [5, 7]
     """
@@ -62,7 +54,7 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
     sampler = loader.batch_sampler
     if sampler is None:
         raise UnindexedError("probes: batch_size=None leaves the batches to the data set")
-    plain = isinstance(sampler, BatchSampler) and type(sampler).__iter__ is BatchSampler.__iter__
+    plain = isinstance(sampler, data.BatchSampler) and type(sampler).__iter__ is data.BatchSampler.__iter__
     if plain and batches is not None:
         # Lightning puts a sequential sampler in the place of any other one.
         return range(min(batches * sampler.batch_size, len(dataset)))
@@ -84,19 +76,19 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
 def _yielded(sampler: Any, dataset: Any, seed: int) -> Iterable[Any]:
     """Returns what a sampler can yield, in any order."""
     iterates = type(sampler).__iter__
-    if iterates in (SequentialSampler.__iter__, RandomSampler.__iter__):
+    if iterates in (data.SequentialSampler.__iter__, data.RandomSampler.__iter__):
         return range(len(sampler.data_source))
-    if iterates is SubsetRandomSampler.__iter__:
+    if iterates is data.SubsetRandomSampler.__iter__:
         indices: Iterable[Any] = sampler.indices
         return indices
-    if iterates is WeightedRandomSampler.__iter__:
+    if iterates is data.WeightedRandomSampler.__iter__:
         return np.flatnonzero(np.asarray(sampler.weights))
-    if isinstance(sampler, DistributedSampler):
+    if isinstance(sampler, data.DistributedSampler):
         whole: Any = sampler.dataset
         # What Lightning puts around a sampler: a private class, in each of its namespaces.
         if type(whole).__name__ == "_DatasetSamplerWrapper":
             return _yielded(whole._sampler, dataset, seed)
-        if iterates is DistributedSampler.__iter__:
+        if iterates is data.DistributedSampler.__iter__:
             return range(len(whole))
     if isinstance(sampler, _LISTS):
         return sampler
@@ -104,15 +96,15 @@ def _yielded(sampler: Any, dataset: Any, seed: int) -> Iterable[Any]:
 
 
 def _of_copy(sampler: Any, dataset: Any, seed: int, taken: Callable[[Iterator[Any]], Iterable[Any]]) -> list[Any]:
-    """Returns what is taken of that which a copy of a sampler yields."""
+    """Returns what ``taken`` returns of what a copy of a sampler yields."""
     held = [*getattr(sampler, "__dict__", {}).values()]
     if any(isinstance(value, nn.Module) for value in held):
         raise UnindexedError(f"probes: the sampler {type(sampler).__name__} holds a model")
     # Data is not copied, and is given back as it was.
-    shared = [*nested_datasets(dataset), *(value for value in held if isinstance(value, Dataset))]
+    shared = [*nested_datasets(dataset), *(value for value in held if isinstance(value, data.Dataset))]
     with isolated(sampler, *shared):
         copy = deepcopy(sampler, {id(each): each for each in shared})
-        if isinstance(copy, DistributedSampler):
+        if isinstance(copy, data.DistributedSampler):
             copy.rank = 0
         # Not `torch.manual_seed`: it would seed a GPU that is not in use yet, too, which can't be undone.
         torch.default_generator.manual_seed(seed)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +13,18 @@ from torch import Tensor
 from lightning_gradcam.capture.layout import ends_in_channels
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.data import isolated
-from lightning_gradcam.probes.dataset import DEFAULT_PROBES, Drawn, draw_probes
-from lightning_gradcam.probes.folder import read_folder
+from lightning_gradcam.probes.dataset import Drawn, draw
+from lightning_gradcam.probes.folder import Preparation, read_folder
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.paths import Key, any_picture, nested
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.samplers import sampled
 from lightning_gradcam.probes.streaming import Passing
-from lightning_gradcam.probes.wrapped import find_class_names, has_indices, nested_datasets
+from lightning_gradcam.probes.wrapped import find_class_names, find_transform, has_indices
 
 _ONE_SIZE = (
     "pictures of several sizes are archived at one size, at which their maps can't be compared with earlier ones"
 )
-
-
-@dataclass(frozen=True)
-class ProbeOptions:
-    """The user's choice of probes.
-
-    Attributes:
-        given: A probe set, the path of a saved one or of a folder of pictures, or ``None`` to draw.
-        num_probes: How many to draw; ``None``: 8, or all where there are fewer.
-        seed: Of the draw.
-        input_key: Where a batch holds the input.
-        label_key: Where it holds the true class.
-        class_names: Where the data set has none.
-        mean: Undone for display where the data set shows no normalisation.
-        std: The deviation to it.
-        apart: Pictures of several sizes can be explained one by one.
-        fewer: Take all where there are fewer than ``num_probes``.
-    """
-
-    given: str | os.PathLike[str] | ProbeSet | None = None
-    num_probes: int | None = None
-    seed: int = 0
-    input_key: Key | None = None
-    label_key: Key | None = None
-    class_names: Sequence[str] | None = None
-    mean: float | Sequence[float] | None = None
-    std: float | Sequence[float] | None = None
-    apart: bool = False
-    fewer: bool = False
-
-    def passing(self) -> Passing:
-        """Returns an empty collection of samples that pass by."""
-        return Passing(self.num_probes or DEFAULT_PROBES, self.input_key)
 
 
 def obtain_probes(
@@ -118,12 +85,9 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     if not path.is_dir():
         return _batched(ProbeSet.load(path), options)
     # The pictures need the model's preprocessing, which the validation data set's transform has.
-    try:
-        loader = find_loader()
-    except ProbeError:
-        loader = None
+    loader = _found(find_loader)
     dataset = getattr(loader, "dataset", None)
-    transform = next((o.transform for o in nested_datasets(dataset) if callable(getattr(o, "transform", None))), None)
+    transform = find_transform(dataset)
     if transform is None and options.mean is not None:
         raise ProbeError(
             "mean, std: they undo a normalization for display, and the validation data set has no transform= that would"
@@ -131,15 +95,9 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
             " std=..., size=...), which applies it, or a file of `lightning-gradcam probes draw --folder`"
         )
     grey = transform is not None and has_indices(dataset) and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
+    how = Preparation(transform, None, options.mean, options.std, "L" if grey else "RGB")
     with isolated(dataset, transform):
-        probes = read_folder(
-            path,
-            transform=transform,
-            mean=options.mean,
-            std=options.std,
-            mode="L" if grey else "RGB",
-            class_names=options.class_names or find_class_names(dataset),
-        )
+        probes = read_folder(path, replace(how, class_names=options.class_names or find_class_names(dataset)))
     return _batched(probes if transform is not None else _as_samples(probes, options, loader), options)
 
 
@@ -147,7 +105,7 @@ def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSe
     """Returns pictures that are scaled to 0…1 in the form of a data set's samples: whole numbers, or channels last."""
     try:
         sample = _draw(options, loader, [0]).probes.inputs
-    except Exception:  # there is no data set, or whatever it raises that can't be indexed
+    except Exception:  # there is no data set, or it raises whatever it likes because it can't be indexed
         return probes
     inputs = probes.inputs
     if sample.dtype == torch.uint8:
@@ -156,17 +114,18 @@ def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSe
 
 
 def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Passing) -> tuple[Drawn, str | None]:
-    try:
-        dataset = getattr(find_loader(), "dataset", None)
-    except ProbeError:  # loaders of other libraries have none
-        dataset = None
-    drawn = passing.drawn(
-        dataset, label_key=options.label_key, class_names=options.class_names, mean=options.mean, std=options.std
-    )
-    few = None
+    # Loaders of other libraries have no data set.
+    drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None), options), None
     if not passing.complete and options.num_probes is not None and not options.fewer:
         few = f"num_probes: got {options.num_probes}, and only {len(passing)} samples passed by; these are the probes"
     return drawn, few
+
+
+def _found(find_loader: Callable[[], Any]) -> Any:
+    try:
+        return find_loader()
+    except ProbeError:
+        return None
 
 
 def _drawn_again(
@@ -205,7 +164,7 @@ def _drawn_again(
 
 def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Drawn, str | None]:
     among = sampled(loader, seed=options.seed, batches=batches)
-    # Whoever asks for more than the data set has is told so; what its sampler leaves out may come as a surprise.
+    # More than the data set has is an error; that its sampler leaves some out may come as a surprise, and is a remark.
     few = options.num_probes is not None and len(among) < options.num_probes <= len(loader.dataset)
     drawn = _draw(replace(options, num_probes=len(among)) if few else options, loader, None, among)
     remark = f"num_probes: got {options.num_probes}, and the loader has only {len(among)} samples; these are the probes"
@@ -215,21 +174,8 @@ def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Dra
 def _draw(
     options: ProbeOptions, loader: Any, indices: Sequence[int] | None, among: Sequence[int] | None = None
 ) -> Drawn:
-    return draw_probes(
-        loader.dataset,
-        options.num_probes,
-        seed=options.seed,
-        indices=indices,
-        among=among,
-        input_key=options.input_key,
-        label_key=options.label_key,
-        class_names=options.class_names,
-        mean=options.mean,
-        std=options.std,
-        fewer=options.fewer,
-        collate_fn=getattr(loader, "collate_fn", None),
-        apart=options.apart,
-    )
+    collate_fn = getattr(loader, "collate_fn", None)
+    return draw(loader.dataset, options, indices=indices, among=among, collate_fn=collate_fn)
 
 
 def _recalled(options: ProbeOptions, resumed: Mapping[str, Any], archived: Callable[[str], ProbeSet]) -> Drawn:
@@ -245,7 +191,7 @@ def _batched(probes: ProbeSet, options: ProbeOptions, form: str = "") -> Drawn:
 
 
 def rebuilt_batch(inputs: Any, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
-    """Returns a batch as a module's transfer hooks know it, for probes that were not drawn from a data set."""
+    """Returns a batch in the form that a module's transfer hooks expect, for probes not drawn from a data set."""
     if callable(input_key) and input_key is not any_picture:
         # Nobody knows what it would take them out of; a tensor is taken as it is.
         return inputs

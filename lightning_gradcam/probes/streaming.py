@@ -10,8 +10,10 @@ from torch import Tensor
 
 from lightning_gradcam.capture.structure import mapped
 from lightning_gradcam.probes.batches import join_parts, part_of
-from lightning_gradcam.probes.dataset import Drawn, drawn_from, entry_of, input_of
+from lightning_gradcam.probes.dataset import Drawn, drawn_from
+from lightning_gradcam.probes.entries import entry_of, input_of
 from lightning_gradcam.probes.listed import differ_in_size, is_listed, join_listed, part_of_listed
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.paths import Key
 
 
@@ -62,7 +64,7 @@ class Passing:
         found = len(picture)
         wanted = min(self._count - len(self), found)
         shape = tuple(picture.shape[1:])
-        # What has another size than the first can't stand in one batch with it.
+        # Samples of another size than the first don't fit into one batch with it.
         if wanted > 0 and shape == (self._shape or shape):
             self._shape = shape
             # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
@@ -71,13 +73,17 @@ class Passing:
                 self._batches.append(mapped(_copied, part(batch, 0, wanted, found)))
             self._sizes.append(wanted)
 
-    def drawn(self, dataset: Any, **options: Any) -> Drawn:
-        """Returns the probes, in the order in which they passed; see :func:`draw_probes` for the options."""
+    def drawn(self, dataset: Any, options: ProbeOptions | None = None) -> Drawn:
+        """Returns the probes, in the order in which they passed.
+
+        Args:
+            dataset: Where they come from, for its class names and normalisation.
+            options: How the batches are read.
+        """
         first = self._batches[0]
         join = join_listed if is_listed(entry_of(first, self._input_key), first) else join_parts
-        batch = join(self._batches, self._sizes)
-        drawn = drawn_from(dataset, batch, indices=None, input_key=self._input_key, **options)
-        return replace(drawn, transferred=True)
+        how = replace(options or ProbeOptions(), input_key=self._input_key)
+        return replace(drawn_from(dataset, join(self._batches, self._sizes), how), transferred=True)
 
 
 def _copied(leaf: Any) -> Any:

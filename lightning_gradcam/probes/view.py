@@ -1,4 +1,4 @@
-"""What drawing needs of probes, in NumPy alone: it happens beside the training, which torch's threads would slow."""
+"""What drawing needs of probes, in NumPy alone: it runs beside the training, which torch's threads would slow down."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ProbeView:
         ids: One unique name for each probe.
         pixels: The pictures to draw on, uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
         true: The true classes of each probe; ``None`` where no labels are known.
-        masks: Where the telling parts are, bool ``[N, H, W]``, or ``None``.
-        boxes: The same as boxes, float32 ``[N, 4]``, or ``None``.
+        masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
+        boxes: The same parts as boxes, float32 ``[N, 4]``, or ``None``.
         size: Height and width of the picture in whose pixels the boxes are: the mask's, or the input's.
         class_names: Names of the classes by index, or ``None``.
         note: A remark for every header.
@@ -67,22 +67,17 @@ class ProbeView:
 
     def part(self, rows: Sequence[int]) -> ProbeView:
         """Returns some of the probes, at these places."""
-        chosen = list(rows)
-        if chosen == list(range(len(self))):
+        if list(rows) == list(range(len(self))):
             return self
+        each = ("ids", "pixels", "true", "masks", "boxes", "signals")
+        return replace(self, **{name: rows_of(getattr(self, name), rows) for name in each})
 
-        def of(values: Any) -> Any:
-            return None if values is None else values[chosen]
 
-        return replace(
-            self,
-            ids=tuple(self.ids[row] for row in chosen),
-            pixels=self.pixels[chosen],
-            true=None if self.true is None else tuple(self.true[row] for row in chosen),
-            masks=of(self.masks),
-            boxes=of(self.boxes),
-            signals=of(self.signals),
-        )
+def rows_of(values: Any, rows: Sequence[int]) -> Any:
+    """Returns some rows of a tuple, array or tensor; ``None`` stays ``None``."""
+    if isinstance(values, tuple):
+        return tuple(values[row] for row in rows)
+    return None if values is None else values[list(rows)]
 
 
 def true_classes_of(labels: Tensor | None) -> tuple[tuple[int, ...], ...] | None:
@@ -102,3 +97,17 @@ def true_classes_of(labels: Tensor | None) -> tuple[tuple[int, ...], ...] | None
     if values.ndim == 1:
         return tuple((int(index),) if index >= 0 else () for index in values)
     return tuple(tuple(int(index) for index in np.argwhere(label)[:, 0]) for label in values)
+
+
+def signals_of(inputs: Tensor, axes: str) -> npt.NDArray[np.float32] | None:
+    """Returns inputs with a single axis of places as float32 ``[N, C, L]``; ``None`` for other inputs.
+
+    Args:
+        inputs: ``[N, L]``, ``[N, C, L]`` or ``[N, L, C]``.
+        axes: ``"NLC"`` where the channels come last.
+    """
+    if inputs.dim() not in (2, 3) or not inputs.is_floating_point():
+        return None
+    numbers = inputs.float()
+    whole = numbers[:, None] if numbers.dim() == 2 else numbers.transpose(1, 2) if axes == "NLC" else numbers
+    return np.asarray(whole)

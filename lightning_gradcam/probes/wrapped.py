@@ -1,4 +1,4 @@
-"""Looking through wrappers (subsets, concatenations) for what a data set tells of its samples."""
+"""Looking through wrappers (subsets, concatenations) for labels, class names and transforms of a data set."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
+from lightning_gradcam.probes.labels import read_labels
+
 # The usual names of labels in a sample or a batch.
 LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
 
 
 def has_indices(dataset: Any) -> bool:
-    """Whether samples can be had by number."""
+    """Whether samples can be read by index."""
     stream = isinstance(dataset, IterableDataset)
     return not stream and hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
 
@@ -39,8 +41,14 @@ def find_class_names(dataset: Any, label_key: Any = None) -> tuple[str, ...] | N
     return None
 
 
+def find_transform(dataset: Any) -> Any:
+    """Returns the transform of the data set, or of one inside it; ``None`` where none has a callable ``transform``."""
+    found = (getattr(owner, "transform", None) for owner in nested_datasets(dataset))
+    return next((transform for transform in found if callable(transform)), None)
+
+
 def find_labels(dataset: Any, label_key: Any = None) -> npt.NDArray[np.int64] | None:
-    """Returns the true class of every sample without decoding any, or ``None`` where nothing tells them.
+    """Returns the true class of every sample without decoding any, or ``None`` where they are unknown.
 
     Args:
         dataset: The data set.
@@ -115,15 +123,12 @@ def _integers(candidate: Any) -> npt.NDArray[np.int64] | None:
         values = np.asarray(candidate)
     except (ValueError, TypeError, RuntimeError):
         return None  # ragged lists of annotations are not class labels
-    if values.dtype.kind not in "biuf" or not len(values):
-        return None
-    values = values.reshape(len(values), *[size for size in values.shape[1:] if size != 1])
-    if values.ndim == 2 and bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all()):
-        values = values.argmax(axis=1)
-    if values.ndim != 1 or (values.dtype.kind == "f" and not bool(((values == 0) | (values == 1)).all())):
-        return None
-    labels: npt.NDArray[np.int64] = values.astype(np.int64, copy=False)
-    return labels
+    if values.ndim == 1 and values.dtype.kind in "biu":
+        return values.astype(np.int64, copy=False)  # of which there may be millions
+    classes = read_labels(values, len(values)).classes if values.ndim and len(values) else None
+    if classes is not None and classes.dim() == 2:
+        classes = classes.argmax(1) if bool((classes.sum(1) == 1).all()) else None
+    return None if classes is None else classes.numpy()
 
 
 def locate(dataset: Any, index: int) -> tuple[Any, int]:

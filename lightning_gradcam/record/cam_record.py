@@ -83,11 +83,13 @@ class CamRecord:
 
     def __post_init__(self) -> None:
         # Copied: whoever keeps the peaks raises them with the next step.
-        peaks = {key: _frozen(np.array(values, np.float32)) for key, values in self.peaks.items()}
-        object.__setattr__(self, "peaks", MappingProxyType(peaks))
+        changed: dict[str, Any] = {"peaks": {key: _frozen(np.array(v, np.float32)) for key, v in self.peaks.items()}}
         for name in ("likeliest", "likeliest_confidence"):
             if not getattr(self, name).size:
-                object.__setattr__(self, name, _frozen(getattr(self, name).reshape(len(self.probe_ids), 0)))
+                changed[name] = _frozen(getattr(self, name).reshape(len(self.probe_ids), 0))
+        for name, values in {**vars(self), **changed}.items():
+            read_only = isinstance(values, Mapping) and not isinstance(values, MappingProxyType)
+            object.__setattr__(self, name, MappingProxyType(values) if read_only else values)
 
     @classmethod
     def from_cams(
@@ -95,49 +97,37 @@ class CamRecord:
     ) -> CamRecord:
         """Copies signed maps to the CPU and freezes them, with the step and epoch at which they were made."""
         count = len(probe_ids)
-        predicted, confidence = np.full(count, -1, np.int64), np.full(count, np.nan, np.float32)
-        if cams.predicted is not None and cams.confidence is not None:
-            predicted, confidence = _array(cams.predicted, np.int64), _array(cams.confidence, np.float32)
-        likeliest, shares = np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32)
-        if cams.likeliest is not None and cams.likeliest_confidence is not None:
-            likeliest, shares = _array(cams.likeliest, np.int64), _array(cams.likeliest_confidence, np.float32)
+        unknown = _frozen(np.full(count, np.nan, np.float32))
+
+        def of(values: Mapping[Any, Tensor], dtype: Any) -> dict[Any, Any]:
+            return {key: _array(value, dtype) for key, value in values.items()}
+
+        def either(values: Tensor | None, missing: NumPyArray) -> Any:
+            return _frozen(missing) if values is None else _array(values, missing.dtype)
+
         return cls(
             epoch=epoch,
             step=step,
             stage=stage,
             score=score,
             probe_ids=probe_ids,
-            maps=MappingProxyType({key: _array(value, np.float32) for key, value in cams.items()}),
-            scores=MappingProxyType({name: _array(value, np.float32) for name, value in cams.scores.items()}),
-            classes=MappingProxyType({name: _array(value, np.int64) for name, value in cams.classes.items()}),
-            predicted=_frozen(predicted),
-            confidence=_frozen(confidence),
-            confidences=MappingProxyType(
-                {
-                    name: _array(cams.confidences[name], np.float32)
-                    if name in cams.confidences
-                    else _frozen(np.full(count, np.nan, np.float32))
-                    for name in cams.scores
-                }
-            ),
-            likeliest=likeliest,
-            likeliest_confidence=shares,
-            gradients=MappingProxyType(
-                {key: summary.each(lambda name, v: _array(v, DTYPES[name])) for key, summary in cams.gradients.items()}
-            ),
-            causes=MappingProxyType(
-                {key: codes for key, v in cams.causes.items() if (codes := _array(v, np.int8)).any()}
-            ),
-            levels=MappingProxyType(dict(cams.levels)),
+            maps=of(cams, np.float32),
+            scores=of(cams.scores, np.float32),
+            classes=of(cams.classes, np.int64),
+            predicted=either(cams.predicted, np.full(count, -1, np.int64)),
+            confidence=either(cams.confidence, unknown),
+            confidences={**dict.fromkeys(cams.scores, unknown), **of(cams.confidences, np.float32)},
+            likeliest=either(cams.likeliest, np.zeros((count, 0), np.int64)),
+            likeliest_confidence=either(cams.likeliest_confidence, np.zeros((count, 0), np.float32)),
+            gradients={k: each.each(lambda name, v: _array(v, DTYPES[name])) for k, each in cams.gradients.items()},
+            causes={key: codes for key, codes in of(cams.causes, np.int8).items() if codes.any()},
+            levels=dict(cams.levels),
         )
 
     @property
     def nbytes(self) -> int:
         """What its arrays keep in memory, in bytes."""
-        named: list[Mapping[Any, Any]] = [self.maps, self.scores, self.classes, self.confidences, self.peaks]
-        named += [*self.numbers.values(), *(summary.arrays() for summary in self.gradients.values())]
-        alone = self.predicted, self.confidence, self.likeliest, self.likeliest_confidence
-        return sum(int(values.nbytes) for values in (*alone, *(found for part in named for found in part.values())))
+        return _nbytes(vars(self))
 
     def changed_from(self, other: CamRecord) -> dict[str, npt.NDArray[np.bool_]]:
         """Returns where the explained class is another than in a record of the same probes: target to bool ``[N]``."""
@@ -148,46 +138,33 @@ class CamRecord:
 
     def part(self, rows: Sequence[int]) -> CamRecord:
         """Returns the record of some of the probes, at these places."""
-        chosen = list(rows)
-
-        def of(values: Mapping[Any, Any]) -> Mapping[Any, Any]:
-            return MappingProxyType({name: found[chosen] for name, found in values.items()})
-
-        return replace(
-            self,
-            probe_ids=tuple(self.probe_ids[row] for row in chosen),
-            maps=of(self.maps),
-            scores=of(self.scores),
-            classes=of(self.classes),
-            predicted=self.predicted[chosen],
-            confidence=self.confidence[chosen],
-            confidences=of(self.confidences),
-            numbers=MappingProxyType({key: of(stats) for key, stats in self.numbers.items()}),
-            likeliest=self.likeliest[chosen],
-            likeliest_confidence=self.likeliest_confidence[chosen],
-            gradients=MappingProxyType(
-                {key: summary.each(lambda _, values: values[chosen]) for key, summary in self.gradients.items()}
-            ),
-            peaks=of(self.peaks),
-            causes=of(self.causes),
-            levels=MappingProxyType({key: tuple(names[row] for row in chosen) for key, names in self.levels.items()}),
-        )
+        return replace(self, **{name: _at(values, list(rows)) for name, values in vars(self).items()})
 
 
-def _array(values: Tensor, dtype: Any) -> Any:
+def _at(values: Any, rows: list[int]) -> Any:
+    """Returns the part that belongs to some probes, of an array or of all that a mapping holds."""
+    if isinstance(values, Mapping):
+        return MappingProxyType({name: _at(each, rows) for name, each in values.items()})
+    if isinstance(values, GradientSummary):
+        return values.each(lambda _, each: each[rows])
+    if isinstance(values, tuple):
+        return tuple(values[row] for row in rows)
+    return values[rows] if isinstance(values, np.ndarray) else values
+
+
+def _nbytes(values: Any) -> int:
+    if isinstance(values, GradientSummary):
+        values = values.arrays()
+    if isinstance(values, Mapping):
+        return sum(map(_nbytes, values.values()))
+    return values.nbytes if isinstance(values, np.ndarray) else 0
+
+
+def _array(values: Tensor, dtype: npt.DTypeLike) -> Any:
     # A copy, so that nothing of the model's memory is kept or can change under the record.
-    return _frozen(values.detach().to("cpu", copy=True).to(_TORCH[dtype]).numpy())
+    return _frozen(values.detach().to("cpu", copy=True).to(getattr(torch, np.dtype(dtype).name)).numpy())
 
 
 def _frozen(values: Any) -> Any:
     values.setflags(write=False)
     return values
-
-
-_TORCH = {
-    np.float32: torch.float32,
-    np.float64: torch.float64,
-    np.int64: torch.int64,
-    np.bool_: torch.bool,
-    np.int8: torch.int8,
-}

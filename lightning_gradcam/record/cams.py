@@ -27,7 +27,7 @@ def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
 
     Args:
         keys: All keys.
-        wanted: A full ``(layer, method, target)``, where a class index may stand for its name, or a layer's name
+        wanted: A full ``(layer, method, target)``, where a class index may replace its name, or a layer's name
             where that layer has a single map.
 
     Raises:
@@ -68,11 +68,12 @@ class Cams(Mapping[CamKey, Tensor]):
         confidences: Target name to the probabilities of the explained classes ``[N]``, as in ``confidence``; NaN where
             a sample has none. Empty where the output has no classes.
         inputs: What :func:`~lightning_gradcam.compute_cams` got, for showing the maps on; the same memory. ``None``
-            where it is no tensor.
+            where it is not a tensor.
         score: What ``scores`` are: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
         likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, ten at most; ``None``
             where the output has no classes.
-        likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` likewise.
+        likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` without
+            classes.
         gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
             (:class:`~lightning_gradcam.GradientSummary`); only methods of activations and gradients
             have any.

@@ -29,7 +29,7 @@ _BITS = 1
 _LOWEST, _HIGHEST = -32, 8
 # Float32's smallest normal number, and what lies beyond its largest.
 _ZERO, _BEYOND = -126, 128
-# Rows that are counted at once hold so many numbers at most: their codes take twice the memory of the gradients.
+# Rows that are counted at once hold at most this many numbers: their codes take twice the memory of the gradients.
 _ROOM = 2**22
 
 
@@ -251,7 +251,7 @@ def vanished_layers(gradients: Mapping[tuple[str, str], GradientSummary[NumPyArr
 
 
 def vanishing_remark(layer: str, *, epoch: int, step: int, score: str) -> str:
-    """Returns what the user is told, once a layer, where no gradient reaches it in a trained step.
+    """Returns the warning, once per layer, that no gradient reaches it in a trained step.
 
     Args:
         layer: Its name.
@@ -266,5 +266,5 @@ def vanishing_remark(layer: str, *, epoch: int, step: int, score: str) -> str:
     )
     return (
         f"layer {layer!r}: in epoch {epoch}, step {step}, the gradient of the score is zero there for every probe, so"
-        f" that its maps are blank; usual causes are {cause} (this is said once a layer)"
+        f" that its maps are blank; usual causes are {cause} (reported once per layer)"
     )

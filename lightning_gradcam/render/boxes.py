@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageFilter
 
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import FloatArray
@@ -32,7 +33,7 @@ def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, kn
     if np.isnan(box).any():
         return
     height, width = picture.shape[:2]
-    # The line lies on the box's edge; at the picture's border, just within.
+    # The line is on the box's edge; at the picture's border, just within.
     left, right = (min(max(round(float(x) * width / size[1]), 2), width - 2) for x in box[[0, 2]])
     top, bottom = (min(max(round(float(y) * height / size[0]), 2), height - 2) for y in box[[1, 3]])
     line = np.zeros((height, width), bool)
@@ -44,7 +45,8 @@ def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, kn
         line[y - 1 : y + 1, across] |= flat
     for x in (left, right):
         line[down, x - 1 : x + 1] |= upright[:, None]
-    picture[_widened(line)] = _DARK
+    # All pixels of the line, and those that touch them.
+    picture[np.asarray(Image.fromarray(line.astype(np.uint8)).filter(ImageFilter.MaxFilter(3))) > 0] = _DARK
     picture[line] = KNOWN if known else FOUND
 
 
@@ -62,7 +64,7 @@ def put_boxes(
         slices: Which slices are shown.
 
     Returns:
-        What is said below each: the intersection over union; nothing where no probe has a known box.
+        The caption below each: the intersection over union; nothing where no probe has a known box.
     """
     known, size = known_boxes(probes), picture_size(probes)
     found = bounding_boxes(maps, size)
@@ -100,14 +102,3 @@ def legend(*, known: bool) -> list[tuple[Pixels, str]]:
     for number, sample in enumerate(samples):
         put_box(sample, np.array([4, 3, 34, 11]), (14, 38), known=number == 1)
     return list(zip(samples, texts, strict=True))
-
-
-def _widened(line: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Returns the pixels of a mask and all that touch them."""
-    wider = line.copy()
-    wider[1:] |= line[:-1]
-    wider[:-1] |= line[1:]
-    found = wider.copy()
-    found[:, 1:] |= wider[:, :-1]
-    found[:, :-1] |= wider[:, 1:]
-    return found

@@ -22,6 +22,8 @@ Format = Literal["auto", "png", "jpeg", "webp"]
 BUILT_IN = (
     "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
 )  # fmt: skip
+# A row of 256 colours for each of them; the page reads it, too.
+COLOUR_MAPS = Path(__file__).parent / "assets" / "colormaps.png"
 FILE_FORMATS = ("auto", "png", "jpeg", "webp")
 _CHOICES = {
     "scale": ("image", "layer", "run", "minmax"),
@@ -47,7 +49,7 @@ class Drawing:
         columns: Of ``"input"``, ``"overlay"``, ``"heatmap"`` (the map alone) and ``"guided"`` (Guided Grad-CAM of the
             same layer and target, on every method's sheet: needs ``"guided_gradcam"`` among the methods), in the order
             given; all but the input come once for each target.
-        scale: What the brightest colour stands for. ``"image"`` (default): each map's own maximum. ``"layer"``: the
+        scale: The value of the brightest colour. ``"image"`` (default): each map's own maximum. ``"layer"``: the
             largest value of any probe and target at this layer and step. ``"run"``: each probe's largest at this
             layer in any step so far. ``"minmax"``: each signed map from its minimum to its maximum, without ReLU.
         format: Of the pictures, in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG
@@ -136,11 +138,11 @@ def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:
     """Refuses columns that need a method which is not among those asked for.
 
     Args:
-        drawing: How sheets are to be drawn.
+        drawing: How sheets are drawn.
         methods: A method's name, or several.
 
     Raises:
-        DrawingError: ``"guided"`` is a column, and ``"guided_gradcam"`` is no method.
+        DrawingError: ``"guided"`` is a column, but ``"guided_gradcam"`` is not among the methods.
 
     Example:
         >>> check_columns(Drawing(columns=("input", "overlay", "guided")), ["gradcam", "guided_gradcam"])
@@ -176,7 +178,7 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
 
 @cache
 def _built_in() -> npt.NDArray[np.uint8]:
-    with Image.open(Path(__file__).parent / "assets" / "colormaps.png") as image:
+    with Image.open(COLOUR_MAPS) as image:
         tables = np.array(image.convert("RGB"), np.uint8)
     tables.setflags(write=False)
     return tables

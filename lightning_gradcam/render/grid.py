@@ -28,10 +28,10 @@ class GridDrawing:
             deviations to either end. ``"layer"``: one scale for all channels and probes of the layer at this step, from
             0 (from the smallest value where any is negative) to the largest.
         colormap: As in :class:`~lightning_gradcam.Drawing`.
-        columns: How many channels stand in a row.
+        columns: Number of channels in a row.
         tile: What a channel's longer side is brought to, in pixels: smaller maps are magnified by the largest whole
             number that keeps below it, larger ones scaled down.
-        max_channels: A layer with more channels shows so many, evenly chosen and the same in every step, and says so.
+        max_channels: A layer with more channels shows this many, evenly chosen and the same in every step, and says so.
         format: Of the pictures, as in :class:`~lightning_gradcam.Drawing`.
         max_sheet_pixels: A sheet of more pixels shows fewer probes, and if one alone is more, fewer channels; it says
             so.
@@ -67,14 +67,14 @@ def normalised(maps: FloatArray, scale: Normalisation, limits: tuple[float, floa
     """Brings maps to 0…255, as the first of three steps: normalise, tile, colour.
 
     ``"channel"`` is the chapter's: each map minus its mean, divided by its standard deviation, times 64, plus 128,
-    clipped to 0…255 and cut to whole numbers. An all-zero map stays 0; any other constant one becomes 128, where the
-    chapter's would divide by zero. ``"layer"`` is linear between two limits, rounded.
+    clipped to 0…255 and cut to whole numbers. A map that is zero everywhere stays 0; any other constant one
+    becomes 128, where the chapter's would divide by zero. ``"layer"`` is linear between two limits, rounded.
 
     Args:
         maps: ``[..., h, w]``; with a third axis of places, ``[N, C, d, h, w]``, mean and deviation are those of a
             channel's whole volume.
         scale: ``"channel"`` or ``"layer"``.
-        limits: What 0 and 255 stand for with ``"layer"``; default: those of ``maps``, see :func:`layer_limits`.
+        limits: The values of 0 and 255 with ``"layer"``; default: those of ``maps``, see :func:`layer_limits`.
 
     Returns:
         uint8, of the same shape; places that are not finite are 0.
@@ -112,7 +112,7 @@ def normalised(maps: FloatArray, scale: Normalisation, limits: tuple[float, floa
 
 
 def layer_limits(maps: FloatArray) -> tuple[float, float]:
-    """Returns what the ends of a layer's common scale stand for.
+    """Returns the values at the ends of a layer's common scale.
 
     Args:
         maps: All of the layer, of any shape.
@@ -129,8 +129,8 @@ def tiled(tiles: npt.NDArray[Any], columns: int = 16, gap: int = 1, fill: Any = 
 
     Args:
         tiles: ``[C, h, w]`` or ``[C, h, w, 3]``.
-        columns: How many stand in a row.
-        gap: How many pixels lie between two.
+        columns: Number of pictures in a row.
+        gap: Number of pixels between two.
         fill: What the gaps are filled with; the chapter's are 0.
 
     Returns:

@@ -17,7 +17,7 @@ from lightning_gradcam.render.signals import put_band
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.stats.resize import Interpolation, resized
 
-# Of overlays that are kept while a map's strip and animation are drawn.
+# Bytes of overlays that are kept while a map's strip and animation are drawn.
 LAID_BYTES = 32_000_000
 
 
@@ -26,9 +26,9 @@ class Overlays:
     """Maps laid over pictures.
 
     Attributes:
-        mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is all zero.
-        blank: Which maps are all zero (after the ReLU, unless the scale is ``"minmax"``), ``[N]``.
-        broken: Which are not finite; their pictures are faded, and are to be crossed out, ``[N]``.
+        mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is zero everywhere.
+        blank: Which maps are zero everywhere (after the ReLU, unless the scale is ``"minmax"``), ``[N]``.
+        broken: Which are not finite, ``[N]``; their pictures are faded, and the caller crosses them out.
         places: Each pixel's place in the colour map, uint8 ``[N, s, H, W]``.
         table: The colour map, uint8 ``[256, 3]``.
     """
@@ -53,7 +53,7 @@ def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawin
     Args:
         base: The pictures, uint8 ``[N, s, H, W, 3]``.
         maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` of signals, which are drawn in the
-            band below the curve: they tell what is all zero or not finite.
+            band below the curve; used to find those that are zero everywhere or not finite.
         shares: What is shown of them, in 0…1, ``[N, s, h, w]``.
         drawing: Colour map, opacity, interpolation and scale.
     """
@@ -91,10 +91,10 @@ class Laid:
 
         Args:
             record: The step.
-            how: All that they depend on beside it.
+            how: All else that they depend on.
             lay: Makes them.
         """
-        # Kept with the record, whose id is nobody else's for so long.
+        # The record is kept as well, so that no other object gets its id.
         key = (id(record), how)
         if key not in self._found:
             self._found[key] = record, lay()
@@ -122,7 +122,7 @@ def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
     """
     clean = np.nan_to_num(signed, nan=0.0, posinf=0.0, neginf=0.0)
     shown = heat(slices.of_pictures(clean), size, "bilinear")
-    # Of what is shown: averaging in smaller pictures would leave but pale grey.
+    # The largest of what is shown: averaging in smaller pictures would leave only pale grey.
     top = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
     shares = np.divide(shown, top, out=np.zeros_like(shown), where=top > 0)
     return np.asarray((128 + 127 * shares).round().astype(np.uint8)[..., None].repeat(3, axis=-1))
@@ -148,12 +148,12 @@ def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) 
 
 
 def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
-    """Brings maps to 0…1 by the stated scale, all slices alike; one without a positive value stays all zero.
+    """Brings maps to 0…1 by the stated scale, all slices alike; one without a positive value becomes zero everywhere.
 
     Args:
         maps: Signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
         drawing: Its ``scale`` says how.
-        top: What 1 stands for, ``[N]``; unused with ``"minmax"``.
+        top: The value that becomes 1, ``[N]``; unused with ``"minmax"``.
 
     Returns:
         The maps in 0…1; places that are not finite become 0.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +16,8 @@ from lightning_gradcam.render.text import SHADES
 
 Pixels = npt.NDArray[np.uint8]
 
-# Of a PNG: the filter that keeps a row's difference to the row above.
-_UP = 2
 _LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
-
-
-# Pixels of a picture that is a PNG in any case, and of one that is not even tried as one.
+# A picture with at most this many pixels is always a PNG; one with more than this many is not tried as one.
 _SMALL, _LARGE = 100_000, 1_000_000
 # Looked at side by side at twice their size, sheets of photographs can't be told from what was drawn, nor their red and
 # green letters: of 255, the mean difference is 1.6 on a sheet. Half the bytes of quality 90 with all colours.
@@ -42,7 +36,7 @@ class Picture:
         enlarged: Its pixels were repeated in blocks, so that a plain PNG is both the fastest and the smallest.
         format: Of its file: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG where it is enlarged,
             and elsewhere the smaller of PNG and JPEG.
-        colors: Colours that a palette is to have, uint8 ``[n, 3]``: those of its colour bar.
+        colors: Colours that a palette must have, uint8 ``[n, 3]``: those of its colour bar.
 
     Example:
         >>> Picture(np.zeros((8, 8, 3), np.uint8)).file()[0]
@@ -100,7 +94,7 @@ class Picture:
 
     @property
     def _free(self) -> bool:
-        """Whether it is enlarged, and nobody has chosen a format."""
+        """Whether it is enlarged and its format was not chosen."""
         return self.enlarged and self.format == "auto"
 
     def _smaller(self) -> str:
@@ -117,13 +111,13 @@ class Picture:
         return self._files[format]
 
     def _encode(self, format: str) -> bytes:
-        if format == "png" and self.enlarged:
-            return _plain_png(self.pixels)
         image = Image.fromarray(self.pixels)
         image.thumbnail((_LONGEST[format], _LONGEST[format]))
         buffer = io.BytesIO()
-        # Level 1 costs a half to a fifth of the default level's time, for 12 to 19 % more bytes.
-        options: dict[str, dict[str, Any]] = {"png": {"compress_level": 1}, "jpeg": _JPEG, "webp": {"quality": 90}}
+        # Repeated pixels are worth a higher level; of others, level 1 costs a half to a fifth of the default level's
+        # time, for 12 to 19 % more bytes.
+        png = {"compress_level": 6 if self.enlarged else 1}
+        options: dict[str, dict[str, Any]] = {"png": png, "jpeg": _JPEG, "webp": {"quality": 90}}
         image.save(buffer, format.upper(), **options[format])
         return buffer.getvalue()
 
@@ -139,26 +133,19 @@ class PackedPicture(Picture):
 
     def __init__(self, picture: Picture) -> None:
         format, content = picture.file()
-        for name, value in (
-            ("enlarged", picture.enlarged),
-            ("format", format),
-            ("_files", {format: content}),
-            ("_auto", picture._free),
-            ("colors", picture.colors),
-        ):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "_size", picture.size)
+        facts = {"enlarged": picture.enlarged, "format": format, "colors": picture.colors, "_files": {format: content}}
+        # Frozen, as all pictures are.
+        self.__dict__.update(facts, _was_free=picture._free, _was_large=picture.size)
 
     @property
     def _free(self) -> bool:
-        found: bool = self._auto  # type: ignore[attr-defined]
-        return found
+        return bool(self.__dict__["_was_free"])
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        size: tuple[int, int] = self._size  # type: ignore[attr-defined]
-        return size
+        height, width = self.__dict__["_was_large"]
+        return height, width
 
     @property
     def nbytes(self) -> int:
@@ -172,22 +159,35 @@ class PackedPicture(Picture):
             return np.asarray(image.convert("RGB"))
 
 
+def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quantize) -> Image.Image:
+    """Returns an image with a palette: what :meth:`PIL.Image.Image.quantize` takes.
+
+    Args:
+        pixels: What it is for.
+        needed: Its first colours, uint8 ``[n, 3]``; the rest is what the pixels need most.
+        count: The number of colours, 256 at most.
+        method: How those are found.
+    """
+    found = Image.fromarray(pixels).quantize(count - len(needed), method).getpalette() or []
+    colors = np.array(found, np.uint8).reshape(-1, 3)
+    # Almost white paper would be taken for it.
+    colors = colors[(colors < 248).any(axis=1)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([needed, colors])[:count].tobytes())
+    return palette
+
+
 def _paletted(pixels: Pixels, needed: Pixels) -> bytes:
     """Returns a PNG with 256 colours; nothing where they are too few.
 
     Args:
         pixels: The picture.
-        needed: Colours that are to be among them, beside those of text; the rest is what the picture needs most.
+        needed: Colours that have to be among them, in addition to those of text.
     """
     # Enlarged pixels are met, and few of the letters'.
     some = np.ascontiguousarray(pixels[1::3, 1::3])
     shades = np.concatenate([np.array(SHADES, np.uint8), needed])
-    found = Image.fromarray(some).quantize(256 - len(shades), Image.Quantize.FASTOCTREE).getpalette() or []
-    colors = np.array(found, np.uint8).reshape(-1, 3)
-    # Almost white paper would be taken for it.
-    colors = colors[(colors < 248).any(axis=1)]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([shades, colors]).tobytes())
+    palette = palette_image(some, shades, 256, Image.Quantize.FASTOCTREE)
     mapped = Image.fromarray(pixels).quantize(palette=palette, dither=Image.Dither.NONE)
     inked = (some < 255).any(axis=-1)
     shown = np.asarray(mapped.convert("RGB"))[1::3, 1::3]
@@ -196,32 +196,3 @@ def _paletted(pixels: Pixels, needed: Pixels) -> bytes:
     buffer = io.BytesIO()
     mapped.save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
-
-
-def _plain_png(pixels: Pixels) -> bytes:
-    # Pillow tries five filters on every row, in about twice the time, and lets nobody choose. Pixels that are repeated
-    # three times or more are best found as they are, at a high level; elsewhere rows are best kept as their differences
-    # to the row above, at a lower one. More bytes for less time would not pay: TensorBoard's checksum costs Python a
-    # second for 7 MB, while nothing else runs.
-    height, width = pixels.shape[:2]
-    flat, rows = pixels.reshape(height, -1), np.empty((height, 1 + 3 * width), np.uint8)
-    rows[0, 0], rows[0, 1:] = 0, flat[0]
-    if _is_coarse(pixels):
-        level, repeated = 6, (flat[1:] == flat[:-1]).all(axis=1)
-        rows[1:, 0], rows[1:, 1:] = np.where(repeated, _UP, 0), flat[1:]
-        rows[1:][repeated, 1:] = 0
-    else:
-        level, rows[1:, 0] = 5, _UP
-        np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.data, level)), (b"IEND", b"")]
-    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def _is_coarse(pixels: Pixels) -> bool:
-    """Whether most pixels that are not white have the one before them repeated three times or more."""
-    green = np.ascontiguousarray(pixels[::8, :, 1])
-    inked = green[:, 1:] != 255
-    repeated = (green[:, 1:] == green[:, :-1]) & inked
-    return 3 * int(np.count_nonzero(repeated)) > 2 * int(np.count_nonzero(inked))

@@ -13,7 +13,7 @@ from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.text import INK, LINE, PAPER, Color
 
-# Of the whole picture's height; the rest is the curves'.
+# The map's share of the picture's height; the rest is the curves'.
 _BAND = 0.2
 # More curves can't be told apart: their mean is drawn, on the range that they span.
 _MOST_CURVES = 6
@@ -73,7 +73,7 @@ def source_lines(source: str) -> list[str]:
 
 
 def _chart(signal: FloatArray, size: tuple[int, int]) -> Pixels:
-    """Draws one signal ``[C, L]``: sample i stands at (i + 1/2) / L of the width, as places of its map do."""
+    """Draws one signal ``[C, L]``: sample i is at (i + 1/2) / L of the width, as places of its map do."""
     height, width = size
     canvas = np.full((height, width, 3), PAPER, np.uint8)
     band = band_height(height)
@@ -102,7 +102,7 @@ def _chart(signal: FloatArray, size: tuple[int, int]) -> Pixels:
 
 
 def _spans(channel: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Returns the lowest and highest value that a curve has within each of so many columns."""
+    """Returns the lowest and highest value that a curve has within each of ``width`` columns."""
     length = len(channel)
     fine = max(4, 2 * -(-length // width))
     at = np.arange(width * fine + 1) / (width * fine) * length - 0.5

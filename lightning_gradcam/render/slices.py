@@ -1,8 +1,9 @@
-"""Which slices of maps with time or depth are shown, and which frames lie under them."""
+"""Which slices of maps with time or depth are shown, and the frames under them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,21 @@ SEAM = 2
 _MOST_SLICES = 8
 
 
+def frame_under(place: Any, depth: int, length: int) -> Any:
+    """Returns the frame at the centre of a slice, or of each of several.
+
+    Args:
+        place: On the maps' axis of time or depth, a number or an array.
+        depth: How long that axis is; 0 without one.
+        length: The number of frames.
+    """
+    # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
+    return (2 * place + 1) * length // (2 * max(depth, 1))
+
+
 @dataclass(frozen=True)
 class Slices:
-    """Which slices of a layer's maps are shown, and which frames of the display lie under them.
+    """Which slices of a layer's maps are shown, and the frames of the display under them.
 
     Attributes:
         chosen: Places on the maps' axis of time or depth; one, 0, where they have no such axis.
@@ -45,7 +58,7 @@ class Slices:
         depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
         shown = min(max(depth, 1), _MOST_SLICES)
         chosen = np.linspace(0, max(depth, 1) - 1, shown).round().astype(int).tolist()
-        frames = tuple(cls._frame(place, depth, length) for place in chosen)
+        frames = tuple(frame_under(place, depth, length) for place in chosen)
         return cls(tuple(chosen), depth, frames, length)
 
     def name(self, place: int) -> str:
@@ -58,12 +71,7 @@ class Slices:
             >>> Slices.of((2, 4, 7, 7), (2, 16, 112, 112, 3)).name(0), Slices.of((2, 4, 7, 7), (2, 112, 112, 3)).name(3)
             ('frame 3', 'slice 4')
         """
-        return f"frame {self._frame(place, self.depth, self.length) + 1}" if self.length else f"slice {place + 1}"
-
-    @staticmethod
-    def _frame(place: int, depth: int, length: int) -> int:
-        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
-        return (2 * place + 1) * length // (2 * max(depth, 1))
+        return f"frame {frame_under(place, self.depth, self.length) + 1}" if self.length else f"slice {place + 1}"
 
     def of_maps(self, maps: FloatArray) -> FloatArray:
         """Returns the chosen slices, ``[N, s, h, w]``."""
@@ -82,7 +90,7 @@ class Slices:
             return maps[:, None, None].repeat(len(self.chosen), axis=1)
         if maps.ndim == 3:
             return maps[:, None].repeat(len(self.chosen), axis=1)
-        frames = [self._frame(place, self.depth, maps.shape[1]) for place in self.chosen]
+        frames = [frame_under(place, self.depth, maps.shape[1]) for place in self.chosen]
         return maps[:, frames]
 
     def of_display(self, display: Pixels) -> Pixels:

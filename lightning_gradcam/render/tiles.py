@@ -84,7 +84,7 @@ def draw_tiles(
             and not _is_class(key.target)
             and record.classes[key.target][0] >= 0
         ):
-            # Which class it is differs from row to row, and stands nowhere else.
+            # Which class it is differs from row to row, and is not written anywhere else.
             said = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
             names = [f"class {name}" if _is_class(name) else name for name in said]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
@@ -116,7 +116,7 @@ def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
     Args:
         count: How many there are.
         most: How many there is room for.
-        ends: The last is to be among them, as the first always is.
+        ends: Include the last; the first always is.
 
     Example:
         >>> evenly(10, 4), evenly(10, 4, ends=True)
@@ -129,7 +129,7 @@ def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
 
 
 def _headings(target: str, probes: ProbeView) -> tuple[str, str]:
-    """Returns what stands above a target's overlays and heatmaps."""
+    """Returns the headings of a target's overlays and heatmaps."""
     if "_vs_" in target:
         # Both classes have to fit above a small tile.
         shown = target.replace("_vs_", " vs ")
@@ -153,11 +153,8 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
     kind = "difference" if "_vs_" in key.target else kind
     value = f"{record.scores[key.target][row]:.3g}"
     if summed > 1:
-        # On two lines: the narrowest tile has no room for one.
-        score: tuple[str, ...] = (
-            f"sum of {'logits' if kind == 'logit' else kind} over",
-            f"{summed} classes: {value}",
-        )
+        # On two lines: one would be too long for the narrowest tile.
+        score: tuple[str, ...] = (f"sum of {'logits' if kind == 'logit' else kind} over", f"{summed} classes: {value}")
     else:
         score = (f"{kind if record.classes[key.target][row] >= 0 else 'score'} {value}",)
     if not np.isfinite(record.maps[key][row]).all():
@@ -166,13 +163,7 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
 
 
 def _guided(
-    record: CamRecord,
-    probes: ProbeView,
-    key: CamKey,
-    base: Pixels,
-    slices: Slices,
-    rows: Sequence[int],
-    factor: int,
+    record: CamRecord, probes: ProbeView, key: CamKey, base: Pixels, slices: Slices, rows: Sequence[int], factor: int
 ) -> list[Tiles]:
     """Returns the column with Guided Grad-CAM of a key's layer and target; none where the layer has none."""
     wanted = key._replace(method=GUIDED)
@@ -207,13 +198,13 @@ def fitted(frames: Pixels, longest: int) -> Pixels:
 
 
 def fitted_size(shown: int, height: int, width: int, longest: int) -> tuple[int, int]:
-    """Returns height and width of pictures, so many side by side, scaled down to the longest side allowed."""
+    """Returns height and width of pictures, ``shown`` of them side by side, scaled down to the longest side allowed."""
     share = min(1.0, longest / max(height, width), _room(shown, longest) / width)
     return max(1, round(height * share)), max(1, round(width * share))
 
 
 def _room(shown: int, longest: int) -> int:
-    """Returns how wide each of so many pictures in a strip may be."""
+    """Returns how wide each of ``shown`` pictures in a strip may be."""
     return (max(_WIDEST_STRIP, longest) - SEAM * (shown - 1)) // shown
 
 

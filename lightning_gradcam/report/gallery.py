@@ -1,4 +1,4 @@
-"""Sheets that a page leafs through step by step: feature maps, filter patterns."""
+"""Sheets of feature maps and filter patterns that a page shows step by step."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.tiles import evenly
 
-# Bytes of pictures in a page; more steps are evenly thinned out.
+# Bytes of pictures and number of steps in a page; of more, some are evenly chosen.
 MAX_BYTES = 24_000_000
 MAX_STEPS = 48
 
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One layer's sheet at one step, as a file: its pixels are a hundred times as much.
+    """One layer's sheet at one step, kept as a compressed file.
 
     Args:
-        picture: The sheet; it is not kept.
+        picture: The sheet; only its file is kept.
 
     Attributes:
         epoch: Counted from 0; -1 is the untrained baseline.
-        step: The x value.
-        format: Of the file.
+        step: The step under which it is logged.
+        format: The file's format.
         content: The file's bytes.
         size: Height and width.
     """
@@ -49,11 +49,11 @@ class Shot:
 
 
 def places_for(count: int, last: Iterable[Shot]) -> list[int]:
-    """Returns which steps a page has room for: the first, the last, and evenly chosen ones between.
+    """Returns the steps a page has room for: the first, the last, and evenly chosen ones between.
 
     Args:
-        count: How many there are.
-        last: The last step's sheets, which tell how large one is.
+        count: Number of steps.
+        last: The last step's sheets, from which the size of a step is estimated.
     """
     one = sum(len(shot.content) for shot in last)
     return evenly(count, max(2, min(MAX_STEPS, MAX_BYTES * 3 // 4 // max(one, 1))), ends=True)
@@ -64,12 +64,12 @@ class Gallery:
     """The sheets of some layers over the steps of a run.
 
     Attributes:
-        title: What the run is called.
+        title: The run's name.
         kind: What the sheets show, such as ``"Feature maps"``.
         number: What the curves show, such as ``"dead channels, share"``.
         layers: Layer to its sheets, in the order of the steps; the same steps for all layers.
         numbers: Layer to a number for each step.
-        remark: What the reader is to know, such as that not all steps are shown.
+        remark: A note for the reader, such as that not all steps are shown.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Gallery:
     remark: str = ""
 
     def header(self) -> dict[str, Any]:
-        """Returns it ready for JSON, with pictures as ``data:`` URLs, thinned out to what a page can hold."""
+        """Returns the gallery ready for JSON, with pictures as ``data:`` URLs and no more steps than fit a page."""
         count = max((len(shots) for shots in self.layers.values()), default=0)
         shown = places_for(count, [shots[-1] for shots in self.layers.values() if shots])
         left_out = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""

@@ -1,4 +1,4 @@
-"""What maps and archives show of themselves in a notebook."""
+"""How maps and archives are displayed in a notebook."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles, evenly
 from lightning_gradcam.report import Payload, page
 
-# A notebook keeps what it shows in its file.
+# A notebook stores its output in its file.
 _MOST_SAMPLES, _MOST_PROBES, _MOST_BYTES = 16, 16, 8_000_000
 
 
 def cams_html(cams: Cams) -> str:
-    """Returns a table of overlays: a row a sample, a column for each map.
+    """Returns a table of overlays: a row for each sample, a column for each map.
 
     Args:
-        cams: With the inputs that :func:`~lightning_gradcam.compute_cams` got; without them the maps alone are drawn.
+        cams: With the inputs given to :func:`~lightning_gradcam.compute_cams`; without them only the maps are drawn.
     """
     count = len(next(iter(cams.maps.values())))
     rows = evenly(count, _MOST_SAMPLES)
@@ -34,7 +34,7 @@ def cams_html(cams: Cams) -> str:
     blank = cams.inputs is None or len(cams.inputs) != count or (cams.inputs.dim() < 4 and not cams.axes)
     shape = next(iter(cams.maps.values())).shape
     if blank or cams.inputs is None:
-        # Of a signal without its curve, a row.
+        # A signal without its curve is drawn as one row.
         probes = ProbeSet(torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1]))), ids=ids)
     else:
         inputs = cams.inputs[:, None] if cams.axes == "NL" else cams.inputs
@@ -56,15 +56,16 @@ def cams_html(cams: Cams) -> str:
         cells = "".join(_cell(f"sample {row}, {heading}", *tiles[place]) for heading, tiles in columns)
         body += f"<tr><th>{row}</th>{cells}</tr>"
     left_out = f"{len(rows)} of {count} samples, evenly chosen; " if len(rows) < count else ""
-    note = f"{left_out}each map by its own maximum, after its ReLU"
+    note = f"{left_out}each map is scaled to its own maximum after the ReLU"
     return f"<table><caption>{note}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def archive_html(archive: Archive) -> str:
-    """Returns the viewer of a run, in a frame of its own.
+    """Returns the viewer of a run in a frame.
 
     Args:
-        archive: A run's; of many probes and steps, as many as a notebook's file can bear are evenly chosen.
+        archive: A run's archive; only some of many probes and steps are shown, evenly chosen, to keep the notebook's
+            file small.
     """
     payload = Payload.of(archive, max_probes=_MOST_PROBES, max_bytes=_MOST_BYTES)
     inner = escape(page([payload]), quote=True)

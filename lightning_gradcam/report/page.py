@@ -1,4 +1,4 @@
-"""``report.html``: one file that holds runs and the viewer, and loads nothing."""
+"""``report.html``: one file with runs and the viewer, which loads nothing else."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from typing import Any
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.render.drawing import COLOUR_MAPS
 from lightning_gradcam.report.gallery import Gallery
 from lightning_gradcam.report.payload import Payload
 from lightning_gradcam.storage import Storage
 
 ASSETS = Path(__file__).parent / "assets"
 _IMPORT = re.compile(r"^import \{[^}]*\} from '\./([a-z]+\.js)';\n", re.MULTILINE)
-_VIEWER, _GALLERIES = '<div id="gradcam"></div>', '<div id="gradcam-galleries" class="gradcam galleries"></div>'
+_GALLERIES = '<div id="gradcam-galleries" class="gradcam galleries"></div>'
 _EXPORT = re.compile(r"^export (?=(?:function|const|class) )", re.MULTILINE)
 
 
@@ -30,7 +31,7 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
     """Puts runs and the viewer into one HTML page.
 
     The page needs no network and may not use one: its Content-Security-Policy allows its own script and style by their
-    hashes, pictures that lie in it, and nothing else.
+    hashes, embedded pictures, and nothing else.
 
     Args:
         payloads: The runs; the first is shown when the page opens. Runs of the same probes can be shown side by side.
@@ -41,7 +42,7 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
         The page's text.
 
     Raises:
-        ConfigurationError: There is no run.
+        ConfigurationError: No run is given.
 
     Example::
 
@@ -54,7 +55,7 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
         "title": html.escape(_encodable(title or _title(payloads, galleries))),
         "style": _style(),
         "script": script(*["report.js"] * bool(payloads), *["gallery.js"] * bool(galleries)),
-        "stage": "\n".join([_VIEWER] * bool(payloads) + [_GALLERIES] * bool(galleries)),
+        "stage": "\n".join([_viewer()] * bool(payloads) + [_GALLERIES] * bool(galleries)),
         "data": "\n".join(
             [
                 *(_elements(place, payload) for place, payload in enumerate(payloads)),
@@ -67,7 +68,7 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
         " img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     template = (ASSETS / "report.html").read_text(encoding="utf-8")
-    # In one pass, so that what a run is called can't stand for a part of the page.
+    # In one pass, so that a run's name that looks like a placeholder is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
@@ -88,7 +89,7 @@ def write_report(
 
     Raises:
         ArchiveError: A run is damaged.
-        ConfigurationError: There is no run.
+        ConfigurationError: No run is given.
         OSError: The file can't be written.
     """
     text = page([Payload.of(archive) for archive in archives], galleries, title=title)
@@ -98,18 +99,18 @@ def write_report(
 
 
 def script(*entries: str) -> str:
-    """Returns modules of ``assets`` and all that they import as the text of one.
+    """Returns modules of ``assets`` and everything they import as the text of one module.
 
     Args:
-        entries: Their files' names. Imports stand in one line each, of names from files beside it; names at the top
-            level are different in all files.
+        entries: File names. Each import takes one line and names a file of the same folder; names at the top level
+            differ between all files.
     """
     needed = dict.fromkeys(name for entry in entries for name in modules(entry))
     return "".join(_EXPORT.sub("", _IMPORT.sub("", (ASSETS / name).read_text(encoding="utf-8"))) for name in needed)
 
 
 def modules(entry: str) -> list[str]:
-    """Returns the names of the files that a module of ``assets`` needs, in the order they have to run; itself last."""
+    """Returns the files that a module of ``assets`` needs, in the order in which they run; the module itself last."""
     found: list[str] = []
 
     def add(name: str) -> None:
@@ -125,6 +126,11 @@ def modules(entry: str) -> list[str]:
 @cache
 def _style() -> str:
     return (ASSETS / "viewer.css").read_text(encoding="utf-8")
+
+
+def _viewer() -> str:
+    colours = base64.b64encode(COLOUR_MAPS.read_bytes()).decode()
+    return f'<div id="gradcam" data-colours="data:image/png;base64,{colours}"></div>'
 
 
 def _elements(place: int, payload: Payload) -> str:
@@ -146,7 +152,7 @@ def _title(payloads: Sequence[Payload], galleries: Sequence[Gallery]) -> str:
 
 
 def _json(header: dict[str, Any]) -> str:
-    # All of it ASCII: lone surrogates in a name can't be written otherwise. A "<" could end the element.
+    # ASCII only: lone surrogates in a name can't be written otherwise. A "<" could end the element.
     return json.dumps(header, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""What a page gets of an archive: a description, and 8-bit maps with a scale each."""
+"""What a page holds of an archive: a description, and 8-bit maps, each with its own scale."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lightning_gradcam.stats import STATS, affordable, to_last
 
 FORMAT = 1
 MAX_PROBES = 64
-# Bytes of maps in a page, before they are deflated.
+# Bytes of maps in a page before compression.
 MAX_BYTES = 64_000_000
 _LONGEST_SIDE = 224
 _CHART = (98, 224)
@@ -37,12 +37,12 @@ _CHART = (98, 224)
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """What is the same in all steps of a run.
+    """What all steps of a run share.
 
     Attributes:
         header: Ready for JSON; without steps.
-        keys: Of the maps, in the order of a step's block.
-        rows: The places of the probes that are shown.
+        keys: Keys of the maps, in the order of a step's block.
+        rows: Indices of the probes shown.
         slices: Which slices of each key's maps are shown.
     """
 
@@ -56,9 +56,9 @@ class Outline:
         """Describes a run.
 
         Args:
-            archive: Its archive; one without steps has no keys yet.
-            title: What the run is called; the last two parts of the archive's path by default.
-            max_probes: Of more, so many are evenly chosen.
+            archive: The run's archive; without steps it has no keys yet.
+            title: The run's name; by default the last two parts of the archive's path.
+            max_probes: Largest number of probes in the page; of more, this many are evenly chosen.
 
         Raises:
             ArchiveError: The archive is damaged.
@@ -98,12 +98,12 @@ class Outline:
         """Returns one step's description, ready for JSON, and its block.
 
         Args:
-            record: Of this run.
-            last: The run's last step, where it has ended: its maps are compared with these, too.
+            record: A step of this run.
+            last: The run's last step, if the maps are to be compared with it as well.
 
         Returns:
-            The block holds, for each key, uint8 ``[N, h, slices * w]``: shares of the map's maximum after ReLU, 255 for
-            all of it.
+            The block holds uint8 ``[N, h, slices * w]`` for each key: shares of the map's maximum after ReLU, where 255
+            is the maximum.
         """
         rows, blocks, entries = list(self.rows), [], []
         changed = {} if last is None else record.changed_from(last)
@@ -165,10 +165,11 @@ class Payload:
         """Reads an archive once.
 
         Args:
-            archive: A run's.
-            title: What the run is called.
-            max_probes: Of more, so many are evenly chosen.
-            max_bytes: Of maps; of more steps than fit, as many are evenly chosen, the first and the last among them.
+            archive: The run's archive.
+            title: The run's name; by default the last two parts of the archive's path.
+            max_probes: Largest number of probes in the page; of more, this many are evenly chosen.
+            max_bytes: Largest size of the maps; of more steps than fit, the first, the last and evenly chosen ones
+                between them.
 
         Raises:
             ArchiveError: The archive or one of its steps is damaged.
@@ -192,12 +193,12 @@ class Payload:
         return cls({**outline.header, "remark": remark, "steps": entries}, tuple(blocks))
 
     def maps(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Returns the blocks of some of the steps, one after the other."""
+        """Returns the blocks of some steps, concatenated."""
         return b"".join(self.blocks[start:stop])
 
 
 def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
-    # A signal's map is a row, drawn in the band below its curve.
+    # A signal's map is one row, drawn in the band below its curve.
     height, width = maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1])
     size = {"width": width, "height": height, "slices": len(slices.chosen)}
     line = {"signal": True} if maps.ndim == 2 else {}
@@ -223,7 +224,7 @@ def _probes(
             image = Image.fromarray(probes.masks[row].astype(np.uint8) * 255)
             mask = _data_url(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
         if probes.boxes is not None and not np.isnan(probes.boxes[row]).any():
-            # In shares of the picture, whatever it was scaled to.
+            # In pixels of the scaled picture.
             scale = (size[1] / probes.size[1], size[0] / probes.size[0])
             box = [round(float(edge) * scale[i % 2], 2) for i, edge in enumerate(probes.boxes[row])]
         found.append(
@@ -240,7 +241,7 @@ def _probes(
 
 
 def _pictures(probes: ProbeView, rows: Sequence[int], slices: Slices | None) -> tuple[int, int, list[Pixels]]:
-    """Returns height and width of a slice's picture, and the pictures, slices side by side."""
+    """Returns the height and width of one slice's picture, and the pictures with their slices side by side."""
     chosen = slices if slices is not None else Slices.of((0, 1, 1), probes.pixels.shape)
     frames = chosen.of_display(probes.pixels[list(rows)])
     count, shown, height, width = frames.shape[:4]
@@ -258,7 +259,7 @@ def _data_url(image: Image.Image) -> str:
         buffer = io.BytesIO()
         image.save(buffer, format.upper(), **options)
         files[format] = buffer.getvalue()
-    # Exact where that is small; a photograph takes ten times as much.
+    # PNG is exact, but takes ten times the bytes of WebP for a photograph.
     format = "png" if len(files["png"]) <= 12_000 or image.mode == "L" else "webp"
     return f"data:image/{format};base64,{base64.b64encode(files[format]).decode()}"
 
@@ -268,5 +269,5 @@ def _stat(stat: Any) -> dict[str, Any]:
 
 
 def _plain(values: npt.NDArray[Any]) -> list[float | None]:
-    """Returns numbers for JSON, with four digits; ``None`` for what is not finite."""
+    """Returns numbers for JSON with four digits, ``None`` for those that are not finite."""
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values.tolist()]

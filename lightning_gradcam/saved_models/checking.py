@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from lightning_gradcam.checks.result import MapCheck
 from lightning_gradcam.checks.run import check_maps
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.folder import Preparation
 from lightning_gradcam.saved_models.explanation import prepared
 
 
@@ -35,7 +36,7 @@ def check_pictures(
 
     Args:
         model: A module, a checkpoint's path, or ``None``, as :func:`~lightning_gradcam.explain` takes it.
-        images: Pictures, likewise.
+        images: Pictures, as :func:`~lightning_gradcam.explain` takes them.
         layers: Which; default: those that the checkpoint's run explained, else ``"auto"``.
         methods: As :func:`~lightning_gradcam.check_maps` takes them, and so are the next seven.
         targets: What is explained.
@@ -52,7 +53,9 @@ def check_pictures(
     """
     if isinstance(targets, list):
         raise TargetError(f"targets: got {targets!r:.80}; a check explains one class a picture: give one target")
-    read = prepared(model, images, layers, targets=targets, **reading)
+    names = [one.name for one in fields(Preparation) if one.name in reading]
+    given = Preparation(**{name: reading.pop(name) for name in names})
+    read = prepared(model, images, layers, given, targets=targets, **reading)
     module, probes = read.loaded.module, read.probes
     weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
     inputs = probes.inputs.to(weight.device)

@@ -28,7 +28,7 @@ def read_class_names(given: Sequence[str] | str | None) -> list[str] | None:
             has them, as torchvision's have. ``None`` stays ``None``.
 
     Raises:
-        ConfigurationError: A path stands among names, or there is no such file, or it holds no names.
+        ConfigurationError: There is a path among names, the file does not exist, or it holds no names.
 
     Example:
         >>> read_class_names(["cat", "dog"])
@@ -39,12 +39,13 @@ def read_class_names(given: Sequence[str] | str | None) -> list[str] | None:
     texts = [given] if isinstance(given, str) else list(given)
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigurationError(f"class_names: got {given!r:.100}; {_FORMS}")
+    path = next(filter(_is_path, texts), None)
+    if len(texts) > 1 and path is not None:
+        raise ConfigurationError(
+            f"class_names: {path!r:.200} among {len(texts)} names is a file, and would be taken for a class; give the"
+            " file alone, or the names alone"
+        )
     if len(texts) > 1:
-        if (path := next((text for text in texts if _is_path(text)), None)) is not None:
-            raise ConfigurationError(
-                f"class_names: {path!r:.200} among {len(texts)} names is a file, and would be taken for a class;"
-                " give the file alone, or the names alone"
-            )
         return texts
     text = texts[0]
     if os.path.isfile(text):
@@ -68,13 +69,13 @@ def _of_file(path: str) -> list[str]:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise ValueError(f"it has more than {_LARGEST:,} characters")
-        if path.lower().endswith(".json") or content.lstrip()[:1] in ("[", "{"):
-            return _listed_names(json.loads(content), path)
-    except ConfigurationError:
-        raise
+        is_json = path.lower().endswith(".json") or content.lstrip()[:1] in ("[", "{")
+        values = json.loads(content) if is_json else None
     except (OSError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error!s:.150}"
         raise ConfigurationError(f"class_names: {path!r:.200} can't be read ({reason}); {_FORMS}") from error
+    if is_json:
+        return _listed_names(values, path)
     lines = [line.strip() for line in content.rstrip().splitlines()]
     if "" in lines or not lines:
         where = f"line {lines.index('') + 1} of {path!r:.200} is empty" if lines else f"{path!r:.200} is empty"

@@ -1,17 +1,16 @@
-"""From what users name in text to objects: classes by their import path, arguments from a config or checkpoint."""
+"""From text to objects: classes by their import path, arguments from a config or checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from lightning_gradcam.errors import ConfigurationError, RefusedError, did_you_mean
@@ -21,7 +20,7 @@ _KEEPING = "a class that calls save_hyperparameters() keeps them in its checkpoi
 _ADVICE = {
     "model": f"give its arguments (--model-args KEY=VALUE), or {_SECTION.format('model')}; {_KEEPING}",
     "data": f"give {_SECTION.format('data')}; {_KEEPING}",
-    "callbacks": "mend its init_args in the config",
+    "callbacks": "fix its init_args in the config",
 }
 _INSTEAD = {
     "model": "; if you trust it, name the class or function yourself (--model)",
@@ -70,17 +69,17 @@ def find_object(name: str, argument: str) -> Any:
             f"{argument}: got {name!r}; give package.module:Class, or path/to/file.py:Class for a class in a script"
         )
     module = _imported(place, argument)
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            public = [entry for entry, value in vars(module).items() if callable(value) and not entry.startswith("_")]
-            raise ConfigurationError(f"{argument}: {place!r} has no {attribute!r}{did_you_mean(attribute, public)}")
-        found = getattr(found, part)
-    return found
+    try:
+        return attrgetter(attribute)(module)
+    except Exception as error:  # packages that import their parts late raise of any kind
+        public = [entry for entry, value in vars(module).items() if callable(value) and not entry.startswith("_")]
+        why = "" if isinstance(error, AttributeError) else f" ({error!s:.200})"
+        near = did_you_mean(attribute, public)
+        raise ConfigurationError(f"{argument}: {place!r} has no {attribute!r}{why}{near}") from error
 
 
 def named_class(name: str, argument: str, base: type | str) -> type:
-    """Imports a class that a file names, and checks it before anybody calls it.
+    """Imports a class that a file names, and checks it before anything is called.
 
     Args:
         name: ``"package.module.Class"`` or ``"package.module:Class"``; no script, and no function.
@@ -88,7 +87,7 @@ def named_class(name: str, argument: str, base: type | str) -> type:
         base: A base class that it has to inherit from, or the name of a class of Lightning's.
 
     Raises:
-        RefusedError: It is no class, or none of that kind; nothing was called.
+        RefusedError: It is not a class of that kind; nothing was called.
         ConfigurationError: It can't be imported.
 
     Example:
@@ -98,26 +97,21 @@ def named_class(name: str, argument: str, base: type | str) -> type:
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     parts = (*place.split("."), attribute)
     if len(name) > 200 or place.endswith(".py") or not all(part.isidentifier() for part in parts):
-        raise RefusedError(f"{argument}: the file names {name!r:.200}, which is no package.module.Class")
-    module = _imported(place, argument)
-    try:
-        found: Any = getattr(module, attribute)
-    except Exception as error:  # packages that import their parts late raise of any kind
-        raise ConfigurationError(f"{argument}: {place!r} has no {attribute!r} ({error!s:.200})") from error
-    return check_class(found, name, argument, base)
+        raise RefusedError(f"{argument}: the file names {name!r:.200}, which is not of the form package.module.Class")
+    return check_class(find_object(name, argument), name, argument, base)
 
 
 def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
-    """Returns what a file names, where it is a class of the right kind; nothing is called.
+    """Returns what a file names if it is a class of the right kind; nothing is called.
 
     Args:
-        found: What the name stands for.
+        found: The object of that name.
         name: The name, for errors.
         argument: What it was given as, for errors.
         base: As :func:`named_class` takes it.
 
     Raises:
-        RefusedError: It is no class, or none of that kind.
+        RefusedError: It is not a class of that kind.
     """
     # Lightning is one of two packages, and may have been imported just now.
     homes = [sys.modules.get(package) for package in ("pytorch_lightning", "lightning.pytorch")]
@@ -126,75 +120,11 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
     if not issubclass(type(found), type) or not any(kind in found.__mro__ for kind in bases):
         wanted = base if isinstance(base, str) else base.__name__
         raise RefusedError(
-            f"{argument}: the file names {name!r}, which is no subclass of {wanted}, and was not called; if the file"
-            f" is a stranger's, it may have been made to run code here{_INSTEAD.get(argument, '')}"
+            f"{argument}: the file names {name!r}, which is not a subclass of {wanted}, and was not called; if the"
+            f" file is a stranger's, it may be meant to run code here{_INSTEAD.get(argument, '')}"
         )
     made: type = found
     return made
-
-
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a YAML file as LightningCLI writes and reads them.
-
-    Args:
-        path: The file, such as the ``config.yaml`` that LightningCLI saves beside a run's logs.
-
-    Raises:
-        RefusedError: It has more values or levels than a configuration.
-        ConfigurationError: It is not there, or no YAML mapping.
-    """
-    from lightning_gradcam.saved_models.yaml_text import LONGEST, parse_yaml
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = parse_yaml(file.read(LONGEST + 1), f"config: {os.fspath(path)!r}")
-    except RefusedError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error!s:.200}"
-        raise ConfigurationError(
-            f"config: {os.fspath(path)!r} can't be read ({reason}); give the config.yaml that LightningCLI saved, or"
-            " one that its fit takes"
-        ) from error
-    if not isinstance(values, dict):
-        raise ConfigurationError(
-            f"config: {os.fspath(path)!r} holds a {type(values).__name__}; it needs sections such as model: and data:"
-        )
-    # A file for a command line with subcommands has one section more.
-    inner = values.get("fit")
-    return inner if isinstance(inner, dict) and "model" not in values else values
-
-
-def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str, Any]]:
-    """Returns the class's path (``None`` where the section has only arguments), and the arguments.
-
-    Args:
-        config: As :func:`read_config` returned it.
-        name: ``"model"`` or ``"data"``.
-
-    Example:
-        >>> section({"model": {"class_path": "a.B", "init_args": {"width": 3}}}, "model")
-        ('a.B', {'width': 3})
-    """
-    values = config.get(name)
-    if isinstance(values, str):
-        return values, {}
-    if not isinstance(values, Mapping):
-        return None, {}
-    if "class_path" not in values:
-        return None, dict(values)
-    given = (values.get("init_args"), values.get("dict_kwargs"))
-    return str(values["class_path"]), {name: one for part in given for name, one in mapping(part).items()}
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """Returns a section of a file; an empty one where it is none.
-
-    Example:
-        >>> mapping({"width": 3}), mapping("text"), mapping(None)
-        ({'width': 3}, {}, {})
-    """
-    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,9 +157,9 @@ def build(
         function: A class, or a function that returns an instance.
         arguments: By name.
         argument: What the class was given as, for errors.
-        parsed: The arguments are plain values of a command line or YAML file, which jsonargparse turns into what the
-            constructor's annotations ask for, classes and functions that they name included; otherwise they are passed
-            on as they are.
+        parsed: The arguments are plain values of a command line or YAML file, which jsonargparse converts as the
+            constructor's annotations say, importing classes and functions that they name; otherwise they are passed on
+            as they are.
         kept: Arguments that are passed on as they are in any case; ``arguments`` come before them.
 
     Raises:
@@ -238,7 +168,7 @@ def build(
     name = getattr(function, "__qualname__", repr(function))
     rest = {key: value for key, value in (kept or {}).items() if key not in arguments}
     try:
-        # What nobody has given needs no parsing, nor jsonargparse.
+        # Without arguments there is nothing to parse, and jsonargparse is not needed.
         if parsed and arguments and isinstance(function, type):
             return _parsed(function, arguments, rest)
         return function(**rest, **arguments)
@@ -251,8 +181,9 @@ def build(
                 f"model: {name} could not download its weights ({reason:.200}); try again with a network, or download"
                 " the file on another machine and give it as the checkpoint: explain FILE IMAGES --model ..."
             ) from error
+        came = [f"{key}={reprlib.repr(value):.60}" for key, value in {**rest, **arguments}.items()]
         raise ConfigurationError(
-            f"{argument}: {name} can't be made with {_listed({**rest, **arguments})} ({reason:.400});"
+            f"{argument}: {name} can't be made with {', '.join(came) or 'no arguments'} ({reason:.400});"
             f" {_ADVICE[argument]}"
         ) from error
 
@@ -266,9 +197,10 @@ def _imported(place: str, argument: str) -> Any:
         if folder not in sys.path:
             sys.path.insert(0, folder)
     try:
-        if file is not None and (loaded := sys.modules.get(place)) is not None and not _is_of(loaded, file):
-            # Another file of the same name, or a module of Python's own, has it.
-            place = _loaded_from(file)
+        if file is not None and place in sys.modules:
+            origin = getattr(sys.modules[place], "__file__", None) or ""
+            # Another file of the same name, or a module of Python's own, may have it.
+            place = place if Path(origin).resolve() == file.resolve() else _loaded_from(file)
         return import_module(place)
     except SystemExit as error:
         raise ConfigurationError(
@@ -280,11 +212,6 @@ def _imported(place: str, argument: str) -> Any:
             f"{argument}: {place!r} can't be imported ({error}); install the package, run in the folder that holds it,"
             " or give path/to/file.py:Class"
         ) from error
-
-
-def _is_of(module: ModuleType, file: Path) -> bool:
-    origin = getattr(module, "__file__", None)
-    return origin is not None and Path(origin).resolve() == file.resolve()
 
 
 def _loaded_from(file: Path) -> str:
@@ -317,7 +244,7 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
 
     parser, skip = ArgumentParser(exit_on_error=False), set(kept)
     if kept:
-        # Values of a file that nobody vouches for never reach jsonargparse, which would import what they name.
+        # Values of an untrusted file never reach jsonargparse, which would import what they name.
         parser.add_instantiator(make, function, subclasses=False)
     if set(arguments) <= set(inspect.signature(function).parameters):
         parser.add_class_arguments(function, "made", fail_untyped=False, skip=skip)
@@ -328,7 +255,3 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
         path = f"{function.__module__}.{function.__qualname__}"
         values = {"made": {"class_path": path, "dict_kwargs": dict(arguments)}}
     return parser.instantiate_classes(parser.parse_object(values)).made
-
-
-def _listed(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={reprlib.repr(value):.60}" for name, value in arguments.items()) or "no arguments"

@@ -1,10 +1,12 @@
-"""What a checkpoint's file holds: weights, arguments, and where in the training it was written."""
+"""Checkpoint files: how they are read, their weights, and where in the training they were written."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,60 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.errors import CheckpointFileError, ConfigurationError, RefusedError
-from lightning_gradcam.saved_models.construction import read_config
+from lightning_gradcam.saved_models.config import read_config, section
 
 SUFFIX = ".ckpt"
-# Where the weights stand in files of Lightning, of training scripts, and of torchvision's references.
+# The entries with weights in files of Lightning, of training scripts, and of torchvision's references.
 _STATES = ("state_dict", "model_state_dict", "model")
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a module and its data module are made from, and how far the user vouches for it.
+
+    Attributes:
+        contents: The checkpoint's; empty for a model without one.
+        path: Its file, for errors.
+        model: The class or function that the user has named, as :func:`~lightning_gradcam.load_checkpoint` takes it.
+        given: The sections of a config that the user has given.
+        beside: Those of the config beside the checkpoint, where the user has given none.
+        model_args: The user's arguments of the class, which come before all others.
+        trust: The user vouches for the checkpoint, and for the config beside it.
+    """
+
+    contents: Mapping[str, Any]
+    path: str = ""
+    model: str | Callable[..., Any] | None = None
+    given: Mapping[str, Any] | None = None
+    beside: Mapping[str, Any] | None = None
+    model_args: Mapping[str, Any] | None = None
+    trust: bool = False
+
+    @classmethod
+    def of(
+        cls, contents: Mapping[str, Any], path: str = "", *, config: str | os.PathLike[str] | None, **rest: Any
+    ) -> Recipe:
+        """Reads the config: the one that the user has given, else the one beside the checkpoint.
+
+        Args:
+            contents: The checkpoint's.
+            path: Its file.
+            config: A YAML file of LightningCLI.
+            **rest: The other attributes.
+        """
+        if config is not None:
+            return cls(contents, path, given=read_config(config), **rest)
+        return cls(contents, path, beside=config_beside(path) if path else None, **rest)
+
+    @property
+    def names(self) -> bool:
+        """Whether classes that the files name may be imported: not where the user has named one."""
+        return self.trust or (self.model is None and section(self.given or {}, "model")[0] is None)
+
+    @property
+    def trusts_config(self) -> bool:
+        """Whether the user vouches for the config."""
+        return self.trust or self.given is not None
 
 
 def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -54,7 +105,7 @@ def read_checkpoint(
         mapped: Leave the weights on disk until they are used, where the file's format allows it.
 
     Raises:
-        CheckpointFileError: It is missing, damaged, or no checkpoint.
+        CheckpointFileError: It is missing, damaged, or not a checkpoint.
         ConfigurationError: It holds objects that only ``trust=True`` reads.
     """
     place = os.fspath(path)
@@ -66,8 +117,8 @@ def read_checkpoint(
         strange = [] if trust else _strange_types(place, str(error))
         if strange:
             raise ConfigurationError(
-                f"checkpoint: {place!r} holds objects that are not read without your say ({some(strange)}):"
-                " hyper-parameters mostly, or a whole module; keep plain values in save_hyperparameters(), save the"
+                f"checkpoint: {place!r} holds objects that are only read if you trust it ({some(strange)}):"
+                " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save the"
                 " state_dict() of a module, or, for a file of your own, give trust=True (--trust), which lets the file"
                 " run code here"
             ) from error
@@ -78,7 +129,7 @@ def read_checkpoint(
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointFileError(
-            f"checkpoint: {place!r} is truncated or no checkpoint ({reason:.200}); save it again, or leave it out"
+            f"checkpoint: {place!r} is truncated or not a checkpoint ({reason:.200}); save it again, or leave it out"
         ) from error
     if not isinstance(contents, (Mapping, nn.Module)):
         raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, and no weights")
@@ -89,16 +140,15 @@ def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
     """Returns the weights by name.
 
     Raises:
-        CheckpointFileError: There are none.
+        CheckpointFileError: It has none.
     """
     for name in _STATES:
-        found = contents.get(name)
-        if isinstance(found, Mapping):
+        if isinstance(found := contents.get(name), Mapping):
             return found
     if contents and all(isinstance(value, Tensor) for value in contents.values()):
         return contents
     raise CheckpointFileError(
-        f"checkpoint: {path!r} has no weights under {', '.join(_STATES)}, and is no state_dict itself; it holds"
+        f"checkpoint: {path!r} has no weights under {', '.join(_STATES)}, and is not a state_dict itself; it holds"
         f" {', '.join(map(str, list(contents)[:10])) or 'nothing'}"
     )
 
@@ -130,34 +180,25 @@ def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
 
 def _read(path: str, map_location: Any, trust: bool, mapped: bool) -> Any:
     if mapped:
-        try:
+        # Files of old formats can't be left on disk, and damaged ones say why below.
+        with suppress(RuntimeError, ValueError):
             return torch.load(path, map_location=map_location, weights_only=not trust, mmap=True)
-        except (RuntimeError, ValueError):
-            # Files of old formats can't be left on disk, and damaged ones say why below.
-            pass
     return torch.load(path, map_location=map_location, weights_only=not trust)
 
 
 def _strange_types(path: str, message: str) -> list[str]:
     """Returns the names of a checkpoint's types that are not read without trust; none where that is not the problem."""
-    find: Any = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
     found: list[str] = []
-    if find is not None:
-        try:
-            found = list(find(path))
-        except Exception:  # files of old formats, and damaged ones
-            found = []
+    with suppress(Exception):  # files of old formats, damaged ones, and versions of torch that can't look
+        found = list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     return sorted(found) or re.findall(r"(?:GLOBAL|global) `?([\w.]+)`? was not an allowed", message)
 
 
 def averaged(contents: Mapping[str, Any], state: Mapping[str, Tensor]) -> str | None:
-    """Says which other weights of the same names a file holds, such as averaged ones."""
-    others = [
-        str(name)
-        for name, value in contents.items()
-        if isinstance(value, Mapping) and value is not state and value and value.keys() == state.keys()
-    ]
-    taken = next((str(name) for name, value in contents.items() if value is state), None)
+    """Returns a remark on other weights of the same names that a file holds, such as averaged ones."""
+    twins = {str(name): value for name, value in contents.items() if isinstance(value, Mapping) and value}
+    others = [name for name, value in twins.items() if value is not state and value.keys() == state.keys()]
+    taken = next((name for name, value in twins.items() if value is state), None)
     return f"the weights under {taken!r} are taken, not those under {some(others)}" if taken and others else None
 
 

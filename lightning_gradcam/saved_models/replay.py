@@ -1,111 +1,27 @@
-"""The evolution of a training, rebuilt from the checkpoints that it has left, as if a callback had been there."""
+"""The evolution of a training, rebuilt from its checkpoints, as if a callback had been there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.archive.manifest import MANIFEST, PROBES
 from lightning_gradcam.callbacks.base import ProbeCallback
 from lightning_gradcam.callbacks.gradcam import GradCAMCallback
-from lightning_gradcam.callbacks.host import Host, at_train_start, rank_zero_warn
+from lightning_gradcam.callbacks.host import Host, rank_zero_warn
 from lightning_gradcam.callbacks.resume_state import flaw
-from lightning_gradcam.errors import ArchiveError, CheckpointFileError, ConfigurationError
+from lightning_gradcam.callbacks.stand_ins import at_train_start
+from lightning_gradcam.errors import ArchiveError, ConfigurationError
 from lightning_gradcam.guard.model import uninitialized
-from lightning_gradcam.saved_models.file import files_in, place_of, read_checkpoint, weights_of
-from lightning_gradcam.saved_models.loader import check_fit, restore
+from lightning_gradcam.saved_models.checkpoints import Found, find_checkpoints
+from lightning_gradcam.saved_models.file import read_checkpoint, weights_of
+from lightning_gradcam.saved_models.weights import check_fit, restore
 from lightning_gradcam.storage import Storage, join
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Saved:
-    """One checkpoint.
-
-    Attributes:
-        path: The file.
-        epoch: The epoch whose weights it holds, counted from 0.
-        step: The x value at which Lightning logged the validation of these weights.
-        states: The states of callbacks, by their keys.
-        remark: What a user should know of these, or ``None``.
-    """
-
-    path: str
-    epoch: int
-    step: int
-    states: Mapping[str, Any]
-    remark: str | None = None
-
-
-@dataclass(frozen=True)
-class Found:
-    """The checkpoints of a training.
-
-    Attributes:
-        checkpoints: In the order of their steps, each epoch and step once.
-        damaged: Files that can't be read, with the reason.
-        repeated: Files that hold an epoch and step which another one has given.
-    """
-
-    checkpoints: tuple[Saved, ...]
-    damaged: tuple[tuple[str, str], ...] = ()
-    repeated: tuple[str, ...] = ()
-
-
-def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, trust: bool = False) -> Found:
-    """Looks at checkpoints, and puts them in order.
-
-    Args:
-        paths: Files, and folders whose ``.ckpt`` files are taken.
-        trust: As :func:`~lightning_gradcam.load_checkpoint` takes it.
-
-    Raises:
-        CheckpointFileError: A path does not exist, there is no checkpoint, or all of them are damaged.
-        ConfigurationError: One holds objects that only ``trust=True`` reads, or two have the same epoch and step, and
-            other weights.
-    """
-    found: dict[tuple[int, int, Any], Saved] = {}
-    damaged, repeated = [], []
-    for file in files_in(paths):
-        try:
-            contents = read_checkpoint(file, trust=trust, mapped=True)
-            if not isinstance(contents, Mapping):
-                raise CheckpointFileError(f"checkpoint: {str(file)!r} holds a whole module, and no training's state")
-            weights_of(contents, str(file))
-        except CheckpointFileError as error:
-            damaged.append((str(file), str(error)))
-            continue
-        epoch, step, remark = place_of(contents)
-        key = (epoch, step, contents.get("global_step"))
-        if key in found:
-            _check_same(found[key].path, str(file), weights_of(contents, str(file)), trust)
-            repeated.append(str(file))
-        else:
-            found[key] = Saved(str(file), epoch, step, dict(contents.get("callbacks") or {}), remark)
-    if not found:
-        raise CheckpointFileError(damaged[0][1])
-    ordered = sorted(found.values(), key=lambda saved: (saved.step, saved.epoch))
-    return Found(tuple(ordered), tuple(damaged), tuple(repeated))
-
-
-def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool) -> None:
-    """Refuses checkpoints of two trainings, of which only one could be replayed."""
-    known = weights_of(read_checkpoint(first, trust=trust, mapped=True), first)
-    same = known.keys() == weights.keys() and all(
-        torch.equal(value, weights[name]) if isinstance(value, torch.Tensor) else True for name, value in known.items()
-    )
-    if not same:
-        raise ConfigurationError(
-            f"checkpoint: {first!r} and {second!r} have the same epoch and step, and other weights: they are of two"
-            " trainings, or one has averaged weights; give the checkpoints of one"
-        )
 
 
 def replay(
@@ -182,7 +98,7 @@ def replay_all(
     module = getattr(module, "_orig_mod", module)
     root = os.path.abspath(output) if "://" not in os.fspath(output) else os.fspath(output)
     for callback in callbacks:
-        # The live run's own record may lie beside that folder: a replay must not go on in it.
+        # The live run's own archive may be beside that folder: a replay must not continue it.
         state = found.checkpoints[-1].states.get(callback.state_key)
         live = str(state.get("archive")) if isinstance(state, dict) else ""
         for place in (join(root, callback.name), live):
@@ -193,7 +109,7 @@ def replay_all(
     if not hasattr(module, "configure_optimizers"):
         raise ConfigurationError(f"module: got a {type(module).__name__}; give the LightningModule that was trained")
     _check_all(found, module, trust)
-    total = len(found.checkpoints)
+    total, reported = len(found.checkpoints), progress or (lambda done, total: None)
 
     def prepare() -> None:
         for callback in callbacks:
@@ -206,20 +122,18 @@ def replay_all(
                 lazy = uninitialized(module)
                 why = "lazy modules have no weights yet" if lazy else "its data can't be indexed, or there is none"
                 raise ConfigurationError(
-                    f"probes: {callback.name} has none before the first batch, because {why}, and none comes in a"
-                    " replay; give probes= (--probes): a saved probe set, a folder of pictures, or the probes.npz of an"
-                    " archive"
+                    f"probes: {callback.name} has none before the first batch, because {why}, and a replay has no"
+                    " batches; give probes= (--probes): a saved probe set, a folder of pictures, or an archive's"
+                    " probes.npz"
                 )
         for done, saved in enumerate(found.checkpoints):
-            if progress is not None:
-                progress(done, total)
+            reported(done, total)
             contents = read_checkpoint(saved.path, trust=trust)
             restore(host.module, contents, weights_of(contents, saved.path), saved.path)
             move(saved.epoch, saved.step)
             for callback in callbacks:
                 callback.on_validation_epoch_end(host.trainer, host.module)
-        if progress is not None:
-            progress(total, total)
+        reported(total, total)
 
     try:
         at_train_start(module, datamodule, list(callbacks), prepare, visit, folder=root, options=trainer or {})
@@ -239,7 +153,7 @@ def _check_all(found: Found, module: Any, trust: bool) -> None:
     """Refuses checkpoints of other models before anything is written."""
     configure = getattr(module, "configure_model", None)
     if callable(configure):
-        # Lightning calls it again in `fit`, and asks of it to do nothing then.
+        # Lightning calls it again in `fit`, and expects it to do nothing then.
         configure()
     home = str(getattr(type(module).on_load_checkpoint, "__module__", "")).split(".")[0]
     if home not in ("pytorch_lightning", "lightning"):
@@ -256,17 +170,13 @@ def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
     if state is None:
         return None
     if (why := flaw(state)) is not None:
-        rank_zero_warn(f"lightning-gradcam: the probes of the live run are not known ({why}); they are drawn anew")
+        rank_zero_warn(f"lightning-gradcam: the probes of the live run are not known ({why}); new ones are drawn")
         return None
     archive = str(state["archive"])
     try:
         Archive.open(archive)
     except ArchiveError:
         archive = ""
-    kept = {
-        name: state[name]
-        for name in ("schema", "indices", "fingerprint", "run", "transferred", "form")
-        if name in state
-    }
+    kept = ("schema", "indices", "fingerprint", "run", "transferred", "form")
     # Step -1: no step of the live run's archive is taken over.
-    return {**kept, "archive": archive, "step": -1}
+    return {**{name: state[name] for name in kept if name in state}, "archive": archive, "step": -1}

@@ -1,4 +1,4 @@
-"""Arguments that a file holds, as a constructor's annotations ask for them; nothing but a checked class is called."""
+"""Arguments from a file, converted as a constructor's annotations say; nothing but a checked class is called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lightning_gradcam.errors import RefusedError
-from lightning_gradcam.saved_models.construction import build, named_class, section
+from lightning_gradcam.saved_models.config import section
+from lightning_gradcam.saved_models.construction import build, named_class
+from lightning_gradcam.saved_models.file import Recipe
 
 _SCALARS = (bool, int, float, str, bytes)
 
@@ -21,7 +23,7 @@ _SCALARS = (bool, int, float, str, bytes)
 def stored_arguments(
     function: Callable[..., Any], values: Mapping[str, Any], argument: str, *, names: bool
 ) -> dict[str, Any]:
-    """Converts plain values of a checkpoint or YAML file into what a constructor's annotations ask for.
+    """Converts plain values of a checkpoint or YAML file as a constructor's annotations say.
 
     Unlike jsonargparse, it imports no function, reads no YAML in strings, and makes an object of a class that the file
     names only where the annotation is one of its base classes.
@@ -47,51 +49,48 @@ def stored_arguments(
         except _UnfitError as error:
             own = " or the value (--model-args)" if argument == "model" else ""
             raise RefusedError(
-                f"{argument}: the value of {name!r} in the file, {reprlib.repr(value)}, {error}; nothing of it was"
+                f"{argument}: the value of {name!r} in the file, {reprlib.repr(value)}, {error}; nothing in it was"
                 f" imported or called; if the file is your own, give --trust, or its --config{own}"
             ) from None
     return found
 
 
 def build_stored(
+    recipe: Recipe,
     function: Callable[..., Any],
-    saved: Mapping[str, Any],
-    configured: Mapping[str, Any],
     argument: str,
     *,
-    own: Mapping[str, Any],
+    saved: Mapping[str, Any],
+    configured: Mapping[str, Any],
     parsed: bool,
-    names: bool,
-    trusted: bool,
-    trusted_config: bool,
 ) -> Any:
     """Calls a constructor with arguments of a checkpoint, of a config and of the user, each as far as it is trusted.
 
     Args:
+        recipe: Whom the user vouches for: where it is the checkpoint or the config, jsonargparse may import what its
+            values name.
         function: The constructor.
+        argument: What the constructor was given as, for errors: ``"model"`` also gets the user's arguments.
         saved: The checkpoint's arguments.
         configured: The config's, which come before these.
-        argument: What the constructor was given as, for errors.
-        own: The user's, which come before all.
-        parsed: The values are those of a command line or YAML file, which annotations turn into what they ask for.
-        names: As :func:`stored_arguments` takes it.
-        trusted: The user vouches for the checkpoint: jsonargparse may import what its values name.
-        trusted_config: The user vouches for the config.
+        parsed: The values are those of a command line or YAML file, which are converted as annotations say.
 
     Raises:
         RefusedError: As :func:`stored_arguments` does.
         ConfigurationError: An argument is missing, unknown or can't be used.
     """
-    vouched = {**(saved if trusted and parsed else {}), **(configured if trusted_config else {}), **own}
-    kept = {**({} if trusted and parsed else saved), **({} if trusted_config else configured)}
+    own = recipe.model_args or {} if argument == "model" else {}
+    saved_too = recipe.trust and parsed
+    vouched = {**(saved if saved_too else {}), **(configured if recipe.trusts_config else {}), **own}
+    kept = {**({} if saved_too else saved), **({} if recipe.trusts_config else configured)}
     kept = {name: value for name, value in kept.items() if name not in vouched}
     if parsed:
-        kept = stored_arguments(function, kept, argument, names=names)
+        kept = stored_arguments(function, kept, argument, names=recipe.names)
     return build(function, vouched, argument, parsed=parsed, kept=kept)
 
 
 class _UnfitError(Exception):
-    """A value is not what an annotation asks for."""
+    """A value does not fit an annotation."""
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
         return _of_union(value, inner, argument, names)
     if origin is Literal:
         if value not in inner:
-            raise _UnfitError(f"is none of {', '.join(map(repr, inner))}")
+            raise _UnfitError(f"is not one of {', '.join(map(repr, inner))}")
         return value
     kind = origin or hint
     if hint in (Any, object) or isinstance(hint, TypeVar) or not isinstance(kind, type):
@@ -149,7 +148,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
         return build(kind, stored_arguments(kind, value, argument, names=names), argument, parsed=False)
     path, arguments = section({"": value}, "") if isinstance(value, Mapping) else (None, {})
     if path is None:
-        raise _UnfitError(f"is no {getattr(kind, '__name__', kind)}, and might name a function")
+        raise _UnfitError(f"is not a {getattr(kind, '__name__', kind)}, and might name a function")
     if not names:
         raise _UnfitError("names a class, which is not imported where you have named the model")
     of_file = named_class(path, argument, kind)
@@ -178,12 +177,12 @@ def _scalar(value: Any, kind: type) -> Any:
             # PyYAML reads 1e-3 as text.
             return float(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise _UnfitError(f"is no {kind.__name__}")
+        raise _UnfitError(f"is not a {kind.__name__}")
     return value
 
 
 def _names_class(value: Any) -> bool:
-    """Whether a ``class_path`` lies anywhere in a value, of which a checkpoint may hold parts many times."""
+    """Whether there is a ``class_path`` anywhere in a value, of which a checkpoint may hold parts many times."""
     queue, seen = [value], set()
     while queue:
         one = queue.pop()

@@ -19,15 +19,15 @@ from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, 
 # Header not counted; WebP ends at 16,383 pixels a side.
 TALLEST = 15_000
 MARGIN, LINE_HEIGHT = 12, 18
-# A mark is this many pixels high and wide, and what stands behind it begins so much farther right.
+# Height and width of a mark in pixels, and how much farther right the text after it begins.
 MARK, BEHIND_MARK = 13, 17
 # A frame around a cell takes this many pixels on each side, outside of it.
 FRAME = 4
-# Of the grey that stands for any picture in a legend.
+# The grey that represents any picture in a legend.
 ANY = 168
 
 
-# Of a header: its text and colour.
+# A header line: its text and colour.
 Line = tuple[str, Color]
 
 
@@ -45,7 +45,7 @@ class Sheet:
     Args:
         header: Its lines; the first is larger.
         width: Of the sheet, in pixels.
-        head: Height of what stands between header and cells, such as the colour bar.
+        head: Height of the part between header and cells, such as the colour bar.
         body: Height of the cells.
 
     Attributes:
@@ -87,21 +87,22 @@ class Sheet:
         self.pixels[y, MARGIN:-MARGIN] = LINE
 
     def color_bar(self, y: int, colormap: str, low: str, high: str) -> None:
-        """Draws a colour map between what its ends stand for, 14 pixels high."""
+        """Draws a colour map, 14 pixels high, between the meanings of its two ends."""
         table = lookup_table(colormap)
         x = MARGIN + self.write((MARGIN, y), low, 300) + 5
         self.pixels[y + 2 : y + 14, x : x + 128] = table[None, ::2]
         self.write((x + 136, y), high, self.pixels.shape[1] - MARGIN - x - 136)
-        # So many that a bar of them shows no steps.
+        # Enough that a bar of them shows no steps.
         self._colors = table[::8]
 
-    def legend(self, y: int, *entries: tuple[Pixels | None, str]) -> None:
-        """Explains, on one line of 18 pixels, what is seen: pictures of it, each with its meaning."""
+    def legend(self, y: int, *entries: tuple[Pixels | str | None, str]) -> None:
+        """Explains, on one line of 18 pixels, what is seen: pictures of it or names of marks, each with its meaning."""
         x = MARGIN
         for sample, text in entries:
-            if sample is not None:
-                self.pixels[y : y + sample.shape[0], x : x + sample.shape[1]] = sample
-                x += sample.shape[1] + 4
+            picture = mark(sample) if isinstance(sample, str) else sample
+            if picture is not None:
+                self.pixels[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+                x += picture.shape[1] + 4
             x += self.write((x, y - 2), text, self.pixels.shape[1] - MARGIN - x) + 12
 
     def cell(

@@ -209,14 +209,12 @@ def _blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, wi
     """
     codes = record_codes(record.maps, record.causes, keys, range(len(record.probe_ids)))
     said = blank_sentence(codes) or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
-    if drawing.scale == "minmax":
-        said = "blank: the signed map is zero everywhere"
-    lines = wrapped(said, width)
+    lines = wrapped("blank: the signed map is zero everywhere" if drawing.scale == "minmax" else said, width)
     return lines + [""] * (len(wrapped(longest_sentence(), width)) - len(lines))
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Returns the lines of a text that is written in a header of so many pixels."""
+    """Returns the lines of a text in a header that is ``width`` pixels wide."""
     return textwrap.wrap(text, max(20, int(width / 6.4)))
 
 
@@ -231,12 +229,12 @@ def _slice_lines(slices: Slices) -> list[str]:
     under = "its own frame" if length == depth else f"the frame at its centre, of {length} frames"
     return [
         f"{shown}, left to right = time or depth, on one colour scale",
-        f"each slice lies on {under if length else 'the same picture'}",
+        f"each slice is drawn on {under if length else 'the same picture'}",
     ]
 
 
 def _slice_names(slices: Slices, pitch: int) -> list[str]:
-    """Returns what stands above each slice of a strip."""
+    """Returns the name above each slice of a strip."""
     if len(slices.chosen) == 1:
         return []
     names = [slices.name(place) for place in slices.chosen]
@@ -252,7 +250,7 @@ def row_label(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: in
         record: Where the predicted class is from.
         probes: Where names and true classes are from.
         row: The probe's place.
-        head: What stands before the predicted class.
+        head: The word before the predicted class.
     """
     true = probes.true_classes(row)
     predicted, confidence = int(record.predicted[row]), float(record.confidence[row])

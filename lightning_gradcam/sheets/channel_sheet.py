@@ -1,4 +1,4 @@
-"""From a record of activations to a sheet: for each probe its input and, beside it, the grid of a layer's channels."""
+"""From a record of activations to a sheet: for each probe its input and the grid of a layer's channels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.grid import GridDrawing, layer_limits, normalised, tiled
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.signals import source_lines
+from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, PAPER, WRONG, cross_out
 from lightning_gradcam.render.tiles import enlarged, evenly, fitted
 from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Caption, Line, Sheet, of_probes, remarks, step_line
 
 _GAP = 12
-# Left of a grid stand the input and, for each row, the number of its first channel.
+# Left of a grid are the input and, for each row, the number of its first channel.
 _INPUT, _NUMBERS = 128, 34
 _HATCHED, _HATCH = (226, 226, 230), (168, 168, 176)
 _STRIPE = 6
@@ -39,7 +40,7 @@ _NUMBERED = 26
 def channel_sheet(
     record: ChannelRecord, probes: ProbeSet | ProbeView, *, layer: str, drawing: GridDrawing, title: str
 ) -> Picture:
-    """Draws the channels of one layer: for each probe its input and, beside it, the grid of all channels.
+    """Draws the channels of one layer: for each probe its input and the grid of all channels.
 
     Of maps with time or depth the middle slice is drawn, normalised with the whole volume.
 
@@ -63,11 +64,14 @@ def channel_sheet(
     gone = np.zeros(len(shown), bool) if dead is None else dead[shown] > 0
     limits = layer_limits(maps)
     offsets = _offsets(shown, drawing.columns) if sizes.pitch >= _NUMBERED else []
-    counted = _counted(maps.shape, len(shown), len(numbers) if dead is None else len(dead))
+    every = len(numbers) if dead is None else len(dead)
+    counted = f"all {every} channels" if len(shown) == every else f"{len(shown)} of {every} channels, evenly chosen,"
+    # 3-D: a sheet has room for one slice.
+    slices = "" if maps.ndim == 4 else f"; slice {maps.shape[2] // 2 + 1} of {maps.shape[2]} is drawn"
     header = [
         (f"{title}  {layer}", INK),
         step_line("activation of each channel on each probe", record),
-        (counted, INK),
+        (f"{counted} of {' x '.join(map(str, maps.shape[2:]))}{slices}", INK),
         *([] if dead is None else [_of_dead(int(dead.sum()), len(dead), len(record.probe_ids))]),
         *remarks(probes.note, color=WRONG),
         *remarks(_SCALES[drawing.scale], *source_lines(probes.display_source), of_probes(len(rows), len(probes))),
@@ -79,7 +83,8 @@ def channel_sheet(
         if offsets
         else "the number at the left is that of its row's first channel"
     )
-    block = max(sizes.grid_height(len(shown)), _INPUT + 40) + _GAP
+    down = -(-len(shown) // drawing.columns) * (sizes.height + sizes.gap) - sizes.gap
+    block = max(down, _INPUT + 40) + _GAP
     page = Sheet(header, sizes.width, head=46, body=block * len(rows))
     ends = tuple(f"{value:.3g}" for value in limits)
     page.color_bar(page.below + 2, drawing.colormap, *(_ENDS if drawing.scale == "channel" else ends))
@@ -103,7 +108,7 @@ def channel_sheet(
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Sizes in pixels: of a channel's picture, what lies between two, and how much has room on the sheet."""
+    """Sizes in pixels: of a channel's picture, what is between two, and how much has room on the sheet."""
 
     factor: int
     height: int
@@ -113,39 +118,25 @@ class _Sizes:
     channels: int
     probes: int
     depth: int
+    width: int
 
     @classmethod
     def of(cls, shape: tuple[int, ...], drawing: GridDrawing) -> _Sizes:
-        height, width = shape[-2:]
-        longer = max(height, width)
-        factor = max(1, drawing.tile // longer)
-        share = min(1.0, drawing.tile / longer)
-        h, w = max(1, round(height * share)) * factor, max(1, round(width * share)) * factor
+        longer = max(shape[-2:])
+        factor, share = max(1, drawing.tile // longer), min(1.0, drawing.tile / longer)
+        h, w = (max(1, round(size * share)) * factor for size in shape[-2:])
         # One pixel of the maps themselves, so that the grid is the chapter's, magnified; small maps would lose room.
         gap = min(factor, _WIDEST_GAP)
         across = MARGIN + _INPUT + _GAP + _NUMBERS + drawing.columns * (w + gap) - gap + MARGIN
         tallest = max(min(drawing.max_sheet_pixels // across, TALLEST) - 200, h)
         channels = min(shape[1], drawing.max_channels, max(1, tallest // (h + gap)) * drawing.columns)
         block = max(-(-channels // drawing.columns) * (h + gap), _INPUT + 40) + _GAP
-        depth = shape[2] if len(shape) == 5 else 0
-        return cls(factor, h, w, gap, drawing.columns, channels, max(1, tallest // block), depth)
+        depth, width = shape[2] if len(shape) == 5 else 0, max(across, _NARROWEST)
+        return cls(factor, h, w, gap, drawing.columns, channels, max(1, tallest // block), depth, width)
 
     @property
     def pitch(self) -> int:
         return self.tile_width + self.gap
-
-    @property
-    def width(self) -> int:
-        grid = self.columns * self.pitch - self.gap
-        return max(MARGIN + _INPUT + _GAP + _NUMBERS + grid + MARGIN, _NARROWEST)
-
-    @property
-    def middle(self) -> int:
-        """The slice that is drawn."""
-        return self.depth // 2
-
-    def grid_height(self, channels: int) -> int:
-        return -(-channels // self.columns) * (self.height + self.gap) - self.gap
 
 
 def _grid(
@@ -155,7 +146,7 @@ def _grid(
     shades = normalised(maps[None], drawing.scale, limits)[0]
     broken = ~np.isfinite(maps).reshape(len(maps), -1).all(axis=1)
     if sizes.depth:
-        shades = shades[:, sizes.middle]
+        shades = shades[:, sizes.depth // 2]
     size = sizes.height // sizes.factor, sizes.tile_width // sizes.factor
     if shades.shape[1:] != size:
         box = Image.Resampling.BOX
@@ -173,7 +164,7 @@ def _grid(
 
 
 def _hatched(height: int, width: int) -> Pixels:
-    """A picture of grey stripes, which no colour map gives."""
+    """Returns a picture of grey stripes, which no colour map gives."""
     stripes = (np.arange(height)[:, None] + np.arange(width)) % _STRIPE < 2
     return np.where(stripes[..., None], np.array(_HATCH, np.uint8), np.array(_HATCHED, np.uint8))
 
@@ -182,9 +173,7 @@ def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
     """Returns the probes' pictures, each at most 128 pixels a side; of clips and volumes the slice's middle frame."""
     pixels = probes.pixels[rows]
     if pixels.ndim == 5:
-        # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
-        slices = max(sizes.depth, 1)
-        pixels = pixels[:, (2 * (slices // 2) + 1) * pixels.shape[1] // (2 * slices)]
+        pixels = pixels[:, frame_under(sizes.depth // 2, sizes.depth, pixels.shape[1])]
     small = fitted(pixels[:, None], _INPUT)
     factor = max(1, _INPUT // max(small.shape[2:4]))
     return list(enlarged(small, factor))
@@ -197,13 +186,6 @@ def _offsets(shown: list[int], columns: int) -> list[int]:
         for column in range(min(columns, len(shown)))
     ]
     return [offset for (offset,) in found] if all(len(same) == 1 for same in found) else []
-
-
-def _counted(shape: tuple[int, ...], shown: int, channels: int) -> str:
-    what = f"all {channels} channels" if shown == channels else f"{shown} of {channels} channels, evenly chosen,"
-    # 3-D: a sheet has room for one slice.
-    slices = "" if len(shape) == 4 else f"; slice {shape[2] // 2 + 1} of {shape[2]} is drawn"
-    return f"{what} of {' x '.join(map(str, shape[2:]))}{slices}"
 
 
 def _of_dead(dead: int, channels: int, probes: int) -> Line:

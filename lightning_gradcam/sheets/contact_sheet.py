@@ -18,7 +18,7 @@ _WIDEST, _LEAST = 1200, 96
 
 
 def contact_sheet(probes: ProbeSet, title: str) -> Picture:
-    """Draws all probes, as many a row as a screen is wide.
+    """Draws all probes, in rows that fit a screen.
 
     Args:
         probes: Clips and volumes are shown by their middle frame; where the telling parts are known, they are framed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,14 +19,20 @@ from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, maxima, scaled
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.signals import charted, source_lines
+from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
 from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
 from lightning_gradcam.sheets.builder import Caption, Line, remarks
 from lightning_gradcam.sheets.cam_sheet import layer_title, method_title, score_title, wrapped
 from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_size
 
-# Of a signal's curve, with the band of its map, before it is scaled to a tile.
-CHART = (72, 112)
+# Size of a signal's curve, with the band of its map, before it is scaled to a tile.
+_CHART = (72, 112)
+
+
+# What is written below a map that is not seen.
+_BLANK, _BROKEN = "blank", "not finite"
+_JUDGED: Mapping[bool | None, tuple[Color, str]] = {None: (INK, ""), True: (RIGHT, "right"), False: (WRONG, "wrong")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +44,11 @@ class Film:
         probes: All of the run's.
         key: Which map.
         drawing: With a scale that is common to all steps.
+        whole: The scale is that of the whole run, not only of ``records``.
         rows: The places of the probes that are drawn, ``[n]``.
         base: Their pictures, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
         factor: How many screen pixels a picture's pixel takes.
-        top: What the brightest colour stands for, ``[n]``.
-        true: Each probe's true classes, ``[n]``; none where they are not known.
+        top: The value of the brightest colour, ``[n]``.
         places: Which slice of each probe's maps is drawn, ``[n]``; all 0 where they have no time or depth.
         laid: Overlays that were drawn before.
     """
@@ -51,11 +57,11 @@ class Film:
     probes: ProbeView
     key: CamKey
     drawing: Drawing
+    whole: bool
     rows: tuple[int, ...]
     base: Pixels
     factor: int
     top: FloatArray
-    true: tuple[tuple[int, ...], ...]
     places: IntArray
     laid: Laid
 
@@ -67,47 +73,59 @@ class Film:
         *,
         key: CamKey,
         drawing: Drawing,
-        limits: FloatArray,
-        rows: Sequence[int],
+        limits: FloatArray | None,
         side: int,
         laid: Laid | None = None,
     ) -> Film:
-        """Prepares what is the same in all steps.
+        """Prepares what is the same in all steps, for all probes.
 
         Args:
-            records: The steps to draw, in order; each has the map.
+            records: The steps to draw, in order. Those without the map are left out.
             probes: Where pictures, true classes and names are from.
             key: Which map.
             drawing: Colour map, opacity, interpolation; the scales ``"image"`` and ``"run"`` both mean ``"run"``.
-            limits: Each probe's largest value in the whole run, ``[N]``.
-            rows: The places of the probes to draw.
+            limits: Each probe's largest value in the whole run, ``[N]``; ``None``: in ``records``.
             side: As of :func:`tile_shape`.
             laid: Overlays of the same probes that were drawn before; none by default.
+
+        Raises:
+            DrawingError: No record has the map.
         """
-        shape = records[0].maps[key].shape
-        (probes, drawing), chosen = charted(probes.view, drawing, shape, CHART), list(rows)
-        tops = np.full_like(limits, limits.max()) if drawing.scale == "layer" else limits
-        top = np.asarray(tops, np.float32)[chosen]
-        pixels = probes.pixels
-        depth = shape[1] if len(shape) == 4 else 0
-        places = _strongest(records, key)[chosen] if depth else np.zeros(len(chosen), np.int64)
-        if pixels.ndim == 5:
-            base = pixels[chosen, (2 * places + 1) * pixels.shape[1] // (2 * max(depth, 1))]
-        else:
-            base = pixels[chosen]
-        height, width, factor = tile_shape(pixels.shape, drawing, side)
+        shown = _with_map(records, key)
+        shape = shown[0].maps[key].shape
+        probes, drawing = charted(probes.view, drawing, shape, _CHART)
+        if drawing.scale == "image":
+            drawing = replace(drawing, scale="run")
+        top = np.asarray(_maxima(shown, key) if limits is None else limits, np.float32)
+        if drawing.scale == "layer":
+            top = np.full_like(top, top.max())
+        base, depth = probes.pixels, shape[1] if len(shape) == 4 else 0
+        places = _strongest(shown, key) if depth else np.zeros(len(base), np.int64)
+        if base.ndim == 5:
+            base = base[np.arange(len(base)), frame_under(places, depth, base.shape[1])]
+        height, width, factor = tile_shape(base.shape, drawing, side)
         base = fitted(base[:, None], max(height, width) // factor)
-        true = tuple(probes.true_classes(row) for row in chosen)
-        drawing, laid = common_scale(drawing), laid or Laid()
-        return cls(tuple(records), probes, key, drawing, tuple(chosen), base, factor, top, true, places, laid)
+        rows = tuple(range(len(base)))
+        return cls(shown, probes, key, drawing, limits is not None, rows, base, factor, top, places, laid or Laid())
+
+    def part(self, rows: Sequence[int]) -> Film:
+        """Returns the film of some of its probes, at these places."""
+        chosen = list(rows)
+        found = {name: getattr(self, name)[chosen] for name in ("base", "top", "places")}
+        return replace(self, rows=tuple(self.rows[row] for row in chosen), **found)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a tile, in screen pixels."""
+        return self.factor * self.base.shape[2], self.factor * self.base.shape[3]
 
     @property
     def inputs(self) -> Pixels:
-        """The pictures that the maps lie on, uint8 ``[n, H, W, 3]``, enlarged."""
+        """The pictures under the maps, uint8 ``[n, H, W, 3]``, enlarged."""
         return enlarged(self.base, self.factor)
 
-    def overlays(self, step: int) -> tuple[Pixels, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Returns one step's overlays ``[n, H, W, 3]``, which maps are all zero ``[n]``, and which not finite ``[n]``.
+    def overlays(self, step: int) -> tuple[Pixels, list[str]]:
+        """Returns one step's overlays, uint8 ``[n, H, W, 3]``, and why no map is seen on each; empty where one is.
 
         Args:
             step: A place in ``records``.
@@ -126,21 +144,25 @@ class Film:
         over = self.laid.of(self.records[step], how, lay)
         # A copy even where nothing is enlarged: crosses and boxes are drawn into it.
         pictures = enlarged(over.mixed.copy() if self.factor == 1 else over.mixed, self.factor, over.broken)
-        if self.drawing.boxes:
+        if drawing.boxes:
             self._put_boxes(pictures, maps, over.broken)
-        return pictures, over.blank, over.broken
+        return pictures, np.select([over.broken, over.blank], [_BROKEN, _BLANK], "").tolist()
 
     def _put_boxes(self, pictures: Pixels, maps: FloatArray, broken: npt.NDArray[np.bool_]) -> None:
         known, size = known_boxes(self.probes), picture_size(self.probes)
-        # Of the slice that is shown.
+        # Boxes of the slice that is shown.
         found = bounding_boxes(maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps, size)
         for place in np.flatnonzero(~broken):
             put_box(pictures[place], found[place], size)
             if known is not None:
                 put_box(pictures[place], known[self.rows[place]], size, known=True)
 
+    def true(self, place: int) -> tuple[int, ...]:
+        """Returns a probe's true classes; none where they are not known."""
+        return self.probes.true_classes(self.rows[place])
+
     def predicted(self, step: int, place: int) -> int:
-        """Returns the class that a probe was predicted to be at a step; -1 where there is none."""
+        """Returns the predicted class of a probe at a step; -1 without one."""
         return int(self.records[step].predicted[self.rows[place]])
 
     def changed(self, step: int, place: int) -> bool:
@@ -148,37 +170,64 @@ class Film:
         return step > 0 and self.predicted(step, place) != self.predicted(step - 1, place)
 
     def right(self, step: int, place: int) -> bool | None:
-        """Returns whether the predicted class is the true one, or one of them; ``None`` where that can't be told."""
-        predicted = self.predicted(step, place)
-        return predicted in self.true[place] if self.true[place] and predicted >= 0 else None
+        """Returns whether the predicted class is the true one, or one of them; ``None`` where that is unknown."""
+        predicted, true = self.predicted(step, place), self.true(place)
+        return predicted in true if true and predicted >= 0 else None
 
-    def color(self, step: int, place: int) -> Color:
-        """Returns the colour in which a predicted class is written."""
-        right = self.right(step, place)
-        return INK if right is None else (RIGHT if right else WRONG)
-
-    def mark(self, step: int, place: int) -> str:
-        """Returns the name of the mark beside a predicted class: ``"right"``, ``"wrong"`` or none."""
-        right = self.right(step, place)
-        return "" if right is None else ("right" if right else "wrong")
+    def named(self, step: int, place: int, text: str) -> Caption:
+        """Returns a caption in the colour and with the mark of a right or a wrong prediction."""
+        return Caption(text, *_JUDGED[self.right(step, place)])
 
     def score(self, step: int, place: int) -> str:
         """Returns the explained score as text."""
         return f"{float(self.records[step].scores[self.key.target][self.rows[place]]):.3g}"
 
-    def state(self, step: int, place: int, *, blank: bool, broken: bool) -> Caption:
-        """Returns how sure the model is (of a model without classes, the score), or that there is no map to see."""
-        if broken:
-            return Caption("not finite", WRONG)
-        if blank:
-            return Caption("blank", INK)
+    def state(self, step: int, place: int, missing: str) -> Caption:
+        """Returns how sure the model is (of a model without classes, the score), or why no map is seen."""
+        if missing:
+            return Caption(missing, WRONG if missing == _BROKEN else INK)
         if self.predicted(step, place) < 0:
             return Caption(self.score(step, place))
         confidence = float(self.records[step].confidence[self.rows[place]])
         return Caption(f"{confidence:.0%}" if np.isfinite(confidence) else "")
 
+    def header(self, title: str, total: int | None, width: int) -> list[Line]:
+        """Returns the lines that say what is seen.
 
-def with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...]:
+        Args:
+            title: The first words.
+            total: Number of logged steps; ``None``: the number shown.
+            width: To which lines are wrapped, in pixels.
+        """
+        records, probes, key, count = self.records, self.probes, self.key, len(self.records)
+        steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
+        total = max(total or 0, count)
+        which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, evenly chosen"
+        known = "this run so far" if self.whole else "the steps shown"
+        meaning = {
+            "run": f"one scale for each probe in all steps, up to its maximum in {known}",
+            "layer": f"one scale for all probes and steps, up to the maximum in {known}",
+            "minmax": "each signed map from its minimum to its maximum (no ReLU); not comparable between steps",
+        }[self.drawing.scale]
+        lines = [
+            (f"{method_title(key.method)} of {_score_of(records[-1].score, key.target, probes)}", INK),
+            ("one logged step" if total == 1 else which, INK),
+            *remarks(probes.note, color=WRONG),
+            *remarks(f"colours: {meaning}", *_slice_lines(records[-1].maps[key].shape, probes.pixels.shape)),
+        ]
+        if self.drawing.boxes:
+            dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
+            lines += remarks(f"line: box around the map's largest part over 15 % of its maximum{dashed}")
+        lines += remarks(*source_lines(probes.display_source))
+        # Drawn from minimum to maximum, a map without a positive value has colours, too.
+        if self.drawing.scale != "minmax":
+            codes = [record_codes(one.maps, one.causes, [key], range(len(one.probe_ids))) for one in records]
+            lines += remarks(blank_sentence(np.concatenate(codes), what="maps of these steps"), color=INK)
+        parts = [(part, color) for line, color in lines for part in wrapped(line, width)]
+        return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *parts]
+
+
+def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...]:
     """Returns the records that have a map.
 
     Raises:
@@ -193,14 +242,9 @@ def with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...]
     return having
 
 
-def maxima_of(records: Sequence[CamRecord], key: CamKey) -> FloatArray:
+def _maxima(records: Sequence[CamRecord], key: CamKey) -> FloatArray:
     """Returns each probe's largest value in any of the steps, ``[N]``."""
     return np.asarray(np.max([maxima(record.maps[key]) for record in records], axis=0), np.float32)
-
-
-def common_scale(drawing: Drawing) -> Drawing:
-    """Returns the drawing with a scale that is common to all steps, as far as its own scale can be."""
-    return replace(drawing, scale="run") if drawing.scale == "image" else drawing
 
 
 def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[int, int, int]:
@@ -218,60 +262,6 @@ def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[i
     return height * factor, width * factor, factor
 
 
-def header(
-    records: Sequence[CamRecord],
-    probes: ProbeSet | ProbeView,
-    *,
-    key: CamKey,
-    drawing: Drawing,
-    title: str,
-    whole: bool,
-    total: int | None,
-    width: int,
-) -> list[Line]:
-    """Returns the lines that say what is seen.
-
-    Args:
-        records: The steps that are shown; each has the map.
-        probes: Where class names and remarks are from.
-        key: Which map.
-        drawing: Names the scale.
-        title: The first words.
-        whole: The scale is that of the whole run, not only of ``records``.
-        total: How many steps were logged.
-        width: To which lines are wrapped, in pixels.
-    """
-    record, count = records[-1], len(records)
-    probes, drawing = charted(probes.view, drawing, record.maps[key].shape, CHART)
-    steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
-    which = f"all {count} {steps}" if total is None or total <= count else f"{count} of {total} {steps}, evenly chosen"
-    if count == 1 and (total or 1) == 1:
-        which = "one logged step"
-    lines = [
-        (f"{method_title(key.method)} of {_score_of(record.score, key.target, probes)}", INK),
-        (which, INK),
-    ]
-    shape = record.maps[key].shape
-    known = "this run so far" if whole else "the steps shown"
-    meaning = {
-        "run": f"one scale for each probe in all steps, up to its maximum in {known}",
-        "layer": f"one scale for all probes and steps, up to the maximum in {known}",
-        "minmax": "each signed map from its minimum to its maximum (no ReLU); not comparable between steps",
-    }[scale := common_scale(drawing).scale]
-    lines += remarks(probes.note, color=WRONG)
-    lines += remarks(f"colours: {meaning}", *_slice_lines(shape, probes.pixels.shape))
-    if drawing.boxes:
-        dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
-        lines += remarks(f"line: box around the map's largest part over 15 % of its maximum{dashed}")
-    lines += remarks(*source_lines(probes.display_source))
-    codes = [record_codes(one.maps, one.causes, [key], range(len(one.probe_ids))) for one in records]
-    # Drawn from minimum to maximum, a map without a positive value has colours, too.
-    if scale != "minmax" and (said := blank_sentence(np.concatenate(codes), what="maps of these steps")):
-        lines.append((said, INK))
-    parts = [(part, color) for line, color in lines for part in wrapped(line, width)]
-    return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *parts]
-
-
 def _strongest(records: Sequence[CamRecord], key: CamKey) -> IntArray:
     """Returns the slice of each probe that holds most evidence, summed over all steps, ``[N]``."""
     sums = np.zeros(records[0].maps[key].shape[:2], np.float64)
@@ -287,17 +277,10 @@ def _score_of(score: str, target: str, probes: ProbeView) -> str:
     if target == "label" and any(len(probes.true_classes(row)) > 1 for row in range(len(probes))):
         many = {"softmax probability": "softmax probabilities"}.get(title, f"{title}s")
         return f"the sum of the {many} of the true classes"
-    return f"the {title} of {_target_title(target, probes)}"
-
-
-def _target_title(target: str, probes: ProbeView) -> str:
-    if target == "predicted":
-        return "the predicted class"
-    if target == "label":
-        return "the true class"
     if target.isascii() and target.isdigit():
-        return f"class {probes.class_name(int(target))}"
-    return f"target {target.replace('_vs_', ' vs ')}"
+        return f"the {title} of class {probes.class_name(int(target))}"
+    named = {"predicted": "the predicted class", "label": "the true class"}
+    return f"the {title} of {named.get(target, f'target {target}'.replace('_vs_', ' vs '))}"
 
 
 def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:

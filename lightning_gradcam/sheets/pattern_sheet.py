@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.channel_record import ChannelRecord
@@ -18,7 +17,7 @@ from lightning_gradcam.render.grid import normalised
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.text import INK, PALE, WRONG, cross_out
 from lightning_gradcam.render.tiles import fitted
-from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Line, Sheet, remarks, step_line
+from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Sheet, remarks, step_line
 
 SILENT = "silent"
 # The chapter cuts 25 of 200 pixels off each side.
@@ -33,7 +32,7 @@ class PatternDrawing:
     """How sheets of patterns are drawn.
 
     Attributes:
-        columns: How many patterns stand in a row.
+        columns: Number of patterns in a row.
         tile: What a pattern's longer side is brought to, in pixels: smaller ones are magnified by the largest whole
             number that keeps below it, larger ones scaled down.
         crop: Cut an eighth off each side, where the picture's edge shows, as the chapter does.
@@ -111,13 +110,7 @@ def in_colour(pictures: Pixels) -> Pixels:
 
 
 def pattern_sheet(
-    record: ChannelRecord,
-    layer: str,
-    *,
-    drawing: PatternDrawing,
-    title: str,
-    settings: str = "",
-    note: str = "",
+    record: ChannelRecord, layer: str, *, drawing: PatternDrawing, title: str, settings: str = "", note: str = ""
 ) -> Picture:
     """Draws a layer's patterns, each with its filter's number and the mean activation that it reaches.
 
@@ -142,12 +135,38 @@ def pattern_sheet(
     tiles = fitted(tiles[:, None], drawing.tile)[:, 0].repeat(factor, axis=1).repeat(factor, axis=2)
     broken = np.asarray(~np.isfinite(whole[:shown]).all(axis=(1, 2, 3)))
     columns, (height, width) = min(drawing.columns, shown), tiles.shape[1:3]
-    header = _header(record, layer, title, settings, note, shown, drawing.crop, silent, broken)
+    edges = "; an eighth of each side is cut off" if drawing.crop else ""
+    less = (
+        f"{shown} of {len(numbers)} patterns, the first ones; all are in the archive; " if shown < len(numbers) else ""
+    )
+    header = [
+        (f"{title}  {layer}", INK),
+        step_line("the pattern that each filter responds to most", record),
+        *remarks(note, color=WRONG),
+        *remarks(settings, f"colours: grey is a pattern's own mean, black and white two deviations from it{edges}"),
+        # How many are silent is on every sheet, so that its layout is the same in all epochs.
+        *remarks(
+            f"{less}below: filter, mean activation reached; {silent.sum()} silent (without a gradient from the start)"
+        ),
+        *remarks(f"crossed out: {broken.sum()} not finite" if broken.any() else "", color=WRONG),
+    ]
     across, down = columns * (width + _GAP) - _GAP, -(-shown // columns) * (height + _CAPTION + _GAP) - _GAP
     page = Sheet(header, max(across + 2 * MARGIN, _NARROWEST), head=8, body=down + MARGIN)
     for place, tile in enumerate(tiles):
-        at = MARGIN + place % columns * (width + _GAP), page.top + place // columns * (height + _CAPTION + _GAP)
-        _put(page, at, tile, numbers[place], float(reached[place]), silent=silent[place], broken=broken[place])
+        x, y = MARGIN + place % columns * (width + _GAP), page.top + place // columns * (height + _CAPTION + _GAP)
+        value, tail = float(reached[place]), ""
+        if broken[place] or silent[place]:
+            tail, tile = "not finite" if broken[place] else "silent", np.full_like(tile, _EMPTY)
+        elif np.isfinite(value):
+            tail = f"{value:.3g}"
+        if broken[place]:
+            cross_out(tile)
+        page.cell((x, y), tile, width=width)
+        if tail == "silent":
+            page.write((x + 4, y + height // 2 - 9), "no gradient", width - 6)
+        left = page.write((x, y + height + 1), str(numbers[place]), width, 12, INK) + 5
+        color = WRONG if broken[place] else PALE
+        page.write((x + left, y + height + 1), tail, max(1, width - left), 12, color)
     return page.picture(enlarged=factor > 1, format=drawing.format)
 
 
@@ -156,48 +175,3 @@ def _most(shape: tuple[int, ...], drawing: PatternDrawing) -> int:
     height, width = shape[-2:]
     row = round(drawing.tile * height / max(height, width)) + _CAPTION + _GAP
     return max(1, (TALLEST - 200) // row) * drawing.columns
-
-
-def _put(
-    page: Sheet, at: tuple[int, int], tile: Pixels, number: int, value: float, *, silent: np.bool_, broken: np.bool_
-) -> None:
-    """Puts a pattern on the sheet, with its filter's number and what it reaches below."""
-    (x, y), (height, width) = at, tile.shape[:2]
-    shown = np.full_like(tile, _EMPTY) if silent or broken else tile
-    if broken:
-        cross_out(shown)
-    page.cell(at, shown, width=width)
-    if silent and not broken:
-        page.write((x + 4, y + height // 2 - 9), "no gradient", width - 6)
-    tail = "not finite" if broken else "silent" if silent else f"{value:.3g}" if np.isfinite(value) else ""
-    left = page.write((x, y + height + 1), str(number), width, 12, INK) + 5
-    page.write((x + left, y + height + 1), tail, max(1, width - left), 12, WRONG if broken else PALE)
-
-
-def _header(
-    record: ChannelRecord,
-    layer: str,
-    title: str,
-    settings: str,
-    note: str,
-    shown: int,
-    crop: bool,
-    silent: npt.NDArray[np.bool_],
-    broken: npt.NDArray[np.bool_],
-) -> list[Line]:
-    count = len(record.chosen[layer])
-    edges = "; an eighth of each side is cut off" if crop else ""
-    parts = [f"{shown} of {count} patterns, the first ones; all are in the archive"] if shown < count else []
-    # On every sheet, so that its layout is the same in all epochs.
-    parts += [
-        "below: filter, mean activation reached",
-        f"{int(silent.sum())} silent (without a gradient from the start)",
-    ]
-    return [
-        (f"{title}  {layer}", INK),
-        step_line("the pattern that each filter responds to most", record),
-        *remarks(note, color=WRONG),
-        *remarks(settings, f"colours: grey is a pattern's own mean, black and white two deviations from it{edges}"),
-        *remarks("; ".join(parts)),
-        *remarks(f"crossed out: {int(broken.sum())} not finite" if broken.any() else "", color=WRONG),
-    ]

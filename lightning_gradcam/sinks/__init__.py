@@ -1,6 +1,6 @@
 """Where finished pictures go: one module a backend, chosen by the logger's class.
 
-Knows nothing of how pictures and numbers come about.
+Knows nothing about how pictures and numbers are made.
 """
 
 from __future__ import annotations

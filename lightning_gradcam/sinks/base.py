@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
@@ -17,10 +16,19 @@ from PIL import Image
 
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sheets.animation import Animation
+from lightning_gradcam.storage import digest, safe_name
 
 
 @dataclass(frozen=True)
-class Entry:
+class _AtStep:
+    """What a backend gets belongs to one logged step."""
+
+    step: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Entry(_AtStep):
     """Everything that one logged step gives to the loggers.
 
     Attributes:
@@ -29,13 +37,11 @@ class Entry:
         pictures: Tag (``gradcam/<layer>``) to picture.
     """
 
-    step: int
-    epoch: int
     pictures: Mapping[str, Picture]
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(_AtStep):
     """Numbers of one logged step.
 
     Attributes:
@@ -44,8 +50,6 @@ class Numbers:
         values: Tag (``gradcam_stats/seconds``) to number.
     """
 
-    step: int
-    epoch: int
     values: Mapping[str, float]
 
 
@@ -73,7 +77,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Histograms:
+class Histograms(_AtStep):
     """Histograms of one logged step.
 
     Attributes:
@@ -82,8 +86,6 @@ class Histograms:
         values: Tag to histogram.
     """
 
-    step: int
-    epoch: int
     values: Mapping[str, Histogram]
 
 
@@ -124,7 +126,7 @@ class Evolution:
         epoch: Its epoch.
         ended: The run is over: there are animations and rows.
         strips: Tag (``gradcam_evolution/<layer>``) to film strip.
-        animations: Likewise to animation; empty while the run goes on.
+        animations: Tag (``gradcam_evolution/<layer>``) to animation; empty while the run goes on.
         rows: For a table, where a sink takes them; empty while the run goes on.
         repeated: The run ended right after a call with these very strips.
         remark: At the end, what was left out of strips and animations; empty where that is nothing.
@@ -195,7 +197,7 @@ def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
     Args:
         tag: A tag, with any text in it.
         unfit: What may not be in a part.
-        longest: How many signs there may be, 64 or more.
+        longest: The greatest number of characters, 64 or more.
 
     Example:
         >>> fitting("gradcam_stats/conv1/drift", re.compile(r"[^a-z0-9_]"), 80)
@@ -203,24 +205,12 @@ def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
         >>> fitting("gradcam_stats/conv+/drift", re.compile(r"[^a-z0-9_]"), 80)
         'gradcam_stats/conv_-bbd7a6a8/drift'
     """
-    parts = [_part(part, unfit) for part in tag.split("/")]
+    parts = [safe_name(part, unfit, len(part)) for part in tag.split("/")]
     name = "/".join(parts)
     if len(name) <= longest:
         return name
-    tail = f"-{_digest(tag)}" + (f"/{parts[-1]}" if len(parts) > 1 and len(parts[-1]) < longest // 2 else "")
+    tail = f"-{digest(tag)}" + (f"/{parts[-1]}" if len(parts) > 1 and len(parts[-1]) < longest // 2 else "")
     return name[: longest - len(tail)] + tail
-
-
-def _part(part: str, unfit: re.Pattern[str]) -> str:
-    cleaned = unfit.sub("_", part)
-    # An empty part, "." and ".." would lead elsewhere where names are paths.
-    if cleaned == part and part.strip("."):
-        return part
-    return f"{cleaned.strip('.') or '_'}-{_digest(part)}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def ready(content: bytes) -> Image.Image:

@@ -36,7 +36,7 @@ class CometSink(Sink):
         """Logs every tag's picture at its step.
 
         Raises:
-            RuntimeError: Comet takes it not; why is in Comet's own log.
+            RuntimeError: Comet rejected the picture; see Comet's log for the reason.
         """
         with self._experiment() as experiment:
             for tag, picture in entry.pictures.items():

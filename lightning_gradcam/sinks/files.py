@@ -7,7 +7,7 @@ from itertools import count
 from lightning_gradcam.sinks.base import Entry, Sink
 from lightning_gradcam.storage import Storage, safe_name
 
-# A path of more has no room on some systems.
+# Longer paths are not possible on some systems.
 _LONGEST = 180
 
 

@@ -18,12 +18,12 @@ def histograms_of(
     Args:
         gradients: A record's, by layer and target.
         name: The callback's name.
-        first: The first target, whose name does not stand in tags.
+        first: The first target, whose name is left out of tags.
 
     Returns:
         ``<name>_gradients/<layer>`` to the histogram of all gradients of the layer, ``<name>_weights/<layer>`` to that
         of its channel weights; with ``/<target>`` for all targets but the first. Probes whose gradients are not finite
-        are left out; where there are no others, so is the histogram.
+        are left out; without any other, so is the histogram.
     """
     found: dict[str, Histogram] = {}
     for (layer, target), summary in gradients.items():

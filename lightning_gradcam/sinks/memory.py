@@ -9,10 +9,10 @@ class MemorySink(Sink):
     """Keeps every entry.
 
     Attributes:
-        entries: What was logged, in order.
-        numbers: Likewise.
-        histograms: Likewise.
-        evolutions: Likewise.
+        entries: The pictures that were logged, in order.
+        numbers: The numbers that were logged, in order.
+        histograms: The histograms, in order.
+        evolutions: The film strips and animations, in order.
         closed: Whether the run has ended.
 
     Example:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink, fitting, ready
 
-# Of metrics 250 signs; a picture's file is named after its key, step, time and a UUID, in 255 bytes together.
+# A metric's key may have 250 characters; a picture's file has its key, step, time and a UUID in a name of 255 bytes.
 _UNFIT, _LONGEST = re.compile(r"[^A-Za-z0-9_. -]"), 150
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_gradcam.errors import printable
-from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sinks.base import Entry, Evolution, Histograms, Numbers, Sink
 
 
@@ -35,7 +34,10 @@ class TensorBoardSink(Sink):
         ready = type(writer).__module__.startswith("torch.utils.tensorboard")
         for tag, picture in entry.pictures.items():
             if ready:
-                _add_encoded(writer, printable(tag), picture, entry.step)
+                # `add_image` encodes slowly (0.9 s for a large sheet) and draws nothing better; ready bytes pass
+                # through. Each goes through TensorBoard's checksum, a second for 7 MB, while no other Python runs.
+                content = picture.small(self.formats)[1]
+                _add(writer, printable(tag), picture.size, content, entry.step)
             else:
                 writer.add_image(printable(tag), picture.pixels, entry.step, dataformats="HWC")
         # TensorBoard's own thread would keep them for up to two minutes.
@@ -72,12 +74,6 @@ class TensorBoardSink(Sink):
             for tag, animation in evolution.animations.items():
                 _add(writer, printable(f"{tag}/animation"), animation.size, animation.encoded("gif"), evolution.step)
             writer.flush()
-
-
-def _add_encoded(writer: Any, tag: str, picture: Picture, step: int) -> None:
-    # `add_image` encodes at a slow level (0.9 s for a large sheet) and draws nothing better; ready bytes pass through.
-    # Each of them goes through TensorBoard's checksum, a second for 7 MB of them, while no other Python runs.
-    _add(writer, tag, picture.size, picture.small(TensorBoardSink.formats)[1], step)
 
 
 def _add(writer: Any, tag: str, size: tuple[int, int], content: bytes, step: int) -> None:

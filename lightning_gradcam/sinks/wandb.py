@@ -32,7 +32,7 @@ class WandbSink(Sink):
         self._logger = logger
 
     def log(self, entry: Entry) -> None:
-        """Logs every tag's picture under ``trainer/global_step``, beside the metrics."""
+        """Logs every tag's picture under ``trainer/global_step``, next to the metrics."""
         import wandb
 
         caption = "untrained" if entry.epoch < 0 else f"epoch {entry.epoch}"
@@ -86,17 +86,7 @@ def _table(rows: Sequence[Row], folder: Path) -> Any:
     import wandb
 
     tags = list(dict.fromkeys(tag for row in rows for tag in row.overlays))
-    columns: list[str | int] = [
-        "probe",
-        "original",
-        "epoch",
-        "step",
-        "true",
-        "predicted",
-        "confidence",
-        "score",
-        *map(_key, tags),
-    ]
+    facts = "probe", "original", "epoch", "step", "true", "predicted", "confidence", "score"
     made: dict[int, Any] = {}
 
     def image(picture: Picture) -> Any:
@@ -107,11 +97,11 @@ def _table(rows: Sequence[Row], folder: Path) -> Any:
             made[id(picture)] = wandb.Image(str(file))
         return made[id(picture)]
 
-    table = wandb.Table(columns=columns)
+    table = wandb.Table(columns=[*facts, *map(_key, tags)])
     for row in rows:
-        facts = [row.epoch, row.step, row.true, row.predicted, row.confidence, row.score]
         pictures = [image(row.overlays[tag]) if tag in row.overlays else None for tag in tags]
-        table.add_data(row.probe, image(row.original), *facts, *pictures)
+        values = [image(row.original) if name == "original" else getattr(row, name) for name in facts]
+        table.add_data(*values, *pictures)
     return table
 
 

@@ -1,8 +1,8 @@
-"""Numbers of maps: how they change from step to step, how focused they are, and whether they lie where they should.
+"""Numbers of maps: how they change from step to step, how focused they are, and whether they are where they should be.
 
-:func:`measure` gives all of one logged step, and :data:`STATS` says how each is read. Those of maps that stand in torch
+:func:`measure` gives all of one logged step, and :data:`STATS` says how each is read. Those of maps in torch
 (:func:`energy_inside`, :func:`pointing_game`) are for one's own evaluations; all others take NumPy arrays, because they
-are measured beside the training.
+are measured while training goes on.
 
 Knows nothing of training or files.
 """

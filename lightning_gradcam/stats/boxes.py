@@ -2,7 +2,7 @@ r"""Boxes from maps: where a map says that the object is, and how well that fits
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, section
 4.1 (weakly supervised localisation): the map is cut at 15 % of its maximum, and the box drawn around the single largest
-connected segment. By NumPy alone: it is done beside the training.
+connected segment. By NumPy alone: it is done while training goes on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: flo
         the last pixel, as in ``ProbeSet.boxes``. NaN where the map has no positive value or one that is not finite.
 
     Raises:
-        ConfigurationError: The maps, the size or the threshold are none.
+        ConfigurationError: The maps, the size or the threshold are not valid.
 
     Example:
         >>> maps = np.array([[[0.0, 0.0, 9.0], [0.1, 0.0, 2.0]], [[-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
@@ -76,13 +76,13 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
 
     Args:
         boxes: ``[N, 4]``: left, top, right, bottom.
-        others: Likewise.
+        others: The boxes to compare with, ``[N, 4]``.
 
     Returns:
         ``[N]``, 0 to 1; 1: the same box. NaN where either is NaN.
 
     Raises:
-        ConfigurationError: They are not ``[N, 4]``, or not as many.
+        ConfigurationError: They are not ``[N, 4]``, or their numbers differ.
 
     Example:
         >>> iou(np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[1.0, 0.0, 3.0, 2.0]])).round(3).tolist()
@@ -91,7 +91,7 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
     for name, values in (("boxes", boxes), ("others", others)):
         if not isinstance(values, np.ndarray) or values.shape != (len(boxes), 4):
             came = list(values.shape) if isinstance(values, np.ndarray) else type(values).__name__
-            raise ConfigurationError(f"{name}: got {came}; give left, top, right and bottom of as many, [N, 4]")
+            raise ConfigurationError(f"{name}: got {came}; give left, top, right and bottom, [N, 4], N alike for both")
     one, other = boxes.astype(np.float64), others.astype(np.float64)
     both = (np.minimum(one, other)[:, 2:] - np.maximum(one, other)[:, :2]).clip(min=0).prod(axis=1)
     areas = [(values[:, 2:] - values[:, :2]).prod(axis=1) for values in (one, other)]

@@ -11,22 +11,16 @@ and pictures, with ``random`` among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lightning_gradcam.errors import ConfigurationError, TargetError
-from lightning_gradcam.stats import upsampled
-from lightning_gradcam.stats.imputation import baseline_of, checked_pictures, impute
-from lightning_gradcam.targets import ScoreKind, check_score, class_scores
-from lightning_gradcam.targets.base import described
-from lightning_gradcam.targets.reading import OutputKind
-from lightning_gradcam.targets.tracing import traced_output
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.stats.asking import Case, Model
+from lightning_gradcam.stats.imputation import baseline_of, impute
 
-Model = Callable[[Tensor], Tensor]
-# What is filled in is off by a hundredth of the noise at most; see `impute`.
+# Filled-in pixels are off by a hundredth of the noise at most; see `impute`.
 _FILLED = 1e-5
 
 
@@ -132,7 +126,7 @@ def deletion_curve(
         >>> deletion_curve(model, torch.ones(1, 1, 1, 2), torch.tensor([[[1.0, 2.0]]]), score="logit", steps=2)
         tensor([[2., 1., 0.]])
     """
-    case = _Case.of(model, inputs, maps, classes, score)
+    case = Case.of(model, inputs, maps, classes, score)
     return _curve(case, case.inputs, baseline_of(case.inputs, _in_rows(baseline, inputs)), steps, seed)
 
 
@@ -165,7 +159,7 @@ def insertion_curve(
     Raises:
         ConfigurationError: As :func:`deletion_curve`.
     """
-    case = _Case.of(model, inputs, maps, classes, score)
+    case = Case.of(model, inputs, maps, classes, score)
     return _curve(case, baseline_of(case.inputs, _in_rows(baseline, inputs)), case.inputs, steps, seed)
 
 
@@ -227,7 +221,7 @@ def road(
     """
     if not percentiles or not all(0 < percent < 100 for percent in percentiles):
         raise ConfigurationError(f"percentiles: got {percentiles!r}; give some between 0 and 100, such as [20, 80]")
-    case = _Case.of(model, inputs, maps, classes, score)
+    case = Case.of(model, inputs, maps, classes, score)
     ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()
     counts = [min(max(round(percent / 100 * pixels), 1), pixels - 1) for percent in percentiles]
 
@@ -237,90 +231,23 @@ def road(
     return torch.stack([without(ranks >= pixels - n) - without(ranks < n) for n in counts]).mean(dim=0) / 2
 
 
-@dataclass(frozen=True, eq=False)
-class _Case:
-    """Checked arguments: the maps in the pictures' size, and what is asked of the model."""
-
-    model: Model
-    inputs: Tensor
-    maps: Tensor
-    classes: Tensor
-    kind: ScoreKind
-    output: OutputKind
-
-    @classmethod
-    def of(cls, model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> _Case:
-        if isinstance(inputs, Tensor) and isinstance(maps, Tensor) and (inputs.dim(), maps.dim()) == (3, 2):
-            # A signal and its map, as pictures of one row.
-            inputs, maps, model = inputs[:, :, None], maps[:, None], _of_rows(model)
-        inputs, kind = checked_pictures("inputs", inputs), check_score(score)
-        resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
-        if len(resized) != len(inputs):
-            raise ConfigurationError(f"maps: got {len(resized)} for {len(inputs)} inputs; give one map for each input")
-        output, found = traced_output(model, inputs.clone())
-        values = _class_scores(output, kind, found)
-        if classes is None:
-            classes = values.argmax(dim=1)
-        elif classes.shape != (len(inputs),) or classes.is_floating_point() or classes.is_complex():
-            raise ConfigurationError(f"classes: got {described(classes)}; give one class for each of {len(inputs)}")
-        elif bool(((classes < 0) | (classes >= values.shape[1])).any()):
-            came, last = sorted(set(classes.tolist())), values.shape[1] - 1
-            raise ConfigurationError(f"classes: got {came}; valid are 0 to {last}, the classes of the model's output")
-        return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind, found)
-
-    def score(self, pictures: Tensor) -> Tensor:
-        """The confidence in the explained classes, ``[N]``; NaN where the map is not finite."""
-        values = _class_scores(_answer(self.model, pictures), self.kind, self.output)
-        found = values.gather(1, self.classes[:, None])[:, 0]
-        return found.where(self.maps.flatten(1).isfinite().all(dim=1), torch.nan)
-
-    def ranks(self, seed: int) -> Tensor:
-        """Each pixel's place in the order of importance, ``[N, H, W]``, 0 for the most important."""
-        flat = self.maps.flatten(1)
-        # A stable sort of shuffled pixels: reading order would remove equal ones from the top left corner on.
-        shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
-        order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
-        return order.argsort(dim=1).view_as(self.maps)
-
-
 def _in_rows(baseline: str | Tensor, inputs: Tensor) -> str | Tensor:
     """Returns a baseline of signals as one of pictures of one row."""
     rows = isinstance(baseline, Tensor) and inputs.dim() == 3 and baseline.dim() > 0
     return baseline.unsqueeze(-2) if isinstance(baseline, Tensor) and rows else baseline
 
 
-def _of_rows(model: Model) -> Model:
-    """Returns a model of signals ``[N, C, L]`` as one of pictures ``[N, C, 1, L]``."""
-    return lambda pictures: model(pictures[:, :, 0])
-
-
-def _answer(model: Model, pictures: Tensor) -> Tensor:
-    with torch.no_grad():
-        # A model may change what it is given in place.
-        return model(pictures.clone())
-
-
-def _class_scores(output: Tensor, score: ScoreKind, kind: OutputKind) -> Tensor:
-    try:
-        with torch.no_grad():
-            values = class_scores(output, score, kind).detach()
-    except TargetError:
-        wanted = "give a callable that returns logits [N, C], for instance lambda x: model(x).logits"
-        raise ConfigurationError(f"model: returned {described(output)}; {wanted}") from None
-    return values if values.dtype == torch.float64 else values.float()
-
-
 def _masked(model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> tuple[Tensor, Tensor]:
     if score == "logit":
         raise ConfigurationError("score: got 'logit', which has no share to lose; give 'probability' or 'sigmoid'")
-    case = _Case.of(model, inputs, maps, classes, score)
+    case = Case.of(model, inputs, maps, classes, score)
     positive = case.maps.clamp(min=0)
     peak = positive.amax(dim=(1, 2), keepdim=True)
     kept = positive / peak.where(peak > 0, 1)
     return case.score(case.inputs), case.score(case.inputs * kept[:, None].to(case.inputs.dtype))
 
 
-def _curve(case: _Case, start: Tensor, end: Tensor, steps: int, seed: int) -> Tensor:
+def _curve(case: Case, start: Tensor, end: Tensor, steps: int, seed: int) -> Tensor:
     if steps < 1:
         raise ConfigurationError(f"steps: got {steps}; give a whole number, 1 or more")
     ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.targets.base import described
+from lightning_gradcam.targets.reading import described
 
 # RISE's, for photographs of 224 by 224.
 _BLUR_SIZE, _BLUR_SIGMA = 11, 5.0
@@ -19,7 +19,7 @@ def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int 
     """Fills in removed pixels by ROAD's noisy linear imputation.
 
     Each becomes the mean of its up to eight neighbours, removed ones included: a direct neighbour weighs 1/6, a
-    diagonal one 1/12, what lies outside of the picture nothing. That is one sparse, symmetric and positive definite
+    diagonal one 1/12, what is outside the picture nothing. That is one sparse, symmetric and positive definite
     linear system a picture and channel, solved by conjugate gradients with a multigrid preconditioner.
 
     Args:
@@ -93,7 +93,7 @@ def checked_pictures(argument: str, pictures: Tensor) -> Tensor:
     """Returns the pictures, detached.
 
     Raises:
-        ConfigurationError: They are no floating-point tensor ``[N, C, H, W]``.
+        ConfigurationError: They are not a floating-point tensor ``[N, C, H, W]``.
     """
     if not isinstance(pictures, Tensor) or pictures.dim() != 4 or not pictures.is_floating_point():
         raise ConfigurationError(f"{argument}: got {described(pictures)}; give floating-point pictures [N, C, H, W]")

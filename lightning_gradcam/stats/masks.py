@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.stats.numbers import Maps, Numbers, check_arrays
-from lightning_gradcam.targets.base import described
+from lightning_gradcam.targets.reading import described
 
 
 def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
         masks: bool ``[N, H, W]``.
 
     Returns:
-        ``[N]``, 0 to 1; 1: all of the map lies inside. A map that is the same everywhere has the mask's share of the
+        ``[N]``, 0 to 1; 1: all of the map is inside. A map that is the same everywhere has the mask's share of the
         picture, which is what chance gives. NaN where the map has no positive value or is not finite, and where the
         mask is empty: ``nanmean`` leaves these out.
 
@@ -49,11 +49,11 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
         tensor([0.7500])
     """
     maps, masks = _checked(maps, masks)
-    return _like(inside(_array(maps), _array(masks)), maps)
+    return torch.from_numpy(inside(maps.cpu().numpy(), masks.cpu().numpy())).to(maps)
 
 
 def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tensor:
-    r"""Whether a map's maximum lies inside the mask: :math:`\min_{s \in B} \| s - \arg\max_t M_t \| \le` tolerance.
+    r"""Whether a map's maximum is inside the mask: :math:`\min_{s \in B} \| s - \arg\max_t M_t \| \le` tolerance.
 
     Zhang et al., "Top-Down Neural Attention by Excitation Backprop", IJCV 2018. Their hit rate is the mean over the
     pictures of each class, averaged over classes, with a tolerance of 15 pixels on photographs.
@@ -61,7 +61,7 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tenso
     Args:
         maps: ``[N, h, w]`` at the layer's resolution.
         masks: bool ``[N, H, W]``.
-        tolerance: How many pixels of the mask's picture, as the crow flies, the maximum may lie beside the mask.
+        tolerance: How far from the mask the maximum may be, in pixels of the mask's picture.
 
     Returns:
         bool ``[N]``; chance is the mask's share of the picture (with a tolerance, of the widened mask). Of several
@@ -77,7 +77,7 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tenso
         tensor([ True, False])
     """
     maps, masks = _checked(maps, masks)
-    return _like(points_inside(_array(maps), _array(masks), tolerance=tolerance), maps) == 1
+    return torch.from_numpy(points_inside(maps.cpu().numpy(), masks.cpu().numpy(), tolerance=tolerance)).to(maps) == 1
 
 
 def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -91,7 +91,7 @@ def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
         ``[N, *size]`` in float32; float64 where the maps are.
 
     Raises:
-        ConfigurationError: The maps are no floating-point tensor ``[N, h, w]``.
+        ConfigurationError: The maps are not a floating-point tensor ``[N, h, w]``.
 
     Example:
         >>> upsampled(torch.tensor([[[0.0, 4.0]]]), (1, 4))
@@ -114,14 +114,6 @@ def _checked(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(masks, Tensor) or masks.dim() != 3 or masks.dtype != torch.bool:
         raise ConfigurationError(f"masks: got {described(masks)}; give a bool tensor [N, H, W], such as mask > 0.5")
     return _floating(maps), masks
-
-
-def _array(values: Tensor) -> Any:
-    return values.cpu().numpy()
-
-
-def _like(numbers: Numbers, maps: Tensor) -> Tensor:
-    return torch.from_numpy(numbers).to(maps)
 
 
 Masks = npt.NDArray[np.bool_]
@@ -159,12 +151,12 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
 
 
 def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
-    """Whether a map's maximum lies inside its mask: :func:`~lightning_gradcam.pointing_game`.
+    """Whether a map's maximum is inside its mask: :func:`~lightning_gradcam.pointing_game`.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``; the largest value of all slices counts.
         masks: bool ``[N, H, W]``.
-        tolerance: How many pixels of the mask's picture the maximum may lie beside the mask.
+        tolerance: How far from the mask the maximum may be, in pixels of the mask's picture.
 
     Returns:
         ``[N]``: 1 for a hit, 0 for a miss, as is a map without a positive value. NaN where the map is not finite, and
@@ -197,7 +189,7 @@ def interpolated(values: Numbers, size: tuple[int, ...]) -> Numbers:
     """Resizes bilinearly, corners not aligned, with the numbers of ``torch.nn.functional.interpolate``.
 
     Unlike :func:`lightning_gradcam.stats.resize.resized`, nothing is averaged where a map is finer than the picture,
-    and places that are equal by hand are equal: of several maxima the first can be told.
+    and places that are equal by hand are equal: of several equal maxima the first is found.
 
     Args:
         values: ``[..., h, w]``.
@@ -218,8 +210,8 @@ def interpolated(values: Numbers, size: tuple[int, ...]) -> Numbers:
 
 
 def _taps(source: int, target: int) -> tuple[Any, Any, Numbers, Numbers]:
-    """Returns between which of the source's places each of the target's lies, and their weights."""
-    # In whole numbers: the centre of pixel i lies at (i + 1/2) * source / target - 1/2.
+    """Returns the two places of the source on either side of each of the target's, and their weights."""
+    # In whole numbers: the centre of pixel i is at (i + 1/2) * source / target - 1/2.
     below, rest = np.divmod(np.maximum((2 * np.arange(target) + 1) * source - target, 0), 2 * target)
     # The smaller weight is what the larger leaves of 1, exactly: mirrored places get mirrored weights.
     larger = np.maximum(rest, 2 * target - rest) / (2 * target)

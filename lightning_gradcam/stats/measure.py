@@ -28,7 +28,7 @@ from lightning_gradcam.stats.numbers import (
 )
 
 Flags = npt.NDArray[np.bool_]
-# Of maps that are measured at once: in float64 and with their ranks they take some ten times their own memory.
+# Places of maps that are measured at once: in float64 and with their ranks they take ten times their own memory.
 _PLACES = 1 << 16
 # About six million places a second are ranked and compared.
 _AFFORDABLE = 60_000_000
@@ -51,8 +51,7 @@ def measure(
             ``center_y`` and no ``box_iou``.
         previous: Those of the logged step before, of the same probes; ``None`` at the first.
         masks: Where the probes' telling parts are, bool ``[N, H, W]`` (``[N, 1, L]`` of signals); a probe whose mask
-            is empty has none. In maps
-            with time or depth a mask holds for all slices.
+            is empty has none. In maps with time or depth a mask holds for all slices.
         boxes: Where the objects are, float32 ``[N, 4]`` (left, top, right, bottom), NaN for a probe without one; in
             maps with time or depth a box holds for all slices.
         size: Height and width of the picture in whose pixels the boxes are; needed with them.
@@ -68,7 +67,7 @@ def measure(
         with masks, ``box_iou`` with boxes. NaN where a probe has no such number.
 
     Raises:
-        ConfigurationError: There are not as many masks or boxes as maps, these are no maps, or boxes lack their size.
+        ConfigurationError: The numbers of masks, boxes and maps differ, a map is not valid, or boxes lack a size.
 
     Example:
         >>> found = measure({CamKey("layer4", "gradcam", "label"): np.ones((1, 2, 2), np.float32)})
@@ -76,13 +75,14 @@ def measure(
         {'entropy': 1.0, 'half_area': 0.5, 'center_x': 0.5, 'center_y': 0.5, 'blank': 0.0, 'maximum': 1.0}
     """
     if boxes is not None and size is None:
-        raise ConfigurationError("size: got None beside boxes; give height and width of the boxes' picture")
-    found = {key: _measured(key, maps, previous or {}, masks, changed) for key in maps}
-    if boxes is not None and size is not None:
-        for key, numbers in found.items():
-            if maps[key].ndim == 2:
-                # A box of a signal has no height.
-                continue
+        raise ConfigurationError("size: got None with boxes; give height and width of the boxes' picture")
+    shown, before = ({key: _pictures(each) for key, each in given.items()} for given in (maps, previous or {}))
+    found = {key: _measured(key, shown, before, masks, changed) for key in maps}
+    for key, numbers in found.items():
+        if maps[key].ndim == 2:
+            # Neither a signal nor its box has a height.
+            del numbers["center_y"]
+        elif boxes is not None and size is not None:
             numbers["box_iou"] = _box_iou(maps[key], boxes, size)
     return found
 
@@ -107,10 +107,8 @@ def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) ->
         >>> {name: float(values[0]) for name, values in to_last(maps, maps).items()}
         {'drift_to_last': 0.0, 'rank_correlation_to_last': 1.0}
     """
-    if maps.ndim == last.ndim == 2:
-        # Signals: rows.
-        maps, last = maps[:, None], last[:, None]
-    return {f"{name}_to_last": values for name, values in _compared(maps, last, changed).items()}
+    compared = _compared(_pictures(maps), _pictures(last), changed)
+    return {f"{name}_to_last": values for name, values in compared.items()}
 
 
 def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
@@ -126,6 +124,11 @@ def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
     return max(24, _AFFORDABLE // max(1, sum(values.size for values in maps.values())))
 
 
+def _pictures(maps: FloatArray) -> FloatArray:
+    """Returns maps of signals as those of pictures of one row."""
+    return maps[:, None] if maps.ndim == 2 else maps
+
+
 def _measured(
     key: CamKey,
     maps: Mapping[CamKey, FloatArray],
@@ -134,8 +137,6 @@ def _measured(
     changed: Mapping[str, Flags] | None,
 ) -> dict[str, FloatArray]:
     own, before = maps[key], previous.get(key)
-    if flat := own.ndim == 2:
-        own, before = own[:, None], None if before is None else before[:, None]
     found: dict[str, FloatArray] = {}
     empty = _by_parts(blank, own)
     if before is not None and before.shape == own.shape:
@@ -145,13 +146,9 @@ def _measured(
             found |= _counted(found["drift"], empty, _by_parts(blank, before), flipped)
     found |= {"entropy": _by_parts(entropy, own), "half_area": _by_parts(half_area, own)}
     found["center_x"], found["center_y"] = _by_parts(center, own)
-    if flat:
-        # A signal has no height.
-        del found["center_y"]
     found |= {"blank": empty, "maximum": _by_parts(maximum, own)}
     other = maps.get(key._replace(target=_OTHER_TARGET.get(key.target, "")))
     if other is not None:
-        other = other[:, None] if flat else other
         found["agreement"] = _without_blank(_by_parts(agreement, own, other), own, other)
     if masks is not None:
         found["energy_inside"] = inside(own, masks).astype(np.float32)
@@ -201,7 +198,7 @@ def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray)
     for other in others:
         check_pair(maps, other)
     rows = max(1, _PLACES // math.prod(maps.shape[1:]))
-    # Once also where there are no probes at all.
+    # Once even without probes.
     starts = range(0, max(1, len(maps)), rows)
     parts = [number(*(array[start : start + rows] for array in (maps, *others))) for start in starts]
     return np.concatenate(parts, axis=-1).astype(np.float32)

@@ -1,6 +1,6 @@
-r"""Numbers of one map, and of a map beside another one, by NumPy alone.
+r"""Numbers of one map, and of two maps compared, by NumPy alone.
 
-They are measured in the thread that draws, beside the training: no torch, and no matrix products, whose library has
+They are measured in the thread that draws, while training goes on: no torch, and no matrix products, whose library has
 threads of its own.
 
 Throughout, maps are ``[N, h, w]`` or ``[N, d, h, w]``, signed and of any floating-point type; :math:`M` is a map after
@@ -36,7 +36,7 @@ def drift(maps: Maps, others: Maps) -> Numbers:
         positive value, 1; NaN where neither has one, for there is nothing to compare.
 
     Raises:
-        ConfigurationError: The shapes differ, or they are no maps.
+        ConfigurationError: The shapes differ, or these are not maps.
 
     Example:
         >>> drift(np.array([[[3.0, 0.0]], [[1.0, 0.0]]]), np.array([[[5.0, -1.0]], [[0.0, 1.0]]])).tolist()
@@ -65,7 +65,7 @@ def agreement(maps: Maps, others: Maps) -> Numbers:
         ``[N]``, 0 to 1; 1: the same up to scale. 0 where exactly one has no positive value; NaN where neither has one.
 
     Raises:
-        ConfigurationError: The shapes differ, or they are no maps.
+        ConfigurationError: The shapes differ, or these are not maps.
 
     Example:
         >>> agreement(np.array([[[3.0, 4.0]]]), np.array([[[1.0, 0.0]]])).round(6).tolist()
@@ -89,7 +89,7 @@ def rank_correlation(maps: Maps, others: Maps) -> Numbers:
         same everywhere.
 
     Raises:
-        ConfigurationError: The shapes differ, or they are no maps.
+        ConfigurationError: The shapes differ, or these are not maps.
 
     Example:
         >>> rank_correlation(np.array([[[1.0, 2.0, 3.0]]]), np.array([[[1.0, 4.0, 9.0]]])).tolist()
@@ -118,7 +118,7 @@ def entropy(maps: Maps) -> Numbers:
         maps of a single place, which are both at once.
 
     Raises:
-        ConfigurationError: They are no maps.
+        ConfigurationError: These are not maps.
 
     Example:
         >>> entropy(np.array([[[1.0, 1.0, 0.0, 0.0]], [[2.0, 2.0, 2.0, 2.0]]])).tolist()
@@ -147,7 +147,7 @@ def half_area(maps: Maps) -> Numbers:
         positive value.
 
     Raises:
-        ConfigurationError: They are no maps.
+        ConfigurationError: These are not maps.
 
     Example:
         >>> half_area(np.array([[[9.0, 1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0, 1.0]]])).tolist()
@@ -161,7 +161,7 @@ def half_area(maps: Maps) -> Numbers:
 
 
 def center(maps: Maps) -> tuple[Numbers, Numbers]:
-    r"""Where a map's centre of mass is: :math:`\sum_s M_s x_s / \sum_s M_s`, and likewise :math:`y`.
+    r"""Where a map's centre of mass is: :math:`\sum_s M_s x_s / \sum_s M_s`, and the same for :math:`y`.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``; slices count alike.
@@ -171,7 +171,7 @@ def center(maps: Maps) -> tuple[Numbers, Numbers]:
         i of w is at (i + 0.5) / w, so a map that is the same everywhere has 0.5. NaN without a positive value.
 
     Raises:
-        ConfigurationError: They are no maps.
+        ConfigurationError: These are not maps.
 
     Example:
         >>> [place.tolist() for place in center(np.array([[[0.0, 0.0, 1.0, 1.0]]]))]
@@ -190,7 +190,7 @@ def center(maps: Maps) -> tuple[Numbers, Numbers]:
 
 
 def blank(maps: Maps) -> Numbers:
-    """Whether a map is all zero after its ReLU, and so shows nothing.
+    """Whether a map is zero everywhere after its ReLU, and so shows nothing.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
@@ -199,7 +199,7 @@ def blank(maps: Maps) -> Numbers:
         ``[N]``: 1 without a positive value, else 0.
 
     Raises:
-        ConfigurationError: They are no maps.
+        ConfigurationError: These are not maps.
 
     Example:
         >>> blank(np.array([[[-1.0, 0.0]], [[-1.0, 2.0]], [[np.nan, 2.0]]])).tolist()
@@ -218,7 +218,7 @@ def maximum(maps: Maps) -> Numbers:
         ``[N]``, 0 and more; 0 without a positive value.
 
     Raises:
-        ConfigurationError: They are no maps.
+        ConfigurationError: These are not maps.
 
     Example:
         >>> maximum(np.array([[[-1.0, 0.5]], [[-1.0, -2.0]]])).tolist()
@@ -235,7 +235,7 @@ def check_arrays(maps: Any, name: str = "maps") -> None:
         name: What the argument is called.
 
     Raises:
-        ConfigurationError: They are none.
+        ConfigurationError: They are not.
     """
     if (
         not isinstance(maps, np.ndarray)
@@ -255,7 +255,7 @@ def check_pair(maps: Any, others: Any) -> None:
 
     Args:
         maps: What came.
-        others: Likewise.
+        others: The maps to compare with.
 
     Raises:
         ConfigurationError: They are not.
@@ -278,12 +278,12 @@ def _finite(maps: Maps) -> npt.NDArray[np.bool_]:
 
 
 def _positive(maps: Maps) -> Maps:
-    """Returns the positive parts ``[N, S]``, in the maps' own type; a map that is not finite becomes all zero."""
+    """Returns the positive parts ``[N, S]``, in the maps' own type; one that is not finite becomes zero everywhere."""
     return np.asarray(np.where(_finite(maps)[:, None], np.maximum(_flat(maps), 0), 0))
 
 
 def _relative(maps: Maps) -> Numbers:
-    """Returns the positive parts ``[N, S]`` as shares of their maximum; all zero without one."""
+    """Returns the positive parts ``[N, S]`` as shares of their maximum; zero everywhere without one."""
     values = _positive(maps).astype(np.float64)
     top = values.max(axis=1, keepdims=True)
     # So that neither tiny nor huge values are lost in sums and squares.

@@ -26,7 +26,7 @@ def ranks(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     ordered = values.ravel()[order].reshape(count, size)
     begins = np.ones(values.shape, bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
-    # Of each run of equal values, places in all rows one after the other.
+    # Where each run of equal values begins and ends, counted through all rows.
     first = np.flatnonzero(begins)
     after = np.append(first[1:], values.size)
     twice = first + after - 1 - first // size * (2 * size)

@@ -1,6 +1,6 @@
 """Maps at the resolution of a picture, by Pillow and NumPy.
 
-Drawing runs beside the training. torch would give its thread a pool of threads of its own, which take the training's
+Drawing runs while training goes on. torch would give its thread a pool of threads of its own, which take the training's
 cores and have to be left alone while a dataloader forks its workers.
 """
 
@@ -47,7 +47,7 @@ def resized(maps: FloatArray, size: tuple[int, int], interpolation: Interpolatio
 
 
 def _averaged(maps: npt.NDArray[Any], target: int) -> npt.NDArray[Any]:
-    """Averages, along the rows ``[N, h, w]``, all that fall on each of so many, also in part."""
+    """Averages, along the rows ``[N, h, w]``, all that fall on each of ``target`` rows, also in part."""
     places = np.arange(target)
     begin, end = places * maps.shape[1] // target, -(-(places + 1) * maps.shape[1] // target)
     sums = np.insert(maps.cumsum(axis=1, dtype=np.float64), 0, 0, axis=1)

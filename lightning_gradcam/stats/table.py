@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+Better = Literal["higher", "lower"]
+
 
 @dataclass(frozen=True)
 class Stat:
@@ -25,16 +27,19 @@ class Stat:
     low: float | None
     high: float | None
     reading: str
-    better: Literal["higher", "lower"] | None = None
+    better: Better | None = None
     counted: bool = False
+
+
+def _share(title: str, reading: str, better: Better | None = None, *, counted: bool = False) -> Stat:
+    """Returns a number from 0 to 1."""
+    return Stat(title, 0, 1, reading, better, counted)
 
 
 STATS: Mapping[str, Stat] = MappingProxyType(
     {
-        "drift": Stat(
+        "drift": _share(
             "drift from the step before",
-            0,
-            1,
             "How far the map is from that of the step before: 0 is the same up to scale, 1 has no place in common. A"
             " probe whose explained class changed, or with a blank map at either step, is left out.",
         ),
@@ -45,66 +50,47 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "Whether places have the same order of importance as at the step before: 1 is the same order, 0 an"
             " unrelated one, -1 the reverse. The same probes are left out as in drift.",
         ),
-        "compared": Stat(
+        "compared": _share(
             "compared with the step before",
-            0,
-            1,
             "How many probes have a drift: neither flipped nor blank at either step.",
             counted=True,
         ),
-        "flipped": Stat(
+        "flipped": _share(
             "flipped since the step before",
-            0,
-            1,
             "How many probes have another explained class than at the step before: their two maps are not compared.",
             "lower",
             counted=True,
         ),
-        "went_blank": Stat(
+        "went_blank": _share(
             "went blank",
-            0,
-            1,
             "How many maps of the same class were not blank at the step before, and are now.",
             "lower",
             counted=True,
         ),
-        "came_back": Stat(
+        "came_back": _share(
             "came back from blank",
-            0,
-            1,
             "How many maps of the same class were blank at the step before, and are not now.",
             counted=True,
         ),
-        "entropy": Stat(
-            "spread (entropy)",
-            0,
-            1,
-            "How spread out the map is: 0 is a single place, 1 the same everywhere.",
-        ),
+        "entropy": _share("spread (entropy)", "How spread out the map is: 0 is a single place, 1 the same everywhere."),
         "half_area": Stat(
             "area that holds half",
             0,
             0.5,
-            "The smallest share of the area that holds half of the map: the smaller, the more focused; 0.5 is the same"
-            " everywhere.",
+            "The smallest share of the area that holds half of the map: the smaller, the more focused; 0.5 is the"
+            " same everywhere.",
         ),
-        "center_x": Stat(
+        "center_x": _share(
             "centre, from the left",
-            0,
-            1,
-            "Where the map's centre of mass lies between the left edge, 0, and the right one, 1.",
+            "Where the map's centre of mass is, between the left edge, 0, and the right edge, 1.",
         ),
-        "center_y": Stat(
+        "center_y": _share(
             "centre, from the top",
-            0,
-            1,
-            "Where the map's centre of mass lies between the top edge, 0, and the bottom one, 1.",
+            "Where the map's centre of mass is, between the top edge, 0, and the bottom edge, 1.",
         ),
-        "blank": Stat(
+        "blank": _share(
             "blank maps",
-            0,
-            1,
-            "1 where the map is all zero after its ReLU and shows nothing; the mean is the share of such probes.",
+            "1 where the map is zero everywhere after its ReLU; the mean is the share of such probes.",
             "lower",
         ),
         "maximum": Stat(
@@ -113,40 +99,30 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             None,
             "The map's largest raw value, 0 where it is blank: compare it between steps of one layer and method only.",
         ),
-        "agreement": Stat(
+        "agreement": _share(
             "agreement of label and predicted",
-            0,
-            1,
             "How alike the maps of the true and the predicted class are: 1 is the same up to scale, as where the"
             " prediction is right, and 0 has no place in common. A probe with a blank map of either is left out.",
         ),
-        "energy_inside": Stat(
+        "energy_inside": _share(
             "energy inside the mask",
-            0,
-            1,
             "The share of the map inside the probe's mask or box: chance gives the mask's share of the picture.",
             "higher",
         ),
-        "pointing_game": Stat(
+        "pointing_game": _share(
             "pointing game",
-            0,
-            1,
-            "1 where the map's maximum lies inside the probe's mask or box, else 0; the mean is the share of hits among"
-            " the maps that are not blank.",
+            "1 where the map's maximum is inside the probe's mask or box, else 0; the mean is the share of hits"
+            " among the maps that are not blank.",
             "higher",
         ),
-        "box_iou": Stat(
+        "box_iou": _share(
             "overlap with the known box",
-            0,
-            1,
             "How well the box around the map's largest part fits the probe's known box: 1 is the same box, 0 has"
             " nothing in common (intersection over union; 0.5 and more counts as found).",
             "higher",
         ),
-        "drift_to_last": Stat(
+        "drift_to_last": _share(
             "drift from the last step",
-            0,
-            1,
             "How far the map is from that of the run's last step: where it has come near 0, the map has settled. A"
             " probe with another explained class than at the last step, or with a blank map at either, is left out.",
         ),
@@ -157,16 +133,8 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "Whether places have the same order of importance as at the run's last step: near 1, the map has settled.",
         ),
         "score": Stat(
-            "score",
-            None,
-            None,
-            "The score that the map explains, such as the logit of the explained class.",
+            "score", None, None, "The score that the map explains, such as the logit of the explained class."
         ),
-        "confidence": Stat(
-            "confidence",
-            0,
-            1,
-            "The probability that the model gives to the explained class.",
-        ),
+        "confidence": _share("confidence", "The probability that the model gives to the explained class."),
     }
 )

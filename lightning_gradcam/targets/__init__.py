@@ -8,18 +8,15 @@ from lightning_gradcam.targets.base import (
     Scored,
     ScoreKind,
     check_score,
-    class_logits,
     class_probabilities,
     class_scores,
-    explained_score,
     probability_of,
 )
 from lightning_gradcam.targets.classes import ClassName, Contrast, Output, SimilarTo
 from lightning_gradcam.targets.detection import Detect
-from lightning_gradcam.targets.labels import check_classes, check_names, no_class_in
-from lightning_gradcam.targets.objects import PerProbe, TargetObject, Top, written
-from lightning_gradcam.targets.reading import OutputKind, output_kind
-from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
+from lightning_gradcam.targets.labels import check_names
+from lightning_gradcam.targets.reading import output_kind
+from lightning_gradcam.targets.resolve import PerProbe, Target, TargetObject, TargetSpec, Top, resolve_targets, written
 from lightning_gradcam.targets.segmentation import Segment
 
 __all__ = [
@@ -28,7 +25,6 @@ __all__ = [
     "Detect",
     "Given",
     "Output",
-    "OutputKind",
     "PerProbe",
     "ScoreKind",
     "Scored",
@@ -38,14 +34,10 @@ __all__ = [
     "TargetObject",
     "TargetSpec",
     "Top",
-    "check_classes",
     "check_names",
     "check_score",
-    "class_logits",
     "class_probabilities",
     "class_scores",
-    "explained_score",
-    "no_class_in",
     "output_kind",
     "probability_of",
     "resolve_targets",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.targets.labels import are_multi_hot
-from lightning_gradcam.targets.reading import OutputKind, probabilities
+from lightning_gradcam.targets.reading import OutputKind, described, probabilities
 
 ScoreKind = Literal["logit", "probability", "sigmoid"]
 TargetCallable = Callable[[Any], Tensor]
@@ -79,16 +79,8 @@ class Given:
 
     def part(self, start: int, stop: int, output_of: Callable[[int], Any] | None = None) -> Given:
         """Returns what belongs to some of this part's samples."""
-        labels, masks = (None if v is None else v[start:stop] for v in (self.labels, self.masks))
-        return replace(
-            self,
-            samples=stop - start,
-            labels=labels,
-            masks=masks,
-            first=self.first + start,
-            total=self.all,
-            output_of=output_of,
-        )
+        own = {name: getattr(self, name)[start:stop] for name in ("labels", "masks") if getattr(self, name) is not None}
+        return replace(self, samples=stop - start, first=self.first + start, total=self.all, output_of=output_of, **own)
 
     def own(self, values: Sequence[T], name: str, what: str) -> Sequence[T]:
         """Returns this part's of the values that a target has for each sample.
@@ -135,27 +127,29 @@ class Scored:
     constant: Tensor | None = None
 
 
-class Selector(Protocol):
-    """How one kind of target chooses what is explained."""
+class Selector(ABC):
+    """How one kind of target chooses what is explained.
 
-    has_classes: bool
-    """Whether the model's output is one of classes, so that there is a most likely one."""
+    Attributes:
+        has_classes: Whether the model's output is one of classes, so that there is a most likely one.
+        is_particular: Whether it may look at a part of the output alone, whatever the weights.
+    """
 
-    is_particular: bool
-    """Whether it may look at a part of the output alone, whatever the weights."""
+    has_classes = False
+    is_particular = False
 
+    @abstractmethod
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Chooses, and computes the scores; ``name`` is what errors call the target."""
-        ...
 
 
 def check_score(score: str) -> ScoreKind:
     """Returns ``score`` where it is possible.
 
     Raises:
-        TargetError: It is none of ``"logit"``, ``"probability"`` and ``"sigmoid"``.
+        TargetError: It is not ``"logit"``, ``"probability"`` or ``"sigmoid"``.
     """
-    if score in ("logit", "probability", "sigmoid"):
+    if score in get_args(ScoreKind):
         return score  # type: ignore[return-value]
     raise TargetError(
         f"score: got {score!r}; valid are 'logit' (the output as it is), 'probability' (its softmax) and 'sigmoid'"
@@ -176,6 +170,28 @@ def check_samples(output: Any, samples: int) -> None:
             " (squeeze(1)); where output_key= takes one row, name the whole output; or give a callable that turns it"
             " into scores [N]"
         )
+
+
+def check_place(name: str, what: str, place: int, whole: str, count: int) -> None:
+    """Refuses a place that is not among those of the output.
+
+    Args:
+        name: The target's name.
+        what: What it asks for: ``"class"``.
+        place: Which, counted from 0.
+        whole: What it is a place of, as it follows in the error: ``", but the output has 3 classes"``.
+        count: How many there are.
+
+    Raises:
+        TargetError: There is no such place.
+    """
+    if not 0 <= place < count:
+        raise TargetError(f"targets: {name!r} asks for {what} {place}{whole}; valid are 0 to {count - 1}")
+
+
+def no_classes(scores: Tensor) -> Tensor:
+    """Returns what :attr:`Scored.classes` is where scores ``[N]`` are of no class: -1 everywhere."""
+    return torch.full((len(scores),), -1, device=scores.device)
 
 
 def explained_score(score: ScoreKind, kind: OutputKind) -> ScoreKind:
@@ -265,37 +281,3 @@ def probability_of(probabilities: Tensor, classes: Tensor) -> Tensor:
     possible = classes.clamp(0, probabilities.shape[1] - 1)
     found = probabilities.gather(1, possible[:, None])[:, 0]
     return torch.where(classes == possible, found, torch.nan)
-
-
-def is_whole_numbers(output: Any) -> bool:
-    """Whether an output holds whole numbers and no others, such as the classes that an argmax gives.
-
-    Example:
-        >>> is_whole_numbers({"class": torch.tensor([2, 0])}), is_whole_numbers([torch.tensor([2]), torch.rand(3)])
-        (True, False)
-    """
-    leaves = [leaf for leaf in tree_leaves(output) if leaf is not None]
-    return bool(leaves) and all(
-        not (leaf.is_floating_point() or leaf.is_complex()) if isinstance(leaf, Tensor) else isinstance(leaf, int)
-        for leaf in leaves
-    )
-
-
-def whole_numbers(output: Any) -> TargetError:
-    """Returns the error about an output of whole numbers."""
-    return TargetError(
-        f"targets: the model returned {described(output)}: whole numbers, through which no gradient comes back; explain"
-        " what it computes before it rounds or takes the argmax, by forward= or output_key=, or with methods that need"
-        " no gradient, such as 'eigencam'"
-    )
-
-
-def described(value: Any) -> str:
-    """Returns what an error says of an output: its shape, or its type and keys."""
-    if isinstance(value, Tensor):
-        return f"a tensor {list(value.shape)} of {value.dtype}"
-    if isinstance(value, dict):
-        return f"a {type(value).__name__} with {', '.join(map(repr, value))}"
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return type(value).__name__

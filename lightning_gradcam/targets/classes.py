@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,19 +15,22 @@ from lightning_gradcam.errors import TargetError
 from lightning_gradcam.targets.base import (
     Given,
     Scored,
+    Selector,
     TargetCallable,
+    check_place,
     check_samples,
     class_scores,
-    described,
+    no_classes,
 )
 from lightning_gradcam.targets.labels import no_class_in
+from lightning_gradcam.targets.reading import described
 
 # How many times a number's precision two directions may differ by rounding alone.
 _ROUNDING = 8
 
 
 @dataclass(frozen=True)
-class Class:
+class Class(Selector):
     """One class of each sample.
 
     Attributes:
@@ -36,23 +39,18 @@ class Class:
 
     which: str | int | tuple[int, ...] | Rank
     has_classes = True
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the score of that class; of several true labels, the sum of their scores."""
-        check_samples(output, given.samples)
-        _check_classes(self.which, output, given, name)
-        values = class_scores(output, given.score, given.kind)
         # [N, 1] is what a binary cross entropy on a single logit takes: one class a sample.
         if self.which == "label" and given.labels is not None and given.labels.shape[1:] not in ((), (1,)):
-            return _several(output, given)
-        index = _index(self.which, values, given, name)
-        explained = _scored(output, given, index, lambda scores, m: _at(scores, index.repeat(m) if m > 1 else index))
-        return replace(explained, of_classes=True, kind=given.kind)
+            return _several(output, given, name)
+        (index,) = _indices(output, given, name, self.which)
+        return _scored(output, given, index, lambda scores, m: _at(scores, index, m), of_classes=True)
 
 
 @dataclass(frozen=True)
-class ClassName:
+class ClassName(Selector):
     """The class of a name, exactly as the data set writes it: ``{"class": name}``.
 
     Names come with the probes; until then the class has no index.
@@ -63,10 +61,9 @@ class ClassName:
 
     name: str
     has_classes = True
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Refuses: without names there is no class of this one."""
+        """Refuses, since the class has no index without names."""
         raise TargetError(
             f"targets: class {self.name!r} is given by its name, but no names are known here; give class_names=, or the"
             " class's index"
@@ -81,7 +78,7 @@ class Rank:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Selector):
     """One class's score less another's: ``{"contrast": [first, second]}``.
 
     Attributes:
@@ -92,22 +89,15 @@ class Contrast:
     first: int | str
     second: int | str
     has_classes = True
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the difference; the explained class is the first."""
-        check_samples(output, given.samples)
-        for which in (self.first, self.second):
-            _check_classes(which, output, given, name)
-        values = class_scores(output, given.score, given.kind)
-        first, second = (_index(which, values, given, name) for which in (self.first, self.second))
-        return _scored(
-            output, given, first, lambda scores, m: _at(scores, first.repeat(m)) - _at(scores, second.repeat(m))
-        )
+        first, second = _indices(output, given, name, self.first, self.second)
+        return _scored(output, given, first, lambda scores, m: _at(scores, first, m) - _at(scores, second, m))
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Selector):
     """One number of the output as it is, for regression: ``{"output": index}``.
 
     Attributes:
@@ -115,7 +105,6 @@ class Output:
     """
 
     index: int
-    has_classes = False
     is_particular = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
@@ -124,24 +113,20 @@ class Output:
         def again(values: Any, _copies: int) -> Tensor:
             if not isinstance(values, Tensor) or values.dim() not in (1, 2):
                 raise TargetError(
-                    f"targets: {name!r} needs an output [N] or [N, K], got {described(values)}; name it with"
-                    " output_key=, or give a callable"
+                    f"targets: {name!r} needs an output [N] or [N, K], got {described(values)}; name it by output_key="
                 )
             columns = values[:, None] if values.dim() == 1 else values
-            if self.index >= columns.shape[1]:
-                raise TargetError(
-                    f"targets: {name!r} asks for number {self.index} of an output with {columns.shape[1]}; valid are 0"
-                    f" to {columns.shape[1] - 1}"
-                )
+            count = columns.shape[1]
+            check_place(name, "number", self.index, f" of an output with {count}", count)
             return columns[:, self.index]
 
         check_samples(output, given.samples)
         scores = again(output, 1)
-        return Scored(scores, torch.full((len(scores),), -1, device=scores.device), again)
+        return Scored(scores, no_classes(scores), again)
 
 
 @dataclass(frozen=True)
-class Called:
+class Called(Selector):
     """What a user's callable makes of the output."""
 
     function: TargetCallable
@@ -154,7 +139,7 @@ class Called:
         attached = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output))
         return Scored(
             scores,
-            torch.full((len(scores),), -1, device=scores.device),
+            no_classes(scores),
             lambda values, _copies: self._scores(values, given.samples, name),
             repeats=False,
             is_cut_off=attached and not scores.requires_grad,
@@ -162,22 +147,16 @@ class Called:
 
     def _scores(self, output: Any, samples: int, name: str) -> Tensor:
         scores = self.function(output)
-        if not isinstance(scores, Tensor) or scores.shape != (samples,):
-            came = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        if not isinstance(scores, Tensor) or scores.shape != (samples,) or not scores.is_floating_point():
             raise TargetError(
-                f"targets: the callable {name!r} returned {came}; it needs to return a tensor [{samples}]: one score"
-                " for each sample"
-            )
-        if not scores.is_floating_point():
-            raise TargetError(
-                f"targets: the callable {name!r} returned {described(scores)}; scores are floating-point numbers of the"
-                " output itself, and not, for instance, its argmax"
+                f"targets: the callable {name!r} returned {described(scores)}; it needs to return a tensor [{samples}]"
+                " of floating-point scores, one for each sample, and not, for instance, the output's argmax"
             )
         return scores
 
 
 @dataclass(frozen=True)
-class SimilarTo:
+class SimilarTo(Selector):
     """The cosine similarity of each sample's embedding to that of a reference among the probes.
 
     In a dict: ``{"similar_to": reference}``.
@@ -187,16 +166,11 @@ class SimilarTo:
     """
 
     reference: int
-    has_classes = False
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains what makes each picture similar to the reference, whose embedding is held."""
         check_samples(output, given.samples)
-        if self.reference >= given.all:
-            raise TargetError(
-                f"targets: {name!r} asks for probe {self.reference} of {given.all}; valid are 0 to {given.all - 1}"
-            )
+        check_place(name, "probe", self.reference, f" of {given.all}", given.all)
         place = self.reference - given.first
         if 0 <= place < given.samples or given.output_of is None:
             anchor = _embedding(output, name)[place].detach()
@@ -211,7 +185,7 @@ class SimilarTo:
         # colours.
         same = _as_similar_as_can_be(_embedding(output, name).detach(), anchor)
         scores = torch.where(same, scores.detach(), scores)
-        return Scored(scores, torch.full((len(scores),), -1, device=scores.device), again, constant=same)
+        return Scored(scores, no_classes(scores), again, constant=same)
 
 
 def _as_similar_as_can_be(embeddings: Tensor, anchor: Tensor) -> Tensor:
@@ -224,14 +198,17 @@ def _as_similar_as_can_be(embeddings: Tensor, anchor: Tensor) -> Tensor:
     return found
 
 
-def _scored(output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor]) -> Scored:
+def _scored(
+    output: Any, given: Given, classes: Tensor, select: Callable[[Tensor, int], Tensor], *, of_classes: bool = False
+) -> Scored:
     def again(values: Any, copies: int) -> Tensor:
         return select(class_scores(values, given.score, given.kind), copies)
 
-    return Scored(again(output, 1), classes, again)
+    return Scored(again(output, 1), classes, again, of_classes=of_classes, kind=given.kind)
 
 
-def _several(output: Any, given: Given) -> Scored:
+def _several(output: Any, given: Given, name: str) -> Scored:
+    _check_classes("label", output, given, name)
     values, labels = class_scores(output, given.score, given.kind), given.labels
     assert labels is not None
     if labels.shape != values.shape:
@@ -241,8 +218,7 @@ def _several(output: Any, given: Given) -> Scored:
         )
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise TargetError(
-            "labels: got other numbers than 0 and 1 for several classes a sample; give a 0 or 1 for each class, or one"
-            " class for each input"
+            "labels: got other numbers than 0 and 1 for several classes a sample; give one class, or 0 or 1 for each"
         )
     chosen = labels.to(values)
     classes = torch.where(chosen.any(dim=1), chosen.argmax(dim=1), -1)
@@ -250,7 +226,8 @@ def _several(output: Any, given: Given) -> Scored:
 
 
 def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
-    """Refuses to tell a predicted or true class where the labels show that there is none."""
+    """Refuses an output of other rows, and a predicted or true class where the labels show that there is none."""
+    check_samples(output, given.samples)
     if not isinstance(which, (str, Rank)) or (wrong := no_class_in(output, given.labels)) is None:
         return
     numbers = 1 if output.dim() == 1 else output.shape[1]
@@ -261,6 +238,13 @@ def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
         f" sample, the label {wrong:g} is no class, so that this is a regression; give the number to explain:"
         f" {valid}{shares}"
     )
+
+
+def _indices(output: Any, given: Given, name: str, *which: Any) -> list[Tensor]:
+    for each in which:
+        _check_classes(each, output, given, name)
+    values = class_scores(output, given.score, given.kind)
+    return [_index(each, values, given, name) for each in which]
 
 
 def _index(which: Any, values: Tensor, given: Given, name: str) -> Tensor:
@@ -277,12 +261,8 @@ def _index(which: Any, values: Tensor, given: Given, name: str) -> Tensor:
         index = torch.tensor(given.own(which, "per_probe", "indices"), device=values.device)
     else:
         index = torch.full((count,), int(which), device=values.device)
-    wrong = index[(index < 0) | (index >= classes)]
-    if len(wrong):
-        raise TargetError(
-            f"targets: {name!r} asks for class {int(wrong[0])}, but the model's output has {classes} classes; valid are"
-            f" 0 to {classes - 1}"
-        )
+    for wrong in index[(index < 0) | (index >= classes)].tolist():
+        check_place(name, "class", wrong, f", but the model's output has {classes} classes", classes)
     return index
 
 
@@ -306,11 +286,11 @@ def _labels(labels: Tensor | None, count: int) -> Tensor:
     broken = flat[flat != flat.round()] if flat.is_floating_point() else flat[:0]
     if len(broken):
         raise TargetError(
-            f"labels: got {broken[0].item():g}, which is no class; give whole numbers, or a callable target for labels"
-            " of another kind"
+            f"labels: got {broken[0].item():g}, which is no class; give whole numbers, or another target: a callable"
         )
     return flat
 
 
-def _at(values: Tensor, index: Tensor) -> Tensor:
-    return values.gather(1, index[:, None])[:, 0]
+def _at(values: Tensor, index: Tensor, copies: int) -> Tensor:
+    whole = index if copies == 1 else index.repeat(copies)
+    return values.gather(1, whole[:, None])[:, 0]

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import TargetError
-from lightning_gradcam.targets.base import Given, Scored, described
+from lightning_gradcam.targets.base import Given, Scored, Selector
+from lightning_gradcam.targets.reading import described
 
 _SAME_OBJECT = 0.5
 
 
 @dataclass(frozen=True)
-class Detect:
+class Detect(Selector):
     """A detector's score of one box a picture, for outputs like those of torchvision's detectors.
 
     In a dict: ``{"detect": category}`` or ``{"detect": category, "boxes": [[x1, y1, x2, y2], …]}``.
@@ -32,8 +33,6 @@ class Detect:
 
     category: int | str
     boxes: Sequence[Sequence[float]] | None = None
-    has_classes = False
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the matched boxes' scores; a picture without a match has the score 0."""
@@ -43,21 +42,16 @@ class Detect:
         scores = []
         for row, detections in enumerate(found):
             box = None if boxes is None else torch.tensor(boxes[row], device=detections["boxes"].device)
-            category = None if self.category == "predicted" else int(self.category)
-            place = _matched(detections, category, box, _SAME_OBJECT)
-            scores.append(_zero(detections) if place is None else detections["scores"][place])
-            chosen.append(
-                None
-                if place is None
-                else (int(detections["labels"][place]), detections["boxes"][place].detach() if box is None else box)
-            )
+            place = _matched(detections, None if self.category == "predicted" else int(self.category), box)
+            scores.append(_score(detections, place))
+            own = None if place is None else detections["boxes"][place].detach() if box is None else box
+            chosen.append(None if place is None or own is None else (int(detections["labels"][place]), own))
 
         def again(other: Any, copies: int) -> Tensor:
             rows = []
             for row, detections in enumerate(self._checked(other, given.samples * copies, name)):
                 wanted = chosen[row % given.samples]
-                place = None if wanted is None else _matched(detections, *wanted, _SAME_OBJECT)
-                rows.append(_zero(detections) if place is None else detections["scores"][place])
+                rows.append(_score(detections, None if wanted is None else _matched(detections, *wanted)))
             return torch.stack(rows)
 
         classes = torch.tensor([-1 if entry is None else entry[0] for entry in chosen], device=scores[0].device)
@@ -76,13 +70,12 @@ class Detect:
         return list(output)
 
 
-def _matched(detections: Mapping[str, Tensor], category: int | None, box: Tensor | None, min_iou: float) -> int | None:
-    scores = detections["scores"].detach()
-    possible = torch.ones_like(scores, dtype=torch.bool) if category is None else detections["labels"] == category
-    rank = scores
+def _matched(detections: Mapping[str, Tensor], category: int | None, box: Tensor | None) -> int | None:
+    rank = detections["scores"].detach()
+    possible = torch.ones_like(rank, dtype=torch.bool) if category is None else detections["labels"] == category
     if box is not None:
         rank = overlaps(detections["boxes"].detach(), box)
-        possible = possible & (rank >= min_iou)
+        possible = possible & (rank >= _SAME_OBJECT)
     if not bool(possible.any()):
         return None
     return int(rank.where(possible, torch.full_like(rank, -1.0)).argmax())
@@ -102,6 +95,6 @@ def overlaps(boxes: Tensor, box: Tensor) -> Tensor:
     return both / union.clamp(min=1e-12)
 
 
-def _zero(detections: Mapping[str, Tensor]) -> Tensor:
+def _score(detections: Mapping[str, Tensor], place: int | None) -> Tensor:
     # Attached to the graph where the picture has boxes, so that one without a match has the gradient 0 and not none.
-    return detections["scores"].sum() * 0
+    return detections["scores"].sum() * 0 if place is None else detections["scores"][place]

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from lightning_gradcam.errors import TargetError
 
 OutputKind = Literal["logits", "sigmoid", "softmax", "log_sigmoid", "log_softmax"]
 _ENDS: dict[str, OutputKind] = {
@@ -64,6 +67,40 @@ def kind_of(output: Any, node: Any) -> OutputKind:
 def probabilities(values: Tensor, kind: OutputKind) -> Tensor:
     """Returns what an output that is anything but logits says: itself, or of logarithms the exponential."""
     return values.exp() if kind.startswith("log_") else values
+
+
+def is_whole_numbers(output: Any) -> bool:
+    """Whether an output holds whole numbers and no others, such as the classes that an argmax gives.
+
+    Example:
+        >>> is_whole_numbers({"class": torch.tensor([2, 0])}), is_whole_numbers([torch.tensor([2]), torch.rand(3)])
+        (True, False)
+    """
+    leaves = [leaf for leaf in tree_leaves(output) if leaf is not None]
+    return bool(leaves) and all(
+        not (leaf.is_floating_point() or leaf.is_complex()) if isinstance(leaf, Tensor) else isinstance(leaf, int)
+        for leaf in leaves
+    )
+
+
+def whole_numbers(output: Any) -> TargetError:
+    """Returns the error about an output of whole numbers."""
+    return TargetError(
+        f"targets: the model returned {described(output)}: whole numbers, through which no gradient comes back; explain"
+        " what it computes before it rounds or takes the argmax, by forward= or output_key=, or with methods that need"
+        " no gradient, such as 'eigencam'"
+    )
+
+
+def described(value: Any) -> str:
+    """Returns what an error says of an output: its shape, or its type and keys."""
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} of {value.dtype}"
+    if isinstance(value, dict):
+        return f"a {type(value).__name__} with {', '.join(map(repr, value))}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__
 
 
 def _ends(node: Any, left: int) -> tuple[frozenset[OutputKind], bool]:

@@ -18,9 +18,33 @@ from lightning_gradcam.targets.classes import (
     SimilarTo,
 )
 from lightning_gradcam.targets.detection import Detect
-from lightning_gradcam.targets.objects import TargetObject, plain_numbers, written
 from lightning_gradcam.targets.segmentation import Segment
 
+
+@dataclass(frozen=True)
+class PerProbe:
+    """A class for each probe: ``{"per_probe": [index, …]}``.
+
+    Attributes:
+        classes: The indices, in the order of the probes.
+    """
+
+    classes: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Top:
+    """The most likely classes of each sample, as the targets ``top1`` to ``topk``: ``{"top": k}``.
+
+    Attributes:
+        count: How many.
+    """
+
+    count: int
+
+
+TargetObject = ClassName | PerProbe | Top | Contrast | Output | Segment | Detect | SimilarTo
+_OF_ONE_VALUE = {ClassName: "class", PerProbe: "per_probe", Top: "top", Output: "output", SimilarTo: "similar_to"}
 TargetSpec = str | int | Mapping[str, Any] | TargetObject | TargetCallable
 _CHOICES = (
     "'predicted', 'label', a class index, {'class': name}, {'per_probe': [index, …]}, {'top': k},"
@@ -125,18 +149,13 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
     if isinstance(spec, str) and spec in ("predicted", "label"):
         return [Target(spec, Class(spec))]
     if isinstance(spec, str) and class_names is not None:
-        if spec not in class_names:
-            choices = ["predicted", "label", *class_names]
-            raise TargetError(f"targets: class {spec!r} not found{did_you_mean(spec, choices)}")
-        return [_named(spec, class_names)]
+        return [_named(spec, class_names, also=("predicted", "label"))]
     if isinstance(spec, int) and not isinstance(spec, bool):
         if spec < 0:
             raise TargetError(f"targets: got class index {spec}; indices begin at 0")
         return [Target(str(spec), Class(spec))]
-    if isinstance(spec, Mapping) and spec:
-        found = _resolve_named(dict(spec), class_names) or _resolve_kind(dict(spec))
-        if found:
-            return found
+    if isinstance(spec, Mapping) and (found := _resolve_kind(dict(spec), class_names)):
+        return found
     if callable(spec):
         # A functools.partial goes by the name of its function, unless it has been given one.
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
@@ -145,30 +164,21 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
     raise TargetError(f"targets: got {spec!r}; give {_CHOICES}{by_name}")
 
 
-def _resolve_named(spec: dict[str, Any], class_names: Sequence[str] | None) -> list[Target]:
-    value = plain_numbers(spec.get("class"))
-    listed = list(value) if isinstance(value, (list, tuple)) else [value]
-    if set(spec) != {"class"} or not listed or not all(isinstance(name, str) or _is_index(name) for name in listed):
-        return []
-    return [_named(name, class_names) for name in listed]
-
-
-def _named(name: str | int, class_names: Sequence[str] | None) -> Target:
-    if isinstance(name, str) and class_names is None:
+def _named(name: str | int, class_names: Sequence[str] | None, also: Sequence[str] = ()) -> Target:
+    if isinstance(name, int):
+        return Target(str(name), Class(name))
+    if class_names is None:
         return Target(name, ClassName(name))
-    index = name
-    if isinstance(name, str):
-        places = [place for place, other in enumerate(class_names or ()) if other == name]
-        if not places:
-            raise TargetError(f"targets: class {name!r} not found{did_you_mean(name, class_names or ())}")
-        if len(places) > 1:
-            listed = ", ".join(map(str, places))
-            raise TargetError(f"targets: {len(places)} classes are named {name!r}; give the index of one: {listed}")
-        index = places[0]
-    return Target(str(index), Class(index))
+    places = [place for place, other in enumerate(class_names) if other == name]
+    if not places:
+        raise TargetError(f"targets: class {name!r} not found{did_you_mean(name, [*also, *class_names])}")
+    if len(places) > 1:
+        listed = ", ".join(map(str, places))
+        raise TargetError(f"targets: {len(places)} classes are named {name!r}; give the index of one: {listed}")
+    return Target(str(places[0]), Class(places[0]))
 
 
-def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
+def _resolve_kind(spec: dict[str, Any], class_names: Sequence[str] | None) -> list[Target]:
     spec = {kind: plain_numbers(value) for kind, value in spec.items()}
     if "detect" in spec and set(spec) <= {"detect", "boxes"}:
         # In any order: a saved configuration may have sorted them.
@@ -177,19 +187,19 @@ def _resolve_kind(spec: dict[str, Any]) -> list[Target]:
         return []
     kind, value = next(iter(spec.items()))
     listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    if kind == "class" and (names := listed or [value]) and all(isinstance(n, str) or _is_index(n) for n in names):
+        return [_named(name, class_names) for name in names]
     if kind == "per_probe" and listed and all(map(_is_index, listed)):
         return [Target("per_probe", Class(tuple(listed)))]
     if kind == "top" and _is_index(value) and value >= 1:
         return [Target(f"top{place + 1}", Class(Rank(place))) for place in range(value)]
     if kind == "contrast" and len(listed) == 2 and all(_is_index(v) or v in ("predicted", "label") for v in listed):
         return [Target(f"{listed[0]}_vs_{listed[1]}", Contrast(*listed))]
-    if kind == "output" and _is_index(value):
-        return [Target(f"output{value}", Output(value))]
+    if kind in ("output", "similar_to") and _is_index(value):
+        return [Target(f"{kind}{value}", Output(value) if kind == "output" else SimilarTo(value))]
     if kind in ("segment", "segment_mask") and (_is_index(value) or value == "predicted"):
         shown = value if _is_index(value) else "_predicted"
         return [Target(f"{kind}{shown}", Segment(value, masked=kind == "segment_mask"))]
-    if kind == "similar_to" and _is_index(value):
-        return [Target(f"similar_to{value}", SimilarTo(value))]
     return []
 
 
@@ -203,11 +213,37 @@ def _resolve_detection(category: Any, boxes: Any) -> list[Target]:
     given = tuple(tuple(map(float, box)) for box in listed if isinstance(box, Sequence) and len(box) == 4)
     if not given or len(given) != len(listed) or any(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in given):
         raise TargetError(
-            f"targets: got boxes {boxes!r}; give one [x1, y1, x2, y2] for each probe, in pixels, with x1 < x2 and"
-            " y1 < y2"
+            f"targets: got boxes {boxes!r}; give one [x1, y1, x2, y2] for each probe, in pixels: x1 < x2 and y1 < y2"
         )
     return [Target(f"detect{shown}_boxes", Detect(category, given))]
 
 
 def _is_index(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def written(target: Any) -> Any:
+    """Returns an object that says what to explain as the dict that says the same in YAML; all else as it is.
+
+    Example:
+        >>> written(Contrast("predicted", 3))
+        {'contrast': ['predicted', 3]}
+    """
+    match target:
+        case Contrast(first, second):
+            return {"contrast": [first, second]}
+        case Segment(category, masked):
+            return {"segment_mask" if masked else "segment": category}
+        case Detect(category, boxes):
+            return {"detect": category} if boxes is None else {"detect": category, "boxes": plain_numbers(boxes)}
+    if (kind := _OF_ONE_VALUE.get(type(target))) is None:
+        return target
+    (value,) = vars(target).values()
+    return {kind: plain_numbers(value)}
+
+
+def plain_numbers(value: Any) -> Any:
+    """Returns numbers, arrays and tensors of other libraries as Python's own."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [plain_numbers(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lightning_gradcam.errors import TargetError
-from lightning_gradcam.targets.base import Given, Scored, check_samples, described, scored_axis
-from lightning_gradcam.targets.reading import OutputKind
+from lightning_gradcam.targets.base import Given, Scored, Selector, check_place, check_samples, scored_axis
+from lightning_gradcam.targets.reading import OutputKind, described
 
 
 @dataclass(frozen=True)
-class Segment:
+class Segment(Selector):
     """A class of a segmentation: the sum of its scores over a region.
 
     In a dict: ``{"segment": category}``, and with masks ``{"segment_mask": category}``.
 
-    One channel alone stands for two classes, as a single logit does: its sign decides.
+    A single channel gives two classes, as a single logit does: its sign decides.
 
     Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation Mapping",
     AAAI 2020 (Seg-Grad-CAM).
@@ -35,8 +35,6 @@ class Segment:
 
     category: int | str
     masked: bool = False
-    has_classes = False
-    is_particular = False
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the class over its region in this output; a sample without a region has the score 0."""
@@ -70,16 +68,11 @@ class Segment:
     def _checked(self, output: Any, name: str) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() not in (4, 5) or not output.is_floating_point():
             hint = " (torchvision's segmentation models: output_key='out')" if isinstance(output, Mapping) else ""
-            raise TargetError(
-                f"targets: {name!r} needs logits [N, C, H, W], got {described(output)}; name them with output_key="
-                f"{hint}"
-            )
+            what = f"needs logits [N, C, H, W], got {described(output)}"
+            raise TargetError(f"targets: {name!r} {what}; name them with output_key={hint}")
         classes = max(output.shape[1], 2)
-        if isinstance(self.category, int) and self.category >= classes:
-            raise TargetError(
-                f"targets: {name!r} asks for class {self.category}, but the output has {classes} classes; valid are 0"
-                f" to {classes - 1}"
-            )
+        if isinstance(self.category, int):
+            check_place(name, "class", self.category, f", but the output has {classes} classes", classes)
         return output
 
 

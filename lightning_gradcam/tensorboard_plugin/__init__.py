@@ -1,7 +1,7 @@
 """The tab Grad-CAM of TensorBoard: the archives below its log directory, in the viewer of ``report.html``.
 
-TensorBoard finds :class:`GradCAMPlugin` by its entry point; nothing has to be configured. Loading this package and
-looking for archives loads neither torch nor Lightning; reading the first archive does.
+TensorBoard finds :class:`GradCAMPlugin` by its entry point; there is nothing to configure. Importing this package and
+searching for archives imports neither torch nor Lightning; reading the first archive does.
 
 Knows nothing of training: it reads archives.
 """

@@ -1,4 +1,4 @@
-"""The log directories of TensorBoard, and what lies in them: on the local disk, or in a store that fsspec knows."""
+"""The log directories of TensorBoard and their content, on the local disk or in a store that fsspec supports."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class FolderEntry:
     """A file or folder.
 
     Attributes:
-        name: Its last part.
-        folder: Whether it is one; symbolic links, pipes, sockets and devices are not listed at all.
-        state: Changes with its content: time and size where they are known. ``None``: not asked for, or not known.
+        name: The last part of its path.
+        folder: Whether it is a folder; symbolic links, pipes, sockets and devices are not listed at all.
+        state: Changes with its content: time and size if they are known. ``None``: not asked for, or not known.
     """
 
     name: str
@@ -30,11 +30,11 @@ class FolderEntry:
 
 
 class Place:
-    """A log directory. Links are not followed, so nothing outside it is ever listed or read.
+    """A log directory. Links are not followed, so nothing outside it is listed or read.
 
     Args:
-        prefix: Of its runs' names; ``""`` under ``--logdir``.
-        root: A path, or a URL.
+        prefix: Prefix of its runs' names; ``""`` under ``--logdir``.
+        root: Path or URL.
     """
 
     def __init__(self, prefix: str, root: str) -> None:
@@ -51,14 +51,14 @@ class Place:
         return "/".join((self.root, *filter(None, parts)))
 
     def entries(self, folder: str, *, states: bool = False) -> Iterator[FolderEntry]:
-        """Lists a folder; nothing where it does not exist (any more).
+        """Lists a folder; yields nothing if it does not exist.
 
         Args:
             folder: Below the root, ``""`` for the root.
-            states: Find out each one's state.
+            states: Whether to read the state of each entry.
 
         Raises:
-            OSError: It can't be listed.
+            OSError: The folder can't be listed.
         """
         return self._of_store(folder) if self.remote else self._of_disk(folder, states)
 
@@ -66,8 +66,8 @@ class Place:
         """Returns a file's content.
 
         Raises:
-            FileNotFoundError: There is none, or a link to somewhere else.
-            OSError: It can't be read, or is no regular file.
+            FileNotFoundError: There is no such file, or it is a link to somewhere else.
+            OSError: It can't be read, or is not a regular file.
         """
         path = self.path(*parts)
         if self.remote:
@@ -76,14 +76,14 @@ class Place:
             return data
         if os.path.realpath(path) != os.path.normpath(path):
             raise FileNotFoundError(path)
-        # A pipe is opened without waiting for who writes to it, and is told by what was opened.
+        # Opening does not wait for a pipe's writer; what was opened is checked afterwards.
         with os.fdopen(os.open(path, _READ), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "this is no regular file", path)
+                raise OSError(errno.EINVAL, "not a regular file", path)
             return file.read()
 
     def holds(self, folder: str) -> bool:
-        """Whether a folder is below the root, and no link leads out of it."""
+        """Whether a folder is below the root and no link leads out of it."""
         return self.remote or os.path.realpath(self.path(folder)) == os.path.normpath(self.path(folder))
 
     def _of_disk(self, folder: str, states: bool) -> Iterator[FolderEntry]:
@@ -96,12 +96,11 @@ class Place:
                         if entry.is_symlink():
                             continue
                         folder_too = entry.is_dir(follow_symlinks=False)
-                        # Pipes, sockets and devices are none of ours: opening one may wait for ever.
+                        # Opening a pipe, socket or device may block forever.
                         if not folder_too and not entry.is_file(follow_symlinks=False):
                             continue
-                        state = _state_of(entry.stat(follow_symlinks=False)) if states else None
-                        yield FolderEntry(entry.name, folder_too, state)
-                    except OSError:  # deleted meanwhile, or a file that its disk can't read
+                        yield FolderEntry(entry.name, folder_too, _state_of(entry) if states else None)
+                    except OSError:  # deleted meanwhile, or unreadable on its disk
                         continue
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -126,7 +125,8 @@ class Place:
         return files, str(inner)
 
 
-def _state_of(found: os.stat_result) -> str:
+def _state_of(entry: os.DirEntry[str]) -> str:
+    found = entry.stat(follow_symlinks=False)
     return f"{found.st_mtime_ns:x}-{found.st_size:x}"
 
 
@@ -134,8 +134,9 @@ def places_of(logdir: str | None, logdir_spec: str | None) -> tuple[Place, ...]:
     """Returns the log directories that TensorBoard was started with.
 
     Args:
-        logdir: Of ``--logdir``.
-        logdir_spec: Of ``--logdir_spec``, read as TensorBoard does: ``name:path,name:path``; used without the first.
+        logdir: Value of ``--logdir``.
+        logdir_spec: Value of ``--logdir_spec``, read as TensorBoard does: ``name:path,name:path``; used only without
+            ``logdir``.
 
     Example:
         >>> [(place.prefix, place.root) for place in places_of(None, "a:/x,/y:z,s3://bucket/runs")]

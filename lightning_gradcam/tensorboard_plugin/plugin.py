@@ -1,4 +1,4 @@
-"""What TensorBoard asks the plugin for: the page's files, the list of runs, and a run's header and maps."""
+"""The plugin's routes: the page's files, the list of runs, and a run's header and maps."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lightning_gradcam.tensorboard_plugin.runs import Finder, FoundRun
 if TYPE_CHECKING:
     from lightning_gradcam.tensorboard_plugin.shelf import Shelf
 
-_KINDS = {".js": "application/javascript", ".css": "text/css"}
-# Seconds for which TensorBoard's start and the page wait for a walk through the log directory.
+_KINDS = {".js": "application/javascript", ".css": "text/css", ".png": "image/png"}
+# Seconds that TensorBoard's start and the page wait for a search of the log directory.
 _START_PATIENCE, _PAGE_PATIENCE = 1.0, 30.0
 _SMALL = 1000
 
@@ -29,11 +29,11 @@ _SMALL = 1000
 class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     """The tab Grad-CAM.
 
-    It is shown as soon as there is an archive below the log directory, and serves nothing but the files of its own
-    page and of archives there, which the page asks for by the names in the list of runs.
+    It is shown as soon as there is an archive below the log directory. It serves only the files of its own page and the
+    archives there, which the page requests by the names in the list of runs.
 
     Args:
-        context: TensorBoard's; the log directories are taken from it.
+        context: TensorBoard's context, which names the log directories.
     """
 
     plugin_name = "gradcam"
@@ -46,11 +46,11 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         self._shelf: Shelf | None = None
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
-        """Names the tab, and the module that draws it."""
+        """Returns the tab's name and the module that draws it."""
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Grad-CAM")
 
     def is_active(self) -> bool:
-        """Whether there is anything to show; never waits long, loads neither torch nor Lightning."""
+        """Whether there is anything to show; answers quickly and imports neither torch nor Lightning."""
         return bool(self._finder.listing(patience=_START_PATIENCE).runs)
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
@@ -77,7 +77,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         run, mark = self._asked(request), request.args.get("mark")
         view = self._shelved().view(run, mark)
         if mark is not None and mark != view.mark:
-            raise _RefusedError(409, f"The run {run.name} has changed meanwhile; ask for it again.")
+            raise _RefusedError(409, f"The run {run.name} has changed since it was listed; reload it.")
         count = len(view.blocks)
         start, stop = _place(request, "start", 0, count), _place(request, "stop", count, count)
         maps = b"".join(view.blocks[start:stop])
@@ -87,7 +87,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return _response(request, packed, "application/octet-stream", content_encoding="gzip")
 
     def _asked(self, request: wrappers.Request) -> FoundRun:
-        """Returns the run that a request names."""
+        """Returns the run named in a request."""
         name = request.args.get("run", "")
         for fresh in (False, True):
             run = self._finder.listing(patience=_PAGE_PATIENCE, fresh=fresh).runs.get(name)
@@ -98,7 +98,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def _shelved(self) -> Shelf:
         with self._lock:
             if self._shelf is None:
-                # Loads torch, which TensorBoard's start must not wait for.
+                # Imports torch, which TensorBoard's start must not wait for.
                 from lightning_gradcam.tensorboard_plugin.shelf import Shelf
 
                 self._shelf = Shelf()
@@ -106,7 +106,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
 
 class _RefusedError(Exception):
-    """A request that can't be fulfilled, with its status and a sentence for the page."""
+    """A request that is refused, with its status and a sentence for the page."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -114,18 +114,18 @@ class _RefusedError(Exception):
 
 
 def _answered(answer: Callable[[wrappers.Request], wrappers.Response]) -> Callable[..., Any]:
-    """Returns a WSGI application; whatever fails is said in JSON and goes no further."""
+    """Returns a WSGI application that reports every failure as JSON."""
 
     @wrappers.Request.application
     def app(request: wrappers.Request) -> wrappers.Response:
         try:
             if request.method not in ("GET", "HEAD"):
-                raise _RefusedError(405, f"{request.method} is not possible here, only GET is.")
+                raise _RefusedError(405, f"{request.method} is not allowed here, only GET.")
             return answer(request)
         except _RefusedError as refusal:
             status, sentence = refusal.status, str(refusal)
         except FileNotFoundError:
-            status, sentence = 404, "The run is there no more; it may have been deleted or moved."
+            status, sentence = 404, "The run no longer exists; it may have been deleted or moved."
         except LightningGradCAMError as error:
             status, sentence = 500, str(error)
         except Exception as error:
@@ -154,9 +154,9 @@ def _place(request: wrappers.Request, name: str, default: int, most: int) -> int
 
 
 def _files() -> Iterator[tuple[str, str, bytes]]:
-    """Yields route, kind and content of the page's files: this package's own, and the viewer's."""
+    """Yields route, kind and content of the page's files: this package's own, the viewer's, and the colour maps."""
     package = resources.files("lightning_gradcam")
-    for route, folder in (("/", "tensorboard_plugin"), ("/viewer/", "report")):
+    for route, folder in (("/", "tensorboard_plugin"), ("/viewer/", "report"), ("/viewer/", "render")):
         for file in package.joinpath(folder, "assets").iterdir():
             kind = _KINDS.get("." + file.name.rpartition(".")[2])
             if kind is not None:

@@ -1,4 +1,4 @@
-"""Finds the archives below TensorBoard's log directories: a bounded walk, without torch."""
+"""Finds the archives below TensorBoard's log directories with a bounded search, without torch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from lightning_gradcam.errors import printable
 from lightning_gradcam.tensorboard_plugin.places import FolderEntry, Place
 
-# Entries and folders that one walk looks at; folders of a store, which cost a request each.
+# Most entries and folders that one search looks at; fewer folders of a store, where each costs a request.
 _MAX_ENTRIES, _MAX_FOLDERS, _MAX_REMOTE_FOLDERS, _MAX_DEPTH = 200_000, 20_000, 500, 16
-# Seconds for which a listing holds; and of the time at most this share goes into making it.
+# Seconds for which a listing is valid, and the largest share of the time spent on making it.
 _FRESH, _SHARE = 2.0, 0.05
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 
@@ -26,15 +26,15 @@ class FoundRun:
     """An archive below a log directory.
 
     Attributes:
-        name: TensorBoard's name of the run, and the archive's folder: ``fashion_mnist/version_0/gradcam``.
+        name: TensorBoard's name of the run and the archive's folder: ``fashion_mnist/version_0/gradcam``.
         place: The log directory.
-        folder: Below it.
-        id: The run's own id.
-        fingerprint: Of its probes; runs with the same one can be compared.
+        folder: Path of the archive below it.
+        id: The run's id from its manifest.
+        fingerprint: Fingerprint of its probes; runs with the same one can be compared.
         created: Date and time in UTC, ISO 8601.
-        steps: How many steps are logged.
-        mark: Changes when a step is added, removed or made again.
-        problem: Why it can't be shown; ``""``: nothing is known against it.
+        steps: Number of logged steps.
+        mark: Changes when a step is added, removed or replaced.
+        problem: Why it can't be shown; ``""`` if no problem is known.
     """
 
     name: str
@@ -48,24 +48,24 @@ class FoundRun:
     problem: str = ""
 
     def listed(self) -> dict[str, Any]:
-        """Returns what the page gets of it."""
+        """Returns the run's entry in the page's list."""
         names = ("id", "fingerprint", "created", "steps", "mark", "problem")
         return {"run": self.name, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """What a walk has found: runs by name, and remarks for the user."""
+    """Result of a search: runs by name, and remarks for the user."""
 
     runs: dict[str, FoundRun] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 class Finder:
-    """Keeps a listing of the archives that is never older than a few seconds; thread-safe.
+    """Keeps a listing of the archives that is at most a few seconds old; thread-safe.
 
-    The walk is done in a thread of its own: a store or a network disk that does not answer holds up nobody for longer
-    than he is willing to wait.
+    A thread of its own does the searching, so that a store or network disk that does not answer delays no caller for
+    longer than its patience.
 
     Args:
         places: The log directories.
@@ -82,8 +82,8 @@ class Finder:
         """Returns the archives.
 
         Args:
-            patience: Seconds to wait for a walk that is due; then the listing of the last one is returned.
-            fresh: Walk in any case.
+            patience: Seconds to wait for a search that is due; after that the previous listing is returned.
+            fresh: Search even if the listing is still valid.
         """
         if not self._places:
             return self._listing
@@ -108,10 +108,10 @@ class Finder:
 
 
 def found(places: Sequence[Place]) -> FoundRuns:
-    """Walks through the log directories once.
+    """Searches the log directories once.
 
-    Hidden folders and links are left out, and what lies in the folder of a sound archive. What is wrong with one folder
-    concerns no other one.
+    Skips hidden folders, links, and the folders inside a sound archive. A problem with one folder does not affect the
+    others.
     """
     runs: dict[str, FoundRun] = {}
     notes: list[str] = []
@@ -119,7 +119,7 @@ def found(places: Sequence[Place]) -> FoundRuns:
         try:
             for run in _runs(place, notes):
                 runs.setdefault(run.name, run)
-        except Exception as error:  # stores have exceptions of their own
+        except Exception as error:  # stores raise exceptions of their own
             notes.append(f"{place.root} can't be read ({_said(error)}).")
     return FoundRuns(dict(sorted(runs.items())), tuple(notes))
 
@@ -133,8 +133,8 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
         folder, depth = waiting.popleft()
         if folders >= most or seen >= _MAX_ENTRIES:
             notes.append(
-                f"{place.root} is too large to be searched as a whole: {folders} folders were looked at. Start"
-                " TensorBoard with a --logdir nearer to the runs."
+                f"{place.root} is too large to be searched completely: the search stopped after {folders} folders."
+                " Start TensorBoard with a --logdir closer to the runs."
             )
             return
         folders += 1
@@ -146,7 +146,7 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
                     inside[entry.name] = entry
                 if seen >= _MAX_ENTRIES:
                     break
-        except Exception as error:  # stores have exceptions of their own
+        except Exception as error:  # stores raise exceptions of their own
             if not folder:
                 raise
             if not isinstance(error, OSError):
@@ -160,7 +160,7 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
         if run is not None and not run.problem:
             continue
         if depth < _MAX_DEPTH:
-            # Of what only looks like an archive, its steps need not be looked through.
+            # A folder that only looks like an archive is searched, except for its steps.
             names = sorted(e.name for e in inside.values() if e.folder and not (looks_so and e.name == "steps"))
             waiting.extend(
                 (f"{folder}/{name}" if folder else name, depth + 1)
@@ -170,7 +170,7 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
 
 
 def _run(place: Place, folder: str, entries: dict[str, FolderEntry]) -> FoundRun | None:
-    """Reads the manifest; ``None`` where it is another tool's, or holds no CAMs."""
+    """Reads the manifest; ``None`` if it is another tool's, or the archive holds no CAMs."""
     said: dict[str, Any] = {}
     problem = ""
     try:
@@ -208,12 +208,12 @@ def _said(error: Exception) -> str:
 
 
 def step_files(place: Place, folder: str) -> list[FolderEntry]:
-    """Returns an archive's step files, with their states, by name."""
+    """Returns an archive's step files with their states, sorted by name."""
     entries = place.entries(f"{folder}/steps" if folder else "steps", states=True)
     files = (e for e in entries if not e.folder and e.name.startswith("step-") and e.name.endswith(".npz"))
     return sorted(files, key=lambda entry: entry.name)
 
 
 def mark_of(parts: Sequence[str]) -> str:
-    """Returns a short name of some texts that changes with any of them."""
+    """Returns a short hash of some texts."""
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]

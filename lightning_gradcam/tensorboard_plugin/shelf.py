@@ -1,4 +1,4 @@
-"""Archives as the page gets them, kept in memory step by step, so that a run that grows is read once."""
+"""Archives in the page's format, kept in memory step by step, so that each step of a growing run is read once."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from lightning_gradcam.storage import Storage
 from lightning_gradcam.tensorboard_plugin.places import Place
 from lightning_gradcam.tensorboard_plugin.runs import FoundRun, mark_of, step_files
 
-# Bytes of all archives that are kept.
+# Bytes of archives kept in memory.
 _ROOM = 256_000_000
-# Comparing all steps with the last is done anew for each that is added: of so few, and of a run that has written
-# nothing for so many seconds.
+# Each added step means comparing all steps with the new last one again. That is done for at most _FEW steps, and for
+# runs that have written nothing for _ENDED seconds.
 _FEW, _ENDED = 60, 600.0
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the page shows of a run at one moment.
+    """What the page shows of a run at one time.
 
     Attributes:
-        mark: Of all its steps.
-        header: JSON of :class:`~lightning_gradcam.report.payload.Payload`'s header. Beside what that has: ``mark``;
-            ``marks``, one for each step, which changes when the step is made again; ``block``, bytes of a step's maps.
-        blocks: Of the steps' maps.
+        mark: A hash of all its steps.
+        header: JSON of :class:`~lightning_gradcam.report.payload.Payload`'s header, with three more entries: ``mark``;
+            ``marks``, a hash of each step, which changes when the step is replaced; ``block``, bytes of a step's maps.
+        blocks: The maps of each step.
     """
 
     mark: str
@@ -48,11 +48,11 @@ class View:
 
 
 class Shelf:
-    """Views of the runs that were asked for last; thread-safe.
+    """Views of the runs requested last; thread-safe.
 
     Args:
-        room: Bytes to keep; the run asked for last is kept in any case.
-        max_bytes: Of maps in a view; of more steps, every second, fourth, eighth, … is shown, and the last.
+        room: Most bytes to keep; the run requested last is always kept.
+        max_bytes: Most bytes of maps in a view; of more steps, every second, fourth, eighth, … and the last are shown.
     """
 
     def __init__(self, *, room: int = _ROOM, max_bytes: int = MAX_BYTES) -> None:
@@ -61,11 +61,11 @@ class Shelf:
         self._readers: OrderedDict[tuple[str, str], _Reader] = OrderedDict()
 
     def view(self, run: FoundRun, mark: str | None = None) -> View:
-        """Returns a run as it is now, or as it was at ``mark`` where that is what was last shown.
+        """Returns a run as it is now, or as it was at ``mark`` if that is the view shown last.
 
         Raises:
             ArchiveError: The archive is damaged.
-            FileNotFoundError: It is there no more.
+            FileNotFoundError: The archive no longer exists.
         """
         place = run.place.root, run.folder
         with self._lock:
@@ -93,7 +93,7 @@ class _Reader:
         self._storage = _Unlinked(run.place, run.folder)
         self._lock = threading.Lock()
         self._outline: tuple[str, Outline] | None = None
-        # By the step's mark and that of the step it is compared with.
+        # Keys: the mark of the step and that of the step it is compared with.
         self._steps: dict[tuple[str, str], tuple[bytes, bytes]] = {}
         self._damaged: set[str] = set()
         self._view: View | None = None
@@ -111,7 +111,7 @@ class _Reader:
     def _renewed(self) -> View:
         raw = self._storage.read("manifest.json")
         files = self._files()
-        # What all steps share is told by the first.
+        # The first step determines what all steps share.
         origin = mark_of([raw.decode("utf-8", "replace"), *(f"{file} {state}" for file, state in files[:1])])
         if self._outline is None or self._outline[0] != origin:
             archive = Archive(self._storage, Manifest.parse(raw, self._storage.root))
@@ -132,7 +132,7 @@ class _Reader:
                 self._damaged.add(mark)
             else:
                 kept[mark, compared] = step
-        # What is no longer shown is not kept.
+        # Steps no longer shown are dropped.
         self._steps = kept
         remarks = [
             outline.header["remark"],
@@ -147,7 +147,7 @@ class _Reader:
         return View(whole, header, tuple(maps for _, maps in kept.values()))
 
     def _last(self, outline: Outline, marks: Mapping[str, str], block: int) -> tuple[str, CamRecord | None]:
-        """Returns the step that all are compared with, and its mark; none where that would be made anew too often."""
+        """Returns the mark of the step that all are compared with, and the step; ``None`` if it would cost too much."""
         files = list(marks.items())
         if files and (len(files) <= _FEW or self._quiet(files[-1][1])):
             for mark, file in reversed(files):
@@ -160,23 +160,23 @@ class _Reader:
         return not place.remote and time.time() - os.stat(place.path(self._run.folder, "steps", file)).st_mtime > _ENDED
 
     def _files(self) -> list[tuple[str, str]]:
-        """Returns names and states of the step files, in the order of the steps."""
+        """Returns the names and states of the step files, in the order of the steps."""
         places = [(parse_step_file_name(e.name), e) for e in step_files(self._run.place, self._run.folder)]
         ordered = sorted((place, entry.name, str(entry.state)) for place, entry in places if place is not None)
         return [(name, state) for _, name, state in ordered]
 
     def _read(self, outline: Outline, file: str, block: int, last: CamRecord | None) -> tuple[bytes, bytes] | None:
-        """Returns a step's JSON and its block; ``None`` where the file is damaged, of another run, or gone."""
+        """Returns a step's JSON and its block; ``None`` if the file is damaged, of another run, or deleted."""
         try:
             described, maps = outline.step(unpacked_cams(self._storage.read(f"steps/{file}")), last)
             text = json.dumps(described, allow_nan=False).encode()
-        except Exception:  # broken bytes raise whatever they make zip, NumPy and JSON raise
+        except Exception:  # damaged files make zip, NumPy and JSON raise anything
             return None
         return (text, maps) if len(maps) == block else None
 
 
 class _Unlinked(Storage):
-    """An archive's files; links to files elsewhere are none of them."""
+    """An archive's files, without links to files elsewhere."""
 
     def __init__(self, place: Place, folder: str) -> None:
         super().__init__(place.path(folder))
@@ -196,7 +196,7 @@ class _Unlinked(Storage):
 def _thinned(count: int, most: int) -> Sequence[int]:
     """Returns at most ``most`` places: every second, fourth, eighth, … and the last.
 
-    While a run grows those already shown stay, unlike those of an even choice.
+    As a run grows, the steps already shown stay, which an even choice would not guarantee.
 
     Example:
         >>> _thinned(8, 5), _thinned(9, 5), _thinned(10, 5), _thinned(4, 5)

@@ -522,7 +522,7 @@ def test_damaged_probes_are_refused_by_place(tmp_path: Path) -> None:
     archive = started(tmp_path / "a", 10)
     path = tmp_path / "a" / "probes.npz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(LightningGradCAMError, match=r"a/probes\.npz' is truncated or no probe set"):
+    with pytest.raises(LightningGradCAMError, match=r"a/probes\.npz' is truncated or not a probe set"):
         _ = archive.probes
 
 
@@ -642,7 +642,7 @@ def test_a_manifest_that_could_not_be_opened_is_waited_for(tmp_path: Path, steps
     waiting.join(0.3)
     assert waiting.is_alive()
     assert writer.steps == steps
-    with pytest.raises(ArchiveError, match="can't be read .*FIFO and no regular file"):
+    with pytest.raises(ArchiveError, match="can't be read .*FIFO and not a regular file"):
         Archive.open(tmp_path / "a")
     aside.replace(path)
     waiting.join(30)
@@ -658,7 +658,7 @@ def test_names_of_steps_are_taken_apart_once(tmp_path: Path, monkeypatch: pytest
         parsed.append(name)
         return parse_step_file_name(name)
 
-    monkeypatch.setattr("lightning_gradcam.archive.reader.parse_step_file_name", watched)
+    monkeypatch.setattr("lightning_gradcam.archive.folder.parse_step_file_name", watched)
     for _ in range(5):
         assert archive.steps == (10, 20)
         assert archive.record(-1).step == 20

@@ -529,7 +529,7 @@ def test_probes_that_compress_like_a_bomb_are_stored_as_they_are(monkeypatch: py
 def test_an_id_that_many_probes_share_is_found_without_comparing_all_with_all() -> None:
     count = 300_000
     ids = (*map(str, range(count - 1)), "0")
-    with pytest.raises(LightningGradCAMError, match="the id '0' stands more than once"):
+    with pytest.raises(LightningGradCAMError, match="the id '0' is used more than once"):
         ProbeSet(torch.zeros(count, 1), ids=ids, display=np.zeros((count, 1, 1, 3), np.uint8))
 
 
@@ -541,7 +541,7 @@ def test_an_archive_refuses_bombs_by_the_name_of_their_file(tmp_path: Path) -> N
         with pytest.raises(ArchiveError, match=r"step-0000000010-epoch-0000\.npz is damaged .*delete that"):
             read()
     (tmp_path / "a" / "probes.npz").write_bytes(path.read_bytes())
-    with pytest.raises(ProbeFileError, match=r"probes\.npz' is truncated or no probe set"):
+    with pytest.raises(ProbeFileError, match=r"probes\.npz' is truncated or not a probe set"):
         _ = Archive.open(tmp_path / "a").probes
 
 

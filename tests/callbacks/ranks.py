@@ -18,9 +18,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
 
-import lightning_gradcam.callbacks.run
+import lightning_gradcam.callbacks.recording
 from lightning_gradcam import GradCAMCallback
 from lightning_gradcam.callbacks.ranks import Ranks
 from tests.callbacks.test_purity import Recorder, Watch, flat, random_states
@@ -34,6 +33,8 @@ class Sharded(TinyModule):
     """Each rank holds a part of its weights."""
 
     def configure_model(self) -> None:
+        from torch.distributed.fsdp import FSDPModule, fully_shard  # torch before 2.6 has neither
+
         if not isinstance(self.net, FSDPModule):
             mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
             for part in (self.net.conv1, self.net.conv2, self.net):
@@ -76,7 +77,7 @@ def main(options: dict[str, Any], out: Path) -> None:
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     torch.set_num_threads(1)
     if patience := options.get("patience"):
-        lightning_gradcam.callbacks.run.Ranks = partial(Ranks, patience=patience)  # type: ignore[misc]
+        lightning_gradcam.callbacks.recording.Ranks = partial(Ranks, patience=patience)  # type: ignore[misc]
     kind = options["strategy"]
     strategy: Any = DDPStrategy(process_group_backend="gloo")
     if kind not in ("ddp", "gathering"):

@@ -154,7 +154,7 @@ def test_training_ends_in_the_same_bits(tmp_path: Path, name: str, recwarn: pyte
     without = run(setup, tmp_path / "without", [])
     assert len({entry.step for entry in sink.entries}) >= setup.logged
     others = [str(w.message) for w in recwarn if "not of the weights that were validated" in str(w.message)]
-    assert bool(others) == (name == "an EMA of one's own, listed before"), others
+    assert bool(others) == (name == "a custom EMA callback, listed before"), others
     assert len(without["watched"]) > 1
     assert_all_same(without, with_ours)
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import CaptureError, compute_cams
-from lightning_gradcam.capture.graph import traced, upstream
+from lightning_gradcam.capture.graph import upstream
 from lightning_gradcam.capture.inspection import Survey, mixed
+from lightning_gradcam.capture.trail import Watcher, executed
 from tests.reference import plain_gradcam
 
 
@@ -66,13 +67,18 @@ def test_what_leads_to_a_score_and_what_does_not() -> None:
     shared, left, right = nn.Linear(2, 4), nn.Linear(2, 2), nn.ReLU()
     for module in (shared, left):
         module.requires_grad_(False)
-    with traced({"shared": shared, "left": left, "right": right}) as origins:
-        first, second = shared(torch.rand(1, 2)).split(2, 1)
-        scores = left(first), right(second)
-        leading = [{name for name, origin in origins.items() if origin in upstream(score)} for score in scores]
-        assert upstream(scores[0].detach()) == set()
+    layers = {"shared": shared, "left": left, "right": right}
+
+    def forward() -> tuple[Tensor, Tensor]:
+        first, second = shared(torch.rand(1, 1, 2)).split(2, 2)
+        return left(first), right(second)
+
+    watcher = Watcher(None, force=False)
+    _, scores, _ = executed(layers, forward, watcher=watcher)
+    origins = watcher.trail.origins()
+    leading = [{name for name, origin in origins.items() if origin in upstream(score)} for score in scores]
+    assert upstream(scores[0].detach()) == set()
     assert leading == [{"shared", "left"}, {"shared", "right"}]
-    assert not origins
     assert not any(module._forward_hooks for module in (shared, left, right))
 
 

@@ -179,9 +179,11 @@ def test_an_output_is_detached_in_dataclasses_too() -> None:
 def test_a_picture_that_is_none_of_the_inputs_is_refused() -> None:
     x = torch.rand(2, 1, 4, 4)
     for other in (torch.rand(2, 1, 4, 4), x.clone(), x[:]):
-        with pytest.raises(ConfigurationError, match=r"picture: got \[2, 1, 4, 4\], which is none of the inputs; give"):
+        with pytest.raises(
+            ConfigurationError, match=r"picture: got \[2, 1, 4, 4\], which is not one of the inputs; give"
+        ):
             Inputs((x, x * 2), picture=other)
-    with pytest.raises(ConfigurationError, match="picture: got str, which is none of the inputs"):
+    with pytest.raises(ConfigurationError, match="picture: got str, which is not one of the inputs"):
         Inputs({"x": x}, picture="x")  # type: ignore[arg-type]
 
 

@@ -191,7 +191,18 @@ def test_1d_convolutions_over_the_places_of_tokens_leave_them_tokens() -> None:
     assert str(compute_cams(Mixer(), torch.rand(2, 1, 16, 16), "act").layouts["act"]) == "NLC:4x4"
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(
+                not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 can't leave compilation out"
+            ),
+        ),
+    ],
+)
 def test_a_compiled_convolution_tells_where_channels_stand(compiled: bool) -> None:
     model: Any = nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(512, 2))
     if compiled:

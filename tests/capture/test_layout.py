@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam import LayerError
-from lightning_gradcam.capture.layout import Layout, check_places, find_layout, fits, input_size, parse_layouts
+from lightning_gradcam.capture.layout import Layout, check_places, input_size, parse_layouts
+from lightning_gradcam.capture.shapes import find_layout, fits
 
 RAW: list[tuple[Layout, tuple[int, ...]]] = [
     (Layout("NCHW", (3, 4)), (2, 5, 3, 4)),

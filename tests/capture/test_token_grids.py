@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam import LayerError, compute_cams, compute_feature_maps
-from lightning_gradcam.capture.layout import Layout, find_layout, parse_layouts
+from lightning_gradcam.capture.layout import Layout, parse_layouts
+from lightning_gradcam.capture.shapes import find_layout
 
 
 def embedded(model: Grid, x: Tensor) -> Tensor:
@@ -243,7 +244,7 @@ def test_what_stands_in_a_row_but_not_on_a_grid_is_refused(kind: str) -> None:
     model = make().eval()
     why = r"'seq' gives \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"
     if kind in ("frames", "bag"):
-        why = r"'seq' gives \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: a row a frame"
+        why = r"'seq' gives \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: one row for each frame"
     with pytest.raises(LayerError, match=why):
         compute_cams(model, inputs, "seq", targets=1)
     with pytest.raises(LayerError, match="'seq' gives"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_gradcam.cli import main
-from lightning_gradcam.cli.shared import counting, progress
+from lightning_gradcam.cli.shared import moving, progress
 
 COMMANDS = (
     "fit",
@@ -35,7 +35,7 @@ def test_help_has_an_example_and_the_exit_codes(command: str, capsys: pytest.Cap
         code = int(ended.code or 0)
     assert code == 0
     said = capsys.readouterr().out
-    assert f"example:\n  lightning-gradcam {command} " in said
+    assert f"Example:\n  lightning-gradcam {command} " in said
     assert "exit codes: 0 done; 1 failed" in said
     assert all(len(line) <= 120 for line in said.splitlines())
 
@@ -85,8 +85,8 @@ def test_a_bar_is_shown_where_it_is_asked_for(
     show: bool | None, shown: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert list(progress(range(3), "numbers", show=show)) == [0, 1, 2]
-    with counting("steps", 2, show=show) as bar:
-        bar.update(2)
+    with moving("steps", show=show) as moved:
+        moved(2, 2)
     said = capsys.readouterr()
     assert said.out == ""
     assert ("numbers: 100%" in said.err) == shown

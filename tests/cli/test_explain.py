@@ -11,7 +11,7 @@ from PIL import Image
 
 from lightning_gradcam import Archive
 from lightning_gradcam.cli import main
-from lightning_gradcam.cli.explain import target
+from lightning_gradcam.cli.options import target
 from tests.cli.tiny import Module
 
 MODEL = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1"]

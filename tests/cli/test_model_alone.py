@@ -68,7 +68,7 @@ def test_pictures_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["explain", "pictures/0.png", "pictures/1.png"])
     assert ended.value.code == 2
-    assert "'pictures/0.png' is no checkpoint: whose maps? give CKPT first, or --model" in capsys.readouterr().err
+    assert "'pictures/0.png' is not a checkpoint: whose maps? give CKPT first, or --model" in capsys.readouterr().err
 
 
 def test_a_download_that_fails(capsys: pytest.CaptureFixture[str]) -> None:

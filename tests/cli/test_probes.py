@@ -161,7 +161,7 @@ def test_the_probes_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ("arguments", "said"),
     [
         (["show", "missing.npz"], "missing.npz"),
-        (["show", "broken.npz"], "truncated or no probe set"),
+        (["show", "broken.npz"], "truncated or not a probe set"),
         (["draw", "--folder", "missing"], "is not a folder"),
         (["draw", "--config", "tiny.yaml", "-n", "41"], "the data set has 40 samples"),
         (["draw", "--folder", "own", "--sheet", "own.txt"], ".png, .jpg"),

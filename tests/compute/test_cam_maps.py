@@ -246,7 +246,7 @@ def test_keys_full_bare_and_ambiguous() -> None:
         (
             {"targets": lambda output: output},
             TargetError,
-            r"returned shape \[2, 5\]; it needs to return a tensor \[2\]",
+            r"returned a tensor \[2, 5\] of torch.float32; it needs to return a tensor \[2\]",
         ),
         ({"methods": "grad-cam"}, MethodError, r"methods: method 'grad-cam' not found; did you mean 'gradcam'\?"),
         ({"score": "odds"}, TargetError, r"score: got 'odds'; valid are 'logit'"),

@@ -144,7 +144,7 @@ def test_pytorch_grad_cams_fullgrad(net: Net, inputs: Tensor, monkeypatch: pytes
         low, high = maps.amin((3, 4), keepdim=True), maps.amax((3, 4), keepdim=True)
         return ((maps - low) / (high - low)).nan_to_num()
 
-    monkeypatch.setattr(pictures, "_scaled", each_channel)
+    monkeypatch.setattr(pictures, "scaled_maps", each_channel)
     net.head.weight.data *= 1e4
     cam = grad_cam.FullGrad(net, [])
     kept = []

@@ -16,9 +16,9 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
-from lightning_gradcam.monitors.evolution import evolution_of
 from lightning_gradcam.stats import to_last
 from tests.conftest import TinyModule, loaders, trainer
+from tests.monitors.drawing import evolution_of
 
 LAYERS = ["net.relu1", "net.relu2"]
 

@@ -18,9 +18,10 @@ from lightning_gradcam.archive.manifest import Manifest
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.monitors import evolution as evolution_module
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
-from lightning_gradcam.monitors.evolution import Evolving, evolution_of
+from lightning_gradcam.monitors.evolution import Evolving
 from lightning_gradcam.render import picture as picture_module
 from lightning_gradcam.render.picture import PackedPicture, Picture
+from tests.monitors.drawing import evolution_of
 
 Peaks = dict[CamKey, Any]
 

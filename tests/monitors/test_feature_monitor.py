@@ -10,9 +10,9 @@ from torch import nn
 
 from lightning_gradcam import Archive, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter
-from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.feature_maps import compute_feature_maps
 from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.feature_monitor import FeatureMonitor
 from lightning_gradcam.render.grid import GridDrawing
 
@@ -35,7 +35,7 @@ PROBES = ProbeSet(torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed
 def test_one_step_from_the_model_to_the_archive_and_the_sheet(tmp_path: Path) -> None:
     net, monitor = model(), plan(max_channels=4, batch_size=2)
     with preserved(net):
-        found = monitor.observe(net, Inputs(PROBES.inputs).part, PROBES, net)
+        found = monitor.observe(Subject.of(net, PROBES), PROBES)
     expected = compute_feature_maps(net, PROBES.inputs, ["0", "1"], max_channels=4)
     record = monitor.record(found, PROBES, epoch=0, step=5, stage="fit")
     for layer in ("0", "1"):
@@ -67,9 +67,9 @@ def test_one_step_from_the_model_to_the_archive_and_the_sheet(tmp_path: Path) ->
 def test_what_was_found_is_pinned() -> None:
     net, monitor = model(), plan(layers="auto")
     with preserved(net):
-        found = monitor.observe(net, Inputs(PROBES.inputs).part, PROBES, net)
+        found = monitor.observe(Subject.of(net, PROBES), PROBES)
         pinned = monitor.pinned(found)
-        again = pinned.observe(net, Inputs(PROBES.inputs).part, PROBES, net)
+        again = pinned.observe(Subject.of(net, PROBES), PROBES)
     assert pinned.layers == ["1"]
     assert pinned.layout == {"1": "NCHW"}
     assert pinned.tried

@@ -16,6 +16,7 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.monitors import pattern_monitor as pattern_plan
+from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.pattern_monitor import PatternMonitor
 from lightning_gradcam.probes import ProbeSet
 
@@ -37,7 +38,7 @@ class Two(nn.Module):
 def looked(plan: PatternMonitor, model: nn.Module, values: Any, probes: ProbeSet, forward: Any) -> Any:
     inputs = Inputs(values)
     with preserved(model):
-        return plan.observe(model, inputs.part, probes, forward)
+        return plan.observe(Subject(model, inputs.part, forward), probes)
 
 
 def two() -> tuple[Two, Any, ProbeSet]:
@@ -86,7 +87,7 @@ def test_the_first_look_is_short_where_it_is_not_logged() -> None:
         output: Tensor = model(*both)
         return output
 
-    plan = PatternMonitor("patterns", "conv", ascent=Ascent(steps=6), baseline=False, progress=False)
+    plan = PatternMonitor("patterns", "conv", ascent=Ascent(steps=6), log_untrained=False, progress=False)
     found = looked(plan, model, values, probes, forward)
     # Two pictures show the layer; then one step, and what it reaches.
     assert runs == [2, 4, 4]

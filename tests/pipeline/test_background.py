@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import lightning_gradcam.callbacks.run
+import lightning_gradcam.callbacks.recording
 from lightning_gradcam import Archive, Drawing, Entry, Evolution, GradCAMCallback, MemorySink, Numbers, Sink
 from lightning_gradcam.archive import ArchiveWriter
 from lightning_gradcam.monitors import cam_reporter, evolution
@@ -176,7 +176,7 @@ def _train_while_drawing_hangs(root: Path) -> None:
 
     torch.set_num_threads(1)
     cam_reporter.sheet = slow  # type: ignore[attr-defined]
-    lightning_gradcam.callbacks.run.Worker = Waiting  # type: ignore[attr-defined, misc]
+    lightning_gradcam.callbacks.recording.Worker = Waiting  # type: ignore[attr-defined, misc]
     fit(root, [MemorySink()], epochs=20)
 
 
@@ -234,7 +234,7 @@ def test_a_slow_but_healthy_end_finishes(tmp_path: Path, monkeypatch: pytest.Mon
 
     for name in ("film_strip", "animate"):
         monkeypatch.setattr(f"lightning_gradcam.monitors.evolution.{name}", slowly(getattr(evolution, name)))
-    monkeypatch.setattr(lightning_gradcam.callbacks.run, "Worker", partial(Worker, patience=4.0))
+    monkeypatch.setattr(lightning_gradcam.callbacks.recording, "Worker", partial(Worker, patience=4.0))
     sink = MemorySink()
     layers = ["net.conv1", "net.relu1", "net.conv2", "net.relu2"]
     callback = GradCAMCallback(layers, methods=["gradcam", "layercam"], sinks=[sink], on_error="raise")
@@ -335,7 +335,7 @@ def test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end(
             go.wait()
 
     go = threading.Event()
-    monkeypatch.setattr(lightning_gradcam.callbacks.run, "Worker", partial(Worker, patience=0.5))
+    monkeypatch.setattr(lightning_gradcam.callbacks.recording, "Worker", partial(Worker, patience=0.5))
     callback = GradCAMCallback(LAYERS, sinks=[Blocking()])
     running = trainer(tmp_path, callbacks=callback, max_epochs=6)
     with pytest.warns(UserWarning, match="background worker failed") as caught:

@@ -247,7 +247,7 @@ def _hanging(tmp_path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
 def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_gradcam.callbacks.run.Worker", partial(Worker, patience=2.0))
+    monkeypatch.setattr("lightning_gradcam.callbacks.recording.Worker", partial(Worker, patience=2.0))
     hang, back = _hanging(tmp_path)
     sink = MemorySink()
     callback, steps, texts = fit(tmp_path, At(2, hang), At(9, back), epochs=10, background=True, sinks=[sink])
@@ -261,7 +261,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_
 def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_gradcam.callbacks.run.Worker", partial(Worker, patience=2.0))
+    monkeypatch.setattr("lightning_gradcam.callbacks.recording.Worker", partial(Worker, patience=2.0))
     hang, back = _hanging(tmp_path)
     callback, steps, texts = fit(tmp_path, At(2, hang), epochs=10, background=True)
     assert steps == 10 * 5

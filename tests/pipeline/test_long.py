@@ -23,9 +23,9 @@ from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, Pro
 from lightning_gradcam.archive import ArchiveWriter, reader
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
+from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
-from lightning_gradcam.pipeline.subject import Destination
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sinks import FileSink

@@ -17,11 +17,12 @@ from torch import nn
 
 from lightning_gradcam import Drawing, MemorySink, ProbeSet, compute_cams
 from lightning_gradcam.archive import Archive, ArchiveWriter
+from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
+from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
-from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import Worker
 from tests.conftest import CLASSES, TinyNet
 

@@ -14,11 +14,12 @@ import pytest
 
 from lightning_gradcam import Entry, Evolution, MemorySink, StalledError
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, Parcel
+from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
-from lightning_gradcam.pipeline.subject import Destination, Subject
 from lightning_gradcam.pipeline.worker import THREAD_NAME, Worker
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sheets.animation import Animation

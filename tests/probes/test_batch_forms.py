@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gradcam import GradCAMCallback, ProbeError, ProbeSet
 from lightning_gradcam.probes.batches import part_of
-from lightning_gradcam.probes.dataset import input_of
+from lightning_gradcam.probes.entries import input_of
 from tests.conftest import TinyModule, tiny_data, trainer
 
 PICTURES, LABELS = tiny_data(12).tensors

@@ -249,7 +249,7 @@ def test_numbers_as_given() -> None:
         (None, [0.5], r"mean, std: got mean=None and std=\[0.5\]; give both or neither"),
         ([0.5, 0.5], [0.5], r"mean, std: got mean=\[0.5, 0.5\] and std=\[0.5\]; give as many positive deviations"),
         (0.5, 0.0, "got mean=0.5 and std=0.0; give as many positive deviations as means"),
-        ([0.5, 0.5], [0.5, -1], "give as many positive deviations as means: one, or one a channel"),
+        ([0.5, 0.5], [0.5, -1], "give as many positive deviations as means: one, or one per channel"),
         ([], [], "give as many positive deviations"),
     ],
 )

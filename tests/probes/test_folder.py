@@ -12,7 +12,8 @@ from PIL import Image
 from torchvision import transforms
 
 from lightning_gradcam import ProbeError, ProbeSet
-from lightning_gradcam.probes.folder import read_folder
+
+read_folder = ProbeSet.from_folder
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> np.ndarray[Any, Any]:
@@ -53,7 +54,7 @@ def test_class_names_given_number_the_sub_folders(classes: Path) -> None:
 
 
 def test_sub_folder_that_is_no_class_is_refused_by_name(classes: Path) -> None:
-    with pytest.raises(ProbeError, match="the sub-folder 'zebra' is none of the classes ant, bee; rename it, or put"):
+    with pytest.raises(ProbeError, match="the sub-folder 'zebra' is not among the classes ant, bee; rename it, or put"):
         read_folder(classes, class_names=["ant", "bee"])
 
 
@@ -151,7 +152,7 @@ def test_mixed_sizes_are_refused_with_both_shapes(tmp_path: Path) -> None:
     picture(tmp_path / "b.png", size=(5, 4))
     with pytest.raises(
         ProbeError,
-        match=r"'b\.png' gives \[3, 4, 5\] and 'a\.png' \[3, 4, 6\]; give size=, or a transform that resizes",
+        match=r"'b\.png' gives \[3, 4, 5\] and 'a\.png' \[3, 4, 6\]; give size= \(--size\), or a transform",
     ):
         read_folder(tmp_path)
 
@@ -174,7 +175,7 @@ def test_path_that_is_no_folder_is_refused_by_name(tmp_path: Path, name: str) ->
 def test_unreadable_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(content)
-    with pytest.raises(ProbeError, match=r"b\.png' can't be read as a picture \(.+\); remove or mend it"):
+    with pytest.raises(ProbeError, match=r"b\.png' can't be read as a picture \(.+\); remove or repair it"):
         read_folder(tmp_path)
 
 

@@ -149,10 +149,10 @@ def test_whole_numbers_of_several_outputs_are_kept_as_numbers() -> None:
         (
             lambda index: NAMES[index],
             {"class_names": [*NAMES[:4], "eels"]},
-            "'eel' is none.*mean 'eels'",
+            "'eel' is not among.*mean 'eels'",
         ),
-        (lambda index: torch.zeros(8, 8), {}, r"labels: \[5, 8, 8\] is no class for each sample"),
-        (lambda index: {"caption": "a cat"}, {}, "labels: a dict came.*name the labels with label_key="),
+        (lambda index: torch.zeros(8, 8), {}, r"labels: got \[5, 8, 8\], and not a class for each sample"),
+        (lambda index: {"caption": "a cat"}, {}, "labels: got a dict.*name the labels with label_key="),
     ],
     ids=["no names", "another name", "a map", "a dict"],
 )
@@ -267,7 +267,7 @@ def test_a_probe_set_takes_the_same_labels() -> None:
     for labels in ([2, 0, 1], [[2], [0], [1]], torch.tensor([2.0, 0.0, 1.0])[:, None], ["cat", "ant", "bee"]):
         assert ProbeSet(inputs, labels=labels, class_names=NAMES).view.true == ((2,), (0,), (1,))  # type: ignore[arg-type]
     assert ProbeSet(inputs, labels=torch.tensor([[0.7], [1], [0]])).labels is None
-    with pytest.raises(ProbeError, match="labels: 'cow' is none of the class names"):
+    with pytest.raises(ProbeError, match="labels: 'cow' is not among the class names"):
         ProbeSet(inputs, labels=["cow"] * 3, class_names=NAMES)  # type: ignore[arg-type]
     again = ProbeSet.from_bytes(ProbeSet(inputs, labels=torch.tensor([[3], [1], [3]])).to_bytes())
     assert again.view.true == ((3,), (1,), (3,))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_gradcam import GradCAMCallback, MemorySink, ProbeError, ProbeSet
-from lightning_gradcam.probes.dataset import input_of
+from lightning_gradcam.probes.entries import input_of
 from lightning_gradcam.probes.paths import any_picture
 from lightning_gradcam.probes.source import rebuilt_batch
 from tests.conftest import TinyModule, trainer
@@ -169,3 +169,14 @@ def test_a_forward_of_two_inputs_is_told_how_to_get_them(tmp_path: Path) -> None
     )
     trainer(tmp_path, callbacks=callback, max_epochs=1).fit(Two(), loader, loader)
     assert callback.archive is not None
+
+
+class Untrue(UserDict[str, Any]):
+    """A mapping of tensors that refuses to be true or false, as tensordict's do."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("is it empty, or all zero?")
+
+
+def test_a_mapping_without_a_truth_value_is_looked_through() -> None:
+    assert input_of({"views": Untrue(left=PICTURES), "finding": LABELS}, any_picture) is PICTURES

@@ -93,7 +93,7 @@ def test_wrong_length_is_refused_with_the_field_and_both_counts(field: str, valu
 
 
 def test_repeated_id_is_refused_by_name() -> None:
-    with pytest.raises(ProbeError, match="the id 'b' stands more than once"):
+    with pytest.raises(ProbeError, match="the id 'b' is used more than once"):
         ProbeSet(pictures(3), ids=("a", "b", "b"))
 
 
@@ -271,7 +271,7 @@ def test_failed_save_leaves_no_temporary_file(tmp_path: Path) -> None:
 def test_truncated_file_is_refused_by_name(tmp_path: Path, share: float) -> None:
     data = full_set().to_bytes()
     (tmp_path / "cut.npz").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ProbeFileError, match=r"cut\.npz' is truncated or no probe set .*save the probes again"):
+    with pytest.raises(ProbeFileError, match=r"cut\.npz' is truncated or not a probe set .*save the probes again"):
         ProbeSet.load(tmp_path / "cut.npz")
 
 
@@ -280,16 +280,16 @@ def test_truncated_file_is_refused_by_name(tmp_path: Path, share: float) -> None
 )
 def test_foreign_bytes_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "noise.npz").write_bytes(content)
-    with pytest.raises(ProbeFileError, match=r"noise\.npz' is truncated or no probe set"):
+    with pytest.raises(ProbeFileError, match=r"noise\.npz' is truncated or not a probe set"):
         ProbeSet.load(tmp_path / "noise.npz")
 
 
 def test_pickled_file_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", meta=np.array([{"schema": 1}], dtype=object))
-    with pytest.raises(ProbeFileError, match="truncated or no probe set"):
+    with pytest.raises(ProbeFileError, match="truncated or not a probe set"):
         ProbeSet.load(tmp_path / "p.npz")
     torch.save({"inputs": pictures()}, tmp_path / "p.pt")
-    with pytest.raises(ProbeFileError, match=r"p\.pt' is truncated or no probe set"):
+    with pytest.raises(ProbeFileError, match=r"p\.pt' is truncated or not a probe set"):
         ProbeSet.load(tmp_path / "p.pt")
 
 
@@ -313,7 +313,7 @@ def test_other_schema_is_refused_with_both_numbers() -> None:
 
 @pytest.mark.parametrize("dtype", ["torch.complex32", "object", "torch.nn"])
 def test_unknown_input_type_is_refused(dtype: str) -> None:
-    with pytest.raises(ProbeFileError, match="truncated or no probe set"):
+    with pytest.raises(ProbeFileError, match="truncated or not a probe set"):
         ProbeSet.from_bytes(rewritten(full_set(), meta={"dtype": dtype}))
 
 

@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision import transforms
 
 from lightning_gradcam import ArchiveError, ProbeError, ProbeFileError, ProbeSet
-from lightning_gradcam.probes.dataset import Drawn, input_of
-from lightning_gradcam.probes.source import ProbeOptions, obtain_probes, rebuilt_batch
+from lightning_gradcam.probes.dataset import Drawn
+from lightning_gradcam.probes.entries import input_of
+from lightning_gradcam.probes.options import ProbeOptions
+from lightning_gradcam.probes.source import obtain_probes, rebuilt_batch
 from tests.conftest import tiny_data
 
 Archived = Callable[[str], ProbeSet]

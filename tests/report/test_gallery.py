@@ -78,15 +78,15 @@ def test_a_reader_leafs_through_layers_and_steps(tmp_path: Path) -> None:
         opened = Opened(browser, as_url(path), width=400)
         sheet = opened.page.locator(".gallery-sheet")
         assert sheet.get_attribute("alt") == "Feature maps of net.<b>, epoch 1, step 20"
-        opened.drag("logged step", 0)
+        opened.drag("Logged step", 0)
         assert sheet.get_attribute("alt") == "Feature maps of net.<b>, untrained, step 0"
         assert opened.texts(".gallery-where") == ["untrained, step 0"]
-        opened.pick("layer", "net.relu2")
+        opened.pick("Layer", "net.relu2")
         assert sheet.get_attribute("alt") == "Feature maps of net.relu2, untrained, step 0"
         assert sheet.evaluate("image => image.naturalWidth") == 60
-        opened.page.get_by_label("play", exact=True).click()
+        opened.page.get_by_label("Play", exact=True).click()
         opened.until("document.querySelector('.gallery-where').textContent === 'epoch 1, step 20'")
-        opened.until("document.querySelector('.play').getAttribute('aria-label') === 'play'")
+        opened.until("document.querySelector('.play').getAttribute('aria-label') === 'Play'")
         assert opened.overflow() == 0
         assert (opened.errors, opened.elsewhere()) == ([], [])
         opened.close()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lightning_gradcam import Archive, ConfigurationError
 from lightning_gradcam.render.drawing import lookup_table
@@ -159,7 +160,7 @@ def test_one_script_holds_every_module_once_and_in_order() -> None:
         for needed in re.findall(r"from '\./([\w.]+)'", sources()[name]):
             assert names.index(needed) < names.index(name)
     text = script("report.js", "gallery.js")
-    assert all(text.count(f"class {name} ") == 1 for name in ("Player", "ChartPanel", "Gallery"))
+    assert all(text.count(f"class {name} ") == 1 for name in ("Sequence", "ChartPanel", "Gallery"))
     assert not re.search(r"^\s*(import|export)\b", text, re.MULTILINE)
 
 
@@ -185,9 +186,12 @@ def test_no_module_turns_text_into_elements_or_code(word: str) -> None:
 
 
 def test_colour_tables_are_those_of_the_sheets() -> None:
-    text = sources()["colourmaps.js"]
-    found: dict[str, Any] = dict(re.findall(r"^  (\w+):\s+'([^']+)',$", text, re.MULTILINE))
+    (rows,) = re.findall(r"^const ROWS = \{(.*)\};$", sources()["colour.js"], re.MULTILINE)
+    found = {name: int(row) for name, row in re.findall(r"(\w+): (\d+)", rows)}
     assert {"turbo", "viridis", "Reds", "inferno", "gray", "jet"} <= set(found)
-    for name, packed in found.items():
-        table = np.frombuffer(base64.b64decode(packed), np.uint8).reshape(256, 3)
-        np.testing.assert_array_equal(table, lookup_table(name))
+    (stage,) = [a for tag, a, _ in Parsed(page([garments(1, 1, 1)])).found if a.get("id") == "gradcam"]
+    packed = base64.b64decode(str(stage["data-colours"]).removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(packed)) as image:
+        tables = np.asarray(image.convert("RGB"))
+    for name, row in found.items():
+        np.testing.assert_array_equal(tables[row], lookup_table(name))

@@ -530,7 +530,7 @@ def pair(**fields: Any) -> tuple[Payload, Payload, Payload]:
 
 def test_two_runs_of_the_same_probes_stand_side_by_side(report: Open) -> None:
     shown = report(*pair(), hash="#scale=image")
-    choice = shown.page.get_by_label("Beside it")
+    choice = shown.page.get_by_label("Compare", exact=True)
     assert choice.evaluate("s => [...s.options].map(o => [o.value, o.disabled])") == [
         ["", False],
         ["second", False],
@@ -580,7 +580,7 @@ def test_the_second_of_two_runs_of_the_same_probes_is_there_from_the_beginning(r
     shown = report(first, second)
     shown.page.wait_for_selector(".badge")
     assert shown.texts(".card:nth-of-type(1) .badge") == ["A", "B"]
-    shown.page.get_by_label("Beside it").select_option("")
+    shown.page.get_by_label("Compare", exact=True).select_option("")
     shown.until("!document.querySelector('.badge')")
     assert report(first, third).page.locator(".badge").count() == 0
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam import Archive, ConfigurationError, Drawing, ProbeError, ProbeSet, compute_cams
+from lightning_gradcam.probes.folder import Preparation
 from lightning_gradcam.saved_models.explanation import explain
-from lightning_gradcam.saved_models.images import Preparation, prepare_for, probes_from
+from lightning_gradcam.saved_models.images import prepare_for, probes_from
 from tests.conftest import CLASSES, TinyModule, TinyNet
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
@@ -97,9 +98,9 @@ def test_grey_where_the_model_takes_one_channel(folder: Path) -> None:
     colour = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2))
     assert explain(colour, folder, "1").probes.inputs.shape == (3, 3, 8, 8)
     assert prepare_for(TinyNet()).mode == "L"
-    assert prepare_for(TinyNet(), mode="RGB").mode == "RGB"
+    assert prepare_for(TinyNet(), given=Preparation(mode="RGB")).mode == "RGB"
     with pytest.raises(ConfigurationError, match="mode: got 'CMYK'"):
-        prepare_for(TinyNet(), mode="CMYK")
+        prepare_for(TinyNet(), given=Preparation(mode="CMYK"))
 
 
 class Shown:
@@ -365,7 +366,7 @@ def test_sizes_that_are_none(model: TinyNet, folder: Path, size: Any) -> None:
 
 
 def test_a_list_of_one_size_is_both_sides() -> None:
-    assert prepare_for(TinyNet(), size=[7]).size == [7, 7]
+    assert prepare_for(TinyNet(), given=Preparation(size=[7])).size == [7, 7]
 
 
 def test_photographs_are_upright(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from torch import nn
 from lightning_gradcam import GradCAMCallback, ProbeSet, explain
 from lightning_gradcam.cli import main
 from lightning_gradcam.errors import ConfigurationError, RefusedError
-from lightning_gradcam.saved_models.construction import named_class, read_config
+from lightning_gradcam.saved_models.config import read_config
+from lightning_gradcam.saved_models.construction import named_class
 from lightning_gradcam.saved_models.loader import load_checkpoint
 from lightning_gradcam.saved_models.replay import replay
 from lightning_gradcam.saved_models.stored import stored_arguments
@@ -202,7 +203,7 @@ def test_a_config_that_is_given_is_checked_as_well(capsys: pytest.CaptureFixture
         for model in ([], ["--model", MODEL]):
             code = main([*COMMANDS[command], "--config", "run/config.yaml", *model])
             assert code == 1
-            assert "which is no subclass of" in capsys.readouterr().err
+            assert "which is not a subclass of" in capsys.readouterr().err
     assert main(["layers", "--config", "run/config.yaml", "--input-shape", "1,8,8"]) == 1
     assert not Path("called").exists()
 
@@ -236,10 +237,10 @@ def test_classes_that_only_claim_to_be_of_a_kind() -> None:
             return True
 
     Base = Claims("Base", (), {})
-    with pytest.raises(RefusedError, match="is no subclass of Base"):
+    with pytest.raises(RefusedError, match="is not a subclass of Base"):
         named_class("subprocess.Popen", "model", Base)
     for name in ("torch.nn.functional.relu", "torch.nn.functional", "torch.nn", "torch.float32"):
-        with pytest.raises(RefusedError, match=r"no subclass of Module"):
+        with pytest.raises(RefusedError, match=r"not a subclass of Module"):
             named_class(name, "model", nn.Module)
     for name in (
         "evil.py:Other",
@@ -251,7 +252,7 @@ def test_classes_that_only_claim_to_be_of_a_kind() -> None:
         "e\0vil.A",
         "a." * 200,
     ):
-        with pytest.raises(RefusedError, match=r"no package.module.Class"):
+        with pytest.raises(RefusedError, match=r"not of the form package.module.Class"):
             named_class(name, "model", nn.Module)
 
 

@@ -20,7 +20,8 @@ from lightning_gradcam import Archive, ConfigurationError, GradCAMCallback, Ligh
 from lightning_gradcam.callbacks.feature_maps import FeatureMapCallback
 from lightning_gradcam.callbacks.filter_patterns import FilterPatternCallback
 from lightning_gradcam.errors import CheckpointFileError
-from lightning_gradcam.saved_models.replay import find_checkpoints, replay, replay_all
+from lightning_gradcam.saved_models.checkpoints import find_checkpoints
+from lightning_gradcam.saved_models.replay import replay, replay_all
 from tests.conftest import CLASSES, TinyModule, loaders, tiny_data, trainer
 
 LAYERS = ["net.conv1", "net.relu2"]
@@ -272,7 +273,7 @@ def test_a_damaged_file_is_left_out_and_said(tmp_path: Path) -> None:
     assert callback is not None
     file = sorted((tmp_path / "checkpoints").iterdir())[1]
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.warns(UserWarning, match=rf"{file.name} is left out: .* is truncated or no checkpoint"):
+    with pytest.warns(UserWarning, match=rf"{file.name} is left out: .* is truncated or not a checkpoint"):
         found = replay(
             tmp_path / "checkpoints", TinyModule(), OPTIONS, datamodule=loaders()[1], output=tmp_path / "again"
         )
@@ -284,7 +285,7 @@ def test_all_damaged_or_none_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointFileError, match=r"no .ckpt file in"):
         find_checkpoints(tmp_path)
     (tmp_path / "torn.ckpt").write_bytes(b"PK")
-    with pytest.raises(CheckpointFileError, match="truncated or no checkpoint"):
+    with pytest.raises(CheckpointFileError, match="truncated or not a checkpoint"):
         find_checkpoints(tmp_path)
 
 

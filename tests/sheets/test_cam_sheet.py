@@ -528,7 +528,7 @@ FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.ui
             CLIPS,
             [
                 "all 4 slices of each map, left to right = time or depth, on one colour scale",
-                "each slice lies on the frame at its centre, of 16 frames",
+                "each slice is drawn on the frame at its centre, of 16 frames",
             ],
         ),
         (
@@ -536,7 +536,7 @@ FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.ui
             CLIPS,
             [
                 "slices 1, 3, 5, 7, 10, 12, 14, 16 of 16, left to right = time or depth, on one colour scale",
-                "each slice lies on its own frame",
+                "each slice is drawn on its own frame",
             ],
         ),
         (
@@ -544,7 +544,7 @@ FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.ui
             FLAT,
             [
                 "all 3 slices of each map, left to right = time or depth, on one colour scale",
-                "each slice lies on the same picture",
+                "each slice is drawn on the same picture",
             ],
         ),
     ],

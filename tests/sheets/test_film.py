@@ -8,7 +8,7 @@ import torch
 
 from lightning_gradcam import CamKey, Drawing
 from lightning_gradcam.render.boxes import FOUND, KNOWN
-from lightning_gradcam.sheets.film import Film, header
+from lightning_gradcam.sheets.film import Film
 from tests.samples import NAN, Array, probe_set, ramp, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
@@ -18,9 +18,7 @@ BOXES = torch.tensor([[0.0, 0.0, 2.0, 1.0], [NAN] * 4])
 def seen(maps: Array, color: tuple[int, int, int], **options: bool) -> list[bool]:
     """On which of two probes a line of this colour is seen."""
     probes = probe_set(boxes=BOXES)
-    film = Film.of(
-        [record(maps)], probes, key=KEY, drawing=Drawing(**options), limits=np.ones(2), rows=[0, 1], side=112
-    )
+    film = Film.of([record(maps)], probes, key=KEY, drawing=Drawing(**options), limits=np.ones(2), side=112)
     found: list[bool] = (film.overlays(0)[0] == color).all(axis=-1).any(axis=(1, 2)).tolist()
     return found
 
@@ -39,9 +37,7 @@ def test_boxes_of_a_volume_are_those_of_the_slice_that_is_shown() -> None:
     maps = np.zeros((2, 2, 2, 2))
     maps[:, 0, 0, 0], maps[:, 1] = 3, 2
     probes = probe_set()
-    film = Film.of(
-        [record(maps)], probes, key=KEY, drawing=Drawing(boxes=True), limits=np.ones(2), rows=[0, 1], side=112
-    )
+    film = Film.of([record(maps)], probes, key=KEY, drawing=Drawing(boxes=True), limits=np.ones(2), side=112)
     line = (film.overlays(0)[0][0] == FOUND).all(axis=-1)
     assert film.places.tolist() == [1, 1]
     assert line[40, [1, -2]].all()
@@ -50,17 +46,9 @@ def test_boxes_of_a_volume_are_those_of_the_slice_that_is_shown() -> None:
 
 def test_the_header_says_what_the_lines_are() -> None:
     def said(boxes: bool, known: bool) -> list[str]:
-        lines = header(
-            [record(ramp())],
-            probe_set(boxes=BOXES if known else None),
-            key=KEY,
-            drawing=Drawing(boxes=boxes),
-            title="gradcam",
-            whole=False,
-            total=1,
-            width=900,
-        )
-        return [text for text, _ in lines if text.startswith("line:")]
+        probes, drawing = probe_set(boxes=BOXES if known else None), Drawing(boxes=boxes)
+        film = Film.of([record(ramp())], probes, key=KEY, drawing=drawing, limits=None, side=112)
+        return [text for text, _ in film.header("gradcam", 1, 900) if text.startswith("line:")]
 
     assert said(False, True) == []
     assert said(True, False) == ["line: box around the map's largest part over 15 % of its maximum"]
@@ -77,5 +65,5 @@ def test_a_sum_over_several_labels_is_called_that(score: str, said: str) -> None
     probes = probe_set(labels=torch.tensor([[1, 1, 0], [0, 1, 0]]))
     one = record(ramp(), targets=("label",), score=score)
     key = CamKey("conv", "gradcam", "label")
-    lines = header([one], probes, key=key, drawing=Drawing(), title="gradcam", whole=True, total=1, width=900)
-    assert lines[1][0] == f"Grad-CAM of {said} of the true classes"
+    film = Film.of([one], probes, key=key, drawing=Drawing(), limits=np.ones(2), side=112)
+    assert film.header("gradcam", 1, 900)[1][0] == f"Grad-CAM of {said} of the true classes"

@@ -13,7 +13,7 @@ from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.text import INK, RIGHT, WRONG
 from lightning_gradcam.sheets.builder import FRAME, MARK
-from lightning_gradcam.sheets.film import header, tile_shape
+from lightning_gradcam.sheets.film import Film, tile_shape
 from lightning_gradcam.sheets.strip import MOST_COLUMNS, film_strip, thinned
 from tests.samples import INF, LEFT, NAN, Array, probe_set, record
 
@@ -148,8 +148,10 @@ def test_scale_image_is_drawn_as_run() -> None:
 
 
 def lines(records: list[CamRecord], probes: ProbeSet | None = None, key: CamKey = KEY, **options: Any) -> list[str]:
-    given = {"drawing": Drawing(), "title": "gradcam", "whole": True, "total": None, "width": 2000, **options}
-    return [text for text, _ in header(records, probes or probe_set(), key=key, **given)]
+    given = {"drawing": Drawing(), "whole": True, "total": None, "width": 2000, **options}
+    limits = np.ones(len(records[0].maps[key]), np.float32) if given["whole"] else None
+    film = Film.of(records, probes or probe_set(), key=key, drawing=given["drawing"], limits=limits, side=112)
+    return [text for text, _ in film.header("gradcam", given["total"], given["width"])]
 
 
 def test_header_states_layer_method_target_steps_and_scale() -> None:

@@ -216,7 +216,7 @@ def test_runs_are_compared_as_they_are_checked(browser: Any, url: str, logs: Pat
         assert tab.frame.locator(".runs-side").all_text_contents() == ["A", "B", "", ""]
         assert not tab.frame.locator(".runs-pair").is_visible()
         tab.frame.locator(".runs-all input").check()
-        tab.until(".runs-note", "4 runs are checked; two stand side by side.")
+        tab.until(".runs-note", "4 runs are ticked; two are shown side by side.")
         tab.frame.get_by_label("B", exact=True).select_option("c/gradcam")
         tab.wait_shown("a/gradcam", "c/gradcam")
         assert tab.frame.get_by_label("B", exact=True).locator("option").all_text_contents() == [
@@ -238,7 +238,7 @@ def test_the_filter_is_a_regular_expression_and_counts(browser: Any, url: str, l
         field.fill("_1")
         tab.wait_shown("slow/version_1")
         field.fill("(")
-        tab.until(".runs-error", "This is no regular expression.")
+        tab.until(".runs-error", "This is not a valid regular expression.")
         assert len(tab.names()) == 3
         field.fill("nothing")
         tab.until(".runs-none", "No run matches.")

@@ -182,7 +182,7 @@ def test_of_a_growing_run_only_the_new_step_is_read_and_sent(tmp_path: Path, mon
     new = page.get("maps", run="gradcam", start=2, mark=after["mark"]).data
     assert page.get("maps", run="gradcam").data == old + new
     status, sentence = page.refused("maps", run="gradcam", mark=before["mark"])
-    assert (status, "changed meanwhile" in sentence) == (409, True)
+    assert (status, "has changed since it was listed" in sentence) == (409, True)
 
 
 def test_a_rewound_run_shows_its_new_steps(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_only_whole_numbers_and_get_are_taken(tmp_path: Path) -> None:
         assert (status, "from 0 to 2" in sentence) == (400, True)
     assert page.get("maps", run="gradcam", start=2, stop=1).data == b""
     answer = page.client.post(f"{ROUTE}/runs")
-    assert (answer.status_code, answer.json) == (405, {"error": "POST is not possible here, only GET is."})
+    assert (answer.status_code, answer.json) == (405, {"error": "POST is not allowed here, only GET."})
     assert page.client.head(f"{ROUTE}/runs").data == b""
 
 
@@ -423,10 +423,11 @@ def test_the_pages_files_are_served_and_no_others(tmp_path: Path) -> None:
     assert {"viewer/viewer.js", "source.js", "picker.js"} <= seen
     for name in ("tab.css", "viewer/viewer.css"):
         assert page.get(name).content_type == "text/css; charset=utf-8"
+    assert page.get("viewer/colormaps.png").content_type == "image/png"
     for name in ("plugin.py", "viewer/payload.py", "viewer/", "viewer", "viewer/report.html", "nothing.js"):
         assert page.get(name).status_code == 404
     kinds = {os.path.splitext(route)[1] for route in page.plugin.get_plugin_apps()}
-    assert kinds == {"", ".js", ".css"}
+    assert kinds == {"", ".js", ".css", ".png"}
 
 
 def test_a_search_that_gets_too_long_is_ended_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +437,7 @@ def test_a_search_that_gets_too_long_is_ended_and_said(tmp_path: Path, monkeypat
     page = Page(tmp_path)
     assert list(page.runs()) == ["a"]
     (note,) = page.notes()
-    assert "too large to be searched as a whole: 3 folders" in note
+    assert "too large to be searched completely: the search stopped after 3 folders" in note
     monkeypatch.setattr(runs, "_MAX_FOLDERS", 20)
     monkeypatch.setattr(runs, "_MAX_ENTRIES", 5)
     assert list(Page(tmp_path).runs()) == ["a"]

@@ -1,212 +1,100 @@
 // The bar that stays at the top: the slider, and everything that can be chosen.
 import {paintColourBar} from './colour.js';
-import {fill, freshId, labelled, make, segments, select, setText} from './dom.js';
+import {button, fill, freshId, labelled, make, segments, select, setText, slider} from './dom.js';
 import {percent} from './numbers.js';
 import {choicesOf} from './state.js';
 import {SCALE_WORDS} from './words.js';
 
-const VIEWS = [
-  ['overlay', 'Overlay'],
-  ['map', 'Map'],
-  ['both', 'Both'],
-  ['original', 'Picture'],
-];
-const SCALES = [
-  ['run', 'run'],
-  ['image', 'image'],
-  ['layer', 'layer'],
-];
-const SIZES = [
-  ['original', 'original'],
-  ['small', 'small'],
-  ['medium', 'medium'],
-  ['large', 'large'],
-];
-const SORTS = [
-  ['id', 'as drawn'],
-  ['class', 'true class'],
-  ['drift', 'largest drift'],
-  ['flips', 'most flips'],
-  ['confidence', 'least confident'],
-  ['score', 'highest score'],
-];
-const FILTERS = [
-  ['all', 'all'],
-  ['wrong', 'wrong now'],
-  ['right', 'right now'],
-  ['flipped', 'ever flipped'],
-  ['blank', 'blank map now'],
-];
+const FIELDS = {
+  method: 'Method',
+  target: 'Target',
+  scale: 'Scale',
+  filter: 'Probes',
+  class: 'Class',
+  sort: 'Sort',
+  size: 'Size',
+};
 const OF_TRAINING = ['drift', 'flips', 'flipped'];
-const SPEEDS = [
-  ['1', '1 / s'],
-  ['2', '2 / s'],
-  ['4', '4 / s'],
-  ['8', '8 / s'],
-];
 
 export class Bar {
-  // act: {set(changes), pick(place), step(by), play()}.
-  constructor(act) {
-    this.act = act;
-    this.buildTransport();
+  // act: {set(changes), step(by)}; sequence: the Sequence of the positions.
+  constructor(act, sequence) {
+    Object.assign(this, {act, sequence});
     this.buildOptions();
-    this.element = make('div', {class: 'bar'}, this.transport, this.options);
+    this.buildTransport();
+    this.element = make('div.bar', this.transport, this.options);
+    if (window.innerWidth < 900) this.toggle();
   }
 
   buildTransport() {
-    const {act} = this;
-    const button = (text, name, onclick, key) =>
-      make('button', {type: 'button', class: 'step', text, 'aria-label': name, title: `${name} (${key})`, onclick});
-    this.playButton = make('button', {
-      type: 'button',
-      class: 'play',
-      text: '▶',
-      'aria-label': 'Play',
-      title: 'Play (space)',
-      onclick: act.play,
-    });
-    const slider = freshId('epoch');
-    this.slider = make('input', {
-      type: 'range',
-      min: 0,
-      max: 0,
-      step: 1,
-      id: slider,
-      class: 'epoch',
-      'aria-label': 'Epoch',
-      oninput: () => act.pick(Number(this.slider.value)),
-    });
-    this.label = make('output', {class: 'epoch-label', for: slider});
-    this.detail = make('span', {class: 'epoch-detail'});
-    this.spoken = make('div', {class: 'unseen', 'aria-live': 'polite'});
-    this.more = make('button', {
-      type: 'button',
+    const {act, sequence} = this;
+    const stepper = (text, name, by, key) =>
+      button(text, () => act.step(by), {class: 'step', 'aria-label': name, title: `${name} (${key})`});
+    this.label = make('output.epoch-label', {for: sequence.slider.id});
+    this.detail = make('span.epoch-detail');
+    this.spoken = make('div.unseen', {'aria-live': 'polite'});
+    this.more = button('Options', () => this.toggle(), {
       class: 'more',
-      text: 'Options',
       'aria-expanded': 'true',
-      onclick: () => this.toggle(),
+      'aria-controls': this.options.id,
     });
-    this.speed = select(SPEEDS, '2', (speed) => act.set({speed}), {
-      'aria-label': 'Steps a second',
-      class: 'speed',
-      title: 'Steps a second',
-    });
+    const name = 'Epochs per second';
+    this.speed = this.choice('speed', {'aria-label': name, class: 'speed', title: name});
     this.motion = [
-      this.playButton,
-      button('‹', 'Epoch before', () => act.step(-1), '←'),
-      this.slider,
-      button('›', 'Next epoch', () => act.step(1), '→'),
-      make('div', {class: 'now-label'}, this.label, this.detail),
+      sequence.button,
+      stepper('‹', 'Epoch before', -1, '←'),
+      sequence.slider,
+      stepper('›', 'Next epoch', 1, '→'),
+      make('div.now-label', this.label, this.detail),
       this.speed,
     ];
-    this.transport = make('div', {class: 'transport'}, ...this.motion, this.more, this.spoken);
+    this.transport = make('div.transport', this.motion, this.more, this.spoken);
+  }
+
+  choice(name, attributes = {}) {
+    return select(choicesOf(name), (value) => this.act.set({[name]: value}), attributes);
+  }
+
+  share(name, title, hint) {
+    const input = slider(title, (value) => this.act.set({[name]: String(value)}), {class: 'share', title: hint});
+    const value = make('output.share-value');
+    return {input, value, field: labelled(title, make('span.with-value', input, value), hint)};
   }
 
   buildOptions() {
     const {act} = this;
-    const share = (name, title) => {
-      const input = make('input', {
-        type: 'range',
-        min: 0,
-        max: 100,
-        step: 1,
-        class: 'share',
-        title,
-        oninput: () => act.set({[name]: input.value}),
-      });
-      const value = make('output', {class: 'share-value'});
-      return {
-        input,
-        value,
-        field: labelled(
-          name === 'opacity' ? 'Opacity' : 'Threshold',
-          make('span', {class: 'with-value'}, input, value),
-          title,
-        ),
-      };
-    };
-    this.show = segments(
-      'Pictures or film strips',
-      [
-        ['cards', 'Pictures', 'The maps of one epoch'],
-        ['film', 'Film strips', 'All epochs at once'],
-      ],
-      (show) => act.set({show}),
-    );
-    this.view = segments('Overlay or map', VIEWS, (view) => act.set({view}));
-    this.layerBox = make('div', {class: 'segments', role: 'group', 'aria-label': 'Layers'});
-    this.layerField = make('div', {class: 'field'}, make('span', {class: 'field-name', text: 'Layers'}), this.layerBox);
-    this.method = select([], '', (method) => act.set({method}));
-    this.target = select([], '', (target) => act.set({target}));
-    this.methodField = labelled('Method', this.method);
-    this.targetField = labelled('Target', this.target);
-    this.colour = select(
-      choicesOf('colour').map((name) => [name, name]),
-      'turbo',
-      (colour) => act.set({colour}),
-      {'aria-label': 'Colour map', title: 'Colour map (c)'},
-    );
-    this.bar = make('canvas', {class: 'colour-bar', 'aria-hidden': 'true', width: 256, height: 1});
-    this.scale = select(SCALES, 'run', (scale) => act.set({scale}));
-    this.opacity = share('opacity', 'Share of the map in the overlay');
-    this.threshold = share('threshold', 'Hides values below this share of the brightest colour');
-    this.size = select(SIZES, 'medium', (size) => act.set({size}));
-    this.sort = select(SORTS, 'id', (sort) => act.set({sort}));
-    this.filter = select(FILTERS, 'all', (filter) => act.set({filter}));
-    this.class = select([], '', (name) => act.set({class: name}));
-    this.classField = labelled('Class', this.class);
+    const titles = {cards: 'The maps of one epoch', film: 'All epochs at once'};
+    this.show = segments('Pictures or film strips', choicesOf('show'), (show) => act.set({show}), titles);
+    this.view = segments('Overlay or map', choicesOf('view'), (view) => act.set({view}));
+    this.layerBox = make('div.segments', {role: 'group', 'aria-label': 'Layers'});
+    this.fields = {layers: make('div.field', make('span.field-name', 'Layers'), this.layerBox)};
+    for (const [name, title] of Object.entries(FIELDS)) {
+      this[name] = this.choice(name);
+      this.fields[name] = labelled(title, this[name]);
+    }
+    this.fields.scale.title = 'What the brightest colour means';
+    this.colour = this.choice('colour', {'aria-label': 'Colour map', title: 'Colour map (c)'});
+    this.colours = make('canvas.colour-bar', {'aria-hidden': 'true', width: 256, height: 1});
+    this.legend = make('div.legend', make('span', '0'), this.colours, make('span', 'max'));
+    this.opacity = this.share('opacity', 'Opacity', 'Share of the heatmap in the overlay');
+    this.threshold = this.share('threshold', 'Threshold', 'Hide values below this share of the brightest colour');
     this.region = make('input', {
       type: 'checkbox',
       onchange: () => act.set({region: this.region.checked ? 'on' : 'off'}),
     });
-    this.regionField = make(
-      'label',
-      {class: 'check', title: 'The border of the region or box that the probes mark'},
-      this.region,
-      make('span', {text: 'Marked region'}),
-    );
-    this.legend = make('div', {class: 'legend'}, make('span', {text: '0'}), this.bar, make('span', {text: 'max'}));
-    const group = (name, ...fields) => make('div', {class: 'group', role: 'group', 'aria-label': name}, ...fields);
+    const title = 'Outline the mask or box of each probe';
+    this.fields.region = make('label.check', {title}, this.region, make('span', 'Marked region'));
+    const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
+    const {show, view, opacity, threshold} = this;
+    const {layers, method, target, region, scale, ...which} = this.fields;
     this.options = make(
-      'div',
-      {class: 'options', id: freshId('options')},
-      group(
-        'What is shown',
-        this.show.element,
-        this.view.element,
-        this.layerField,
-        this.methodField,
-        this.targetField,
-        this.regionField,
-      ),
-      group(
-        'Colours',
-        this.colour,
-        this.legend,
-        labelled('Scale', this.scale, 'What the brightest colour stands for'),
-        this.opacity.field,
-        this.threshold.field,
-      ),
-      group(
-        'Which probes',
-        labelled('Probes', this.filter),
-        this.classField,
-        labelled('Sort', this.sort),
-        labelled('Size', this.size),
-      ),
+      'div.options',
+      {id: freshId('options')},
+      group('What is shown', show.element, view.element, layers, method, target, region),
+      group('Colours', this.colour, this.legend, scale, opacity.field, threshold.field),
+      group('Which probes', Object.values(which)),
     );
-    for (const element of [
-      this.show.element,
-      this.filter.parentElement,
-      this.classField,
-      this.sort.parentElement,
-      this.size.parentElement,
-    ]) {
-      element.classList.add('board-only');
-    }
-    this.more.setAttribute('aria-controls', this.options.id);
-    if (window.innerWidth < 900) this.toggle();
+    for (const element of [show.element, ...Object.values(which)]) element.classList.add('board-only');
   }
 
   toggle() {
@@ -217,44 +105,25 @@ export class Bar {
 
   // What depends on the runs.
   build(scene) {
-    const {act} = this;
-    const last = scene.positions.length - 1;
-    this.slider.max = String(last);
-    this.slider.disabled = last < 1;
+    const {state} = scene;
     // Where there is a single step, nothing moves.
     for (const element of [...this.motion, this.show.element]) element.hidden = scene.once;
     for (const field of [this.sort, this.filter]) {
       for (const option of field.options) option.hidden = scene.once && OF_TRAINING.includes(option.value);
     }
-    this.methodField.hidden = scene.methods.length < 2;
-    this.targetField.hidden = scene.targets.length < 2;
+    const all = ['all', 'all'];
     const titles = new Map(scene.runs.flatMap((run) => run.keys.map((key) => [key.method, key.method_title])));
-    fill(this.method, [...scene.methods.map((name) => [name, titles.get(name)]), ['all', 'all']], scene.method);
-    fill(
-      this.target,
-      [...scene.targets.map((name) => [name, name.replace('_vs_', ' vs ')]), ['all', 'all']],
-      scene.target,
-    );
-    this.layerField.hidden = scene.layers.length < 2;
-    this.layerBox.replaceChildren(
-      ...scene.layers.map((layer) =>
-        make('button', {
-          type: 'button',
-          class: 'segment',
-          text: scene.short.get(layer),
-          title: layer,
-          'aria-pressed': String(scene.chosen.includes(layer)),
-          onclick: () => act.set({layers: toggled(scene, layer)}),
-        }),
-      ),
-    );
+    fill(this.method, [...scene.methods.map((name) => [name, titles.get(name)]), all], scene.method);
+    fill(this.target, [...scene.targets.map((name) => [name, name.replace('_vs_', ' vs ')]), all], scene.target);
     const names = scene.classNames();
-    this.classField.hidden = names.length < 2;
     fill(this.class, [['', 'all'], ...names.map((name) => [name, name])], scene.class);
-    this.regionField.hidden = !scene.pictures.some((pictures) => pictures.some((picture) => picture.region));
-    const classes = scene.hasClasses();
-    this.filter.parentElement.hidden = !classes;
-    const {state} = scene;
+    this.layerBox.replaceChildren(...scene.layers.map((layer) => this.layerButton(scene, layer)));
+    this.fields.method.hidden = scene.methods.length < 2;
+    this.fields.target.hidden = scene.targets.length < 2;
+    this.fields.layers.hidden = scene.layers.length < 2;
+    this.fields.class.hidden = names.length < 2;
+    this.fields.region.hidden = !scene.pictures.flat().some((picture) => picture.region);
+    this.fields.filter.hidden = !scene.hasClasses();
     this.show.press(state.show);
     this.view.press(state.view);
     for (const name of ['scale', 'size', 'sort', 'filter', 'speed']) this[name].value = state[name];
@@ -263,9 +132,17 @@ export class Bar {
     this.move(scene);
   }
 
+  layerButton(scene, layer) {
+    return button(scene.short.get(layer), () => this.act.set({layers: toggled(scene, layer)}), {
+      class: 'segment',
+      title: layer,
+      'aria-pressed': String(scene.chosen.includes(layer)),
+    });
+  }
+
   // What depends on how maps are coloured.
   dress({state}) {
-    if (this.colour.value !== state.colour || !this.painted) paintColourBar(this.bar, state.colour);
+    if (this.colour.value !== state.colour || !this.painted) paintColourBar(this.colours, state.colour);
     this.painted = true;
     this.colour.value = state.colour;
     this.scale.value = state.scale;
@@ -279,22 +156,15 @@ export class Bar {
 
   move(scene) {
     const {run, step} = scene.positions[scene.at];
-    this.slider.value = String(scene.at);
     const number = `step ${run.steps[step].step}`;
-    this.slider.setAttribute('aria-valuetext', `${scene.label()}, ${number}`);
+    this.sequence.move(scene.at, scene.positions.length, `${scene.label()}, ${number}`);
     setText(this.label, scene.label().replace(/,.*/, ''));
     setText(this.detail, `${number} · ${scene.at + 1} of ${scene.positions.length}`);
   }
 
-  // Said once the slider rests.
+  // Spoken once the slider rests.
   announce(text) {
     setText(this.spoken, text);
-  }
-
-  playing(on) {
-    setText(this.playButton, on ? '❚❚' : '▶');
-    this.playButton.setAttribute('aria-label', on ? 'Pause' : 'Play');
-    this.playButton.title = on ? 'Pause (space)' : 'Play (space)';
   }
 }
 

@@ -1,6 +1,6 @@
 // One probe: its name, and for each run the prediction, the pictures (or film strips) and the timeline.
 import {cellsOf, cellWidth} from './cell.js';
-import {make, setText} from './dom.js';
+import {button, make, setText} from './dom.js';
 import {Film} from './film.js';
 import {moveMarkers, sparkline, sparkScale, timeline} from './timeline.js';
 import {verdict} from './words.js';
@@ -13,60 +13,66 @@ const EDGES = 26;
 const FILM_NAME = 84;
 const FRAME = 4;
 
-export class Card {
+// One run of a probe: its prediction, and the pictures and strips that follow the slider.
+export class Row {
+  // place: the probe's in that run; parts: cells and film strips; none: what is shown where nothing is predicted.
+  constructor(r, place, parts, none = '') {
+    Object.assign(this, {r, place, parts, none, verdict: make('span.verdict')});
+  }
+
+  update(scene) {
+    const run = scene.runs[this.r];
+    const step = scene.step(this.r);
+    const {text, kind} = verdict(run, step, this.place);
+    const flipped = run.flipped(step, this.place);
+    setText(this.verdict, text || this.none);
+    this.verdict.className = `verdict ${kind}${flipped ? ' just-flipped' : ''}`;
+    this.verdict.title = flipped ? 'predicted; it has just changed' : 'predicted';
+    for (const part of this.parts) part.update(scene);
+  }
+}
+
+class Card {
   // act: {pick(place), open(probe)}.
   constructor(scene, probe, act, spark) {
     const [run] = scene.runs;
     Object.assign(this, {probe, visible: false, stale: true, films: scene.state.show === 'film'});
     const {id} = run.probes[probe];
-    this.title = make('button', {
-      type: 'button',
+    this.title = button(`#${id}`, () => act.open(probe), {
       class: 'probe-name',
-      text: `#${id}`,
       title: `All about probe ${id}`,
       'aria-label': `Probe ${id}, open`,
-      onclick: () => act.open(probe),
     });
     const truth = run.trueNames(probe);
-    const head = make(
-      'h3',
-      {class: 'card-head'},
-      this.title,
-      truth ? make('span', {class: 'truth', text: truth, title: `true: ${truth}`}) : null,
-    );
-    this.element = make('article', {class: 'card', 'aria-label': `Probe ${id}${truth ? `, true ${truth}` : ''}`}, head);
+    const head = make('h3.card-head', this.title, truth && make('span.truth', {title: `true: ${truth}`}, truth));
+    this.element = make('article.card', {'aria-label': `Probe ${id}${truth && `, true ${truth}`}`}, head);
     this.element.card = this;
     this.rows = [];
     this.markers = [];
-    scene.runs.forEach((_, r) => {
-      const place = scene.placeIn(r, probe);
-      if (place >= 0) this.addRow(scene, r, place, act, head, spark);
-    });
+    for (const {r, place} of scene.rowsOf(probe)) this.addRow(scene, r, place, act, head, spark);
   }
 
   addRow(scene, r, place, act, head, spark) {
-    const said = make('span', {class: 'verdict'});
     const parts = this.films
-      ? scene.columns
-          .filter((column) => column.places[r] >= 0)
-          .map((column) => new Film(scene, r, place, column, act.pick))
+      ? scene.columnsOf(r).map((column) => new Film(scene, r, place, column, act.pick))
       : cellsOf(scene, r, place);
-    const pictures = make('div', {class: this.films ? 'films' : 'cells'}, ...parts.map((part) => part.element));
+    const row = new Row(r, place, parts);
+    const pictures = make(
+      this.films ? 'div.films' : 'div.cells',
+      parts.map((part) => part.element),
+    );
     if (!this.films) pictures.addEventListener('click', () => act.open(this.probe));
-    const row = make('div', {class: 'run-row'});
-    if (scene.runs.length > 1) {
-      row.append(make('div', {class: 'run-line'}, make('span', {class: 'badge', text: scene.marks[r]}), said));
-    } else head.append(said);
-    row.append(pictures);
-    if (scene.positions.length > 1) {
-      const strips = make('div', {class: 'strips'});
-      if (scene.hasClasses()) strips.append(timeline(scene, r, place, act.pick));
-      strips.append(sparkline(scene, r, place, spark));
-      row.append(strips);
-      this.markers.push(...strips.querySelectorAll('.marker'));
-    }
-    this.element.append(row);
-    this.rows.push({r, place, said, parts});
+    const several = scene.runs.length > 1;
+    if (!several) head.append(row.verdict);
+    const line = several && make('div.run-line', make('span.badge', scene.marks[r]), row.verdict);
+    const strips = scene.positions.length > 1 && [
+      scene.hasClasses() && timeline(scene, r, place, act.pick),
+      sparkline(scene, r, place, spark),
+    ];
+    const element = make('div.run-row', line, pictures, strips && make('div.strips', strips));
+    this.markers.push(...element.querySelectorAll('.marker'));
+    this.element.append(element);
+    this.rows.push(row);
   }
 
   // Draws now where the card is on the screen, and later where it is not.
@@ -79,13 +85,7 @@ export class Card {
     if (!this.stale) return;
     this.stale = false;
     moveMarkers(this.markers, scene);
-    for (const {r, place, said, parts} of this.rows) {
-      const {text, kind} = verdict(scene.runs[r], scene.step(r), place);
-      setText(said, text);
-      said.className = `verdict ${kind}${scene.runs[r].flipped(scene.step(r), place) ? ' just-flipped' : ''}`;
-      said.title = scene.runs[r].flipped(scene.step(r), place) ? 'predicted; it has just changed' : 'predicted';
-      for (const part of parts) part.update(scene);
-    }
+    for (const row of this.rows) row.update(scene);
   }
 }
 
@@ -93,8 +93,8 @@ export class Card {
 export class Board {
   constructor(act) {
     this.act = act;
-    this.element = make('div', {class: 'board'});
-    this.none = make('p', {class: 'nothing', hidden: true});
+    this.element = make('div.board');
+    this.none = make('p.nothing', {hidden: true});
     this.sizer = new ResizeObserver(() => this.fit());
     this.sizer.observe(this.element);
     this.watcher = new IntersectionObserver((entries) => this.seen(entries), {rootMargin: '400px 0px'});
@@ -118,7 +118,7 @@ export class Board {
   measure(scene) {
     const {view, size, show} = scene.state;
     const {display} = scene.runs[0].header;
-    const slices = Math.max(1, ...scene.columns.map((column) => column.slices));
+    const {slices} = scene;
     const count = 1 + scene.columns.length * {original: 0, overlay: 1, map: 1, both: 2}[view];
     const width = cellWidth(display, size);
     const thumb = size === 'original' ? Math.min(display.width, 64) : cellWidth(display, THUMBS[size]);
@@ -181,7 +181,7 @@ export class Board {
     }
   }
 
-  // Moves the keyboard's focus by so many cards.
+  // Moves the keyboard's focus to another card.
   step(by) {
     const names = [...this.element.querySelectorAll('.probe-name')];
     const at = names.indexOf(document.activeElement);

@@ -21,22 +21,14 @@ export class Cell {
     this.key = column ? column.places[r] : 0;
     this.picture = scene.pictures[r][probe];
     const shown = column ? scene.runs[r].keys[this.key].slices : this.picture.slices;
-    this.canvas = make('canvas', {
-      role: 'img',
-      class: this.picture.width < 128 ? 'crisp' : 'smooth',
-      width: 1,
-      height: 1,
-    });
-    this.frame = make('div', {class: 'frame'}, this.canvas);
-    this.first = make('span', {
-      class: 'caption-name',
-      text: column ? column.title : 'picture',
-      title: column ? column.layer : null,
-    });
-    this.second = make('span', {class: 'caption-value'});
-    this.element = make('figure', {class: `cell ${kind}`}, this.frame, make('figcaption', {}, this.first, this.second));
+    const size = {width: 1, height: 1};
+    this.canvas = make('canvas', {role: 'img', class: this.picture.width < 128 ? 'crisp' : 'smooth', ...size});
+    const outlined = scene.state.region === 'on' && this.picture.region;
+    const frame = make('div.frame', this.canvas, outlined && regionOutline(this.picture, shown));
+    const name = make('span.caption-name', {title: column?.layer}, column ? column.title : 'picture');
+    this.value = make('span.caption-value');
+    this.element = make(`figure.cell.${kind}`, frame, make('figcaption', name, this.value));
     this.element.style.setProperty('--slices', String(shown));
-    if (scene.state.region === 'on' && this.picture.region) this.frame.append(regionOutline(this.picture, shown));
   }
 
   update(scene) {
@@ -44,11 +36,9 @@ export class Cell {
     const step = scene.step(this.r);
     const state = paint(this.canvas, this.picture, run, step, this.key, this.probe, scene.look, this.kind);
     if (this.kind === 'original') {
-      const name = run.trueNames(this.probe);
-      this.canvas.setAttribute(
-        'aria-label',
-        `Probe ${run.probes[this.probe].id}: the picture alone${name ? `, true ${name}` : ''}`,
-      );
+      const truth = run.trueNames(this.probe);
+      const words = `Probe ${run.probes[this.probe].id}: the picture alone${truth && `, true ${truth}`}`;
+      this.canvas.setAttribute('aria-label', words);
       return;
     }
     this.canvas.setAttribute('aria-label', described(run, step, this.key, this.probe, this.kind, state));
@@ -56,7 +46,7 @@ export class Cell {
     this.element.classList.toggle('broken', state === 'broken');
     const about = explained(run, step, this.key, this.probe);
     const value = noticeOf(state) || `max ${shortNumber(run.maximum(step, this.key, this.probe))}`;
-    setText(this.second, about ? `${about}, ${value}` : value);
+    setText(this.value, about ? `${about}, ${value}` : value);
   }
 }
 
@@ -65,20 +55,16 @@ export function regionOutline({width, height, region}, slices) {
   const copies = Array.from({length: slices}, (_, slice) =>
     draw('g', {transform: `translate(${slice * (width + 1)} 0)`}, path('border-dark'), path('border-light')),
   );
-  return draw(
-    'svg',
-    {class: 'region', viewBox: `0 0 ${slices * (width + 1) - 1} ${height}`, 'aria-hidden': 'true'},
-    ...copies,
-  );
+  const viewBox = `0 0 ${slices * (width + 1) - 1} ${height}`;
+  return draw('svg', {class: 'region', viewBox, 'aria-hidden': 'true'}, copies);
 }
 
-// The cells of one run of one probe, as the view wants them.
+// The cells of one run of one probe in the chosen view.
 export function cellsOf(scene, r, probe) {
   const {view} = scene.state;
   const cells = [new Cell(scene, r, probe, null, 'original')];
   if (view === 'original') return cells;
-  for (const column of scene.columns) {
-    if (column.places[r] < 0) continue;
+  for (const column of scene.columnsOf(r)) {
     if (view !== 'map') cells.push(new Cell(scene, r, probe, column, 'overlay'));
     if (view !== 'overlay') cells.push(new Cell(scene, r, probe, column, 'map'));
   }

@@ -2,13 +2,28 @@
 import {draw, make} from './dom.js';
 import {largest, shortNumber} from './numbers.js';
 
-export const DASHES = ['', '7 3', '2 3', '9 3 2 3', '4 2', '12 4', '1 2', '6 2 1 2 1 2'];
+const DASHES = ['', '7 3', '2 3', '9 3 2 3', '4 2', '12 4', '1 2', '6 2 1 2 1 2'];
 const TOP = 8;
 const BOTTOM = 20;
 const LEFT = 46;
-// Of one sign of a label or tick, about.
+// About the width of a label's character.
 const SIGN = 7.3;
 const LABEL_PITCH = 14;
+
+// A line through the known values, interrupted where one is missing; a colour and dash of its own.
+export function linePath(values, x, y, dash, kind = '') {
+  const points = values.map((value, place) => {
+    if (value === null) return '';
+    return `${(values[place - 1] ?? null) === null ? 'M' : 'L'}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
+  });
+  const look = {class: `line hue-${dash % 8}${kind}`, 'stroke-dasharray': DASHES[dash % 8]};
+  return draw('path', {d: points.join(''), ...look});
+}
+
+// Which of `count` places of equal width a click is at; left and width: of all of them, in pixels of the window.
+export function placeOfClick(event, left, width, count) {
+  return Math.min(count - 1, Math.max(0, Math.floor(((event.clientX - left) / width) * count)));
+}
 
 // series: [{label, values: [number or null], counts: [of how many probes each value is], of: how many there are, dash:
 // index, second: whether it is of run B}]; info: {title, low, high,
@@ -23,20 +38,23 @@ export function lineChart({series, info, ticks, width, height, name, onpick}) {
   const edge = {left: LEFT, right: Math.min(width * 0.5, (longest + 9) * SIGN), top: TOP, bottom: BOTTOM};
   const x = (place) => edge.left + ((place + 0.5) / count) * (width - edge.left - edge.right);
   const y = (value) => edge.top + (1 - (value - low) / (high - low)) * (height - edge.top - edge.bottom);
-  const svg = draw('svg', {viewBox: `0 0 ${width} ${height}`, width, height, class: 'chart', role: 'img'});
-  svg.append(...axis({low, high, x, y, ticks, width, height, right: edge.right}));
   const marker = draw('line', {class: 'now', y1: edge.top, y2: height - edge.bottom});
-  svg.append(marker);
   const lines = series.map((one) => line(one, x, y, count));
-  svg.append(...lines.map((found) => found.group));
-  svg.addEventListener('click', (event) => {
+  const onclick = (event) => {
     const box = svg.getBoundingClientRect();
-    const share = ((event.clientX - box.left) / box.width) * width - edge.left;
-    onpick(Math.min(count - 1, Math.max(0, Math.floor((share / (width - edge.left - edge.right)) * count))));
-  });
+    const scale = box.width / width;
+    const inside = (width - edge.left - edge.right) * scale;
+    onpick(placeOfClick(event, box.left + edge.left * scale, inside, count));
+  };
+  const svg = draw(
+    'svg',
+    {viewBox: `0 0 ${width} ${height}`, width, height, class: 'chart', role: 'img', onclick},
+    axis({low, high, x, y, ticks, width, height, right: edge.right}),
+    marker,
+    lines.map((found) => found.group),
+  );
   const move = (at) => {
-    marker.setAttribute('x1', x(at));
-    marker.setAttribute('x2', x(at));
+    setAll(marker, {x1: x(at), x2: x(at)});
     const spread = spreadLabels(
       series.map(({values}) => y(values[at] ?? lastKnown(values) ?? low)),
       height,
@@ -45,20 +63,18 @@ export function lineChart({series, info, ticks, width, height, name, onpick}) {
       const value = one.values[at];
       const {dot, text} = lines[i];
       dot.setAttribute('visibility', value === null ? 'hidden' : 'visible');
-      if (value !== null) {
-        dot.setAttribute('cx', x(at));
-        dot.setAttribute('cy', y(value));
-      }
-      text.setAttribute('x', width - edge.right + 8);
-      text.setAttribute('y', spread[i] + 4);
+      if (value !== null) setAll(dot, {cx: x(at), cy: y(value)});
+      setAll(text, {x: width - edge.right + 8, y: spread[i] + 4});
       text.textContent = `${clipped(one.label)} ${shortNumber(value)}${sampleOf(one, at)}`;
     });
-    svg.setAttribute(
-      'aria-label',
-      `${name}: ${series.map((one) => `${one.label} ${shortNumber(one.values[at])}${sampleOf(one, at)}`).join(', ')}`,
-    );
+    const values = series.map((one) => `${one.label} ${shortNumber(one.values[at])}${sampleOf(one, at)}`);
+    svg.setAttribute('aria-label', `${name}: ${values.join(', ')}`);
   };
   return {element: svg, move};
+}
+
+function setAll(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
 }
 
 // Of how many probes a mean is, where some have no such number.
@@ -84,39 +100,26 @@ function range(series, {low, high}) {
 }
 
 function axis({low, high, x, y, ticks, width, height, right}) {
-  const found = [];
-  for (const share of [0, 0.5, 1]) {
+  const tick = (text, anchor, place) => draw('text', {class: 'tick', 'text-anchor': anchor, ...place}, text);
+  const found = [0, 0.5, 1].flatMap((share) => {
     const value = low + (high - low) * share;
-    found.push(draw('line', {class: 'grid', x1: LEFT, x2: width - right, y1: y(value), y2: y(value)}));
-    found.push(
-      draw('text', {
-        class: 'tick',
-        x: LEFT - 6,
-        y: y(value) + 4,
-        'text-anchor': 'end',
-        text: shortNumber(Number(value.toPrecision(2))),
-      }),
-    );
-  }
+    const text = shortNumber(Number(value.toPrecision(2)));
+    const grid = draw('line', {class: 'grid', x1: LEFT, x2: width - right, y1: y(value), y2: y(value)});
+    return [grid, tick(text, 'end', {x: LEFT - 6, y: y(value) + 4})];
+  });
   const every = Math.max(1, Math.ceil(ticks.length / Math.max(2, Math.floor((width - LEFT - right) / 34))));
   ticks.forEach((text, place) => {
-    if (place % every === 0)
-      found.push(draw('text', {class: 'tick', x: x(place), y: height - 5, 'text-anchor': 'middle', text}));
+    if (place % every === 0) found.push(tick(text, 'middle', {x: x(place), y: height - 5}));
   });
   return found;
 }
 
 function line({values, dash, second}, x, y, count) {
-  let path = '';
-  let open = false;
-  values.forEach((value, place) => {
-    if (value !== null) path += `${open ? 'L' : 'M'}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
-    open = value !== null;
-  });
-  const hue = `hue-${dash % 8}${second ? ' second' : ''}`;
+  const kind = second ? ' second' : '';
+  const hue = `hue-${dash % 8}${kind}`;
   const dot = draw('circle', {class: `dot ${hue}`, r: second ? 4 : 3.5});
   const text = draw('text', {class: `direct ${hue}`});
-  const group = draw('g', {}, draw('path', {d: path, class: `line ${hue}`, 'stroke-dasharray': DASHES[dash % 8]}));
+  const group = draw('g', linePath(values, x, y, dash, kind));
   // Lone values have no line to be seen by.
   values.forEach((value, place) => {
     const alone = value !== null && (values[place - 1] ?? null) === null && (values[place + 1] ?? null) === null;
@@ -149,11 +152,11 @@ function spreadLabels(wanted, height) {
   return found;
 }
 
-// A chart that is drawn anew where its place becomes wider or narrower.
+// A chart that is redrawn when its width changes.
 export class ChartPanel {
   constructor(height = 150) {
     this.height = height;
-    this.element = make('div', {class: 'chart-panel'});
+    this.element = make('div.chart-panel');
     this.watcher = new ResizeObserver(() => this.redraw());
     this.watcher.observe(this.element);
   }

@@ -1,32 +1,29 @@
-import {COLOUR_MAPS} from './colourmaps.js';
+// The tables of the colour maps, from colormaps.png.
+import {pixelsOf} from './pictures.js';
 
-const tables = new Map();
+// Rows of lightning_gradcam/render/assets/colormaps.png, in the order in which the page offers them; diverging ones are
+// left out.
+const ROWS = {turbo: 0, viridis: 3, inferno: 5, magma: 6, cividis: 7, Reds: 2, hot: 8, jet: 1, gray: 9};
+const ENTRIES = 256;
+let tables = null;
 
-export const COLOUR_NAMES = Object.keys(COLOUR_MAPS);
+export const COLOUR_NAMES = Object.keys(ROWS);
 
-// 256 times red, green, blue.
-export function colourTable(name) {
-  if (!tables.has(name)) tables.set(name, bytesOfBase64(COLOUR_MAPS[name] || COLOUR_MAPS.turbo));
-  return tables.get(name);
+// Reads colormaps.png; nothing is coloured before.
+export function readColours(url) {
+  return pixelsOf(url).then(({data}) => {
+    tables = data;
+  });
 }
 
-export function bytesOfBase64(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  const found = atob(text);
-  const bytes = new Uint8Array(found.length);
-  for (let i = 0; i < found.length; i += 1) bytes[i] = found.charCodeAt(i);
-  return bytes;
+// 256 times red, green, blue, alpha.
+export function colourTable(name) {
+  return tables.subarray(ROWS[name] * ENTRIES * 4, (ROWS[name] + 1) * ENTRIES * 4);
 }
 
 // Draws the table from left to right, one pixel a colour.
 export function paintColourBar(canvas, name) {
-  canvas.width = 256;
+  canvas.width = ENTRIES;
   canvas.height = 1;
-  const image = new ImageData(256, 1);
-  const table = colourTable(name);
-  for (let i = 0; i < 256; i += 1) {
-    image.data.set(table.subarray(i * 3, i * 3 + 3), i * 4);
-    image.data[i * 4 + 3] = 255;
-  }
-  canvas.getContext('2d').putImageData(image, 0, 0);
+  canvas.getContext('2d').putImageData(new ImageData(colourTable(name), ENTRIES, 1), 0, 0);
 }

@@ -2,25 +2,32 @@
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-// make('button', {class: 'x', text: 'Play', onclick: f, 'aria-label': '…'}, child, …): functions become listeners,
-// null and false are left out.
-export function make(tag, attributes = {}, ...children) {
-  return dress(document.createElement(tag), attributes, children);
+// make('button.play', {title: 'Play', onclick: f}, child, …): a tag with its classes; attributes may be left out.
+// Functions become listeners; null, undefined and false are left out, as attributes and as children.
+export function make(tag, ...rest) {
+  const [name, ...classes] = tag.split('.');
+  const element = document.createElement(name);
+  element.classList.add(...classes);
+  return dress(element, rest);
 }
 
-export function draw(tag, attributes = {}, ...children) {
-  return dress(document.createElementNS(SVG, tag), attributes, children);
+export function draw(tag, ...rest) {
+  return dress(document.createElementNS(SVG, tag), rest);
 }
 
-function dress(element, attributes, children) {
+function dress(element, rest) {
+  const [attributes, ...children] = rest[0]?.constructor === Object ? rest : [{}, ...rest];
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name === 'text') element.textContent = value;
-    else if (typeof value === 'function') element.addEventListener(name.slice(2), value);
+    if (isLeftOut(value)) continue;
+    if (typeof value === 'function') element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => !isLeftOut(child)));
   return element;
+}
+
+function isLeftOut(value) {
+  return value === null || value === undefined || value === false;
 }
 
 // Changes the page only where the text is another one.
@@ -39,29 +46,40 @@ export function freshId(stem) {
 // name of its own.
 export function labelled(text, control, title = null) {
   (control.matches('select, input') ? control : control.querySelector('input')).setAttribute('aria-label', text);
-  return make('label', {class: 'field', title}, make('span', {class: 'field-name', text}), control);
+  return make('label.field', {title}, make('span.field-name', text), control);
+}
+
+export function button(text, onclick, attributes = {}) {
+  return make('button', {type: 'button', onclick, ...attributes}, text);
+}
+
+// A range input from 0 to 100, or to `max`; onpick gets the number.
+export function slider(name, onpick, attributes = {}) {
+  const limits = {type: 'range', min: 0, max: 100, step: 1, 'aria-label': name};
+  const element = make('input', {...limits, ...attributes, oninput: () => onpick(Number(element.value))});
+  return element;
 }
 
 // choices: [[value, text], …]; onpick gets the value.
-export function select(choices, value, onpick, attributes = {}) {
+export function select(choices, onpick, attributes = {}) {
   const element = make('select', {...attributes, onchange: () => onpick(element.value)});
-  fill(element, choices, value);
+  if (choices.length > 0) fill(element, choices, choices[0][0]);
   return element;
 }
 
 export function fill(element, choices, value) {
-  element.replaceChildren(...choices.map(([key, text]) => make('option', {value: key, text})));
+  element.replaceChildren(...choices.map(([key, text]) => make('option', {value: key}, text)));
   element.value = value;
 }
 
-// Buttons of which one is pressed; a group with a name for screen readers.
-export function segments(name, choices, onpick) {
-  const buttons = choices.map(([value, text, title]) =>
-    make('button', {type: 'button', class: 'segment', text, title, 'data-value': value, onclick: () => onpick(value)}),
+// Buttons of which one is pressed; a group with a name for screen readers. choices: [[value, text], …].
+export function segments(name, choices, onpick, titles = {}) {
+  const buttons = choices.map(([value, text]) =>
+    button(text, () => onpick(value), {class: 'segment', title: titles[value], 'data-value': value}),
   );
-  const element = make('div', {class: 'segments', role: 'group', 'aria-label': name}, ...buttons);
+  const element = make('div.segments', {role: 'group', 'aria-label': name}, buttons);
   const press = (value) => {
-    for (const button of buttons) button.setAttribute('aria-pressed', String(button.dataset.value === value));
+    for (const one of buttons) one.setAttribute('aria-pressed', String(one.dataset.value === value));
   };
   return {element, press};
 }

@@ -1,6 +1,6 @@
 // A film strip: one small picture for every position of the slider, of one probe and layer.
 import {regionOutline} from './cell.js';
-import {make} from './dom.js';
+import {button, make} from './dom.js';
 import {paint} from './paint.js';
 import {described} from './words.js';
 
@@ -15,30 +15,19 @@ export class Film {
     const bordered = scene.state.region === 'on' && picture.region;
     this.picture = thumbOf(picture);
     this.frames = scene.positions.map((_, place) => {
-      const canvas = make('canvas', {
-        class: this.picture.width < 64 ? 'crisp' : 'smooth',
-        'aria-hidden': 'true',
-        width: 1,
-        height: 1,
-      });
-      const frame = make('span', {class: 'frame'}, canvas, bordered ? regionOutline(picture, slices) : null);
-      const label = make('span', {class: 'film-tick', text: scene.tick(place)});
-      const button = make(
-        'button',
-        {type: 'button', class: 'film-frame', tabindex: '-1', onclick: () => onpick(place)},
-        frame,
-        label,
-      );
-      return {canvas, button};
+      const sharp = this.picture.width < 64 ? 'crisp' : 'smooth';
+      const canvas = make('canvas', {class: sharp, 'aria-hidden': 'true', width: 1, height: 1});
+      const frame = make('span.frame', canvas, bordered && regionOutline(picture, slices));
+      const element = button(frame, () => onpick(place), {class: 'film-frame', tabindex: '-1'});
+      element.append(make('span.film-tick', scene.tick(place)));
+      return {canvas, element};
     });
-    this.track = make('div', {class: 'film-track'}, ...this.frames.map(({button}) => button));
-    const name = make('span', {class: 'film-name', text: column.title, title: column.layer});
-    this.element = make(
-      'div',
-      {class: 'film', role: 'group', 'aria-label': `All epochs of layer ${column.layer}`},
-      name,
-      this.track,
+    this.track = make(
+      'div.film-track',
+      this.frames.map(({element}) => element),
     );
+    const group = {role: 'group', 'aria-label': `All epochs of layer ${column.layer}`};
+    this.element = make('div.film', group, make('span.film-name', {title: column.layer}, column.title), this.track);
     this.track.style.setProperty('--slices', String(slices));
     this.at = -1;
     this.drawn = '';
@@ -47,21 +36,17 @@ export class Film {
   update(scene) {
     this.repaint(scene);
     if (this.at === scene.at) return;
-    const old = this.frames[this.at];
-    if (old) {
-      old.button.removeAttribute('aria-current');
-      old.button.tabIndex = -1;
-    }
+    const old = this.frames[this.at]?.element;
+    old?.removeAttribute('aria-current');
+    old?.setAttribute('tabindex', '-1');
     this.at = scene.at;
-    const {button} = this.frames[this.at];
-    button.setAttribute('aria-current', 'true');
-    button.tabIndex = 0;
     const {track} = this;
-    if (
-      button.offsetLeft < track.scrollLeft ||
-      button.offsetLeft + button.offsetWidth > track.scrollLeft + track.clientWidth
-    ) {
-      track.scrollLeft = button.offsetLeft - track.clientWidth / 2;
+    const {element} = this.frames[this.at];
+    element.setAttribute('aria-current', 'true');
+    element.setAttribute('tabindex', '0');
+    const {offsetLeft: left, offsetWidth: width} = element;
+    if (left < track.scrollLeft || left + width > track.scrollLeft + track.clientWidth) {
+      track.scrollLeft = left - track.clientWidth / 2;
     }
   }
 
@@ -71,15 +56,14 @@ export class Film {
     this.drawn = look;
     const run = scene.runs[this.r];
     const kind = {map: 'map', original: 'original'}[scene.state.view] || 'overlay';
-    this.frames.forEach(({canvas, button}, place) => {
+    this.frames.forEach(({canvas, element}, place) => {
       const step = scene.stepAt(place, this.r);
       const state = paint(canvas, this.picture, run, step, this.key, this.probe, scene.look, kind);
       const right = run.right(step, this.probe);
-      button.classList.toggle('wrong', right === false);
-      button.classList.toggle('blank', state === 'blank');
-      const text = described(run, step, this.key, this.probe, kind, state);
-      button.setAttribute('aria-label', text);
-      button.title = text;
+      element.classList.toggle('wrong', right === false);
+      element.classList.toggle('blank', state === 'blank');
+      element.title = described(run, step, this.key, this.probe, kind, state);
+      element.setAttribute('aria-label', element.title);
     });
   }
 }
@@ -92,9 +76,7 @@ function thumbOf(picture) {
   const width = Math.max(1, Math.round(picture.width * share));
   const height = Math.max(1, Math.round(picture.height * share));
   const large = make('canvas', {width: picture.width * picture.slices, height: picture.height});
-  large
-    .getContext('2d')
-    .putImageData(new ImageData(picture.data, picture.width * picture.slices, picture.height), 0, 0);
+  large.getContext('2d').putImageData(new ImageData(picture.data, large.width, large.height), 0, 0);
   const small = make('canvas', {width: width * picture.slices, height});
   const context = small.getContext('2d', {willReadFrequently: true});
   context.imageSmoothingQuality = 'high';

@@ -1,43 +1,34 @@
-// Galleries of a page: sheets of feature maps or filter patterns, to leaf through step by step.
+// Galleries of a page: sheets of feature maps or filter patterns, shown step by step.
 import {ChartPanel} from './chart.js';
 import {labelled, make, select, setText} from './dom.js';
-import {Player} from './player.js';
-
-const PLAY_RATE = 2;
+import {Sequence} from './sequence.js';
 
 class Gallery {
   constructor(header) {
     this.header = header;
     this.layer = header.layers[0];
-    this.at = this.layer.shots.length - 1;
-    this.image = make('img', {class: 'gallery-sheet'});
-    this.where = make('output', {class: 'gallery-where'});
-    this.slider = make('input', {
-      type: 'range', min: 0, max: Math.max(this.at, 0), value: this.at, class: 'epoch', 'aria-label': 'logged step',
-      oninput: () => this.pause().show(Number(this.slider.value)),
-    });
-    this.button = make('button', {type: 'button', class: 'play', text: '▶', 'aria-label': 'play', onclick: () => this.toggle()});
-    this.player = new Player(() => this.forward(), (on) => this.playing(on));
+    this.image = make('img.gallery-sheet');
+    this.where = make('output.gallery-where');
+    this.sequence = new Sequence('Logged step', (place) => this.show(place));
     this.chart = new ChartPanel();
-    const layers = select(header.layers.map(({name}) => [name, name]), this.layer.name, (name) => this.pick(name));
-    this.element = make('section', {class: 'gallery-card', 'aria-label': header.title},
-      make('div', {class: 'head-line'},
-        make('h1', {text: `${header.kind}: ${header.title}`}),
-        labelled('layer', layers),
-      ),
-      header.remark ? make('p', {class: 'facts', text: header.remark}) : null,
-      make('div', {class: 'transport'}, this.button, this.slider, this.where),
-      make('div', {class: 'gallery-frame'}, this.image),
-      this.charted() ? make('h2', {class: 'gallery-number', text: header.number}) : null,
-      this.charted() ? this.chart.element : null,
+    const layers = select(
+      header.layers.map(({name}) => [name, name]),
+      (name) => this.pick(name),
     );
-    this.button.disabled = this.slider.disabled = this.layer.shots.length < 2;
-    this.show(this.at);
-    if (this.charted()) this.chart.show(this.curves(), this.at);
-  }
-
-  charted() {
-    return this.header.layers.some(({numbers}) => numbers);
+    const charted = header.layers.some(({numbers}) => numbers);
+    this.element = make(
+      'section.gallery-card',
+      {'aria-label': header.title},
+      make('div.head-line', make('h1', `${header.kind}: ${header.title}`), labelled('Layer', layers)),
+      header.remark && make('p.facts', header.remark),
+      make('div.transport', this.sequence.button, this.sequence.slider, this.where),
+      make('div.gallery-frame', this.image),
+      charted && [make('h2.gallery-number', header.number), this.chart.element],
+    );
+    const last = this.layer.shots.length - 1;
+    this.sequence.button.disabled = last < 1;
+    this.show(last);
+    if (charted) this.chart.show(this.curves(), last);
   }
 
   curves() {
@@ -48,55 +39,28 @@ class Gallery {
       info: {title: number, low: 0, high: null},
       ticks: this.layer.shots.map(({epoch}) => (epoch === null ? '–' : String(epoch))),
       name: `${title}, ${number}`,
-      onpick: (place) => this.pause().show(place),
+      onpick: (place) => this.sequence.pick(place),
     };
   }
 
   pick(name) {
     this.layer = this.header.layers.find((layer) => layer.name === name);
-    this.show(this.at);
+    this.show(this.sequence.at);
   }
 
   show(at) {
     const shot = this.layer.shots[at];
     if (!shot) return;
-    this.at = at;
     const words = `${shot.epoch === null ? 'untrained' : `epoch ${shot.epoch}`}, step ${shot.step}`;
-    this.image.src = shot.picture;
-    this.image.width = shot.width;
-    this.image.height = shot.height;
-    this.image.alt = `${this.header.kind} of ${this.layer.name}, ${words}`;
-    this.slider.value = at;
-    this.slider.setAttribute('aria-valuetext', words);
+    const alt = `${this.header.kind} of ${this.layer.name}, ${words}`;
+    Object.assign(this.image, {src: shot.picture, width: shot.width, height: shot.height, alt});
+    this.sequence.move(at, this.layer.shots.length, words);
     setText(this.where, words);
     this.chart.move(at);
   }
-
-  forward() {
-    if (this.at + 1 < this.layer.shots.length) this.show(this.at + 1);
-    return this.at + 1 < this.layer.shots.length;
-  }
-
-  toggle() {
-    if (this.player.on) this.player.stop();
-    else {
-      if (this.at + 1 >= this.layer.shots.length) this.show(0);
-      this.player.start(PLAY_RATE);
-    }
-  }
-
-  pause() {
-    this.player.stop();
-    return this;
-  }
-
-  playing(on) {
-    setText(this.button, on ? '❚❚' : '▶');
-    this.button.setAttribute('aria-label', on ? 'pause' : 'play');
-  }
 }
 
-// The theme is the viewer's beside it, or else the reader's.
+// Follows the theme of the viewer on the same page, or else the system's.
 function followTheme(root) {
   const viewer = document.getElementById('gradcam');
   const dark = window.matchMedia('(prefers-color-scheme: dark)');
@@ -112,9 +76,7 @@ function followTheme(root) {
 
 function mountGalleries(root) {
   if (!root) return;
-  for (let place = 0; ; place += 1) {
-    const element = document.getElementById(`gradcam-gallery-${place}`);
-    if (!element) break;
+  for (const element of document.querySelectorAll('[id^="gradcam-gallery-"]')) {
     root.append(new Gallery(JSON.parse(element.textContent)).element);
   }
   followTheme(root);

@@ -1,97 +1,92 @@
 // The keyboard: what each key does, and the page that says so.
-import {make} from './dom.js';
+import {button, make} from './dom.js';
 
 const HELP = [
-  ['← →', 'epoch before, next (with Shift: ten)'],
+  ['← →', 'previous and next epoch (with Shift: ten epochs)'],
   ['Home End', 'first and last epoch'],
-  ['Space', 'play and pause'],
-  ['f  F', 'next and previous epoch at which a prediction flips'],
-  ['[  ]', 'one layer after the other, then all'],
+  ['Space', 'play or pause'],
+  ['f  F', 'next and previous epoch where a prediction flips'],
+  ['[  ]', 'previous and next layer alone, then all layers'],
   ['t', 'pictures or film strips'],
-  ['v', 'overlay, map, both, picture'],
+  ['v', 'overlay, map, both, or picture alone'],
   ['c', 'next colour map'],
   ['s', 'next colour scale'],
-  ['m', 'border of the marked region'],
+  ['m', 'outline of the marked region'],
   ['j  k', 'next and previous probe; Enter opens it'],
   ['Esc', 'back to all probes'],
   ['d', 'dark or light'],
-  ['?', 'this page'],
+  ['?', 'this help'],
 ];
 
-const MAPS =
-  'Each map shows which places of a picture spoke for the explained class at one layer: the brighter its colour, ' +
-  'the more. Raw maps are coloured here, in the page: the scale says what the brightest colour stands for, the largest ' +
-  'value of each map (image), of each probe in the run (run), or of all probes in the run (layer).';
-const SIGNS =
-  'A picture without colours has no positive evidence at all (∅ in film strips); the lines above the pictures say why. ' +
-  'A crossed-out one has a value that is not finite. In a strip of predictions each piece is a class, hatched where ' +
-  'it is wrong; its line is the ' +
-  'confidence.';
+const READING = [
+  'Each map shows, for one layer, which places of a picture raise the score of the explained class: the brighter the ' +
+    'colour, the more. The page colours the raw maps. The scale sets which value gets the brightest colour: the ' +
+    'maximum of each map (image), of each probe in the run (run), or of all probes in the run (layer).',
+  'A picture without colours has a blank map: zero everywhere (∅ in film strips). The lines above the pictures give ' +
+    'the reason. A crossed-out picture has a map with infinite or NaN values. In the strip of predictions each piece ' +
+    'is one predicted class, hatched where it is wrong; the line is the confidence.',
+];
 
 // commands: {step(by), ends(last), play(), flip(by), layer(by), cycle(name), probe(by), close(), theme(), help()}.
 export function keyHandler(commands) {
-  const simple = {
-    f: () => commands.flip(1),
-    F: () => commands.flip(-1),
-    '[': () => commands.layer(-1),
-    ']': () => commands.layer(1),
-    t: () => commands.cycle('show'),
-    v: () => commands.cycle('view'),
-    c: () => commands.cycle('colour'),
-    s: () => commands.cycle('scale'),
-    m: () => commands.cycle('region'),
-    j: () => commands.probe(1),
-    k: () => commands.probe(-1),
-    d: commands.theme,
-    '?': commands.help,
-    Escape: commands.close,
+  const groups = {
+    letters: {
+      f: () => commands.flip(1),
+      F: () => commands.flip(-1),
+      '[': () => commands.layer(-1),
+      ']': () => commands.layer(1),
+      t: () => commands.cycle('show'),
+      v: () => commands.cycle('view'),
+      c: () => commands.cycle('colour'),
+      s: () => commands.cycle('scale'),
+      m: () => commands.cycle('region'),
+      j: () => commands.probe(1),
+      k: () => commands.probe(-1),
+      d: commands.theme,
+      '?': commands.help,
+      Escape: commands.close,
+    },
+    arrows: {
+      ArrowLeft: (event) => commands.step(event.shiftKey ? -10 : -1),
+      ArrowRight: (event) => commands.step(event.shiftKey ? 10 : 1),
+      Home: () => commands.ends(false),
+      End: () => commands.ends(true),
+    },
+    space: {' ': commands.play},
   };
   return (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const {key, target} = event;
     if (target.closest && target.closest('dialog')) return;
     const own = ownKeys(target);
-    let run = null;
-    if (key === 'ArrowLeft' || key === 'ArrowRight') {
-      const by = (key === 'ArrowLeft' ? -1 : 1) * (event.shiftKey ? 10 : 1);
-      if (own !== 'arrows' && own !== 'letters') run = () => commands.step(by);
-    } else if (key === 'Home' || key === 'End') {
-      if (own !== 'arrows' && own !== 'letters') run = () => commands.ends(key === 'End');
-    } else if (key === ' ') {
-      if (own === null) run = commands.play;
-    } else if (own !== 'letters' && Object.hasOwn(simple, key)) run = simple[key];
-    if (run) {
-      event.preventDefault();
-      run();
-    }
+    const group = Object.keys(groups).find((name) => Object.hasOwn(groups[name], key) && !own.includes(name));
+    if (!group) return;
+    event.preventDefault();
+    groups[group][key](event);
   };
 }
 
-// Keys that an element needs itself: a select takes arrows and letters, a button the space.
+// Keys that an element needs itself: a select takes all of them, a button the space.
 function ownKeys(target) {
-  if (!target.matches) return null;
-  if (target.matches('select, textarea, input[type=text]')) return 'letters';
-  if (target.matches('input[type=range]:not(.epoch)')) return 'arrows';
-  return target.matches('button, summary, a, input[type=checkbox]') ? 'space' : null;
+  if (!target.matches) return [];
+  if (target.matches('select, textarea, input[type=text]')) return ['letters', 'arrows', 'space'];
+  if (target.matches('input[type=range]:not(.epoch)')) return ['arrows', 'space'];
+  return target.matches('button, summary, a, input[type=checkbox]') ? ['space'] : [];
 }
 
 export function helpDialog() {
-  const rows = HELP.map(([keys, what]) =>
-    make(
-      'tr',
-      {},
-      make('th', {scope: 'row'}, ...keys.split(/ +/).map((key) => make('kbd', {text: key}))),
-      make('td', {text: what}),
-    ),
-  );
-  const dialog = make('dialog', {class: 'help', 'aria-label': 'Keyboard and reading'});
-  dialog.append(
-    make('h2', {text: 'Keyboard'}),
-    make('table', {}, make('tbody', {}, ...rows)),
-    make('h2', {text: 'How to read the maps'}),
-    make('p', {text: MAPS}),
-    make('p', {text: SIGNS}),
-    make('button', {type: 'button', text: 'Close', onclick: () => dialog.close()}),
+  const rows = HELP.map(([keys, what]) => {
+    const boxes = keys.split(/ +/).map((key) => make('kbd', key));
+    return make('tr', make('th', {scope: 'row'}, boxes), make('td', what));
+  });
+  const dialog = make(
+    'dialog.help',
+    {'aria-label': 'Keyboard and reading'},
+    make('h2', 'Keyboard'),
+    make('table', make('tbody', rows)),
+    make('h2', 'How to read the maps'),
+    READING.map((text) => make('p', text)),
+    button('Close', () => dialog.close()),
   );
   return dialog;
 }

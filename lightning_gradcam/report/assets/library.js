@@ -1,4 +1,4 @@
-// The runs of a source: their list, and those that have been read.
+// The runs of a source: their list, and those already read.
 import {picturesOf} from './pictures.js';
 import {Run} from './run.js';
 
@@ -7,7 +7,7 @@ export class Library {
     Object.assign(this, {source, entries: [], loaded: new Map()});
   }
 
-  // Reads the list (again); runs that have other steps since are read again when they are asked for.
+  // Reads the list (again); runs whose steps have changed are read again at the next request.
   async renew() {
     this.entries = await this.source.runs();
     for (const entry of this.entries) {
@@ -16,7 +16,7 @@ export class Library {
     }
   }
 
-  // The entries of the run that is wished for, and of one beside it with the same probes.
+  // The entries of the chosen run, and of the one to compare with if it has the same probes.
   chosen({run, compare}) {
     const named = (name) => this.entries.find((entry) => entry.run === name);
     const first = named(run) || this.entries.find((entry) => entry.steps > 0) || this.entries[0];
@@ -32,7 +32,7 @@ export class Library {
         const run = new Run(name, data);
         return {run, pictures: await picturesOf(run)};
       });
-      // What could not be read is tried again when it is asked for again.
+      // A run that could not be read is tried again at the next request.
       work.catch(() => this.loaded.delete(name));
       this.loaded.set(name, {id, steps, work});
     }

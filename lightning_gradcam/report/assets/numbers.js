@@ -8,7 +8,7 @@ const SHAPES = {
   maximum: {title: 'map maximum', low: 0, high: null, reading: 'Largest value of the raw map, in its own unit.'},
 };
 
-// {title, low, high, reading} of a number; names that the header does not explain stand for themselves.
+// {title, low, high, reading} of a number; a name that the header does not explain is its own title.
 export function numberInfo(run, name) {
   const known = {...SHAPES, ...OF_PREDICTIONS};
   return run.header.stats[name] || known[name] || {title: name, low: null, high: null, reading: ''};
@@ -18,7 +18,7 @@ export function isOfPredictions(name) {
   return name in OF_PREDICTIONS;
 }
 
-// Names of the map numbers that some step has, in the header's order; the maximum is always there.
+// Names of the map numbers that some step has, in the header's order; the maximum is always included.
 export function mapNumbers(run) {
   const found = new Set();
   for (const step of run.steps) {
@@ -32,33 +32,36 @@ export function mapNumbers(run) {
   return names.includes('maximum') ? names : [...names, 'maximum'];
 }
 
-// The number of the curves: the one chosen where this run has it; else whether the maps lie where they should.
+// The number of the curves: the chosen one if this run has it, or else the share inside the marked region, or drift.
 export function chosenNumber(run, wanted) {
   const names = mapNumbers(run);
   if (names.includes(wanted)) return wanted;
   return ['energy_inside', 'drift'].find((name) => names.includes(name)) || names[0];
 }
 
-// One probe's number at one step; null where there is none.
+// One probe's number at one step; null if it has no value.
 export function valueOf(run, name, step, key, probe) {
   if (name === 'confidence') return run.confidence(step, probe);
-  if (name === 'accuracy') return asNumber(run.right(step, probe));
+  if (name === 'accuracy') {
+    const right = run.right(step, probe);
+    return right === null ? null : Number(right);
+  }
   if (key < 0) return null;
   return name === 'maximum' ? run.maximum(step, key, probe) : run.number(name, step, key, probe);
 }
 
-// Whether the curve of a number says how many probes have it, and is no mean.
+// Whether a number's curve counts probes instead of showing their mean.
 export function isCounted(run, name) {
   return Boolean(numberInfo(run, name).counted);
 }
 
-// Mean over some probes at each step, without those that have no value; of what is counted, how many have it.
+// Mean at each step over the probes that have a value; the sum, if the number is counted.
 export function means(run, name, key, probes) {
   const whole = isCounted(run, name) ? sumOf : mean;
   return run.steps.map((_, step) => whole(probes.map((probe) => valueOf(run, name, step, key, probe))));
 }
 
-// Of how many of these probes each step's mean is.
+// How many of these probes each step's mean is over.
 export function sampleSizes(run, name, key, probes) {
   return run.steps.map((_, step) => probes.filter((probe) => isKnown(valueOf(run, name, step, key, probe))).length);
 }
@@ -79,10 +82,6 @@ export function mean(values) {
 
 export function largest(values) {
   return values.reduce((best, value) => (value !== null && value > best ? value : best), -Infinity);
-}
-
-function asNumber(flag) {
-  return flag === null ? null : Number(flag);
 }
 
 // Three digits, as short as they can be.

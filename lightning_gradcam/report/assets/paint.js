@@ -1,29 +1,26 @@
-// Pixels of one map on its picture, as lightning_gradcam/render/tiles.py colours them.
+// Pixels of one map on its picture, coloured as in lightning_gradcam/render/tiles.py.
 import {colourTable} from './colour.js';
 import {resized} from './resize.js';
 
-// Between slices that stand side by side, in pixels of the picture.
+// Between slices side by side, in pixels of the picture.
 const SEAM = 1;
 const buffers = new WeakMap();
 
 // Draws 'original', 'overlay' or 'map' at the picture's resolution; the page enlarges it.
 // look: {colour, opacity: 0…1, threshold: 0…1, scale}. Returns 'blank', 'broken' or ''.
 export function paint(canvas, picture, run, step, key, probe, look, kind) {
-  if (kind === 'original') {
-    paintOriginal(canvas, picture);
-    return '';
-  }
-  const {width, height, slices, signal} = run.keys[key];
+  const {width, height, signal} = run.keys[key];
+  const slices = kind === 'original' ? picture.slices : run.keys[key].slices;
   const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
   const own = run.maximum(step, key, probe);
-  const state = own === null ? 'broken' : own <= 0 ? 'blank' : '';
+  const state = kind === 'original' ? '' : stateOfMap(own);
   const limit = run.limit(look.scale, step, key, probe);
   const map = run.map(step, key, probe);
   for (let slice = 0; slice < slices; slice += 1) {
     const frame = Math.floor(((2 * slice + 1) * picture.slices) / (2 * slices));
     const place = {frame, left: slice * (picture.width + SEAM)};
     if (state === 'broken') fade(image, picture, place, kind);
-    else if (state === 'blank' && kind === 'overlay') copy(image, picture, place);
+    else if (kind === 'original' || (state === 'blank' && kind === 'overlay')) copy(image, picture, place);
     else {
       const heat = resized(map, slices * width, slice * width, width, height, picture.width, picture.height);
       // A signal's curve stays as it is, above the band of its map.
@@ -39,12 +36,9 @@ export function paint(canvas, picture, run, step, key, probe, look, kind) {
   return state;
 }
 
-function paintOriginal(canvas, picture) {
-  const image = bufferOf(canvas, picture.slices * (picture.width + SEAM) - SEAM, picture.height);
-  for (let frame = 0; frame < picture.slices; frame += 1) {
-    copy(image, picture, {frame, left: frame * (picture.width + SEAM)});
-  }
-  canvas.getContext('2d').putImageData(image, 0, 0);
+function stateOfMap(maximum) {
+  if (maximum === null) return 'broken';
+  return maximum <= 0 ? 'blank' : '';
 }
 
 function bufferOf(canvas, width, height) {
@@ -80,7 +74,7 @@ function blend(image, picture, {frame, left}, heat, factor, {colour, opacity, th
       // Without a threshold nothing is below it, not even zero.
       const hidden = value < threshold;
       const weight = hidden ? 0 : share;
-      const entry = Math.round(value * 255) * 3;
+      const entry = Math.round(value * 255) * 4;
       out[to] = base[from] * (1 - weight) + table[entry] * weight;
       out[to + 1] = base[from + 1] * (1 - weight) + table[entry + 1] * weight;
       out[to + 2] = base[from + 2] * (1 - weight) + table[entry + 2] * weight;
@@ -89,7 +83,7 @@ function blend(image, picture, {frame, left}, heat, factor, {colour, opacity, th
   }
 }
 
-// What is left of a broken map is not shown: its finite part would look like a map.
+// A broken map's finite part is not shown: it would look like a map.
 function fade(image, picture, {frame, left}, kind) {
   const stride = picture.slices * picture.width;
   for (let y = 0; y < picture.height; y += 1) {

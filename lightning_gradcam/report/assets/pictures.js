@@ -14,8 +14,13 @@ export function picturesOf(run) {
   );
 }
 
-async function pixelsOf(url) {
-  if (!decoded.has(url)) decoded.set(url, readPixels(url));
+// The pixels of a picture, read once; a picture that could not be read is tried again at the next request.
+export function pixelsOf(url) {
+  if (!decoded.has(url)) {
+    const work = readPixels(url);
+    work.catch(() => decoded.delete(url));
+    decoded.set(url, work);
+  }
   return decoded.get(url);
 }
 

@@ -1,18 +1,21 @@
-// The source of report.html: runs that lie in the page itself.
-import {bytesOfBase64} from './colour.js';
+// The source of report.html: runs embedded in the page.
 import {mount} from './viewer.js';
 
-// Runs by the names they are shown with; two of the same title get a number.
+// Runs by the names shown; two of the same title get a number.
 function reportRuns() {
   const names = new Map();
-  for (let place = 0; ; place += 1) {
-    const element = document.getElementById(`gradcam-run-${place}`);
-    if (!element) return names;
+  document.querySelectorAll('[id^="gradcam-run-"]').forEach((element, place) => {
     const header = JSON.parse(element.textContent);
     let name = header.title;
     for (let number = 2; names.has(name); number += 1) name = `${header.title} (${number})`;
     names.set(name, {header, place});
-  }
+  });
+  return names;
+}
+
+function bytesOfBase64(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
 }
 
 async function inflated(place) {
@@ -23,18 +26,12 @@ async function inflated(place) {
 
 function reportSource(runs) {
   return {
-    runs: async () =>
-      [...runs].map(([run, {header}]) => ({
-        run,
-        id: header.id,
-        fingerprint: header.fingerprint,
-        steps: header.steps.length,
-      })),
+    runs: async () => [...runs].map(([run, {header}]) => ({...header, run, steps: header.steps.length})),
     load: async (name) => ({header: runs.get(name).header, maps: await inflated(runs.get(name).place)}),
   };
 }
 
-// Of two runs on the same probes, the second stands beside the first.
+// The run to show beside the first: the second, if there are two with the same probes.
 function besideFirst(runs) {
   const [first, second] = [...runs];
   const same = runs.size === 2 && first[1].header.fingerprint === second[1].header.fingerprint;
@@ -42,4 +39,6 @@ function besideFirst(runs) {
 }
 
 const inPage = reportRuns();
-mount(document.getElementById('gradcam'), reportSource(inPage), {title: document.title, beside: besideFirst(inPage)});
+const stage = document.getElementById('gradcam');
+const {colours} = stage.dataset;
+mount(stage, reportSource(inPage), {title: document.title, beside: besideFirst(inPage), colours});

@@ -1,5 +1,5 @@
-// Maps at the picture's resolution, with the numbers of lightning_gradcam/stats/resize.py: bilinear with corners not aligned;
-// where a map is finer than the picture, what falls on one pixel is averaged.
+// Maps at the picture's resolution, as in lightning_gradcam/stats/resize.py: bilinear with corners not aligned; where a
+// map is finer than the picture, the values within one pixel are averaged.
 
 const axes = new Map();
 

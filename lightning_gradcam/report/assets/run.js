@@ -51,7 +51,7 @@ export class Run {
     return this.steps[step].maps[key].maxima[probe];
   }
 
-  // What the brightest colour stands for.
+  // The value of the brightest colour.
   limit(scale, step, key, probe) {
     const limit = this.limits[this.groups[key]];
     if (scale === 'run') return limit.run[probe];
@@ -106,7 +106,7 @@ export class Run {
     return target ? target.scores[probe] : null;
   }
 
-  // One of the numbers of a map; null where there is none.
+  // One of the numbers of a map; null if it has no value.
   number(name, step, key, probe) {
     const values = this.steps[step].maps[key].numbers[name];
     return values === undefined || values[probe] === undefined ? null : values[probe];
@@ -121,7 +121,7 @@ export class Run {
 }
 
 // The positions of the slider: the steps of one run, or of two matched by epoch. Where a run has no step of an epoch,
-// its last one before (its first, where there is none) stands in, and `has` says so.
+// its last earlier step (or its first) is used instead, and `has` is false.
 export function positions(a, b) {
   if (b && a.once && b.once) return [{a: 0, b: 0, has: [true, true], run: a, step: 0}];
   if (!b) return a.steps.map((_, step) => ({a: step, b: null, has: [true, false], run: a, step}));

@@ -3,27 +3,28 @@ import {largest, mean, valueOf} from './numbers.js';
 import {positions, shortNames, UNTRAINED} from './run.js';
 
 export class Scene {
-  // pictures: for each run, those of its probes.
-  constructor(runs, pictures) {
-    Object.assign(this, {runs, pictures});
+  // shown: [{run, pictures of its probes}].
+  constructor(shown) {
+    const runs = shown.map(({run}) => run);
+    Object.assign(this, {runs, pictures: shown.map(({pictures}) => pictures)});
     this.positions = positions(runs[0], runs[1]);
     this.marks = ['A', 'B'];
     this.once = runs.every((run) => run.once);
   }
 
-  // Takes over what is chosen; what this run does not have counts as not chosen.
+  // Takes over what is chosen; a choice that this run does not have is ignored.
   take(wanted) {
     const state = this.once ? {...wanted, show: 'cards'} : wanted;
+    const all = this.runs.flatMap((run) => run.keys);
     this.state = state;
     this.at = this.placeOf(state);
-    this.methods = distinct(this.runs.flatMap((run) => run.keys.map((key) => key.method)));
-    this.targets = distinct(this.runs.flatMap((run) => run.keys.map((key) => key.target)));
+    this.methods = distinct(all.map((key) => key.method));
+    this.targets = distinct(all.map((key) => key.target));
     this.method = this.methods.includes(state.method) || state.method === 'all' ? state.method : this.methods[0];
     const several = this.targets.length > 2 ? this.targets[0] : 'all';
     this.target = this.targets.includes(state.target) || state.target === 'all' ? state.target : several;
-    const fits = (key) =>
-      (this.method === 'all' || key.method === this.method) && (this.target === 'all' || key.target === this.target);
-    const keys = this.runs.flatMap((run) => run.keys).filter(fits);
+    const fits = (chosen, value) => chosen === 'all' || chosen === value;
+    const keys = all.filter((key) => fits(this.method, key.method) && fits(this.target, key.target));
     this.layers = distinct(keys.map((key) => key.layer));
     this.short = shortNames(this.layers);
     const chosen = state.layers.filter((layer) => this.layers.includes(layer));
@@ -36,15 +37,12 @@ export class Scene {
       this.columns.push({...key, places, title: this.titleOf(key), dash: this.layers.indexOf(key.layer)});
     }
     this.columns.sort((x, y) => x.dash - y.dash);
+    this.slices = Math.max(1, ...this.columns.map((column) => column.slices));
     // One colour and dash for each line: the layer's where each has one column.
     if (new Set(this.columns.map(({dash}) => dash)).size < this.columns.length)
       this.columns.forEach((column, i) => Object.assign(column, {dash: i}));
-    this.look = {
-      colour: state.colour,
-      scale: state.scale,
-      opacity: Number(state.opacity) / 100,
-      threshold: Number(state.threshold) / 100,
-    };
+    const {colour, scale, opacity, threshold} = state;
+    this.look = {colour, scale, opacity: Number(opacity) / 100, threshold: Number(threshold) / 100};
   }
 
   titleOf({layer, method_title: method, target}) {
@@ -52,6 +50,16 @@ export class Scene {
     if (this.method === 'all' && this.methods.length > 1) parts.push(method);
     if (this.target === 'all' && this.targets.length > 1) parts.push(target.replace('_vs_', ' vs '));
     return parts.join(' · ');
+  }
+
+  // The columns that a run has.
+  columnsOf(r) {
+    return this.columns.filter((column) => column.places[r] >= 0);
+  }
+
+  // A run's mark in labels; empty if there is only one run.
+  prefix(r) {
+    return this.runs.length > 1 ? `${this.marks[r]} ` : '';
   }
 
   placeOf({epoch, step}) {
@@ -65,7 +73,7 @@ export class Scene {
     return later < 0 ? last : Math.max(later - 1, 0);
   }
 
-  // What a link says of a position; nothing for the last, so that a run that goes on is followed.
+  // A position in a link; empty for the last, so that a growing run is followed.
   stateAt(place) {
     if (place === this.positions.length - 1) return {epoch: '', step: ''};
     const {epoch, step} = entryOf(this.positions[place]);
@@ -77,7 +85,7 @@ export class Scene {
     return r === 0 ? this.positions[place].a : this.positions[place].b;
   }
 
-  // Whether a run has a step of its own there, and none that stands in.
+  // Whether a run has a step of its own there.
   has(place, r) {
     return this.positions[place].has[r];
   }
@@ -97,7 +105,7 @@ export class Scene {
     return epoch === UNTRAINED ? 'untr.' : String(epoch);
   }
 
-  // What stands in for a run that has no step of this epoch.
+  // The note for a run that has no step of this epoch.
   standIn() {
     const r = this.positions[this.at].has.slice(0, this.runs.length).indexOf(false);
     if (r < 0) return '';
@@ -128,8 +136,12 @@ export class Scene {
   }
 
   placeIn(r, probe) {
-    const place = this.runs[r].places.get(this.runs[0].probes[probe].id);
-    return place === undefined ? -1 : place;
+    return this.runs[r].places.get(this.runs[0].probes[probe].id) ?? -1;
+  }
+
+  // The runs that have a probe, and its place in each.
+  rowsOf(probe) {
+    return this.runs.map((_, r) => ({r, place: this.placeIn(r, probe)})).filter(({place}) => place >= 0);
   }
 
   hasClasses() {
@@ -149,7 +161,7 @@ export class Scene {
     return kept.sort((x, y) => compared(value.get(x), value.get(y)) || places.get(x) - places.get(y));
   }
 
-  // Those of curves: filters that follow the slider would make the past change with it.
+  // The probes of the curves: with filters that follow the slider, the past would change with it.
   steady() {
     return this.runs[0].probes.map((_, probe) => probe).filter((probe) => this.passes(probe, false));
   }
@@ -157,14 +169,11 @@ export class Scene {
   passes(probe, now) {
     const {filter} = this.state;
     if (this.class && !this.runs[0].probes[probe].true_names.includes(this.class)) return false;
-    const some = (test) =>
-      this.runs.some((run, r) => this.placeIn(r, probe) >= 0 && test(run, this.step(r), this.placeIn(r, probe), r));
+    const some = (test) => this.rowsOf(probe).some(({r, place}) => test(this.runs[r], this.step(r), place, r));
     if (filter === 'flipped') return some((run, step, n) => run.flips(n).length > 0);
     if (!now || filter === 'all') return true;
     if (filter === 'blank')
-      return some((run, step, n, r) =>
-        this.columns.some((c) => c.places[r] >= 0 && !run.maximum(step, c.places[r], n)),
-      );
+      return some((run, step, n, r) => this.columnsOf(r).some(({places}) => !run.maximum(step, places[r], n)));
     return some((run, step, n) => run.right(step, n) === (filter === 'right'));
   }
 
@@ -172,7 +181,7 @@ export class Scene {
   rank(sort, probe) {
     const [run] = this.runs;
     const step = this.step(0);
-    const keys = this.columns.map((column) => column.places[0]).filter((key) => key >= 0);
+    const keys = this.columnsOf(0).map(({places}) => places[0]);
     if (sort === 'class') return run.trueNames(probe);
     if (sort === 'flips') return -run.flips(probe).length;
     if (sort === 'confidence') return run.confidence(step, probe) ?? Infinity;

@@ -1,67 +1,53 @@
 // What a link keeps: everything that can be chosen, as text.
 import {COLOUR_NAMES} from './colour.js';
 
-// `layers` is a list: none stands for all. `epoch` and `step` are empty for the last.
-const DEFAULTS = {
-  run: '',
-  compare: '',
-  epoch: '',
-  step: '',
-  method: '',
-  target: '',
-  show: 'cards',
-  view: 'overlay',
-  scale: 'run',
-  colour: 'turbo',
-  opacity: '50',
-  threshold: '0',
-  size: 'medium',
-  region: 'off',
-  sort: 'id',
-  filter: 'all',
-  class: '',
-  number: '',
-  probe: '',
-  speed: '2',
-  theme: 'auto',
-};
+// Any text, empty by default. An empty `epoch` and `step` mean the last.
+const FREE = ['run', 'compare', 'epoch', 'step', 'method', 'target', 'class', 'number', 'probe'];
+const LOOK = {view: 'overlay', scale: 'run', colour: 'turbo', opacity: '50', threshold: '0', region: 'off'};
+const BOARD = {show: 'cards', size: 'medium', sort: 'id', filter: 'all', speed: '2', theme: 'auto'};
+const DEFAULTS = {...Object.fromEntries(FREE.map((name) => [name, ''])), ...LOOK, ...BOARD};
+// Values and what the page calls them.
 const CHOICES = {
-  show: ['cards', 'film'],
-  view: ['overlay', 'map', 'both', 'original'],
-  scale: ['image', 'run', 'layer'],
-  colour: COLOUR_NAMES,
-  size: ['original', 'small', 'medium', 'large'],
-  region: ['off', 'on'],
-  sort: ['id', 'class', 'drift', 'flips', 'confidence', 'score'],
-  filter: ['all', 'wrong', 'right', 'flipped', 'blank'],
-  speed: ['1', '2', '4', '8'],
-  theme: ['auto', 'light', 'dark'],
+  show: {cards: 'Pictures', film: 'Film strips'},
+  view: {overlay: 'Overlay', map: 'Map', both: 'Both', original: 'Picture'},
+  scale: {image: 'image', run: 'run', layer: 'layer'},
+  colour: Object.fromEntries(COLOUR_NAMES.map((name) => [name, name])),
+  size: {original: 'original', small: 'small', medium: 'medium', large: 'large'},
+  region: {off: 'off', on: 'on'},
+  sort: {
+    id: 'as logged',
+    class: 'true class',
+    drift: 'largest drift',
+    flips: 'most flips',
+    confidence: 'least confident',
+    score: 'highest score',
+  },
+  filter: {all: 'all', wrong: 'wrong now', right: 'right now', flipped: 'ever flipped', blank: 'blank map now'},
+  speed: {1: '1 / s', 2: '2 / s', 4: '4 / s', 8: '8 / s'},
+  theme: {auto: 'as the system', light: 'light', dark: 'dark'},
 };
 const SHARES = ['opacity', 'threshold'];
 
-export function defaultState() {
-  return {...DEFAULTS, layers: []};
-}
-
+// [[value, text], …]; empty if the choices depend on the run.
 export function choicesOf(name) {
-  return CHOICES[name];
+  return Object.entries(CHOICES[name] || {});
 }
 
-// Reads '#epoch=3&layer=a&layer=b'. What is unknown or impossible is left at its default.
+// Reads what a link keeps, and the list `layers`, which is empty for all layers: '#epoch=3&layer=a&layer=b'.
+// Unknown or impossible values are left at their defaults.
 export function stateOf(hash) {
-  const state = defaultState();
   const given = new URLSearchParams(hash.replace(/^#/, ''));
+  const state = {...DEFAULTS, layers: given.getAll('layer')};
   for (const name of Object.keys(DEFAULTS)) {
     const value = given.get(name);
     if (value === null) continue;
-    if (CHOICES[name] && !CHOICES[name].includes(value)) continue;
+    if (CHOICES[name] && !Object.hasOwn(CHOICES[name], value)) continue;
     if (SHARES.includes(name)) {
       const number = Math.round(Number(value));
       if (value === '' || !(number >= 0 && number <= 100)) continue;
       state[name] = String(number);
     } else state[name] = value;
   }
-  state.layers = given.getAll('layer');
   return state;
 }
 

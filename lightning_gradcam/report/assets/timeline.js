@@ -1,24 +1,23 @@
 // The strip of one probe's predictions: a piece for each class, the confidence as a line, a tick at each flip.
-import {DASHES} from './chart.js';
+import {linePath, placeOfClick} from './chart.js';
 import {draw, make} from './dom.js';
 import {chosenNumber, largest, numberInfo, valueOf} from './numbers.js';
-import {history} from './words.js';
+import {history, signOf} from './words.js';
 
 export function timeline(scene, r, probe, onpick) {
   const run = scene.runs[r];
   const count = scene.positions.length;
-  const strip = make('div', {
-    class: 'timeline',
+  const attributes = {
     role: 'img',
-    title: 'Predictions over the epochs; the line is the confidence. Click: go there',
+    title: 'Predictions over the epochs; the line is the confidence. Click to go to an epoch.',
     'aria-label': `Predictions of probe ${run.probes[probe].id}: ${history(run, probe)}`,
     onclick: (event) => {
-      const box = strip.getBoundingClientRect();
-      onpick(Math.min(count - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * count))));
+      const {left, width} = strip.getBoundingClientRect();
+      onpick(placeOfClick(event, left, width, count));
     },
-  });
-  for (const {from, to, step} of pieces(scene, r, probe)) strip.append(piece(run, probe, from, to, step, count));
-  strip.append(confidenceLine(scene, r, probe), make('div', {class: 'marker'}));
+  };
+  const parts = pieces(scene, r, probe).map(({from, to, step}) => piece(run, probe, from, to, step, count));
+  const strip = make('div.timeline', attributes, parts, confidenceLine(scene, r, probe), make('div.marker'));
   return strip;
 }
 
@@ -36,15 +35,10 @@ function pieces(scene, r, probe) {
 
 function piece(run, probe, from, to, step, count) {
   const predicted = run.predicted(step, probe);
-  const right = run.right(step, probe);
-  const kind = right === null ? 'open' : right ? 'right' : 'wrong';
-  const glyph = right === null ? '' : right ? '✓ ' : '✗ ';
+  const {kind, glyph} = signOf(run.right(step, probe));
   const name = predicted < 0 ? '' : run.className(predicted);
-  const element = make('span', {
-    class: `piece ${kind}${from > 0 ? ' flip' : ''}`,
-    text: glyph + name,
-    title: `${name}, from ${run.label(step)}`,
-  });
+  const title = `${name}, from ${run.label(step)}`;
+  const element = make(`span.piece.${kind}${from > 0 ? '.flip' : ''}`, {title}, glyph + name);
   element.style.left = `${(from / count) * 100}%`;
   element.style.width = `${((to - from) / count) * 100}%`;
   return element;
@@ -59,14 +53,16 @@ function confidenceLine(scene, r, probe) {
     if (value === null) continue;
     path += `${path === '' ? 'M' : 'L'}${place} ${(1 - value) * 20 + 1}H${place + 1}`;
   }
-  return draw(
-    'svg',
-    {viewBox: `0 0 ${count} 22`, preserveAspectRatio: 'none', 'aria-hidden': 'true'},
-    draw('path', {d: path, class: 'confidence'}),
-  );
+  return stretched(count, 22, draw('path', {d: path, class: 'confidence'}));
 }
 
-// What the small curves of all cards share: the number's name and range, so that they can be compared.
+// A drawing that fills its strip, one unit wide for each position.
+function stretched(count, height, ...children) {
+  const viewBox = `0 0 ${count} ${height}`;
+  return draw('svg', {viewBox, preserveAspectRatio: 'none', 'aria-hidden': 'true'}, children);
+}
+
+// The number's name and range, which the small curves of all cards share, so that they can be compared.
 export function sparkScale(scene) {
   const [run] = scene.runs;
   const name = chosenNumber(run, scene.state.number);
@@ -82,25 +78,16 @@ export function sparkScale(scene) {
 
 // The number of this probe's maps over the epochs, a line for each layer.
 export function sparkline(scene, r, probe, {name, title, low, high}) {
-  const count = scene.positions.length;
-  const svg = draw('svg', {viewBox: `0 0 ${count} 24`, preserveAspectRatio: 'none', 'aria-hidden': 'true'});
-  for (const {places, dash} of scene.columns) {
-    let path = '';
-    let open = false;
-    for (let place = 0; place < count; place += 1) {
-      const value = scene.has(place, r) ? valueOf(scene.runs[r], name, scene.stepAt(place, r), places[r], probe) : null;
-      if (value !== null) path += `${open ? 'L' : 'M'}${place + 0.5} ${(1 - (value - low) / (high - low)) * 22 + 1}`;
-      open = value !== null;
-    }
-    svg.append(draw('path', {d: path, class: `line hue-${dash % 8}`, 'stroke-dasharray': DASHES[dash % 8]}));
-  }
-  return make(
-    'div',
-    {class: 'spark', title: `${title}, a line for each layer as in the curves above`},
-    make('span', {text: title}),
-    svg,
-    make('div', {class: 'marker'}),
-  );
+  const lines = scene.columns.map(({places, dash}) => {
+    const values = scene.positions.map((_, place) =>
+      scene.has(place, r) ? valueOf(scene.runs[r], name, scene.stepAt(place, r), places[r], probe) : null,
+    );
+    const y = (value) => (1 - (value - low) / (high - low)) * 22 + 1;
+    return linePath(values, (place) => place + 0.5, y, dash);
+  });
+  const svg = stretched(scene.positions.length, 24, lines);
+  const attributes = {title: `${title}, a line for each layer as in the curves above`};
+  return make('div.spark', attributes, make('span', title), svg, make('div.marker'));
 }
 
 // Moves the marks of the current position on strips and small curves. Transforms, since they need no new layout.

@@ -2,33 +2,28 @@
 import {Address} from './address.js';
 import {Bar} from './bar.js';
 import {Board} from './card.js';
+import {readColours} from './colour.js';
 import {Detail} from './detail.js';
 import {make, setText} from './dom.js';
 import {Head} from './head.js';
 import {helpDialog, keyHandler} from './keys.js';
 import {Library} from './library.js';
 import {Overview} from './overview.js';
-import {Player} from './player.js';
 import {Scene} from './scene.js';
+import {Sequence} from './sequence.js';
 import {choicesOf} from './state.js';
-import {SCALE_WORDS, blankNotices, summed} from './words.js';
+import {SCALE_WORDS, blankNotices, numberOf, summed} from './words.js';
 
-// What needs no new elements.
+// Changes that need no new elements.
 const LIGHT = ['epoch', 'step', 'opacity', 'threshold', 'colour', 'scale', 'speed', 'theme'];
+const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
-// root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {title, hash: whether the address
-// keeps the state, theme: 'auto', 'light' or 'dark', empty: text while there are no runs, beside: the run to compare with
-// where the address does not say}. Returns {ready: Promise,
-// destroy(), show([run, compare]), theme(name)}.
+// root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {colours: address of colormaps.png,
+// title, hash: whether the address keeps the state, theme: 'auto', 'light' or 'dark', empty: text while there are no
+// runs, beside: the run to compare with where the address names none}. Returns {ready: Promise, destroy(),
+// show([run, compare]), theme(name)}.
 export function mount(root, source, options = {}) {
-  const viewer = new Viewer(root, source, {
-    title: 'Grad-CAM',
-    hash: true,
-    theme: 'auto',
-    empty: 'There are no maps yet.',
-    beside: '',
-    ...options,
-  });
+  const viewer = new Viewer(root, source, {...OPTIONS, ...options});
   return {
     ready: viewer.start(),
     destroy: () => viewer.destroy(),
@@ -39,71 +34,46 @@ export function mount(root, source, options = {}) {
 
 class Viewer {
   constructor(root, source, options) {
-    Object.assign(this, {
-      root,
-      source,
-      options,
-      library: new Library(source),
-      scene: null,
-      ticket: 0,
-      frame: 0,
-      pause: 0,
-    });
+    Object.assign(this, {root, source, options, library: new Library(source)});
+    Object.assign(this, {scene: null, ticket: 0, frame: 0, pause: 0});
     this.address = new Address(options.hash, (state) => this.follow(state));
     this.state = this.address.state();
     if (!this.state.run && !this.state.compare) this.state.compare = options.beside;
+    this.sequence = new Sequence('Epoch', (place) => this.moveTo(place), ' (space)');
     const act = {
       set: (changes) => this.set(changes),
-      pick: (place) => this.pick(place),
-      step: (by) => this.pick(this.scene.at + by),
-      play: () => this.play(),
+      pick: (place) => this.sequence.pick(place),
+      step: (by) => this.sequence.pick(this.sequence.at + by),
+      ends: (last) => this.sequence.pick(last ? this.sequence.count - 1 : 0),
+      play: () => this.sequence.play(),
+      flip: (by) => this.toFlip(by),
+      layer: (by) => this.set({layers: this.scene.soloed(by)}),
+      cycle: (name) => this.cycle(name),
+      probe: (by) => this.toProbe(by),
       open: (probe) => this.open(probe),
       close: () => this.close(),
       theme: () => this.cycleTheme(),
       help: () => this.help.showModal(),
     };
-    this.player = new Player(
-      () => this.forward(),
-      (on) => this.bar.playing(on),
-    );
     this.head = new Head(act, options.title);
-    this.bar = new Bar(act);
+    this.bar = new Bar(act, this.sequence);
     this.overview = new Overview(act);
     this.board = new Board(act);
     this.detail = new Detail(act);
     this.help = helpDialog();
-    this.status = make('p', {class: 'status', role: 'status', text: 'Reading the maps…'});
-    this.count = make('p', {class: 'count', role: 'status'});
-    this.notices = make('ul', {class: 'notices', 'aria-label': 'Blank maps and flipped predictions'});
-    this.main = make(
-      'main',
-      {},
-      this.overview.element,
-      this.count,
-      this.notices,
-      this.board.element,
-      this.detail.element,
-    );
+    this.status = make('p.status', {role: 'status'}, 'Reading the maps…');
+    this.count = make('p.count', {role: 'status'});
+    this.notices = make('ul.notices', {'aria-label': 'Blank maps and flipped predictions'});
+    const {head, bar, overview, board, detail} = this;
+    this.main = make('main', overview.element, this.count, this.notices, board.element, detail.element);
     root.classList.add('gradcam');
-    root.append(this.head.element, this.status, this.bar.element, this.head.standIn, this.main, this.help);
+    root.append(head.element, this.status, bar.element, head.standIn, this.main, this.help);
     this.reveal(false);
-    this.listen();
+    this.listen(keyHandler(act));
     this.dress();
   }
 
-  listen() {
-    const handler = keyHandler({
-      step: (by) => this.pick(this.scene.at + by),
-      ends: (last) => this.pick(last ? this.scene.positions.length - 1 : 0),
-      play: () => this.play(),
-      flip: (by) => this.toFlip(by),
-      layer: (by) => this.set({layers: this.scene.soloed(by)}),
-      cycle: (name) => this.cycle(name),
-      probe: (by) => this.toProbe(by),
-      close: () => this.close(),
-      theme: () => this.cycleTheme(),
-      help: () => this.help.showModal(),
-    });
+  listen(handler) {
     this.stops = [];
     const on = (target, name, listener) => {
       target.addEventListener(name, listener);
@@ -111,10 +81,10 @@ class Viewer {
     };
     on(document, 'keydown', (event) => this.scene && handler(event));
     on(window.matchMedia('(prefers-color-scheme: dark)'), 'change', () => this.dress());
-    this.stops.push(() => this.address.stop());
-    if (this.source.watch) {
-      const stop = this.source.watch(() => this.renew());
-      if (stop) this.stops.push(stop);
+    const stop = this.source.watch?.(() => this.renew());
+    if (stop) this.stops.push(stop);
+    for (const part of [this.address, this.sequence, this.board, this.overview, this.detail]) {
+      this.stops.push(() => part.stop());
     }
   }
 
@@ -138,13 +108,9 @@ class Viewer {
   }
 
   destroy() {
-    this.player.stop();
     for (const stop of this.stops) stop();
     window.clearTimeout(this.pause);
     window.cancelAnimationFrame(this.frame);
-    this.board.stop();
-    this.overview.stop();
-    this.detail.stop();
     this.root.replaceChildren();
   }
 
@@ -163,21 +129,19 @@ class Viewer {
     const {ticket} = this;
     const entries = this.library.chosen(this.state);
     if (entries.length === 0) return this.say(this.options.empty);
-    const found = await Promise.all(entries.map((entry) => this.library.load(entry)));
+    const work = entries.map((entry) => this.library.load(entry));
+    const [found] = await Promise.all([Promise.all(work), readColours(this.options.colours)]);
     if (ticket !== this.ticket) return undefined;
     const shown = found.filter(({run}) => run.steps.length > 0 && run.keys.length > 0);
     if (shown.length === 0) return this.say(`${entries[0].run} has no logged step yet.`);
-    this.scene = new Scene(
-      shown.map(({run}) => run),
-      shown.map(({pictures}) => pictures),
-    );
+    this.scene = new Scene(shown);
     this.reveal(true);
-    this.layout();
-    return undefined;
+    return this.layout();
   }
 
   say(text) {
     this.scene = null;
+    this.sequence.stop();
     this.reveal(false);
     this.status.textContent = text;
   }
@@ -195,13 +159,13 @@ class Viewer {
     if ('run' in changes || 'compare' in changes) this.reopen();
     else if (!this.scene || Object.keys(changes).every((name) => LIGHT.includes(name))) this.refresh();
     else this.layout();
-    if ('speed' in changes && this.player.on) this.player.start(Number(changes.speed));
+    if ('speed' in changes) this.sequence.setRate(Number(changes.speed));
     if ('theme' in changes) this.dress();
   }
 
   // A link or the address has changed the state.
   follow(state) {
-    this.player.stop();
+    this.sequence.stop();
     this.state = state;
     this.dress();
     this.reopen();
@@ -214,6 +178,7 @@ class Viewer {
   layout() {
     const {scene} = this;
     scene.take(this.state);
+    this.sequence.setRate(Number(this.state.speed));
     const probe = this.openProbe();
     this.root.dataset.page = probe < 0 ? 'board' : 'detail';
     this.head.build(scene, this.library.entries);
@@ -248,7 +213,7 @@ class Viewer {
       this.overview.move(scene);
       this.board.update(scene);
       const total = scene.runs[0].probes.length;
-      const all = scene.once ? `${total} picture${total === 1 ? '' : 's'}` : `${total} probes`;
+      const all = numberOf(total, scene.once ? 'picture' : 'probe');
       const shown = this.board.count === total ? all : `${this.board.count} of ${all}`;
       setText(this.count, `${shown} · brightest colour: ${SCALE_WORDS[state.scale]}`);
     }
@@ -259,68 +224,39 @@ class Viewer {
     const text = lines.join('\n');
     if (this.noticed === text) return;
     this.noticed = text;
-    this.notices.replaceChildren(...lines.map((line) => make('li', {text: line})));
+    this.notices.replaceChildren(...lines.map((line) => make('li', line)));
     this.notices.hidden = lines.length === 0;
   }
 
   openProbe() {
     const place = this.state.probe === '' ? undefined : this.scene.runs[0].places.get(this.state.probe);
-    return place === undefined ? -1 : place;
-  }
-
-  pick(place) {
-    this.player.stop();
-    this.moveTo(place);
+    return place ?? -1;
   }
 
   moveTo(place) {
-    const {scene} = this;
-    const next = Math.min(scene.positions.length - 1, Math.max(0, place));
-    Object.assign(this.state, scene.stateAt(next));
+    Object.assign(this.state, this.scene.stateAt(place));
     this.address.write(this.state);
-    // At once, so that several steps within one frame add up.
-    scene.at = next;
+    this.scene.at = place;
     this.refresh();
-  }
-
-  play() {
-    if (this.player.on) {
-      this.player.stop();
-      return;
-    }
-    const {scene} = this;
-    if (scene.positions.length < 2) return;
-    if (scene.at === scene.positions.length - 1) this.moveTo(0);
-    this.player.start(Number(this.state.speed));
-  }
-
-  forward() {
-    const last = this.scene ? this.scene.positions.length - 1 : 0;
-    if (!this.scene || this.scene.at >= last) return false;
-    this.moveTo(this.scene.at + 1);
-    return this.scene.at < last;
   }
 
   toFlip(by) {
     const open = this.openProbe();
     const place = this.scene.nextFlip(by, open >= 0 ? [open] : this.scene.order());
-    if (place !== undefined) this.pick(place);
+    if (place !== undefined) this.sequence.pick(place);
   }
 
   cycle(name) {
-    const choices = choicesOf(name);
-    this.set({[name]: choices[(choices.indexOf(this.state[name]) + 1) % choices.length]});
+    const values = choicesOf(name).map(([value]) => value);
+    this.set({[name]: values[(values.indexOf(this.state[name]) + 1) % values.length]});
   }
 
   toProbe(by) {
     const open = this.openProbe();
-    if (open < 0) {
-      this.board.step(by);
-      return;
-    }
     const order = this.scene.order();
     const next = order[order.indexOf(open) + by];
-    if (next !== undefined) this.open(next);
+    if (open < 0) this.board.step(by);
+    else if (next !== undefined) this.open(next);
   }
 
   open(probe) {
@@ -352,7 +288,7 @@ class Viewer {
 
   announceLater() {
     window.clearTimeout(this.pause);
-    if (this.player.on) return;
+    if (this.sequence.on) return;
     this.pause = window.setTimeout(() => {
       if (this.scene) this.bar.announce(summed(this.scene));
     }, 600);

@@ -1,25 +1,34 @@
-// Sentences for those who hear the page, and short lines for those who see it.
+// Sentences for screen readers, and short lines for the page.
 import {percent, shortNumber, sumOf, valueOf} from './numbers.js';
+
+// '1 probe', '2 probes'.
+export function numberOf(count, thing) {
+  return `${count} ${thing}${count === 1 ? '' : 's'}`;
+}
 
 const DOWN = ['upper', 'middle', 'lower'];
 const ACROSS = ['left', 'centre', 'right'];
 
-// '✓ Coat 93 %'; shape and words say what the colour says.
+// Whether a prediction is right, wrong or neither: shape and word say what the colour says.
+export function signOf(right) {
+  if (right === null) return {kind: 'open', glyph: ''};
+  return right ? {kind: 'right', glyph: '✓ '} : {kind: 'wrong', glyph: '✗ '};
+}
+
+// '✓ Coat 93 %'.
 export function verdict(run, step, probe) {
   const predicted = run.predicted(step, probe);
   if (predicted < 0) return {text: '', kind: 'none', spoken: 'no prediction'};
-  const right = run.right(step, probe);
-  const glyph = right === null ? '' : right ? '✓ ' : '✗ ';
-  const said = `${run.className(predicted)} ${percent(run.confidence(step, probe))}`.trim();
-  const kind = right === null ? 'open' : right ? 'right' : 'wrong';
-  return {text: glyph + said, kind, spoken: `predicted ${said}${right === null ? '' : right ? ', right' : ', wrong'}`};
+  const {kind, glyph} = signOf(run.right(step, probe));
+  const words = `${run.className(predicted)} ${percent(run.confidence(step, probe))}`.trim();
+  return {text: glyph + words, kind, spoken: `predicted ${words}${glyph && `, ${kind}`}`};
 }
 
 export function noticeOf(state) {
   return {blank: 'no positive evidence', broken: 'map not finite'}[state] || '';
 }
 
-// What is explained, where it is not the prediction.
+// The explained class, if it is not the predicted one.
 export function explained(run, step, key, probe) {
   const name = run.keys[key].target;
   const target = run.steps[step].targets[name];
@@ -29,17 +38,13 @@ export function explained(run, step, key, probe) {
 
 export function described(run, step, key, probe, kind, state) {
   const {layer} = run.keys[key];
-  const parts = [
-    `Probe ${run.probes[probe].id}, ${kind === 'map' ? 'map alone, ' : ''}layer ${layer}, ${run.label(step)}`,
-  ];
-  const about = [verdict(run, step, probe).spoken];
-  if (run.trueNames(probe)) about.push(`true ${run.trueNames(probe)}`);
-  parts.push(about.join(', '));
-  parts.push(
-    noticeOf(state) ||
-      `map maximum ${shortNumber(run.maximum(step, key, probe))} at the ${whereabouts(run.peak(step, key, probe))}`,
-  );
-  return `${parts[0]}: ${parts[1]}; ${parts[2]}`;
+  const truth = run.trueNames(probe);
+  const shown = kind === 'map' ? 'map alone, ' : '';
+  const which = `Probe ${run.probes[probe].id}, ${shown}layer ${layer}, ${run.label(step)}`;
+  const classes = `${verdict(run, step, probe).spoken}${truth && `, true ${truth}`}`;
+  if (noticeOf(state)) return `${which}: ${classes}; ${noticeOf(state)}`;
+  const top = shortNumber(run.maximum(step, key, probe));
+  return `${which}: ${classes}; map maximum ${top} at the ${whereabouts(run.peak(step, key, probe))}`;
 }
 
 function whereabouts({x, y}) {
@@ -74,11 +79,9 @@ export function blankNotices(scene) {
   const changes = new Map();
   const note = (notices, text, name) => text && notices.set(text, [...(notices.get(text) || []), name]);
   scene.runs.forEach((run, r) => {
-    const mark = scene.runs.length > 1 ? `${scene.marks[r]} ` : '';
-    for (const {places, title} of scene.columns) {
-      if (places[r] < 0) continue;
-      note(blank, run.steps[scene.step(r)].maps[places[r]].blank, mark + title);
-      note(changes, changeOf(run, scene.step(r), places[r]), mark + title);
+    for (const {places, title} of scene.columnsOf(r)) {
+      note(blank, run.steps[scene.step(r)].maps[places[r]].blank, scene.prefix(r) + title);
+      note(changes, changeOf(run, scene.step(r), places[r]), scene.prefix(r) + title);
     }
   });
   return [blank, changes].flatMap((notices) =>
@@ -88,11 +91,7 @@ export function blankNotices(scene) {
 
 function changeOf(run, step, key) {
   const count = (name) => sumOf(run.probes.map((_, probe) => valueOf(run, name, step, key, probe))) || 0;
-  const counts = [
-    ['flipped', count('flipped')],
-    ['went blank', count('went_blank')],
-    ['came back', count('came_back')],
-  ];
+  const counts = ['flipped', 'went_blank', 'came_back'].map((name) => [name.replace('_', ' '), count(name)]);
   const some = counts.filter(([, number]) => number > 0).map((pair) => pair.join(': '));
   return some.length ? `since the step before, ${some.join(', ')} (of ${run.probes.length} probes; no drift)` : '';
 }
@@ -101,7 +100,7 @@ function shortened(list) {
   return list.length > NAMED ? [...list.slice(0, NAMED), `and ${list.length - NAMED} more`] : list;
 }
 
-// What is said once the slider rests.
+// Spoken once the slider rests.
 export function summed(scene) {
   const [run] = scene.runs;
   const known = run.probes.map((_, probe) => run.right(scene.step(0), probe)).filter((right) => right !== null);

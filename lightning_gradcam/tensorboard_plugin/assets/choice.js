@@ -1,4 +1,4 @@
-// Which runs are chosen: by check boxes and a filter, as in TensorBoard's own list of runs.
+// Which runs are chosen: with check boxes and a filter, as in TensorBoard's own list of runs.
 
 export class Choice {
   // kept: what `kept()` gave earlier.
@@ -11,23 +11,23 @@ export class Choice {
     return {checked: checked && [...checked], filter, pair};
   }
 
-  // As long as nothing was checked, the newest run is.
+  // Until the user ticks a run, the newest one is ticked.
   take(entries) {
     this.entries = entries;
-    const possible = entries.filter(usable);
     if (this.checked && (this.touched || entries.some((entry) => this.checked.has(entry.run)))) return;
-    const newest = possible.reduce((best, entry) => (best && best.created >= entry.created ? best : entry), null);
+    const later = (best, entry) => (best && best.created >= entry.created ? best : entry);
+    const newest = entries.filter(usable).reduce(later, null);
     this.checked = newest ? new Set([newest.run]) : null;
   }
 
-  // The runs that match the filter; all of them while it is no regular expression.
+  // The runs that match the filter; all runs while the filter is not a valid regular expression.
   get visible() {
     try {
       const pattern = new RegExp(this.filter, 'i');
       this.error = '';
       return this.entries.filter((entry) => pattern.test(entry.run));
     } catch {
-      this.error = 'This is no regular expression.';
+      this.error = 'This is not a valid regular expression.';
       return this.entries;
     }
   }
@@ -36,12 +36,12 @@ export class Choice {
     return this.checked !== null && this.checked.has(name);
   }
 
-  check(names, on) {
+  check(entries, on) {
     this.touched = true;
-    this.checked = this.checked || new Set();
-    for (const name of names) {
-      if (on) this.checked.add(name);
-      else this.checked.delete(name);
+    this.checked ||= new Set();
+    for (const {run} of entries) {
+      if (on) this.checked.add(run);
+      else this.checked.delete(run);
     }
   }
 
@@ -50,11 +50,16 @@ export class Choice {
     this.checked = new Set([name]);
   }
 
-  get chosen() {
-    return this.visible.filter((entry) => usable(entry) && this.has(entry.run));
+  // The visible runs that can be shown.
+  get possible() {
+    return this.visible.filter(usable);
   }
 
-  // The names of the one or two runs to show, and what has to be said of the others.
+  get chosen() {
+    return this.possible.filter((entry) => this.has(entry.run));
+  }
+
+  // The names of the one or two runs to show, and a note about the others.
   get shown() {
     const {chosen, pair} = this;
     if (chosen.length === 0) return {names: [], note: ''};
@@ -63,10 +68,9 @@ export class Choice {
     const fitting = others.filter((entry) => entry.fingerprint === left.fingerprint);
     const right = fitting.find((entry) => entry.run === pair[1]) || fitting[0];
     const names = [left, right].filter(Boolean).map((entry) => entry.run);
-    if (others.length > 0 && !right) {
-      return {names, note: `Only ${left.run} is shown: the other checked runs have other probes, and can't be compared with it.`};
-    }
-    return {names, note: chosen.length > 2 ? `${chosen.length} runs are checked; two stand side by side.` : ''};
+    const alone = `Only ${left.run} is shown: the other ticked runs have other probes and cannot be compared with it.`;
+    if (others.length > 0 && !right) return {names, note: alone};
+    return {names, note: chosen.length > 2 ? `${chosen.length} runs are ticked; two are shown side by side.` : ''};
   }
 }
 

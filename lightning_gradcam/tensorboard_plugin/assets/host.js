@@ -1,17 +1,15 @@
-// What TensorBoard's page tells a plugin in its frame: its theme, its list of runs, and that it has read the logs again.
+// What TensorBoard's page reports to a plugin in its frame: its theme, its list of runs, and each reload of the logs.
 
 const RELOADED = ['experimental.DataReloaded', 'experimental.RunsChanged'];
-// Of TensorBoard's charts, given to its runs one after the other: for light and dark pages.
-const PALETTE = [
-  ['#425066', '#8e98a3'], ['#12b5cb', '#12b5cb'], ['#e52592', '#e52592'], ['#f9ab00', '#f9ab00'],
-  ['#9334e6', '#9334e6'], ['#7cb342', '#7cb342'], ['#e8710a', '#e8710a'],
-];
+// The colours of TensorBoard's charts, for light and dark pages, assigned to its runs in order.
+const SAME = ['#12b5cb', '#e52592', '#f9ab00', '#9334e6', '#7cb342', '#e8710a'];
+const PALETTE = [['#425066', '#8e98a3'], ...SAME.map((colour) => [colour, colour])];
 const OUTSIDE = ['#bdbdbd', '#757575'];
 
 export class Host {
-  // act: {reloaded(), dressed(), named()}: the logs were read again, the theme or the list of runs is another one.
+  // act: {reloaded(), dressed(), named()}: the logs were read again; the theme or the list of runs has changed.
   constructor(act) {
-    Object.assign(this, {act, runs: [], waiting: new Map(), count: 0});
+    Object.assign(this, {act, runs: []});
     this.body = parentBody();
     if (this.body) {
       new MutationObserver(() => act.dressed()).observe(this.body, {attributes: true, attributeFilter: ['class']});
@@ -21,25 +19,18 @@ export class Host {
     this.port = channel.port1;
     this.port.onmessage = (event) => this.take(JSON.parse(event.data));
     window.parent.postMessage('experimental.bootstrap', window.location.origin, [channel.port2]);
-    this.send('experimental.GetRuns', (runs) => this.named(runs));
+    this.send({type: 'experimental.GetRuns', id: 1, isReply: false});
   }
 
-  send(type, callback) {
-    this.count += 1;
-    this.waiting.set(this.count, callback);
-    this.port.postMessage(JSON.stringify({type, id: this.count, payload: null, error: null, isReply: false}));
+  send(message) {
+    this.port.postMessage(JSON.stringify({...message, payload: null, error: null}));
   }
 
   take({type, id, payload, isReply}) {
-    if (isReply) {
-      const callback = this.waiting.get(id);
-      this.waiting.delete(id);
-      if (callback) callback(payload);
-      return;
-    }
-    this.port.postMessage(JSON.stringify({type, id, payload: null, error: null, isReply: true}));
-    if (type === 'experimental.RunsChanged') this.named(payload);
-    if (RELOADED.includes(type)) this.act.reloaded();
+    if (!isReply) this.send({type, id, isReply: true});
+    // Nothing but the list of runs is asked for.
+    if (isReply || type === 'experimental.RunsChanged') this.named(payload);
+    if (!isReply && RELOADED.includes(type)) this.act.reloaded();
   }
 
   named(runs) {
@@ -53,7 +44,7 @@ export class Host {
     return this.body.classList.contains('dark-mode') ? 'dark' : 'light';
   }
 
-  // The colours, light and dark, of the TensorBoard run in whose folder an archive lies.
+  // The light and dark colours of the TensorBoard run whose folder contains an archive.
   colours(archive, place) {
     const folder = (name) => (name === '.' ? '' : `${name}/`);
     const inside = this.runs.filter((name) => `${archive}/`.startsWith(folder(name)));

@@ -6,7 +6,7 @@ import {Host} from './host.js';
 import {Picker} from './picker.js';
 import {Source} from './source.js';
 
-// Milliseconds between two looks at the list of runs, and at most after failures.
+// Milliseconds between two requests for the list of runs; the longest pause after failures.
 const PAUSE = 4000;
 const LONGEST_PAUSE = 60000;
 const MEMORY = 'lightning-gradcam';
@@ -18,7 +18,7 @@ export async function render() {
   document.documentElement.lang = 'en';
   document.title = 'Grad-CAM';
   await Promise.all(['viewer/viewer.css', 'tab.css'].map(styled));
-  await new Tab().start();
+  await new Tab().look();
 }
 
 class Tab {
@@ -31,23 +31,20 @@ class Tab {
       dressed: () => this.viewer?.theme(this.host.theme),
       named: () => this.picker.rebuild(),
     });
-    this.picker = new Picker(this.choice, {chosen: () => this.show()}, (run, place) => this.host.colours(run, place));
+    const colours = (run, place) => this.host.colours(run, place);
+    this.picker = new Picker(this.choice, {chosen: () => this.show()}, colours);
     this.picker.fold(folded === undefined ? window.matchMedia(NARROW).matches : folded);
     this.hash = hash || '';
     this.root = make('div', {id: 'gradcam'});
-    this.away = make('p', {class: 'runs-away', role: 'alert', hidden: true, text: 'TensorBoard does not answer. Still trying.'});
+    this.away = make('p.runs-away', {role: 'alert', hidden: true}, 'TensorBoard does not answer. Still trying.');
     document.body.classList.add('gradcam-page', 'gradcam-tab');
-    document.body.append(this.picker.element, make('div', {class: 'gradcam-side'}, this.away, this.root));
+    document.body.append(this.picker.element, make('div.gradcam-side', this.away, this.root));
     window.addEventListener('pagehide', () => this.remember());
     document.addEventListener('visibilitychange', () => this.look());
     Object.assign(this, {viewer: null, pause: PAUSE, timer: 0, busy: false});
   }
 
-  async start() {
-    await this.look();
-  }
-
-  // Reads the list of runs, shows what is new, and does so again after a while.
+  // Reads the list of runs, shows what is new, and repeats after a pause.
   async look() {
     if (this.busy) return;
     this.busy = true;
@@ -73,7 +70,7 @@ class Tab {
     this.remember();
   }
 
-  // Shows the chosen runs, where they or their steps are others than before.
+  // Shows the chosen runs if they or their steps have changed.
   show() {
     const {names} = this.choice.shown;
     this.source.show(names);
@@ -88,22 +85,21 @@ class Tab {
 
   mount([run = '', compare = '']) {
     const hash = new URLSearchParams(this.hash.replace(/^#/, ''));
-    for (const [name, value] of [['run', run], ['compare', compare]]) {
-      if (value) hash.set(name, value);
-      else hash.delete(name);
-    }
+    hash.set('run', run);
+    hash.set('compare', compare);
     window.history.replaceState(window.history.state, '', `#${hash}`);
-    const empty = 'No run is chosen. Check one in the list of runs; a run appears there once its first epoch is logged.';
-    this.viewer = mount(this.root, this.source, {title: 'Grad-CAM', theme: this.host.theme, empty});
+    const empty = 'No run is chosen. Tick one in the list of runs. A run can be ticked once its first epoch is logged.';
+    this.viewer = mount(this.root, this.source, {theme: this.host.theme, empty, colours: own('viewer/colormaps.png')});
   }
 
-  // TensorBoard makes the frame anew when its page is reloaded.
+  // Reloading TensorBoard's page creates a new frame.
   remember() {
-    const state = {choice: this.choice.kept(), hash: this.viewer ? window.location.hash : this.hash, folded: this.picker.folded};
+    const hash = this.viewer ? window.location.hash : this.hash;
+    const state = {choice: this.choice.kept(), hash, folded: this.picker.folded};
     try {
       window.sessionStorage.setItem(MEMORY, JSON.stringify(state));
     } catch {
-      // Without storage the page begins anew.
+      // Without storage the page starts from the defaults.
     }
   }
 }
@@ -116,8 +112,13 @@ function remembered() {
   }
 }
 
+// The address of a file beside this one.
+function own(name) {
+  return new URL(`./${name}`, import.meta.url).href;
+}
+
 function styled(name) {
   return new Promise((done) => {
-    document.head.append(make('link', {rel: 'stylesheet', href: new URL(`./${name}`, import.meta.url).href, onload: done, onerror: done}));
+    document.head.append(make('link', {rel: 'stylesheet', href: own(name), onload: done, onerror: done}));
   });
 }

@@ -1,23 +1,34 @@
 // The list of runs at the left, as TensorBoard has it beside its charts.
-import {fill, labelled, make, setText} from './viewer/dom.js';
+import {button, fill, labelled, make, select, setText} from './viewer/dom.js';
+import {numberOf} from './viewer/words.js';
 import {usable} from './choice.js';
+
+const WHEN = {month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit'};
 
 export class Picker {
   // choice: a Choice; act: {chosen()}, called when the user has changed it; colours(run, place).
   constructor(choice, act, colours) {
     Object.assign(this, {choice, act, colours, rows: new Map(), drawn: ''});
-    this.filter = make('input', {type: 'search', placeholder: 'Filter runs (regex)', 'aria-label': 'Filter runs (regex)', value: choice.filter, spellcheck: 'false', oninput: () => this.filtered()});
-    this.error = make('p', {class: 'runs-error', role: 'status'});
-    this.all = make('input', {type: 'checkbox', onchange: () => this.change(() => choice.check(choice.visible.filter(usable).map((e) => e.run), this.all.checked))});
-    this.list = make('ul', {class: 'runs-list'});
-    this.note = make('p', {class: 'runs-note', role: 'status'});
-    this.sides = [0, 1].map((side) => make('select', {onchange: () => this.change(() => this.choice.pair.splice(side, 1, this.sides[side].value))}));
-    this.pair = make('div', {class: 'runs-pair'}, ...this.sides.map((select, side) => labelled('AB'[side], select)));
-    this.remarks = make('div', {class: 'runs-remarks'});
-    const everything = make('label', {class: 'runs-all'}, this.all, make('span', {text: 'Run'}));
-    this.inner = make('div', {class: 'runs-inner', id: 'gradcam-runs'}, this.filter, this.error, everything, this.list, this.note, this.pair, this.remarks);
-    this.toggle = make('button', {type: 'button', class: 'runs-toggle', 'aria-controls': 'gradcam-runs', onclick: () => this.fold(!this.folded)});
-    this.element = make('aside', {class: 'runs', 'aria-label': 'Runs'}, this.toggle, this.inner);
+    const filtered = () => Object.assign(choice, {filter: this.filter.value});
+    const name = 'Filter runs (regex)';
+    const search = {type: 'search', placeholder: name, 'aria-label': name, value: choice.filter, spellcheck: 'false'};
+    this.filter = make('input', {...search, oninput: () => this.change(filtered)});
+    this.error = make('p.runs-error', {role: 'status'});
+    this.all = this.checkbox((on) => choice.check(choice.possible, on));
+    this.list = make('ul.runs-list');
+    this.note = make('p.runs-note', {role: 'status'});
+    this.sides = [0, 1].map((side) => select([], (run) => this.change(() => choice.pair.splice(side, 1, run))));
+    this.pair = make(
+      'div.runs-pair',
+      [...'AB'].map((mark, side) => labelled(mark, this.sides[side])),
+    );
+    this.remarks = make('div.runs-remarks');
+    const everything = make('label.runs-all', this.all, make('span', 'Run'));
+    const parts = [this.filter, this.error, everything, this.list, this.note, this.pair, this.remarks];
+    const inner = make('div.runs-inner', {id: 'gradcam-runs'}, parts);
+    const fold = () => this.fold(!this.folded);
+    this.toggle = button('', fold, {class: 'runs-toggle', 'aria-controls': 'gradcam-runs'});
+    this.element = make('aside.runs', {'aria-label': 'Runs'}, this.toggle, inner);
   }
 
   fold(folded) {
@@ -26,10 +37,9 @@ export class Picker {
     this.toggle.setAttribute('aria-expanded', String(!folded));
   }
 
-  filtered() {
-    this.change(() => {
-      this.choice.filter = this.filter.value;
-    });
+  checkbox(work, disabled = false) {
+    const box = make('input', {type: 'checkbox', disabled, onchange: () => this.change(() => work(box.checked))});
+    return box;
   }
 
   change(work) {
@@ -47,59 +57,67 @@ export class Picker {
   // notes: of the search through the log directory; [] leaves them as they are.
   update(notes = []) {
     const {choice} = this;
-    const visible = choice.visible;
-    const drawn = JSON.stringify(visible);
+    const drawn = JSON.stringify(choice.visible);
     if (drawn !== this.drawn) {
       this.drawn = drawn;
-      this.build(visible);
+      this.build(choice.visible);
     }
     const {names, note} = choice.shown;
     for (const [name, {box, side}] of this.rows) {
       box.checked = choice.has(name);
       setText(side, names.length > 1 && names.includes(name) ? 'AB'[names.indexOf(name)] : '');
     }
-    const possible = visible.filter(usable);
-    const checked = possible.filter((entry) => choice.has(entry.run)).length;
-    Object.assign(this.all, {checked: checked > 0 && checked === possible.length, indeterminate: checked > 0 && checked < possible.length, disabled: possible.length === 0});
+    const {length} = choice.possible;
+    const checked = choice.chosen.length;
+    const [every, some] = [checked > 0 && checked === length, checked > 0 && checked < length];
+    Object.assign(this.all, {checked: every, indeterminate: some, disabled: length === 0});
     this.filter.setAttribute('aria-invalid', String(choice.error !== ''));
     setText(this.error, choice.error);
     setText(this.note, note);
-    this.pair.hidden = choice.chosen.length < 3 || names.length < 2;
-    if (!this.pair.hidden) {
-      const of = (entries) => entries.map((entry) => [entry.run, entry.run]);
-      const left = choice.chosen.find((entry) => entry.run === names[0]);
-      fill(this.sides[0], of(choice.chosen), names[0]);
-      fill(this.sides[1], of(choice.chosen.filter((e) => e !== left && e.fingerprint === left.fingerprint)), names[1]);
-    }
-    if (notes.length > 0) this.remarks.replaceChildren(...notes.map((text) => make('p', {text})));
+    this.pair.hidden = checked < 3 || names.length < 2;
+    if (!this.pair.hidden) this.fillSides(names);
+    if (notes.length > 0) this.remarks.replaceChildren(...notes.map((text) => make('p', text)));
     setText(this.toggle, `Runs: ${checked} of ${choice.entries.length}`);
+  }
+
+  fillSides(names) {
+    const {chosen} = this.choice;
+    const left = chosen.find((entry) => entry.run === names[0]);
+    const others = chosen.filter((entry) => entry !== left && entry.fingerprint === left.fingerprint);
+    [chosen, others].forEach((entries, side) => {
+      const options = entries.map(({run}) => [run, run]);
+      fill(this.sides[side], options, names[side]);
+    });
   }
 
   build(visible) {
     this.rows.clear();
-    const items = visible.map((entry) => {
-      const place = this.choice.entries.indexOf(entry);
-      const box = make('input', {type: 'checkbox', disabled: !usable(entry), onchange: () => this.change(() => this.choice.check([entry.run], box.checked))});
-      const side = make('span', {class: 'runs-side'});
-      const [light, dark] = this.colours(entry.run, place);
-      const dot = make('span', {class: 'runs-dot', style: `--light: ${light}; --dark: ${dark}`});
-      const name = make('span', {class: 'runs-name'}, ...broken(entry.run));
-      const text = make('span', {class: 'runs-text'}, name, make('small', {class: entry.problem ? 'runs-problem' : '', text: said(entry)}));
-      this.rows.set(entry.run, {box, side});
-      const only = () => usable(entry) && this.change(() => this.choice.only(entry.run));
-      const label = make('label', {title: `${entry.run}\nA double click shows only this run.`, ondblclick: only}, box, text, side, dot);
-      return make('li', {}, label);
-    });
-    if (items.length === 0) items.push(make('li', {class: 'runs-none', text: this.choice.entries.length ? 'No run matches.' : 'No runs yet.'}));
+    const items = visible.map((entry) => make('li', this.row(entry)));
+    const none = this.choice.entries.length ? 'No run matches.' : 'No runs yet.';
+    if (items.length === 0) items.push(make('li.runs-none', none));
     this.list.replaceChildren(...items);
+  }
+
+  row(entry) {
+    const {run} = entry;
+    const box = this.checkbox((on) => this.choice.check([entry], on), !usable(entry));
+    const side = make('span.runs-side');
+    this.rows.set(run, {box, side});
+    const [light, dark] = this.colours(run, this.choice.entries.indexOf(entry));
+    const dot = make('span.runs-dot', {style: `--light: ${light}; --dark: ${dark}`});
+    const about = make('small', {class: entry.problem ? 'runs-problem' : ''}, described(entry));
+    const text = make('span.runs-text', make('span.runs-name', broken(run)), about);
+    const title = `${run}\nDouble-click to show only this run.`;
+    const ondblclick = () => usable(entry) && this.change(() => this.choice.only(run));
+    return make('label', {title, ondblclick}, box, text, side, dot);
   }
 }
 
-function said({problem, steps, created}) {
+function described({problem, steps, created}) {
   if (problem) return problem;
-  const date = created ? new Date(created) : null;
-  const when = date && !Number.isNaN(date.getTime()) ? ` · ${date.toLocaleString([], {month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit'})}` : '';
-  return `${steps === 0 ? 'no step yet' : `${steps} step${steps === 1 ? '' : 's'}`}${when}`;
+  const date = new Date(created || NaN);
+  const when = Number.isNaN(date.getTime()) ? '' : ` · ${date.toLocaleString([], WHEN)}`;
+  return `${steps === 0 ? 'no step yet' : numberOf(steps, 'step')}${when}`;
 }
 
 // Long names are broken after slashes.

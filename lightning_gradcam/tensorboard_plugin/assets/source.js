@@ -1,4 +1,4 @@
-// Runs from TensorBoard's server. Of a run that grows only the new steps are fetched.
+// Runs from TensorBoard's server. Only the new steps of a growing run are fetched.
 
 const BASE = import.meta.url;
 
@@ -7,8 +7,10 @@ async function answer(route, parameters = {}) {
   for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
   const response = await fetch(url, {credentials: 'same-origin'});
   if (response.ok) return response;
-  const said = await response.json().catch(() => ({}));
-  throw Object.assign(new Error(said.error || `TensorBoard answers with status ${response.status}.`), {status: response.status});
+  const answered = await response.json().catch(() => ({}));
+  throw Object.assign(new Error(answered.error || `TensorBoard answers with status ${response.status}.`), {
+    status: response.status,
+  });
 }
 
 export class Source {
@@ -28,7 +30,7 @@ export class Source {
     for (const name of this.held.keys()) if (!names.includes(name)) this.held.delete(name);
   }
 
-  // What the viewer asks for. The mark is part of the id: a step made again is a change, too.
+  // The list of runs for the viewer. The mark is part of the id, so that a replaced step counts as a change.
   async runs() {
     const entries = this.shown.map((name) => this.entries.find((entry) => entry.run === name)).filter(Boolean);
     return entries.map((entry) => ({...entry, id: `${entry.id} ${entry.mark}`}));
@@ -36,9 +38,7 @@ export class Source {
 
   watch(callback) {
     this.told = callback;
-    return () => {
-      this.told = () => {};
-    };
+    return () => this.watch(() => {});
   }
 
   // Makes the viewer ask for its runs again.
@@ -51,13 +51,13 @@ export class Source {
     try {
       return await this.read(name, 3);
     } catch (error) {
-      // The viewer says why. What is not damaged may be there at the next look.
+      // The viewer shows the error. A run that is not damaged may be readable next time.
       if (error.status !== 500) this.missed = true;
       throw error;
     }
   }
 
-  // A run that is rewound between two questions has another mark, and is asked for again.
+  // A run that was rewound between the two requests has another mark, and is requested again.
   async read(name, tries) {
     const header = await (await answer('run', {run: name})).json();
     const before = this.held.get(name);

@@ -1,0 +1,66 @@
+"""Whose an archive is, and what of it a resumed run finds again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from lightning_gradcam.archive.cam_file import parse_step_file_name
+from lightning_gradcam.archive.manifest import PROBES, STEPS, Manifest
+from lightning_gradcam.errors import ArchiveError
+from lightning_gradcam.storage import Hold, Storage
+
+
+class TakenError(ArchiveError):
+    """A folder holds a record that this run may not write to.
+
+    Args:
+        path: The folder.
+        why: What is so, as the rest of a sentence that begins with the folder.
+    """
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            f"archive: {path!r} {why} and is not written to; choose another log directory or version, give the callback"
+            " another name=, resume that run with ckpt_path, or delete the folder"
+        )
+        self.remark = f"{path!r} {why}"
+
+
+def owned_by(manifest: Manifest, parent: Mapping[str, Any] | None, copy_steps: bool) -> set[str]:
+    """Returns the ids of the runs whose archives a run may go on with.
+
+    A checkpoint that is only looked at (``validate``, ``test``) does not make its run's archive one of them.
+
+    Args:
+        manifest: The run's.
+        parent: The run that it goes on from; see :meth:`ArchiveWriter.start`.
+        copy_steps: Take over the parent's earlier steps.
+    """
+    return {manifest.run, str(parent["run"])} if parent is not None and copy_steps else {manifest.run}
+
+
+def abandoned(storage: Storage) -> Hold | None:
+    """Holds a record without a step that nobody writes; ``None``: it has steps, or somebody may be writing it."""
+    if all(parse_step_file_name(name) is None for name in storage.names(STEPS)):
+        with suppress(BlockingIOError):
+            return storage.hold(PROBES)
+    return None
+
+
+def missing_steps(steps: Sequence[int], last: int, logged: int | None) -> str | None:
+    """Says which of the steps that were handed over up to a checkpoint an archive does not have.
+
+    Args:
+        steps: Those that it has.
+        last: The last one that was handed over; -1: none was.
+        logged: How many were; ``None`` where that is not known.
+    """
+    count = max(logged or 0, len(steps))
+    if last < 0 or (last in steps and len(steps) == count):
+        return None
+    if last not in steps and len(steps) >= count - 1:
+        return f"step {last} is missing: it was not written before the process ended"
+    named = "" if last in steps else f", step {last} is missing"
+    return f"{len(steps)} of {count} logged steps were written before the process ended{named}"

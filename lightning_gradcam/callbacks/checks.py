@@ -1,0 +1,208 @@
+"""Checks of single options, and of the module's forward: each refuses what can't work, and says what can."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from lightning_gradcam.callbacks.from_config import plain
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.sinks import Sink
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_ROOTS = ("pytorch_lightning", "lightning")
+
+
+def check_forward(module: nn.Module) -> None:
+    """Refuses a module that has no ``forward`` of its own.
+
+    Raises:
+        ConfigurationError: Calling it could not give an output to explain.
+    """
+    forward = type(module).forward
+    inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
+    if inherited or forward is nn.Module.forward:
+        raise ConfigurationError(
+            f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
+            " forward(self, x) to return the logits, for instance `return self.model(x)`, or give the callback"
+            " forward_fn=(module, batch) -> logits"
+        )
+
+
+def check_count(argument: str, value: object, *, least: int = 1) -> None:
+    """Refuses anything but a whole number of ``least`` or more.
+
+    Raises:
+        ConfigurationError: With the argument, the value and what is valid.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(f"{argument}: got {value!r}; give a whole number, {least} or more")
+
+
+def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
+    """Refuses numbers below 1, and both options at once.
+
+    Raises:
+        ConfigurationError: With the argument, the value and what is valid.
+    """
+    check_count("every_n_epochs", every_n_epochs)
+    if every_n_validations is None:
+        return
+    check_count("every_n_validations", every_n_validations)
+    if every_n_epochs != 1:
+        raise ConfigurationError(
+            f"every_n_validations: got {every_n_validations} beside every_n_epochs={every_n_epochs}; give only one"
+        )
+
+
+def check_overhead(max_overhead: object) -> None:
+    """Refuses anything but a share of the time, or ``None``.
+
+    Raises:
+        ConfigurationError: With the value and what is valid.
+    """
+    if max_overhead is None:
+        return
+    number = isinstance(max_overhead, (int, float)) and not isinstance(max_overhead, bool)
+    if not number or not 0 < max_overhead < 1:  # type: ignore[operator]
+        raise ConfigurationError(
+            f"max_overhead: got {max_overhead!r}; give the largest share of the time that explaining may take, between"
+            " 0 and 1, such as 0.02, or None for no limit"
+        )
+
+
+def check_share(argument: str, value: object) -> None:
+    """Refuses anything but a number from 0 to 1, or ``None``.
+
+    Raises:
+        ConfigurationError: With the argument, the value and what is valid.
+    """
+    if value is None:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
+        raise ConfigurationError(f"{argument}: got {value!r}; give a share, more than 0 and at most 1, such as 0.5")
+
+
+def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuses anything but one of ``choices``.
+
+    Raises:
+        ConfigurationError: With the argument, the value and what is valid.
+    """
+    if value not in choices:
+        raise ConfigurationError(f"{argument}: got {value!r}; valid are {' and '.join(map(repr, choices))}")
+
+
+def check_name(name: object) -> str:
+    """Returns ``name`` where it can be a folder and a tag.
+
+    Raises:
+        ConfigurationError: It is empty, or has other signs than letters, digits, ``_``, ``-`` and ``.``.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
+        raise ConfigurationError(
+            f"name: got {name!r:.200}; it becomes a folder and a tag: use letters, digits, '_', '-' and '.', a"
+            " hundred at most"
+        )
+    return name
+
+
+def check_drawing(drawing: object, kind: type = Drawing) -> Any:
+    """Returns a drawing of this kind; a mapping of its options is taken too.
+
+    Args:
+        drawing: As the user gives it.
+        kind: :class:`Drawing`, or another dataclass of options.
+
+    Raises:
+        ConfigurationError: It is neither, or an option is unknown.
+    """
+    if isinstance(drawing, kind):
+        return drawing
+    if isinstance(drawing, Mapping):
+        try:
+            return kind(**plain(drawing))
+        except TypeError as error:
+            raise ConfigurationError(
+                f"drawing: got {dict(drawing)!r} ({error}); see lightning_gradcam.{kind.__name__}"
+            ) from None
+    raise ConfigurationError(f"drawing: got {drawing!r}; give {kind.__name__}(...) or a dict of its options")
+
+
+def check_forward_fn(function: object) -> None:
+    """Refuses anything but a callable or ``None``.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if function is not None and not callable(function):
+        raise ConfigurationError(
+            f"forward_fn: got {function!r}; give a function of the module and a batch that returns the output, in"
+            " YAML by its import path"
+        )
+
+
+def check_gradients(gradients: object, methods: str | list[str]) -> None:
+    """Refuses anything but true and false, and gradients where no method takes any.
+
+    Raises:
+        ConfigurationError: With the value and what to do.
+    """
+    if not isinstance(gradients, bool):
+        raise ConfigurationError(f"gradients: got {gradients!r}; give true or false")
+    found = resolve_methods(methods)
+    if gradients and not any(method.needs == "gradients" for method in found.values()):
+        raise ConfigurationError(
+            f"gradients: got True, but none of methods={list(found)} takes a layer's gradients; add 'gradcam' to"
+            " methods, or leave gradients out"
+        )
+
+
+def check_filters(filters: Any) -> None:
+    """Refuses anything but all filters (``None``), how many of the first ones, and a list of them.
+
+    Raises:
+        ConfigurationError: It is something else, or the list has a filter twice.
+    """
+    listed = filters if isinstance(filters, list) else [] if filters is None else [filters]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in listed)
+    empty = filters is not None and (not listed or (filters == 0 and not isinstance(filters, bool)))
+    if not whole or empty or len(set(listed)) < len(listed):
+        raise ConfigurationError(
+            f"filters: got {filters!r:.80}; give None for all, how many of the first ones, or a list of numbers counted"
+            " from 0, each once"
+        )
+
+
+def check_sinks(sinks: Any) -> list[Sink]:
+    """Returns the user's sinks as a list.
+
+    Raises:
+        ConfigurationError: It is not a list, or an entry is not an instance of :class:`Sink`.
+    """
+    listed = list(sinks or ()) if isinstance(sinks, (list, tuple, type(None))) else [sinks]
+    wrong = [sink for sink in listed if not isinstance(sink, Sink)]
+    if wrong or not isinstance(sinks, (list, tuple, type(None))):
+        came = wrong[0] if wrong else sinks
+        raise ConfigurationError(f"sinks: got {came!r}; give a list of instances of Sink, such as [MemorySink()]")
+    return listed
+
+
+def check_probes(probes: object) -> None:
+    """Refuses anything but a probe set, a path, or ``None``.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if probes is not None and not isinstance(probes, (ProbeSet, str, os.PathLike)):
+        raise ConfigurationError(
+            f"probes: got a {type(probes).__name__}; give a ProbeSet (ProbeSet(inputs, labels=…) takes tensors), the"
+            " path of a saved one, or a folder of pictures"
+        )

@@ -1,0 +1,176 @@
+"""Opens the recorder of a run, goes on with it, or begins another one; the run says when."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from lightning_gradcam.archive import TakenError
+from lightning_gradcam.callbacks.feeding import Feeding
+from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
+from lightning_gradcam.callbacks.options import RunOptions
+from lightning_gradcam.callbacks.probing import Probing
+from lightning_gradcam.callbacks.ranks import Ranks
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.pipeline.destination import Destination
+from lightning_gradcam.pipeline.failures import Failures
+from lightning_gradcam.pipeline.recorder import Recorder
+from lightning_gradcam.pipeline.worker import Worker
+from lightning_gradcam.probes.dataset import Drawn
+from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
+
+# What happens where all ranks write, for errors.
+_WRITING = "the archive"
+
+
+class Recording:
+    """The recorder of a run, with the probes that it is about and the ranks that explain them.
+
+    Args:
+        options: The callback's.
+        find_log_dir: Returns the folder of archives; called when a recorder is opened.
+        log_dir: That folder, where it is known.
+        failures: Reports what fails.
+
+    Attributes:
+        recorder: ``None`` until it is opened.
+        probing: Takes the probes.
+        ranks: Those that explain together.
+        id: The run's own, which its archive and checkpoints have.
+    """
+
+    def __init__(
+        self, options: RunOptions, find_log_dir: Callable[[Host], str | None], log_dir: str | None, failures: Failures
+    ) -> None:
+        self.recorder: Recorder | None = None
+        self.probing = Probing(options.probes)
+        self.ranks = Ranks(together=False)
+        self.id = uuid.uuid4().hex
+        self.log_dir = log_dir
+        self._options = options
+        self._find_log_dir = find_log_dir
+        self._failures = failures
+        # Why a record that was begun does not go on.
+        self._why = ""
+
+    def join(self, host: Host) -> None:
+        """Where all ranks explain together, they agree on every step of it from here on."""
+        self.ranks.close()
+        self.ranks = Ranks(together=host.shards)
+
+    def take_over(self, earlier: Recording) -> None:
+        """Goes on with the recorder of another callback's run."""
+        self.recorder, self.id = earlier.recorder, earlier.id
+        self.probing.drawn = earlier.probing.drawn
+
+    def drop(self, *, discard: bool = False) -> None:
+        """Closes the recorder, and forgets it and its probes.
+
+        Args:
+            discard: Delete its record, too.
+        """
+        if self.recorder is not None:
+            self.recorder.close()
+            if discard:
+                self.recorder.discard()
+        self.recorder = None
+        self.probing.begin_anew()
+
+    def start(self, host: Host, resumed: dict[str, Any], *, looking: bool, untrained: bool) -> bool:
+        """Opens a recorder, where none can go on; returns ``False`` where probes have to pass by first.
+
+        Args:
+            host: The trainer.
+            resumed: The state in the checkpoint, empty without one.
+            looking: The model of a training is only looked at: its record is left as it is.
+            untrained: Training has not begun: a baseline may be logged.
+
+        Raises:
+            ConfigurationError: What is asked for does not fit the model or the data.
+        """
+        if self.recorder is not None and self.probing.drawn is not None:
+            if looking or self._goes_on(host, self.recorder, self.probing.drawn, resumed):
+                return True
+            self.recorder.close()
+            self.id = uuid.uuid4().hex
+        return self._open(host, resumed, baseline=self._options.log_untrained and untrained)
+
+    def feeding(self, host: Host, drawn: Drawn) -> Feeding:
+        """Returns how the probes go through the module."""
+        options = self._options
+        return Feeding(host, drawn, self.ranks, options.monitor, options.forward_fn, options.probes.input_key)
+
+    def _goes_on(self, host: Host, recorder: Recorder, drawn: Drawn, resumed: dict[str, Any]) -> bool:
+        """Whether the record goes on; else another one begins, with the probes of this one or of the checkpoint."""
+        found = self.feeding(host, drawn).tried(trial=True) if host.fitting else None
+        same = resumed.get("run") == recorder.state().get("run", self.id)
+        self._why = ""
+        with self.ranks.together(_WRITING):
+            if resumed and not same:
+                self._why, self.probing.drawn = "the checkpoint is of another run", None
+            elif not resumed and host.fitting and host.step < recorder.last_step:
+                # A loop over folds that resets one module, or a checkpoint without this callback.
+                self._why = f"training begins again at step {host.step}, and {recorder.place!r} has later ones"
+            else:
+                try:
+                    recorder.check(found)
+                except TakenError as error:
+                    self._why = error.remark
+        if not self.ranks.as_first(not self._why):
+            return False
+        with self.ranks.together(_WRITING):
+            if same:
+                recorder.rewind(resumed["step"])
+        return True
+
+    def _open(self, host: Host, resumed: dict[str, Any], *, baseline: bool) -> bool:
+        drawn, warning = self.probing.take(host, resumed, self.ranks)
+        baseline = baseline and host.fitting and host.untrained
+        try:
+            found = self.feeding(host, drawn).tried(trial=not baseline)
+        except ConfigurationError as error:
+            # The model may need more of a batch than an archive keeps.
+            if not drawn.rebuilt:
+                raise
+            new = self.probing.replaced(host, self.ranks, str(error).split(";")[0])
+            if new is None:
+                return False
+            drawn = new
+            found = self.feeding(host, drawn).tried(trial=not baseline)
+        drawn = self.probing.drawn = replace(drawn, probes=drawn.probes.read_as(getattr(found, "axes", "")))
+        # The other ranks compute, and leave recording and drawing to the first.
+        first = host.trainer.is_global_zero
+        with self.ranks.together(_WRITING):
+            self.log_dir = self._find_log_dir(host) if first else None
+            self.recorder = Recorder.start(
+                self.feeding(host, drawn).looks,
+                drawn.probes,
+                found,
+                reporter=self._options.reporter,
+                to=Destination(
+                    folder=self.log_dir,
+                    loggers=host.loggers if first else [],
+                    sinks=self._options.sinks if first else [],
+                    run=self.id,
+                    resumed=resumed if first else {},
+                    copy_steps=host.fitting,
+                ),
+                worker=partial(Worker, background=self._options.background),
+                failures=self._failures,
+            )
+        for remark in self.probing.remarks(found):
+            rank_zero_info(f"lightning-gradcam: {remark}")
+        if (why := self._why or self.recorder.aside) and first:
+            rank_zero_info(f"lightning-gradcam: {why}; this record goes to {self.recorder.place}")
+        self._why = ""
+        if warning is not None:
+            rank_zero_warn(f"lightning-gradcam: {warning}")
+        if baseline:
+            began = time.perf_counter()
+            self.recorder.hand_over(found, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)
+            self.recorder.settle()
+        return True

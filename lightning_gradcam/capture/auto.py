@@ -1,0 +1,211 @@
+"""Which layer ``"auto"`` means: the last one with a feature map of its own that all of the score depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+from torch.utils.checkpoint import CheckpointError
+
+from lightning_gradcam.capture.activations import capture
+from lightning_gradcam.capture.awaken import awakened
+from lightning_gradcam.capture.graph import Origin, Paths, nearest_first
+from lightning_gradcam.capture.outputs import owns_numbers
+from lightning_gradcam.capture.tensors import floating_tensors, level_maps
+from lightning_gradcam.errors import CaptureError, LayerError
+
+if TYPE_CHECKING:
+    from lightning_gradcam.capture.inspection import Survey
+
+Score = Callable[[Any], Sequence[Tensor]]
+"""From a model's output to what will be explained: tensors of any shape."""
+
+MOST_CANDIDATES = 48
+"""How many layers are hooked in one forward that asks for their gradients."""
+_MOST_LOOKS = 4
+_MOST_TRIED = 16
+
+
+class AutoLayer:
+    """What decides between the layers of a survey; it keeps the graph of a forward alive.
+
+    Args:
+        survey: The model and its layers.
+        score: From the model's output to what will be explained.
+
+    Raises:
+        LayerError: No layer has a feature map.
+    """
+
+    def __init__(self, survey: Survey, score: Score) -> None:
+        self._survey, self._score = survey, score
+        self._spatial, self._names = survey.spatial(), survey.sensible()
+        if not self._names:
+            raise LayerError(
+                "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C])"
+                f" with more than one place{_regrouped(survey)}; name the layer to explain, and its layout= where that"
+                " is unusual"
+            )
+        seen, output = survey.with_graph()
+        self._origins: dict[str, set[Origin]] = {name: set() for name in self._names}
+        for one in seen:
+            if one.name in self._origins:
+                self._origins[one.name].update(one.origins)
+        with torch.enable_grad():
+            self._scores = score(output)
+        # From here on, only this object holds the graph.
+        survey.forget()
+        self._paths = Paths(self._scores, self._origins)
+        self._numbers = floating_tensors(output)
+        self._has_columns = isinstance(output, Tensor) and output.dim() > 1
+        self._looks = 0
+        self._alive: dict[str, bool] = {}
+        self._owning: dict[Any, bool] = {}
+        self._several: dict[str, bool] = {}
+
+    def layer(self) -> str:
+        """Returns the layer.
+
+        Raises:
+            LayerError: Nothing shows what the score depends on.
+        """
+        survey, leading = self._survey, set(self._paths.leading)
+        whole = [name for name in self._names if name in leading] or self._names
+        stop = len(whole)
+        while stop > 1 and self._owns(whole[stop - 1]):
+            stop -= 1
+        names = whole[:stop]
+        # A container that only passes the feature map on fires after its last child and is the better name:
+        # "layer4" and not "layer4.1.relu".
+        if not leading and survey.with_gradient(self._score, names[-1:]):
+            return names[-1]
+        if not any(tensor.numel() for tensor in self._numbers):
+            raise LayerError(
+                "layers: 'auto' can't tell what the score depends on: the output of the first samples is empty (a"
+                " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
+                f" {', '.join(names)}"
+            )
+        first = next(filter(self._is_sole, reversed(names)), None)
+        if first is not None and self._is_alive(first):
+            return first
+        near = survey.alike(names)
+        # What has a gradient now has one whatever the weights are: only later layers are in question.
+        late = next(filter(self._is_sole, filter(self._is_alive, reversed(near[-_MOST_TRIED:]))), None)
+        if late is not None:
+            found = survey.alive(self._score, near[near.index(late) :])
+            return next(filter(self._is_sole, reversed(found)), late)
+        # An output layer where the score depends on nothing else.
+        for group in (near, whole[stop:]):
+            for end in range(len(group), 0, -MOST_CANDIDATES):
+                if found := survey.alive(self._score, group[max(end - MOST_CANDIDATES, 0) : end]):
+                    last = (name for name in reversed(found) if not self._is_one_of_several(name))
+                    first = next(last, found[-1])
+                    # The output layer of another level may still be among them.
+                    return next((name for name in chain([first], last) if not self._owns(name)), first)
+        return names[-1]
+
+    def _is_sole(self, name: str) -> bool:
+        """Whether all of the output depends on a layer, and its channels are not the output's own numbers."""
+        return not self._is_one_of_several(name) and not self._owns(name)
+
+    def _is_alive(self, name: str) -> bool:
+        """Whether a gradient of any score arrives at a layer's places."""
+        if name not in self._alive:
+            # One backward for several costs as much as that for the earliest of them: 1, then 3, then 12 layers.
+            before = [other for other in reversed(self._names[: self._names.index(name)]) if other not in self._alive]
+            several = name, *before[: max(3 * len(self._alive) - 1, 0)]
+            self._alive.update(self._reached({one: self._origins[one] for one in several}))
+        return self._alive[name]
+
+    def _reached(self, origins: Mapping[str, set[Origin]]) -> dict[str, bool]:
+        """Returns at which layers' places a gradient of any score arrives."""
+        found = dict.fromkeys(origins, False)
+        ordered = nearest_first(self._scores, set().union(*origins.values()))
+        try:
+            # The tensor of the fewest operations comes first, and alone: as in `owns_numbers`.
+            for group in filter(None, (ordered[:1], ordered[1:])):
+                left = [(name, origin) for name, own in origins.items() if not found[name] for origin in own]
+                edges = [GradientEdge(*origin) for _, origin in left]
+                total = [one.sum() for one in group]
+                gradients = torch.autograd.grad(total, edges, allow_unused=True, retain_graph=True) if edges else ()
+                for (name, _), gradient in zip(left, gradients, strict=True):
+                    found[name] = found[name] or self._survey.reaches(name, gradient)
+        except RuntimeError:  # a reentrant checkpoint, for instance
+            if len(origins) == 1:
+                return dict.fromkeys(origins, False)
+            return {name: self._reached({name: own})[name] for name, own in origins.items()}
+        return found
+
+    def _owns(self, name: str) -> bool:
+        """Whether a layer's channels are the output's own numbers."""
+        origins = self._origins[name]
+        # A container often returns what its last part does.
+        same = (frozenset(origins), self._spatial[name]) if origins else name
+        if same not in self._owning:
+            self._owning[same] = self._is_output(name, [GradientEdge(*origin) for origin in origins])
+        return self._owning[same]
+
+    def _is_output(self, name: str, edges: Sequence[GradientEdge]) -> bool:
+        """Whether each number of the output depends on one channel alone, or the only channel is that of a logit."""
+        axis = self._spatial[name].axes.index("C")
+        if self._survey.channels(name) == 1:
+            return any(tensor.dim() > 1 and tensor.shape[1] == 1 for tensor in self._numbers)
+        if edges:
+            return owns_numbers(self._numbers, edges, axis)
+        # It runs in the model's own `no_grad`.
+        with capture({name: self._survey.module(name)}) as captured:
+            try:
+                output = self._survey.forward()
+                return owns_numbers(floating_tensors(output), list(captured.maps[name].values()), axis)
+            except (CaptureError, CheckpointError):
+                return False
+
+    def _is_one_of_several(self, name: str) -> bool:
+        """Whether a part of the output, another head's for instance, does not depend on a layer."""
+        if name not in self._several:
+            other = self._paths.beside(name)
+            # Beyond a few, the graph alone decides: each look costs three forwards.
+            self._looks += other is not None
+            graph_decides = not self._has_columns or self._looks > _MOST_LOOKS
+            self._several[name] = other is not None and (graph_decides or not self._covers(name, other))
+        return self._several[name]
+
+    def _covers(self, name: str, other: str) -> bool:
+        """Whether all columns of the output that depend on another layer depend on this one, too."""
+        with awakened(self._survey.model), torch.no_grad():
+            plain = self._survey.forward()
+            mine, others = (self._changed(plain, layer) for layer in (name, other))
+        return mine is None or others is None or not bool((others & ~mine).any())
+
+    def _changed(self, plain: Tensor, name: str) -> Tensor | None:
+        """Which columns of the output change where a layer gives something else; ``None`` if its shape changes."""
+
+        def disturbed(_module: nn.Module, _args: Any, output: Any) -> Any:
+            found = level_maps(output)
+            if found is None:
+                return None
+            tensors, rebuilt = found
+            return rebuilt([tensor.flip(-1) + tensor.std().nan_to_num() + 1 for tensor in tensors])
+
+        handle = self._survey.module(name).register_forward_hook(disturbed)
+        try:
+            output = self._survey.forward()
+        finally:
+            handle.remove()
+        if output.shape != plain.shape:
+            return None
+        different: Tensor = (output != plain).transpose(0, 1).flatten(1).any(1)
+        return different
+
+
+def _regrouped(survey: Survey) -> str:
+    """Names the last feature map whose rows are not the samples, for the error that none was found."""
+    found = [seen for seen in survey.seen if len(seen.shape) in (4, 5) and seen.shape[0] != survey.samples]
+    if not found:
+        return ""
+    rows, name = found[-1].shape[0], found[-1].name
+    return f" ({name!r:.80} has {rows} rows for {survey.samples} samples: views or parts of them in the batch)"

@@ -1,0 +1,193 @@
+"""What the axes of a layer's output mean, by its shape and by what is known of the forward before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+
+from lightning_gradcam.capture.layout import CHOICES, SPEC, Layout
+from lightning_gradcam.errors import LayerError
+
+# Beside a grid that the forward went through: a class token, one more with distillation, registers, some room.
+_MOST_PREFIX_TOKENS = 16
+# Beside a grid that the number of tokens alone shows: with and without a class token, 0, 1 (distillation), 4 or 8.
+_PREFIXES = (0, 1, 2, 4, 5, 8)
+
+
+def find_layout(
+    name: str,
+    shape: Sequence[int],
+    *,
+    samples: int,
+    picture: Sequence[int] | None,
+    given: str | None = None,
+    last: bool | None = None,
+    grids: Sequence[tuple[int, ...]] | None = None,
+    sure: bool = False,
+) -> Layout | None:
+    """Reads the layout off an activation's shape.
+
+    Args:
+        name: The layer's name, for errors.
+        shape: The activation's.
+        samples: How many samples the model was given.
+        picture: The input's spatial shape, where it is a picture.
+        given: What the user says, such as ``"NHWC"``.
+        last: Whether what the layer does shows that channels are last (of three axes: ``False`` where they are
+            before a single axis of places); ``None`` where nothing is known.
+        grids: Spatial shapes that the forward went through before, the nearest first; ``None`` where that has not been
+            looked at.
+        sure: Of four axes or five, channels last is not believed for the picture's proportions alone: a convolution
+            with strides that differ can give them too.
+
+    Returns:
+        The layout; ``None`` where the shape alone does not tell and ``last`` or ``grids`` are not known yet.
+
+    Raises:
+        LayerError: The output has no places, or is not laid out as ``given``, or nothing tells the tokens' grid.
+    """
+    output = _Output(name, tuple(shape), samples, picture, grids)
+    return output.shown(last, sure=sure) if given is None else output.said(given)
+
+
+def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
+    """Whether a grid could be the picture at a lower resolution: smaller, and of its proportions up to rounding."""
+    if grid[-2] > picture[-2] or grid[-1] > picture[-1] or len(grid) > len(picture):
+        return False
+    if len(grid) == len(picture) == 3 and grid[0] > picture[0]:
+        return False
+    return same_proportions(grid, picture)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A layer's output; the fields are arguments of :func:`find_layout`."""
+
+    name: str
+    shape: tuple[int, ...]
+    samples: int
+    picture: Sequence[int] | None
+    grids: Sequence[tuple[int, ...]] | None
+
+    def shown(self, last: bool | None, *, sure: bool) -> Layout | None:
+        """Returns the layout that the shape shows."""
+        shape, samples = self.shape, self.samples
+        if len(shape) in (4, 5) and shape[0] == samples:
+            return self._image(last, sure=sure)
+        if len(shape) == 3 and shape[0] == samples:
+            return self._signal() if last is False else self._tokens("NLC")
+        if len(shape) == 3 and shape[1] == samples:
+            return self._tokens("LNC")
+        if len(shape) >= 3 and shape[0] != samples:
+            raise LayerError(
+                f"layers: {self.name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops"
+                " or several pictures at a time; name the block around it, whose output has one row for each sample"
+            )
+        raise LayerError(
+            f"layers: {self.name!r} has no spatial activation: its output is {list(shape)}, expected [N, C, h, w],"
+            " [N, h, w, C], [N, C, d, h, w] or tokens [N, L, C]; name a layer before the flattening or pooling, such"
+            " as the last convolution or block"
+        )
+
+    def said(self, given: str) -> Layout | None:
+        """Returns the layout that the user has given."""
+        shape, match = self.shape, SPEC.fullmatch(given)
+        assert match is not None
+        fold = match[1][1:3] if match[1].startswith("(") else ""
+        axes = f"N{match[1][4:]}" if fold else match[1]
+        rows = shape[0] if fold and shape else self.samples
+        if len(axes) != len(shape) or shape[axes.index("N")] != rows or rows % self.samples:
+            raise LayerError(
+                f"layout: {given!r} does not fit {self.name!r}, whose output is {list(shape)} for {self.samples}"
+                f" samples; give {CHOICES}"
+            )
+        layout: Layout | None
+        if "L" not in axes:
+            layout = Layout(axes, tuple(size for size, letter in zip(shape, axes, strict=True) if letter not in "NC"))
+        elif match[3] is None:
+            frame = self.picture[-2:] if fold and self.picture is not None else self.picture
+            layout = replace(self, picture=frame)._tokens(axes)
+        else:
+            grid, split = tuple(map(int, match[3].split("x"))), None if match[5] is None else int(match[5])
+            layout = Layout(axes, grid, int(match[2] or 0), int(match[4] or 0), split)
+            if layout.tokens != (length := shape[axes.index("L")]):
+                raise LayerError(f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} gives {length}")
+        return replace(layout, grid=(rows // self.samples, *layout.grid), fold=fold) if fold and layout else layout
+
+    def _image(self, last: bool | None, *, sure: bool) -> Layout | None:
+        dims = len(self.shape) - 2
+        first = Layout("NCHW" if dims == 2 else "NCDHW", self.shape[2:])
+        final = Layout("NHWC" if dims == 2 else "NDHWC", self.shape[1:-1])
+        if self.picture is None or last is not None:
+            return final if last else first
+        both = [fits(layout.grid, self.picture) for layout in (first, final)]
+        if sure and not any(both):
+            # An enlarged grid still has the picture's proportions.
+            both = [same_proportions(layout.grid, self.picture) for layout in (first, final)]
+        if both[0] != both[1]:
+            return first if both[0] else None if sure else final
+        return None if both[0] or sure else first
+
+    def _tokens(self, axes: str) -> Layout | None:
+        if self.grids is None:
+            # A patch may be higher than wide, of which the number of tokens shows nothing.
+            return None
+        length = self.shape[axes.index("L")]
+        possible = sorted(_grids(self.picture, length), key=lambda found: (found[0], not found[1]))
+        # Several strides give the same grid; one that divides the picture is taken for them.
+        fitting = list({grid: (prefix, divides, grid) for prefix, divides, grid in reversed(possible)}.values())[::-1]
+        exact = [(prefix, grid) for prefix, divides, grid in fitting if divides]
+        clear = exact and exact[0][0] <= 1 and not any(p == exact[0][0] and g != exact[0][1] for p, _, g in fitting)
+        seen = [(length - prod(grid), grid) for grid in self.grids if 0 <= length - prod(grid) <= _MOST_PREFIX_TOKENS]
+        fewest = min((prefix for prefix, _ in seen), default=_MOST_PREFIX_TOKENS)
+        if clear and (exact[0] in seen or not seen or exact[0][0] < fewest):
+            return Layout(axes, exact[0][1], exact[0][0])
+        if seen:
+            # The nearest of those with the fewest tokens left over.
+            prefix, grid = min(seen, key=lambda found: found[0])
+            return Layout(axes, grid, prefix)
+        if fitting and all(prefix != fitting[0][0] for prefix, _, _ in fitting[1:]):
+            return Layout(axes, fitting[0][2], fitting[0][0])
+        listed = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
+        raise LayerError(
+            f"layers: {self.name!r} gives {length} tokens {list(self.shape)}, whose grid is not clear from inputs"
+            f" {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))}"
+            f" ({f'possible: {listed}' if listed else 'none fits'}); name it with"
+            f" layout={{{self.name!r}: 'NLC:1+14x14'}} (one class token, 14 rows, 14 columns), or name a layer with a"
+            " feature map"
+        )
+
+    def _signal(self) -> Layout:
+        """Channels before a single axis of places: tokens of a grid that the forward went through, or a signal."""
+        length = self.shape[2]
+        for grid in self.grids or ():
+            if prod(grid) == length:
+                return Layout("NCL", grid)
+        raise LayerError(
+            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing shows how"
+            f" its {length} places form a map; give layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, drawn"
+            " as one row), or name a layer with a feature map"
+        )
+
+
+def same_proportions(grid: Sequence[int], picture: Sequence[int]) -> bool:
+    """Whether a grid has the picture's proportions, up to rounding."""
+    height, width = picture[-2:]
+    h, w = grid[-2:]
+    return abs(h * width - w * height) <= 2 * max(height, width)
+
+
+def _grids(picture: Sequence[int] | None, length: int) -> Iterator[tuple[int, bool, tuple[int, ...]]]:
+    """Yields (tokens left over, whether the stride divides the picture, grid) of all strides that could fit."""
+    if picture is None:
+        return
+    height, width = picture[-2:]
+    frames = [(1, True)] if len(picture) == 2 else [(picture[0] // s, picture[0] % s == 0) for s in (1, 2, 4, 8, 16)]
+    for stride, (depth, even) in product(range(1, min(height, width) + 1), frames):
+        h, w = height // stride, width // stride
+        left = length - depth * h * w
+        if depth and h * w > 1 and left in _PREFIXES:
+            divides = even and height % stride == 0 and width % stride == 0
+            yield left, divides, (h, w) if len(picture) == 2 else (depth, h, w)

@@ -1,0 +1,174 @@
+"""Options that several commands have, each added to a parser and read in one place."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from inspect import cleandoc
+from typing import Any
+
+# What scripts can rely on; the last line of every command's help.
+EXIT_CODES = "exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted"
+_PLAN = ("layers", "methods", "targets", "output_key", "score", "batch_size")
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    *,
+    doc: str | None,
+    **options: Any,
+) -> argparse.ArgumentParser:
+    """Adds a command's parser.
+
+    Args:
+        commands: The sub-parsers that get it.
+        name: The command.
+        what: What it does, for the list of commands.
+        doc: The docstring of its module or function, which is its help: a description, then its examples.
+        **options: More of the parser, such as its ``usage``.
+    """
+    description, _, epilog = cleandoc(doc or "").partition("\n\n")
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=description,
+        epilog=f"{epilog}\n\n{EXIT_CODES}\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+    # A command refuses combinations of options by it.
+    parser.set_defaults(usage_error=parser.error)
+    return parser
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--progress`` and ``--no-progress``: ``True``, ``False``, or ``None`` (default: on a terminal)."""
+    what = "a progress bar on standard error (default: on a terminal)"
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=what)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that name a model's class, and what it is made with."""
+    what = "package.module:Class, path/to/file.py:Class, or a function that returns a module"
+    parser.add_argument("--model", metavar="CLASS", help=what)
+    what = "arguments of that class or function; values are read as YAML"
+    parser.add_argument("--model-args", nargs="+", default=[], metavar="KEY=VALUE", help=what)
+    what = "read all objects in CKPT and import any class it names; the file can then run code: for your own files only"
+    parser.add_argument("--trust", action="store_true", help=what)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which class a checkpoint belongs to."""
+    add_model(parser)
+    parser.add_argument("--config", metavar="YAML", help="a LightningCLI file: the classes and their arguments")
+    parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--config`` and ``--set``, which :func:`config_arguments` reads."""
+    what = "a YAML file as `lightning-gradcam fit` takes it; of several, later ones win"
+    parser.add_argument("-c", "--config", action="append", default=[], metavar="CONFIG", help=what)
+    what = "change an option of the configuration, such as data.root=FOLDER; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
+
+
+def add_preparation(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how pictures become a model's inputs."""
+    what = "subtracted from pixels scaled to 0…1: one number, or one per channel; data with a transform: only undone"
+    parser.add_argument("--mean", nargs="+", type=float, metavar="X", help=what)
+    what = "pixels are then divided by this, in the same form"
+    parser.add_argument("--std", nargs="+", type=float, metavar="X", help=what)
+    what = "resize pictures first: one number for both sides, or height and width"
+    parser.add_argument("--size", nargs="+", type=int, metavar="N", help=what)
+    what = "read pictures in colour or grey (default: as the model takes them; without a model: RGB)"
+    parser.add_argument("--mode", choices=("RGB", "L"), help=what)
+    what = "class names in order; or a file with one name per line, a JSON file, or torchvision.models:ResNet18_Weights"
+    parser.add_argument("--class-names", nargs="+", metavar="NAME", help=what)
+
+
+def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
+    """Adds the options that say what is explained.
+
+    Args:
+        parser: Gets them.
+        layers: Which layers are the default.
+    """
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help=f"dotted names or patterns (default: {layers})")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
+    what = 'predicted (default), label, class numbers or names, {"top": 3}'
+    parser.add_argument("--targets", nargs="+", type=target, metavar="TARGET", help=what)
+    what = "where the logits are in an output that is a dict or tuple"
+    parser.add_argument("--output-key", type=key, metavar="KEY", help=what)
+    what = "what to explain of the logits (default: logit)"
+    parser.add_argument("--score", choices=("logit", "probability", "sigmoid"), help=what)
+    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures per forward (default: 32)")
+
+
+def target(text: str) -> Any:
+    """Reads a target: a number, a JSON object such as ``{"top": 3}``, or a name.
+
+    Example:
+        >>> target("3"), target('{"top": 2}'), target("cat")
+        (3, {'top': 2}, 'cat')
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if isinstance(value, (int, dict)) and not isinstance(value, bool) else text
+
+
+def key(text: str) -> Any:
+    """Reads a key: a place, or a name.
+
+    Example:
+        >>> key("0"), key("out")
+        (0, 'out')
+    """
+    return int(text) if text.isdigit() else text
+
+
+def given(chosen: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Returns the options of these names that were given on the command line."""
+    return {name: value for name in names if (value := getattr(chosen, name)) is not None}
+
+
+def plan_options(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of :func:`add_plan` that were given on the command line."""
+    plan = given(chosen, *_PLAN)
+    return {**plan, "layers": "auto"} if plan.get("layers") == ["auto"] else plan
+
+
+def config_arguments(chosen: argparse.Namespace) -> list[str]:
+    """Returns ``--config`` and ``--set`` as LightningCLI takes them."""
+    files = [part for file in chosen.config for part in ("--config", file)]
+    return [*files, *(f"--{option.removeprefix('--')}" for option in chosen.set)]
+
+
+def model_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    """Reads ``KEY=VALUE`` pairs; values are YAML, or ``None`` as Python writes it.
+
+    Example:
+        >>> model_arguments(["width=64", "pool=max"])
+        {'width': 64, 'pool': 'max'}
+    """
+    from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.saved_models.config import parse_yaml
+
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigurationError(f"model-args: got {pair!r}; give key=value, such as width=64")
+        try:
+            found[name] = None if value == "None" else parse_yaml(value, f"model-args: {name}")
+        except ConfigurationError:
+            raise
+        except ValueError as error:
+            raise ConfigurationError(
+                f"model-args: a value is not valid YAML ({error!s:.200}); put text into quotes"
+            ) from error
+    return found

@@ -1,0 +1,137 @@
+"""One explanation: the shared forward, its checks, and the methods that run the model again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite, nan
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
+
+from lightning_gradcam.compute.checks import check_dependence, check_moves, explains_classes, remark_on_score
+from lightning_gradcam.compute.forward import Shared, checked_maps, shared_forward
+from lightning_gradcam.compute.pictures import remark_on_pictures
+from lightning_gradcam.compute.search import Search
+from lightning_gradcam.errors import CaptureError
+from lightning_gradcam.methods import MODEL, relu
+from lightning_gradcam.methods.rerun import Rerun
+from lightning_gradcam.methods.variants import RerunLayer, RerunModel, full_precision
+from lightning_gradcam.record.cams import CamKey, Cams
+from lightning_gradcam.targets import class_probabilities, probability_of
+from lightning_gradcam.targets.base import explained_score
+from lightning_gradcam.targets.labels import check_classes, no_class_in
+
+_LIKELIEST = 10
+
+
+def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
+    """Computes the maps of these layers; see :func:`lightning_gradcam.compute_cams`.
+
+    Args:
+        search: The model, what is asked of it, and the samples.
+        modules: Layer name to module.
+    """
+    asked = search.asked
+    first = shared_forward(search, modules)
+    given, layouts = first.given, first.layouts
+    of_classes = explains_classes(asked.targets)
+    sums: dict[CamKey, float] = {}
+    if asked.check:
+        if of_classes:
+            check_classes(first.output, given.labels, given.names)
+        # One look at all of them: each would wait for the device.
+        totals = torch.stack([values.sum() for values in first.maps.values()]).tolist() if first.maps else []
+        sums = dict(zip(first.maps, totals, strict=True))
+        check_dependence(search, layouts, first.maps, sums)
+        if of_classes:
+            remark_on_score(given)
+        remark_on_pictures(search, modules, layouts)
+    again = any(method.needs in ("model", "rerun") for method in asked.methods.values())
+    axes = search.axes(layouts) if asked.check or again or first.seen else ""
+    if first.seen:
+        check_moves(search, first.seen, axes)
+    found = {**first.maps, **(_run_again(search, modules, first, axes) if again else {})}
+    # Where a sum is finite, so are its parts, and there is nothing to mark.
+    finite = {name: bool(sums) and isfinite(float(e.scores.sum())) for name, e in first.explained.items()}
+    maps: dict[CamKey, Tensor] = {}
+    for key in (CamKey(x, m, t.name) for x in [*modules, MODEL] for t in asked.targets for m in asked.methods):
+        if key in found:
+            sure = finite[key.target] and isfinite(sums.get(key, nan))
+            marked = found[key] if sure else _marked(found[key], first.explained[key.target].scores)
+            maps[key] = relu(marked) if asked.relu else marked
+    # A callable may take an output that has no row for each sample: a bag's, or every window's.
+    rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (search.inputs.samples,)
+    classes = rows and all(target.select.has_classes for target in asked.targets)
+    classes = classes and no_class_in(first.output, given.labels) is None
+    shares = class_probabilities(first.output, given.chances, given.kind) if classes else None
+    likeliest, confidence = (None, None) if shares is None else _likeliest(shares)
+    return Cams(
+        maps,
+        {name: full_precision(e.scores.detach()) for name, e in first.explained.items()},
+        {name: e.classes for name, e in first.explained.items()},
+        first.output,
+        None if likeliest is None else likeliest[:, 0],
+        None if confidence is None else confidence[:, 0],
+        layouts,
+        first.copies,
+        {} if shares is None else {n: probability_of(shares, e.classes) for n, e in first.explained.items()},
+        likeliest=likeliest,
+        likeliest_confidence=confidence,
+        gradients=first.gradients,
+        levels={(layer, name): c.names(name) for layer, c in first.chosen.items() for name in c.places},
+        causes=first.causes,
+        score=explained_score(given.score, given.kind) if of_classes else given.score,
+        axes=axes,
+    )
+
+
+def _run_again(search: Search, modules: Mapping[str, nn.Module], first: Shared, axes: str) -> dict[CamKey, Tensor]:
+    """Returns the maps of the methods that run the model again."""
+    asked, inputs = search.asked, search.inputs
+    model = RerunModel(search.model, asked.run, inputs, first.explained, first.whole_graph, asked.halve, axes)
+    shape, found = (len(first.explained), inputs.samples), dict[CamKey, Tensor]()
+    for name, method in asked.methods.items():
+        if method.needs == "model":
+            whole = checked_maps(method.function(Rerun(model)), MODEL, name, shape, places=True)
+            found.update(zip((CamKey(MODEL, name, target) for target in first.explained), whole, strict=True))
+        for layer, choice in first.chosen.items() if method.needs == "rerun" else ():
+            parts: dict[int, Tensor] = {}
+            for number in choice.used():
+                unit = choice.units[number]
+                assert unit.layout is not None
+                at = RerunLayer(layer, modules[layer], unit.activation, unit.layout, unit.place)
+                try:
+                    maps = method.function(Rerun(model, at))
+                except (CaptureError, CheckpointError):
+                    if model.whole_graph:
+                        raise
+                    # A method that needs no gradient of the first forward has not shown that it drops the graph.
+                    model = replace(model, whole_graph=True)
+                    maps = method.function(Rerun(model, at))
+                parts[number] = checked_maps(maps, layer, name, shape, places=True)
+            for row, target in enumerate(first.explained):
+                own = {number: maps[row] for number, maps in parts.items()}
+                found[CamKey(layer, name, target)] = choice.merged(own, target)
+    return found
+
+
+def _marked(maps: Tensor, scores: Tensor) -> Tensor:
+    """Puts NaN into the maps of samples whose score is not finite: ReLUs pass no gradient there, which looks clean.
+
+    And where a map itself is infinite: the ReLU that follows would make a clean zero of what is below.
+    """
+    finite = scores.isfinite().reshape(-1, *[1] * (maps.dim() - 1))
+    return torch.where(finite & maps.isfinite(), maps, torch.nan)
+
+
+def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the most likely classes and their probabilities ``[N, k]``; of equals the first, as `topk` does not."""
+    if shares.device.type == "cpu" and shares.shape[1] > _LIKELIEST:
+        # Sorting thousands of classes takes twenty times as long.
+        values, indices = shares.topk(_LIKELIEST + 1)
+        if bool((values.diff(dim=1) < 0).all()):
+            return indices[:, :_LIKELIEST], values[:, :_LIKELIEST]
+    values, indices = shares.sort(dim=1, descending=True, stable=True)
+    return indices[:, :_LIKELIEST], values[:, :_LIKELIEST]

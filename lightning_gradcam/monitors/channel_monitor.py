@@ -1,0 +1,114 @@
+"""What monitors of feature maps and of filter patterns have in common: channels, as archives and sheets hold them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from lightning_gradcam.archive import Manifest
+from lightning_gradcam.monitors.base import Monitor
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.record.channel_record import ChannelKind, ChannelRecord
+from lightning_gradcam.render.picture import Picture
+
+
+class Channels(NamedTuple):
+    """What a look at channels has found.
+
+    Attributes:
+        pictures: Layer to its channels ``[N, C, h, w]``.
+        chosen: Layer to which of its channels, or filters, these are.
+        numbers: Layer to numbers of the channels, by name.
+    """
+
+    pictures: Mapping[str, Tensor]
+    chosen: Mapping[str, tuple[int, ...]]
+    numbers: Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class ChannelMonitor(Monitor):
+    """A monitor of the channels of some layers, with a ``ChannelRecord`` for each step.
+
+    Attributes:
+        title: What its sheets show, such as ``"Feature maps"``.
+        kind: What archive and record call it.
+        curve: The number that the report draws over the steps, one of :meth:`numbers`, and what it is called there.
+    """
+
+    title: ClassVar[str]
+    kind: ClassVar[ChannelKind]
+    curve: ClassVar[tuple[str, str]]
+
+    @abstractmethod
+    def channels(self, found: Any) -> Channels:
+        """Returns what :meth:`observe` has found, as every step of an archive has it."""
+
+    @abstractmethod
+    def settings(self, found: Any) -> dict[str, Any]:
+        """Returns what the manifest keeps of how the channels were found and are drawn, in plain values."""
+
+    @abstractmethod
+    def sheet(self, record: ChannelRecord, layer: str, probes: ProbeSet) -> Picture:
+        """Draws one layer's channels.
+
+        Args:
+            record: The step.
+            layer: Which of its layers.
+            probes: The run's.
+        """
+
+    @abstractmethod
+    def numbers(self, record: ChannelRecord) -> Mapping[str, Mapping[str, float]]:
+        """Returns the step's numbers, by layer and name."""
+
+    def manifest(self, probes: ProbeSet, found: Any, run: str) -> Manifest:
+        """Returns what an archive of such channels says of itself: patterns have one shape, feature maps one a probe.
+
+        Args:
+            probes: The run's.
+            found: What :meth:`observe` returned.
+            run: The run's own id.
+        """
+        own = 1 if self.kind == "features" else 0
+        return Manifest(
+            run=run,
+            name=self.name,
+            layers=tuple(found),
+            methods=(),
+            targets=(),
+            score="logit",
+            map_shapes={layer: list(maps.shape[own:]) for layer, maps in self.channels(found).pictures.items()},
+            fingerprint=probes.fingerprint,
+            kind=self.kind,
+            settings=self.settings(found),
+        )
+
+    def record(self, found: Any, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> ChannelRecord:
+        """Copies the channels to the CPU and freezes them, with the step and epoch at which they were found."""
+        pictures, chosen, numbers = self.channels(found)
+        return ChannelRecord(
+            epoch=epoch,
+            step=step,
+            stage=stage,
+            kind=self.kind,
+            # Patterns are of no probe.
+            probe_ids=probes.ids if self.kind == "features" else (),
+            channels={layer: _array(maps) for layer, maps in pictures.items()},
+            chosen=chosen,
+            numbers={layer: {name: _array(n) for name, n in named.items()} for layer, named in numbers.items()},
+        )
+
+    def tag(self, layer: str) -> str:
+        """Returns the loggers' tag of one sheet."""
+        return f"{self.name}/{layer}"
+
+
+def _array(values: Tensor) -> FloatArray:
+    found: FloatArray = values.cpu().float().numpy()
+    return found

@@ -1,0 +1,194 @@
+"""What an explanation of pictures has found: looked at, and saved with its overlays and a page."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+
+from lightning_gradcam.archive import Archive, ArchiveWriter, Manifest
+from lightning_gradcam.archive.manifest import MANIFEST
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
+from lightning_gradcam.monitors.cam_reporter import CamReporter
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.signals import charted
+from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.render.tiles import draw_tiles
+from lightning_gradcam.report import REPORT
+from lightning_gradcam.storage import Storage, join, safe_name
+
+SHEETS, OVERLAYS = "sheets", "overlays"
+STAGE = "explain"
+# A separate overlay need not fit into a sheet.
+_LARGEST_OVERLAY = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """What :func:`explain` has found; a notebook shows it as the viewer of a run.
+
+    Attributes:
+        record: Signed maps, scores and classes of every picture.
+        probes: The pictures.
+        manifest: The manifest of their archive.
+        plan: The options of the maps and of their sheets.
+        path: The folder it was saved to, or ``None``.
+        remarks: What a user should know of how the model and its pictures were loaded.
+    """
+
+    record: CamRecord
+    probes: ProbeSet
+    manifest: Manifest
+    plan: CamMonitor
+    path: str | None = None
+    remarks: tuple[str, ...] = ()
+
+    def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> Explained:
+        """Writes everything into a folder.
+
+        ``sheets/<layer>.png`` for each layer and method, ``overlays/<picture>.<layer>.<method>.<target>.png`` for each
+        picture and map, the raw maps as an archive of one step that :meth:`Archive.open` reads, and ``report.html``.
+
+        Args:
+            folder: A new one, or one without an archive; local, or a URL that fsspec knows.
+            force: Replace what an earlier ``explain`` has written there. Your own files stay, except a ``report.html``.
+
+        Returns:
+            The same, with its ``path``.
+
+        Raises:
+            ConfigurationError: The folder holds an archive or a ``report.html`` already, with ``force`` the record of a
+                training.
+            ArchiveError: It can't be written.
+        """
+        root = os.fspath(folder)
+        check_free(root, force=force)
+        storage = Storage(root)
+        if force and storage.exists(MANIFEST):
+            earlier = Archive.open(root)
+            drawn = _names_drawn(earlier)
+            ArchiveWriter(storage, earlier.manifest).discard()
+            for inner in (SHEETS, OVERLAYS):
+                for file in storage.names(inner):
+                    # The user may keep other files there.
+                    if file.rpartition(".")[0] in drawn:
+                        storage.remove(f"{inner}/{file}")
+        archive, _ = ArchiveWriter.start(root, self.manifest, self.probes)
+        archive.append(self.record)
+        account = CamReporter(self.plan, self.probes)
+        for tag, picture in account.pictures(self.record, self.record.peaks).items():
+            format, content = picture.file()
+            name = _sheet_name(tag.removeprefix(f"{self.plan.name}/"))
+            storage.write(f"{SHEETS}/{name}.{format}", content)
+        for name, picture in self.overlays():
+            storage.write(f"{OVERLAYS}/{name}.png", picture.encoded("png"))
+        account.report(archive)
+        return replace(self, path=root)
+
+    def overlays(self) -> Iterator[tuple[str, Picture]]:
+        """Yields each picture's overlay of each map, and a name for its file."""
+        drawing = replace(
+            self.plan.drawing, columns=("overlay",), max_tile=max(self.plan.drawing.max_tile, _LARGEST_OVERLAY)
+        )
+        for layer, method in dict.fromkeys((key.layer, key.method) for key in self.record.maps):
+            keys = [key for key in self.record.maps if (key.layer, key.method) == (layer, method)]
+            shape = self.record.maps[keys[0]].shape
+            probes, look = charted(self.probes.view, drawing, shape)
+            slices = Slices.of(shape, probes.pixels.shape)
+            for row, probe in enumerate(self.probes.ids):
+                # One at a time: large pictures of a whole folder would not fit into memory.
+                tiles = draw_tiles(self.record, probes, keys, look, None, slices, [row])
+                for key, tile in zip(keys, tiles, strict=True):
+                    pixels: Pixels = tile.pixels[0]
+                    yield _overlay_name(probe, key), Picture(pixels, enlarged=True)
+
+    def lines(self, top: int = 1) -> Iterator[str]:
+        """Yields a line a picture: its name, the most likely classes with their probabilities, and the true class.
+
+        Args:
+            top: How many classes.
+        """
+        record, probes = self.record, self.probes
+        width = min(max(map(len, probes.ids)), 60)
+        for row, probe in enumerate(probes.ids):
+            found = list(zip(record.likeliest[row].tolist(), record.likeliest_confidence[row].tolist(), strict=True))
+            said = ", ".join(f"{probes.class_name(index)} {share:.1%}" for index, share in found[:top])
+            if not said:
+                name, scores = next(iter(record.scores.items()))
+                said = f"{name} {scores[row]:.4g}"
+            true = ""
+            if probes.labels is not None and probes.labels.dim() == 1:
+                true = f"  (true: {probes.class_name(int(probes.labels[row]))})"
+            yield f"{probe:<{width}}  {said}{true}"
+
+    def __repr__(self) -> str:
+        maps = ", ".join("/".join(key) for key in self.record.maps)
+        return f"Explained({len(self.probes)} pictures; maps: {maps}; path={self.path!r})"
+
+    def _repr_html_(self) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            # The last two parts are the page's title.
+            count = len(self.probes)
+            place = join(folder, self.plan.name, f"{count} picture{'' if count == 1 else 's'}")
+            archive, _ = ArchiveWriter.start(place, self.manifest, self.probes)
+            archive.append(self.record)
+            # The page is drawn from an archive's files.
+            shown: str = import_module("lightning_gradcam.report.notebook").archive_html(archive)
+        return shown
+
+
+def _sheet_name(tag: str) -> str:
+    return safe_name(tag.replace("/", "-"))
+
+
+def _overlay_name(probe: str, key: CamKey) -> str:
+    name = ".".join(safe_name(part.replace("/", "-")) for part in (probe, key.layer, key.method, key.target))
+    return name if len(name) <= 200 else safe_name(name)
+
+
+def _names_drawn(archive: Archive) -> set[str]:
+    """Returns the names, without their endings, of the sheets and overlays that :meth:`Explained.save` has written."""
+    keys = list(archive.record(0).maps)
+    sheets = {_sheet_name(tag) for key in keys for tag in (key.layer, f"{key.layer}/{key.method}")}
+    return sheets | {_overlay_name(probe, key) for probe in archive.probes.ids for key in keys}
+
+
+def check_free(folder: str, *, force: bool = False) -> None:
+    """Refuses a folder with an archive or a report, and a local one that can't be written, before hours of work.
+
+    Args:
+        folder: The folder.
+        force: An archive that :func:`explain` has made may be there; those of trainings are never replaced.
+
+    Raises:
+        ConfigurationError: It is one of these.
+    """
+    if "://" not in folder:
+        there = next((path for path in (Path(folder), *Path(folder).resolve().parents) if path.exists()), Path("."))
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            why = "is not a folder" if not there.is_dir() else "can't be written to"
+            raise ConfigurationError(f"output: got {folder!r}, and {str(there)!r} {why}; give another folder (-o)")
+    storage = Storage(folder)
+    if not storage.exists(MANIFEST):
+        if storage.exists(REPORT) and not force:
+            raise ConfigurationError(
+                f"output: {folder!r} holds a {REPORT} already; give another folder (-o), or replace it (--force)"
+            )
+        return
+    if not force:
+        raise ConfigurationError(
+            f"output: {folder!r} holds an archive already; give another folder (-o), or replace it (--force)"
+        )
+    archive = Archive.open(folder)
+    if archive.manifest.kind != "cams" or not archive.steps or archive.record(0).stage != STAGE:
+        raise ConfigurationError(
+            f"output: {folder!r} holds an archive that explain has not made, such as a training's record, and that is"
+            " not replaced; give another folder (-o)"
+        )

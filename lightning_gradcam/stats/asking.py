@@ -1,0 +1,87 @@
+"""Asking a model how sure it is of the classes that maps explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.errors import ConfigurationError, TargetError
+from lightning_gradcam.stats.imputation import checked_pictures
+from lightning_gradcam.stats.masks import upsampled
+from lightning_gradcam.targets import ScoreKind, check_score, class_scores
+from lightning_gradcam.targets.reading import OutputKind, described
+from lightning_gradcam.targets.tracing import traced_output
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Checked arguments: the maps in the pictures' size, and what is asked of the model."""
+
+    model: Model
+    inputs: Tensor
+    maps: Tensor
+    classes: Tensor
+    kind: ScoreKind
+    output: OutputKind
+
+    @classmethod
+    def of(cls, model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> Case:
+        """Checks the arguments of a metric; the classes default to the most likely ones.
+
+        Raises:
+            ConfigurationError: A shape or option does not fit, or the model returns no logits.
+        """
+        if isinstance(inputs, Tensor) and isinstance(maps, Tensor) and (inputs.dim(), maps.dim()) == (3, 2):
+            # A signal and its map, as pictures of one row.
+            inputs, maps, model = inputs[:, :, None], maps[:, None], _of_rows(model)
+        inputs, kind = checked_pictures("inputs", inputs), check_score(score)
+        resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
+        if len(resized) != len(inputs):
+            raise ConfigurationError(f"maps: got {len(resized)} for {len(inputs)} inputs; give one map for each input")
+        output, found = traced_output(model, inputs.clone())
+        values = _class_scores(output, kind, found)
+        if classes is None:
+            classes = values.argmax(dim=1)
+        elif classes.shape != (len(inputs),) or classes.is_floating_point() or classes.is_complex():
+            raise ConfigurationError(f"classes: got {described(classes)}; give one class for each of {len(inputs)}")
+        elif bool(((classes < 0) | (classes >= values.shape[1])).any()):
+            came, last = sorted(set(classes.tolist())), values.shape[1] - 1
+            raise ConfigurationError(f"classes: got {came}; valid are 0 to {last}, the classes of the model's output")
+        return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind, found)
+
+    def score(self, pictures: Tensor) -> Tensor:
+        """The confidence in the explained classes, ``[N]``; NaN where the map is not finite."""
+        with torch.no_grad():
+            # A model may change what it is given in place.
+            output = self.model(pictures.clone())
+        values = _class_scores(output, self.kind, self.output)
+        found = values.gather(1, self.classes[:, None])[:, 0]
+        return found.where(self.maps.flatten(1).isfinite().all(dim=1), torch.nan)
+
+    def ranks(self, seed: int) -> Tensor:
+        """Each pixel's place in the order of importance, ``[N, H, W]``, 0 for the most important."""
+        flat = self.maps.flatten(1)
+        # A stable sort of shuffled pixels: reading order would remove equal ones from the top left corner on.
+        shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
+        order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+        return order.argsort(dim=1).view_as(self.maps)
+
+
+def _of_rows(model: Model) -> Model:
+    """Returns a model of signals ``[N, C, L]`` as one of pictures ``[N, C, 1, L]``."""
+    return lambda pictures: model(pictures[:, :, 0])
+
+
+def _class_scores(output: Tensor, score: ScoreKind, kind: OutputKind) -> Tensor:
+    try:
+        with torch.no_grad():
+            values = class_scores(output, score, kind).detach()
+    except TargetError:
+        wanted = "give a callable that returns logits [N, C], for instance lambda x: model(x).logits"
+        raise ConfigurationError(f"model: returned {described(output)}; {wanted}") from None
+    return values if values.dtype == torch.float64 else values.float()
