@@ -6,6 +6,10 @@ Deletion and insertion: Petsiuk et al., "RISE: Randomized Input Sampling for Exp
 :func:`~lightning_gradcam.road`, of many maps of a picture at once, at the few shares of pixels that tell most.
 
 Maps are compared by log-odds: where the softmax is near 1, a probability hides what a pixel is worth.
+
+Agreement: Bhatt et al., "Evaluating and Aggregating Feature-based Model Explanations", IJCAI 2020 (their faithfulness
+correlation), with the pixels that the other maps hide or show as subsets. Deletion and insertion judge a map by the
+few pictures that it makes itself; agreement judges it by those of all others, and asks the model nothing more.
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_gradcam.checks.asking import Asked
 from lightning_gradcam.checks.chance import standing
+from lightning_gradcam.checks.similarity import signed_correlation
 from lightning_gradcam.stats.imputation import impute
 from lightning_gradcam.stats.masks import upsampled
 
@@ -29,6 +35,8 @@ SHARES, QUICK = (0.1, 0.25, 0.5), (0.1, 0.3)
 REMOVED = (0.1, 0.3)
 # ROAD's noise, and how exactly holes are filled: to a fifth of it.
 _NOISE, _FILLED = 0.01, 1e-3
+# The grid on which a map and the pixels that others hide are compared: finer than nearly every map.
+_GRID = 32
 # Log-odds end where float32 does.
 _SUREST = 1e-6
 
@@ -43,12 +51,41 @@ class Hidden:
         road: How much more it costs to lose the most important pixels than as many of the least important ones, filled
             in by their neighbours; NaN where it was left out.
         odds: The same three in log-odds, each so that high is good, ``[3, N, M]``.
+        steps: The log-odds with each map's most important pixels hidden, and with these shown, at each share of pixels,
+            ``[2, N, M, S]``.
+        regions: Those pixels: how much of each cell of a grid they cover, ``[N, M, S, y, x]``.
     """
 
     deletion: Array
     insertion: Array
     road: Array
     odds: Array
+    steps: Array
+    regions: Array
+
+    def agreement(self, maps: Sequence[Array], members: Sequence[int]) -> Array:
+        """Returns how well any maps tell what hiding and showing the pixels of others does to the model.
+
+        Args:
+            maps: Of each picture, signed ``[K, h, w]``.
+            members: Whose pixels: places in ``M``, none of which is among ``maps``.
+
+        Returns:
+            Pearson's r between how much of a map is inside the pixels that are hidden or shown, and the log-odds, its
+            sign turned for hiding; averaged over both and over shares of pixels. ``[N, K]``, -1 to 1; chance gives 0.
+        """
+        chosen, found = list(members), []
+        for place, own in enumerate(maps):
+            grid = (self.regions.shape[3], self.regions.shape[4])
+            large = upsampled(torch.from_numpy(own), grid).flatten(1).numpy()
+            steps = []
+            for share in range(self.regions.shape[2]):
+                inside = self.regions[place, chosen, share].reshape(len(chosen), -1) @ large.T
+                for values, sign in zip(self.steps[:, place, chosen, share], (-1, 1), strict=True):
+                    asked = np.broadcast_to(values, (len(own), len(chosen)))
+                    steps.append(sign * np.nan_to_num(signed_correlation(inside.T[:, None], asked[:, None])))
+            found.append(np.mean(steps, axis=0))
+        return np.stack(found)
 
     def standing(self, members: Sequence[int]) -> Array:
         """Returns how each of some maps of a picture stands among these: the mean of the measures' standings.
@@ -82,15 +119,19 @@ def hide_and_ask(
     pixels = size[0] * size[1]
     shuffled = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed))
 
+    grid = (min(size[0], _GRID), min(size[1], _GRID))
+    regions = np.zeros((len(pictures), len(maps[0]), len(shares), *grid))
+
     def count(share: float) -> int:
         return min(max(round(share * pixels), 1), pixels - 1)
 
     def hidden() -> Iterator[tuple[Tensor, int]]:
-        for picture, empty, number, own in zip(pictures, emptied, classes, maps, strict=True):
-            for values in upsampled(torch.from_numpy(own), size):
+        for place, (picture, empty, number, own) in enumerate(zip(pictures, emptied, classes, maps, strict=True)):
+            for row, values in enumerate(upsampled(torch.from_numpy(own), size)):
                 ranks = _ranks(values, shuffled).to(picture.device)
-                for share in shares:
+                for step, share in enumerate(shares):
                     top = (ranks < count(share))[None]
+                    regions[place, row, step] = F.adaptive_avg_pool2d(top.float(), grid)[0].cpu().numpy()
                     yield torch.where(top, empty, picture), number
                     yield torch.where(top, picture, empty), number
                 if removed:
@@ -103,7 +144,9 @@ def hide_and_ask(
     odds = np.log(np.clip(found, _SUREST, 1 - _SUREST) / (1 - np.clip(found, _SUREST, 1 - _SUREST)))
     measured = [_measures(values, 2 * len(shares)) for values in (found, odds)]
     (deletion, insertion, road), (less, more, differs) = measured
-    return Hidden(deletion, insertion, road, np.stack([-less, more, differs]))
+    curves = odds[:, :, : 2 * len(shares)]
+    steps = np.stack([curves[:, :, 0::2], curves[:, :, 1::2]])
+    return Hidden(deletion, insertion, road, np.stack([-less, more, differs]), steps, regions)
 
 
 def forwards(*, quick: bool) -> int:

@@ -15,7 +15,7 @@ from lightning_gradcam.capture.inputs import Forward, Inputs, caller
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.checks.asking import Asked, dependence, emptied, knowledge, without_class
-from lightning_gradcam.checks.chance import p_value, random_maps
+from lightning_gradcam.checks.chance import either, p_value, random_maps, standing
 from lightning_gradcam.checks.hiding import forwards, hide_and_ask
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.checks.result import Evidence, MapCheck
@@ -44,6 +44,8 @@ Pair = tuple[str, str]
 Maps = dict[Pair, Array]
 # The fewest random maps with which one picture alone comes to p = 0.05.
 _RANDOM = 20
+# How many more a map's agreement is compared with, which ask the model nothing.
+_COMPARED = 200
 # The noise, as a share of each picture's own spread, and how often it is halved where it changes the prediction.
 _NOISE, _HALVED = 0.1, 4
 # Random weights under which nothing moves at all are as good as any that much smaller.
@@ -403,7 +405,7 @@ class _Run:
         rows = np.flatnonzero(usable)
         none = float("nan")
         if not len(rows):
-            names = ("deletion", "insertion", "road", "faithful", "inverted", "random_weights_faithful")
+            names = ("deletion", "insertion", "road", "agreement", "faithful", "inverted", "random_weights_faithful")
             return {**dict.fromkeys(names, none), "used": 0, "p": 1.0, "inverted_p": 1.0}
         redrawn_maps = own if last is None else last
         maps = [np.concatenate([[own[row]], fake[row], [-own[row], redrawn_maps[row]]]) for row in rows]
@@ -417,19 +419,40 @@ class _Run:
             quick=quick,
             seed=self.seed,
         )
-        # The inverse and the map of random weights stand among the random maps in the map's own place.
         chance = range(1, _RANDOM + 1)
-        ranks, inverse, kept = (hidden.standing([place, *chance]) for place in (0, _RANDOM + 1, _RANDOM + 2))
+        many = [random_maps(own[row], _COMPARED, generator) for row in rows]
+
+        def tested(place: int) -> dict[str, float]:
+            """How well the maps at a place do: their strength, and two tests combined."""
+            standings = hidden.standing([place, *chance])
+            agreed = hidden.agreement(
+                [np.concatenate([each[place][None], null]) for each, null in zip(maps, many, strict=True)], chance
+            )
+            p_values = (
+                p_value(standings[:, 0], standings[:, 1:], generator),
+                p_value(agreed[:, 0], agreed[:, 1:], generator),
+            )
+            return {
+                "strength": float((standings[:, 0].mean() + standing(agreed)[:, 0].mean()) / 2),
+                "agreement": float(agreed[:, 0].mean()),
+                "hiding_p": p_values[0],
+                "agreement_p": p_values[1],
+                "p": either(*p_values),
+            }
+
+        # The inverse and the map of random weights are compared in the map's own place among the random maps.
+        ranks, inverse, kept = (tested(place) for place in (0, _RANDOM + 1, _RANDOM + 2))
         figures = {"used": float(len(rows))}
         for name in ("deletion", "insertion", "road"):
             values = getattr(hidden, name)
             figures |= {name: float(values[:, 0].mean()), f"{name}_random": float(values[:, list(chance)].mean())}
         return figures | {
-            "faithful": float(ranks[:, 0].mean()),
-            "p": p_value(ranks[:, 0], ranks[:, 1:], generator),
-            "inverted": float(inverse[:, 0].mean()),
-            "inverted_p": p_value(inverse[:, 0], inverse[:, 1:], generator),
-            "random_weights_faithful": none if last is None else float(kept[:, 0].mean()),
+            "agreement": ranks["agreement"],
+            "faithful": ranks["strength"],
+            **{name: ranks[name] for name in ("p", "hiding_p", "agreement_p")},
+            "inverted": inverse["strength"],
+            "inverted_p": inverse["p"],
+            "random_weights_faithful": none if last is None else kept["strength"],
         }
 
 
