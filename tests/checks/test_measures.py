@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lightning_gradcam.checks.asking import Asked, blur, dependence, emptied, knowledge
-from lightning_gradcam.checks.chance import p_value, random_maps, standing
-from lightning_gradcam.checks.hiding import hide_and_ask
+from lightning_gradcam.checks.chance import either, p_value, random_maps, standing
+from lightning_gradcam.checks.hiding import Hidden, hide_and_ask
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.checks.similarity import complexity, signed_correlation, structural_similarity
 from lightning_gradcam.checks.verdicts import VERDICTS, decide
@@ -42,6 +42,22 @@ def test_a_p_value_is_the_share_of_draws_that_do_as_well() -> None:
     )
     assert p_value(np.zeros(2), np.zeros((2, 20)), np.random.default_rng(0)) == 1
     assert standing(np.array([[1.0, 1.0]])).tolist() == [[0, 0]]
+
+
+def test_one_of_two_tests_is_enough_at_twice_its_p() -> None:
+    assert either(0.02, 0.9) == 0.04
+    assert either(0.6, 0.9) == 1
+
+
+def test_agreement_by_hand() -> None:
+    """Three maps hide a pixel each; the log-odds fall by 1, 2 and 6 where pixels 0, 1 and 2 are hidden."""
+    empty = np.zeros((1, 3))
+    regions = np.eye(3).reshape(1, 3, 1, 1, 3)
+    fall = np.array([1.0, 2.0, 6.0]).reshape(1, 3, 1)
+    found = Hidden(empty, empty, empty, empty, np.stack([-fall, fall]), regions)
+    maps = [np.array([[[1.0, 2.0, 6.0]], [[-1.0, -2.0, -6.0]], [[6.0, 1.0, 2.0]], [[5.0, 5.0, 5.0]]])]
+    r = np.corrcoef([6, 1, 2], [1, 2, 6])[0, 1]
+    assert found.agreement(maps, range(3))[0].tolist() == pytest.approx([1, -1, r, 0])
 
 
 def test_similarities_by_hand() -> None:

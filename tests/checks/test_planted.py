@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from drawn_garments import draw_garments
+from fashion_mnist_model import convnet
 from torch import Tensor, nn
 
 from lightning_gradcam import available_methods, check_maps, compute_cams, energy_inside, register_method
@@ -77,6 +79,35 @@ def test_what_every_class_sees_through_one_number_is_class_blind(seed: int) -> N
     check = check_maps(model, shapes(PICTURES, seed + 5000)[0], LAYER)
     assert check.verdicts[LAYER, "gradcam"].verdict == "class-blind", str(check)
     assert check.verdicts[LAYER, "gradcam"].figures["class_correlation"] == pytest.approx(1, abs=1e-4)
+
+
+@few
+def test_the_examples_last_layer_is_blank_under_gradcam_and_hirescam_is_advised(seed: int) -> None:
+    """Behind the example's last convolution, a flattened linear layer: the gradient cancels in its mean over places."""
+
+    def garments(count: int, drawn: int) -> tuple[Tensor, Tensor]:
+        found = draw_garments(count, drawn)
+        return torch.from_numpy(found.images)[:, None].float() / 127.5 - 1, torch.from_numpy(found.labels).long()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = convnet()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        pictures, classes = garments(6400, seed)
+        for rows in torch.arange(6400).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(pictures[rows]), classes[rows]).backward()
+            optimizer.step()
+    model.eval().zero_grad()
+    pictures, classes = garments(200, seed + 1000)
+    first = torch.stack([pictures[classes == number][0] for number in range(10)])
+    check = check_maps(model, first, "relu3", methods=["gradcam", "hirescam"], quick=True)
+    row = check.verdicts["relu3", "gradcam"]
+    assert row.verdict in ("blank", "weak"), str(check)
+    assert row.advice == "Use 'hirescam' at this layer instead, which is sound here.", str(check)
+    assert check.best == ("relu3", "hirescam")
+    alone = check_maps(model, first, "relu3", quick=True).verdicts["relu3", "gradcam"]
+    assert "check 'hirescam' at this layer" in alone.advice
 
 
 def test_two_pictures_can_be_sound_and_one_is_too_few() -> None:
