@@ -16,7 +16,7 @@ from lightning_gradcam.targets.classes import Class
 _NAMED = 4
 
 
-def check_probes(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
+def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
     """Checks the maps of a run's probes.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.checking import check_probes, spoken
+from lightning_gradcam.callbacks.checking import check_at_end, spoken
 from lightning_gradcam.callbacks.ending import missing
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
@@ -191,7 +191,7 @@ class Run:
         monitor = self.recorder.monitor
         if isinstance(monitor, CamMonitor):
             try:
-                for line in spoken(check_probes(self._recording.feeding(host, drawn), monitor), self.recorder.archive):
+                for line in spoken(check_at_end(self._recording.feeding(host, drawn), monitor), self.recorder.archive):
                     rank_zero_info(f"lightning-gradcam: {line}")
             except Exception as error:  # whatever a model raises on changed pictures
                 self._failures.failed(CHECKING, host.step, error, final=True)
