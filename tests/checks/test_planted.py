@@ -38,7 +38,9 @@ def test_minus_gradcam_is_backwards_and_gradcam_sound(seed: int) -> None:
     pictures, _, masks = shapes(PICTURES, seed + 5000)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     check = check_maps(model, pictures, LAYER, methods=["gradcam", "minus_gradcam", "random"], masks=masks)
-    assert check.verdicts[LAYER, "minus_gradcam"].verdict == "backwards", str(check)
+    # Where most of Grad-CAM's maps are positive everywhere, most of these have no positive value: the first verdict.
+    blank = check.verdicts[LAYER, "minus_gradcam"].figures["blank"] > 0.5
+    assert check.verdicts[LAYER, "minus_gradcam"].verdict == ("blank" if blank else "backwards"), str(check)
     assert "'gradcam'" in check.verdicts[LAYER, "minus_gradcam"].advice
     assert check.verdicts[LAYER, "random"].verdict != "sound", str(check)
     figures = check.verdicts[LAYER, "gradcam"].figures

@@ -48,14 +48,15 @@ some = pytest.mark.parametrize(
 
 
 def test_two_photographs_with_clear_evidence_are_enough() -> None:
-    row = check_maps(network(), photographs(2), "_swish", quick=True).verdicts["_swish", "gradcam"]
+    row = check_maps(network(), photographs(2), "_swish", quick=True, batch_size=8).verdicts["_swish", "gradcam"]
     assert row.verdict == "sound", row.reason
 
 
 @some
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_last_block_on_photographs(seed: int, layer: str) -> None:
-    check = check_maps(network(), photographs(4), layer, methods=["gradcam", "random"], seed=seed, quick=True)
+    methods = ["gradcam", "random"]
+    check = check_maps(network(), photographs(4), layer, methods=methods, seed=seed, quick=True, batch_size=8)
     assert check.verdicts[layer, "gradcam"].verdict == "sound", str(check)
     assert check.verdicts[layer, "random"].verdict != "sound", str(check)
     assert check.best == (layer, "gradcam")
@@ -63,11 +64,11 @@ def test_the_last_block_on_photographs(seed: int, layer: str) -> None:
 
 @pytest.mark.slow
 def test_with_roads_and_all_steps() -> None:
-    row = check_maps(network(), photographs(4), "_swish").verdicts["_swish", "gradcam"]
+    row = check_maps(network(), photographs(4), "_swish", batch_size=8).verdicts["_swish", "gradcam"]
     assert row.verdict == "sound", row.reason
 
 
 @some
 def test_the_same_network_with_random_weights_is_never_sound(seed: int) -> None:
-    check = check_maps(network(seed), photographs(4), "_blocks.15", seed=seed, quick=True)
+    check = check_maps(network(seed), photographs(4), "_blocks.15", seed=seed, quick=True, batch_size=8)
     assert check.best is None, str(check)
