@@ -25,7 +25,7 @@ def signed_rank_correlation(maps: Array, others: Array) -> Array:
     Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, compare maps of trained and random weights by it.
 
     Example:
-        >>> signed_rank_correlation(np.array([[[1.0, 2.0, -3.0]]]), np.array([[[1.0, 4.0, -9.0]]])).tolist()
+        >>> signed_rank_correlation(np.array([[[1.0, 2.0, -3.0]]]), np.array([[[1.0, 4.0, -9.0]]])).round(6).tolist()
         [1.0]
     """
     return signed_correlation(_ranked(maps), _ranked(others))
