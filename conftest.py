@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 # What tools make there, those of the tests and others that someone may use meanwhile.
 _OF_TOOLS = ("__pycache__", ".coverage*", ".hypothesis", ".*_cache", ".git", "*.egg-info", "build", "dist", ".venv")
+# By the seconds that they take, the longest first.
+_LONGEST = ("test_purity.py", "test_viewer.py", "test_faults.py", "test_replay.py", "test_background.py", "test_api.py")
 _BEFORE = pytest.StashKey[set[str]]()
 
 
@@ -18,6 +21,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     if find_spec("xdist") is None:
         for option in ("--numprocesses", "--maxprocesses", "--dist"):
             parser.addoption(option, help="taken by pytest-xdist, which is not installed")
+        parser.addoption("--no-loadscope-reorder", action="store_true", help="the same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take longest: one that begins last keeps one process busy and the others idle."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: tests wait for browsers, disks and processes of their own."""
+    return (os.cpu_count() or 1) + 1
 
 
 def _entries(root: Path) -> set[str]:

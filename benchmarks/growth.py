@@ -43,7 +43,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
@@ -67,6 +66,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from drawn_garments import CLASS_NAMES, draw_garments
 from fashion_mnist_model import FashionMNISTClassifier
 
+from benchmarks.common import environment, positive, read
 from benchmarks.resuming import STEPS, resuming
 
 LAYERS = ["network.relu1", "network.relu2", "network.relu3"]
@@ -351,24 +351,15 @@ def _goal(value: float, most: float, title: str) -> str:
     return f"{shown:>9}  {'met   ' if value <= most else 'MISSED'}  at most {asked}: {title}"
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}; give 1 or more")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Reads the options, trains, measures and prints."""
     parser = argparse.ArgumentParser(description="Watches sizes, times and memory while GradCAMCallback logs.")
-    parser.add_argument("--steps", type=_positive, default=1000, help="steps that are logged")
-    parser.add_argument("--every", type=_positive, default=50, help="steps a line")
-    parser.add_argument("--probes", type=_positive, default=16, help="pictures that are explained in every step")
-    parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
-    parser.add_argument("--resumed", type=_positive, default=STEPS, help="steps in the archive that is resumed")
+    parser.add_argument("--steps", type=positive, default=1000, help="steps that are logged")
+    parser.add_argument("--every", type=positive, default=50, help="steps a line")
+    parser.add_argument("--probes", type=positive, default=16, help="pictures that are explained in every step")
+    parser.add_argument("--resumed", type=positive, default=STEPS, help="steps in the archive that is resumed")
     parser.add_argument("--end", action="store_true", help="draw the end of a large run instead")
-    options = parser.parse_args(arguments)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    options = read(parser, arguments)
     if options.every > options.steps // 5:
         parser.error(f"--every: got {options.every}; give a fifth of the {options.steps} steps at most")
     if not PROCESS.exists():
@@ -388,8 +379,7 @@ def main(arguments: list[str] | None = None) -> None:
     for line in resuming(options.resumed):
         print(line, flush=True)
     names = ("lightning-gradcam", "torch", "pytorch-lightning", "tensorboard")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    print(f"\n{versions}; {os.cpu_count()} CPUs, {torch.get_num_threads()} threads")
+    print(f"\n{environment(*names)}")
 
 
 if __name__ == "__main__":

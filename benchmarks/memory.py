@@ -34,7 +34,6 @@ import statistics
 import subprocess
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -46,6 +45,10 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import environment, positive, read
 
 LAYERS = ["layer2", "layer3", "layer4"]
 # The callback's default.
@@ -150,25 +153,16 @@ def row(count: int, batch_size: int, peaks: list[int], maps: int) -> str:
     return f"{count:>7}{parts:>9}{middle:>17.1f}{low:>9.1f}{high:>9.1f}{maps / MIB:>12.2f}"
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}; give 1 or more")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Reads the options, measures and prints."""
     parser = argparse.ArgumentParser(description="Measures the peak memory of explaining few and many probes.")
-    parser.add_argument("--few", type=_positive, default=64, help="probes")
-    parser.add_argument("--many", type=_positive, default=1024, help="probes")
-    parser.add_argument("--repeats", type=_positive, default=3, help="processes a figure")
-    parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
+    parser.add_argument("--few", type=positive, default=64, help="probes")
+    parser.add_argument("--many", type=positive, default=1024, help="probes")
+    parser.add_argument("--repeats", type=positive, default=3, help="processes a figure")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--small", action="store_true", help="pictures of 64x64, to see that it runs")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    options = read(parser, arguments)
     warnings.filterwarnings("ignore")
     if options.one is not None:
         print(json.dumps(explained(*json.loads(options.one))))
@@ -190,8 +184,8 @@ def main(arguments: list[str] | None = None) -> None:
     met = "met   " if ratio <= OF_FEW else "MISSED"
     print("\ngoals: the ratio of the medians")
     print(f"{ratio:>9.3f}  {met}  at most {OF_FEW:.2f}: {options.many} probes / {options.few} probes, {BATCH} at once")
-    versions = ", ".join(f"{name} {version(name)}" for name in ("lightning-gradcam", "torch", "torchvision"))
-    print(f"\n{versions}; {os.cpu_count()} CPUs, {torch.get_num_threads()} threads")
+    versions = environment("lightning-gradcam", "torch", "torchvision")
+    print(f"\n{versions}")
 
 
 if __name__ == "__main__":

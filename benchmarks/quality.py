@@ -21,13 +21,11 @@ network gets right, and prints a row for every method and layer. What the number
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -45,9 +43,12 @@ from lightning_gradcam.stats.faithfulness import (
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from drawn_garments import draw_garments
 from fashion_mnist_model import FashionMNISTClassifier
+
+from benchmarks.common import environment, positive, read
 
 LAYERS = ["network.relu2", "network.relu3"]
 BATCH, STEPS = 64, 14
@@ -165,26 +166,17 @@ def report(table: Table) -> Iterator[str]:
     yield f"* worse than random at the same layer (of maps without a layer: at {LAYERS[-1]})"
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}; give 1 or more")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Reads the options, trains, measures and prints."""
     parser = argparse.ArgumentParser(description="Compares CAM methods on drawn garments with known telling parts.")
-    parser.add_argument("--pictures", type=_positive, default=200, help="drawn test pictures")
-    parser.add_argument("--train", type=_positive, default=3000, help="drawn training pictures")
-    parser.add_argument("--epochs", type=_positive, default=5)
+    parser.add_argument("--pictures", type=positive, default=200, help="drawn test pictures")
+    parser.add_argument("--train", type=positive, default=3000, help="drawn training pictures")
+    parser.add_argument("--epochs", type=positive, default=5)
     parser.add_argument("--seed", type=int, default=0, help="of the network's weights and the order of its batches")
-    parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
     parser.add_argument("--quick", action="store_true", help="some seconds, to see that it runs")
-    options = parser.parse_args(arguments)
+    options = read(parser, arguments)
     if options.quick:
         options.pictures, options.train, options.epochs = 10, 200, 1
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     begin = time.perf_counter()
     model = trained(Garments.drawn(options.train, TRAIN_SEED), options.epochs, options.seed)
@@ -204,9 +196,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"left out: {name}: {reason}")
     print()
     print(f"seeds: training pictures {TRAIN_SEED}, test pictures {TEST_SEED}, network {options.seed}, metrics 0")
-    versions = ", ".join(f"{name} {version(name)}" for name in ("lightning-gradcam", "torch", "numpy"))
+    versions = environment("lightning-gradcam", "torch", "numpy")
     seconds = time.perf_counter() - begin
-    print(f"{versions}; {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, {seconds:.0f} s")
+    print(f"{versions}, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ explains how both are recognised, and what to give if they are not.
 During the search for `"auto"`, and for named layers with the first maps that a callback logs, parts of the picture are
 changed in two forwards of two samples. Each change must show at its own place and in its own sample. A layer that sees
 the picture rotated, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a spectrum
-is refused with an error. A layer that sees a crop, a wide border or a picture resampled by `grid_sample` gets a
-warning. If attention or large receptive fields make this unclear, nothing is reported. `compute_cams` with named layers
-and plain feature maps skips this check.
+is refused with an error. For a layer that sees a crop, a wide border or a picture resampled by `grid_sample`, a warning
+is issued. If attention or large receptive fields make this unclear, nothing is reported. `compute_cams` with named
+layers and plain feature maps skips this check.
 """
 
 

@@ -1,4 +1,6 @@
-"""Makes the pictures of docs/recipes from the pages' own code, on drawn garments; takes some minutes, needs `.[dev]`.
+"""Makes the pictures of docs/recipes from the pages' own code; takes some minutes, needs `.[dev]`.
+
+Small networks are trained on drawn garments; photographs are explained with the network of examples/photographs.py.
 
 python docs/make_recipes.py [page …]
 """
@@ -18,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from tests.recipes.pages import page, run
 
 # No more than what makes the pictures telling.
-SETTINGS = {"SOURCE": '"drawn"'}
+SETTINGS = {"SOURCE": '"drawn"', "MODELS": "[]"}
 LONGER = {"vit_swin": "3", "detection": "5", "segmentation": "2", "gradients": "3"}
 # Page to picture: which of the files it leaves (the last one in order), and how much of its height is shown.
 PICTURES: dict[str, dict[str, tuple[str, int]]] = {
@@ -28,8 +30,21 @@ PICTURES: dict[str, dict[str, tuple[str, int]]] = {
     },
     "pytorch": {"pytorch.png": ("out/pytorch/three_layers.png", 1000)},
     "tensorflow": {"tensorflow.png": ("out/tensorflow/three_layers.png", 1000)},
-    "activations": {"activations.png": ("out/activations/version_0/features/sheets/network.relu3/*.png", 560)},
-    "filters": {"filters.png": ("out/filters/version_0/patterns/sheets/network.conv3/*.png", 1000)},
+    "vgg16": {"vgg16.jpg": ("out/vgg16/efficientnet_lite0.png", 1000)},
+    "xception": {"xception.jpg": ("out/xception/efficientnet_lite0.png", 1000)},
+    "imagenet": {
+        "imagenet.jpg": ("out/imagenet/classes.png", 1000),
+        "imagenet-book.jpg": ("out/imagenet/book.png", 1000),
+    },
+    "activations": {
+        "activations.png": ("out/activations/version_0/features/sheets/network.relu3/*.png", 560),
+        "activations-real.jpg": ("out/activations/real.png", 1000),
+    },
+    "filters": {
+        "filters.png": ("out/filters/version_0/patterns/sheets/network.conv3/*.png", 1000),
+        "filters-real.jpg": ("out/filters/real.png", 1000),
+        "filters-normalised.jpg": ("out/filters/normalised.png", 1000),
+    },
     "gradients": {"gradients.png": ("out/gradients/histograms.png", 1000)},
     "vit_swin": {"vit.png": ("out/vit_swin/vit/version_0/gradcam/sheets/*/hirescam/*.png", 610)},
     "segmentation": {"segmentation.png": ("out/segmentation/version_0/gradcam/sheets/body.7/hirescam/*.png", 640)},
@@ -48,7 +63,7 @@ def main(names: list[str]) -> None:
             for kept, (pattern, height) in PICTURES[name].items():
                 with Image.open(sorted(folder.glob(pattern))[-1]) as image:
                     shown = image.convert("RGB").crop((0, 0, image.width, min(image.height, height)))
-                shown.save(IMAGES / kept, optimize=True)
+                shown.save(IMAGES / kept, optimize=True, **({"quality": 80} if kept.endswith(".jpg") else {}))
                 print(IMAGES / kept, f"{(IMAGES / kept).stat().st_size / 1000:.0f} kB")
 
 

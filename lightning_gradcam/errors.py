@@ -68,7 +68,7 @@ class RefusedError(ConfigurationError):
 
 
 class ProbeFileError(LightningGradCAMError):
-    """A saved probe set is truncated, of another schema, or no probe set at all."""
+    """A saved probe set is truncated, of a different schema, or not a probe set at all."""
 
 
 class CheckpointFileError(LightningGradCAMError):

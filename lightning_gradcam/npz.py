@@ -21,7 +21,7 @@ _LONGEST_HEADER = 1000
 
 
 class Npz(Mapping[str, npt.NDArray[Any]]):
-    """The arrays of a ``.npz`` file, each read from the file when it is asked for, and not kept.
+    """The arrays of a ``.npz`` file, each read from the file when it is requested, and not kept.
 
     Attributes:
         meta: The JSON object that the file holds in its array ``meta``, which is not among the arrays.

@@ -88,7 +88,7 @@ class Storage:
         return bytes(self._files.cat_file(f"{self._path}/{name}"))
 
     def open(self, name: str) -> BinaryIO:
-        """Opens the file for reading; only the parts that are asked for are read, from URLs in blocks of 256 KiB.
+        """Opens the file for reading; only the parts that are requested are read, from URLs in blocks of 256 KiB.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -156,7 +156,7 @@ class Storage:
         """Locks a file for as long as this process needs it.
 
         Returns:
-            The lock; ``None`` where that is unknowable: there is no such file, or there are no locks.
+            The lock; ``None`` if that is unknowable: there is no such file, or there are no locks.
 
         Raises:
             BlockingIOError: Another lock on it is alive, in this process or another one.
@@ -202,7 +202,7 @@ class Storage:
         return True
 
     def stamp(self, name: str) -> Stamp | None:
-        """Returns the file's state without reading or opening it, or ``None`` where there is no such file.
+        """Returns the file's state without reading or opening it, or ``None`` if there is no such file.
 
         Two stamps are equal where the file was not replaced or changed in between.
         """
@@ -248,7 +248,7 @@ class Storage:
             os.close(handle)
 
     def names(self, folder: str) -> list[str]:
-        """Returns the sorted names of what is in a sub-folder; none where it does not exist."""
+        """Returns the sorted names of what is in a sub-folder; none if it does not exist."""
         try:
             if self._local:
                 return sorted(os.listdir(f"{self._path}/{folder}"))

@@ -100,7 +100,7 @@ ERRORS: dict[str, tuple[type[LightningGradCAMError], str, Callable[[Path], Any]]
     "no places": (LayerError, "name a layer before", lambda _: cams("head")),
     "not reached": (LayerError, "name a layer that the model's forward() calls", lambda _: cams(["never_*", LAST])),
     "auto": (LayerError, "name the layer", lambda _: cams(model=nn.Linear(16, 3))),
-    "class": (TargetError, "valid are 0 to 3", lambda _: cams(LAST, targets=10**9)),
+    "class": (TargetError, "valid: 0 to 3", lambda _: cams(LAST, targets=10**9)),
     "class name": (
         TargetError,
         "the nearest of 1000",

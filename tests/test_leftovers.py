@@ -14,7 +14,7 @@ WORKERS = [(), ("-n2",)] if find_spec("xdist") is not None else [()]
 
 
 @pytest.mark.parametrize("workers", WORKERS, ids=["one process", "xdist"][: len(WORKERS)])
-@pytest.mark.parametrize("made", ["checkpoints", "build"])
+@pytest.mark.parametrize("made", ["checkpoints", pytest.param("build", marks=pytest.mark.slow)])
 def test_a_run_that_leaves_a_folder_fails_and_names_it(tmp_path: Path, workers: tuple[str, ...], made: str) -> None:
     shutil.copy(Path(__file__).parents[1] / "conftest.py", tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")

@@ -9,7 +9,7 @@
 Step files hold maps as float16 shares of a float32 scale each (their largest magnitude), so that maps of small
 probabilities survive. No pickle is read or written. Each file appears whole or not at all, and the manifest comes
 last, so a run killed at any moment leaves a readable archive. A folder that holds another run's archive is left alone:
-the new one goes beside it, into ``<name>-1``, ``<name>-2``, …
+the new one goes next to it, into ``<name>-1``, ``<name>-2``, …
 
 Knows nothing of drawing or training.
 """

@@ -20,20 +20,20 @@ from lightning_gradcam.storage import Storage
 def start_beside(
     root: str, manifest: Manifest, probes: ProbeSet, *, parent: Mapping[str, Any] | None = None, copy_steps: bool = True
 ) -> tuple[ArchiveWriter, str]:
-    """Goes on with a run's own record, or creates one: in its folder, else in the first free sibling of that folder.
+    """Continues a run's own record, or creates one: in its folder, else in the first free sibling of that folder.
 
-    The siblings of ``gradcam`` are ``gradcam-1``, ``gradcam-2``, … beside it. The earlier steps are left to
+    The siblings of ``gradcam`` are ``gradcam-1``, ``gradcam-2``, … next to it. The earlier steps are left to
     :meth:`ArchiveWriter.take_over`.
 
     Args:
         root: The folder.
         manifest: Of the run that begins; see :meth:`ArchiveWriter.start`, as for the others.
         probes: Its probes.
-        parent: The run that it goes on from, as a checkpoint has it; ``None`` for a new one.
+        parent: The run that it continues from, as a checkpoint has it; ``None`` for a new one.
         copy_steps: Take over the parent's earlier steps.
 
     Returns:
-        The writer, and why it is not in ``root``, for the user; empty where it is, and where a run goes on.
+        The writer, and why it is not in ``root``, for the user; empty if it is, and where a run goes on.
 
     Raises:
         ArchiveError: The folder can't be written.

@@ -29,7 +29,7 @@ def step_file_name(step: int, epoch: int, repeat: int = 0) -> str:
 
 
 def parse_step_file_name(name: str) -> tuple[int, int, int] | None:
-    """Returns step, epoch and repeat, or ``None`` where the file is not a step's."""
+    """Returns step, epoch and repeat, or ``None`` if the file is not a step's."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -89,7 +89,7 @@ def half_precision(values: FloatArray, place: int, axes: int) -> dict[str, NumPy
 
 
 def full_values(file: Npz, place: int, axes: int, dims: Sequence[int]) -> FloatArray:
-    """Reads what :func:`half_precision` made, where its arrays fit each other.
+    """Reads the output of :func:`half_precision`, where its arrays fit each other.
 
     Args:
         file: The step's.
@@ -115,7 +115,7 @@ def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
 
 
 def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = None) -> CamRecord:
-    """Reads what :func:`packed_cams` gave; broken bytes raise whatever they make zip, NumPy and JSON raise.
+    """Reads the output of :func:`packed_cams`; broken bytes raise whatever they make zip, NumPy and JSON raise.
 
     Args:
         source: The file's bytes, or the open file, of which only the parts that are needed are read.
@@ -134,7 +134,7 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
     count = len(ids)
     explained = [_pair(key) for key in meta.get("gradients", ())]
     if len(explained) * count * 16 * len(EDGES) > room(file.size):
-        raise ValueError(f"histograms of {len(explained)} gradients and {count} probes are more than it can have")
+        raise ValueError(f"histograms of {len(explained)} gradients and {count} probes do not fit into the file")
     read = {(key.layer, key.target) for key in places}
 
     def of_targets(name: str, dtype: str, required: bool = True) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def unpacked_cams(source: bytes | BinaryIO, keys: Collection[CamKey] | None = No
 
 
 def unpacked_maps(source: bytes | BinaryIO, key: CamKey) -> FloatArray | None:
-    """Reads one key's maps and nothing else of a step file, or returns ``None`` where it has none of that key."""
+    """Reads one key's maps and nothing else of a step file, or returns ``None`` if it has none of that key."""
     file, places = _opened(source)
     return _maps(file, places[key], len(texts(file.meta, "probe_ids"))) if key in places else None
 
@@ -243,7 +243,7 @@ def _unpacked_summary(file: Npz, place: int, samples: int) -> GradientSummary[Nu
     for group in _GROUPS:
         bins = file.take(f"{group}_bins{place}", "int16", None)
         if len(bins) and (bins[0] < 0 or bins[-1] >= len(EDGES) - 1 or (np.diff(bins) <= 0).any()):
-            raise ValueError(f"'{group}_bins{place}' are not places of {len(EDGES) - 1} bins in ascending order")
+            raise ValueError(f"'{group}_bins{place}' are not ascending indices of {len(EDGES) - 1} bins")
         counts = np.zeros((samples, len(EDGES) - 1), np.int64)
         counts[:, bins] = file.take(f"{group}_counts{place}", "unsigned", samples, len(bins))
         found[f"{group}.counts"] = counts

@@ -30,7 +30,7 @@ def packed_channels(record: ChannelRecord) -> bytes:
 
 
 def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> ChannelRecord:
-    """Reads what :func:`packed_channels` gave; broken bytes raise whatever they make zip, NumPy and JSON raise.
+    """Reads the output of :func:`packed_channels`; broken bytes raise whatever they make zip, NumPy and JSON raise.
 
     Args:
         source: The file's bytes, or the open file, of which only the parts that are needed are read.

@@ -15,8 +15,8 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
     """Returns the folders of the archives at or below a folder, sorted.
 
     Args:
-        path: An archive's folder, or one that holds some, such as a run's or a logger's; local, or a URL that fsspec
-            knows (then the archive's own).
+        path: An archive's folder, or a folder that contains archives, such as a run's or a logger's; local, or a
+            URL that fsspec knows (then the archive's own).
 
     Raises:
         ArchiveError: No archive is found.

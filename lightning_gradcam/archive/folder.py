@@ -86,10 +86,10 @@ class ArchiveFolder:
         return CamKey(*(str(value) for value, _ in chosen.values()))
 
     def shape_of(self, layer: str, method: str) -> Sequence[int] | None:
-        """Returns the shape of a probe's map, ``[h, w]`` or ``[d, h, w]``; ``None`` where there is no such map."""
+        """Returns the shape of a probe's map, ``[h, w]`` or ``[d, h, w]``; ``None`` if there is no such map."""
         shapes = self.manifest.map_shapes
         own = shapes.get(f"{layer}/{method}")
-        # A method with the key "model" has no maps at the layers, and is listed with a shape of its own.
+        # A method with the key "model" has no maps at the layers, and is listed with its own shape.
         return own if own is not None or f"{MODEL}/{method}" in shapes else shapes.get(layer)
 
     def _files(self) -> list[tuple[int, int, int, str]]:

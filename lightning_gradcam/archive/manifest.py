@@ -39,8 +39,8 @@ class Manifest:
         fingerprint: Of the probes.
         parent: Folder, run and last step of the run that this one continues, or ``None``.
         created: Date and time in UTC, ISO 8601.
-        versions: Of the libraries at work.
-        schema: Of the archive's layout.
+        versions: Versions of the libraries in use.
+        schema: Version of the archive's layout.
         kind: ``"cams"``; ``"features"`` or ``"patterns"``
             (:class:`~lightning_gradcam.ChannelRecord`): then ``methods`` and ``targets`` are
             empty, and ``map_shapes`` has ``[C, h, w]`` of feature maps, and ``[F, c, H, W]`` of patterns.
@@ -68,7 +68,7 @@ class Manifest:
         """Reads a manifest's bytes; ``place`` is what errors call its folder. Unknown entries are ignored.
 
         Raises:
-            ArchiveError: It is damaged or of another schema.
+            ArchiveError: It is damaged or has a different schema.
         """
         try:
             values = json.loads(raw)

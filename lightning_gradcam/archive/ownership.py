@@ -17,7 +17,7 @@ class TakenError(ArchiveError):
 
     Args:
         path: The folder.
-        why: What is so, as the rest of a sentence that begins with the folder.
+        why: The reason, as the rest of a sentence that begins with the folder.
     """
 
     def __init__(self, path: str, why: str) -> None:
@@ -29,13 +29,13 @@ class TakenError(ArchiveError):
 
 
 def owned_by(manifest: Manifest, parent: Mapping[str, Any] | None, copy_steps: bool) -> set[str]:
-    """Returns the ids of the runs whose archives a run may go on with.
+    """Returns the ids of the runs whose archives a run may continue.
 
     A checkpoint that is only looked at (``validate``, ``test``) does not make its run's archive one of them.
 
     Args:
         manifest: The run's.
-        parent: The run that it goes on from; see :meth:`ArchiveWriter.start`.
+        parent: The run that it continues from; see :meth:`ArchiveWriter.start`.
         copy_steps: Take over the parent's earlier steps.
     """
     return {manifest.run, str(parent["run"])} if parent is not None and copy_steps else {manifest.run}
@@ -55,7 +55,7 @@ def missing_steps(steps: Sequence[int], last: int, logged: int | None) -> str | 
     Args:
         steps: Those that it has.
         last: The last one that was handed over; -1: none was.
-        logged: How many were; ``None`` where that is not known.
+        logged: How many were; ``None`` if that is not known.
     """
     count = max(logged or 0, len(steps))
     if last < 0 or (last in steps and len(steps) == count):

@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 class Archive(ArchiveFolder):
-    """Reads an archive; follows one that is still being written.
+    """Reads an archive, including one that is still being written.
 
     Example::
 
@@ -43,7 +43,7 @@ class Archive(ArchiveFolder):
             path: The folder, local or a URL that fsspec knows.
 
         Raises:
-            ArchiveError: There is no manifest, or it can't be read, is damaged or of another schema.
+            ArchiveError: The manifest is missing, unreadable, damaged or has a different schema.
         """
         try:
             storage = Storage(path)
@@ -52,10 +52,10 @@ class Archive(ArchiveFolder):
             raise ArchiveError(
                 f"archive: no {MANIFEST} in {os.fspath(path)!r}; give the folder <log dir>/<name> of a run"
             ) from None
-        except Exception as error:  # object stores have exceptions of their own
+        except Exception as error:  # object stores have their own exceptions
             raise ArchiveError(
                 f"archive: {os.fspath(path)!r} can't be read ({type(error).__name__}: {error!s:.200}); check the path,"
-                " the rights of this process and, for a URL, that its fsspec package is installed"
+                " this process's permissions and, for a URL, that its fsspec package is installed"
             ) from error
         return cls(storage, Manifest.parse(raw, storage.root))
 
@@ -65,7 +65,7 @@ class Archive(ArchiveFolder):
         return shown
 
     def reader(self) -> Archive:
-        """Returns a reader of its own of the same archive, for another thread."""
+        """Returns a separate reader of the same archive, for use in another thread."""
         return Archive(self._storage, self.manifest)
 
     @cached_property
@@ -78,8 +78,8 @@ class Archive(ArchiveFolder):
             raise ArchiveError(f"archive: {name} is missing; without it, maps can't be assigned to probes") from error
         except OSError as error:
             raise ArchiveError(
-                f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check the rights of this"
-                " process, and the disk"
+                f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check this process's"
+                " permissions, and the disk"
             ) from error
 
     def maps(
@@ -91,9 +91,9 @@ class Archive(ArchiveFolder):
 
         Args:
             layer: One of :attr:`layers`.
-            method: One of :attr:`methods`; ``None``: the first configured that this layer has.
-            target: One of :attr:`targets` (a class index may stand for its name); ``None``: the first configured.
-            relu: Keep only what speaks for the target; ``False`` gives signed maps.
+            method: One of :attr:`methods`; ``None``: the first configured method that this layer has.
+            target: One of :attr:`targets` (a class index works for its name); ``None``: the first configured target.
+            relu: Keep only positive evidence for the target; ``False`` returns signed maps.
 
         Raises:
             ArchiveError: The layer, method or target is not in the archive, or a step's file is damaged.
@@ -115,14 +115,14 @@ class Archive(ArchiveFolder):
     def numbers(self, layer: str, method: str | None = None, target: str | int | None = None) -> dict[str, FloatArray]:
         """Returns the numbers of one map in every step, each ``[steps, N]``.
 
-        Those that :data:`lightning_gradcam.STATS` describes: measured when the step was logged, and
-        ``drift_to_last`` and ``rank_correlation_to_last``, which compare with the last step there is now. NaN where
-        there is none, such as the drift of the first step.
+        These are described in :data:`lightning_gradcam.STATS`: those measured when the step was logged, and
+        ``drift_to_last`` and ``rank_correlation_to_last``, which compare with the latest step in the archive. NaN
+        where a number is undefined, such as the drift of the first step.
 
         Args:
             layer: One of :attr:`layers`.
-            method: As :meth:`maps` takes it.
-            target: As :meth:`maps` takes it.
+            method: As in :meth:`maps`.
+            target: As in :meth:`maps`.
 
         Raises:
             ArchiveError: There is no such map, or a step's file is damaged.
@@ -136,9 +136,9 @@ class Archive(ArchiveFolder):
         return numbers_of(self, self._key(layer, method, target))
 
     def to_xarray(self) -> Any:
-        """Returns everything as an ``xarray.Dataset`` with named axes, for one's own statistics.
+        """Returns everything as an ``xarray.Dataset`` with named axes, for your own statistics.
 
-        A variable for each layer, ``[step, probe, cam_method, target, y, x]`` of signed maps (NaN where there is no
+        A variable for each layer, ``[step, probe, cam_method, target, y, x]`` of signed maps (NaN if there is no
         such map; maps of a shape of their own are named ``layer/method``), one for each number of
         :data:`lightning_gradcam.STATS` by layer, and ``predicted``, ``confidence``, ``score`` and
         ``explained_class``. Needs the extra ``xarray``. (``cam_method``, because ``sel`` has a ``method=`` of its own.)
@@ -157,14 +157,14 @@ class Archive(ArchiveFolder):
         return to_dataset(self)
 
     def channels(self, layer: str) -> FloatArray:
-        """Returns what one layer's channels showed over all steps, as it is, float32.
+        """Returns one layer's recorded channels over all steps, not normalised, float32.
 
         Args:
             layer: One of :attr:`layers`.
 
         Returns:
-            Of a ``FeatureMapCallback`` the activations ``[steps, N, C, h, w]`` (``[steps, N, C, d, h, w]`` in 3-D), of
-            a ``FilterPatternCallback`` the pictures in the model's input space, ``[steps, F, c, H, W]``.
+            For a ``FeatureMapCallback`` the activations ``[steps, N, C, h, w]`` (``[steps, N, C, d, h, w]`` in 3-D),
+            for a ``FilterPatternCallback`` the pictures in the model's input space, ``[steps, F, c, H, W]``.
 
         Raises:
             ArchiveError: The layer is not in the archive, this is an archive of CAMs, or a step's file is damaged.
@@ -182,10 +182,10 @@ class Archive(ArchiveFolder):
         return np.stack(stacked) if stacked else np.zeros((0, *shape), np.float32)
 
     def channel_record(self, index: int) -> ChannelRecord:
-        """Returns everything of one logged step of a ``FeatureMapCallback`` or ``FilterPatternCallback``.
+        """Returns one logged step of a ``FeatureMapCallback`` or ``FilterPatternCallback``.
 
         Args:
-            index: As :meth:`record` takes it.
+            index: As in :meth:`record`.
 
         Raises:
             ArchiveError: There is no such step, this is an archive of CAMs, or the step's file is damaged.
@@ -193,16 +193,16 @@ class Archive(ArchiveFolder):
         return self._channels_in(self._file(index))
 
     def any_record(self, index: int) -> CamRecord | ChannelRecord:
-        """Returns everything of one logged step, of whatever kind the archive is."""
+        """Returns one logged step, whatever kind of archive this is."""
         return self.record(index) if self.manifest.kind == "cams" else self.channel_record(index)
 
     def record(self, index: int, *, keys: Collection[CamKey] | None = None) -> CamRecord:
-        """Returns everything of one logged step, or of some of its maps.
+        """Returns one logged step, with all its maps or some of them.
 
         Args:
-            index: Its place in :attr:`steps`, as they were last asked for; negative counts from the end.
-            keys: Maps to read, with their numbers and gradients; those of other keys are not read and absent from the
-                record. Default: all.
+            index: Its index in :attr:`steps`, as last read; negative values count from the end.
+            keys: Maps to read, with their numbers and gradients; others are not read and are missing from the record.
+                Default: all.
 
         Raises:
             ArchiveError: There is no such step or key, this is not an archive of CAMs, or the step's file is damaged.
@@ -216,13 +216,13 @@ class Archive(ArchiveFolder):
         return self._unpacked(self._file(index), lambda opened: unpacked_cams(opened, chosen))
 
     def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], list[str]]:
-        """Returns what a run has to know of its earlier steps to go on.
+        """Returns what a resumed run needs to know about its earlier steps.
 
         One file is read where the last step has its :attr:`CamRecord.peaks`. In an archive of version 0.1.0 no step has
-        them, and every step's maps are read, one step at a time. A damaged step is passed over.
+        them, and every step's maps are read, one step at a time. Damaged steps are skipped.
 
         Returns:
-            The last record that can be read, or ``None`` where there is none; each map's largest value over all steps,
+            The last record that can be read, or ``None``; each map's largest value over all steps,
             ``[N]``, which channels do not have; and why steps could not be read.
         """
         last: CamRecord | ChannelRecord | None = None
@@ -247,13 +247,13 @@ class Archive(ArchiveFolder):
     def _check_cams(self) -> None:
         if self.manifest.kind != "cams":
             raise ArchiveError(
-                f"archive: {self.path!r} holds {self.manifest.kind} and no CAMs; ask it for channels(layer)"
+                f"archive: {self.path!r} holds {self.manifest.kind} and no CAMs; call channels(layer) instead"
             )
 
     def _channels_in(self, file: str, layer: str | None = None) -> ChannelRecord:
         if self.manifest.kind == "cams":
             raise ArchiveError(
-                f"archive: {self.path!r} holds CAMs and no channels; ask it for maps(layer), or open the folder of a"
+                f"archive: {self.path!r} holds CAMs and no channels; call maps(layer) instead, or open the folder of a"
                 " FeatureMapCallback or FilterPatternCallback"
             )
         return self._unpacked(file, lambda opened: channel_file.unpacked_channels(opened, layer))

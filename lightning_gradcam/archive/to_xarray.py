@@ -58,7 +58,7 @@ def to_dataset(archive: Archive) -> Any:
     except ImportError:
         raise ConfigurationError(
             "to_xarray: xarray is not installed; pip install 'lightning-gradcam[xarray]', or use Archive.maps and"
-            " Archive.numbers, which give NumPy arrays"
+            " Archive.numbers, which return NumPy arrays"
         ) from None
     records = [archive.record(row) for row in range(len(archive.steps))]
     probes, keys = archive.probes, list(records[0].maps) if records else []

@@ -51,20 +51,20 @@ class ArchiveWriter(Archive):
         copy_steps: bool = True,
         later: bool = False,
     ) -> tuple[ArchiveWriter, str | None]:
-        """Creates the archive, or goes on with this run's own.
+        """Creates the archive, or continues this run's own.
 
         Args:
             path: Its folder.
-            manifest: What it is to say; ``parent``, date and versions are filled in here.
+            manifest: Its content; ``parent``, date and versions are filled in here.
             probes: Written once.
             parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, where one was resumed;
                 :meth:`take_over` describes the entries.
-            copy_steps: Training goes on from the checkpoint: take over the parent's steps up to it; in the parent's
+            copy_steps: Training continues from the checkpoint: take over the parent's steps up to it; in the parent's
                 own folder, later ones are deleted.
             later: Leave the steps to a call of :meth:`take_over`, which can take long for a large archive.
 
         Returns:
-            The writer, and a remark for the user where some of the parent's steps are not in the archive.
+            The writer, and a remark for the user if some of the parent's steps are not in the archive.
 
         Raises:
             TakenError: The folder holds steps of another run, or a record that another process writes, or one of this
@@ -78,8 +78,8 @@ class ArchiveWriter(Archive):
                 return cls._begin(storage, manifest, probes, parent, copy_steps, later)
         except OSError as error:
             raise ArchiveError(
-                f"archive: {path!r} can't be written ({type(error).__name__}: {error}); give this process a folder that"
-                " it can write to, with room in it: another save_dir of the logger, or Trainer(default_root_dir=...)"
+                f"archive: {path!r} can't be written ({type(error).__name__}: {error}); choose a writable folder with"
+                " enough free space: another save_dir of the logger, or Trainer(default_root_dir=...)"
             ) from error
 
     @classmethod
@@ -132,7 +132,7 @@ class ArchiveWriter(Archive):
     def probes(self) -> ProbeSet:
         """The run's own probes, as long as their file is the one that was written.
 
-        They are asked for in the background, where those of the file would have to be made into tensors.
+        They are requested in the background, where those of the file would have to be made into tensors.
         """
         if self._given is not None:
             digest, probes = self._given
@@ -154,7 +154,7 @@ class ArchiveWriter(Archive):
                 been handed over by then.
 
         Returns:
-            A remark for the user where some of these steps are not in the archive.
+            A remark for the user if some of these steps are not in the archive.
 
         Raises:
             OSError: The folder can't be written.
@@ -180,7 +180,7 @@ class ArchiveWriter(Archive):
             if not self._storage.link(name, source._storage, name):
                 try:
                     data = source._storage.read(name)
-                except Exception as error:  # object stores have exceptions of their own
+                except Exception as error:  # object stores have their own exceptions
                     unreadable.append(f"{file} can't be read ({error!s:.200})")
                 else:
                     self._storage.write(name, data)
@@ -190,13 +190,13 @@ class ArchiveWriter(Archive):
         return "; ".join(filter(None, remarks)) or None
 
     def check(self, manifest: Manifest) -> None:
-        """Refuses a configuration whose maps don't fit this archive.
+        """Rejects a configuration whose maps don't fit this archive.
 
         Raises:
             TakenError: It names what changed.
         """
         if changed := self.manifest.differences(manifest):
-            raise TakenError(self.path, f"was begun with other {', '.join(changed)}")
+            raise TakenError(self.path, f"was started with different {', '.join(changed)}")
 
     def hold(self) -> None:
         """Keeps other processes out until :meth:`release`, where the file system can do so.
@@ -211,16 +211,16 @@ class ArchiveWriter(Archive):
                 raise TakenError(self.path, "is being written by another process or Trainer") from error
 
     def release(self) -> None:
-        """Gives the lock back: another run may resume here, or take the record over if it has no step."""
+        """Releases the lock: another run may resume here, or take the record over if it has no step."""
         if self._held is not None:
             self._held.release()
             self._held = None
 
     def reclaim(self) -> None:
-        """Makes sure that the archive is still this run's, before it goes on after a :meth:`release`.
+        """Checks that the archive still belongs to this run before continuing after a :meth:`release`.
 
         Raises:
-            TakenError: It is gone, can't be read, or is another run's.
+            TakenError: It is missing, unreadable, or belongs to another run.
         """
         self.hold()
         try:
@@ -233,7 +233,7 @@ class ArchiveWriter(Archive):
             raise TakenError(self.path, f"was taken over by another run ({owner})")
 
     def append(self, record: CamRecord | ChannelRecord) -> None:
-        """Writes one step's maps or channels; never over another's: two validations can share a step.
+        """Writes one step's maps or channels without overwriting another's: two validations can share a step.
 
         As long as the manifest exists but is not a regular file, it waits, as it would for a disk that does not answer:
         call it from a thread for which somebody has limited patience.
@@ -259,13 +259,13 @@ class ArchiveWriter(Archive):
             owner = Archive.open(self.path).manifest.run
         except ArchiveError as error:
             raise ArchiveError(
-                f"archive: {self.path!r} was moved, deleted or damaged while the run went on ({error}); put it back, or"
-                " resume from a checkpoint to begin another one"
+                f"archive: {self.path!r} was moved, deleted or damaged during the run ({error}); restore it, or resume"
+                " from a checkpoint to start a new archive"
             ) from error
         if owner != self.manifest.run:
             raise ArchiveError(
-                f"archive: {self.path!r} was taken over by another run ({owner}) that began at the same moment, and is"
-                " not written to; give each run a log directory or version of its own"
+                f"archive: {self.path!r} was taken over by another run ({owner}) that started at the same moment,"
+                " and is no longer written to; give each run its own log directory or version"
             )
         # Taken before reading: whatever replaced the manifest since then has another one.
         self._owned = stamp
@@ -287,10 +287,10 @@ class ArchiveWriter(Archive):
 
         Args:
             step: The last one that stays.
-            logged: How many steps had been handed over by then, where that is known.
+            logged: How many steps had been handed over by then, if known.
 
         Returns:
-            A remark for the user where some of the steps up to ``step`` were never written.
+            A remark for the user if some of the steps up to ``step`` were never written.
         """
         self._written = None
         files = self._files()

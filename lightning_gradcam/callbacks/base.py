@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class ProbeCallback(Callback):
-    """Looks at the model with fixed probes after every validation, and leaves the training as it is.
+    """Runs fixed probes through the model after every validation, without changing the training.
 
     The base of the public callbacks, which have the options; each hook gates and delegates to the :class:`Run`.
 
@@ -79,7 +79,7 @@ class ProbeCallback(Callback):
     def archive(self) -> Archive | None:
         """The run's archive, to read while it grows and afterwards; ``None`` before training has started.
 
-        Waits until every step that was explained is written. Where a strategy has trained in processes of its own
+        Waits until every step that was explained is written. Where a strategy has trained in its own processes
         (``ddp_spawn``, ``ddp_fork``, notebooks), it is there when they have ended.
         """
         elsewhere = record_of(self._token)
@@ -91,13 +91,13 @@ class ProbeCallback(Callback):
         return f"{type(self)._kind}{{'name': {self.name!r}}}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses what can be seen to be wrong before any data is loaded."""
+        """Rejects configurations that are wrong before any data is loaded."""
         same = [other for other in _siblings(trainer) if other.name == self.name]
         if len(same) > 1:
             kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
             raise ConfigurationError(
                 f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; give"
-                " each a name= of its own"
+                " each its own name="
             )
         if stage == "predict":
             return
@@ -113,7 +113,7 @@ class ProbeCallback(Callback):
         run.running = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the probes, tries the whole configuration on them, and logs the baseline where it is asked for."""
+        """Draws the probes, tries the whole configuration on them, and logs the baseline where it is requested."""
         self._start(Host(trainer, pl_module))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,7 +137,7 @@ class ProbeCallback(Callback):
     on_test_batch_start = on_validation_batch_start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Takes probes from data that can't be indexed, where there is no validation."""
+        """Takes probes from data that can't be indexed, if there is no validation."""
         host = Host(trainer, pl_module)
         if self._run.waiting and not host.validates:
             self._run.meet(host, batch)
@@ -152,7 +152,7 @@ class ProbeCallback(Callback):
             self._run.recorder.settle()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Explains already here, where another callback takes averaged weights away before this one's turn."""
+        """Explains here if another callback removes the averaged weights before this one runs."""
         host = Host(trainer, pl_module)
         if self._run.waiting and host.stage == "validate":
             self._run.start_or_wait(host)
@@ -184,13 +184,13 @@ class ProbeCallback(Callback):
             self._compare(host, "on_test_epoch_end", logged=self._run.ended(host, host.step))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Explains where there is no validation whose end could be used."""
+        """Explains if there is no validation whose end could be used."""
         host = Host(trainer, pl_module)
         if host.explains and not host.validates:
             self._run.ended(host, host.step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Has the whole run drawn, checks the maps meanwhile, and waits until the last pictures are finished."""
+        """Draws the whole run, checks the maps meanwhile, and waits until the last pictures are finished."""
         if self._run.recorder is not None:
             self._run.recorder.conclude()
             self._run.check(Host(trainer, pl_module))
@@ -217,12 +217,12 @@ class ProbeCallback(Callback):
             self._run.resume(state_dict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the sinks and says where the record is: Lightning calls no ``teardown`` after an exception."""
+        """Closes the sinks and reports where the record is: Lightning calls no ``teardown`` after an exception."""
         self._run.close()
         self._end(Host(trainer, pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Closes the sinks and says where the record is."""
+        """Closes the sinks and reports where the record is."""
         self._run.close()
         self._run.report(Host(trainer, pl_module))
         self._end(Host(trainer, pl_module))
@@ -241,8 +241,8 @@ class ProbeCallback(Callback):
         if logged and self._validated.gone(host):
             before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
-                "lightning-gradcam: the maps are not of the weights that were validated: these were changed after the"
-                " last batch and before this callback's turn (by an EMA that swaps its weights out?); "
+                "lightning-gradcam: the maps do not show the validated weights: they were changed after the last batch,"
+                " before this callback ran (by an EMA that swaps its weights out?); "
                 + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
             )
 

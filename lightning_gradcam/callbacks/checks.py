@@ -21,7 +21,7 @@ _ROOTS = ("pytorch_lightning", "lightning")
 
 
 def check_forward(module: nn.Module) -> None:
-    """Refuses a module that has no ``forward`` of its own.
+    """Rejects a module that has no ``forward`` of its own.
 
     Raises:
         ConfigurationError: Calling it could not give an output to explain.
@@ -37,20 +37,20 @@ def check_forward(module: nn.Module) -> None:
 
 
 def check_count(argument: str, value: object, *, least: int = 1) -> None:
-    """Refuses anything but a whole number of ``least`` or more.
+    """Rejects anything but a whole number of ``least`` or more.
 
     Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and what is valid.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigurationError(f"{argument}: got {value!r}; give a whole number, {least} or more")
 
 
 def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
-    """Refuses numbers below 1, and both options at once.
+    """Rejects numbers below 1, and both options at once.
 
     Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and what is valid.
     """
     check_count("every_n_epochs", every_n_epochs)
     if every_n_validations is None:
@@ -58,15 +58,15 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
     check_count("every_n_validations", every_n_validations)
     if every_n_epochs != 1:
         raise ConfigurationError(
-            f"every_n_validations: got {every_n_validations} beside every_n_epochs={every_n_epochs}; give only one"
+            f"every_n_validations: got {every_n_validations} and every_n_epochs={every_n_epochs}; give only one"
         )
 
 
 def check_overhead(max_overhead: object) -> None:
-    """Refuses anything but a share of the time, or ``None``.
+    """Rejects anything but a share of the time, or ``None``.
 
     Raises:
-        ConfigurationError: With the value and what is valid.
+        ConfigurationError: The message names the value and what is valid.
     """
     if max_overhead is None:
         return
@@ -79,10 +79,10 @@ def check_overhead(max_overhead: object) -> None:
 
 
 def check_share(argument: str, value: object) -> None:
-    """Refuses anything but a number from 0 to 1, or ``None``.
+    """Rejects anything but a number from 0 to 1, or ``None``.
 
     Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and what is valid.
     """
     if value is None:
         return
@@ -91,13 +91,13 @@ def check_share(argument: str, value: object) -> None:
 
 
 def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuses anything but one of ``choices``.
+    """Rejects anything but one of ``choices``.
 
     Raises:
-        ConfigurationError: With the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and what is valid.
     """
     if value not in choices:
-        raise ConfigurationError(f"{argument}: got {value!r}; valid are {' and '.join(map(repr, choices))}")
+        raise ConfigurationError(f"{argument}: got {value!r}; valid: {' and '.join(map(repr, choices))}")
 
 
 def check_name(name: object) -> str:
@@ -137,10 +137,10 @@ def check_drawing(drawing: object, kind: type = Drawing) -> Any:
 
 
 def check_forward_fn(function: object) -> None:
-    """Refuses anything but a callable or ``None``.
+    """Rejects anything but a callable or ``None``.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is anything else.
     """
     if function is not None and not callable(function):
         raise ConfigurationError(
@@ -160,10 +160,10 @@ def check_flag(argument: str, value: object) -> None:
 
 
 def check_gradients(gradients: object, methods: str | list[str]) -> None:
-    """Refuses anything but true and false, and gradients where no method takes any.
+    """Rejects anything but true and false, and gradients where no method takes any.
 
     Raises:
-        ConfigurationError: With the value and what to do.
+        ConfigurationError: The message names the value and what to do.
     """
     check_flag("gradients", gradients)
     found = resolve_methods(methods)
@@ -175,7 +175,7 @@ def check_gradients(gradients: object, methods: str | list[str]) -> None:
 
 
 def check_filters(filters: Any) -> None:
-    """Refuses anything but all filters (``None``), how many of the first ones, and a list of them.
+    """Rejects anything but all filters (``None``), how many of the first ones, and a list of them.
 
     Raises:
         ConfigurationError: It is something else, or the list has a filter twice.
@@ -185,8 +185,8 @@ def check_filters(filters: Any) -> None:
     empty = filters is not None and (not listed or (filters == 0 and not isinstance(filters, bool)))
     if not whole or empty or len(set(listed)) < len(listed):
         raise ConfigurationError(
-            f"filters: got {filters!r:.80}; give None for all, how many of the first ones, or a list of numbers counted"
-            " from 0, each once"
+            f"filters: got {filters!r:.80}; give None for all, a number for the first ones, or a list of different"
+            " filter numbers, counted from 0"
         )
 
 
@@ -205,10 +205,10 @@ def check_sinks(sinks: Any) -> list[Sink]:
 
 
 def check_probes(probes: object) -> None:
-    """Refuses anything but a probe set, a path, or ``None``.
+    """Rejects anything but a probe set, a path, or ``None``.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is anything else.
     """
     if probes is not None and not isinstance(probes, (ProbeSet, str, os.PathLike)):
         raise ConfigurationError(

@@ -21,7 +21,7 @@ def last_words(archives: Sequence[Archive], automatic: Sequence[bool], board: st
     Args:
         archives: Of the callbacks that recorded something, with a step at least.
         automatic: Whether ``"auto"`` chose the layers, for each of them.
-        board: The folder of a TensorBoard logger; empty where there is none.
+        board: The folder of a TensorBoard logger; empty if there is none.
     """
     if not archives:
         return []
@@ -42,7 +42,7 @@ def last_words(archives: Sequence[Archive], automatic: Sequence[bool], board: st
 
 
 def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
-    """Returns why a run's archive has no step, or ``None`` where it has one.
+    """Returns why a run's archive has no step, or ``None`` if it has one.
 
     Args:
         archive: The run's.
@@ -68,7 +68,7 @@ def _layers(archive: Archive, chosen: bool) -> str:
 class Note:
     """Leads the process that gets it by pickle to the record of a callback.
 
-    Strategies that spawn or fork train in processes of their own, and hand the trainer's state back to the process that
+    Strategies that spawn or fork train in their own processes, and hand the trainer's state back to the process that
     launched them, where the callback has seen nothing.
 
     Args:

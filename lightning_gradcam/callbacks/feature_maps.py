@@ -22,18 +22,18 @@ from lightning_gradcam.sinks import Sink
 
 @documented
 class FeatureMapCallback(ProbeCallback):
-    r"""Logs every channel of chosen layers' activations, of fixed probes, after every validation.
+    r"""Logs every channel of the chosen layers' activations on fixed probes after every validation.
 
-    They show what a network keeps of a picture, layer by layer: the channel grids of François Chollet, *Deep Learning
-    with Python*, 2nd edition, section 9.4.1, while the network trains. Training is untouched, as with
-    :class:`~lightning_gradcam.GradCAMCallback`.
+    The channel grids show what a network keeps of a picture, layer by layer, as in François Chollet and Matthew
+    Watson, *Deep Learning with Python*, 3rd edition, chapter 10, while the network trains. Training is untouched, as
+    with :class:`~lightning_gradcam.GradCAMCallback`.
 
     Args:
-        num_probes: How many to draw; each has a grid of its own on the sheet.
-        max_channels: How many channels of a layer are kept and shown at most, evenly chosen. Default: all are kept,
-            and 256 shown. Of one probe and step, 64 channels of 112x112 take 1.6 MB in the archive.
-        drawing: How grids are drawn: sixteen channels a row, each normalised by itself, by default.
-        batch_size: How many probes go through the model at once, at most.
+        num_probes: How many probes to draw; each has its own grid on the sheet.
+        max_channels: Largest number of a layer's channels to keep and show, evenly chosen. Default: all are kept and
+            256 are shown. Per probe and step, 64 channels of 112x112 take 1.6 MB in the archive.
+        drawing: How grids are drawn. Default: sixteen channels per row, each normalised by itself.
+        batch_size: Largest number of probes per forward pass.
 
     Raises:
         ConfigurationError: An option can't work; at the start of training, one that does not fit model or data.
@@ -70,7 +70,7 @@ class FeatureMapCallback(ProbeCallback):
         sinks: list[Sink] | None = None,
         input_key: int | str | list[int | str] | Callable[..., Any] | None = None,
         label_key: int | str | list[int | str] | Callable[..., Any] | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | str | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         layout: str | dict[str, str] | None = None,

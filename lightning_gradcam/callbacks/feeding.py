@@ -28,8 +28,8 @@ class Feeding:
     Attributes:
         host: The trainer.
         drawn: The probes, with the batch that they came in.
-        ranks: Those that explain together.
-        monitor: What is looked at, as the user asked for it.
+        ranks: The ranks that explain together.
+        monitor: What to record, as requested by the user.
         forward_fn: Called with module and batch instead of the module's ``forward``.
         input_key: Where the batch holds the input.
     """
@@ -54,7 +54,7 @@ class Feeding:
             trial: In two of the probes, where the model can do with two.
 
         Raises:
-            ConfigurationError: What is asked for does not fit the model or the probes.
+            ConfigurationError: What is requested does not fit the model or the probes.
         """
         try:
             seen = partial(self.subject("trying the configuration").seen, self.looks, self.drawn.probes)

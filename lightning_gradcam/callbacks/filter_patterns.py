@@ -24,27 +24,28 @@ from lightning_gradcam.sinks import Sink
 class FilterPatternCallback(ProbeCallback):
     r"""Logs the picture that each filter of chosen layers responds to most, after every validation.
 
-    Gradient ascent in input space, as in François Chollet, *Deep Learning with Python*, 2nd edition, section 9.4.2,
-    while the network trains. Training is untouched, as with :class:`~lightning_gradcam.GradCAMCallback`; it waits for
-    the ascent, which takes ``steps`` forwards and backwards of the layers up to the one that is looked at, with all
-    filters as one batch. ``every_n_epochs`` makes it rarer, ``filters`` shorter.
+    Gradient ascent in input space, as in François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition,
+    chapter 10, while the network trains. Training is untouched, as with :class:`~lightning_gradcam.GradCAMCallback`,
+    but waits for the ascent: ``steps`` forward and backward passes through the network up to the chosen layer, with all
+    filters as one batch. Raise ``every_n_epochs`` to do it less often; limit ``filters`` to make it shorter.
 
     Args:
-        filters: ``None`` (default): all filters. A number: as many of the first ones. A list: these, counted from 0.
-        steps: How many steps of ascent.
-        step_size: Their length; default: 10 for pictures of 200x200 in three colours, as in the chapter, and what
-            changes each value as much for other sizes.
-        border: How many places at each side of the feature map are left out of what is maximised.
-        jitter: Before each step, move the picture by up to this number of pixels: less fine noise.
-        total_variation: Also lessen the differences of neighbouring pixels; a weight, about 0.1 to 1.
-        parametrisation: ``"pixels"`` (default), or ``"fourier"``: coarse forms come before fine noise.
-        value_range: What black and white are in the model's inputs. The chapter's start is 0.4 to 0.6 of it.
-        seed: Of the starts, each filter's own: they are the same at every step and in every run. Also of the draw of
-            the one probe that the size of pictures is taken from.
+        filters: ``None`` (default): all filters. A number: that many of the first filters. A list: filter numbers,
+            counted from 0.
+        steps: Number of ascent steps.
+        step_size: Length of a step. Default: 10 for 200x200 RGB pictures, as in the chapter, scaled for other sizes so
+            that each value changes by the same amount.
+        border: Number of places at each edge of the feature map that are excluded from the maximised mean.
+        jitter: Shift the picture by up to this many pixels before each step, which reduces fine noise.
+        total_variation: Weight of a term that reduces differences between neighbouring pixels, about 0.1 to 1.
+        parametrisation: ``"pixels"`` (default), or ``"fourier"``, which favours coarse shapes over fine noise.
+        value_range: The values of black and white in the model's inputs. Starts are drawn from 0.4 to 0.6 of it.
+        seed: Random seed of the starting pictures, one for each filter, which are the same at every step and in every
+            run; and of the probe drawn to find the picture size.
         drawing: How the sheets are drawn.
-        probes: Where the size of the pictures is taken from; default: a sample of the validation data set.
-        progress: Show a progress bar where the ascent takes more than a second or two.
-        batch_size: How many pictures go through the model at once, at most.
+        probes: Source of the picture size. Default: a sample of the validation data set.
+        progress: Show a progress bar if the ascent takes more than a second or two.
+        batch_size: Largest number of pictures per forward pass.
 
     Raises:
         ConfigurationError: An option can't work; at the start of training, one that does not fit model or data.
@@ -53,7 +54,7 @@ class FilterPatternCallback(ProbeCallback):
         A sheet for each layer under ``<name>/<layer>``, the mean activation that its patterns reach under
         ``<name>_stats/<layer>/activation``, and how many of its filters never had a gradient under
         ``<name>_stats/<layer>/silent``. The patterns themselves are in the archive ``<log dir>/<name>/``
-        (:meth:`Archive.channels`), 0.3 MB for each filter and step where pictures are 3x224x224.
+        (:meth:`Archive.channels`), 0.3 MB per filter and step for pictures of 3x224x224.
 
     Example::
 

@@ -23,7 +23,7 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def plain(value: Any) -> Any:
-    """Returns lists, dicts and numbers of other libraries as Python's own; all else stays as it is.
+    """Returns lists, dicts and numbers of other libraries as Python's own; everything else stays as it is.
 
     Example:
         >>> import numpy as np
@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
 
 
 def recovered(targets: Any) -> Any:
-    """Returns targets with objects in the place of the texts that jsonargparse saves for them in a list of defaults.
+    """Returns targets with objects instead of the texts that jsonargparse saves for them in a list of defaults.
 
     Example:
         >>> recovered(["label", "Unable to serialize instance Contrast(first='predicted', second=3)"])
@@ -64,7 +64,7 @@ def recovered(targets: Any) -> Any:
 
 
 def check_kept(**options: Any) -> None:
-    """Refuses options that a saved configuration has lost.
+    """Rejects options that a saved configuration has lost.
 
     Args:
         options: By their names.
@@ -77,7 +77,7 @@ def check_kept(**options: Any) -> None:
             was = text.removeprefix(LOST)
             instead = "write the option's value there" if was.startswith("<") else f"write {name}: {was:.120}"
             raise ConfigurationError(
-                f"{name}: got {text!r:.160}, the text that lightning-gradcam 0.1.0 saved in config.yaml in the place of"
+                f"{name}: got {text!r:.160}, the text that lightning-gradcam 0.1.0 saved in config.yaml instead of"
                 f" the value; {instead} in that file, or give the configuration that the run was started with"
             )
 
@@ -122,7 +122,7 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
 
 
 def with_functions(targets: Any) -> Any:
-    """Returns targets with functions in the place of their import paths, and dicts in that of all else that has one.
+    """Returns targets with import paths replaced by functions, and all else that has a dict form by its dict.
 
     A class's name becomes ``{"class": name}``, an object such as ``Top(3)`` its dict, and what a ``class_path`` names
     is made first. So what a callback keeps can be written into a configuration.

@@ -31,28 +31,28 @@ class GradCAMCallback(ProbeCallback):
     r"""Logs Grad-CAM overlays of a fixed probe set after every validation.
 
     Training is untouched: weights, gradients, buffers, modes and random numbers are what they would have been
-    without the callback. Signed maps of every logged step are kept in an archive beside the logs.
+    without the callback. The signed maps of every logged step are kept in an archive next to the logs.
 
     Args:
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list.
-        targets: Which score: ``"predicted"`` (default), ``"label"``, a class index or name,
+        targets: Which score to explain: ``"predicted"`` (default), ``"label"``, a class index or name,
             ``{"per_probe": [3, 5, …]}``, ``{"top": 3}``, ``{"contrast": ["predicted", "label"]}`` (in Python also
             ``PerProbe([3, 5, …])``, ``Top(3)``, ``Contrast("predicted", "label")``), a callable from the model's
             output to scores ``[N]``, or a list of these; for segmentation, detection, regression and embeddings see
             :func:`~lightning_gradcam.resolve_targets`.
         score: ``"logit"`` (default), ``"probability"`` (its softmax) or ``"sigmoid"`` (several labels a sample).
-        num_probes: How many to draw. Default: 8, or all samples where there are fewer.
+        num_probes: How many probes to draw. Default: 8, or all samples if there are fewer.
         drawing: Colour map, opacity, columns, scale and so on.
-        output_key: Where the explained output is in what the model returns: a place in a tuple, a key, an
-            attribute, or a callable.
-        batch_size: How many probes go through the model at once, at most; bounds the memory. A callable target is
-            called once for each such part. Where memory does not suffice, half as many are tried.
-        min_energy_inside: Warn once where, in a trained step, less than this share of a layer's maps (mean over the
-            probes) lies inside the probes' masks or boxes: the model looks elsewhere. Default: no alarm.
+        output_key: Which part of the model's output is explained: an index in a tuple, a key, an attribute, or a
+            callable.
+        batch_size: Largest number of probes per forward pass; bounds memory. A callable target is called once for
+            each batch. If memory runs out, half the number is tried.
+        min_energy_inside: Warn once if, in a trained step, less than this share of a layer's maps (mean over the
+            probes) is inside the probes' masks or boxes, so the model looks elsewhere. Default: no warning.
         gradients: Also log statistics of the gradients behind the maps: histograms of them and of the channel weights
-            in loggers that have histograms, the channels with the largest weights in the archive
-            (``archive.record(-1).gradients``), and a warning where no gradient reaches a layer. Needs no further
-            backward. Default: ``False``.
+            in loggers that support histograms, the channels with the largest weights in the archive
+            (``archive.record(-1).gradients``), and a warning if no gradient reaches a layer. Needs no extra
+            backward pass. Default: ``False``.
         evolution: Draw film strips after 1, 2, 4, 8, … logged steps, and when training ends also animations and
             ``report.html`` (default).
         check: When training ends, check once on the probes whether the maps can be trusted, as
@@ -63,18 +63,18 @@ class GradCAMCallback(ProbeCallback):
     Raises:
         ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does
             not fit the model or data (a layer that does not exist or is never reached, a class out of range, …).
-        ArchiveError: At the start of training, where the folder can't be written.
+        ArchiveError: At the start of training, if the folder can't be written.
 
-    ``trainer.validate`` and ``trainer.test`` log too, except in a run that was trained: its record is that of the
-    training alone. A folder that holds another run's record is left as it is: the new record goes to ``<name>-1``,
-    ``<name>-2``, … beside it, and one line says so.
+    ``trainer.validate`` and ``trainer.test`` log too, except after training in the same run, whose record covers
+    training only. A folder with another run's record is not changed: the new record goes to ``<name>-1``,
+    ``<name>-2``, … next to it, and one line reports this.
 
     Logged:
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
         at the step at which Lightning logs the validation metrics; numbers of its maps under
         ``<name>_stats/<layer>/<stat>``, means over the probes that have them (:data:`lightning_gradcam.STATS`;
         ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and
-        ``<name>_stats/seconds``, how long training was blocked, and ``<name>_stats/background_seconds``, how long
+        ``<name>_stats/seconds``, how long training was blocked; ``<name>_stats/background_seconds``, how long
         drawing and writing took in the background;
         film strips of the run so far under ``<name>_evolution/<layer>``; with ``gradients=True`` histograms under
         ``<name>_gradients/<layer>`` and ``<name>_weights/<layer>``, and the share of probes whose gradient has vanished
@@ -109,7 +109,7 @@ class GradCAMCallback(ProbeCallback):
         sinks: list[Sink] | None = None,
         input_key: int | str | list[int | str] | Callable[..., Any] | None = None,
         label_key: int | str | list[int | str] | Callable[..., Any] | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | str | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         layout: str | dict[str, str] | None = None,

@@ -73,12 +73,12 @@ class Host:
 
     @property
     def explains(self) -> bool:
-        """Whether this rank takes part in explaining: rank zero, and all where the weights are sharded."""
+        """Whether this rank takes part in explaining: rank zero, and all if the weights are sharded."""
         return self.unsupported is None and (self.trainer.is_global_zero or self.shards)
 
     @property
     def unsupported(self) -> str | None:
-        """Which strategy keeps the weights in a form that can't be explained; ``None`` where that is possible."""
+        """Which strategy keeps the weights in a form that can't be explained; ``None`` if that is possible."""
         strategy: Any = self.trainer.strategy
         if "FSDPStrategy" in _kinds(strategy):
             return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
@@ -157,7 +157,7 @@ class Host:
     def probe_loader(self) -> Any:
         """Returns the dataloader whose data set the probes are drawn from; nothing is iterated.
 
-        In ``fit`` the first validation loader, or the training loader where there is no validation; else the loader of
+        In ``fit`` the first validation loader, or the training loader if there is no validation; else the loader of
         the running stage.
 
         Raises:
@@ -178,7 +178,7 @@ class Host:
         loader = _first(loaders)
         if loader is None:
             raise UnindexedError(
-                f"probes: found no dataloader with a data set to draw from, but {type(loaders).__name__}; give"
+                f"probes: found no dataloader with a data set to draw from, only {type(loaders).__name__}; give"
                 " probes=ProbeSet(...), a saved probe set, or a folder of pictures"
             )
         return loader
@@ -203,7 +203,7 @@ class Host:
         return absolute(join(runs, str(max(numbers, default=-1) + 1)))
 
     def board(self) -> str:
-        """Returns the folder to start TensorBoard with; empty where no logger writes for it."""
+        """Returns the folder to start TensorBoard with; empty if no logger writes for it."""
         found = [str(logger.save_dir) for logger in self.loggers if "TensorBoardLogger" in _kinds(logger)]
         return absolute(found[0]) if found else ""
 

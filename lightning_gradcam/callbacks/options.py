@@ -45,17 +45,17 @@ class RunOptions:
     """A callback's options, checked.
 
     Attributes:
-        monitor: What is looked at, with the options that say how.
+        monitor: What to record, with the options for it.
         reporter: Measures and draws its steps.
-        probes: Which inputs are looked at.
+        probes: The choice of probes.
         forward_fn: Called with module and batch instead of the module's ``forward``.
-        every_n_epochs: All validations of every n-th epoch.
-        every_n_validations: Every n-th validation instead.
-        max_overhead: The largest share of the time.
+        every_n_epochs: Log at all validations of every n-th epoch.
+        every_n_validations: Log at every n-th validation instead.
+        max_overhead: Largest share of the run's time.
         log_untrained: Log a baseline before the first step.
         background: Draw, write and log in background threads.
         on_error: What a failure in lightning-gradcam does.
-        sinks: The user's own.
+        sinks: Sinks given by the user.
         check: Check the maps at the end of training.
     """
 
@@ -78,7 +78,7 @@ class RunOptions:
 
         Args:
             options: As :func:`checked_options` returns them.
-            monitor: Made of them.
+            monitor: The monitor built from them.
             reporter: Measures and draws the monitor's steps.
         """
         probes = fill(ProbeOptions, options, given=options["probes"])
@@ -105,10 +105,11 @@ def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
         drawing: The class of its drawing.
 
     Raises:
-        ConfigurationError: An option can't work; the message has its name, the value and what is valid.
+        ConfigurationError: An option is invalid; the message names it, its value and what is valid.
     """
     options = {name: value for name, value in given.items() if name not in ("self", "__class__")}
-    options |= {name: recovered(options[name]) for name in ("targets",) if name in options}
+    if "targets" in options:
+        options["targets"] = recovered(options["targets"])
     check_kept(**options)
     options = {name: plain(value) for name, value in options.items()}
     options["drawing"] = check_drawing(options["drawing"], drawing)
@@ -127,6 +128,7 @@ def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
 
 
 _CONVERTED: dict[str, Callable[[Any], Any]] = {
+    "class_names": check_names,
     "targets": with_functions,
     "output_key": output_key_of,
     "sinks": check_sinks,
@@ -138,7 +140,6 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "score": check_score,
     "filters": check_filters,
     "probes": check_probes,
-    "class_names": check_names,
     "layout": parse_layouts,
     "output_key": check_output_key,
     "forward_fn": check_forward_fn,

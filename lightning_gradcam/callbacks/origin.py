@@ -9,7 +9,7 @@ _MAIN = ("__main__", "__mp_main__")
 
 
 def name_of_class(kind: type) -> str | None:
-    """Returns where a class can be imported from, or ``None`` where it can't: in a notebook, or inside a function.
+    """Returns where a class can be imported from, or ``None`` if it can't: in a notebook, or inside a function.
 
     Args:
         kind: The class.

@@ -23,7 +23,7 @@ _DRAWING = "drawing probes"
 
 
 class Probing:
-    """Takes the probes of a run, once.
+    """Selects the probes of a run, once.
 
     Args:
         options: The user's choice.
@@ -43,7 +43,7 @@ class Probing:
         self.passing: Passing = options.passing()
 
     def begin_anew(self) -> None:
-        """Forgets the probes, and what has passed by."""
+        """Forgets the probes and all collected samples."""
         self.drawn = self._found = None
         self.passing = self._options.passing()
 
@@ -71,8 +71,8 @@ class Probing:
             except LightningGradCAMError as error:
                 resumed.clear()
                 rank_zero_warn(
-                    f"lightning-gradcam: the probes are in an archive that can't be read ({error}); new ones are taken,"
-                    " maps can't be compared"
+                    f"lightning-gradcam: the probes are in an archive that can't be read ({error}); new ones are drawn,"
+                    " so maps can't be compared with earlier ones"
                 )
         if self._found is not None:
             return
@@ -100,16 +100,16 @@ class Probing:
                 self._found = None
         if not ranks.same(self.drawn.probes.fingerprint):
             raise ProbeError(
-                "probes: the ranks have drawn different ones, though their weights are shards of one model; make the"
-                " validation data set the same on all ranks, or give probes="
+                "probes: the ranks drew different ones, although their weights are shards of one model; use the same"
+                " validation data set on all ranks, or give probes="
             )
         return self.drawn, warning
 
     def replaced(self, host: Host, ranks: Ranks, why: str) -> Drawn | None:
-        """Returns new probes where archived ones can't be fed to the model; ``None`` where these have to pass by."""
+        """Returns new probes where archived ones can't be fed to the model; ``None`` if these have to pass by."""
         rank_zero_warn(
-            f"lightning-gradcam: the checkpoint's probes can't be used as they are archived ({why}); new ones are"
-            " taken, maps can't be compared"
+            f"lightning-gradcam: the checkpoint's probes can't be used as archived ({why}); new ones are drawn, so"
+            " maps can't be compared with earlier ones"
         )
         try:
             with ranks.together(_DRAWING):
@@ -121,7 +121,7 @@ class Probing:
         return self.drawn
 
     def reason(self) -> str:
-        """Returns, once, why the probes are those that pass by; empty where they are not."""
+        """Returns, once, why the probes are those that pass by; empty if they are not."""
         why, self._unindexed = self._unindexed, ""
         chosen = "the probes are the first samples that pass by (give probes= for chosen ones)"
         return f"{why:.300}; {chosen}" if why else ""
@@ -130,7 +130,7 @@ class Probing:
         """Yields what the user should know about the probes.
 
         Args:
-            found: What the monitor found in them.
+            found: The monitor's results for them.
         """
         if self.drawn is None:
             return
@@ -171,6 +171,6 @@ class Probing:
                 if not host.shards:
                     raise
                 raise ProbeError(
-                    f"{str(error).split(';')[0]:.200}; each rank sees other samples of it, while all have to"
-                    " explain the same; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+                    f"{str(error).split(';')[0]:.200}; each rank sees different samples, but all must explain"
+                    " the same ones; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
                 ) from error

@@ -97,9 +97,9 @@ class Ranks:
             distributed.all_gather(found, own, group=self._group)
         except RuntimeError as error:
             raise LostRankError(
-                f"{what}: another rank did not come to the same place within {self._patience:g} seconds, most likely"
-                " because this one failed in the middle of a forward that all share; the run can't go on and is"
-                " resumed from its last checkpoint"
+                f"{what}: another rank did not reach the same point within {self._patience:g} seconds, most likely"
+                " because this one failed in the middle of a forward that all ranks share; the run can't continue;"
+                " resume it from its last checkpoint"
             ) from error
         return [_read(bytes(each.tolist()).rstrip(b"\0")) for each in found]
 
@@ -113,11 +113,11 @@ def _read(text: bytes) -> Any:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Refuses to send anything to other ranks, which are not where this one is.
+    """Refuses to send anything to other ranks, which are not at the same point.
 
     Raises:
         ConfigurationError: From the body, where it calls them. Without this, their next message would be taken for the
-            answer, and the ranks would wait for each other or go on with each other's values.
+            answer, and the ranks would wait for each other or continue each other's values.
     """
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         with _Alone():  # type: ignore[no-untyped-call]
@@ -130,7 +130,7 @@ class _Alone(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace in ("c10d", "_c10d_functional"):
             raise ConfigurationError(
-                f"model: its forward() sends to all ranks ({func}), while rank zero explains alone; give forward_fn= a"
-                " function that leaves this out, for instance the network before it"
+                f"model: its forward() communicates with all ranks ({func}), but only rank zero explains; give"
+                " forward_fn= a function that does not, for instance the network before that step"
             )
         return func(*args, **(kwargs or {}))

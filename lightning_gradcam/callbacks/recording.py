@@ -1,4 +1,4 @@
-"""Opens the recorder of a run, goes on with it, or begins another one; the run says when."""
+"""Opens the recorder of a run, continues it, or begins another one; the run says when."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Recording:
 
     Args:
         options: The callback's.
-        find_log_dir: Returns the folder of archives; called when a recorder is opened.
-        log_dir: That folder, where it is known.
+        find_log_dir: Returns the folder for archives; called when a recorder is opened.
+        log_dir: The folder for archives, if known.
         failures: Reports what fails.
 
     Attributes:
         recorder: ``None`` until it is opened.
         probing: Takes the probes.
-        ranks: Those that explain together.
+        ranks: The ranks that explain together.
         id: The run's own, which its archive and checkpoints have.
     """
 
@@ -63,7 +63,7 @@ class Recording:
         self.ranks = Ranks(together=host.shards)
 
     def take_over(self, earlier: Recording) -> None:
-        """Goes on with the recorder of another callback's run."""
+        """Continues the recorder of another callback's run."""
         self.recorder, self.id = earlier.recorder, earlier.id
         self.probing.drawn = earlier.probing.drawn
 
@@ -90,7 +90,7 @@ class Recording:
             untrained: Training has not begun: a baseline may be logged.
 
         Raises:
-            ConfigurationError: What is asked for does not fit the model or the data.
+            ConfigurationError: What is requested does not fit the model or the data.
         """
         if self.recorder is not None and self.probing.drawn is not None:
             if looking or self._goes_on(host, self.recorder, self.probing.drawn, resumed):

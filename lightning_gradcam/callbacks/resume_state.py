@@ -42,7 +42,7 @@ _OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
 
 
 def flaw(state: object) -> str | None:
-    """Returns why a checkpoint's state can't be used, or ``None`` where it can.
+    """Returns why a checkpoint's state can't be used, or ``None`` if it can.
 
     Args:
         state: The checkpoint's entry under the callback's key.

@@ -34,9 +34,9 @@ class Run:
 
     Args:
         options: The callback's.
-        find_log_dir: Returns the folder of archives; called when a recorder is opened.
-        module: What is looked at.
-        log_dir: That folder, where it is known.
+        find_log_dir: Returns the folder for archives; called when a recorder is opened.
+        module: The model to explain.
+        log_dir: The folder for archives, if known.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def log_dir(self) -> str | None:
-        """The folder of archives, where it is known."""
+        """The folder of archives, if known."""
         return self._recording.log_dir
 
     def start_or_wait(self, host: Host) -> None:
@@ -83,7 +83,7 @@ class Run:
         A lazy module's first forward, and data that can't be indexed.
 
         Raises:
-            ConfigurationError: What is asked for does not fit the model or the data.
+            ConfigurationError: What is requested does not fit the model or the data.
         """
         waited = self.waiting
         self.running = True
@@ -155,7 +155,7 @@ class Run:
             self._told = True
             rank_zero_warn(
                 "lightning-gradcam: the weights of the last training step are explained, not the averaged ones that"
-                " were validated: a validation_step(dataloader_iter) does not show which batch is the last; list"
+                " were validated: with validation_step(dataloader_iter), the last batch can't be recognised; list"
                 " this callback before WeightAveraging"
             )
         return self.ended(host, host.step)
@@ -174,7 +174,7 @@ class Run:
         return self._module is not None and self._module() is module
 
     def succeed(self, earlier: Run) -> None:
-        """Goes on with the run of a callback whose place this one's has taken in the same Trainer."""
+        """Continues the run of a callback whose place this one's has taken in the same Trainer."""
         self._recording.log_dir = earlier.log_dir
         if earlier.recorder is not None:
             self._recording.take_over(earlier._recording)
@@ -218,8 +218,8 @@ class Run:
         """Warns where nothing was recorded, with the reason."""
         if self.waiting:
             lazy = ", ".join(uninitialized(host.module))
-            whole = f"{lazy} never ran, so that the model is not whole; remove them, or call them in its forward()"
-            why = whole if lazy else "no validation batch came by to take probes from"
+            whole = f"{lazy} never ran, so the model is incomplete; remove them, or call them in its forward()"
+            why = whole if lazy else "there was no validation batch to take probes from"
             rank_zero_warn(f"lightning-gradcam: nothing was logged: {why}")
         if self.recorder is not None and host.fitting and (archive := self.recorder.archive) is not None:
             options = self._options
@@ -244,9 +244,9 @@ class Run:
         """Takes a checkpoint's state over when the run starts; what can't be used is reported, and stops nobody."""
         if (why := flaw(state)) is not None:
             rank_zero_warn(
-                f"lightning-gradcam: the checkpoint's state of this callback can't be used ({why}); training goes on"
-                " with new probes and a record that begins here; resume from another checkpoint to go on with the"
-                " earlier ones"
+                f"lightning-gradcam: the checkpoint's state of this callback can't be used ({why}); training"
+                " continues with new probes and a new record; to continue the earlier ones, resume from another"
+                " checkpoint"
             )
             return
         self._resumed = dict(state)

@@ -91,7 +91,7 @@ def at_train_start(
     if bases and package.__name__ not in bases:
         raise ConfigurationError(
             f"module: {type(module).__name__} is a LightningModule of {bases[-1]}, and lightning_gradcam was imported"
-            f" with {package.__name__}; import {bases[-1]} before it, and not both"
+            f" with {package.__name__}; import {bases[-1]} first, and only that one"
         )
     home = str(getattr(type(module).train_dataloader, "__module__", "")).split(".")[0]
     try:
@@ -112,4 +112,4 @@ def at_train_start(
 
 def _refused(what: str, error: Exception, instead: str) -> ConfigurationError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ConfigurationError(f"{what}: Lightning refuses it ({reason}); give {instead}")
+    return ConfigurationError(f"{what}: Lightning rejects it ({reason}); give {instead}")

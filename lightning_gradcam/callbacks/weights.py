@@ -41,7 +41,7 @@ class ValidatedWeights:
 
 
 def _some_of(module: nn.Module) -> list[bytes]:
-    """Returns some numbers of every parameter, bit by bit; none where a parameter does not show them."""
+    """Returns some numbers of every parameter, bit by bit; none if a parameter does not show them."""
     groups = dict[tuple[torch.device, torch.dtype], list[Tensor]]()
     try:
         for parameter in module.parameters():

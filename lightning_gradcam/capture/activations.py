@@ -34,7 +34,7 @@ class Captured:
 
     @property
     def activations(self) -> Mapping[str, Tensor]:
-        """Each layer's output, attached to the graph, in the order asked for: of its last call, the first feature map.
+        """Each layer's output, attached to the graph, in the order requested: of its last call, the first feature map.
 
         Raises:
             LayerError: The forward never reached one of the layers.
@@ -116,7 +116,7 @@ class Captured:
             create_graph: Make the gradients differentiable themselves.
 
         Returns:
-            Layer name to gradient, of the activation's shape and dtype; ``None`` where the score does not depend
+            Layer name to gradient, of the activation's shape and dtype; ``None`` if the score does not depend
             on the layer through the graph.
         """
         activations = self.activations
@@ -200,7 +200,7 @@ def capture(
             returns several, or is called several times, are stored; :attr:`Captured.maps` has them.
         whole_graph: Record the graph from the input on. By default it begins at the earliest layer, which saves
             most of its time and memory; a model that switches grad mode in its own forward may need the whole.
-        copies: The model goes on with copies of what is stored. Without them it is faster, but where an operation in
+        copies: The model continues copies of what is stored. Without them it is faster, but where an operation in
             place follows one of the layers, the forward raises, or :attr:`Captured.overwritten` becomes true.
         places: Layer name to the only one of its feature maps that is stored.
 

@@ -1,4 +1,4 @@
-"""Which layer ``"auto"`` means: the last one with a feature map of its own that all of the score depends on."""
+"""Which layer ``"auto"`` means: the last one with its own feature map that all of the score depends on."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class AutoLayer:
         if not any(tensor.numel() for tensor in self._numbers):
             raise LayerError(
                 "layers: 'auto' can't tell what the score depends on: the output of the first samples is empty (a"
-                " detector that finds nothing yet?) or holds whole numbers alone; name the layer, one of:"
+                " detector that finds nothing yet?) or contains only integers; name the layer, one of:"
                 f" {', '.join(names)}"
             )
         first = next(filter(self._is_sole, reversed(names)), None)

@@ -116,7 +116,7 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
         alone: The picture is the only input: no mask hides a part of it.
 
     Returns:
-        What the model does to the picture before the layer; ``None`` where nothing is certain.
+        What the model does to the picture before the layer; ``None`` if nothing is certain.
     """
     *corners, frame, whole = changes
     if not float(whole.mean()):
@@ -169,7 +169,7 @@ def _quarters(change: Tensor) -> list[Tensor]:
 
 
 def _turn(quarters: Tensor) -> tuple[int, ...] | None:
-    """Returns in which quarter of the layer each corner's change shows most; ``None`` where that is not clear."""
+    """Returns in which quarter of the layer each corner's change shows most; ``None`` if that is not clear."""
     logs = (quarters + 1e-9 * quarters.max()).log()
     # How much a corner changes at all, and a quarter is changed at all, does not count.
     logs = logs - logs.mean(0) - logs.mean(1, keepdim=True) + logs.mean()

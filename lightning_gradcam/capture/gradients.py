@@ -26,7 +26,7 @@ def differentiate(
         create_graph: Make the gradients differentiable themselves.
 
     Returns:
-        The gradients, in float32 where a tensor is of float16; ``None`` where the scores do not depend on a tensor.
+        The gradients, in float32 where a tensor is of float16; ``None`` if the scores do not depend on a tensor.
 
     Raises:
         CaptureError: The model checkpoints activations in the reentrant way, which only works with ``backward()``.
@@ -38,7 +38,7 @@ def differentiate(
     take = partial(_gradients, scores, reached, retain_graph=retain_graph or half, create_graph=create_graph)
     scale = _HALF_SCALE if half else 1.0
     found = take(scale)
-    # Where that is too large for float16, a smaller factor is not, and what it flushes does not count beside it.
+    # Where that is too large for float16, a smaller factor is not, and what it flushes is negligible.
     while half and scale > 1 / _HALF_SCALE and not all(g is None or bool(g.isfinite().all()) for g in found):
         scale /= _HALF_SCALE
         pairs = zip(found, take(scale), strict=True)
@@ -60,8 +60,8 @@ def _gradients(
         if "use_reentrant" not in str(error):
             raise
         raise CaptureError(
-            "layers: the model checkpoints activations with use_reentrant=True, through which no gradient can be taken"
-            " without touching the parameters' own; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
+            "layers: the model checkpoints activations with use_reentrant=True, which allows no gradient to be taken"
+            " without changing the parameters' .grad; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
             " there, or name a later layer"
         ) from error
     if scale == 1.0:

@@ -83,7 +83,7 @@ class Inputs:
 
         Args:
             picture: What replaces the picture.
-            copies: How often all else is repeated along the samples.
+            copies: How often everything else is repeated along the samples.
         """
         leaves = [self._repeated(leaf, copies) for leaf in self._leaves]
         if picture is not None:
@@ -181,7 +181,7 @@ def pick_output(output: Any, key: Any) -> Any:
 
 
 def check_output_key(key: Any) -> None:
-    """Refuses what can't name an output.
+    """Rejects what can't name an output.
 
     Raises:
         ConfigurationError: It is not a string, whole number or callable.
@@ -249,7 +249,7 @@ class InputForm:
         return own.to(dtype)
 
     def require(self, *, gradient: bool) -> None:
-        """Refuses what a method in the input's space can't work with.
+        """Rejects what a method in the input's space can't work with.
 
         Args:
             gradient: Whether it differentiates with respect to the input.

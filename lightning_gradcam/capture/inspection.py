@@ -89,7 +89,7 @@ class Survey:
         return (self.seen, output) if output is not None else executed(self.layers, self.forward, graph=True)[:2]
 
     def forget(self) -> None:
-        """Lets go of the first forward's graph."""
+        """Releases the graph of the first forward."""
         self.seen[:] = [replace(one, origins=()) if one.origins else one for one in self.seen]
         self._reader.forget()
 
@@ -134,7 +134,7 @@ class Survey:
         return dict(self._spatial)
 
     def auto(self, score: Score) -> str:
-        """Returns the last layer with a feature map of its own that the score depends on.
+        """Returns the last layer with its own feature map that the score depends on.
 
         Where that is not simply the last of the forward, the graph leads back from the score: a second branch of any
         length that was called later is not on that way.

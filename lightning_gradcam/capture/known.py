@@ -1,6 +1,6 @@
 """Layouts of tokens that were found once: looking for them again would take a forward in each explanation.
 
-They are kept beside the model and not in it, for as long as it lives: no copy and no file of the model holds them.
+They are kept next to the model and not in it, for as long as it lives: no copy and no file of the model holds them.
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ def resolve_layers(
             times, ``"encoder#0"`` is the first call, and ``"encoder#*"`` means all of them.
         auto: Names the layer that ``"auto"`` means.
         calls: Returns how often the forward calls a layer.
-        available: What :func:`named_layers` returns, where that is known.
+        available: What :func:`named_layers` returns, if known.
 
     Returns:
-        Name to module, in the order asked for and, within a pattern, in the model's order; without duplicates.
+        Name to module, in the order requested and, within a pattern, in the model's order; without duplicates.
 
     Raises:
         LayerError: Nothing was given, a name or pattern matches nothing, a module is not part of ``model``, or none
@@ -105,7 +105,7 @@ def resolve_layers(
     for name, module in found.items():
         if name in available and split_call(name)[1] is not None:
             raise LayerError(
-                f"layers: the module's own name {name!r:.80} ends as a call's does; name one of its calls,"
+                f"layers: the module's own name {name!r:.80} looks like the name of a call; name one of its calls,"
                 f" {name + '#0'!r:.80} for the first"
             )
         if reason := no_hooks(module):
@@ -151,7 +151,7 @@ def _check_any_hook(available: Mapping[str, nn.Module]) -> None:
 def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
     """Whether a module's class shows that the axes of its output are ``[N, C, …]``.
 
-    A class that is derived from one of torch's may have a forward of its own; its output is believed where the channels
+    A class that is derived from one of torch's may have its own forward; its output is believed where the channels
     are as many as the module has.
 
     Args:
@@ -191,7 +191,7 @@ def compiled_layers(model: nn.Module) -> list[str]:
 
 
 def check_layers(layers: LayerSpec) -> list[str | nn.Module]:
-    """Returns ``layers`` as a list, each entry of a possible kind.
+    """Returns ``layers`` as a list, after checking the type of each entry.
 
     Raises:
         LayerError: The list is empty, or an entry is neither a non-empty string nor a module.

@@ -181,7 +181,7 @@ def ends_in_channels(shape: Sequence[int]) -> bool:
 
 
 def check_places(name: str, shape: Sequence[int], layout: Layout) -> None:
-    """Refuses a layer with a single place: it has no map to draw.
+    """Rejects a layer with a single place: it has no map to draw.
 
     Raises:
         LayerError: It has one.

@@ -17,25 +17,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_RELUS_IN_PLACE = (F.relu_, torch.relu_, Tensor.relu_)
-_RELUS = (F.relu, torch.relu, Tensor.relu, *_RELUS_IN_PLACE)
+_ACTIVATIONS = (
+    *(F.relu, torch.relu, Tensor.relu, F.relu_, torch.relu_, Tensor.relu_),
+    *(F.relu6, F.leaky_relu, F.leaky_relu_, F.silu, F.gelu, F.hardswish),
+)
+# nn.ReLU6 calls F.hardtanh with 0 as its smallest value.
+_HARDTANHS = (F.hardtanh, F.hardtanh_)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 
 
-class _GuidedReLU(torch.autograd.Function):
+class _Guided(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        result = values.clamp(min=0)
-        # As a plain ReLU does, which activation checkpointing runs in this one's place in the backward. And what is
-        # written back in place changes the values.
-        ctx.save_for_backward(result)
-        return result
+    def forward(ctx: Any, values: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+        # In the backward, activation checkpointing runs the plain activation instead of this one, and returns what the
+        # plain one saves: its input or its result, of the same shape and dtype, and above 0 in the same places.
+        ctx.save_for_backward((values > 0).to(values.dtype))
+        return activation(values.clone())
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (result,) = ctx.saved_tensors
-        positive: Tensor = gradient.clamp(min=0) * (result > 0)
-        return positive
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        return gradient.clamp(min=0) * (kept > 0), None
 
 
 class _Watch(TorchFunctionMode):
@@ -52,20 +54,33 @@ class _Watch(TorchFunctionMode):
 def guided_relus() -> Iterator[list[int]]:
     """Lets every ReLU, module or function, pass back only positive gradients, where its input was positive.
 
+    The same rule applies to ReLU6, LeakyReLU, SiLU, GELU and Hardswish; it ignores their own slope.
+
     Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
 
     Yields:
-        A list that grows with every ReLU met.
+        A list that grows with every activation met.
     """
     met: list[int] = []
 
     def rule(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func not in _RELUS:
+        rest = dict(kwargs)
+        if func in _HARDTANHS:
+            if rest.get("min_val", args[1] if len(args) > 1 else -1) != 0:
+                return None
+        elif func not in _ACTIVATIONS:
             return None
         met.append(1)
-        values: Tensor = args[0] if args else kwargs["input"]
-        guided = _GuidedReLU.apply(values)
-        in_place = func in _RELUS_IN_PLACE or kwargs.get("inplace", len(args) > 1 and args[1])
+        values: Tensor = args[0] if args else rest.pop("input")
+        in_place = False
+
+        def activation(own: Tensor) -> Tensor:
+            nonlocal in_place
+            result: Tensor = func(own, *args[1:], **rest)
+            in_place = result is own
+            return result
+
+        guided = _Guided.apply(values, activation)
         # The model may go on with the tensor itself and not with the result.
         return values.copy_(guided) if in_place else guided
 

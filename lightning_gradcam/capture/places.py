@@ -83,7 +83,7 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
         samples: How many samples it was given.
 
     Returns:
-        Layer name to layout; ``None`` where the graph shows no grid, or tokens in another order. A layer
+        Layer name to layout; ``None`` if the graph shows no grid, or tokens in another order. A layer
         without a graph is left out.
     """
     found: list[Source | None] = []

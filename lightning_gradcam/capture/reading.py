@@ -128,7 +128,7 @@ class LayoutReader:
             raise
 
     def _check_fold(self, seen: Seen) -> None:
-        """Refuses a layer whose rows could be the input's frames, but were not found to be."""
+        """Rejects a layer whose rows could be the input's frames, but were not found to be."""
         assert self.own is not None
         possible = foldable(seen.shape, self.own.shape, self.samples)
         if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self.samples not in seen.shape[:2]):
@@ -137,13 +137,13 @@ class LayoutReader:
             raise LayerError(
                 f"layers: {seen.name!r} has the output {list(seen.shape)} for {self.samples} samples: it works on"
                 " windows, crops or several pictures at a time, and changing a frame did not show which rows"
-                f" belong to it; name the block around it, or, where its rows are the {frames} frames of each sample,"
+                f" belong to it; name the block around it, or, if its rows are the {frames} frames of each sample,"
                 f" give layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
                 f" '(TN){axes}'"
             )
 
     def _check_no_frames(self, seen: Seen) -> None:
-        """Refuses a sequence of frames, which is not a grid of places, and names a better choice."""
+        """Rejects a sequence of frames, which is not a grid of places, and names a better choice."""
         if len(seen.shape) != 3 or self.samples not in seen.shape[:2]:
             return
         length = seen.shape[1 if seen.shape[0] == self.samples else 0]
@@ -175,7 +175,7 @@ class LayoutReader:
         if say:
             warn(
                 f"layers: {seen.name!r} has the output {list(seen.shape)}, which could have its channels first"
-                f" or last; taken as {first.axes}. Say which with layout={{{seen.name!r}: 'NCHW'}} or 'NHWC'"
+                f" or last; {first.axes} is assumed. Choose with layout={{{seen.name!r}: 'NCHW'}} or 'NHWC'"
             )
         return first
 
@@ -199,8 +199,8 @@ class LayoutReader:
         if layout is not None:
             return layout
         raise LayerError(
-            f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are places of the picture:"
-            " they could be time steps, words, queries or patches in another order; name a layer with a map, or, where"
+            f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are places in the picture:"
+            " they could be time steps, words, queries or patches in another order; name a layer with a map, or, if"
             f" they are tokens of a grid, name the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14"
             " rows of 14)"
         )
@@ -221,7 +221,7 @@ class LayoutReader:
             self._token_layouts(self.samples)
 
     def forget(self) -> None:
-        """Lets go of the trail, and the graph with it."""
+        """Releases the trail, and the graph with it."""
         self.trail = None
 
     def _seen_last(self, at: int) -> bool | None:

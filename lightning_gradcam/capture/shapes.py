@@ -36,14 +36,14 @@ def find_layout(
         picture: The input's spatial shape, where it is a picture.
         given: What the user says, such as ``"NHWC"``.
         last: Whether what the layer does shows that channels are last (of three axes: ``False`` where they are
-            before a single axis of places); ``None`` where nothing is known.
-        grids: Spatial shapes that the forward went through before, the nearest first; ``None`` where that has not been
+            before a single axis of places); ``None`` if nothing is known.
+        grids: Spatial shapes that the forward went through before, the nearest first; ``None`` if that has not been
             looked at.
         sure: Of four axes or five, channels last is not believed for the picture's proportions alone: a convolution
             with strides that differ can give them too.
 
     Returns:
-        The layout; ``None`` where the shape alone does not tell and ``last`` or ``grids`` are not known yet.
+        The layout; ``None`` if the shape alone does not tell and ``last`` or ``grids`` are not known yet.
 
     Raises:
         LayerError: The output has no places, or is not laid out as ``given``, or nothing tells the tokens' grid.

@@ -55,7 +55,7 @@ def mapped(function: Callable[[Any], Any], values: Any) -> Any:
 
 
 def entries_of(values: Any) -> dict[str, Any] | None:
-    """Returns the fields of a dataclass or named tuple by name; ``None`` where it is neither."""
+    """Returns the fields of a dataclass or named tuple by name; ``None`` if it is neither."""
     if is_dataclass(values) and not isinstance(values, type):
         return {field.name: getattr(values, field.name) for field in fields(values) if hasattr(values, field.name)}
     if isinstance(values, tuple) and hasattr(values, "_fields"):
@@ -84,7 +84,7 @@ def refilled(container: Any, entries: Mapping[Any, Any]) -> Any:
 
 
 def _opened(leaf: Any) -> tuple[list[Any], Rebuild | None]:
-    """Returns a leaf's own leaves, and what puts it together again; ``None`` where it is a single one."""
+    """Returns a leaf's own leaves, and what puts it together again; ``None`` if it is a single one."""
     entries = dict(leaf) if isinstance(leaf, Mapping) else entries_of(leaf)
     if entries is None:
         return [leaf], None

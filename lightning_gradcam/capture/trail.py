@@ -51,7 +51,7 @@ class Watched:
         shape: Its shape.
         tensor: The tensor with its graph, where it could be tokens: of three axes. Others are not kept.
         origin: Where it was in the graph then.
-        module: The module that returned it; ``None`` where it was seen as an input first.
+        module: The module that returned it; ``None`` if it was seen as an input first.
         picture: It is the model's own picture.
     """
 
@@ -93,10 +93,10 @@ class Watcher:
     """Notes what goes into and comes out of all modules of a forward with a graph.
 
     Args:
-        picture: The picture that the forward starts from; without a graph of its own, or ``None``, tokens are followed
+        picture: The picture that the forward starts from; without its own graph, or ``None``, tokens are followed
             less far.
         force: Record the graph in the model's own ``torch.no_grad()``, too.
-        changing: Put a tensor with a graph in the place of one without. Otherwise nothing is changed or forced, and
+        changing: Put a tensor with a graph instead of one without. Otherwise nothing is changed or forced, and
             :attr:`whole` tells whether anything would have been.
     """
 
@@ -150,7 +150,7 @@ def executed(
     graph: bool = False,
     watcher: Watcher | None = None,
 ) -> tuple[list[Seen], Any, dict[str, int]]:
-    """Runs a forward, with a graph where that is asked for.
+    """Runs a forward, with a graph where that is requested.
 
     Args:
         layers: Name to module.

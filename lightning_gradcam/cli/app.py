@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lightning-gradcam",
-        description="Grad-CAM during training, of trained models, and reports of what GradCAMCallback has recorded.",
+        description="Grad-CAM during training and for trained models, and reports of what GradCAMCallback recorded.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

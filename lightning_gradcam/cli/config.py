@@ -29,7 +29,7 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
 
     Args:
         name: ``"fit"``, ``"validate"`` or ``"test"``.
-        arguments: Those that follow it; only looked at for the Lightning that the module belongs to.
+        arguments: The arguments that follow it, read only to find which Lightning package the module belongs to.
 
     Raises:
         ConfigurationError: jsonargparse is not installed.
@@ -154,9 +154,9 @@ def _import_model(arguments: Sequence[str]) -> None:
     named = _models(arguments)
     if named and not any(path for _, path in named):
         raise ConfigurationError(
-            f"config: {named[0][0]} has options of a model and does not name its class, as configurations of a script"
-            " with a LightningCLI of its own do; give `model:` and `data:` a class_path (package.Class) each, and put"
-            " their options under init_args"
+            f"config: {named[0][0]} has a model's options but not its class, as in configurations of a script with its"
+            " own LightningCLI; give `model:` and `data:` a class_path (package.Class) each, and put their options"
+            " under init_args"
         )
     for _, path in named:
         # LightningCLI reports what can't be found, with more of its context.

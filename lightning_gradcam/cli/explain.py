@@ -27,7 +27,7 @@ from lightning_gradcam.cli.shared import counted, moving, say
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "maps for pictures or a folder, from any checkpoint"
+    what = "make maps for pictures or a folder, from any checkpoint"
     parser = options.add_command(commands, "explain", what, doc=__doc__)
     add_pictures(parser)
     parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
@@ -35,6 +35,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_reading(parser)
     parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, at most 10")
     parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
+    parser.add_argument(
+        "--box-threshold",
+        type=float,
+        metavar="SHARE",
+        help="draw that box around what is above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
+    )
     options.add_progress(parser)
     parser.set_defaults(run=_run)
 
@@ -61,7 +67,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     options.add_checkpoint(parser)
     options.add_preparation(parser)
     options.add_plan(parser, "the run's, else auto")
-    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (default: %(default)s)")
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -78,7 +84,12 @@ def _run(chosen: argparse.Namespace) -> int:
         found = explain(
             checkpoint,
             images,
-            drawing=Drawing(top=chosen.top if chosen.top > 1 else 0, boxes=chosen.boxes),
+            # A threshold without --boxes would have no effect otherwise.
+            drawing=Drawing(
+                top=chosen.top if chosen.top > 1 else 0,
+                boxes=chosen.boxes or chosen.box_threshold is not None,
+                **options.given(chosen, "box_threshold"),
+            ),
             progress=moved,
             **reading(chosen),
             **options.given(chosen, "output", "force"),

@@ -37,7 +37,7 @@ _WIDEST = 120
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "list a model's layers: outputs, calls, which have a map, what 'auto' takes"
+    what = "list a model's layers: outputs, calls, which have a map, which one 'auto' picks"
     parser = options.add_command(commands, "layers", what, doc=__doc__)
     parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="a checkpoint of the model")
     options.add_model(parser)
@@ -127,7 +127,7 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
         return Inputs(example)
     if datamodule is None:
         raise ConfigurationError(
-            "input-shape: nothing tells what the model takes; give the shape of one sample (--input-shape 3,224,224),"
+            "input-shape: the input shape is not known; give the shape of one sample (--input-shape 3,224,224),"
             " a --config with data, or the module an example_input_array"
         )
     datamodule.prepare_data()

@@ -46,7 +46,7 @@ def add_command(
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
     """Adds ``--progress`` and ``--no-progress``: ``True``, ``False``, or ``None`` (default: on a terminal)."""
-    what = "a progress bar on standard error (default: on a terminal)"
+    what = "show a progress bar on standard error (default: on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=what)
 
 
@@ -69,7 +69,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds ``--config`` and ``--set``, which :func:`config_arguments` reads."""
-    what = "a YAML file as `lightning-gradcam fit` takes it; of several, later ones win"
+    what = "a YAML file, as for `lightning-gradcam fit`; later files override earlier ones"
     parser.add_argument("-c", "--config", action="append", default=[], metavar="CONFIG", help=what)
     what = "change an option of the configuration, such as data.root=FOLDER; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
@@ -77,15 +77,18 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say how pictures become a model's inputs."""
-    what = "subtracted from pixels scaled to 0…1: one number, or one per channel; data with a transform: only undone"
+    what = "subtracted from pixels scaled to 0…1: one number, or one per channel; only undone if data has a transform"
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help=what)
     what = "pixels are then divided by this, in the same form"
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help=what)
     what = "resize pictures first: one number for both sides, or height and width"
     parser.add_argument("--size", nargs="+", type=int, metavar="N", help=what)
-    what = "read pictures in colour or grey (default: as the model takes them; without a model: RGB)"
+    what = "read pictures in colour or grey (default: what the model expects; without a model: RGB)"
     parser.add_argument("--mode", choices=("RGB", "L"), help=what)
-    what = "class names in order; or a file with one name per line, a JSON file, or torchvision.models:ResNet18_Weights"
+    what = (
+        "class names in order; or imagenet, a file with one name per line, a JSON file, or weights that have the names,"
+        " such as torchvision.models:ResNet18_Weights"
+    )
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help=what)
 
 
@@ -100,9 +103,9 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
     what = 'predicted (default), label, class numbers or names, {"top": 3}'
     parser.add_argument("--targets", nargs="+", type=target, metavar="TARGET", help=what)
-    what = "where the logits are in an output that is a dict or tuple"
+    what = "key or index of the logits, if the output is a dict or tuple"
     parser.add_argument("--output-key", type=key, metavar="KEY", help=what)
-    what = "what to explain of the logits (default: logit)"
+    what = "which score of the logits to explain (default: logit)"
     parser.add_argument("--score", choices=("logit", "probability", "sigmoid"), help=what)
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures per forward (default: 32)")
 

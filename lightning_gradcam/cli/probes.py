@@ -30,7 +30,7 @@ _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "draw, look at and save a probe set once, use it in many runs"
+    what = "draw, view and save a probe set once, and use it in many runs"
     parser = options.add_command(commands, "probes", what, doc=__doc__)
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     what = "draw probes from a configuration's data, or read a folder of pictures"
@@ -38,15 +38,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_config(draw)
     what = "the data module's class: draw from its validation data; with --folder, use its transform"
     draw.add_argument("--data", metavar="CLASS", help=what)
-    draw.add_argument("--folder", metavar="FOLDER", help="take these pictures, all of them")
-    draw.add_argument("-n", "--num-probes", type=int, metavar="N", help="how many to draw (default: the callback's, 8)")
-    draw.add_argument("--seed", type=int, metavar="N", help="seed of the draw (default: the callback's, 0)")
+    draw.add_argument("--folder", metavar="FOLDER", help="use all pictures in this folder")
+    draw.add_argument("-n", "--num-probes", type=int, metavar="N", help="number to draw (default: the callback's, 8)")
+    draw.add_argument("--seed", type=int, metavar="N", help="random seed (default: the callback's, 0)")
     draw.add_argument("-o", "--output", default="probes.npz", metavar="FILE", help="default: %(default)s")
     options.add_preparation(draw)
     _add_shown(draw)
     options.add_progress(draw)
     draw.set_defaults(run=_draw)
-    show = options.add_command(actions, "show", "describe a saved probe set, or that of a run", doc=_show.__doc__)
+    show = options.add_command(actions, "show", "describe a saved probe set, or a run's probes", doc=_show.__doc__)
     show.add_argument("probes", metavar="FILE", help="a saved probe set, or an archive (<log dir>/<name>)")
     _add_shown(show)
     show.set_defaults(run=_show)

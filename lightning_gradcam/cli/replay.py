@@ -44,12 +44,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_checkpoint(parser)
     options.add_plan(parser, "the config's, else the run's, else auto")
     parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of pictures")
-    parser.add_argument("--num-probes", type=int, metavar="N", help="how many to draw (default: 8)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the draw (default: 0)")
+    parser.add_argument("--num-probes", type=int, metavar="N", help="number of probes to draw (default: 8)")
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed for the draw (default: 0)")
     parser.add_argument("--name", metavar="NAME", help="the callback's: selects its saved state, and names the archive")
     parser.add_argument("--precision", metavar="P", help="precision, such as bf16-mixed (default: the config's)")
-    parser.add_argument("--accelerator", metavar="A", help="where to compute, such as cpu (default: the config's)")
-    parser.add_argument("--all", action="store_true", help="every checkpoint, whatever schedule the config has")
+    parser.add_argument("--accelerator", metavar="A", help="device to compute on, such as cpu (default: the config's)")
+    parser.add_argument("--all", action="store_true", help="use every checkpoint, ignoring the config's schedule")
     options.add_progress(parser)
     parser.set_defaults(run=_run)
 
@@ -108,7 +108,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Recipe) -> list[ProbeCallback]:
-    """Makes this package's callbacks in the config, with the options given here; one for CAMs where it has none."""
+    """Makes this package's callbacks in the config, with the options given here; one for CAMs if it has none."""
     from lightning_gradcam.callbacks.base import ProbeCallback
     from lightning_gradcam.callbacks.from_config import check_kept
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback

@@ -85,7 +85,7 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def first_loader(loaders: Any) -> Any:
-    """Returns the first dataloader of what a data module's ``val_dataloader()`` returns; ``None`` where it has none."""
+    """Returns the first dataloader of what a data module's ``val_dataloader()`` returns; ``None`` if it has none."""
     while isinstance(loaders, (list, tuple, Mapping)):
         loaders = next(iter(loaders.values() if isinstance(loaders, Mapping) else loaders), None)
     return loaders

@@ -25,28 +25,30 @@ _FILTERS = 1_000_003
 
 @dataclass(frozen=True)
 class Ascent:
-    """How patterns are climbed to; the defaults are those of the book chapter.
+    """Settings of the gradient ascent; the defaults are those of the book chapter.
 
-    François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2.
+    François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23).
+    The chapter's text, like this class, divides the gradient by the norm of the whole tensor. Its printed listing calls
+    Keras's ``normalize``, which divides each pixel by its own norm over the colours.
 
     Attributes:
-        steps: How many.
+        steps: Number of steps.
         step_size: The length of a step, as the L2 norm of the whole picture's change. ``None`` (default): 10 for
-            200x200 pixels in three colours, as in the chapter, and for others what changes a value as much (root mean
-            square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in grey.
-        border: How many places at each side of the feature map are left out of what is maximised. A map that is too
-            small for that leaves out as many as keep its centre: 4x4 places one, 2x2 none.
-        seed: Of the starts and the jitter.
+            200x200 pixels in three colours, as in the chapter; for other sizes, scaled so that each value changes as
+            much (root mean square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in grey.
+        border: Number of places at each edge of the feature map that are excluded from the maximised mean. On a map
+            that is too small, fewer are excluded, so that its centre remains: 4x4 places one, 2x2 none.
+        seed: Random seed of the starts and the jitter.
         jitter: Before each step the picture is moved (around the edges) by up to this many pixels; fine noise that only
             fits in one position averages out.
-        total_variation: How much each step also lessens the differences of neighbouring pixels: the weight of this
-            direction beside the filter's own, both of length 1. About 0.1 to 1.
+        total_variation: How strongly each step also reduces differences between neighbouring pixels: the weight of
+            this direction relative to the filter's own, both of length 1. About 0.1 to 1.
         parametrisation: ``"pixels"`` (default), or ``"fourier"``: the ascent's parameters are the picture's spectrum,
             each frequency divided by the root of its wavelength, so that coarse forms come before fine noise (after
             Olah et al., "Feature Visualization", Distill 2017). In pixels: the gradient, each frequency times its
             wavelength; the start, each times its root.
-        value_range: What black and white are in the model's inputs: starts are drawn from 0.4 to 0.6 of it, and steps
-            scaled by it. Where channels differ, normalise in ``forward`` instead.
+        value_range: The values of black and white in the model's inputs: starts are drawn from 0.4 to 0.6 of it, and
+            steps are scaled by it. If channels differ, normalise in ``forward`` instead.
 
     Raises:
         ConfigurationError: A value is out of range.
@@ -72,7 +74,7 @@ class Ascent:
             check_whole(name, getattr(self, name), least)
         if self.step_size is not None and not (_is_number(self.step_size) and self.step_size > 0):
             raise ConfigurationError(
-                f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the chapter's"
+                f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the default"
             )
         if not _is_number(self.total_variation) or self.total_variation < 0:
             raise ConfigurationError(f"total_variation: got {self.total_variation!r}; give a weight, 0 or more")
@@ -116,7 +118,7 @@ class Ascent:
         return ", ".join([*parts, f"seed {self.seed}"])
 
     def start(self, filters: Sequence[int], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Returns a start for each filter, ``[F, *shape]`` on the CPU: its own, whichever others are asked for."""
+        """Returns a start for each filter, ``[F, *shape]`` on the CPU: its own, whichever others are requested."""
         starts = []
         for number in filters:
             generator = torch.Generator().manual_seed((self.seed * _FILTERS + number) % 2**63)
@@ -141,7 +143,7 @@ class Ascent:
         """Returns which way each picture goes, of L2 norm 1; zero everywhere where its gradient is.
 
         Args:
-            gradients: Of what is maximised, ``[F, *shape]``, each with a scale of its own.
+            gradients: Of what is maximised, ``[F, *shape]``, each with its own scale.
             pictures: The pictures, of the same shape.
         """
         axes = spatial_axes(pictures.shape[1:])
@@ -167,7 +169,7 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
     size = input_size(torch.empty(batch, device="meta")) if whole else None
     if size is None:
         raise ConfigurationError(
-            f"shape: got {shape!r:.60}; give that of one picture, without the batch's axis, such as (3, 224, 224)"
+            f"shape: got {shape!r:.60}; give the shape of one picture without the batch axis, such as (3, 224, 224)"
         )
     # Channels stand behind the batch's axis, or last.
     first = 1 if batch[1 : 1 + len(size)] == size and (len(batch) == 3 or batch[2:] != size) else 2

@@ -144,7 +144,7 @@ def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
 
 
 def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
-    """Refuses labels of any sample that the model's classes can't serve; takes no forward.
+    """Rejects labels of any sample that the model's classes can't serve; takes no forward.
 
     Args:
         output: The model's, of some of the samples.
@@ -165,7 +165,7 @@ def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
 
 
 def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mapping[str, str]) -> None:
-    """Refuses layouts of layers that are not there, and warns where samples influence each other.
+    """Rejects layouts of layers that are not there, and warns where samples influence each other.
 
     Args:
         available: The model's layers, by name.
@@ -180,20 +180,20 @@ def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mappi
             raise LayerError(f"layout: layer {name!r:.80} not found{did_you_mean(name, available, listing=LISTING)}")
     if samples > 1 and (mixing := mixing_layers(available)):
         warn(
-            f"model: {', '.join(map(repr, mixing))} keep no running statistics, so that samples influence each other in"
-            " evaluation mode too: a sample's map depends on those beside it, and on batch_size; give"
+            f"model: {', '.join(map(repr, mixing))} keep no running statistics, so samples influence each other in"
+            " evaluation mode too: a sample's map depends on the rest of its batch, and on batch_size; give"
             " track_running_stats=True, or explain one sample at a time"
         )
 
 
 def check_layouts(modules: Mapping[str, nn.Module], asked: Request) -> None:
-    """Refuses what the user says of a layout where the module's own kind says something else."""
+    """Rejects what the user says of a layout where the module's own kind says something else."""
     for name, module in modules.items():
         spec, kind = asked.layout_of(name), type(module)
         if spec and kind in _CHANNELS_FIRST and not spec.startswith(("NC", "(NT)C", "(TN)C")):
             raise ConfigurationError(
-                f"layout: {spec!r} can't be that of {name!r}, a {kind.__name__}, whose channels come first; leave it"
-                f" out, or name the layers that it is meant for: layout={{'layer': {spec!r}}}"
+                f"layout: {spec!r} does not fit {name!r}, a {kind.__name__}, whose channels come first; leave it out,"
+                f" or name the layers that it is meant for: layout={{'layer': {spec!r}}}"
             )
 
 

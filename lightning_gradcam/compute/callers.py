@@ -16,7 +16,7 @@ from lightning_gradcam.errors import ConfigurationError
 
 
 def check_module(model: Any, purpose: str) -> None:
-    """Refuses a model that is not a module.
+    """Rejects a model that is not a module.
 
     Args:
         model: What the user gives as ``model``.
@@ -33,7 +33,7 @@ def check_module(model: Any, purpose: str) -> None:
 
 
 def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> None:
-    """Refuses what is not a whole number, or a smaller one.
+    """Rejects what is not a whole number, or a smaller one.
 
     Args:
         name: The argument's.
@@ -70,7 +70,7 @@ def held_module(wrapper: Any) -> str:
 
 
 def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
-    """Returns what to do where a forward was called with the wrong number of arguments; empty where that is not it."""
+    """Returns what to do where a forward was called with the wrong number of arguments; empty if that is not it."""
     if not isinstance(error, TypeError) or "argument" not in str(error):
         return ""
     try:
@@ -106,7 +106,7 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
     if compiled := compiled_layers(model):
         raise ConfigurationError(
             f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
-            f" calls no hooks, and torch {torch.__version__} can't switch that off for a while; give the model before"
-            " compilation (its _orig_mod), or take torch 2.6 or newer"
+            f" calls no hooks, and torch {torch.__version__} can't disable that temporarily; give the model before"
+            " compilation (its _orig_mod), or use torch 2.6 or newer"
         )
     return nullcontext()

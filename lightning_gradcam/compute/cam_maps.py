@@ -45,55 +45,56 @@ def compute_cams(
     forward: Forward | None = None,
     batch_size: int | None = None,
     gradients: bool = False,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
 ) -> Cams:
-    """Explains a batch: every layer, method and target from one forward, one backward for each target.
+    """Explains a batch: all layers, methods and targets from one forward pass and one backward pass per target.
 
     The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation
-    mode meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters. Methods that run the
-    model again say what they cost.
+    mode during the call. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters. Methods that run
+    the model again state their cost.
 
     Args:
-        model: Any module whose output is logits ``[N, C]`` or a single logit ``[N]`` or ``[N, 1]``; with the targets
-            made for them, segmentation, detection, regression or embeddings.
-        inputs: The batch, ``[N, …]``, on the model's device, preprocessed as for training; a tuple or dict of several
-            inputs. Its picture is the first floating-point tensor of four axes or more.
+        model: Any module whose output is logits ``[N, C]`` or a single logit ``[N]`` or ``[N, 1]``; with matching
+            targets also segmentation, detection, regression or embeddings.
+        inputs: The batch, ``[N, …]``, on the model's device, preprocessed as for training; a tuple or dict for
+            several inputs. The picture is the first floating-point tensor with four or more axes.
         layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
             output that the score depends on.
         targets: ``"predicted"``, ``"label"``, a class index or name, and more; or a list. See
             :func:`~lightning_gradcam.resolve_targets`.
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list of names.
-        labels: True classes ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), for the target ``"label"``.
-            Where a row marks none or more than one class, probabilities are the sigmoids of the logits.
+        labels: True classes ``[N]`` (several per sample: 0 and 1 for each class, ``[N, C]``), for the target
+            ``"label"``. If a row marks no class or more than one, probabilities are the sigmoids of the logits.
         masks: bool ``[N, H, W]``, for the target ``{"segment_mask": class}``.
-        score: ``"logit"`` (default) explains the output as it is, ``"probability"`` its softmax, ``"sigmoid"`` the
-            sigmoid of each class. Where the model ends in a sigmoid or softmax of its own, the output is the
-            probability, whatever is given here; a warning names the way to its logit.
-        relu: Keep only what speaks for the target; ``False`` leaves the maps signed. A warning names each layer that
-            has maps which are zero everywhere then, why they are, and what to use instead.
-        layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one before a
-            grid of 14 by 14), ``"NLC:14x14+4"`` (four behind it), or a mapping from layer names to these.
-        output_key: Which part of what the model returns is explained: a place in a tuple, a key, an
-            attribute, or a callable.
+        score: ``"logit"`` (default) explains the output unchanged, ``"probability"`` its softmax, ``"sigmoid"`` the
+            sigmoid of each class. If the model itself ends in a sigmoid or softmax, the output is the probability,
+            whatever is given here; a warning explains how to reach the logit.
+        relu: Keep only positive evidence for the target; ``False`` leaves the maps signed. A warning names each layer
+            with maps that become zero everywhere, the reason, and what to use instead.
+        layout: What a layer's axes mean, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one before a
+            grid of 14 by 14), ``"NLC:14x14+4"`` (four after it), or a mapping from layer names to these.
+        output_key: Which part of the model's output is explained: an index in a tuple, a key, an attribute, or a
+            callable.
         picture: Which of several inputs is the picture: that tensor itself.
         forward: What to call instead of ``model`` on ``inputs``, for instance to run it under autocast.
-        batch_size: How many samples go through the model at once, at most; default: all. Bounds the memory; a
-            callable target is then called once for each part. Where the memory does not suffice, half as many are
-            tried.
-        gradients: Put the gradients that explain into numbers, too: ``Cams.gradients[layer, target]`` is a
-            :class:`~lightning_gradcam.GradientSummary`, with histograms of them and of the channel
-            weights, and the channels with the largest ones. Needs no further backward.
-        class_names: Names of all classes by index, for targets such as ``"tabby"``.
+        batch_size: Largest number of samples per forward pass; default: all. Bounds memory; a callable target is then
+            called once for each batch. If memory runs out, half the number is tried.
+        gradients: Also summarise the gradients behind the maps: ``Cams.gradients[layer, target]`` is a
+            :class:`~lightning_gradcam.GradientSummary`, with histograms of the gradients and of the channel
+            weights, and the channels with the largest weights. Needs no extra backward pass.
+        class_names: Names of all classes by index, for targets such as ``"tabby"``: a list, ``"imagenet"`` for
+            torchvision's 1000 names, the path of a text file with one name per line or of a JSON file, or
+            ``"package.module:Name"`` of a list of names or of weights.
 
     Returns:
-        The maps, with scores, classes and output. Maps are float32 (float64 where the activations are), on the
+        The maps, with scores, classes and output. Maps are float32 (float64 if the activations are), on the
         model's device.
 
     Raises:
         LayerError: A layer is not found, not reached, has no spatial activation, or the score can't depend on it.
         TargetError: A target does not fit the output or the labels.
-        MethodError: A method is unknown, can't work on a layer, or returns another shape than ``[N, h, w]``.
-        CaptureError: No gradient comes back from the score to a layer.
+        MethodError: A method is unknown, can't work on a layer, or returns a shape other than ``[N, h, w]``.
+        CaptureError: No gradient reaches a layer from the score.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -102,7 +103,7 @@ def compute_cams(
         >>> cams["1", "gradcam", 0].shape
         torch.Size([2, 3, 3])
     """
-    check_names(class_names)
+    class_names = check_names(class_names)
     asked = Request(
         resolve_targets(targets, class_names),
         resolve_methods(methods),

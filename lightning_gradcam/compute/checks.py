@@ -30,7 +30,7 @@ def explains_classes(targets: Sequence[Target]) -> bool:
 
 
 def require_reached(search: Search, missing: set[str]) -> None:
-    """Refuses layers that no gradient reaches.
+    """Rejects layers that no gradient reaches.
 
     Args:
         search: For what to name instead.
@@ -53,7 +53,7 @@ def require_reached(search: Search, missing: set[str]) -> None:
 def check_dependence(
     search: Search, layouts: Mapping[str, Layout], maps: Mapping[CamKey, Tensor], sums: Mapping[CamKey, float]
 ) -> None:
-    """Refuses a layer on whose places no score can depend, whatever the weights.
+    """Rejects a layer on whose places no score can depend, whatever the weights.
 
     Args:
         search: Is asked where all maps of a layer are zero.
@@ -81,7 +81,7 @@ def check_dependence(
 
 
 def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None:
-    """Refuses layers whose places or rows belong elsewhere, and warns where they belong to a part of the picture.
+    """Rejects layers whose places or rows belong elsewhere, and warns where they belong to a part of the picture.
 
     Args:
         search: The model and its inputs.
@@ -103,10 +103,10 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
     for name, move in found.items():
         if move.kind not in _CERTAIN:
             warn(
-                f"layers: {name!r:.80} does not cover the picture as its map is drawn: {move.what}. A model that crops,"
-                " pads or warps the picture inside does that. Maps are stretched over the whole picture, so their"
-                " places are off; crop or pad the pictures before the model is called, or give a forward without that"
-                " step (forward=, of a callback forward_fn=)"
+                f"layers: {name!r:.80} does not line up with the picture: {move.what}. This happens in a model that"
+                " crops, pads or warps its input. Maps are stretched over the whole picture, so they are misplaced;"
+                " crop or pad the pictures before the model is called, or give a forward without that step (forward=,"
+                " in a callback forward_fn=)"
             )
             continue
         where = "another sample" if move.kind == "samples" else "other places"
@@ -126,12 +126,12 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
 
 
 def remark_on_score(given: Given) -> None:
-    """Warns, once a run, where probabilities of classes are explained and logits were asked for."""
+    """Warns, once per run, where probabilities of classes are explained and logits were asked for."""
     if given.kind not in ("softmax", "sigmoid") or given.score != "logit" or given.first:
         return
     warn(
-        f"lightning-gradcam: the model ends in a {given.kind}: percentages are its output as it is, and the maps"
-        " explain this probability, whose gradient vanishes where the model is sure. To explain the logit, return it"
-        f" from forward() and apply the {given.kind} outside the model; where the model returns both, name the logit by"
-        " output_key=; or give a forward without the last layer (forward=, of a callback forward_fn=)"
+        f"lightning-gradcam: the model ends in a {given.kind}: percentages are its unchanged output, and the maps"
+        " explain this probability, whose gradient vanishes when the model is confident. To explain the logit, return"
+        f" it from forward() and apply the {given.kind} outside the model; if the model returns both, name the logit"
+        " with output_key=; or give a forward without the last layer (forward=, in a callback forward_fn=)"
     )

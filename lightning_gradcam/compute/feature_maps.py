@@ -32,12 +32,12 @@ from lightning_gradcam.targets import Given, resolve_targets
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps(Mapping[str, Tensor]):
-    """What the channels of some layers show; a read-only mapping from layer names to :attr:`activations`.
+    """Feature maps of several layers; a read-only mapping from layer names to :attr:`activations`.
 
     Attributes:
-        activations: Layer to feature maps ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D), as they are: signed and not
-            normalised; tokens and channels-last activations are brought into this form, class tokens left out.
-        chosen: Layer to the numbers of the channels that these are: all of them, or those that ``max_channels`` left.
+        activations: Layer to feature maps ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D), signed and not
+            normalised. Tokens and channels-last activations are converted to this form, without class tokens.
+        chosen: Layer to the channel numbers of its maps: all, or those chosen under ``max_channels``.
         dead: Layer to bool, one for each of **all** its channels: zero everywhere on all samples.
         layouts: Layer to its layout.
     """
@@ -72,24 +72,24 @@ def compute_feature_maps(
     batch_size: int | None = None,
     max_channels: int | None = None,
 ) -> FeatureMaps:
-    """Returns what every channel of some layers shows of a batch.
+    """Returns every channel's activation in the given layers for a batch.
 
     The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation
-    mode meanwhile, without a graph.
+    mode during the call, without a graph.
 
     Args:
         model: Any module.
-        inputs: The batch, as :func:`~lightning_gradcam.compute_cams` takes it.
-        layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the layer that Grad-CAM takes.
-        layout: What a layer's axes mean, where that can't be seen, as ``compute_cams`` takes it.
+        inputs: The batch, in any form that :func:`~lightning_gradcam.compute_cams` accepts.
+        layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the layer Grad-CAM would use.
+        layout: What a layer's axes mean, if it can't be detected; see ``compute_cams``.
         picture: Which of several inputs is the picture: that tensor itself.
         forward: What to call instead of ``model`` on ``inputs``.
-        batch_size: How many samples go through the model at once, at most; default: all. Where the memory does not
-            suffice, half as many are tried.
-        max_channels: Most channels that are kept of a layer, evenly chosen; default: all.
+        batch_size: Largest number of samples per forward pass; default: all. If memory runs out, half the number is
+            tried.
+        max_channels: Largest number of channels kept per layer, evenly chosen; default: all.
 
     Returns:
-        The feature maps, float32 (float64 where the activations are), on the model's device.
+        The feature maps, float32 (float64 if the activations are), on the model's device.
 
     Raises:
         LayerError: A layer is not found, not reached, or has no spatial activation.
@@ -137,7 +137,7 @@ def feature_maps(
 
     Args:
         model: The model.
-        layers: As :func:`compute_feature_maps` takes them.
+        layers: As in :func:`compute_feature_maps`.
         load: Returns the inputs of the samples from one place to before another.
         samples: How many there are.
         run: From inputs to the model's output.
@@ -146,7 +146,7 @@ def feature_maps(
         max_channels: Most channels that are kept of a layer, evenly chosen; ``None``: all.
         device: Where the maps are kept; ``None``: where they were made. ``"cpu"`` bounds the device's memory.
         check: Make sure that the layouts are possible; once is enough for a model.
-        halve: Take half as many samples at once where memory does not suffice.
+        halve: Take half as many samples at once if memory runs out.
 
     Raises:
         LayerError: A layer is not found, not reached, or has no spatial activation.

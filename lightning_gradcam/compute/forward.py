@@ -181,7 +181,7 @@ def _explain(
     """
     asked, samples = search.asked, search.inputs.samples
     layouts = {name: unit.layout for name, unit in units.items() if unit.layout is not None}
-    # Frames that are folded into the batch are pictures of their own: each weighs its channels by itself.
+    # Frames that are folded into the batch are separate pictures: each weighs its channels by itself.
     features = {name: full_precision(layout.rows(units[name].activation.detach())) for name, layout in layouts.items()}
     several = any(name != unit.layer for name, unit in units.items())
     needed = [name for name, method in asked.methods.items() if method.needs == "gradients"]
@@ -196,8 +196,8 @@ def _explain(
             continue
         if scored.is_cut_off:
             raise TargetError(
-                f"targets: the scores of the callable {target!r} have no gradient: it leaves the graph, by a detach(),"
-                " torch.no_grad() or NumPy; compute them from the output by torch functions alone"
+                f"targets: the scores of the callable {target!r} have no gradient: it leaves the graph by detach(),"
+                " torch.no_grad() or NumPy; compute them from the output with torch functions only"
             )
         if strict and is_whole_numbers(output) and not scored.scores.requires_grad:
             raise whole_numbers(output)

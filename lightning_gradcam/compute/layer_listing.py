@@ -40,7 +40,7 @@ class LayerRow:
         calls: How often the forward calls it.
         layout: What its axes mean, such as ``"NCHW"`` or ``"NLC:1+14x14"``; ``None`` without a map.
         grid: The resolution of its maps; ``None`` without.
-        why: Why it has no map; ``None`` where it has one.
+        why: Why it has no map; ``None`` if it has one.
     """
 
     name: str
@@ -62,8 +62,8 @@ class LayerListing:
         inputs: The shape of one sample's picture.
         parameters: Of the whole model.
         rows: In the model's own order.
-        auto: What ``"auto"`` takes; ``None`` where it finds nothing.
-        why: Why it finds nothing; ``None`` where it does.
+        auto: What ``"auto"`` takes; ``None`` if it finds nothing.
+        why: Why it finds nothing; ``None`` if it does.
     """
 
     model: str

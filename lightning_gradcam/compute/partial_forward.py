@@ -95,7 +95,7 @@ class Route:
             with suppress(_Reached):
                 self.run(pictures)
         if not kept:
-            raise LayerError(f"layers: the forward reached {self.name!r} in its first run, and not in a later one")
+            raise LayerError(f"layers: the forward reached {self.name!r} in its first run, but not in a later one")
         return kept[0]
 
 
@@ -115,7 +115,7 @@ def find_routes(
 
     Args:
         model: In evaluation mode, guarded by the caller.
-        layers: As :func:`~lightning_gradcam.filter_patterns` takes them.
+        layers: As in :func:`~lightning_gradcam.filter_patterns`.
         run: Called with pictures.
         like: Any batch of pictures: shape, dtype and device of what the model takes.
         ascent: For the two pictures, and the border.
@@ -139,7 +139,7 @@ def find_routes(
         except Exception as error:
             raise ConfigurationError(
                 f"shape: the model fails on pictures {list(pictures.shape)} ({type(error).__name__}: {error}); give"
-                " the shape of one picture without the batch's axis, and forward= where the model takes more than that"
+                " the shape of one picture without the batch axis, and forward= if the model needs other inputs too"
             ) from error
         shapes = {name: tuple(activation.shape) for name, activation in captured.activations.items()}
         calls = {name: times if (one := call_of(name)) is None else one + 1 for name, times in captured.calls.items()}

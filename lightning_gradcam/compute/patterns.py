@@ -29,11 +29,11 @@ class LayerPatterns:
     """The patterns of one layer's filters.
 
     Attributes:
-        filters: Which filters these are, by number.
-        pictures: A picture for each, ``[F, *shape]`` in the model's input space, as the ascent has left it.
-        activations: What each reaches with its picture: the mean of its activation without the border, ``[F]``.
-        silent: Where no step had a gradient, so that the picture is the start, bool ``[F]``: a ReLU that is closed
-            everywhere, for instance.
+        filters: The filters' numbers.
+        pictures: One picture per filter, ``[F, *shape]``, in the model's input space, as the ascent ended.
+        activations: Each filter's mean activation on its picture, without the border, ``[F]``.
+        silent: Filters that had no gradient in any step, bool ``[F]``, for instance because a ReLU is inactive
+            everywhere; their picture is the starting picture.
         layout: What the axes of the layer's output mean.
     """
 
@@ -63,45 +63,47 @@ def filter_patterns(
     layout: str | Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, LayerPatterns]:
-    """Finds the picture that each filter responds to most, as the chapter "Interpreting what convnets learn" does.
+    """Finds the picture that each filter responds to most, as in the chapter "Interpreting what convnets learn".
 
-    François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2: from a start of uniform noise
-    between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation, divided by its L2 norm. All
-    filters of a layer go through the model as one batch, each with a picture, start and norm of its own; the forward
-    ends at the layer. The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and
-    runs in evaluation mode meanwhile. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
+    François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23):
+    from a start of uniform noise between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation,
+    divided by its L2 norm over the whole picture, as the chapter's text describes. All filters of a layer go through
+    the model as one batch, each with its own picture, start and norm; the forward stops at the layer. The model comes
+    back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation mode during the
+    call. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
 
-    A convolution with nothing but linear layers before it responds, in the mean over all places, to a plain colour;
-    patterns begin behind the first ReLU or stride.
+    A convolution preceded only by linear layers responds, averaged over all places, to a plain colour; patterns appear
+    after the first ReLU or stride.
 
     Args:
         model: Any module that takes a batch of pictures, normalised or not.
         layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
             output.
-        shape: That of one picture, without the batch's axis: ``(3, 224, 224)``.
-        filters: ``None`` (default): all. A number: the first ones, as the chapter takes the first 64. A list:
-            these, counted from 0.
-        steps: See :class:`~lightning_gradcam.compute.ascent.Ascent` for this and the next ones.
+        shape: Shape of one picture without the batch axis, such as ``(3, 224, 224)``.
+        filters: ``None`` (default): all. A number: that many of the first filters (the chapter uses the first
+            64). A list: filter numbers, counted from 0.
+        steps: Number of ascent steps. :class:`~lightning_gradcam.compute.ascent.Ascent` describes this and the next
+            options in detail.
         step_size: ``None``: the chapter's 10, scaled to the picture's size.
-        border: Places at each side of the feature map that do not count; fewer where it is small.
-        seed: Each filter has a start of its own, which does not depend on the others that are asked for.
-        jitter: In pixels.
-        total_variation: A weight.
+        border: Places at each edge of the feature map that are excluded; fewer if the map is small.
+        seed: Random seed. Each filter has its own start, which does not depend on the other filters requested.
+        jitter: Largest random shift before each step, in pixels.
+        total_variation: Weight of the smoothing term.
         parametrisation: ``"pixels"`` or ``"fourier"``.
-        value_range: What black and white are in the model's inputs.
-        batch_size: How many pictures go through the model at once, at most; fewer where the memory does not suffice.
+        value_range: The values of black and white in the model's inputs.
+        batch_size: Largest number of pictures per forward pass; fewer if memory runs out.
         forward: Called instead of ``model`` on pictures ``[F, *shape]``, for instance to normalise them:
             ``lambda x: model((x - mean) / std)``.
-        layout: What a layer's axes mean, where that can't be seen: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
+        layout: What a layer's axes mean, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
             layer names to these.
-        progress: Called after each step with how many steps of pictures are done, and how many there are.
+        progress: Called after each step with the number of steps done and the total.
 
     Returns:
-        Layer name to its patterns, on the model's device, in float32 (float64 where the parameters are).
+        Layer name to its patterns, on the model's device, in float32 (float64 if the parameters are).
 
     Raises:
         LayerError: A layer is not found, not reached or has no feature map, or a filter does not exist.
-        CaptureError: No gradient leads from the layer back to the input.
+        CaptureError: No gradient reaches the input from the layer.
         ConfigurationError: Another option is out of range, or the model does not take pictures of this shape.
 
     Example:
@@ -145,14 +147,14 @@ def climb(
         like: A batch of pictures, with the shape, dtype and device of the model's inputs; it may be empty.
         ascent: How pictures are climbed to.
         filters: Which filters, in any form that :func:`filter_patterns` takes.
-        layout: What a layer's axes mean, where that can't be seen.
+        layout: What a layer's axes mean, if it can't be detected.
         batch_size: Number of pictures that go through the model at once, at most.
-        halve: Take half as many pictures at once where the memory does not suffice.
-        progress: Called after each step with how many steps of pictures are done, and how many there are.
+        halve: Take half as many pictures at once if memory runs out.
+        progress: Called after each step with the number of steps done and the total.
     """
     if not like.is_floating_point():
         raise ConfigurationError(
-            f"inputs: the model takes {like.dtype}, which has no gradient; give a forward of floating-point pictures"
+            f"inputs: the model takes {like.dtype}, which has no gradient; give a forward that accepts floats"
         )
     tell: Progress = progress or (lambda _done, _total: None)
     found: dict[str, LayerPatterns] = {}
@@ -160,7 +162,7 @@ def climb(
         routes = find_routes(model, layers, run, like, ascent, layout)
         chosen = {name: _chosen(name, filters, route.channels) for name, route in routes.items()}
         total, done = sum(map(len, chosen.values())) * ascent.steps, 0
-        # Samples that influence each other would make a pattern depend on the filters beside it.
+        # Samples that influence each other would make a pattern depend on the other filters.
         most = 1 if mixing_layers(named_layers(model)) else batch_size
         for name, route in routes.items():
             numbers = chosen[name]

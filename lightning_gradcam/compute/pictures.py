@@ -18,7 +18,7 @@ from lightning_gradcam.warn import warn
 
 
 def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts: Mapping[str, Layout]) -> None:
-    """Warns, once a run, where a layer's map has places of another picture, or of a part of its frames alone.
+    """Warns, once per run, where a layer's map has places of another picture, or of a part of its frames alone.
 
     Args:
         search: The model and its inputs.
@@ -33,8 +33,8 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
         name = layer_of(layer)
         instead = f"call of it ({name + '#0'!r})" if search.calls(name) > 1 else "layer"
         warn(
-            f"lightning-gradcam: layer {layer!r} sees another of the inputs ({other}) than the picture ({shape}): its"
-            f" maps show places of that other one. Name that tensor with picture=, or another {instead} that sees the"
+            f"lightning-gradcam: layer {layer!r} sees a different input ({other}) from the picture ({shape}): its maps"
+            f" show places in that input. Name that tensor with picture=, or another {instead} that sees the"
             " picture"
         )
     flat = {name: module for name, module in modules.items() if len(layouts[name].grid) == 2}
@@ -42,9 +42,9 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
         name, frames = layer_of(layer), reached.nonzero().flatten().tolist()
         calls = f" (a call of {name!r} each: '{name}#0', …)" if search.calls(name) > 1 else ""
         warn(
-            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, frames[:5]))} alone of the {len(reached)}"
-            f" along axis {axis} of the input {shape}: its maps belong to that part, whatever part of the input they"
-            f" are drawn over{calls}"
+            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, frames[:5]))} only, of {len(reached)} along"
+            f" axis {axis} of the input {shape}: its maps belong to that part, whatever part of the input they are"
+            f" drawn over{calls}"
         )
 
 

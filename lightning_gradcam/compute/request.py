@@ -23,9 +23,9 @@ class Request:
         relu: Keep only what speaks for the target.
         batch_size: How many samples go through the model at once; ``None``: all.
         check: Make sure that a gradient of zero is not one by construction; once is enough for a model.
-        copies: The model is known to change a layer's output in place; it is found out where not given.
+        copies: The model is known to change a layer's output in place; it is found out if not given.
         keep_output: Keep the model's output; it can be larger than all maps.
-        halve: Take half as many samples, or variants of them, at once where memory does not suffice.
+        halve: Take half as many samples, or variants of them, at once if memory runs out.
         gradients: Put the gradients into numbers, too.
         trial: Explain the first two samples alone, and check the labels of all: whether it works is asked, not what the
             maps are.

@@ -24,7 +24,7 @@ def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Ten
         slopes: The gradient with respect to it, of the same shape.
 
     Returns:
-        bool ``[R]``; ``None`` where the method is not judged or, on the CPU, no map is rounding.
+        bool ``[R]``; ``None`` if the method is not judged or, on the CPU, no map is rounding.
 
     Example:
         >>> noise = 1e-9 * torch.ones(1, 1, 2)

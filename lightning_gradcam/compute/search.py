@@ -243,7 +243,7 @@ class Search:
             if "L" in seen.axes and len(seen.grid) > 1 and self._other_tokens(activation, seen):
                 raise LayerError(
                     f"layers: {name!r} gives {list(activation.shape)} for {self.inputs.samples} samples, and tokens"
-                    f" {seen} for the first of them: as many tokens for each batch are needed"
+                    f" {seen} for the first of them; every batch must give the same number of tokens"
                 )
             shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
             layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))

@@ -48,7 +48,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
     if any("_initialize_hook" in vars(module) for module in modules) or any(map(is_lazy, held)):
         raise ConfigurationError(
             f"model: {', '.join(uninitialized(model))} of {type(model).__name__} get their parameters in the first"
-            " forward, which draws them from the global random numbers and has to be your own; run one batch through"
+            " forward, which draws from the global random numbers, so it must be your own; run one batch through"
             " the model first"
         )
     parameters = [(p, p.requires_grad, p.grad) for p in held]

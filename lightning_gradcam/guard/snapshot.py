@@ -26,7 +26,7 @@ SMALL, _HUGE, _ENOUGH = 256, 100_000, 5000
 
 @lru_cache(maxsize=4096)
 def _kind(kind: type) -> Literal["container", "tensor", "array", "generator"] | None:
-    """What has to be done about values of a type; remembered, because asking costs more than all else here."""
+    """What has to be done about values of a type; remembered, because asking costs more than everything else here."""
     if issubclass(kind, _CONTAINERS):
         return "container"
     if issubclass(kind, Tensor):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def eigencam(activations: Tensor) -> Tensor:
-    r"""Eigen-CAM: the activations' projection on their first principal component; no class is asked for.
+    r"""Eigen-CAM: the activations' projection on their first principal component; does not depend on a class.
 
     With the places as samples and the channels centred (as pytorch-grad-cam does; the paper leaves them uncentred,
     where a ReLU's mean takes the first component). A component has no sign of its own: it is turned so that the map's
@@ -19,23 +19,23 @@ def eigencam(activations: Tensor) -> Tensor:
         activations: The layer's output ``[N, C, *S]``.
 
     Returns:
-        Signed map ``[N, *S]``; zero everywhere where the activation is constant. Cost: one forward, and a singular
-        value decomposition a sample.
+        Signed map ``[N, *S]``; zero everywhere if the activation is constant. Cost: one forward, and a singular
+        value decomposition per sample.
     """
     return _first_component(activations)
 
 
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Eigen-CAM of activations times gradients, which makes it speak of the class.
+    """Eigen-CAM of activations times gradients, which makes it class-specific.
 
-    As pytorch-grad-cam's ``EigenGradCAM``; without a paper of its own. Centring and sign as in :func:`eigencam`.
+    As pytorch-grad-cam's ``EigenGradCAM``; there is no paper. Centring and sign as in :func:`eigencam`.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Of the score with respect to it, the same shape.
+        gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
-        Signed map ``[N, *S]``. Cost: one forward, one backward, and a singular value decomposition a sample.
+        Signed map ``[N, *S]``. Cost: one forward, one backward, and a singular value decomposition per sample.
     """
     return _first_component(activations * gradients)
 

@@ -19,7 +19,7 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Of the score with respect to it, the same shape.
+        gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
         Signed map ``[N, *S]``; :func:`~lightning_gradcam.methods.relu` gives the published one.
@@ -45,7 +45,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Of the score with respect to it, the same shape.
+        gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -63,7 +63,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Of the score with respect to it, the same shape.
+        gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -82,7 +82,7 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Of the score with respect to it, the same shape.
+        gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -98,7 +98,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Of the score with respect to it, the same shape.
+        gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
         Signed map ``[N, *S]``; not negative where the activations are not.
@@ -107,13 +107,13 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
-    r"""Element-wise Grad-CAM: :math:`M_s = \sum_k \max(g_{ks} A_{ks}, 0)`; what channels subtract is not counted.
+    r"""Element-wise Grad-CAM: :math:`M_s = \sum_k \max(g_{ks} A_{ks}, 0)`; negative contributions are not counted.
 
-    As pytorch-grad-cam's ``GradCAMElementWise``; without a paper of its own.
+    As pytorch-grad-cam's ``GradCAMElementWise``; there is no paper.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Of the score with respect to it, the same shape.
+        gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
         Map ``[N, *S]``, never negative.

@@ -13,8 +13,10 @@ from lightning_gradcam.methods.variants import refused
 def guided_backprop(rerun: Rerun) -> Tensor:
     r"""Guided backpropagation: the input's gradient, where every ReLU passes back positive gradients only.
 
-    Summed over the colour channels. ReLUs are found as modules and as functions; other activations (GELU, SiLU) pass
-    their plain gradient, and a model without a ReLU is refused.
+    Summed over the colour channels. The rule is the same for ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish, as
+    modules and as functions: the gradient at the output passes unchanged where it and the activation's input are
+    positive, and is 0 elsewhere. The activation's own slope and ReLU6's upper limit have no effect. Other
+    activations (Tanh, ELU, sigmoid gates, swish written as ``x * sigmoid(x)``) pass their plain gradient.
 
     Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
 
@@ -22,10 +24,10 @@ def guided_backprop(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward a target.
+        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward per target.
 
     Raises:
-        MethodError: The model runs no ReLU.
+        MethodError: The model runs none of these activations.
     """
     return rerun.picture_gradients(guided=True).sum(dim=2)
 
@@ -40,10 +42,10 @@ def guided_gradcam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards a target.
+        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards per target.
 
     Raises:
-        MethodError: The model runs no ReLU.
+        MethodError: The model runs none of the activations that :func:`guided_backprop` changes.
     """
     weights = rerun.gradients().flatten(3).mean(dim=3)
     maps = torch.einsum("tnk,nk...->tn...", weights, rerun.activations).clamp(min=0)
@@ -66,7 +68,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: two forwards and backwards a target.
+        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: two forwards and backwards per target.
 
     Raises:
         MethodError: The model has no convolution or batch norm with a bias.
@@ -88,7 +90,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
         total = total + at_size(scaled_maps(shares).sum(dim=2), total.shape[2:])
     if not number:
         raise refused(
-            "'fullgrad' adds up what biases of convolutions and batch norms contribute, and this model has none"
+            "'fullgrad' adds up the contributions of biases of convolutions and batch norms, and this model has none"
         )
     return total
 

@@ -20,7 +20,7 @@ def scorecam(rerun: Rerun) -> Tensor:
 
     :math:`H_k` is the channel's activation, resized (bilinear, corners not aligned) to the input :math:`X` and scaled
     to 0…1, and :math:`f` the explained score. The paper subtracts the score of a baseline picture, which the softmax
-    cancels. A channel that is the same everywhere has :math:`H_k = 0`.
+    cancels. A constant channel has :math:`H_k = 0`.
 
     Wang et al., "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks", CVPR 2020 workshops.
 
@@ -31,7 +31,7 @@ def scorecam(rerun: Rerun) -> Tensor:
         Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
 
     Raises:
-        MethodError: The input is no picture.
+        MethodError: The input is not a picture.
     """
     activations, picture, places = rerun.activations, rerun.picture, rerun.places
 
@@ -50,7 +50,7 @@ def ablationcam(rerun: Rerun) -> Tensor:
 
     :math:`y_k` is the score when channel :math:`k` of the layer is set to 0. The paper divides by :math:`y`, which
     turns every sign where the score is negative; the magnitude is taken here, so that a channel whose loss
-    lowers the score always counts for it. Where the score is 0, differences are taken as they are.
+    lowers the score always counts for it. If the score is 0, differences are not scaled.
 
     Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
     Localization", WACV 2020, equation 4.

@@ -58,7 +58,7 @@ _BUILT_IN = frozenset(_REGISTRY)
 
 
 def relu(maps: Tensor) -> Tensor:
-    """Keeps what speaks for the target: negative values become 0 (equation 2 of the Grad-CAM paper).
+    """Keeps positive evidence for the target: negative values become 0 (equation 2 of the Grad-CAM paper).
 
     Args:
         maps: Signed maps, any shape.
@@ -70,7 +70,7 @@ def relu(maps: Tensor) -> Tensor:
 
 
 def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients", overwrite: bool = False) -> None:
-    """Adds a CAM method under a name that ``methods=`` then takes.
+    """Registers a CAM method under a name that ``methods=`` then accepts.
 
     Args:
         name: The name in options, keys and tags: lower-case letters, digits, ``_`` and ``+``.
@@ -99,7 +99,7 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
     if not callable(method):
         raise MethodError(f"method: got {method!r}; give a function of activations and gradients")
     if needs not in get_args(Needs):
-        raise MethodError(f"needs: got {needs!r}; valid are {', '.join(map(repr, get_args(Needs)))}")
+        raise MethodError(f"needs: got {needs!r}; valid: {', '.join(map(repr, get_args(Needs)))}")
     _REGISTRY[name] = Method(_checked(name, method), needs)
 
 
@@ -118,7 +118,7 @@ def _checked(name: str, method: CamMethod) -> CamMethod:
 
 
 def available_methods() -> tuple[str, ...]:
-    """Returns the names that ``methods=`` takes, in the order of registration."""
+    """Returns the names that ``methods=`` accepts, in the order of registration."""
     return tuple(_REGISTRY)
 
 
@@ -126,7 +126,7 @@ def resolve_methods(methods: str | Sequence[str]) -> dict[str, Method]:
     """Looks up one name or several.
 
     Returns:
-        Name to method, in the order asked for.
+        Name to method, in the order requested.
 
     Raises:
         MethodError: Nothing was given, or a name is unknown.

@@ -52,7 +52,7 @@ class Rerun:
         """The input's spatial shape.
 
         Raises:
-            MethodError: The input is no picture.
+            MethodError: The input is not a picture.
         """
         self._form.require(gradient=False)
         return self._form.seen(self._form.own).shape[2:]
@@ -77,7 +77,7 @@ class Rerun:
 
     @property
     def classes(self) -> Tensor:
-        """The explained classes ``[T, N]``; -1 where there is none."""
+        """The explained classes ``[T, N]``; -1 if there is none."""
         return torch.stack([e.classes for e in self._targets])
 
     def on_pictures(self, pictures: Iterable[Tensor]) -> Tensor:
@@ -109,7 +109,7 @@ class Rerun:
         Args:
             picture: In the input's place, ``[N, C, …]``.
             score: From the scores of all classes ``[N, K]`` and the explained classes ``[N]`` to what is
-                differentiated, ``[N]``; the targets' own where not given.
+                differentiated, ``[N]``; the targets' own if not given.
 
         Returns:
             ``[T, N, C, *S]``.
@@ -151,14 +151,14 @@ class Rerun:
         """Differentiates with respect to the input.
 
         Args:
-            guided: Let ReLUs pass back only what is positive (guided backpropagation).
+            guided: Let ReLUs and similar activations pass back only what is positive (guided backpropagation).
 
         Returns:
             ``[T, N, C, …]``.
 
         Raises:
-            MethodError: ``guided`` is asked for, and the model has no ReLU; or the input is no picture, or one of whole
-                numbers.
+            MethodError: ``guided`` is requested, but the model has no such activation; or the input is not a picture,
+                or is a picture of whole numbers.
         """
         self._form.require(gradient=True)
         found = []
@@ -168,7 +168,10 @@ class Rerun:
                 scores = explained.again(self._model.forward(picture), 1)
                 (gradient,) = differentiate(scores, [picture])
             if not met:
-                raise refused("guided backpropagation changes how ReLUs pass gradients back, and this model runs none")
+                raise refused(
+                    "guided backpropagation changes how ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish pass gradients"
+                    " back, and this model runs none"
+                )
             if gradient is None:
                 raise MethodError(
                     "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"
@@ -201,7 +204,7 @@ class Rerun:
             The attention ``[N, heads, queries, keys]``, and its gradients ``[T, N, heads, queries, keys]``.
 
         Raises:
-            MethodError: Nothing in the layer pays attention.
+            MethodError: The layer has no attention.
         """
         paid: list[Tensor] = []
         with torch.enable_grad(), attention_maps(self._at.module) as maps:
@@ -209,15 +212,15 @@ class Rerun:
                 output = self._model.forward(with_gradient(self._form.own))
             if not paid:
                 raise MethodError(
-                    f"methods: 'legrad' needs attention, and layer {self.layer!r} pays none; name a transformer block"
+                    f"methods: 'legrad' needs attention, and layer {self.layer!r} has none; name a transformer block"
                     " or its attention, or use gradcam, hirescam or layercam here"
                 )
             try:
                 found = [differentiate(e.again(output, 1), paid, retain_graph=True)[0] for e in self._targets]
             except CheckpointError:
                 raise refused(
-                    f"'legrad' can't follow the attention of layer {self.layer!r}, which the model computes again in"
-                    " the backward; switch activation checkpointing off"
+                    f"'legrad' can't follow the attention of layer {self.layer!r}, which the model recomputes in the"
+                    " backward; turn activation checkpointing off"
                 ) from None
         if any(gradient is None for gradient in found):
             raise MethodError(f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}")
@@ -255,8 +258,8 @@ class Rerun:
     def _of_classes(self, output: Any, explained: Scored) -> tuple[Tensor, Tensor]:
         if not explained.of_classes:
             raise MethodError(
-                "methods: this method compares a class with others, and a target is none, or more than one (a contrast,"
-                " several labels a sample, a callable, a number); use gradcam for it"
+                "methods: this method compares one class with the others, and a target is not a single class (a"
+                " contrast, several labels per sample, a callable, a number); use gradcam for it"
             )
         return class_logits(output, explained.kind), explained.classes
 

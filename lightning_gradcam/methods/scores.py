@@ -53,7 +53,7 @@ def cam(rerun: Rerun) -> Tensor:
         raise MethodError(
             f"methods: 'cam' needs global average pooling and one linear layer right after layer {rerun.layer!r}, and"
             f" the score as a logit; {'what follows is not linear' if same else differs}, or use gradcam or hirescam,"
-            " which equal CAM up to a factor on such heads and work on any"
+            " which equal CAM up to a factor on such heads and work on any head"
         )
     return torch.einsum("tnk,nk...->tn...", weights, activations)
 
@@ -72,10 +72,10 @@ def finercam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]``. Cost: a forward, and a backward a target.
+        Signed maps ``[T, N, *S]``. Cost: a forward, and a backward per target.
 
     Raises:
-        MethodError: A target is no class, or more than one.
+        MethodError: A target is not exactly one class.
     """
 
     def contrast(logits: Tensor, classes: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def shapleycam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]``. Cost: a forward and two backwards a target.
+        Signed maps ``[T, N, *S]``. Cost: a forward and two backwards per target.
 
     Raises:
         MethodError: A part of the model has no second derivative.
@@ -114,7 +114,7 @@ def shapleycam(rerun: Rerun) -> Tensor:
         if not _NO_SECOND_DERIVATIVE.search(str(error)):
             raise
         raise MethodError(
-            f"methods: 'shapleycam' differentiates twice, which a part of the model behind layer {rerun.layer!r} can't"
+            f"methods: 'shapleycam' differentiates twice, which the model after layer {rerun.layer!r} does not support"
             f" ({error}); use gradcam, which is its first term, or hirescam or layercam"
         ) from error
     weights = (gradients - products / 2).flatten(3).mean(dim=3)
@@ -126,7 +126,7 @@ def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.
 
     :math:`\alpha_{ks} = \bar{D_2} / (2 \bar{D_2} + \bar{D_3} \sum_t A_{kt})` and weights
     :math:`\sum_s \alpha_{ks} \max(\bar{D_1}, 0)_{ks}`, where :math:`D_1 = g`, :math:`D_2 = g^2`, :math:`D_3 = g^3` and
-    the bar is the mean over ``samples`` copies with normal noise. The noise is drawn from a seed of its own, the same
+    the bar is the mean over ``samples`` copies with normal noise. The noise is drawn from its own seed, the same
     at every step, so that maps can be compared over epochs.
 
     Omeiza et al., "Smooth Grad-CAM++: An Enhanced Inference Level Visualization Technique for Deep Convolutional
@@ -134,7 +134,7 @@ def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.
 
     Args:
         rerun: The handle to the model.
-        samples: How many noisy copies; :func:`functools.partial` and ``register_method`` give another number a name.
+        samples: Number of noisy copies; :func:`functools.partial` and ``register_method`` give another number a name.
         noise: The noise's standard deviation, as a share of each picture's range from minimum to maximum.
 
     Returns:
@@ -177,10 +177,10 @@ def legrad(rerun: Rerun) -> Tensor:
         rerun: The handle to the model; its layer is an attention, or a block that pays attention.
 
     Returns:
-        Maps ``[T, N, *S]``, never negative. Cost: a forward, and a backward a target.
+        Maps ``[T, N, *S]``, never negative. Cost: a forward, and a backward per target.
 
     Raises:
-        MethodError: The layer pays no attention, or only within windows.
+        MethodError: The layer has no attention, or only attention within windows.
     """
     _, gradients = rerun.attention()
     return rerun.tokens_to_map(gradients.clamp(min=0).mean(dim=(2, 3)))

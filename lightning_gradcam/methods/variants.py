@@ -58,7 +58,7 @@ class RerunModel:
             :func:`lightning_gradcam.capture.activations.capture`.
         axes: What the picture's axes mean, where its shape does not tell; see
             :class:`~lightning_gradcam.capture.inputs.InputForm`.
-        halve: Run half as many variants at once where memory does not suffice; ranks that have to run the same
+        halve: Run half as many variants at once if memory runs out; ranks that have to run the same
             forwards can't.
     """
 
@@ -86,7 +86,7 @@ class RerunModel:
             variants: Taken as they are needed.
             replaced: Puts the second of a variant's two in its place, inside its ``with``.
 
-        Where memory does not suffice, half as many variants are run at once for the rest of this call; the next call
+        If memory runs out, half as many variants are run at once for the rest of this call; the next call
         begins with all again.
 
         Returns:

@@ -44,7 +44,7 @@ class Subject:
         load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
         forward: From inputs to the model's output.
         guard: A context in which the model can be used and is given back as it was.
-        halve: Take half as many probes at once where memory does not suffice.
+        halve: Take half as many probes at once if memory runs out.
     """
 
     model: nn.Module
@@ -114,7 +114,7 @@ class Monitor(ABC):
         return self
 
     def pinned(self, found: Any) -> Self:
-        """Returns the monitor with the layers and layouts that were found, so that they are looked for once a run."""
+        """Returns the monitor with the layers and layouts that were found, so that they are looked for once per run."""
         layouts = {layer: str(layout) for layer, layout in self.layouts_of(found).items()}
         return replace(self, layers=list(layouts), layout=layouts, tried=True)
 
@@ -188,7 +188,7 @@ class Reporter(ABC):
 
     @abstractmethod
     def forget(self) -> None:
-        """Begins anew: training goes on from an earlier step."""
+        """Begins anew: training continues from an earlier step."""
 
     def measured(self, record: Any) -> Any:
         """Returns the next step's record with its numbers; by default it has them already."""

@@ -38,7 +38,7 @@ class CamMonitor(Monitor):
         class_names: Names of the classes that the user gives, to be checked against the model's classes.
         known: Names of the classes by index, those of the probes, for targets that are given by name.
         copies: The model is known to change a layer's output in place.
-        once: What has been looked at once a run; shared with the monitors that this one is replaced by.
+        once: What has been looked at once per run; shared with the monitors that this one is replaced by.
     """
 
     methods: str | Sequence[str]
@@ -67,7 +67,7 @@ class CamMonitor(Monitor):
         )
         labels = probes.values if probes.labels is None else probes.labels
         # Names that a data set gives are not the user's to change.
-        own = tuple(map(str, self.class_names or ()))
+        own = () if self.class_names is None else tuple(map(str, self.class_names))
         names = len(own) if own and own == probes.class_names else None
         given = Given(len(probes), labels, probes.masks, self.score, names=names)
         found = explain_in_parts(subject.model, self.layers, subject.load, given, asked)
@@ -79,7 +79,7 @@ class CamMonitor(Monitor):
 
     @cached_property
     def request(self) -> Request:
-        """What the forward is asked for, built once from the options; each look puts the model before ``run``."""
+        """What is asked of the forward, built once from the options; each look puts the model before ``run``."""
         return Request(
             resolve_targets(self.targets, self.known),
             resolve_methods(self.methods),
@@ -98,7 +98,7 @@ class CamMonitor(Monitor):
         return self if self.known == probes.class_names else replace(self, known=probes.class_names)
 
     def pinned(self, found: Cams) -> CamMonitor:
-        """Returns the monitor with the layers and layouts that were found, so that they are looked for once a run."""
+        """Returns the monitor with the layers and layouts that were found, so that they are looked for once per run."""
         return replace(super().pinned(found), copies=found.overwritten)
 
     def record(self, found: Cams, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> CamRecord:
@@ -152,8 +152,8 @@ def _remark(cams: Cams, load: Callable[[int, int], Inputs]) -> None:
     if called and load(0, 1).pictures > 1:
         warn(
             f"lightning-gradcam: {called[0]!r} is called once for each of several inputs, and sheets show all its maps"
-            " on one picture, that of input_key=. A map belongs to the input of its own call: 'layer#0' is the first"
-            " call's. To see it on that input, add a second callback with input_key= for it and that call's layer"
+            " on one picture, the one input_key= selects. A map belongs to the input of its own call: 'layer#0' is the"
+            " first call's. To see it on that input, add a second callback for that call, with its input_key="
         )
 
 

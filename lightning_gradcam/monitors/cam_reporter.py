@@ -45,7 +45,7 @@ class CamReporter(Reporter):
         self._meter.remember(last, peaks)
 
     def forget(self) -> None:
-        """Begins anew: training goes on from an earlier step."""
+        """Begins anew: training continues from an earlier step."""
         self._meter.forget()
 
     def measured(self, record: CamRecord) -> CamRecord:
@@ -92,7 +92,7 @@ class CamReporter(Reporter):
         return self._meter.means(record)
 
     def remarks(self, record: CamRecord) -> Iterable[str]:
-        """Returns the alarm of ``min_energy_inside``, once a run, and what makes maps blank, once a layer."""
+        """Returns the alarm of ``min_energy_inside``, once per run, and what makes maps blank, once per layer."""
         alarm = self._meter.alarm(record)
         return [*(() if alarm is None else (alarm,)), *self._meter.vanishing(record), *self._meter.blanks(record)]
 

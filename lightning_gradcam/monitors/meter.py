@@ -45,9 +45,9 @@ class Meter:
         self._blank: set[str] = set()
         if monitor.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
             raise ProbeError(
-                f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or a box to hold the maps"
-                " against; give probes=ProbeSet(..., masks=...) or boxes=, let the data set have probe_mask(index), or"
-                " leave min_energy_inside out"
+                f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or a box to compare the"
+                " maps with; give probes=ProbeSet(..., masks=...) or boxes=, define probe_mask(index) on the data set,"
+                " or leave min_energy_inside out"
             )
 
     def measured(self, record: CamRecord) -> CamRecord:
@@ -86,7 +86,7 @@ class Meter:
         self.peaks = dict(peaks)
 
     def forget(self) -> None:
-        """Begins anew: training goes on from an earlier step."""
+        """Begins anew: training continues from an earlier step."""
         self.peaks = {}
         self._before = None
 
@@ -115,7 +115,7 @@ class Meter:
         return _means(found) | {printable(tag): float(np.nansum(values)) for tag, values in counts.items()}
 
     def vanishing(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once a layer, where no gradient reaches it in a trained step."""
+        """Returns a warning, once per layer, where no gradient reaches it in a trained step."""
         if record.epoch == UNTRAINED_EPOCH:
             return []
         new = [layer for layer in vanished_layers(record.gradients) if layer not in self._vanished]
@@ -123,7 +123,7 @@ class Meter:
         return [vanishing_remark(layer, epoch=record.epoch, step=record.step, score=record.score) for layer in new]
 
     def blanks(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once a layer, where maps are blank in a trained step: how many, why, and what to use.
+        """Returns a warning, once per layer, where maps are blank in a trained step: how many, why, and what to use.
 
         Args:
             record: The step's.
@@ -147,7 +147,7 @@ class Meter:
         return _means(found)
 
     def alarm(self, record: CamRecord) -> str | None:
-        """Returns a warning, once a run, where a trained step's maps lie outside the probes' masks or boxes.
+        """Returns a warning, once per run, where a trained step's maps lie outside the probes' masks or boxes.
 
         Args:
             record: As :meth:`measured` returned it.

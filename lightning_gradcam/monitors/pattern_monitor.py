@@ -67,14 +67,14 @@ class PatternMonitor(ChannelMonitor):
         first = subject.load(0, 1)
         if not first.picture.is_floating_point():
             raise ConfigurationError(
-                f"inputs: the model takes {first.picture.dtype}, along which no gradient leads; where it takes the same"
-                " as floating-point numbers too, give probes=ProbeSet(pictures.float()), and the value_range of these"
+                f"inputs: the model takes {first.picture.dtype}, which has no gradient; if it accepts the same as"
+                " floating-point numbers, give probes=ProbeSet(pictures.float()) and their value_range"
             )
         shape = tuple(first.picture.shape[1:])
         if len(spatial_axes(shape)) != 2:
             raise ConfigurationError(
                 f"inputs: got {list(shape)} for a sample, but patterns are drawn for pictures [C, H, W]; call"
-                " lightning_gradcam.filter_patterns() for those of clips and volumes"
+                " lightning_gradcam.filter_patterns() for patterns of clips and volumes"
             )
         short = trial or (not self.tried and not self.log_untrained)
         with _bar(self.name, shown=self.progress) as progress:

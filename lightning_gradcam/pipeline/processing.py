@@ -83,7 +83,7 @@ class Processor:
 
         Args:
             parent: The resumed run.
-            step: The step that training goes on from, for reports.
+            step: The step that training continues from, for reports.
         """
         if self._archive is None:
             return
@@ -156,7 +156,7 @@ class Processor:
             submit(name, partial(self._delivery.attempt, kind, step, part))
 
     def rewind(self, step: int) -> None:
-        """Forgets what was recorded after ``step``: training goes on from an earlier checkpoint of this run."""
+        """Forgets what was recorded after ``step``: training continues from an earlier checkpoint of this run."""
         if self._archive is not None:
             self._archive.rewind(step)
         self._reporter.forget()

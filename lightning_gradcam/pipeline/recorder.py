@@ -1,4 +1,4 @@
-"""One run's recorder: explains on the calling thread, and has everything else done beside it. Knows no Trainer."""
+"""One run's recorder: explains on the calling thread, and does everything else in the background. Knows no Trainer."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Recorder:
         self.aside = ""
         self._archive = archive
         self._failures = failures
-        # Loggers start threads and processes of their own, which are the user's.
+        # Loggers start their own threads and processes, which are the user's.
         self._recording, self._serving = worker(niceness=_NICENESS), worker()
         self._delivery = Delivery(sinks, failures, self._serving)
         self._processor = Processor(reporter, archive, self._delivery, self._recording)
@@ -128,7 +128,7 @@ class Recorder:
 
     @property
     def place(self) -> str:
-        """The archive's folder; empty where there is none."""
+        """The archive's folder; empty if there is none."""
         return "" if self._archive is None else absolute(self._archive.path)
 
     def state(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class Recorder:
             self._delivery.settle(final=final)
 
     def check(self, found: Any = None) -> None:
-        """Refuses to go on where further steps can't stand beside those recorded so far.
+        """Rejects a change after which further steps do not fit those recorded so far.
 
         Args:
             found: What the monitor finds now, if it was looked at.
@@ -216,7 +216,7 @@ class Recorder:
             self._archive.discard()
 
     def rewind(self, step: int) -> None:
-        """Forgets what was recorded after ``step``: training goes on from an earlier checkpoint of this run.
+        """Forgets what was recorded after ``step``: training continues from an earlier checkpoint of this run.
 
         Raises:
             Exception: Later steps could not be deleted; training from here would mix them with its own.

@@ -122,8 +122,8 @@ class Worker:
             kept = nbytes + sum(job.nbytes for job in self._waiting)
             if self._stalled and (len(self._waiting) >= _MOST_JOBS or kept > _MOST_BYTES):
                 raise StalledError(
-                    f"background: {self._current} still has not come to an end; {name} is left out, because"
-                    f" {len(self._waiting)} jobs wait for it already"
+                    f"background: {self._current} still has not finished; {name} is left out, because"
+                    f" {len(self._waiting)} jobs are already waiting"
                 )
             self._waiting.append(_Job(name, job, nbytes, first))
             if not self.here:
@@ -194,7 +194,7 @@ class Worker:
         elif not told:
             then = "what waits behind it is dropped" if drop else "what waits behind it is done if it comes back"
             raise StalledError(
-                f"background: {hangs} still has not come to an end; {then}: {', '.join(waiting[:3]) or 'nothing'}"
+                f"background: {hangs} still has not finished; {then}: {', '.join(waiting[:3]) or 'nothing'}"
                 + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
             )
 
@@ -227,7 +227,7 @@ class Worker:
             self._begin()
 
     def _run(self) -> None:
-        """Starts the thread where there is none, or where something has killed it."""
+        """Starts the thread if there is none, or where something has killed it."""
         if self._thread is not None and self._thread.is_alive():
             return
         self._current, self._stalled = None, False
@@ -259,7 +259,7 @@ class Worker:
             if waited >= self._patience:
                 self._stalled = True
                 raise StalledError(
-                    f"background: {self._current} has not come to an end in {self._patience:g} seconds; {otherwise}"
+                    f"background: {self._current} has not finished in {self._patience:g} seconds; {otherwise}"
                 )
             look = min(_LOOK, self._patience - waited)
             begin = time.monotonic()

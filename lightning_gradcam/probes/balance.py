@@ -62,10 +62,10 @@ def looked_up(
     the way end it, too.
 
     Args:
-        class_at: Decodes the sample at an index and returns its class; ``None`` where it shows none.
+        class_at: Decodes the sample at an index and returns its class; ``None`` if it shows none.
         order: The indices to look at, in random order.
         count: How many will be taken.
-        classes: How many there are, where that is known.
+        classes: How many there are, if known.
 
     Returns:
         Index to class, in the order given; ``None`` as soon as one sample shows no class.

@@ -63,7 +63,7 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
 def origins(samples: Sequence[Any], pictures: Tensor) -> list[int]:
     """Returns which sample each picture of a collated batch is from, as far as that can be seen.
 
-    A ``collate_fn`` may sort its samples, or put another one in the place of one that it drops.
+    A ``collate_fn`` may sort its samples, or put another one instead of one that it drops.
 
     Args:
         samples: What was collated.

@@ -12,10 +12,10 @@ from lightning_gradcam.errors import ProbeError
 
 
 def check_boxes(boxes: Tensor) -> None:
-    """Refuses anything but ``[N, 4]`` with left below right and top below bottom, or NaN.
+    """Rejects anything but ``[N, 4]`` with left below right and top below bottom, or NaN.
 
     Raises:
-        ProbeError: With the box received and what is valid.
+        ProbeError: The message shows the box and what is valid.
     """
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ProbeError(f"boxes: got {list(boxes.shape)}; give left, top, right and bottom of each probe, [N, 4]")

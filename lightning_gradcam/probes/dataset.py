@@ -35,7 +35,7 @@ class Drawn:
         probes: The probes.
         batch: As collated.
         transferred: The transfer hooks have been applied to it.
-        remark: Why the batch's labels are not kept, for the user; ``None`` where they are, or there are none.
+        remark: Why the batch's labels are not kept, for the user; ``None`` if they are, or there are none.
         rebuilt: The batch was made of archived probes: what else the collated one held is not known.
     """
 
@@ -69,9 +69,9 @@ def draw_probes(
 
     Args:
         dataset: A map-style data set of tuples, dicts or tensors.
-        num_probes: How many to draw; default: 8, or all samples where there are fewer.
-        indices: These samples, in this order, instead of a draw.
-        collate_fn: From samples to a batch; torch's default where not given.
+        num_probes: Number to draw; default: 8, or all samples if there are fewer.
+        indices: Use these samples, in this order, instead of a draw.
+        collate_fn: From samples to a batch; torch's default if not given.
         **options: Those of :class:`~lightning_gradcam.probes.options.ProbeOptions`.
     """
     return draw(dataset, ProbeOptions(num_probes=num_probes, **options), indices=indices, collate_fn=collate_fn)
@@ -94,12 +94,12 @@ def draw(
     Args:
         dataset: A map-style data set of tuples, dicts or tensors.
         options: The user's choice.
-        indices: These samples, in this order, instead of a draw.
-        among: Draw from these samples alone; default: from all.
-        collate_fn: From samples to a batch; torch's default where not given.
+        indices: Use these samples, in this order, instead of a draw.
+        among: Draw only from these samples; default: from all.
+        collate_fn: From samples to a batch; torch's default if not given.
 
     Returns:
-        The probes (sorted by class where labels exist) and their batch.
+        The probes (sorted by class if labels exist) and their batch.
 
     Raises:
         ProbeError: ``num_probes`` is below 1 or above the number of samples, the data set has no indices, or a
@@ -148,7 +148,7 @@ def drawn_from(
     """
     inputs, found = split_batch(batch, options.input_key, options.label_key)
     if indices is not None and len(inputs) != len(indices):
-        raise UnindexedError(f"probes: collate_fn makes {len(inputs)} samples of {len(indices)}")
+        raise UnindexedError(f"probes: collate_fn returned {len(inputs)} samples for {len(indices)}")
     names = find_class_names(dataset, options.label_key)
     if names is None and options.class_names is not None:
         names = tuple(options.class_names)
@@ -250,7 +250,7 @@ def _collated_order(indices: list[int], samples: list[Any], pictures: Tensor) ->
         return indices  # which are refused as probes
     places = origins(samples, pictures)
     if len(set(places)) < len(places):
-        raise UnindexedError("probes: collate_fn puts samples in the place of other ones")
+        raise UnindexedError("probes: collate_fn replaces samples with other ones")
     return [indices[place] for place in places]
 
 

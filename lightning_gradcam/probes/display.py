@@ -30,7 +30,7 @@ def normalization(mean: float | Sequence[float] | None, std: float | Sequence[fl
     """Reads the user's ``mean`` and ``std``; a single number is used for all channels.
 
     Returns:
-        ``None`` where neither is given.
+        ``None`` if neither is given.
 
     Raises:
         ProbeError: Only one is given, their lengths differ, or a deviation is not positive.
@@ -54,7 +54,7 @@ def find_normalization(transform: Any) -> Normalization | None:
 
     Returns:
         Its mean and deviation; mean 0 and deviation 1 where the transform ends in a scaled tensor without
-        ``Normalize``; ``None`` where the transform does not show it.
+        ``Normalize``; ``None`` if the transform does not show it.
     """
     steps = _steps(transform)
     for step in reversed(steps):
@@ -80,7 +80,7 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
         uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, and a caption that says how the pixels were recovered.
 
     Raises:
-        ProbeError: The inputs are no pictures, or ``normalized`` is for another number of channels.
+        ProbeError: The inputs are not pictures, or ``normalized`` is for another number of channels.
     """
     pixels = inputs[:, None] if inputs.dim() == 3 else inputs
     if pixels.dim() not in (4, 5):
@@ -117,7 +117,7 @@ def displayed(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
     """Turns inputs into pictures before it is known how the model reads them; see :func:`to_pixels`.
 
     Args:
-        inputs: As :func:`to_pixels` takes them; signals ``[N, L]``, which are a row; frames ``[N, T, C, H, W]`` where
+        inputs: As in :func:`to_pixels`; signals ``[N, L]``, which are a row; frames ``[N, T, C, H, W]`` where
             ``normalized`` has as many values as these have channels.
         normalized: What to undo.
     """

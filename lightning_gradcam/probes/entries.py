@@ -16,10 +16,10 @@ _INPUT_KEYS = ("image", "images", "pixel_values", "input", "inputs", "x", "img",
 
 
 def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tuple[Tensor, Any]:
-    """Takes inputs and labels out of a collated batch: a tensor, a tuple or a dict.
+    """Extracts inputs and labels from a collated batch: a tensor, a tuple or a dict.
 
     Returns:
-        The inputs, and the labels as they are; ``None`` where there are none.
+        The inputs, and the labels as they are; ``None`` if there are none.
 
     Raises:
         ProbeError: A key does not exist, or the input is not a tensor; the message lists what exists.
@@ -33,7 +33,7 @@ def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tup
 
 
 def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -> Tensor:
-    """Takes the model's input out of a batch: of several views of the same samples, the first.
+    """Extracts the model's input from a batch: of several views of the same samples, the first.
 
     Args:
         batch: As collated.
@@ -83,7 +83,7 @@ def label_of(batch: Any, label_key: Key | None, *, required: bool) -> Any:
     Args:
         batch: As collated, or one sample.
         label_key: Where the labels are.
-        required: Raise an error where there are none; otherwise return ``None``.
+        required: Raise an error if there are none; otherwise return ``None``.
     """
     found = _item(batch, label_key, LABEL_KEYS, 1, "label_key", required=required)
     named = named_in(found)

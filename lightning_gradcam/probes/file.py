@@ -53,7 +53,7 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         name: The file's name in errors.
 
     Raises:
-        ProbeFileError: The content is truncated, of another schema, or no probe set.
+        ProbeFileError: The content is truncated, of a different schema, or not a probe set.
     """
     try:
         file, meta = read_npz(data)

@@ -30,11 +30,11 @@ class Preparation:
     Attributes:
         transform: From a PIL image to the input ``[C, H, W]``; ``None``: scaled to 0…1, then by ``mean`` and ``std``.
         size: Height and width that pictures are resized to before that (one number: both); ``None`` leaves them.
-        mean: Subtracted, where there is no transform; otherwise only undone for display.
-        std: Divided by, where there is no transform; otherwise only undone for display.
+        mean: Subtracted, if there is no transform; otherwise only undone for display.
+        std: Divided by, if there is no transform; otherwise only undone for display.
         mode: The PIL mode that pictures are converted to, ``"RGB"`` or ``"L"``; ``None``: ``"RGB"``.
         class_names: The model's classes in order.
-        remarks: What a user should know of how this was found.
+        remarks: Notes for the user on how this was found.
     """
 
     transform: Callable[[Any], Tensor] | None = None
@@ -114,7 +114,7 @@ def read_folder(path: str | os.PathLike[str], how: Preparation) -> ProbeSet:
 def pictures_in(folder: Path) -> list[Path]:
     """Returns the pictures below a folder by name.
 
-    Hidden files, as macOS leaves them beside pictures, are left out, and so are the sheets and overlays that this
+    Hidden files, as macOS leaves them next to pictures, are left out, and so are the sheets and overlays that this
     package has written into a folder below, such as ``explained/`` of an earlier ``explain``.
     """
     files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())

@@ -18,8 +18,8 @@ class Labels:
     """Labels as they are kept with probes.
 
     Attributes:
-        classes: int64 ``[N]``, or 0 and 1 for each class ``[N, C]``; ``None`` where the labels are not classes.
-        numbers: Numbers that are not classes, float32 ``[N]`` or ``[N, K]``; ``None`` where there are none.
+        classes: int64 ``[N]``, or 0 and 1 for each class ``[N, C]``; ``None`` if the labels are not classes.
+        numbers: Numbers that are not classes, float32 ``[N]`` or ``[N, K]``; ``None`` if there are none.
         remark: Why there is neither, for the user.
     """
 

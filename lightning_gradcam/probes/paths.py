@@ -105,7 +105,7 @@ def first_view(entry: Any, axes: int = 4) -> Tensor | None:
         axes: How many a view has at least.
 
     Returns:
-        ``None`` where the entry holds no such tensors, or other numbers of samples in them.
+        ``None`` if the entry holds no such tensors, or other numbers of samples in them.
     """
     views = [tensor for _, tensor in tensors_in(entry) if tensor.dim() >= axes]
     return views[0] if views and len({len(view) for view in views}) == 1 else None
@@ -115,7 +115,7 @@ def any_picture(batch: Any) -> Tensor | None:
     """Returns what is likely the picture in a batch of unknown structure: the first tensor with the most axes, up to 4.
 
     Returns:
-        ``None`` where there is no tensor.
+        ``None`` if there is no tensor.
     """
     found = [tensor for _, tensor in tensors_in(batch) if tensor.dim() >= 2]
     # Floating-point ones first: whole numbers may be tokens or label maps.

@@ -18,12 +18,13 @@ from torch import Tensor
 from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.errors import ProbeError, ProbeFileError
 from lightning_gradcam.probes.boxes import check_boxes, filled
+from lightning_gradcam.probes.class_names import named_classes
 from lightning_gradcam.probes.display import Normalization, Pixels, to_pixels
 from lightning_gradcam.probes.labels import read_labels
 from lightning_gradcam.probes.view import ProbeView, rows_of, signals_of, true_classes_of
 from lightning_gradcam.storage import Storage
 
-# What has one entry for each probe, beside its input.
+# What has one entry for each probe, besides its input.
 _EACH = ("ids", "labels", "masks", "boxes", "display", "indices", "values")
 _TYPES = {"masks": torch.bool, "boxes": torch.float32, "values": torch.float32}
 
@@ -34,26 +35,27 @@ class ProbeSet:
 
     Attributes:
         inputs: ``[N, …]``, preprocessed as for the model, on the CPU.
-        ids: One unique name for each probe; counted from 0 where not given.
-        labels: True classes, int64 ``[N]`` (several a sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Given
+        ids: One unique name for each probe; counted from 0 if not given.
+        labels: True classes, int64 ``[N]`` (several per sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Given
             as whole numbers, ``[N]`` or ``[N, 1]``, as names among ``class_names``, or as a row of 0 and 1 a sample.
-            Numbers that are no classes, such as 0.37, become ``values``.
+            Numbers that are not classes, such as 0.37, become ``values``.
         masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
-        boxes: The same parts as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's picture
-            (where there are no masks, of the input); NaN for a probe without one. ``None``: not known.
-        class_names: Names of the classes by index, or ``None``.
+        boxes: The same regions as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's
+            picture (the input's, if there are no masks); NaN for a probe without one. ``None``: not known.
+        class_names: Names of the classes by index, or ``None``. A text is read: ``"imagenet"``, the path of a file, or
+            ``"package.module:Name"``.
         display: Pictures to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
-            ``[N, T, H, W, 3]``; each input min-max stretched where not given.
+            ``[N, T, H, W, 3]``; each input min-max stretched if not given.
         display_source: How ``display`` was recovered, for the sheet's header.
         indices: The probes' places in the data set they were drawn from, or ``None``.
-        note: A remark for every sheet's header, for instance that the data is drawn.
-        axes: What the axes of ``inputs`` mean, where their shape leaves it open and a model has shown it
+        note: A remark for every sheet's header, for instance that the data is synthetic.
+        axes: What the axes of ``inputs`` mean, if their shape is ambiguous and a model has shown it
             (:meth:`read_as`); else ``""``.
         normalized: What ``display`` was recovered with; not saved.
         values: True numbers of a regression, or shares of classes, float32 ``[N]`` or ``[N, K]``; ``None``: not known.
 
     Raises:
-        ProbeError: Lengths differ, ids are not unique, or there is no probe.
+        ProbeError: Lengths differ, ids are not unique, or there are no probes.
 
     Example:
         >>> probes = ProbeSet(torch.rand(4, 1, 8, 8), labels=torch.tensor([0, 1, 2, 0]))
@@ -83,7 +85,7 @@ class ProbeSet:
             raise ProbeError("probes: got no inputs; give at least one")
         put("ids", tuple(map(str, self.ids)) or tuple(map(str, range(count))))
         if self.class_names is not None:
-            put("class_names", tuple(map(str, self.class_names)))
+            put("class_names", tuple(map(str, named_classes(self.class_names))))
         if self.labels is not None:
             read = read_labels(self.labels, count, self.class_names, whole=True)
             if read.remark is not None:
@@ -136,7 +138,7 @@ class ProbeSet:
 
     @property
     def view(self) -> ProbeView:
-        """What drawing needs, in NumPy alone; arrays share their memory with the tensors."""
+        """What drawing needs, in NumPy only; arrays share their memory with the tensors."""
         view: ProbeView = self._view  # type: ignore[attr-defined]
         return view
 
@@ -158,7 +160,7 @@ class ProbeSet:
         )
 
     def read_as(self, axes: str) -> ProbeSet:
-        """Returns the probes with the meaning of their axes that a model has shown; frames are drawn accordingly.
+        """Returns the probes with the axes as a model has interpreted them; frames are drawn accordingly.
 
         Args:
             axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""``: nothing
@@ -189,11 +191,11 @@ class ProbeSet:
         return hashlib.sha256(head + raw(self.inputs).tobytes()).hexdigest()
 
     def class_name(self, index: int) -> str:
-        """Returns the class's name, or its index as text where it has none."""
+        """Returns the class's name, or its index as text if it has none."""
         return self.view.class_name(index)
 
     def part(self, rows: Sequence[int]) -> ProbeSet:
-        """Returns some of the probes, at these places."""
+        """Returns the probes at these indices."""
         return replace(self, **{name: rows_of(getattr(self, name), rows) for name in ("inputs", *_EACH)})
 
     @classmethod
@@ -201,9 +203,9 @@ class ProbeSet:
         """Draws probes from a map-style data set by index; see :func:`~lightning_gradcam.probes.dataset.draw_probes`.
 
         Args:
-            dataset: The data set; ``Subset``, ``random_split`` and ``ConcatDataset`` are looked through for labels,
+            dataset: The data set; ``Subset``, ``random_split`` and ``ConcatDataset`` are searched for labels,
                 class names and the transform.
-            num_probes: How many, class-balanced where labels exist; default: 8, or all where there are fewer.
+            num_probes: How many, class-balanced if labels exist; default: 8, or all if there are fewer.
             **options: ``indices`` and ``collate_fn``, and those of the callback: ``seed``, ``input_key``,
                 ``label_key``, ``class_names``, ``mean``, ``std``.
 
@@ -227,44 +229,44 @@ class ProbeSet:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         mode: str = "RGB",
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | str | None = None,
     ) -> ProbeSet:
-        """Reads every picture in a folder and below, in the order of their names.
+        """Reads every picture in a folder and its sub-folders, in order of name.
 
         Args:
             path: The folder. Pictures in sub-folders get the sub-folder's name as their true class.
             transform: From a PIL image to the model's input ``[C, H, W]``, for instance the validation data set's. The
-                other preprocessing arguments then only say how to undo it for display.
+                other preprocessing arguments are then only used to undo it for display.
             size: Height and width to resize to (one number: both), without ``transform``.
             mean: Subtracted after scaling to 0…1, for each channel or all, without ``transform``.
-            std: Divided by after that.
+            std: Divided by afterwards.
             mode: The PIL mode to open the pictures in: ``"RGB"`` or ``"L"``.
             class_names: The model's classes in order; sub-folders are then looked up here instead of being numbered by
-                their sorted names.
+                their sorted names. As for a :class:`ProbeSet`, a text is read.
 
         Returns:
             The probes; ids are paths relative to ``path``.
 
         Raises:
-            ProbeError: No folder, no picture, a picture that can't be read, pictures of different sizes, a sub-folder
-                that is none of ``class_names``, or a transform that does not take PIL images or return tensors.
+            ProbeError: No folder, no picture, an unreadable picture, pictures of different sizes, a sub-folder
+                that is not in ``class_names``, or a transform that does not take PIL images or return tensors.
         """
         from lightning_gradcam.probes.folder import Preparation, read_folder
 
         resized = size if transform is None else None
-        return read_folder(path, Preparation(transform, resized, mean, std, mode, class_names))
+        return read_folder(path, Preparation(transform, resized, mean, std, mode, named_classes(class_names)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to one file (a NumPy ``.npz``, no pickle); an existing file is replaced whole or not."""
+        """Writes everything to one file (a NumPy ``.npz``, no pickle); an existing file is replaced atomically."""
         folder, name = os.path.split(os.fspath(path))
         Storage(folder or ".").write(name, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ProbeSet:
-        """Reads what :meth:`save` wrote.
+        """Reads the output of :meth:`save`.
 
         Raises:
-            ProbeFileError: The file is missing, truncated, of another schema, or no probe set.
+            ProbeFileError: The file is missing, truncated, of a different schema, or not a probe set.
         """
         folder, name = os.path.split(os.fspath(path))
         try:
@@ -281,7 +283,7 @@ class ProbeSet:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str = "probe set") -> ProbeSet:
-        """Reads what :meth:`to_bytes` gave; ``name`` is what errors call it.
+        """Reads the output of :meth:`to_bytes`; ``name`` is what errors call it.
 
         Raises:
             ProbeFileError: As :meth:`load`.

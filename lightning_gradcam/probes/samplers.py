@@ -67,7 +67,7 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
         raise
     except Exception as error:  # whatever a user's sampler raises
         raise UnindexedError(
-            f"probes: the sampler {type(sampler.sampler if plain else sampler).__name__} can't be copied and looked at"
+            f"probes: the sampler {type(sampler.sampler if plain else sampler).__name__} can't be copied and inspected"
             f" ({type(error).__name__}: {error!s:.80})"
         ) from error
     return found if isinstance(found, range) and found == range(len(dataset)) else _numbers(found, len(dataset))
@@ -118,7 +118,7 @@ def _flat(batches: Iterable[Any]) -> Iterator[Any]:
     left = _MOST
     for batch in batches:
         if not isinstance(batch, _LISTS):
-            raise UnindexedError(f"probes: the batch sampler yields {type(batch).__name__}, no lists of numbers")
+            raise UnindexedError(f"probes: the batch sampler yields {type(batch).__name__} instead of lists of numbers")
         yield from batch
         left -= max(len(batch), 1)
         if left <= 0:
@@ -134,7 +134,7 @@ def _numbers(found: Iterable[Any], total: int) -> Sequence[int]:
     except ValueError:  # entries of several lengths
         values = np.empty(0)
     if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise UnindexedError(f"probes: the sampler yields {type(listed[0]).__name__}, and not numbers alone")
+        raise UnindexedError(f"probes: the sampler yields {type(listed[0]).__name__} instead of numbers")
     if values.min() < 0 or values.max() >= total:
         raise UnindexedError(f"probes: the sampler yields numbers other than 0 to {total - 1}")
     # Of millions, faster than to sort them.

@@ -90,7 +90,7 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     transform = find_transform(dataset)
     if transform is None and options.mean is not None:
         raise ProbeError(
-            "mean, std: they undo a normalization for display, and the validation data set has no transform= that would"
+            "mean, std: they undo a normalization for display, but the validation data set has no transform= that would"
             f" apply it to the pictures of {str(path)!r}; give probes=ProbeSet.from_folder({str(path)!r}, mean=...,"
             " std=..., size=...), which applies it, or a file of `lightning-gradcam probes draw --folder`"
         )

@@ -21,7 +21,7 @@ class Passing:
     """Collects samples from batches that pass by, until there are enough.
 
     Args:
-        count: How many are wanted.
+        count: Number of samples wanted.
         input_key: Where a batch holds the input.
 
     Example:
@@ -48,7 +48,7 @@ class Passing:
         return len(self) >= self._count
 
     def take(self, batch: Any) -> None:
-        """Copies the samples of a batch that are still wanted, to the CPU; none where their size is another.
+        """Copies the samples of a batch that are still wanted, to the CPU; none if their size is another.
 
         Raises:
             ProbeError: The batch has no tensor where the input is expected.

@@ -1,4 +1,4 @@
-"""What drawing needs of probes, in NumPy alone: it runs beside the training, which torch's threads would slow down."""
+"""What drawing needs from probes, in NumPy only: it runs during training, which torch's threads would slow down."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class ProbeView:
     """Pictures, names and known regions of probes, without their inputs.
 
     A torch operation on a large tensor wakes a team of threads for the thread that calls it. In a background thread
-    that is a second team beside the training's own, and both then compete for the same cores; so all that is drawn,
+    that is a second team besides the training's own, and both then compete for the same cores; so all that is drawn,
     measured or written in the background takes its probes from here.
 
     Attributes:
         ids: One unique name for each probe.
         pixels: The pictures to draw on, uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
-        true: The true classes of each probe; ``None`` where no labels are known.
+        true: The true classes of each probe; ``None`` if no labels are known.
         masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
         boxes: The same parts as boxes, float32 ``[N, 4]``, or ``None``.
         size: Height and width of the picture in whose pixels the boxes are: the mask's, or the input's.
@@ -57,16 +57,16 @@ class ProbeView:
         return self
 
     def class_name(self, index: int) -> str:
-        """Returns the class's name, or its index as text where it has none."""
+        """Returns the class's name, or its index as text if it has none."""
         names = self.class_names or ()
         return names[index] if 0 <= index < len(names) else str(index)
 
     def true_classes(self, row: int) -> tuple[int, ...]:
-        """Returns the true classes of one probe; none where they are not known."""
+        """Returns the true classes of one probe; none if not known."""
         return () if self.true is None else self.true[row]
 
     def part(self, rows: Sequence[int]) -> ProbeView:
-        """Returns some of the probes, at these places."""
+        """Returns the probes at these indices."""
         if list(rows) == list(range(len(self))):
             return self
         each = ("ids", "pixels", "true", "masks", "boxes", "signals")
@@ -84,7 +84,7 @@ def true_classes_of(labels: Tensor | None) -> tuple[tuple[int, ...], ...] | None
     """Returns each probe's true classes: one, or those marked in a label with several.
 
     Args:
-        labels: int64 ``[N]``, below 0 where a sample has none; or 0 and 1 for each class ``[N, C]``.
+        labels: int64 ``[N]``, below 0 if a sample has none; or 0 and 1 for each class ``[N, C]``.
 
     Example:
         >>> import torch

@@ -29,7 +29,7 @@ def find_class_names(dataset: Any, label_key: Any = None) -> tuple[str, ...] | N
 
     Args:
         dataset: The data set.
-        label_key: The name of the feature, where it has none of the usual ones.
+        label_key: The name of the feature, if it has none of the usual ones.
     """
     for owner in nested_datasets(dataset):
         for name in ("classes", "class_names"):
@@ -42,13 +42,13 @@ def find_class_names(dataset: Any, label_key: Any = None) -> tuple[str, ...] | N
 
 
 def find_transform(dataset: Any) -> Any:
-    """Returns the transform of the data set, or of one inside it; ``None`` where none has a callable ``transform``."""
+    """Returns the transform of the data set, or of one inside it; ``None`` if none has a callable ``transform``."""
     found = (getattr(owner, "transform", None) for owner in nested_datasets(dataset))
     return next((transform for transform in found if callable(transform)), None)
 
 
 def find_labels(dataset: Any, label_key: Any = None) -> npt.NDArray[np.int64] | None:
-    """Returns the true class of every sample without decoding any, or ``None`` where they are unknown.
+    """Returns the true class of every sample without decoding any, or ``None`` if they are unknown.
 
     Args:
         dataset: The data set.

@@ -91,7 +91,7 @@ def record_codes(
 
 
 def blank_sentence(codes: Codes, *, what: str = "maps") -> str:
-    """Says how many maps are blank, why most of them are, and what to use; empty where none is.
+    """Says how many maps are blank, why most of them are, and what to use; empty if none is.
 
     Args:
         codes: The causes of all maps, blank or not, as :func:`codes_of` returns them.

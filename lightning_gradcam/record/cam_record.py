@@ -32,24 +32,24 @@ class CamRecord:
         step: The step at which Lightning logs this validation's metrics.
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
         score: What ``scores`` hold: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
-        probe_ids: One for each probe, in the order of the arrays.
+        probe_ids: One id for each probe, in the order of the arrays.
         maps: :class:`~lightning_gradcam.CamKey` to signed maps, float32 ``[N, h, w]``
             (``[N, d, h, w]`` in 3-D, ``[N, t, h, w]`` of folded frames, ``[N, l]`` of signals), not normalised.
         scores: Target name to explained scores, float32 ``[N]``.
-        classes: Target name to explained classes, int64 ``[N]``; -1 where there is none.
-        predicted: The model's most likely classes, int64 ``[N]``; -1 where its output has no classes.
+        classes: Target name to explained classes, int64 ``[N]``; -1 if there is none.
+        predicted: The model's most likely classes, int64 ``[N]``; -1 if its output has no classes.
         confidence: Their probabilities, float32 ``[N]``; NaN there.
-        confidences: Target name to the probabilities of the explained classes, float32 ``[N]``; NaN where not known.
+        confidences: Target name to the probabilities of the explained classes, float32 ``[N]``; NaN if not known.
         numbers: Key to the numbers of its maps (:data:`~lightning_gradcam.STATS`), each float32 ``[N]``; empty
             before they are measured.
         likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, ten at most; ``[N, 0]``
             where the output has no classes.
         likeliest_confidence: Their probabilities, float32 ``[N, k]``.
-        gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for, as NumPy arrays
+        gradients: ``(layer, target)`` to the gradients in numbers, if requested, as NumPy arrays
             (:class:`~lightning_gradcam.GradientSummary`); sums and norms float64, other such numbers
             float32.
         peaks: Key to each map's largest value in this and all earlier logged steps of the run, float32 ``[N]``: a
-            resumed run goes on with them. Empty where they are not known, as in archives of version 0.1.0.
+            resumed run continues them. Empty if not known, as in archives of version 0.1.0.
         causes: Key to why maps are blank, int8 ``[N]``, 0 where they are not (see
             :class:`~lightning_gradcam.Cause`); keys without a blank map are missing.
         levels: ``(layer, target)`` to the feature map that each probe is explained at, ``N`` names such as
@@ -126,7 +126,7 @@ class CamRecord:
 
     @property
     def nbytes(self) -> int:
-        """What its arrays keep in memory, in bytes."""
+        """Memory used by its arrays, in bytes."""
         return _nbytes(vars(self))
 
     def changed_from(self, other: CamRecord) -> dict[str, npt.NDArray[np.bool_]]:
@@ -137,7 +137,7 @@ class CamRecord:
         }
 
     def part(self, rows: Sequence[int]) -> CamRecord:
-        """Returns the record of some of the probes, at these places."""
+        """Returns the record of the probes at these indices."""
         return replace(self, **{name: _at(values, list(rows)) for name, values in vars(self).items()})
 
 

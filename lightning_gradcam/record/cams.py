@@ -57,16 +57,16 @@ class Cams(Mapping[CamKey, Tensor]):
     Attributes:
         maps: :class:`CamKey` to map.
         scores: Target name to the explained scores ``[N]``.
-        classes: Target name to the explained classes ``[N]`` (int64; -1 where there is none).
+        classes: Target name to the explained classes ``[N]`` (int64; -1 if there is none).
         output: The model's output, detached.
-        predicted: The most likely classes ``[N]``; ``None`` where the output has no classes.
+        predicted: The most likely classes ``[N]``; ``None`` if the output has no classes.
         confidence: Their probabilities ``[N]``: the softmax; the sigmoid under ``score="sigmoid"``, and where labels
-            mark several classes a sample; the output itself where the model ends in one of these.
-            ``None`` where the output has no classes.
+            mark several classes per sample; the output itself where the model ends in one of these.
+            ``None`` if the output has no classes.
         layouts: Layer name to the meaning of its activation's axes.
         overwritten: Whether the model changes a layer's output in place, so that it had to be copied.
         confidences: Target name to the probabilities of the explained classes ``[N]``, as in ``confidence``; NaN where
-            a sample has none. Empty where the output has no classes.
+            a sample has none. Empty if the output has no classes.
         inputs: What :func:`~lightning_gradcam.compute_cams` got, for showing the maps on; the same memory. ``None``
             where it is not a tensor.
         score: What ``scores`` are: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
@@ -74,7 +74,7 @@ class Cams(Mapping[CamKey, Tensor]):
             where the output has no classes.
         likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` without
             classes.
-        gradients: ``(layer, target)`` to the gradients in numbers, where they were asked for
+        gradients: ``(layer, target)`` to the gradients in numbers, if requested
             (:class:`~lightning_gradcam.GradientSummary`); only methods of activations and gradients
             have any.
         levels: ``(layer, target)`` to the feature map that each sample is explained at, ``N`` names: ``"fpn[1]"`` is

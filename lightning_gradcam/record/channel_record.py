@@ -27,7 +27,7 @@ class ChannelRecord:
         step: The step at which Lightning logs this validation's metrics.
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
         kind: ``"features"``: the activations of probes. ``"patterns"``: what each filter responds to most.
-        probe_ids: One for each probe, in the order of the arrays; none for patterns.
+        probe_ids: One id for each probe, in the order of the arrays; none for patterns.
         channels: Layer to what is shown of it. Features: activations, ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D), as
             they are. Patterns: a picture for each filter in the model's input space, ``[F, c, H, W]``.
         chosen: Layer to the numbers of the channels or filters that these are, ``C`` or ``F`` of them.
@@ -93,11 +93,11 @@ class ChannelRecord:
 
     @property
     def nbytes(self) -> int:
-        """What its arrays keep in memory, in bytes."""
+        """Memory used by its arrays, in bytes."""
         return sum(values.nbytes for part in (self.channels, *self.numbers.values()) for values in part.values())
 
     def part(self, rows: Sequence[int]) -> ChannelRecord:
-        """Returns the record of some of the probes, at these places; patterns belong to none and stay as they are."""
+        """Returns the record of the probes at these indices; patterns belong to none and stay as they are."""
         if self.kind == "patterns":
             return self
         chosen = list(rows)

@@ -60,7 +60,7 @@ DTYPES: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class Spread(Generic[A]):
-    """How numbers are distributed, for each sample.
+    """Distribution of the numbers of each sample.
 
     Attributes:
         counts: How many fall between each two of :data:`EDGES`, int64 ``[N, B]``; NaN and infinity are not counted.
@@ -232,7 +232,7 @@ def vanished_of(
         gradients: A record's.
 
     Returns:
-        ``(layer, target)`` to 1 or 0 for each sample, float32 ``[N]``; NaN where its score or gradient is not finite.
+        ``(layer, target)`` to 1 or 0 for each sample, float32 ``[N]``; NaN if its score or gradient is not finite.
         The mean over those that are known is the share that is logged.
     """
     return {
@@ -251,7 +251,7 @@ def vanished_layers(gradients: Mapping[tuple[str, str], GradientSummary[NumPyArr
 
 
 def vanishing_remark(layer: str, *, epoch: int, step: int, score: str) -> str:
-    """Returns the warning, once per layer, that no gradient reaches it in a trained step.
+    """Returns, once per layer, a warning that no gradient reaches it in a trained step.
 
     Args:
         layer: Its name.

@@ -51,7 +51,7 @@ def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, kn
 
 
 def put_boxes(
-    pictures: Pixels, maps: FloatArray, probes: ProbeView, rows: Sequence[int], slices: Slices
+    pictures: Pixels, maps: FloatArray, probes: ProbeView, rows: Sequence[int], slices: Slices, threshold: float
 ) -> list[tuple[str, ...]]:
     """Draws the boxes of maps and of their probes on finished overlays, in place.
 
@@ -62,12 +62,13 @@ def put_boxes(
         probes: All; their known boxes.
         rows: The places of the probes that are drawn, ``[n]``.
         slices: Which slices are shown.
+        threshold: Share of a map's maximum above which a place belongs to its box.
 
     Returns:
         The caption below each: the intersection over union; nothing where no probe has a known box.
     """
     known, size = known_boxes(probes), picture_size(probes)
-    found = bounding_boxes(maps, size)
+    found = bounding_boxes(maps, size, threshold)
     own = np.full_like(found, np.nan) if known is None else known[list(rows)]
     overlaps = iou(found, own)
     depths = strongest_slices(maps) if maps.ndim == 4 else np.zeros(len(maps), np.int64)
@@ -89,13 +90,14 @@ def put_boxes(
     return captions
 
 
-def legend(*, known: bool) -> list[tuple[Pixels, str]]:
+def legend(threshold: float, *, known: bool) -> list[tuple[Pixels, str]]:
     """Returns what the lines mean: a sample of each kind, uint8 ``[14, 38, 3]``, and its meaning.
 
     Args:
+        threshold: Share of a map's maximum above which a place belongs to its box.
         known: Some probe's own box is drawn, too.
     """
-    texts = ["box around the largest part of the map above 15 % of its maximum"]
+    texts = [f"box around the largest part of the map above {threshold * 100:g} % of its maximum"]
     if known:
         texts.append("known box; IoU: area that both share / area that they cover together")
     samples = np.full((len(texts), 14, 38, 3), 168, np.uint8)

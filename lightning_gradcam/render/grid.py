@@ -1,7 +1,7 @@
 """Channel grids: every channel of a layer side by side, sixteen a row, as tutorials on feature maps draw them.
 
-The grid and its normalisation are those of François Chollet, "Deep Learning with Python", 2nd edition, section 9.4.1,
-"Visualizing intermediate activations".
+The grid and its normalisation are those of François Chollet and Matthew Watson, "Deep Learning with Python", 3rd
+edition, chapter 10 (listings 10.1 to 10.23), "Visualizing intermediate activations".
 """
 
 from __future__ import annotations

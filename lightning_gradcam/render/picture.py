@@ -60,7 +60,7 @@ class Picture:
         return self.pixels.nbytes
 
     def file(self, formats: Sequence[str] = ("png", "jpeg", "webp")) -> tuple[str, bytes]:
-        """Returns the picture as a file, in its own format where that is possible and as a PNG elsewhere.
+        """Returns the picture as a file, in its own format if that is possible and as a PNG elsewhere.
 
         Args:
             formats: What is possible.
@@ -125,7 +125,7 @@ class Picture:
 class PackedPicture(Picture):
     """A finished picture that keeps its own file alone, so that many take little memory.
 
-    Its pixels are decoded whenever they are asked for: exact from a PNG, close to what was drawn from a JPEG or WebP.
+    Its pixels are decoded whenever they are requested: exact from a PNG, close to what was drawn from a JPEG or WebP.
 
     Args:
         picture: What it is made of.

@@ -66,7 +66,7 @@ def put_band(base: Pixels, colors: Pixels) -> Pixels:
 
 
 def source_lines(source: str) -> list[str]:
-    """Returns what a header says of where pictures are from: nothing where they are as a person knows them."""
+    """Returns the header's text on where pictures are from: nothing where they are as a person knows them."""
     if source.startswith(_SOURCE):
         return source.split("; ")
     return [f"pictures: {source}"] if source and source not in _PLAIN else []

@@ -33,7 +33,7 @@ class Slices:
 
     Attributes:
         chosen: Places on the maps' axis of time or depth; one, 0, where they have no such axis.
-        depth: How long that axis is; 0 where there is none.
+        depth: How long that axis is; 0 if there is none.
         frames: The frame under each of ``chosen``; 0 where the display has none.
         length: How many frames the display has; 0 where it is one picture.
     """
@@ -84,7 +84,7 @@ class Slices:
         """Returns what maps of the input's own resolution have under each of them, ``[N, s, H, W]``.
 
         Args:
-            maps: ``[N, H, W]``, or ``[N, T, H, W]`` with frames of their own.
+            maps: ``[N, H, W]``, or ``[N, T, H, W]`` with their own frames.
         """
         if maps.ndim == 2:
             return maps[:, None, None].repeat(len(self.chosen), axis=1)

@@ -50,16 +50,16 @@ def draw_tiles(
         probes: Where the display pixels and class names come from.
         keys: Which maps: of one layer and method.
         drawing: Colour map, opacity, columns, scale.
-        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own where not given.
+        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own if not given.
         slices: What is shown of maps and displays with a third axis.
         rows: The places of the probes that are drawn.
 
     Returns:
         The columns in ``drawing``'s order; all but the input once for each of ``keys``. A map of the whole model has no
-        Guided Grad-CAM beside it, which belongs to a layer.
+        Guided Grad-CAM next to it, which belongs to a layer.
 
     Raises:
-        DrawingError: Guided Grad-CAM is asked for, and the record has none.
+        DrawingError: Guided Grad-CAM is requested, and the record has none.
     """
     probes, chosen = probes.view, list(rows)
     base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
@@ -91,7 +91,7 @@ def draw_tiles(
         overlay, heatmap = _headings(key.target, probes)
         pictures, below = enlarged(over.mixed, factor, over.broken), captions
         if drawing.boxes:
-            overlaps = put_boxes(pictures, maps, probes, chosen, slices)
+            overlaps = put_boxes(pictures, maps, probes, chosen, slices, drawing.box_threshold)
             below = [(*lines, *more) for lines, more in zip(captions, overlaps, strict=True)]
         columns.setdefault("overlay", []).append(Tiles(overlay, pictures, below))
         if "heatmap" in drawing.columns:
@@ -165,7 +165,7 @@ def _map_caption(record: CamRecord, key: CamKey, row: int, top: float, blank: bo
 def _guided(
     record: CamRecord, probes: ProbeView, key: CamKey, base: Pixels, slices: Slices, rows: Sequence[int], factor: int
 ) -> list[Tiles]:
-    """Returns the column with Guided Grad-CAM of a key's layer and target; none where the layer has none."""
+    """Returns the column with Guided Grad-CAM of a key's layer and target; none if the layer has none."""
     wanted = key._replace(method=GUIDED)
     if wanted not in record.maps:
         if any(other.method == GUIDED for other in record.maps):

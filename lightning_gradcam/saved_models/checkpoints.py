@@ -22,7 +22,7 @@ class Saved:
         epoch: The epoch whose weights it holds, counted from 0.
         step: The x value at which Lightning logged the validation of these weights.
         states: The states of callbacks, by their keys.
-        remark: What a user should know of these, or ``None``.
+        remark: Notes for the user on these, or ``None``.
     """
 
     path: str
@@ -52,7 +52,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 
     Args:
         paths: Files, and folders whose ``.ckpt`` files are taken.
-        trust: As :func:`~lightning_gradcam.load_checkpoint` takes it.
+        trust: As in :func:`~lightning_gradcam.load_checkpoint`.
 
     Raises:
         CheckpointFileError: A path does not exist, there is no checkpoint, or all of them are damaged.
@@ -65,7 +65,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
         try:
             contents = read_checkpoint(file, trust=trust, mapped=True)
             if not isinstance(contents, Mapping):
-                raise CheckpointFileError(f"checkpoint: {str(file)!r} holds a whole module, and not a training's state")
+                raise CheckpointFileError(f"checkpoint: {str(file)!r} holds a whole module, not a training state")
             weights_of(contents, str(file))
         except CheckpointFileError as error:
             damaged.append((str(file), str(error)))
@@ -84,11 +84,11 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 
 
 def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool) -> None:
-    """Refuses checkpoints of two trainings, of which only one could be replayed."""
+    """Rejects checkpoints of two trainings, of which only one could be replayed."""
     known = weights_of(read_checkpoint(first, trust=trust, mapped=True), first)
     tensors = {name: value for name, value in known.items() if isinstance(value, torch.Tensor)}
     if known.keys() != weights.keys() or not all(torch.equal(value, weights[name]) for name, value in tensors.items()):
         raise ConfigurationError(
             f"checkpoint: {first!r} and {second!r} have the same epoch and step, and different weights: they belong to"
-            " two trainings, or one has averaged weights; give the checkpoints of one"
+            " two trainings, or one has averaged weights; give the checkpoints of one training"
         )

@@ -15,11 +15,11 @@ _LONGEST, _MOST, _DEEPEST = 1 << 18, 100_000, 50
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Returns what a YAML text holds: plain values, lists and dicts.
+    """Parses a YAML text: plain values, lists and dicts.
 
     Args:
         text: The text.
-        source: What it is, for errors, such as ``"config: 'config.yaml'"``.
+        source: Its name, for errors, such as ``"config: 'config.yaml'"``.
 
     Raises:
         RefusedError: It has more than 262,144 characters, 50 levels or, with its aliases written out, 100,000 values, a
@@ -41,10 +41,10 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a YAML file as LightningCLI writes and reads them.
+    """Reads a YAML file in LightningCLI's format.
 
     Args:
-        path: The file, such as the ``config.yaml`` that LightningCLI saves beside a run's logs.
+        path: The file, such as the ``config.yaml`` that LightningCLI saves next to a run's logs.
 
     Raises:
         RefusedError: It has more values or levels than a configuration.
@@ -71,7 +71,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str, Any]]:
-    """Returns the class's path (``None`` where the section has only arguments), and the arguments.
+    """Returns the class's path (``None`` if the section has only arguments), and the arguments.
 
     Args:
         config: As :func:`read_config` returned it.

@@ -37,10 +37,10 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
 
     Args:
         name: ``"package.module:Class"``, ``"package.module.Class"`` or ``"path/to/file.py:Class"``.
-        argument: What the name was given as, for errors.
+        argument: The option that gave the name, for errors.
 
     Raises:
-        ConfigurationError: There is no such module, or no such name in it.
+        ConfigurationError: The module, or the name in it, does not exist.
 
     Example:
         >>> find_class("torch.nn:ReLU", "model")
@@ -58,10 +58,10 @@ def find_object(name: str, argument: str) -> Any:
 
     Args:
         name: ``"package.module:name"``, ``"package.module.name"`` or ``"path/to/file.py:name"``.
-        argument: What the name was given as, for errors.
+        argument: The option that gave the name, for errors.
 
     Raises:
-        ConfigurationError: There is no such module, or no such name in it.
+        ConfigurationError: The module, or the name in it, does not exist.
     """
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     if not place or not attribute or name.endswith(".py"):
@@ -83,7 +83,7 @@ def named_class(name: str, argument: str, base: type | str) -> type:
 
     Args:
         name: ``"package.module.Class"`` or ``"package.module:Class"``; no script, and no function.
-        argument: What the name was given as, for errors.
+        argument: The option that gave the name, for errors.
         base: A base class that it has to inherit from, or the name of a class of Lightning's.
 
     Raises:
@@ -107,8 +107,8 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
     Args:
         found: The object of that name.
         name: The name, for errors.
-        argument: What it was given as, for errors.
-        base: As :func:`named_class` takes it.
+        argument: The option that named it, for errors.
+        base: As in :func:`named_class`.
 
     Raises:
         RefusedError: It is not a class of that kind.
@@ -120,8 +120,8 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
     if not issubclass(type(found), type) or not any(kind in found.__mro__ for kind in bases):
         wanted = base if isinstance(base, str) else base.__name__
         raise RefusedError(
-            f"{argument}: the file names {name!r}, which is not a subclass of {wanted}, and was not called; if the"
-            f" file is a stranger's, it may be meant to run code here{_INSTEAD.get(argument, '')}"
+            f"{argument}: the file names {name!r}, which is not a subclass of {wanted}, so it was not called; if you"
+            f" did not write the file, it may be meant to run code here{_INSTEAD.get(argument, '')}"
         )
     made: type = found
     return made
@@ -156,7 +156,7 @@ def build(
     Args:
         function: A class, or a function that returns an instance.
         arguments: By name.
-        argument: What the class was given as, for errors.
+        argument: The option that named the class, for errors.
         parsed: The arguments are plain values of a command line or YAML file, which jsonargparse converts as the
             constructor's annotations say, importing classes and functions that they name; otherwise they are passed on
             as they are.
@@ -204,8 +204,8 @@ def _imported(place: str, argument: str) -> Any:
         return import_module(place)
     except SystemExit as error:
         raise ConfigurationError(
-            f"{argument}: importing {place!r} ended the program (SystemExit: {error.code}), as a script does that reads"
-            " its command line at once; put that under if __name__ == '__main__':"
+            f"{argument}: importing {place!r} ended the program (SystemExit: {error.code}), as in a script that parses"
+            " its command line on import; put that under if __name__ == '__main__':"
         ) from error
     except ImportError as error:
         raise ConfigurationError(

@@ -40,7 +40,7 @@ class Explained:
         manifest: The manifest of their archive.
         plan: The options of the maps and of their sheets.
         path: The folder it was saved to, or ``None``.
-        remarks: What a user should know of how the model and its pictures were loaded.
+        remarks: Notes for the user on how the model and its pictures were loaded.
     """
 
     record: CamRecord
@@ -161,7 +161,7 @@ def _names_drawn(archive: Archive) -> set[str]:
 
 
 def check_free(folder: str, *, force: bool = False) -> None:
-    """Refuses a folder with an archive or a report, and a local one that can't be written, before hours of work.
+    """Rejects a folder with an archive or a report, and a local one that can't be written, before hours of work.
 
     Args:
         folder: The folder.
@@ -189,6 +189,6 @@ def check_free(folder: str, *, force: bool = False) -> None:
     archive = Archive.open(folder)
     if archive.manifest.kind != "cams" or not archive.steps or archive.record(0).stage != STAGE:
         raise ConfigurationError(
-            f"output: {folder!r} holds an archive that explain has not made, such as a training's record, and that is"
-            " not replaced; give another folder (-o)"
+            f"output: {folder!r} holds an archive not made by explain, such as a training's record, which is never"
+            " replaced; give another folder (-o)"
         )

@@ -64,54 +64,54 @@ def explain(
     progress: Callable[[int, int], None] | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Explained:
-    """Explains pictures, with the options that the callback has.
+    """Explains pictures with the same options as the callback.
 
     The model comes back exactly as it was, except that ``device`` moves it.
 
     Args:
-        model: Any module whose output is logits ``[N, C]``, or the path of a checkpoint; ``None`` for one that
-            ``model_class`` makes, with the weights that it begins with.
-        images: A folder (sub-folders are true classes), files, PIL images, uint8 arrays ``[H, W, 3]``, tensors as the
-            model takes them, a list of these, or a :class:`ProbeSet`
+        model: Any module whose output is logits ``[N, C]``, or the path of a checkpoint; ``None`` to build one
+            with ``model_class``, with its initial weights.
+        images: A folder (sub-folders are true classes), files, PIL images, uint8 arrays ``[H, W, 3]``, tensors ready
+            for the model, a list of these, or a :class:`ProbeSet`
             (:func:`~lightning_gradcam.saved_models.images.probes_from`).
-        layers: The layers that get a map, as :func:`compute_cams` takes them, as do the options down to
-            ``output_key``. Default: those that the checkpoint's run explained, where this package's callback has stored
-            them or a config names them, else ``"auto"``.
+        layers: The layers to explain. This and the options down to ``output_key`` are as in :func:`compute_cams`.
+            Default: the layers that the checkpoint's run explained, if this package's callback stored them or a config
+            names them, else ``"auto"``.
         methods: CAM methods by name.
         targets: What is explained; also the name of a class.
         score: What the targets' scores are.
         layout: The meaning of the layers' axes.
         output_key: Where the logits are in the model's output.
-        transform: From a PIL image to the model's input ``[C, H, W]``. Default: that of the data module's validation or
-            test data, where one is known; else pictures are scaled to 0…1, then by ``mean`` and ``std``.
+        transform: From a PIL image to the model's input ``[C, H, W]``. Default: the transform of the data module's
+            validation or test data, if known; else pictures are scaled to 0…1, then by ``mean`` and ``std``.
         mean: Subtracted from pictures scaled to 0…1: one number for each channel, or one for all.
-        std: What they are then divided by, in the same form.
+        std: Divided by afterwards, in the same form.
         size: Height and width that pictures are resized to first; one number: both.
-        mode: ``"RGB"`` or ``"L"``; default: grey where the model's first convolution has one input channel.
-        class_names: Names of the classes, where the data has none: a list, or a file or object that holds them
+        mode: ``"RGB"`` or ``"L"``; default: grey if the model's first convolution has one input channel.
+        class_names: Names of the classes, if the data has none: a list, or a file or object that contains them
             (:func:`~lightning_gradcam.saved_models.class_names.read_class_names`).
-        labels: True classes ``[N]``, where the pictures have none.
-        batch_size: How many pictures go through the model at once, at most.
+        labels: True classes ``[N]``, if the pictures have none.
+        batch_size: Largest number of pictures per forward pass.
         drawing: How sheets and overlays look.
-        device: Where to compute; default: where the model is, and the CPU for a checkpoint.
+        device: Device to compute on; default: the model's device, or the CPU for a checkpoint.
         forward: Called with a batch of inputs, instead of ``model``.
-        model_class: The class that a checkpoint belongs to; this and the next three as :func:`load_checkpoint` takes
-            them (there it is ``model``).
-        config: A YAML file of LightningCLI.
+        model_class: The class that a checkpoint belongs to. This and the next three options are as in
+            :func:`load_checkpoint`, where this one is called ``model``.
+        config: A LightningCLI YAML file.
         data: A data module (its class, import path, or an instance) to take transform and class names from.
-        trust: Read a checkpoint's objects of any kind.
-        name: Of the sheets' titles.
+        trust: Read objects of any type from the checkpoint. Only for files that you trust.
+        name: Title of the sheets.
         output: Save everything into this folder; see :meth:`Explained.save`.
-        force: Replace what an earlier ``explain`` has left in that folder.
-        progress: Called with how many pictures are done, and of how many.
-        model_args: Arguments of a checkpoint's class, such as ``{"num_classes": 10}``; they come before all others.
+        force: Replace the results of an earlier ``explain`` in that folder.
+        progress: Called with the number of pictures done and the total.
+        model_args: Arguments of a checkpoint's class, such as ``{"num_classes": 10}``; they take precedence.
 
     Returns:
-        The maps with all that belongs to them; a notebook shows them as pictures.
+        The maps with their probes, scores and drawings; a notebook shows them as pictures.
 
     Raises:
-        LightningGradCAMError: An option, the checkpoint or the pictures can't be used; it says what can. Most are
-            ``ConfigurationError``; pictures raise ``ProbeError``, and files ``CheckpointFileError``.
+        LightningGradCAMError: An option, the checkpoint or the pictures can't be used; the message names valid choices.
+            Most are ``ConfigurationError``; pictures raise ``ProbeError``, and files ``CheckpointFileError``.
 
     Example::
 
@@ -204,8 +204,8 @@ def prepared(
         remarks += [remark] if remark else []
     if how.transform is None and given.mean is None and not are_inputs(images):
         remarks.append(
-            "no transform is known, so that pictures are only scaled to 0…1; give data (--data), or mean and std"
-            " (--mean, --std) where the model was trained on other inputs"
+            "no transform is known, so pictures are only scaled to 0…1; give data (--data), or mean and std"
+            " (--mean, --std) if the model was trained on other inputs"
         )
     chosen = _classes_named(targets, probes.class_names or ())
     resolve_targets(chosen, probes.class_names)
@@ -262,7 +262,7 @@ def _classes_named(targets: Any, names: Sequence[str]) -> Any:
     if isinstance(targets, str) and targets not in ("predicted", "label"):
         if not names:
             raise TargetError(
-                f"targets: got {targets!r}, and no names of classes are known; give 'predicted', 'label', an index,"
+                f"targets: got {targets!r}, but no class names are known; give 'predicted', 'label', an index,"
                 " {'top': k}, or the names of the classes (class_names=, --class-names; or data=, --data)"
             )
         return {"class": targets}

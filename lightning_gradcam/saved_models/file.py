@@ -23,16 +23,16 @@ _STATES = ("state_dict", "model_state_dict", "model")
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What a module and its data module are made from, and how far the user vouches for it.
+    """What a module and its data module are made from, and how far the user trusts them.
 
     Attributes:
         contents: The checkpoint's; empty for a model without one.
         path: Its file, for errors.
-        model: The class or function that the user has named, as :func:`~lightning_gradcam.load_checkpoint` takes it.
+        model: The class or function that the user has named, as in :func:`~lightning_gradcam.load_checkpoint`.
         given: The sections of a config that the user has given.
-        beside: Those of the config beside the checkpoint, where the user has given none.
+        beside: Those of the config next to the checkpoint, where the user has given none.
         model_args: The user's arguments of the class, which come before all others.
-        trust: The user vouches for the checkpoint, and for the config beside it.
+        trust: The user trusts the checkpoint, and the config next to it.
     """
 
     contents: Mapping[str, Any]
@@ -47,12 +47,12 @@ class Recipe:
     def of(
         cls, contents: Mapping[str, Any], path: str = "", *, config: str | os.PathLike[str] | None, **rest: Any
     ) -> Recipe:
-        """Reads the config: the one that the user has given, else the one beside the checkpoint.
+        """Reads the config: the one that the user has given, else the one next to the checkpoint.
 
         Args:
             contents: The checkpoint's.
             path: Its file.
-            config: A YAML file of LightningCLI.
+            config: A LightningCLI YAML file.
             **rest: The other attributes.
         """
         if config is not None:
@@ -66,7 +66,7 @@ class Recipe:
 
     @property
     def trusts_config(self) -> bool:
-        """Whether the user vouches for the config."""
+        """Whether the user trusts the config."""
         return self.trust or self.given is not None
 
 
@@ -101,7 +101,7 @@ def read_checkpoint(
     Args:
         path: The file.
         map_location: As ``torch.load`` takes it.
-        trust: Read objects of any kind.
+        trust: Read objects of any type.
         mapped: Leave the weights on disk until they are used, where the file's format allows it.
 
     Raises:
@@ -110,7 +110,7 @@ def read_checkpoint(
     """
     place = os.fspath(path)
     if not Path(place).is_file():
-        raise CheckpointFileError(f"checkpoint: no file {place!r}; give a .ckpt of Lightning's, or a .pt or .pth")
+        raise CheckpointFileError(f"checkpoint: no file {place!r}; give a Lightning .ckpt, or a .pt or .pth file")
     try:
         contents = _read(place, map_location, trust, mapped)
     except Exception as error:  # torn files raise from many depths of zip and torch
@@ -118,9 +118,9 @@ def read_checkpoint(
         if strange:
             raise ConfigurationError(
                 f"checkpoint: {place!r} holds objects that are only read if you trust it ({some(strange)}):"
-                " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save the"
-                " state_dict() of a module, or, for a file of your own, give trust=True (--trust), which lets the file"
-                " run code here"
+                " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save a"
+                " module's state_dict(), or, for your own file, give trust=True (--trust), which lets the file run"
+                " code here"
             ) from error
         if trust and isinstance(error, (AttributeError, ImportError)):
             raise ConfigurationError(
@@ -132,7 +132,7 @@ def read_checkpoint(
             f"checkpoint: {place!r} is truncated or not a checkpoint ({reason:.200}); save it again, or leave it out"
         ) from error
     if not isinstance(contents, (Mapping, nn.Module)):
-        raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, and no weights")
+        raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, not weights")
     return contents
 
 
@@ -187,7 +187,7 @@ def _read(path: str, map_location: Any, trust: bool, mapped: bool) -> Any:
 
 
 def _strange_types(path: str, message: str) -> list[str]:
-    """Returns the names of a checkpoint's types that are not read without trust; none where that is not the problem."""
+    """Returns the names of a checkpoint's types that are not read without trust; none if that is not the problem."""
     found: list[str] = []
     with suppress(Exception):  # files of old formats, damaged ones, and versions of torch that can't look
         found = list(torch.serialization.get_unsafe_globals_in_checkpoint(path))

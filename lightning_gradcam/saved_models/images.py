@@ -66,7 +66,7 @@ def prepare_for(
             transform = found
         if asked and transform is None:
             raise ConfigurationError(
-                f"data: {type(datamodule).__name__} has no transform that can be found ({why}); give it an attribute"
+                f"data: {type(datamodule).__name__} has no transform that could be found ({why}); give it an attribute"
                 f" {' or '.join(_ATTRIBUTES[:2])}, or mean and std (--mean, --std), or transform="
             )
         if changed := _changes_batches(module, datamodule):
@@ -100,7 +100,7 @@ def probes_from(images: Any, how: Preparation, *, labels: Any = None) -> ProbeSe
         labels: True classes ``[N]``, where the pictures have none.
 
     Raises:
-        ProbeError: There is no picture, one can't be read, or they have different sizes.
+        ProbeError: No picture was given, one can't be read, or they have different sizes.
     """
     found = images if isinstance(images, ProbeSet) else _probes(images, how)
     changes: dict[str, Any] = {} if labels is None else {"labels": labels}
@@ -178,9 +178,7 @@ def _first_channels(module: nn.Module) -> int:
 
 def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str, ...] | None, str]:
     """Returns the transform and the class names that a data module has, and why there is no data set."""
-    why = "its loaders have no data set"
-    candidates = (getattr(datamodule, name, None) for name in _ATTRIBUTES)
-    attribute = next((transform for transform in candidates if callable(transform)), None)
+    why, own, names = "its loaders have no data set", None, None
     for stage, loader in _LOADERS:
         try:
             with isolated_rng():
@@ -193,9 +191,16 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
         loaded = loaded[0] if isinstance(loaded, (list, tuple)) and loaded else loaded
         dataset = getattr(loaded, "dataset", None)
         if dataset is not None:
-            own, why = find_transform(dataset), f"nor has its {type(dataset).__name__}"
-            return own or attribute, find_class_names(dataset) or find_class_names(datamodule), why
-    return attribute, find_class_names(datamodule), why
+            own, names, why = (
+                find_transform(dataset),
+                find_class_names(dataset),
+                f"nor has its {type(dataset).__name__}",
+            )
+            break
+    # Not before: its setup() may make them.
+    candidates = (getattr(datamodule, name, None) for name in _ATTRIBUTES)
+    attribute = next((transform for transform in candidates if callable(transform)), None)
+    return own or attribute, names or find_class_names(datamodule), why
 
 
 def _changes_batches(*owners: Any) -> str:

@@ -23,18 +23,18 @@ _INSTANTIATOR, _CLASS = "_instantiator", "_class_path"
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A checkpoint's module, and its place in the training.
+    """A checkpoint's module, with its epoch and step.
 
     Attributes:
         path: The file.
         module: In evaluation mode, with the checkpoint's weights.
-        datamodule: The data module, where one is named; it has not been set up.
+        datamodule: The data module, if one is named; it has not been set up.
         epoch: The epoch whose weights these are, counted from 0.
         step: The x value at which Lightning logged the validation that belongs to these weights.
         callbacks: The states of callbacks, by their keys.
-        hyper_parameters: What ``save_hyperparameters`` has kept of the module's arguments.
-        remarks: What a user should know of how it was loaded.
-        layers: Those that the run explained; none where they are unknown.
+        hyper_parameters: The module's arguments, as saved by ``save_hyperparameters``.
+        remarks: Notes for the user on how the checkpoint was loaded.
+        layers: The layers that the run explained; empty if unknown.
     """
 
     path: str
@@ -58,37 +58,36 @@ def load_checkpoint(
     trust: bool = False,
     model_args: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """Builds the module that a checkpoint belongs to, and gives it the checkpoint's weights.
+    """Builds the module that a checkpoint belongs to and loads the checkpoint's weights into it.
 
-    The class is, in this order: ``model``; the config's ``model.class_path``; what the checkpoint itself names
-    (LightningCLI writes it there); the ``config.yaml`` beside the run's ``checkpoints`` folder; the class whose name
-    this package's callback has stored in the checkpoint, which is imported with ``trust`` only, and otherwise has to be
-    loaded already. Its arguments are those
-    of the config that was given, else those that ``save_hyperparameters`` has put into the checkpoint, else those of
-    the ``config.yaml`` beside; ``model_args`` come before all of them.
+    The class comes from the first of these: ``model``; the config's ``model.class_path``; the class named in the
+    checkpoint itself (written by LightningCLI); the ``config.yaml`` next to the run's ``checkpoints`` folder; the class
+    whose name this package's callback stored in the checkpoint, which is imported only with ``trust`` and otherwise has
+    to be loaded already. Its arguments come from the given config, else from the checkpoint's ``save_hyperparameters``,
+    else from that ``config.yaml``; ``model_args`` take precedence over all of them.
 
-    What a file names is checked to be a class of the right kind before it is called. With ``model``, nothing that the
-    checkpoint or the ``config.yaml`` beside it names is imported, except with ``trust``.
+    A class named in a file is checked to be of the right type before it is called. With ``model``, nothing named in the
+    checkpoint or the ``config.yaml`` next to it is imported, except with ``trust``.
 
     Args:
-        path: A checkpoint of Lightning's, or a file that ``torch.save`` made of a module's ``state_dict()``; ``None``
-            for a ``model`` with the weights that it begins with.
+        path: A Lightning checkpoint, or a module's ``state_dict()`` saved with ``torch.save``; ``None`` for a ``model``
+            with its initial weights.
         model: The class (``"package.module:Class"``, ``"path/to/file.py:Class"``, or the class itself), or a function
             that returns the module, such as ``"torchvision.models:resnet18"``.
-        config: A YAML file of LightningCLI.
-        data: The data module's class, or its import path. Default: that of the config; without ``model``, also that of
-            the checkpoint.
-        map_location: Where the weights go, as ``torch.load`` takes it.
-        trust: Read objects of any kind, and import what the files name. Whoever made them can then run code here: for
-            your own files only.
+        config: A LightningCLI YAML file.
+        data: The data module's class, or its import path. Default: from the config; without ``model``, also from the
+            checkpoint.
+        map_location: Device for the weights, as in ``torch.load``.
+        trust: Read objects of any type, and import what the files name. The files' author can then run code on your
+            machine: use it for your own files only.
         model_args: Arguments of the class, by name, such as ``{"num_classes": 10}``, or ``{"weights": "DEFAULT"}`` for
             torchvision's functions.
 
     Raises:
-        CheckpointFileError: The file is missing, damaged, or no checkpoint.
-        RefusedError: The file, or the config, names what is not imported or called.
-        ConfigurationError: Nothing names the class, it can't be made, its weights are others, the device is not there,
-            or the file holds objects that only ``trust=True`` reads.
+        CheckpointFileError: The file is missing, damaged, or not a checkpoint.
+        RefusedError: The file or config names something that must not be imported or called.
+        ConfigurationError: The class is not known or can't be built, the weights do not fit it, the device is not
+            available, or the file contains objects that are read only with ``trust=True``.
 
     Example::
 
@@ -134,10 +133,10 @@ def load_checkpoint(
 
 
 def check_device(device: str | torch.device) -> None:
-    """Refuses a device that this machine does not have.
+    """Rejects a device that this machine does not have.
 
     Raises:
-        ConfigurationError: It says why.
+        ConfigurationError: The device can't be used; the message gives the reason.
     """
     try:
         torch.empty(0, device=device)
@@ -159,7 +158,7 @@ def build_module(recipe: Recipe) -> nn.Module:
     function = model_class(recipe)
     if function is None:
         raise ConfigurationError(
-            f"model: nothing names the class of {recipe.path or 'the config'!r}: it was not saved by LightningCLI with"
+            f"model: the class of {recipe.path or 'the config'!r} is not known: it was not saved by LightningCLI with"
             " a class_path, and no config names one; give model='package.module:Class' (--model), in a script"
             " 'path/to/file.py:Class'"
         )
@@ -181,7 +180,7 @@ def build_module(recipe: Recipe) -> nn.Module:
     )
     if not isinstance(module, nn.Module):
         named = getattr(function, "__qualname__", function)
-        raise ConfigurationError(f"model: {named} gives a {type(module).__name__}; give the class of a torch.nn.Module")
+        raise ConfigurationError(f"model: {named} made a {type(module).__name__}; give the class of a torch.nn.Module")
     configure: Any = getattr(module, "configure_model", None)
     if callable(configure):
         configure()
@@ -213,7 +212,7 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
 
     Args:
         recipe: The checkpoint and the configs.
-        data: As :func:`load_checkpoint` takes it.
+        data: As in :func:`load_checkpoint`.
         asked: Without its data module, the user can't go on.
 
     Returns:
@@ -251,7 +250,7 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
             parsed=bool(configured) or _INSTANTIATOR in saved,
         )
         if not any(kind.__name__ == "LightningDataModule" for kind in type(made).__mro__):
-            raise ConfigurationError(f"data: {name} gives a {type(made).__name__}; give a LightningDataModule's class")
+            raise ConfigurationError(f"data: {name} made a {type(made).__name__}; give a LightningDataModule's class")
     except ConfigurationError as error:
         if asked or data is not None or recipe.given is not None or isinstance(error, RefusedError):
             raise

@@ -21,9 +21,9 @@ _LONGEST = 1000
 
 
 def class_of_run(recipe: Recipe) -> type | None:
-    """Returns the module's class that a callback has stored the name of, or ``None`` where none has.
+    """Returns the module's class that a callback has stored the name of, or ``None`` if none has.
 
-    It is imported only if the user vouches for the file. Otherwise it is taken from the modules that are loaded, whose
+    It is imported only if the user trusts the file. Otherwise it is taken from the modules that are loaded, whose
     code has run.
 
     Args:
@@ -50,17 +50,17 @@ def class_of_run(recipe: Recipe) -> type | None:
         found = find_class(name, "model")
     if found is None:
         raise ConfigurationError(
-            f"model: {path!r:.120} belongs to the class {name!r:.120}, which is not imported because a file says so; if"
-            f" the file is your own, add --trust (in Python trust=True), or name the class: --model {name:.120}"
+            f"model: {path!r:.120} belongs to the class {name!r:.120}, which is not imported just because a file names"
+            f" it; if the file is your own, add --trust (in Python trust=True), or name the class: --model {name:.120}"
         )
     return check_class(found, name, "model", nn.Module)
 
 
 def layers_of_run(recipe: Recipe) -> tuple[str, ...]:
-    """Returns the layers that a run explained; none where they are unknown.
+    """Returns the layers that a run explained; none if they are unknown.
 
     They are those of a config that the user has given, else those that the run's ``GradCAMCallback`` has stored
-    (``"auto"`` as the layer that it chose), else those of the config beside the checkpoint.
+    (``"auto"`` as the layer that it chose), else those of the config next to the checkpoint.
 
     Args:
         recipe: The checkpoint and the configs.

@@ -37,30 +37,30 @@ def replay(
 ) -> Archive:
     """Rebuilds the evolution of a training from its checkpoints, as if the callback had been there.
 
-    ``fit`` is set up, and ended before its first step; the callback's own hooks do the rest, for each checkpoint's
-    weights, at its epoch and step. Probes are drawn as the callback draws them; where the last checkpoint shows that a
-    callback of this name was there, they are its very probes. The maps equal those of the live run bit for bit where
-    the same machine, number of threads, precision and batch size compute them. What checkpoints do not hold can't be
-    rebuilt: validations without a checkpoint, and the baseline (``log_untrained`` logs the module as it is given).
+    ``fit`` is set up and ended before its first step; the callback's own hooks then run with each checkpoint's weights,
+    at its epoch and step. Probes are drawn as the callback draws them; if the last checkpoint contains the state of a
+    callback with this name, its probes are reused. The maps equal those of the live run bit for bit on the same
+    machine with the same number of threads, precision and batch size. What checkpoints do not contain can't be
+    rebuilt: validations without a checkpoint, and the baseline (``log_untrained`` logs the module as given).
 
     Args:
-        checkpoints: Files, and folders whose ``.ckpt`` files are taken. Damaged ones are left out, with a warning.
-        module: A LightningModule of the class that was trained, compiled or not; it comes back with the weights of the
+        checkpoints: Files, or folders with ``.ckpt`` files. Damaged files are skipped with a warning.
+        module: A LightningModule of the class that was trained, compiled or not; afterwards it has the weights of the
             last checkpoint.
-        callback: A new one, or its options; default: ``GradCAMCallback()``.
-        datamodule: That of the training, or its validation dataloader; ``None`` for the module's own loaders, or where
-            the callback has its probes.
+        callback: A new callback, or its options; default: ``GradCAMCallback()``.
+        datamodule: The training's data module, or its validation dataloader; ``None`` to use the module's own loaders,
+            or if the callback has its probes.
         output: The archive's folder becomes ``<output>/<name>``, with sheets, film strips and ``report.html`` in it.
-        trainer: Options of the Trainer that bear on the maps, such as ``{"precision": "bf16-mixed"}``.
-        trust: As :func:`~lightning_gradcam.load_checkpoint` takes it.
-        progress: Called before each checkpoint, and at the end, with how many are done, and of how many.
+        trainer: Trainer options that affect the maps, such as ``{"precision": "bf16-mixed"}``.
+        trust: As in :func:`~lightning_gradcam.load_checkpoint`.
+        progress: Called before each checkpoint and at the end, with the number done and the total.
 
     Returns:
         The archive.
 
     Raises:
-        CheckpointFileError: There is no checkpoint, or all of them are damaged.
-        ConfigurationError: A checkpoint is another model's (nothing is written then), or an option can't be used.
+        CheckpointFileError: No checkpoint was found, or all are damaged.
+        ConfigurationError: A checkpoint belongs to another model (nothing is written then), or an option can't be used.
         ArchiveError: The folder can't be written.
 
     Example::
@@ -98,7 +98,7 @@ def replay_all(
     module = getattr(module, "_orig_mod", module)
     root = os.path.abspath(output) if "://" not in os.fspath(output) else os.fspath(output)
     for callback in callbacks:
-        # The live run's own archive may be beside that folder: a replay must not continue it.
+        # The live run's own archive may be next to that folder: a replay must not continue it.
         state = found.checkpoints[-1].states.get(callback.state_key)
         live = str(state.get("archive")) if isinstance(state, dict) else ""
         for place in (join(root, callback.name), live):
@@ -150,7 +150,7 @@ def replay_all(
 
 
 def _check_all(found: Found, module: Any, trust: bool) -> None:
-    """Refuses checkpoints of other models before anything is written."""
+    """Rejects checkpoints of other models before anything is written."""
     configure = getattr(module, "configure_model", None)
     if callable(configure):
         # Lightning calls it again in `fit`, and expects it to do nothing then.
@@ -170,7 +170,7 @@ def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
     if state is None:
         return None
     if (why := flaw(state)) is not None:
-        rank_zero_warn(f"lightning-gradcam: the probes of the live run are not known ({why}); new ones are drawn")
+        rank_zero_warn(f"lightning-gradcam: the live run's probes are not known ({why}); new ones are drawn")
         return None
     archive = str(state["archive"])
     try:

@@ -31,7 +31,7 @@ def stored_arguments(
     Args:
         function: The constructor.
         values: By the names of its arguments. Values of arguments without an annotation stay as they are.
-        argument: What the constructor was given as, for errors.
+        argument: The option that named the constructor, for errors.
         names: Classes that the values name (``class_path``) may be imported.
 
     Raises:
@@ -67,10 +67,10 @@ def build_stored(
     """Calls a constructor with arguments of a checkpoint, of a config and of the user, each as far as it is trusted.
 
     Args:
-        recipe: Whom the user vouches for: where it is the checkpoint or the config, jsonargparse may import what its
+        recipe: What the user trusts: if it is the checkpoint or the config, jsonargparse may import what its
             values name.
         function: The constructor.
-        argument: What the constructor was given as, for errors: ``"model"`` also gets the user's arguments.
+        argument: The option that named the constructor, for errors: ``"model"`` also gets the user's arguments.
         saved: The checkpoint's arguments.
         configured: The config's, which come before these.
         parsed: The values are those of a command line or YAML file, which are converted as annotations say.
@@ -123,7 +123,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
     kind = origin or hint
     if hint in (Any, object) or isinstance(hint, TypeVar) or not isinstance(kind, type):
         if _names_class(value):
-            raise _UnfitError("names a class, and no annotation says of which kind")
+            raise _UnfitError("names a class, and no annotation gives its type")
         return value
     if isinstance(value, (list, tuple, set)) and (kind in (tuple, set, frozenset) or issubclass(list, kind)):
         made: Any = kind if kind in (tuple, set, frozenset) else list
@@ -150,7 +150,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
     if path is None:
         raise _UnfitError(f"is not a {getattr(kind, '__name__', kind)}, and might name a function")
     if not names:
-        raise _UnfitError("names a class, which is not imported where you have named the model")
+        raise _UnfitError("names a class, which is not imported when you name the model yourself")
     of_file = named_class(path, argument, kind)
     return build(of_file, stored_arguments(of_file, arguments, argument, names=True), argument, parsed=False)
 
@@ -161,7 +161,7 @@ def _of_union(value: Any, members: tuple[Any, ...], argument: str, names: bool) 
         raise _UnfitError("might name a function")
     if functions and _names_class(value):
         # The constructor itself would make an object of it.
-        raise _UnfitError("names a class, which might be any")
+        raise _UnfitError("names a class, which could be any class")
     why: _UnfitError | None = None
     for member in members:
         try:

@@ -37,7 +37,7 @@ def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, 
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    """Refuses weights of another model, before any of them is loaded.
+    """Rejects weights of another model, before any of them is loaded.
 
     Args:
         module: Their owner.

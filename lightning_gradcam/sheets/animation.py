@@ -102,7 +102,7 @@ def animate(
         key: Which map.
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
         title: The first words of each frame.
-        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
+        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` if not given.
         total: How many steps were logged, for the header; default: the number of records.
         note: A line of the header, such as what was left out.
         most: How many probes are shown at most.
@@ -125,7 +125,7 @@ def animate(
         lines += remarks(note, of_probes(len(rows), len(whole.rows)))
         shorter = {"smaller": side < SIDE, "fewer": len(steps) < len(whole.records)}
         if less := " and ".join(word for word, short in shorter.items() if short):
-            lines += remarks(f"pictures are {less}, so that the file stays below {MAX_BYTES / 1e6:g} MB")
+            lines += remarks(f"pictures are {less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
         expected, last = 0.0, (side, len(steps)) == _LEAST[-1]
         if len(steps) * len(rows) * math.prod(film.size) > MAX_BYTES:
             # Drawing all frames only to find that they are too many would take long.

@@ -151,7 +151,7 @@ def remarks(*texts: str, color: Color = PALE) -> list[Line]:
 
 
 def of_probes(shown: int, count: int) -> str:
-    """Returns what a header says where not all probes have room; empty where they have."""
+    """Returns what a header says where not all probes have room; empty if they have."""
     return f"{shown} of {count} probes, evenly chosen; all are in the archive" if shown < count else ""
 
 

@@ -89,7 +89,7 @@ def sheet(
         method: Which method of the record.
         drawing: Colour map, opacity, columns, scale.
         title: The sheet's first line.
-        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own where not given.
+        limits: For ``scale="run"``: each map's largest value so far, ``[N]``; the record's own if not given.
         note: A line of the header, such as where the inputs are.
 
     Returns:
@@ -119,7 +119,7 @@ def sheet(
     header += remarks(of_probes(len(rows), len(probes)))
     pitch = (tile_w + SEAM) // len(slices.chosen)
     names = _slice_names(slices, pitch)
-    boxes = legend(known=known) if drawing.boxes else []
+    boxes = legend(drawing.box_threshold, known=known) if drawing.boxes else []
     head = 50 + LINE_HEIGHT * len(boxes) + (16 if names else 0)
     page = Sheet(header, width, head=head, body=row_h * len(rows))
     color_bar(page, page.below + 3, drawing)
@@ -148,7 +148,7 @@ def method_title(method: str) -> str:
 
 def layer_title(layer: str, method: str) -> str:
     """Returns what a header calls a layer."""
-    # A method without a layer of its own has this key; a module of the model may have the same name.
+    # A method without its own layer has this key; a module of the model may have the same name.
     return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
 
 
@@ -187,14 +187,14 @@ def _header(
             "white: a brighter pixel raises the score, black: a darker one does",
         )
     if listed := min(drawing.top, record.likeliest.shape[1]):
-        of_true = "; the true one has a green square" if probes.view.true is not None else ""
+        of_true = "; the true class has a green square" if probes.view.true is not None else ""
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
-        lines += remarks(f"at the left, the {most}{of_true}")
+        lines += remarks(f"on the left: the {most}{of_true}")
     return lines
 
 
 def _level_lines(record: CamRecord, layer: str) -> list[str]:
-    """Returns what the header says of a layer with several feature maps; nothing for others."""
+    """Returns the header's text on a layer with several feature maps; nothing for others."""
     found = Counter(name for (of, _), names in record.levels.items() if of == layer for name in names)
     if len(found) < 2:
         return [f"level: {name}" for name in found]
@@ -203,7 +203,7 @@ def _level_lines(record: CamRecord, layer: str) -> list[str]:
 
 
 def _blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, width: int) -> list[str]:
-    """Returns what the header says of blank maps.
+    """Returns the header's text on blank maps.
 
     As many lines on every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
     """
@@ -219,7 +219,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def _slice_lines(slices: Slices) -> list[str]:
-    """Returns what the header says of slices and frames; nothing for plain pictures."""
+    """Returns the header's text on slices and frames; nothing for plain pictures."""
     depth, length = slices.depth, slices.length
     if depth < 2:
         middle = f"drawn on frame {slices.frames[0] + 1} of {length}, the middle one: the maps have no time or depth"

@@ -29,7 +29,7 @@ _STRIPE = 6
 _WIDEST_GAP = 4
 _NARROWEST = 820
 _SCALES = {
-    "channel": "colours: each map by itself, its mean in the middle; plain, in the lowest colour: zero everywhere",
+    "channel": "colours: one scale for each map, its mean in the middle; plain lowest colour: zero everywhere",
     "layer": "colours: one scale for all channels and probes of this layer and step",
 }
 _ENDS = "mean - 2 deviations", "mean + 2 deviations"
@@ -79,9 +79,9 @@ def channel_sheet(
     if not np.isfinite(maps[rows][:, places]).all():
         header += remarks("crossed out: the map is not finite", color=WRONG)
     header += remarks(
-        "a channel's number is the one at the left plus the one above"
+        "a channel's number is the one on the left plus the one above"
         if offsets
-        else "the number at the left is that of its row's first channel"
+        else "the number on the left is the row's first channel"
     )
     down = -(-len(shown) // drawing.columns) * (sizes.height + sizes.gap) - sizes.gap
     block = max(down, _INPUT + 40) + _GAP

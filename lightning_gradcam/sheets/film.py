@@ -125,7 +125,7 @@ class Film:
         return enlarged(self.base, self.factor)
 
     def overlays(self, step: int) -> tuple[Pixels, list[str]]:
-        """Returns one step's overlays, uint8 ``[n, H, W, 3]``, and why no map is seen on each; empty where one is.
+        """Returns one step's overlays, uint8 ``[n, H, W, 3]``, and why no map is seen on each; empty if one is.
 
         Args:
             step: A place in ``records``.
@@ -151,14 +151,15 @@ class Film:
     def _put_boxes(self, pictures: Pixels, maps: FloatArray, broken: npt.NDArray[np.bool_]) -> None:
         known, size = known_boxes(self.probes), picture_size(self.probes)
         # Boxes of the slice that is shown.
-        found = bounding_boxes(maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps, size)
+        flat = maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps
+        found = bounding_boxes(flat, size, self.drawing.box_threshold)
         for place in np.flatnonzero(~broken):
             put_box(pictures[place], found[place], size)
             if known is not None:
                 put_box(pictures[place], known[self.rows[place]], size, known=True)
 
     def true(self, place: int) -> tuple[int, ...]:
-        """Returns a probe's true classes; none where they are not known."""
+        """Returns a probe's true classes; none if not known."""
         return self.probes.true_classes(self.rows[place])
 
     def predicted(self, step: int, place: int) -> int:
@@ -170,7 +171,7 @@ class Film:
         return step > 0 and self.predicted(step, place) != self.predicted(step - 1, place)
 
     def right(self, step: int, place: int) -> bool | None:
-        """Returns whether the predicted class is the true one, or one of them; ``None`` where that is unknown."""
+        """Returns whether the predicted class is the true one, or one of them; ``None`` if that is unknown."""
         predicted, true = self.predicted(step, place), self.true(place)
         return predicted in true if true and predicted >= 0 else None
 
@@ -217,7 +218,8 @@ class Film:
         ]
         if self.drawing.boxes:
             dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
-            lines += remarks(f"line: box around the map's largest part over 15 % of its maximum{dashed}")
+            least = f"{self.drawing.box_threshold * 100:g} %"
+            lines += remarks(f"line: box around the map's largest part over {least} of its maximum{dashed}")
         lines += remarks(*source_lines(probes.display_source))
         # Drawn from minimum to maximum, a map without a positive value has colours, too.
         if self.drawing.scale != "minmax":
@@ -237,7 +239,7 @@ def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...
     if not having:
         known = [tuple(other) for other in dict.fromkeys(other for record in records for other in record.maps)]
         raise DrawingError(
-            f"key: got {tuple(key)}, which none of {len(records)} records has; give one of theirs: {known}"
+            f"key: got {tuple(key)}, which is in none of the {len(records)} records; give one of: {known}"
         )
     return having
 
@@ -288,4 +290,4 @@ def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:
     if depth < 2:
         return [f"drawn on frame {length // 2 + 1} of {length}, the middle one"] if length else []
     under = f"on the frame at its centre, of {length}" if length else "on the probe's picture"
-    return [f"of {depth} slices (time or depth) the one with most evidence over all steps is shown, {under}"]
+    return [f"shown: of {depth} slices (time or depth), the one with the most evidence over all steps, {under}"]

@@ -1,6 +1,6 @@
 """From filters' patterns to the sheet of a layer: pictures side by side, eight a row, as the book chapter has them.
 
-François Chollet, *Deep Learning with Python*, 2nd edition (2021), section 9.4.2.
+François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23).
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def film_strip(
             steps, and ``"minmax"`` each map's own. ``magnification`` and ``max_tile`` are upper limits: tiles are
             smaller than a sheet's.
         title: The picture's first words.
-        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` where not given.
+        limits: Each probe's largest value in the whole run, ``[N]``; in ``records`` if not given.
         total: How many steps were logged, for the header; default: the number of records.
         note: A line of the header, such as what was left out.
         laid: Overlays of these probes that were drawn before; none by default.

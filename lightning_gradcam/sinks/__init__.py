@@ -35,7 +35,7 @@ __all__ = [
     "sinks_for",
 ]
 
-# Matched by name: the two Lightning packages have logger classes of their own, and neither need be imported here.
+# Matched by name: the two Lightning packages each have their own logger classes, and neither needs to be imported here.
 _BY_LOGGER: dict[str, Callable[[Any], Sink]] = {
     "CometLogger": CometSink,
     "MLFlowLogger": MLflowSink,
@@ -46,11 +46,11 @@ _SILENT = ("DummyLogger",)
 
 
 def sinks_for(loggers: Sequence[object], files: Callable[[], Sink]) -> list[Sink]:
-    """Chooses a sink for every logger.
+    """Selects a sink for every logger.
 
     Args:
         loggers: The trainer's loggers; subclasses count as their base.
-        files: Makes the sink for loggers that take no pictures, and for runs without a logger; used once at most.
+        files: Creates the sink for loggers that accept no pictures, and for runs without a logger; called at most once.
 
     Returns:
         One sink for each logger, and one file sink where some logger takes no pictures, or there is none.

@@ -29,7 +29,7 @@ class _AtStep:
 
 @dataclass(frozen=True)
 class Entry(_AtStep):
-    """Everything that one logged step gives to the loggers.
+    """Everything that the loggers receive for one logged step.
 
     Attributes:
         step: The x value: the step at which Lightning logs this validation's metrics.
@@ -55,16 +55,16 @@ class Numbers(_AtStep):
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How often values fell between edges.
+    """Counts of values between edges.
 
     Attributes:
         counts: ``[B]``.
         edges: ``[B + 1]``, ascending.
         min: The smallest value.
         max: The largest.
-        sum: Of all values.
-        sum_squares: Of their squares.
-        number: How many there are.
+        sum: Sum of all values.
+        sum_squares: Sum of their squares.
+        number: Number of values.
     """
 
     counts: npt.NDArray[np.float64]
@@ -98,8 +98,8 @@ class Row:
         original: Its picture; the same object in all of its rows.
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         step: The x value.
-        true: Names of the true classes, with commas; empty where not known.
-        predicted: Name of the predicted class; empty where there are no classes.
+        true: Names of the true classes, with commas; empty if not known.
+        predicted: Name of the predicted class; empty if there are no classes.
         confidence: Its probability; NaN there.
         score: The explained score.
         overlays: Tag (``gradcam/<layer>``) to the picture with its map, on one colour scale for all steps.
@@ -129,7 +129,7 @@ class Evolution:
         animations: Tag (``gradcam_evolution/<layer>``) to animation; empty while the run goes on.
         rows: For a table, where a sink takes them; empty while the run goes on.
         repeated: The run ended right after a call with these very strips.
-        remark: At the end, what was left out of strips and animations; empty where that is nothing.
+        remark: At the end, what was left out of strips and animations; empty if that is nothing.
     """
 
     name: str
@@ -149,8 +149,8 @@ class Sink(ABC):
     Attributes:
         thread_safe: ``False`` (default): everything is called on the training thread, at the next hook after the
             pictures are finished. ``True``: in the background, one call at a time, while training goes on.
-        formats: The files that it takes; these are encoded in the background. Others are given to it as PNG.
-        takes_rows: It has tables: an evolution at the end of the run comes with rows.
+        formats: The file formats that it accepts; these are encoded in the background. Others are given to it as PNG.
+        takes_rows: Whether it has tables: if so, the evolution at the end of the run includes rows.
 
     Example::
 
@@ -172,23 +172,23 @@ class Sink(ABC):
 
     @abstractmethod
     def log(self, entry: Entry) -> None:
-        """Takes all pictures of one step; called in the order of the steps."""
+        """Logs all pictures of one step; called in the order of the steps."""
 
     def log_numbers(self, numbers: Numbers) -> None:  # noqa: B027 - a backend may take pictures alone
-        """Takes numbers of one step, after its pictures; there may be several calls a step."""
+        """Logs numbers of one step, after its pictures; there may be several calls per step."""
 
     def log_histograms(self, histograms: Histograms) -> None:  # noqa: B027 - a backend may have none
-        """Takes histograms of one step; not taken by default."""
+        """Logs histograms of one step; ignored by default."""
 
     def log_evolution(self, evolution: Evolution) -> None:  # noqa: B027 - a backend may take sheets alone
-        """Takes film strips of the run so far, and at its end animations; not taken by default."""
+        """Logs film strips of the run so far, and animations at its end; ignored by default."""
 
     def close(self) -> None:  # noqa: B027 - most backends have nothing to close
-        """Called once when the run ends, after an exception too, on the training thread."""
+        """Called once on the training thread when the run ends, also after an exception."""
 
 
 def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
-    """Returns a tag as it is where that is possible, and elsewhere a name like it.
+    """Returns a tag as it is if that is possible, and elsewhere a name like it.
 
     Each part between slashes is taken by itself; one that has to change gets a few digits of its hash, so that
     different tags stay different, and so does a name that has to be cut. The last part, which says what a number is, is
@@ -214,7 +214,7 @@ def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
 
 
 def ready(content: bytes) -> Image.Image:
-    """Returns an image whose ``save`` writes this very file, whatever format it is asked for.
+    """Returns an image whose ``save`` writes this very file, whatever format is requested.
 
     Nothing is decoded before somebody wants pixels.
 

@@ -81,7 +81,7 @@ class CometSink(Sink):
 def _log_image(experiment: Any, image: object, **options: Any) -> None:
     # Comet reports what fails in its own log, and goes on; so it does with everything once an experiment is over.
     if experiment.log_image(image, **options) is None and experiment.alive:
-        raise RuntimeError(f"Comet did not take {options['name']!r}; see its own messages above")
+        raise RuntimeError(f"Comet rejected {options['name']!r}; see its messages above")
 
 
 def _in_comets_bins(histogram: Histogram) -> Any:

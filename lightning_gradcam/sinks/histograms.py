@@ -35,7 +35,7 @@ def histograms_of(
 
 
 def pooled(spread: Spread[NumPyArray]) -> Histogram | None:
-    """Puts all samples together, from the first bin that is not empty to the last; ``None`` where none is known."""
+    """Puts all samples together, from the first bin that is not empty to the last; ``None`` if none is known."""
     known = np.isfinite(spread.sum) & np.isfinite(spread.norm)
     counts = spread.counts[known].sum(axis=0)
     if not counts.any():

@@ -30,7 +30,7 @@ class TensorBoardSink(Sink):
     def log(self, entry: Entry) -> None:
         """Writes one image summary a tag."""
         writer = self._logger.experiment
-        # Lightning falls back to tensorboardX, whose event files are made of classes of its own.
+        # Lightning falls back to tensorboardX, whose event files are made of its own classes.
         ready = type(writer).__module__.startswith("torch.utils.tensorboard")
         for tag, picture in entry.pictures.items():
             if ready:

@@ -24,11 +24,11 @@ THRESHOLD = 0.15
 def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: float = THRESHOLD) -> FloatArray:
     """Returns the box around the largest connected part of each map.
 
-    A map is resized to the picture as in an overlay: bilinearly, averaged where it is finer. What has at least
-    ``threshold`` of its maximum and is positive is kept. Pixels that touch at a corner belong together (eight
-    neighbours, as in the contours of OpenCV that evaluations of localisation use: Choe et al., "Evaluating Weakly
-    Supervised Object Localization Methods Right", CVPR 2020). The largest part is that of most pixels; of several, the
-    one whose first pixel comes first in reading order.
+    A map is resized to the picture as in an overlay: bilinearly, averaged where it is finer. Positive pixels with at
+    least ``threshold`` of its maximum are kept. Pixels that touch at a corner are connected (eight neighbours,
+    as in the contours of OpenCV that evaluations of localisation use: Choe et al., "Evaluating Weakly
+    Supervised Object Localization Methods Right", CVPR 2020). The largest part is the one with the most pixels; in a
+    tie, the one whose first pixel comes first in reading order.
 
     Args:
         maps: Signed or not, ``[N, h, w]``; of ``[N, d, h, w]``, the slice with the largest value
@@ -79,7 +79,7 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
         others: The boxes to compare with, ``[N, 4]``.
 
     Returns:
-        ``[N]``, 0 to 1; 1: the same box. NaN where either is NaN.
+        ``[N]``, 0 to 1; 1: the same box. NaN if either is NaN.
 
     Raises:
         ConfigurationError: They are not ``[N, 4]``, or their numbers differ.
@@ -116,7 +116,7 @@ def picture_size(probes: ProbeSet | ProbeView) -> tuple[int, int]:
 
 
 def known_boxes(probes: ProbeSet | ProbeView) -> FloatArray | None:
-    """Returns the known boxes of probes, float32 ``[N, 4]``, NaN for a probe without one; ``None`` where all are."""
+    """Returns the known boxes of probes, float32 ``[N, 4]``, NaN for a probe without one; ``None`` if all are."""
     boxes = probes.view.boxes
     return None if boxes is None or np.isnan(boxes).any(axis=1).all() else boxes
 

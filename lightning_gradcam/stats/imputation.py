@@ -46,7 +46,7 @@ def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int 
     if not isinstance(removed, Tensor) or removed.dtype != torch.bool or removed.shape != size:
         raise ConfigurationError(f"removed: got {described(removed)}; give bool {list(size)}, True where removed")
     if bool(removed.flatten(1).all(dim=1).any()):
-        raise ConfigurationError("removed: got a picture of which nothing stays; leave at least one of its pixels")
+        raise ConfigurationError("removed: got a picture with every pixel removed; keep at least one pixel")
     dtype = torch.float64 if precision < _SINGLE or pictures.dtype == torch.float64 else torch.float32
     # Apple's accelerators have no float64.
     on = torch.device("cpu") if pictures.device.type == "mps" else pictures.device
@@ -86,7 +86,7 @@ def baseline_of(pictures: Tensor, baseline: str | Tensor) -> Tensor:
         return pictures.mean(dim=(2, 3), keepdim=True).expand_as(pictures)
     if baseline == "blurred":
         return _blurred(pictures)
-    raise ConfigurationError(f"baseline: got {baseline!r}; valid are 'zeros', 'mean', 'blurred' and a tensor")
+    raise ConfigurationError(f"baseline: got {baseline!r}; valid: 'zeros', 'mean', 'blurred' and a tensor")
 
 
 def checked_pictures(argument: str, pictures: Tensor) -> Tensor:

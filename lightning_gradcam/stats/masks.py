@@ -6,7 +6,7 @@ a model that rightly looks elsewhere scores low. Compare with the method ``rando
 the picture.
 
 :func:`energy_inside` and :func:`pointing_game` take torch tensors; :func:`inside` and :func:`points_inside` have the
-same formulas in NumPy alone, for maps of any number of axes: one mask holds for all slices of a clip or volume.
+same formulas in NumPy only, for maps of any number of axes: one mask holds for all slices of a clip or volume.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
     r"""Share of a map's positive values inside the mask: :math:`\sum_{s \in B} M_s / \sum_s M_s`.
 
     Wang et al., "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks", CVPR 2020 workshops:
-    their energy-based pointing game, which takes a bounding box for the mask.
+    their energy-based pointing game, which uses a bounding box as the mask.
 
     Args:
-        maps: ``[N, h, w]`` at the layer's resolution; of signed maps, the positive values count.
+        maps: ``[N, h, w]`` at the layer's resolution; only positive values count.
         masks: bool ``[N, H, W]``.
 
     Returns:
-        ``[N]``, 0 to 1; 1: all of the map is inside. A map that is the same everywhere has the mask's share of the
-        picture, which is what chance gives. NaN where the map has no positive value or is not finite, and where the
+        ``[N]``, 0 to 1; 1: all of the map is inside. A constant map has the mask's share of the picture, which is
+        chance level. NaN where the map has no positive value or is not finite, and where the
         mask is empty: ``nanmean`` leaves these out.
 
     Raises:
@@ -127,7 +127,7 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
         masks: bool ``[N, H, W]``.
 
     Returns:
-        ``[N]``, 0 to 1. NaN where the map, resized, has no positive value or is not finite, and where the mask is
+        ``[N]``, 0 to 1. NaN if the map, resized, has no positive value or is not finite, and where the mask is
         empty.
 
     Raises:

@@ -61,10 +61,10 @@ def measure(
     Returns:
         For each key the numbers by name, each float32 ``[N]``, in the order of
         :data:`~lightning_gradcam.STATS`. ``drift`` and ``rank_correlation`` are there where ``previous`` has the
-        key in the same shape, and NaN where either map is blank or the class ``changed``; with ``changed`` so are
+        key in the same shape, and NaN if either map is blank or the class ``changed``; with ``changed`` so are
         ``compared``, ``flipped``, ``went_blank`` and ``came_back``, each 1 or 0. ``agreement`` is there for the targets
         ``"label"`` and ``"predicted"`` where the layer and method have both; ``energy_inside`` and ``pointing_game``
-        with masks, ``box_iou`` with boxes. NaN where a probe has no such number.
+        with masks, ``box_iou`` with boxes. NaN if a probe has no such number.
 
     Raises:
         ConfigurationError: The numbers of masks, boxes and maps differ, a map is not valid, or boxes lack a size.
@@ -75,7 +75,7 @@ def measure(
         {'entropy': 1.0, 'half_area': 0.5, 'center_x': 0.5, 'center_y': 0.5, 'blank': 0.0, 'maximum': 1.0}
     """
     if boxes is not None and size is None:
-        raise ConfigurationError("size: got None with boxes; give height and width of the boxes' picture")
+        raise ConfigurationError("size: got None with boxes; give the height and width of the picture")
     shown, before = ({key: _pictures(each) for key, each in given.items()} for given in (maps, previous or {}))
     found = {key: _measured(key, shown, before, masks, changed) for key in maps}
     for key, numbers in found.items():
@@ -96,7 +96,7 @@ def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) ->
         changed: Where the last step's explained class is another one, bool ``[N]``; ``None``: nowhere.
 
     Returns:
-        ``drift_to_last`` and ``rank_correlation_to_last``, each float32 ``[N]``; NaN where either map is blank or the
+        ``drift_to_last`` and ``rank_correlation_to_last``, each float32 ``[N]``; NaN if either map is blank or the
         class changed.
 
     Raises:

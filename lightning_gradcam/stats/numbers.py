@@ -1,7 +1,7 @@
-r"""Numbers of one map, and of two maps compared, by NumPy alone.
+r"""Numbers of one map, and of two maps compared, with NumPy only.
 
 They are measured in the thread that draws, while training goes on: no torch, and no matrix products, whose library has
-threads of its own.
+its own threads.
 
 Throughout, maps are ``[N, h, w]`` or ``[N, d, h, w]``, signed and of any floating-point type; :math:`M` is a map after
 its ReLU, :math:`s` one of its places and :math:`S` how many there are, slices included. All is computed in float64, and
@@ -33,7 +33,7 @@ def drift(maps: Maps, others: Maps) -> Numbers:
 
     Returns:
         ``[N]``, 0 to 1; 0: the same up to scale, 1: no place is positive in both. Where exactly one of the two has no
-        positive value, 1; NaN where neither has one, for there is nothing to compare.
+        positive value, 1; NaN if neither has one, for there is nothing to compare.
 
     Raises:
         ConfigurationError: The shapes differ, or these are not maps.
@@ -62,7 +62,7 @@ def agreement(maps: Maps, others: Maps) -> Numbers:
         others: Of the same shape, such as those of the predicted class.
 
     Returns:
-        ``[N]``, 0 to 1; 1: the same up to scale. 0 where exactly one has no positive value; NaN where neither has one.
+        ``[N]``, 0 to 1; 1: the same up to scale. 0 where exactly one has no positive value; NaN if neither has one.
 
     Raises:
         ConfigurationError: The shapes differ, or these are not maps.
@@ -85,7 +85,7 @@ def rank_correlation(maps: Maps, others: Maps) -> Numbers:
         others: Of the same shape.
 
     Returns:
-        ``[N]``, -1 to 1; 1: the same order, 0: unrelated, -1: the reverse. NaN where either map is, after its ReLU, the
+        ``[N]``, -1 to 1; 1: the same order, 0: unrelated, -1: the reverse. NaN if either map is, after its ReLU, the
         same everywhere.
 
     Raises:

@@ -1,6 +1,6 @@
 """Maps at the resolution of a picture, by Pillow and NumPy.
 
-Drawing runs while training goes on. torch would give its thread a pool of threads of its own, which take the training's
+Drawing runs while training goes on. torch would give its thread its own pool of threads, which take the training's
 cores and have to be left alone while a dataloader forks its workers.
 """
 

@@ -40,8 +40,8 @@ STATS: Mapping[str, Stat] = MappingProxyType(
     {
         "drift": _share(
             "drift from the step before",
-            "How far the map is from that of the step before: 0 is the same up to scale, 1 has no place in common. A"
-            " probe whose explained class changed, or with a blank map at either step, is left out.",
+            "How far the map is from the map at the step before: 0 is the same up to scale, 1 has no place in common."
+            " A probe whose explained class changed, or with a blank map at either step, is left out.",
         ),
         "rank_correlation": Stat(
             "rank correlation with the step before",
@@ -57,7 +57,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "flipped": _share(
             "flipped since the step before",
-            "How many probes have another explained class than at the step before: their two maps are not compared.",
+            "How many probes have a new explained class since the step before: their two maps are not compared.",
             "lower",
             counted=True,
         ),
@@ -123,7 +123,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "drift_to_last": _share(
             "drift from the last step",
-            "How far the map is from that of the run's last step: where it has come near 0, the map has settled. A"
+            "How far the map is from the map at the run's last step: once it is near 0, the map has settled. A"
             " probe with another explained class than at the last step, or with a blank map at either, is left out.",
         ),
         "rank_correlation_to_last": Stat(

@@ -65,7 +65,7 @@ class Given:
         return self.samples if self.total is None else self.total
 
     def check(self) -> None:
-        """Refuses labels and masks that are not as many as the samples; a part of too many would look right.
+        """Rejects labels and masks that are not as many as the samples; a part of too many would look right.
 
         Raises:
             TargetError: They are not.
@@ -106,7 +106,7 @@ class Scored:
 
     Attributes:
         scores: ``[N]``, attached to the graph.
-        classes: The explained classes ``[N]`` (int64; -1 where there is none).
+        classes: The explained classes ``[N]`` (int64; -1 if there is none).
         again: The scores of the same choices (classes, regions, boxes) in another output, of ``m`` copies of the batch
             one after the other: ``(output, m)`` to ``[m * N]``.
         repeats: Whether ``again`` takes more than one copy at a time; a user's callable may count samples.
@@ -152,13 +152,13 @@ def check_score(score: str) -> ScoreKind:
     if score in get_args(ScoreKind):
         return score  # type: ignore[return-value]
     raise TargetError(
-        f"score: got {score!r}; valid are 'logit' (the output as it is), 'probability' (its softmax) and 'sigmoid'"
+        f"score: got {score!r}; valid: 'logit' (the output as it is), 'probability' (its softmax) and 'sigmoid'"
         " (each class on its own, for several labels a sample)"
     )
 
 
 def check_samples(output: Any, samples: int) -> None:
-    """Refuses an output that has not one row for each sample.
+    """Rejects an output that has not one row for each sample.
 
     Raises:
         TargetError: It has more or fewer; a single sample's classes would pass for many samples' single logits.
@@ -166,14 +166,14 @@ def check_samples(output: Any, samples: int) -> None:
     if isinstance(output, Tensor) and (not output.dim() or len(output) != samples):
         raise TargetError(
             f"targets: the model returned {described(output)} for {samples} sample{'s' if samples != 1 else ''},"
-            " expected one row for each; where forward() squeezes the batch axis away, name the axis it means"
-            " (squeeze(1)); where output_key= takes one row, name the whole output; or give a callable that turns it"
+            " expected one row for each; if forward() squeezes the batch axis away, name the axis it means"
+            " (squeeze(1)); if output_key= selects one row, name the whole output; or give a callable that turns it"
             " into scores [N]"
         )
 
 
 def check_place(name: str, what: str, place: int, whole: str, count: int) -> None:
-    """Refuses a place that is not among those of the output.
+    """Rejects a place that is not among those of the output.
 
     Args:
         name: The target's name.
@@ -186,7 +186,7 @@ def check_place(name: str, what: str, place: int, whole: str, count: int) -> Non
         TargetError: There is no such place.
     """
     if not 0 <= place < count:
-        raise TargetError(f"targets: {name!r} asks for {what} {place}{whole}; valid are 0 to {count - 1}")
+        raise TargetError(f"targets: {name!r} asks for {what} {place}{whole}; valid: 0 to {count - 1}")
 
 
 def no_classes(scores: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def no_classes(scores: Tensor) -> Tensor:
 
 
 def explained_score(score: ScoreKind, kind: OutputKind) -> ScoreKind:
-    """Returns what the scores of classes are where ``score`` is asked for of an output of this kind."""
+    """Returns what the scores of classes are where ``score`` is requested of an output of this kind."""
     if kind == "logits" or (score == "logit" and kind.startswith("log_")):
         return score
     return "probability" if kind in ("softmax", "log_softmax") else "sigmoid"
@@ -262,10 +262,10 @@ def class_logits(output: Any, kind: OutputKind) -> Tensor:
 
 
 def class_probabilities(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> Tensor | None:
-    """Returns the probability of every class, ``[N, C]``, float32 or float64; ``None`` where there are no classes.
+    """Returns the probability of every class, ``[N, C]``, float32 or float64; ``None`` if there are no classes.
 
     Args:
-        output: As :func:`class_scores` takes it.
+        output: As in :func:`class_scores`.
         score: ``"sigmoid"``: each class on its own; else the softmax. An output of probabilities is taken as it is.
         kind: What the output is.
     """
@@ -277,7 +277,7 @@ def class_probabilities(output: Any, score: ScoreKind, kind: OutputKind = "logit
 
 
 def probability_of(probabilities: Tensor, classes: Tensor) -> Tensor:
-    """Returns the probabilities ``[N]`` of one class each; NaN where the class is -1, or not among them."""
+    """Returns the probabilities ``[N]`` of one class each; NaN if the class is -1, or not among them."""
     possible = classes.clamp(0, probabilities.shape[1] - 1)
     found = probabilities.gather(1, possible[:, None])[:, 0]
     return torch.where(classes == possible, found, torch.nan)

@@ -226,7 +226,7 @@ def _several(output: Any, given: Given, name: str) -> Scored:
 
 
 def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
-    """Refuses an output of other rows, and a predicted or true class where the labels show that there is none."""
+    """Rejects an output of other rows, and a predicted or true class where the labels show that there is none."""
     check_samples(output, given.samples)
     if not isinstance(which, (str, Rank)) or (wrong := no_class_in(output, given.labels)) is None:
         return
@@ -235,7 +235,7 @@ def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
     shares = "; where labels are shares of class 1, give the class's index, 0 or 1" if numbers == 1 else ""
     raise TargetError(
         f"targets: {name!r} explains a class, but for an output of {numbers} number{'s' if numbers > 1 else ''} a"
-        f" sample, the label {wrong:g} is no class, so that this is a regression; give the number to explain:"
+        f" sample, the label {wrong:g} is not a class: this is a regression; give the number to explain:"
         f" {valid}{shares}"
     )
 
@@ -286,7 +286,7 @@ def _labels(labels: Tensor | None, count: int) -> Tensor:
     broken = flat[flat != flat.round()] if flat.is_floating_point() else flat[:0]
     if len(broken):
         raise TargetError(
-            f"labels: got {broken[0].item():g}, which is no class; give whole numbers, or another target: a callable"
+            f"labels: got {broken[0].item():g}, which is not a class; give whole numbers, or a callable as the target"
         )
     return flat
 

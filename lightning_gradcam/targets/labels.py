@@ -1,4 +1,4 @@
-"""What labels tell of a model's output: several classes a sample, numbers, or classes that it can't have."""
+"""What labels tell of a model's output: several classes per sample, numbers, or classes that it can't have."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 from torch import Tensor
 
 from lightning_gradcam.errors import TargetError
+from lightning_gradcam.probes.class_names import named_classes
 
 
-def check_names(names: Any) -> None:
-    """Refuses names of classes that are no list: of a dict only the keys would be taken, of a text its letters.
+def check_names(names: Any) -> Any:
+    """Returns the class names: a text is read, and a dict, of which only the keys would be taken, is refused.
 
     Args:
-        names: What the user gives as ``class_names=``.
+        names: What the user gives as ``class_names=``: a list, or a text such as ``"imagenet"`` or a file's path
+            (:func:`~lightning_gradcam.probes.class_names.names_of`).
 
     Raises:
-        TargetError: They are a dict or one text.
+        TargetError: They are a dict, or a text that refers to no names.
     """
-    if not isinstance(names, (str, bytes, Mapping)):
-        return
+    if not isinstance(names, (bytes, Mapping)):
+        return named_classes(names)
     how = "[names[index] for index in sorted(names)]" if isinstance(names, Mapping) else "['cat', 'dog']"
     raise TargetError(
         f"class_names: got a {type(names).__name__}; give a list of names, in the order of the outputs: {how}"
@@ -30,7 +32,7 @@ def check_names(names: Any) -> None:
 def are_multi_hot(labels: Tensor) -> bool:
     """Whether labels are rows of 0 and 1, ``[N, C]``, of which any marks none or several classes.
 
-    Rows with a single 1 each may as well be one class a sample, written at length.
+    Rows with a single 1 each may simply be one-hot labels with one class per sample.
     """
     if labels.dim() != 2 or labels.shape[1] < 2 or not len(labels):
         return False
@@ -39,7 +41,7 @@ def are_multi_hot(labels: Tensor) -> bool:
 
 
 def no_class_in(output: Any, labels: Tensor | None) -> float | None:
-    """Returns a label which shows that an output is of numbers and not of classes; ``None`` where none does.
+    """Returns a label which shows that an output is of numbers and not of classes; ``None`` if none does.
 
     Args:
         output: The model's output. One number a sample may be a logit, whose classes are 0 and 1.
@@ -61,12 +63,12 @@ def no_class_in(output: Any, labels: Tensor | None) -> float | None:
 
 
 def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None:
-    """Refuses names and labels that do not fit the number of a model's classes.
+    """Rejects names and labels that do not fit the number of a model's classes.
 
     Args:
-        output: The model's, of classes: ``[N]``, or ``[N, C, …]``; nothing is told of all else.
-        labels: True classes ``[N]``; of labels of another shape nothing is told.
-        names: How many names of classes the user gives; ``None``: none.
+        output: The model's class scores: ``[N]``, or ``[N, C, …]``; all other outputs are ignored.
+        labels: True classes ``[N]``; labels of another shape are ignored.
+        names: Number of class names given by the user; ``None`` if none are.
 
     Raises:
         TargetError: There are more or fewer names than classes, or a label is a class that the model can't have.
@@ -86,7 +88,7 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
     # What is below 0 marks samples without a label.
     if len(wrong := flat[flat >= classes]):
         raise TargetError(
-            f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid are 0 to"
+            f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid: 0 to"
             f" {classes - 1}; name the labels of this output (of a callback: label_key=), or the output of these labels"
             " (output_key=); for an embedding, give targets={'similar_to': 0}"
         )

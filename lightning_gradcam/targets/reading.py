@@ -38,7 +38,7 @@ def output_kind(output: Any) -> OutputKind:
 
     Returns:
         ``"sigmoid"`` and ``"softmax"`` for probabilities, ``"log_sigmoid"`` and ``"log_softmax"`` for their logarithms;
-        ``"logits"`` for all else, and where the output has no graph. Values alone never decide: logits may happen to
+        ``"logits"`` otherwise, and if the output has no graph. Values alone never decide: logits may happen to
         lie in 0…1.
 
     Example:
@@ -86,9 +86,9 @@ def is_whole_numbers(output: Any) -> bool:
 def whole_numbers(output: Any) -> TargetError:
     """Returns the error about an output of whole numbers."""
     return TargetError(
-        f"targets: the model returned {described(output)}: whole numbers, through which no gradient comes back; explain"
-        " what it computes before it rounds or takes the argmax, by forward= or output_key=, or with methods that need"
-        " no gradient, such as 'eigencam'"
+        f"targets: the model returned {described(output)}: whole numbers, which have no gradient; explain what it"
+        " computes before it rounds or takes the argmax, with forward= or output_key=, or use methods that need no"
+        " gradient, such as 'eigencam'"
     )
 
 
@@ -104,7 +104,7 @@ def described(value: Any) -> str:
 
 
 def _ends(node: Any, left: int) -> tuple[frozenset[OutputKind], bool]:
-    """Returns which activations a graph ends in, and whether sums or products lie behind them; none where unsure."""
+    """Returns which activations a graph ends in, and whether sums or products lie behind them; none if unsure."""
     name = re.sub(r"Backward\d*$", "", node.name())
     none: frozenset[OutputKind] = frozenset()
     if name in _ENDS:

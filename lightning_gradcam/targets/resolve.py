@@ -86,7 +86,7 @@ class Target:
 def resolve_targets(
     targets: TargetSpec | Sequence[TargetSpec], class_names: Sequence[str] | None = None
 ) -> tuple[Target, ...]:
-    """Reads what the user asked to have explained.
+    """Parses the user's choice of targets.
 
     Args:
         targets: One of these, or a list:
@@ -97,13 +97,13 @@ def resolve_targets(
               several, one target each;
             - ``{"per_probe": [index, …]}``: a class for each sample;
             - ``{"top": k}``: each sample's k most likely classes, as ``top1`` to ``topk``;
-            - ``{"contrast": [a, b]}``: the score of a less that of b, each an index, ``"predicted"`` or ``"label"``;
-            - ``{"output": k}``: the k-th number of the output as it is (regression);
+            - ``{"contrast": [a, b]}``: the score of a minus that of b, each an index, ``"predicted"`` or ``"label"``;
+            - ``{"output": k}``: the k-th number of the output, unchanged (regression);
             - ``{"segment": c}``: the logits of class c, summed where c is predicted (``"predicted"``: the class that
               covers most); ``{"segment_mask": c}``: summed over the probes' masks;
             - ``{"detect": c}``: the score of the best box of class c (``"predicted"``: of any);
               ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: of the one that matches the given box, one a sample;
-            - ``{"similar_to": i}``: the cosine similarity of the embedding to that of probe i;
+            - ``{"similar_to": i}``: the cosine similarity of the embedding to probe i's;
             - a callable from the model's output to scores ``[N]``.
 
             Each dict has an object that reads the same in Python: :class:`~lightning_gradcam.ClassName`,
@@ -111,14 +111,14 @@ def resolve_targets(
             :class:`~lightning_gradcam.Contrast`, :class:`~lightning_gradcam.Output`,
             :class:`~lightning_gradcam.Segment`, :class:`~lightning_gradcam.Detect`,
             :class:`~lightning_gradcam.SimilarTo`.
-        class_names: Names of the classes by index. Where they are not known yet, ``{"class": name}`` is taken without
-            a look, and can't explain.
+        class_names: Names of the classes by index. If they are not known yet, ``{"class": name}`` is accepted
+            unchecked, and can't explain.
 
     Returns:
-        The targets in the order asked for, names unique. A class given by name has the name that its index would have.
+        The targets in the order requested, names unique. A class given by name is named by its index.
 
     Raises:
-        TargetError: An entry is none of these, two have the same name, or there is no class of that name, or several.
+        TargetError: An entry is none of these, two have the same name, or a class name is unknown or ambiguous.
 
     Example:
         >>> [target.name for target in resolve_targets(["predicted", 3])]
@@ -138,7 +138,7 @@ def resolve_targets(
     for name in names:
         if names.count(name) > 1:
             raise TargetError(
-                f"targets: {name!r} is asked for {names.count(name)} times; name each target once (a callable goes by"
+                f"targets: {name!r} is listed {names.count(name)} times; name each target once (a callable goes by"
                 " its __name__: define it with def, or give a functools.partial its own: part.__name__ = 'mine')"
             )
     return resolved
@@ -223,7 +223,7 @@ def _is_index(value: Any) -> bool:
 
 
 def written(target: Any) -> Any:
-    """Returns an object that says what to explain as the dict that says the same in YAML; all else as it is.
+    """Returns an object that says what to explain as the dict that says the same in YAML; everything else as it is.
 
     Example:
         >>> written(Contrast("predicted", 3))

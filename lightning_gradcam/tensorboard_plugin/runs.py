@@ -64,7 +64,7 @@ class FoundRuns:
 class Finder:
     """Keeps a listing of the archives that is at most a few seconds old; thread-safe.
 
-    A thread of its own does the searching, so that a store or network disk that does not answer delays no caller for
+    A separate thread does the searching, so that a store or network disk that does not answer delays no caller for
     longer than its patience.
 
     Args:
@@ -119,7 +119,7 @@ def found(places: Sequence[Place]) -> FoundRuns:
         try:
             for run in _runs(place, notes):
                 runs.setdefault(run.name, run)
-        except Exception as error:  # stores raise exceptions of their own
+        except Exception as error:  # stores raise their own exceptions
             notes.append(f"{place.root} can't be read ({_said(error)}).")
     return FoundRuns(dict(sorted(runs.items())), tuple(notes))
 
@@ -146,7 +146,7 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
                     inside[entry.name] = entry
                 if seen >= _MAX_ENTRIES:
                     break
-        except Exception as error:  # stores raise exceptions of their own
+        except Exception as error:  # stores raise their own exceptions
             if not folder:
                 raise
             if not isinstance(error, OSError):

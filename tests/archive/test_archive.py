@@ -595,7 +595,9 @@ def test_own_folder_with_another_configuration_is_refused_by_what_changed(
     tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
     started(tmp_path / "a", 10)
-    with pytest.raises(ArchiveError, match=f"was begun with other {named} and is not written to; choose another log"):
+    with pytest.raises(
+        ArchiveError, match=f"was started with different {named} and is not written to; choose another log"
+    ):
         ArchiveWriter.start(str(tmp_path / "a"), manifest(**change), probe_set())
 
 

@@ -109,9 +109,9 @@ def test_empty_bins_take_no_room() -> None:
         ("likeliest", lambda v: v[:2], "'likeliest' is"),
         ("likeliest", lambda v: v.astype(np.float32), "expected int64"),
         ("likeliest_confidence", lambda v: v[:, :4], "'likeliest_confidence' is"),
-        ("gradients_bins1", lambda v: v[::-1], "not places of"),
-        ("gradients_bins1", lambda v: v * 0 + np.arange(len(v), dtype=np.int16) + 160, "not places of"),
-        ("gradients_bins1", lambda v: v - v[0] - 1, "not places of"),
+        ("gradients_bins1", lambda v: v[::-1], "not ascending indices of"),
+        ("gradients_bins1", lambda v: v * 0 + np.arange(len(v), dtype=np.int16) + 160, "not ascending indices of"),
+        ("gradients_bins1", lambda v: v - v[0] - 1, "not ascending indices of"),
         ("gradients_bins1", lambda v: v.astype(np.int64), "expected int16"),
         ("weights_counts1", lambda v: v[:1], "'weights_counts1' is"),
         ("gradients_counts1", lambda v: v.astype(np.int8), "'gradients_counts1' is int8"),
@@ -147,7 +147,7 @@ def test_a_small_file_does_not_claim_many_histograms() -> None:
     def claim(_arrays: Arrays, meta: dict[str, Any]) -> None:
         meta.update(gradients=[[str(place), "2"] for place in range(50_000)], probe_ids=[""] * 3)
 
-    with pytest.raises(ValueError, match="histograms of 50000 gradients and 3 probes are more than it can have"):
+    with pytest.raises(ValueError, match="histograms of 50000 gradients and 3 probes do not fit into the file"):
         unpacked_cams(changed(packed_cams(record()), claim))
 
 

@@ -233,7 +233,7 @@ def test_a_module_whose_maps_change_begins_a_record_with_the_same_probes(
     assert before is not None
     assert Archive.open(tmp_path / "gradcam-1").probes.fingerprint == before.fingerprint
     assert goes_to(said.records) == [
-        f"lightning-gradcam: '{tmp_path}/gradcam' was begun with other map_shapes; this record goes to"
+        f"lightning-gradcam: '{tmp_path}/gradcam' was started with different map_shapes; this record goes to"
         f" {tmp_path}/gradcam-1"
     ]
 

@@ -140,7 +140,14 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
         "drawing": [
             {"colormap": "Reds", "opacity": 0.4},
             {"interpolation": "nearest", "columns": ["heatmap", "input"], "scale": "run", "format": "png"},
-            {"magnification": 2, "max_tile": 64, "max_sheet_pixels": 200000, "boxes": True, "top": 3},
+            {
+                "magnification": 2,
+                "max_tile": 64,
+                "max_sheet_pixels": 200000,
+                "boxes": True,
+                "box_threshold": 0.5,
+                "top": 3,
+            },
         ],
         "output_key": [*_KEYS, "out", "logits", "0", f"{HERE}.first_score"],
         "min_energy_inside": [0.5, 1, None],
@@ -217,6 +224,7 @@ def test_every_option_has_a_row() -> None:
         assert drawn == {field.name for field in dataclasses.fields(DRAWINGS[kind])}, kind.__name__
 
 
+@pytest.mark.slow
 def test_every_option_survives_a_file_that_lightning_saves(tmp_path: Path) -> None:
     listed = [{"class_path": f"lightning_gradcam.{kind.__name__}", "init_args": init} for kind, init in CASES]
     (tmp_path / "given.yaml").write_text(
@@ -305,7 +313,7 @@ def test_numbers_of_numpy_tuples_and_modules() -> None:
 def test_what_an_old_file_has_lost_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
         GradCAMCallback(**options)
-    assert "saved in config.yaml in the place of the value" in str(caught.value)
+    assert "saved in config.yaml instead of the value" in str(caught.value)
     assert len(str(caught.value)) <= 500
 
 

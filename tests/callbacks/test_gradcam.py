@@ -423,7 +423,7 @@ class NoSteps(TinyModule):
         ),
         ({"layers": "spare"}, LayerError, r"'spare' exists, but the forward never reached it.*map here: .*net.relu2"),
         ({"layers": nn.ReLU()}, LayerError, r"the given ReLU is not a submodule of"),
-        ({"targets": 5}, TargetError, r"asks for class 5, but the model's output has 5 classes; valid are 0 to 4"),
+        ({"targets": 5}, TargetError, r"asks for class 5, but the model's output has 5 classes; valid: 0 to 4"),
         ({"targets": {"per_probe": [1, 2]}}, TargetError, r"'per_probe' has 2 indices for 8 probes"),
         ({"targets": "label", "data": unlabelled}, TargetError, r"'label' needs the true classes.*label_key"),
         ({"num_probes": 41}, ProbeError, r"num_probes: got 41; the data set has 40 samples, so give 1 to 40"),
@@ -469,7 +469,7 @@ def test_a_model_without_forward_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [("net.conv1", "net.relu2"), ("net.conv1", "net.conv1")])
 def test_two_callbacks_of_one_name_are_refused(tmp_path: Path, layers: tuple[str, str]) -> None:
-    with pytest.raises(ConfigurationError, match="name: 2 GradCAMCallbacks are named 'gradcam'.*a name= of its own"):
+    with pytest.raises(ConfigurationError, match="name: 2 GradCAMCallbacks are named 'gradcam'.*each its own name="):
         trainer(tmp_path, callbacks=[GradCAMCallback(layer) for layer in layers]).fit(NoSteps(), *loaders())
 
 
@@ -498,9 +498,13 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
         ({"score": "odds"}, TargetError, "score: got 'odds'"),
         ({"num_probes": 0}, ConfigurationError, "num_probes: got 0; give a whole number, 1 or more"),
         ({"every_n_epochs": 0}, ConfigurationError, "every_n_epochs: got 0"),
-        ({"every_n_validations": 2, "every_n_epochs": 2}, ConfigurationError, "every_n_validations: got 2 beside"),
+        (
+            {"every_n_validations": 2, "every_n_epochs": 2},
+            ConfigurationError,
+            "every_n_validations: got 2 and every_n_epochs",
+        ),
         ({"name": "../up"}, ConfigurationError, r"name: got '../up'; it becomes a folder and a tag"),
-        ({"on_error": "ignore"}, ConfigurationError, "on_error: got 'ignore'; valid are 'warn' and 'raise'"),
+        ({"on_error": "ignore"}, ConfigurationError, "on_error: got 'ignore'; valid: 'warn' and 'raise'"),
         ({"mean": 0.5}, ConfigurationError, "mean, std: got mean=0.5 and std=None; give both or neither"),
         ({"num_probes": "8"}, ConfigurationError, "num_probes: got '8'; give a whole number"),
         ({"num_probes": 2.5}, ConfigurationError, "num_probes: got 2.5; give a whole number"),
@@ -537,6 +541,14 @@ def test_a_bare_name_is_a_class_as_in_compute_cams_and_explain(tmp_path: Path, o
     explained = explain(model, callback.probes.inputs, "net.relu2", targets="cat", class_names=names).record
     for maps in (cams["net.relu2", "gradcam", "2"].numpy(), explained.maps["net.relu2", "gradcam", "2"]):
         np.testing.assert_allclose(found.maps["net.relu2", "gradcam", "2"], maps, rtol=0, atol=2e-3 * abs(maps).max())
+
+
+def test_class_names_may_be_an_array(tmp_path: Path) -> None:
+    callback = GradCAMCallback("net.relu2", targets="cat", class_names=np.array(["ant", "bee", "cat", "dog", "eel"]))
+    trainer(tmp_path, callbacks=callback).fit(TinyModule(), *loaders())
+    assert callback.archive is not None
+    assert callback.archive.probes.class_names == ("ant", "bee", "cat", "dog", "eel")
+    assert callback.archive.targets == ("2",)
 
 
 def test_a_name_of_no_class_is_refused_before_training(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ trainer:
         ({"gradients": True, "methods": ["eigencam", "fullgrad"]}, "none of methods=.*add 'gradcam' to methods"),
         ({"targets": {"class": "coat"}, "class_names": ["boat", "coal"]}, "class 'coat' not found"),
         ({"targets": {"class": "coat"}}, "no names are known here"),
-        ({"targets": ["predicted", {"class": "b"}, 1], "class_names": ["a", "b"]}, "'1' is asked for 2 times"),
+        ({"targets": ["predicted", {"class": "b"}, 1], "class_names": ["a", "b"]}, "'1' is listed 2 times"),
     ],
 )
 def test_what_can_not_be_fails_before_training(tmp_path: Path, options: dict[str, Any], text: str) -> None:

@@ -206,7 +206,7 @@ def test_auto_on_tokens_is_looked_for_once_a_run(tmp_path: Path, monkeypatch: py
     module.net = TinyTransformer()  # type: ignore[assignment]
     callback = GradCAMCallback("auto", methods=["gradcam", "legrad"], on_error="raise")
     # `legrad` finds no attention in a norm, and names what to do.
-    with pytest.raises(ConfigurationError, match="'legrad' needs attention, and layer 'net.norm1' pays none"):
+    with pytest.raises(ConfigurationError, match="'legrad' needs attention, and layer 'net.norm1' has none"):
         fit(tmp_path / "a", module, callback)
     surveys.clear()
     fit(tmp_path / "b", module, GradCAMCallback("auto", on_error="raise"), max_epochs=3)

@@ -153,7 +153,7 @@ def test_a_torch_that_cannot_leave_compilation_out_refuses_compiled_models(
         model.block.compile(backend="eager")
     expected = compute_cams(model, pictures(), "tail")["tail"]
     monkeypatch.delattr(torch.compiler, "set_stance")
-    with pytest.raises(ConfigurationError, match=r"model: \w+ went through torch.compile, .*take torch 2.6 or newer"):
+    with pytest.raises(ConfigurationError, match=r"model: \w+ went through torch.compile, .*use torch 2.6 or newer"):
         compute_cams(model, pictures(), "tail")
     assert torch.equal(compute_cams(net(), pictures(), "tail")["tail"], expected)
 
@@ -293,7 +293,7 @@ def test_what_could_be_laid_out_in_two_ways_is_said_and_layout_settles_it() -> N
 
     torch.manual_seed(0)
     model, x = Unknown(), torch.randn(2, 1, 8, 8)
-    with pytest.warns(UserWarning, match="'layer' has the output .*channels first or last; taken as NCHW. Say which"):
+    with pytest.warns(UserWarning, match="'layer' has the output .*channels first or last; NCHW is assumed. Choose"):
         assert str(compute_cams(model, x, "layer").layouts["layer"]) == "NCHW"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -392,7 +392,7 @@ def test_batch_norm_without_running_statistics_sees_the_samples_and_nothing_else
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), nn.Flatten(), nn.Linear(252, 3)
     ).double()
     x = pictures()
-    with pytest.warns(UserWarning, match="model: '1' keep no running statistics, so that samples influence each other"):
+    with pytest.warns(UserWarning, match="model: '1' keep no running statistics, so samples influence each other"):
         found = compute_cams(model, x, "0", methods=method, targets=1, relu=False)["0"]
     features, weights = model[0](x).detach(), []
     for channel in range(4):

@@ -229,7 +229,9 @@ def test_wrappers_are_taken_off() -> None:
 
 def test_a_module_whose_own_name_ends_as_a_calls_is_named_by_its_call() -> None:
     model = nn.ModuleDict({"a#1": nn.Conv2d(1, 1, 1)})
-    with pytest.raises(LayerError, match="own name 'a#1' ends as a call's does; name one of its calls, 'a#1#0'"):
+    with pytest.raises(
+        LayerError, match="own name 'a#1' looks like the name of a call; name one of its calls, 'a#1#0'"
+    ):
         resolve_layers(model, "a#1")
     assert list(resolve_layers(model, "a#1#0")) == ["a#1#0"]
     auto = resolve_layers(model, "auto", auto=lambda: "a#1", calls=lambda _: 1)

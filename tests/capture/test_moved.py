@@ -118,7 +118,7 @@ def test_a_part_or_a_border_is_told(change: Callable[[Tensor], Tensor], words: s
 @pytest.mark.parametrize("picture", [samples(), samples(1), torch.zeros(2, 3, 32, 32), samples(2, 64)[:, :, :33]])
 def test_nothing_is_said_of_others(seed: int, picture: Tensor) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*does not cover")
+        warnings.filterwarnings("error", message=".*does not line up")
         compute_cams(seeing(lambda x: x, seed), picture)
 
 
@@ -189,4 +189,4 @@ def test_dead_units_are_no_border(seed: int) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         compute_cams(model, torch.rand(4, 1, 8, 8), "auto", relu=False)
-    assert not [str(w.message) for w in caught if "does not cover" in str(w.message)]
+    assert not [str(w.message) for w in caught if "does not line up" in str(w.message)]

@@ -43,6 +43,16 @@ def test_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list(Path("out/overlays").iterdir())) == 12
 
 
+def test_boxes_above_a_threshold() -> None:
+    def drawn(*options: str) -> bytes:
+        assert main(["explain", "a.ckpt", "pictures", "-o", "out", "--force", *MODEL, *options]) == 0
+        return b"".join(path.read_bytes() for path in sorted(Path("out/overlays").iterdir()))
+
+    plain, boxes = drawn(), drawn("--boxes")
+    assert boxes == drawn("--box-threshold", "0.15") != plain
+    assert drawn("--box-threshold", "0.95") not in (plain, boxes)
+
+
 def test_files_and_folders_with_the_most_likely_classes(capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (30, 20)).save("wide.jpg")
     options = ["--top", "3", "--size", "8", "--class-names", "ant", "bee", "cat", "dog", "eel", "--targets", "bee"]
@@ -63,7 +73,7 @@ def test_the_transform_of_a_data_module(capsys: pytest.CaptureFixture[str]) -> N
 def test_what_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "a.ckpt", "pictures/0.png", "-o", "out", "--model", "tests.cli.tiny:Module"]) == 0
     said = capsys.readouterr().err
-    assert "lightning-gradcam: no transform is known, so that pictures are only scaled to 0…1" in said
+    assert "lightning-gradcam: no transform is known, so pictures are only scaled to 0…1" in said
     assert "lightning-gradcam: the file does not say at which step" in said
     Path("wide.py").write_text("from tests.cli.tiny import Module\n")
     torch.save(Module().state_dict(), "weights.pth")
@@ -77,7 +87,7 @@ def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
         (["nowhere.ckpt", "pictures", *MODEL], "no file 'nowhere.ckpt'"),
         (["a.ckpt", "nowhere.png", *MODEL], "no file 'nowhere.png'"),
-        (["a.ckpt", "pictures"], "nothing names the class"),
+        (["a.ckpt", "pictures"], "is not known: it was not saved by LightningCLI"),
         (["a.ckpt", "pictures", *MODEL, "--layers", "net.rely1"], "did you mean 'net.relu1'"),
         (["a.ckpt", "pictures", *MODEL, "--targets", "cow"], "'cow'"),
         (["a.ckpt", "pictures", *MODEL, "--size", "9"], "its forward failed on the pictures [3, 1, 9, 9]"),

@@ -146,7 +146,7 @@ def test_force_never_replaces_the_record_of_a_training(tmp_path: Path, capsys: p
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1"]
     assert main(["explain", "a.pth", "pictures", *model, "-o", str(folder), "--force"]) == 1
-    assert "holds an archive that explain has not made, such as a training's record" in capsys.readouterr().err
+    assert "holds an archive not made by explain, such as a training's record" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -177,6 +177,7 @@ def test_names_of_classes_of_weights() -> None:
         names = read_class_names(f"torchvision.models:{name}")
         assert names is not None
         assert (len(names), names[:2], names[-1]) == (1000, ["tench", "goldfish"], "toilet tissue")
+    assert read_class_names("imagenet") == read_class_names(["ImageNet"]) == names
     assert read_class_names(f"{HERE}:NAMES") == NAMES
     assert read_class_names(["T-shirt/top", "Shirt"]) == ["T-shirt/top", "Shirt"]
 
@@ -184,7 +185,10 @@ def test_names_of_classes_of_weights() -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["nowhere.txt"], "'nowhere.txt' is no file; give the names, a file with one name a line, a JSON file, or"),
+        (
+            ["nowhere.txt"],
+            "'nowhere.txt' is no file; give the names, a file with one name a line, a JSON file, 'imagenet'",
+        ),
         (["data/nowhere"], "'data/nowhere' is no file"),
         (["./pictures"], "'./pictures' is a folder"),
         (["pictures"], "'pictures' is a folder"),

@@ -197,5 +197,7 @@ def test_what_a_stranger_stores_as_the_class_is_not_called(
 
 def test_a_loaded_object_that_is_no_module_is_refused() -> None:
     torch.save({"state_dict": {}, "callbacks": {"GradCAMCallback{}": {"model": "subprocess:Popen"}}}, "a.ckpt")
-    with pytest.raises(RefusedError, match="'subprocess:Popen', which is not a subclass of Module, and was not called"):
+    with pytest.raises(
+        RefusedError, match="'subprocess:Popen', which is not a subclass of Module, so it was not called"
+    ):
         explain("a.ckpt", torch.rand(1, 1, 8, 8))

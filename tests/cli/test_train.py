@@ -15,6 +15,7 @@ import pytest
 from lightning_gradcam import Archive
 from lightning_gradcam.cli import main
 from tests.cli.tiny import CONFIG, config
+from tests.plain_module import plain_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,7 +101,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], said: str, capsys: pytest
 
 def test_a_configuration_of_a_script_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", str(ROOT / "configs" / "fashion_mnist.yaml")]) == 1
-    assert "does not name its class" in capsys.readouterr().err
+    assert "has a model's options but not its class" in capsys.readouterr().err
 
 
 def test_errors_of_ours_and_missing_files_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,38 +159,12 @@ def test_jsonargparse_is_asked_for(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-MODULE = """
-import NAMESPACE as pl
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
-class Module(pl.LightningModule):
-    def __init__(self, width: int = 4):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 5))
-    def forward(self, x):
-        return self.net(x)
-    def training_step(self, batch, i):
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
-    def validation_step(self, batch, i):
-        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-class Data(pl.LightningDataModule):
-    def train_dataloader(self):
-        return DataLoader(TensorDataset(torch.rand(40, 1, 8, 8), torch.arange(40) % 5), 8)
-    val_dataloader = train_dataloader
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
 def test_a_module_in_the_current_folder_of_either_lightning(tmp_path: Path, namespace: str) -> None:
     if namespace.startswith("lightning."):
         pytest.importorskip("lightning", reason="the package `lightning` is not installed")
-    (tmp_path / "own_file.py").write_text(MODULE.replace("NAMESPACE", namespace))
+    (tmp_path / "own_file.py").write_text(plain_module(namespace))
     text = CONFIG.replace("tests.cli.tiny", "own_file").replace("pytorch_lightning.", f"{namespace}.")
     text = text.replace("net.relu1", "net.1")
     done = run(tmp_path, "fit", "--config", config(tmp_path, text))

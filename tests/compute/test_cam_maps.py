@@ -241,7 +241,7 @@ def test_keys_full_bare_and_ambiguous() -> None:
         ({"layers": "relu3"}, LayerError, r"layers: layer 'relu3' not found; did you mean 'relu2'\? available: conv1"),
         ({"layers": "drop*x"}, LayerError, r"layers: no layer matches the pattern 'drop\*x'"),
         ({"layers": "head"}, LayerError, r"layers: 'head' has no spatial activation: its output is \[2, 5\]"),
-        ({"targets": 5}, TargetError, r"targets: '5' asks for class 5.*has 5 classes; valid are 0 to 4"),
+        ({"targets": 5}, TargetError, r"targets: '5' asks for class 5.*has 5 classes; valid: 0 to 4"),
         ({"targets": "label"}, TargetError, r"targets: 'label' needs the true classes"),
         (
             {"targets": lambda output: output},
@@ -249,7 +249,7 @@ def test_keys_full_bare_and_ambiguous() -> None:
             r"returned a tensor \[2, 5\] of torch.float32; it needs to return a tensor \[2\]",
         ),
         ({"methods": "grad-cam"}, MethodError, r"methods: method 'grad-cam' not found; did you mean 'gradcam'\?"),
-        ({"score": "odds"}, TargetError, r"score: got 'odds'; valid are 'logit'"),
+        ({"score": "odds"}, TargetError, r"score: got 'odds'; valid: 'logit'"),
     ],
 )
 def test_bad_input_is_named(options: dict[str, object], error: type[Exception], text: str) -> None:
@@ -307,7 +307,7 @@ def test_an_output_without_classes_is_recorded_without_a_prediction() -> None:
         (
             {"layout": "NHWC", "layers": "conv2"},
             ConfigurationError,
-            r"layout: 'NHWC\' can't be that of 'conv2', a Conv2d, whose",
+            r"layout: 'NHWC\' does not fit 'conv2', a Conv2d, whose",
         ),
         ({"output_key": 0}, ConfigurationError, r"output_key: got 0, but the model returned a plain"),
     ],
@@ -364,6 +364,6 @@ def test_shapleycam_names_what_has_no_second_derivative() -> None:
             return self.fc(torchvision.ops.roi_align(self.conv(x), boxes, 2).mean((2, 3))).square()
 
     with pytest.raises(
-        MethodError, match=r"'shapleycam' differentiates twice, which .* behind layer 'conv' can't .*; use"
+        MethodError, match=r"'shapleycam' differentiates twice, which .* after layer 'conv' does not support .*; use"
     ):
         compute_cams(Net(), torch.rand(2, 1, 6, 6), "conv", methods="shapleycam")

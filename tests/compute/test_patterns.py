@@ -479,7 +479,7 @@ def test_a_shortage_of_memory_at_one_layer_is_over_at_the_next() -> None:
         ({"filters": True}, LayerError, "filters: got True"),
         ({"filters": "all"}, LayerError, "filters: got 'all'"),
         ({"filters": 1.5}, LayerError, "filters: got 1.5"),
-        ({"shape": (2, 12, 11, 3, 3)}, ConfigurationError, r"shape: got \(2, 12, 11, 3, 3\); give that of one picture"),
+        ({"shape": (2, 12, 11, 3, 3)}, ConfigurationError, r"shape: got \(2, 12, 11, 3, 3\); give the shape of one"),
         ({"shape": "2x12"}, ConfigurationError, "shape: got '2x12'"),
         ({"shape": (1, 12, 11)}, ConfigurationError, r"shape: the model fails on pictures \[2, 1, 12, 11\] \(Runtime"),
         ({"steps": 0}, ConfigurationError, "steps: got 0; give a whole number, 1 or more"),

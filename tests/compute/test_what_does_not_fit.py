@@ -65,9 +65,7 @@ def test_names_of_another_number_than_the_classes_are_refused(outputs: int, name
 
 
 def test_a_label_that_the_model_cannot_have_is_refused() -> None:
-    with pytest.raises(
-        TargetError, match=r"labels: got class 7, but the model's output has 3 classes; valid are 0 to 2"
-    ):
+    with pytest.raises(TargetError, match=r"labels: got class 7, but the model's output has 3 classes; valid: 0 to 2"):
         compute_cams(body(3), pictures(), "1", labels=torch.tensor([0, 7, 1]))
     # Without a label, and not asked for as a class.
     for labels, targets in ((torch.tensor([0, -100, 1]), "predicted"), (torch.tensor([0, 7, 1]), {"output": 0})):
@@ -81,7 +79,7 @@ def test_a_label_that_the_model_cannot_have_is_refused() -> None:
             {0: "cat", 1: "dog", 2: "hat"},
             "got a dict; give a list of names, in the order of the outputs: [names[",
         ),
-        ("cat", "got a str; give a list of names, in the order of the outputs: ['cat', 'dog']"),
+        ("cat", "'cat' is no file; give the names, a file with one name a line, a JSON file, 'imagenet', or"),
     ],
 )
 @pytest.mark.parametrize(

@@ -161,7 +161,9 @@ def test_resnet18_finds_its_layer(tmp_path: Path) -> None:
 
 def test_wandb_offline_has_the_pictures_and_they_are_not_black(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="the extra [wandb] is not installed")
-    main(["fit", "--config", str(CONFIGS / "fashion_mnist_wandb.yaml"), "--data.source=drawn", *SHORT])
+    # Absolute: W&B copies the terminal's output on a thread of its own, also after this test has left the folder.
+    place = f"--trainer.logger.init_args.save_dir={tmp_path / 'lightning_logs'}"
+    main(["fit", "--config", str(CONFIGS / "fashion_mnist_wandb.yaml"), "--data.source=drawn", place, *SHORT])
     import wandb
 
     wandb.finish()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lightning_gradcam import MethodError, compute_cams
 from lightning_gradcam.capture.inputs import Inputs
@@ -135,7 +136,7 @@ def test_legrad_leaves_the_attentions_output_as_it_was_also_where_weights_are_re
 
 def test_legrad_without_attention_names_what_can() -> None:
     made = case("cnn")
-    with pytest.raises(MethodError, match="needs attention, and layer 'last' pays none; name .* or use gradcam"):
+    with pytest.raises(MethodError, match="needs attention, and layer 'last' has none; name .* or use gradcam"):
         compute_cams(made.model, made.inputs, "last", methods="legrad")
 
 
@@ -203,7 +204,7 @@ def test_guided_backprop_and_guided_gradcam_equal_a_backward_by_hand(model: str)
 
 @pytest.mark.parametrize("method", ["guided_backprop", "guided_gradcam"])
 def test_guided_methods_without_a_relu_are_refused(method: str) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.Flatten(), nn.Linear(48, 2))
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Hardtanh(-1, 1), nn.Flatten(), nn.Linear(48, 2))
     with pytest.raises(MethodError, match="this model runs none; use gradcam"):
         compute_cams(model, torch.rand(1, 1, 6, 6), "1", methods=method)
 
@@ -258,7 +259,7 @@ def test_input_and_biases_together_are_the_logit() -> None:
 
 def test_fullgrad_without_biases_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
-    with pytest.raises(MethodError, match="biases of convolutions and batch norms contribute, and this model has none"):
+    with pytest.raises(MethodError, match="contributions of biases of convolutions and batch norms, and this model"):
         compute_cams(model, torch.rand(1, 1, 6, 6), "1", methods="fullgrad")
 
 
@@ -266,10 +267,12 @@ def test_methods_that_compare_classes_are_refused_without_any() -> None:
     made = case("cnn")
     wanted: list[Any] = [lambda output: output[:, 0], {"output": 1}, {"contrast": [0, 1]}]
     for target in wanted:
-        with pytest.raises(MethodError, match="this method compares a class with others, .*; use gradcam"):
+        with pytest.raises(MethodError, match="this method compares one class with the others, .*; use gradcam"):
             compute_cams(made.model, made.inputs, "last", methods="finercam", targets=target)
     several = torch.tensor([[1, 1, 0, 0, 0]] * len(made.inputs))
-    with pytest.raises(MethodError, match="this method compares a class with others, .*several labels a sample"):
+    with pytest.raises(
+        MethodError, match="this method compares one class with the others, .*several labels per sample"
+    ):
         compute_cams(made.model, made.inputs, "last", methods="finercam", targets="label", labels=several)
 
 
@@ -327,3 +330,72 @@ def test_functional_relus_are_guided_too() -> None:
     plain = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model(plain)[:, 1].sum(), plain)
     assert not torch.allclose(found, gradient.sum(1))
+
+
+GUIDED: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    "ReLU": nn.ReLU,
+    "ReLU6": nn.ReLU6,
+    "Hardtanh(0, 6)": lambda: nn.Hardtanh(0, 6),
+    "LeakyReLU": lambda: nn.LeakyReLU(0.5),
+    "SiLU": nn.SiLU,
+    "GELU": nn.GELU,
+    "GELU tanh": lambda: nn.GELU("tanh"),
+    "Hardswish": nn.Hardswish,
+    "ReLU6 in place": lambda: nn.ReLU6(inplace=True),
+    "LeakyReLU in place": lambda: nn.LeakyReLU(inplace=True),
+    "SiLU in place": lambda: nn.SiLU(inplace=True),
+    "Hardswish in place": lambda: nn.Hardswish(inplace=True),
+    "F.relu6": lambda: F.relu6,
+    "F.leaky_relu": lambda: F.leaky_relu,
+    "F.leaky_relu_": lambda: F.leaky_relu_,
+    "F.silu": lambda: F.silu,
+    "F.gelu": lambda: F.gelu,
+    "F.hardswish": lambda: F.hardswish,
+    "F.hardtanh_": lambda: lambda a: F.hardtanh_(a, 0, 6),
+    "input=": lambda: lambda a: F.silu(input=a, inplace=True),
+}
+
+
+class Guided(nn.Module):
+    """A convolution of weight 2, the activation, and two of weights -3 and 1, all 1 by 1; the logits are sums."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor], *, again: bool = False, added: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 1, 1, bias=False), nn.Conv2d(1, 2, 1, bias=False)
+        self.activation, self.again, self.added = activation, again, added
+        with torch.no_grad():
+            self.first.weight.fill_(2.0)
+            self.second.weight.copy_(torch.tensor([-3.0, 1.0]).reshape(2, 1, 1, 1))
+
+    def start(self, x: Tensor) -> Tensor:
+        return self.activation(self.first(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = checkpoint(self.start, x, use_reentrant=False) if self.again else self.start(x)
+        if self.added:
+            a += 1
+        return self.second(a).sum((2, 3))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["", "checkpointed"])
+@pytest.mark.parametrize("kind", GUIDED)
+def test_the_guided_rule_for_each_activation_by_hand(kind: str, again: bool) -> None:
+    """The inputs of the activation are 2, -2, 8, 0, -8 and 1: gradients of 1 pass where these are positive, -3 nowhere.
+
+    Not multiplied by the slope at 2 (SiLU 1.09, GELU 1.09, Hardswish 1.17), nor cut at 8 (ReLU6).
+    """
+    x = torch.tensor([[[[1.0, -1.0, 4.0], [0.0, -4.0, 0.5]]]], dtype=torch.float64)
+    # Behind a plain activation that keeps its input and not its result, a model may change that result in place.
+    added = kind in ("ReLU6", "SiLU", "GELU", "F.hardswish") and not again
+    model = Guided(GUIDED[kind](), again=again, added=added).double()
+    options: dict[str, Any] = {"methods": ["guided_backprop", "guided_gradcam", "gradcam"], "relu": False}
+    cams = compute_cams(model, x, "first", targets=[0, 1], **options)
+    assert cams["model", "guided_backprop", 0].tolist() == [[[0, 0, 0], [0, 0, 0]]]
+    assert cams["model", "guided_backprop", 1].tolist() == [[[2, 0, 2], [0, 0, 2]]]
+    product = cams["first", "gradcam", 1].clamp(min=0) * torch.tensor([[2, 0, 2], [0, 0, 2]])
+    assert product.max() > 0
+    torch.testing.assert_close(cams["first", "guided_gradcam", 1], product, rtol=0, atol=1e-12)
+    # The plain model's scores, in the guided forward as in any other.
+    torch.testing.assert_close(
+        cams.output, Guided(GUIDED[kind](), added=added).double()(x).detach(), rtol=0, atol=1e-12
+    )

@@ -133,7 +133,7 @@ def test_method_that_can_not_be_called_is_refused() -> None:
 def test_what_a_method_needs_is_one_of_four() -> None:
     register_method("other", mean_activation, needs="rerun")
     assert resolve_methods("other")["other"].needs == "rerun"
-    with pytest.raises(MethodError, match="needs: got 'grads'; valid are 'gradients', 'activations', 'rerun', 'model'"):
+    with pytest.raises(MethodError, match="needs: got 'grads'; valid: 'gradients', 'activations', 'rerun', 'model'"):
         register_method("third", mean_activation, needs="grads")  # type: ignore[arg-type]
 
 

@@ -105,7 +105,7 @@ def test_clips_and_whole_numbers_are_refused() -> None:
         looked(PatternMonitor("patterns", "0"), model, clips, ProbeSet(clips), model)
     whole = torch.zeros(1, 1, 6, 6, dtype=torch.uint8)
     scaled = nn.Sequential(nn.Conv2d(1, 2, 3))
-    with pytest.raises(ConfigurationError, match=r"the model takes torch.uint8, along .* give probes=ProbeSet"):
+    with pytest.raises(ConfigurationError, match=r"the model takes torch.uint8, which has .* give probes=ProbeSet"):
         looked(PatternMonitor("patterns", "0"), scaled, whole, ProbeSet(whole), lambda x: scaled(x / 255))
     floats = ProbeSet(whole.float())
     plan = PatternMonitor("patterns", "0", ascent=Ascent(steps=1, value_range=(0, 255)))

@@ -160,7 +160,7 @@ def closed() -> Iterator[Path]:
 def test_a_folder_without_write_access_is_refused_before_training(closed: Path) -> None:
     text, steps = answer_of(_in_a_folder_of_another_user, closed)
     assert f"archive: '{closed}/gradcam_runs/0/gradcam' can't be written (PermissionError" in text
-    assert "give this process a folder that it can write to" in text
+    assert "choose a writable folder with enough free space" in text
     assert "default_root_dir" in text
     assert steps == 0
 
@@ -168,7 +168,7 @@ def test_a_folder_without_write_access_is_refused_before_training(closed: Path) 
 def test_a_full_disk_is_refused_before_training(tmp_path: Path) -> None:
     text, steps = answer_of(_with_a_full_disk_at_the_start, tmp_path / "disk")
     assert "can't be written (OSError: [Errno 28] No space left on device" in text
-    assert "with room in it" in text
+    assert "with enough free space" in text
     assert steps == 0
 
 
@@ -197,8 +197,8 @@ def test_a_folder_that_goes_away_in_training_is_said_and_training_goes_on(
     assert steps == 6 * 5
     told = [text for text in texts if ARCHIVE in text]
     assert len(told) == 3
-    assert f"'{folder}' was moved, deleted or damaged while the run went on" in told[0]
-    assert "put it back" in told[0]
+    assert f"'{folder}' was moved, deleted or damaged during the run" in told[0]
+    assert "restore it" in told[0]
     assert "is given up" in told[-1]
     assert not any("no validation was due" in text for text in texts)
     # No folder that can't be opened is left in its place, and no logger is starved.
@@ -252,7 +252,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_
     sink = MemorySink()
     callback, steps, texts = fit(tmp_path, At(2, hang), At(9, back), epochs=10, background=True, sinks=[sink])
     assert steps == 10 * 5
-    assert [text for text in texts if "background: step 14 has not come to an end in 2 seconds" in text] == texts
+    assert [text for text in texts if "background: step 14 has not finished in 2 seconds" in text] == texts
     assert len(texts) == 1
     assert read(callback.archive.path) == list(range(10))
     assert [entry.epoch for entry in sink.entries] == list(range(10))
@@ -267,9 +267,9 @@ def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
     assert steps == 10 * 5
     assert len(list(tmp_path.glob("gradcam_runs/0/gradcam/steps/*"))) == 2
     assert len(texts) == 2
-    assert "step 14 has not come to an end in 2 seconds" in texts[0]
+    assert "step 14 has not finished in 2 seconds" in texts[0]
     assert "What it means: what waits behind that job is kept in memory" in texts[0]
-    assert "step 14 still has not come to an end; what waits behind it is done if it comes back: step 19" in texts[1]
+    assert "step 14 still has not finished; what waits behind it is done if it comes back: step 19" in texts[1]
     # In a notebook the process lives on.
     back()
     until(lambda: THREAD_NAME not in {thread.name for thread in threading.enumerate()})
@@ -378,7 +378,9 @@ def test_where_there_are_no_locks_the_last_one_has_the_folder_alone(
     monkeypatch.setattr("lightning_gradcam.storage.fcntl", None)
     first, _ = ArchiveWriter.start(str(tmp_path / "a"), manifest("first"), probe_set())
     Storage(tmp_path / "a").write("manifest.json", manifest("second").to_bytes())
-    with pytest.raises(ArchiveError, match=r"was taken over by another run \(second\).*a log directory or version"):
+    with pytest.raises(
+        ArchiveError, match=r"was taken over by another run \(second\).*its own log directory or version"
+    ):
         first.append(record(10))
     second, _ = ArchiveWriter.start(str(tmp_path / "a"), manifest("second"), probe_set())
     second.append(record(20))

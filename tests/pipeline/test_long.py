@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 from torch import Tensor, nn
 
 from lightning_gradcam import Archive, Drawing, GradCAMCallback, MemorySink, ProbeSet, compute_cams
-from lightning_gradcam.archive import ArchiveWriter, reader
+from lightning_gradcam.archive import ArchiveWriter, folder
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.destination import Destination
@@ -147,7 +147,7 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: Counter[str] = Counter()
-        for owner, name in ((Storage, "open"), (Storage, "names"), (reader, "parse_step_file_name")):
+        for owner, name in ((Storage, "open"), (Storage, "names"), (folder, "parse_step_file_name")):
             monkeypatch.setattr(owner, name, self._counting(name, getattr(owner, name)))
 
     def _counting(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -84,7 +84,7 @@ def test_a_job_that_hangs_is_waited_for_once_and_what_waits_is_done_when_it_come
     worker, go, done = Worker(size=1, patience=0.2), threading.Event(), []
     worker.submit("step 4", go.wait)
     worker.submit("step 8", lambda: done.append(8))
-    with pytest.raises(StalledError, match="step 4 has not come to an end in 0.2 seconds; step 12 waits for it in mem"):
+    with pytest.raises(StalledError, match="step 4 has not finished in 0.2 seconds; step 12 waits for it in mem"):
         worker.submit("step 12", lambda: done.append(12))
     # Nobody waits for it again, whatever its patience.
     worker._patience = 1e9
@@ -92,7 +92,7 @@ def test_a_job_that_hangs_is_waited_for_once_and_what_waits_is_done_when_it_come
     worker.finish()
     assert done == []
     then = "dropped" if drop else "done if it comes back"
-    with pytest.raises(StalledError, match=f"step 4 still has not come.*is {then}: step 8, step 12, step 16"):
+    with pytest.raises(StalledError, match=f"step 4 still has not finished.*is {then}: step 8, step 12, step 16"):
         worker.close(drop=drop)
     # A later job does not begin a second thread beside the one that hangs.
     worker.submit("step 20", lambda: done.append(threads()), wait=False)
@@ -110,7 +110,7 @@ def test_what_waits_behind_a_job_that_hangs_is_bounded(monkeypatch: pytest.Monke
     worker.submit("step 4", go.wait, wait=False)
     with pytest.raises(StalledError, match="step 8 waits for it"):
         worker.submit("step 8", lambda: done.append(8), nbytes=60)
-    with pytest.raises(StalledError, match="step 12 is left out, because 1 jobs wait for it already"):
+    with pytest.raises(StalledError, match="step 12 is left out, because 1 jobs are already waiting"):
         worker.submit("step 12", lambda: done.append(12), nbytes=60)
     worker.submit("step 16", lambda: done.append(16), nbytes=40)
     go.set()

@@ -151,7 +151,7 @@ def test_a_checkpoint_whose_archive_lacks_the_rest_of_a_batch_stops_no_test(tmp_
     running.fit(Module(of), loader, loader)
     running.save_checkpoint(tmp_path / "one.ckpt")
     callback, running = prepared("second")
-    with pytest.warns(UserWarning, match="can't be used as they are archived .* new ones are taken, maps can't be"):
+    with pytest.warns(UserWarning, match="can't be used as archived .* new ones are drawn, so maps can't be"):
         running.test(Tested(of), loader, ckpt_path=str(tmp_path / "one.ckpt"), verbose=False)
     assert len(callback.archive.steps) == 1
     assert len(callback.archive.probes) == 4

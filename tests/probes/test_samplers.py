@@ -280,7 +280,7 @@ class Met(TinyModule):
 
 
 UNINDEXED: dict[str, tuple[Callable[[int], Any], str]] = {
-    "names": (lambda seed: DataLoader(Named(seed), 4, sampler=NAMES), "the sampler yields str, and not numbers alone"),
+    "names": (lambda seed: DataLoader(Named(seed), 4, sampler=NAMES), "the sampler yields str instead of numbers"),
     "sizes": (lambda seed: DataLoader(Sized(seed), 4, sampler=[(i, 8) for i in range(40)]), "the sampler yields tuple"),
     "several at once": (lambda seed: DataLoader(Several(seed), 4), "Several can't be indexed by"),
     "opened": (
@@ -289,15 +289,15 @@ UNINDEXED: dict[str, tuple[Callable[[int], Any], str]] = {
     ),
     "workers": (lambda seed: DataLoader(InWorkers(seed), 4, num_workers=1), "InWorkers can't be indexed by"),
     "batches": (lambda seed: DataLoader(Batches(seed), None), "batch_size=None leaves the batches to the data set"),
-    "dropped": (lambda seed: DataLoader(Holes(seed), 4, collate_fn=kept), "collate_fn makes . samples of 4"),
-    "doubled": (lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=doubled), "collate_fn makes 8 samples of 4"),
+    "dropped": (lambda seed: DataLoader(Holes(seed), 4, collate_fn=kept), "returned . samples for 4"),
+    "doubled": (lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=doubled), "returned 8 samples for 4"),
     "refilled": (
         lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=refilled),
-        "collate_fn puts samples in the place of other ones",
+        "collate_fn replaces samples with other ones",
     ),
     "batches as items": (
         lambda seed: DataLoader([tiny_data(40, seed)[n : n + 4] for n in range(0, 40, 4)], 1, collate_fn=first_of),
-        "collate_fn puts samples in the place of other ones",
+        "collate_fn replaces samples with other ones",
     ),
     "locked": (
         lambda seed: DataLoader(

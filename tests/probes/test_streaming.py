@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_only_reported_once_training_is_under_way(tmp_path:
 
 
 def test_without_any_validation_batch_it_is_said_that_nothing_was_logged(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="nothing was logged: no validation batch came by"):
+    with pytest.warns(UserWarning, match="nothing was logged: there was no validation batch"):
         fit(tmp_path, GradCAMCallback("net.relu2"), num_sanity_val_steps=0, check_val_every_n_epoch=5)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,9 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "recipes"
 PAGES = tuple(sorted(page.stem for page in FOLDER.glob("*.md") if page.stem != "README"))
 # What a page's constants become here: short training on drawn garments, nothing from the network.
-SMALL = {"EPOCHS": "1", "BATCHES": "12", "SOURCE": '"drawn"', "WEIGHTS": "None", "MODELS": '["resnet18"]', "STEPS": "4"}
+SMALL = {"EPOCHS": "1", "BATCHES": "12", "SOURCE": '"drawn"', "MODELS": "[]", "STEPS": "4", "SIDE": "80"}
+# Of what a page assigns and calls, this is defined with its functions.
+CARRIED = ("seen", "kept", "drawing", "watch")
+CALLED = ("sys.path.insert", "register_method")
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_CONSTANTS = re.compile(r"^([A-Z]+(?:, [A-Z]+)+) = (.+)$", re.MULTILINE)
+_CONSTANTS = re.compile(r"^([A-Z]+(?:, [A-Z]+)*) = (.+)$", re.MULTILINE)
 _FILE = re.compile(r"^# (\S+\.(?:py|yaml))\n")
 _OUTPUT = re.compile(r"`(out/[\w./*-]+)`")
 
@@ -50,11 +55,33 @@ def small(code: str, settings: Mapping[str, str] = SMALL) -> str:
 
     def changed(found: re.Match[str]) -> str:
         names = found.group(1).split(", ")
+        if not set(names) & set(settings):
+            return found.group(0)
         # Pages write a tuple of plain values.
         own = dict(zip(names, re.split(r", (?![^\[]*\])", found.group(2)), strict=False))
         return f"{found.group(1)} = {', '.join(settings.get(name, own[name]) for name in names)}"
 
     return _CONSTANTS.sub(changed, code)
+
+
+def definitions(text: str) -> dict[str, Any]:
+    """Runs what a page defines, and nothing that trains, computes or draws.
+
+    These are its imports, its constants, its functions, the methods that it registers, and its callback.
+
+    Returns:
+        The page's names.
+    """
+    kept = []
+    for node in ast.parse(small(files(text)["recipe.py"])).body:
+        assigned = [ast.unparse(target) for target in node.targets] if isinstance(node, ast.Assign) else []
+        called = ast.unparse(node.value.func) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else ""
+        constant = bool(assigned) and all(name in CARRIED or not re.search("[a-z]", name) for name in assigned)
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef) or constant or called in CALLED:
+            kept.append(node)
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module(kept, []), "recipe.py", "exec"), names)
+    return names
 
 
 def command(text: str) -> list[str]:

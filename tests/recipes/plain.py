@@ -6,6 +6,7 @@ One picture at a time, one channel after the other, as they do it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,44 @@ def steps(
     return Steps(chosen, float(scores[chosen]), gradients[0], pooled, heatmap)
 
 
+def split(model: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
+    """Cuts a network behind its last activation (EfficientNet-Lite0), or behind block5_conv3's ReLU (VGG16)."""
+    if layer == "features.29":
+        features: Any = model.features
+        return features[:30], nn.Sequential(features[30:], model.avgpool, nn.Flatten(), model.classifier)
+    network: Any = model
+
+    class Features(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = network.extract_features(x)
+            return found
+
+    return Features(), nn.Sequential(network._avg_pooling, nn.Flatten(), network._dropout, network._fc)
+
+
+def of_softmax(model: nn.Module, x: Tensor, layer: str, wanted: int | None = None) -> tuple[Floats, Floats, Floats]:
+    """Gradients of a class's softmax probability [C, h, w], their means [C], and the activation [C, h, w].
+
+    As the chapter on heatmaps of class activation does it: the classifier runs again on the activation.
+    """
+    features, classifier = split(model, layer)
+    with torch.no_grad():
+        activation = features(x)
+    activation.requires_grad_()
+    shares = classifier(activation).softmax(dim=-1)
+    top = int(shares[0].argmax()) if wanted is None else wanted
+    (gradients,) = torch.autograd.grad(shares[:, top].sum(), activation)
+    return gradients[0].numpy(), gradients.mean(dim=(0, 2, 3)).numpy(), activation[0].detach().numpy()
+
+
+def weighted_channels(pooled: Floats, activation: Floats) -> Floats:
+    """Each channel times its pooled gradient, in place of the channel."""
+    channels = activation.copy()
+    for number in range(len(pooled)):
+        channels[number] *= pooled[number]
+    return channels
+
+
 def min_max(heatmap: Floats) -> Floats:
     """Stretched from its minimum to its maximum, without a ReLU."""
     return (heatmap - heatmap.min()) / (heatmap.max() - heatmap.min())
@@ -100,16 +139,20 @@ def channel_grid(activation: Floats, across: int = 16) -> Pixels:
     return grid
 
 
-def filter_pattern(body: nn.Module, start: Tensor, number: int, steps: int = 30, rate: float = 10.0) -> Tensor:
-    """The chapter's gradient ascent for one filter, from one start ``[1, c, H, W]``."""
+def filter_pattern(
+    body: nn.Module, start: Tensor, number: int, steps: int = 30, rate: float = 10.0, *, printed: bool = False
+) -> Tensor:
+    """The chapter's gradient ascent for one filter, from one start ``[1, c, H, W]``; or as its listing is printed."""
     image = start.clone()
     for _ in range(steps):
         image.requires_grad_()
         loss = body(image)[:, number, 2:-2, 2:-2].mean()
         (gradient,) = torch.autograd.grad(loss, image)
         # TensorFlow's l2_normalize: nothing is divided by less than a millionth.
-        norm = (gradient * gradient).sum().clamp(min=1e-12).sqrt()
-        image = image.detach() + rate * gradient / norm
+        squares = gradient * gradient
+        # Keras' ops.normalize divides along the last axis, which are the colours.
+        norm = squares.sum(dim=1, keepdim=True).sqrt() if printed else squares.sum().clamp(min=1e-12).sqrt()
+        image = image.detach() + rate * gradient / norm.clamp(min=1e-12)
     return image[0]
 
 

@@ -32,6 +32,16 @@ def garments(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(drawn.images)[:, None].double() / 255, torch.from_numpy(drawn.labels)
 
 
+def train(made: nn.Module) -> None:
+    """Trains a network for a few steps on garments."""
+    images, labels = garments(480, seed=3)
+    optimizer = torch.optim.Adam(made.parameters(), lr=2e-3)
+    for picture, label in zip(images.float().split(32), labels.split(32), strict=True):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(made(picture), label).backward()
+        optimizer.step()
+
+
 @pytest.fixture(scope="module", params=["random", "trained"])
 def network(request: pytest.FixtureRequest) -> nn.Sequential:
     """The tutorials' network of 48, 32 and 16 channels in float64."""
@@ -39,12 +49,7 @@ def network(request: pytest.FixtureRequest) -> nn.Sequential:
         torch.manual_seed(0)
         made = convnet()
         if request.param == "trained":
-            images, labels = garments(480, seed=3)
-            optimizer = torch.optim.Adam(made.parameters(), lr=2e-3)
-            for picture, label in zip(images.float().split(32), labels.split(32), strict=True):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(made(picture), label).backward()
-                optimizer.step()
+            train(made)
     return made.double().eval()
 
 

@@ -73,9 +73,13 @@ def test_boxes_of_any_size_are_drawn_on_any_picture(box: Any, shape: tuple[int, 
 
 
 def test_the_legend_has_a_sample_for_each_kind() -> None:
-    (one,), (first, second) = legend(known=False), legend(known=True)
+    (one,), (first, second) = legend(0.15, known=False), legend(0.15, known=True)
     assert np.array_equal(one[0], first[0])
     assert (one[1], second[1][:9]) == (first[1], "known box")
     assert places(one[0], FOUND).any()
     assert not places(one[0], KNOWN).any()
+    assert [legend(share, known=False)[0][1][-25:] for share in (0.15, 0.55)] == [
+        "above 15 % of its maximum",
+        "above 55 % of its maximum",
+    ]
     assert places(second[0], KNOWN).any()

@@ -18,7 +18,7 @@ def test_defaults_are_the_contracts() -> None:
     drawing = Drawing()
     assert (drawing.colormap, drawing.opacity, drawing.interpolation) == ("turbo", 0.5, "bilinear")
     assert (drawing.columns, drawing.scale, drawing.format) == (("input", "overlay"), "image", "auto")
-    assert (drawing.boxes, drawing.top) == (False, 0)
+    assert (drawing.boxes, drawing.box_threshold, drawing.top) == (False, 0.15, 0)
     assert (drawing.magnification, drawing.max_tile, drawing.max_sheet_pixels) == (0, 256, 16_000_000)
 
 
@@ -42,6 +42,11 @@ def test_defaults_are_the_contracts() -> None:
         ("magnification", -1, r"drawing.magnification: got -1; give 0 \(automatic\) or more"),
         ("max_tile", 15, "drawing.max_tile: got 15; give at least 16 pixels"),
         ("boxes", "yes", "drawing.boxes: got 'yes'; give true or false"),
+        ("box_threshold", 1, "drawing.box_threshold: got 1; give a share of the map's maximum from 0 to less than 1"),
+        ("box_threshold", -0.1, "drawing.box_threshold: got -0.1"),
+        ("box_threshold", float("nan"), "drawing.box_threshold: got nan"),
+        ("box_threshold", True, "drawing.box_threshold: got True"),
+        ("box_threshold", "half", "drawing.box_threshold: got 'half'"),
         ("top", 11, "drawing.top: got 11; give how many classes to list, 0 to 10"),
         ("top", -1, "drawing.top: got -1"),
         ("top", True, "drawing.top: got True"),
@@ -68,6 +73,7 @@ def test_impossible_option_is_refused_with_name_value_and_choices(option: str, v
         {"scale": "run"},
         {"columns": ("guided",)},
         {"boxes": True, "top": 10},
+        {"boxes": True, "box_threshold": 0},
     ],
     ids=str,
 )

@@ -285,6 +285,16 @@ def test_boxes_are_drawn_on_overlays_with_their_overlap_below() -> None:
     assert not known[1].any()
 
 
+def test_the_threshold_says_what_belongs_to_a_box() -> None:
+    # The known box is the left column; the right one has half of the maximum.
+    maps, known = [[[4.0, 2.0], [4.0, 2.0]]] * 2, torch.tensor([[0.0, 0.0, 1.0, 2.0]] * 2)
+    for share, said in ((0.15, "IoU 0.50"), (0.5, "IoU 0.50"), (0.6, "IoU 1.00")):
+        drawing = Drawing(columns=("overlay",), boxes=True, box_threshold=share)
+        probes = probe_set(boxes=known)
+        (tile,) = draw_tiles(record(np.array(maps)), probes, [KEY], drawing, None, FLAT, (0, 1))
+        assert [lines[-1] for lines in tile.captions] == [said] * 2
+
+
 def test_without_known_boxes_nothing_is_said_of_them() -> None:
     tiles = boxed(ramp())
     assert tiles.captions[0] == ("logit 1.23", "map max 4")

@@ -164,6 +164,17 @@ class Neither(Attribute):
         del self.test_transform
 
 
+class Late(Neither):
+    """Its transform is made by ``setup()``."""
+
+    def setup(self, stage: str) -> None:
+        self.val_transform = Shown(0.75, 0.5)
+        self.val_set = Pictures(None)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.val_set)
+
+
 class Hooked(Data):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return batch
@@ -178,11 +189,14 @@ def test_the_transform_and_names_of_a_data_module(folder: Path, model: TinyNet) 
     assert found.probes.display_source == "Normalize undone"
     assert found.probes.class_names == NAMES
     assert found.remarks == ()
-    torch.testing.assert_close(explain(model, folder, "relu2", data=Attribute()).probes.inputs, scaled(3, 0.75, 0.5))
+    for data in (Attribute(), Late()):
+        torch.testing.assert_close(explain(model, folder, "relu2", data=data).probes.inputs, scaled(3, 0.75, 0.5))
 
 
 def test_a_data_module_that_shows_no_transform(folder: Path, model: TinyNet) -> None:
-    with pytest.raises(ConfigurationError, match=r"Neither has no transform that can be found .*no data here.*--mean"):
+    with pytest.raises(
+        ConfigurationError, match=r"Neither has no transform that could be found .*no data here.*--mean"
+    ):
         explain(model, folder, "relu2", data=Neither())
     found = explain(model, folder, "relu2", data=Hooked())
     assert found.remarks == ("Hooked.on_after_batch_transfer change batches on the device, which is not done here",)
@@ -382,7 +396,7 @@ def test_photographs_are_upright(tmp_path: Path) -> None:
 
 
 def test_targets_by_name_need_names(model: TinyNet, folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"got 'cat', and no names of classes are known.*--class-names"):
+    with pytest.raises(ConfigurationError, match=r"got 'cat', but no class names are known.*--class-names"):
         explain(model, folder, "relu2", targets="cat")
     with pytest.raises(ConfigurationError, match="class 'cut' not found; did you mean 'cat'"):
         explain(model, folder, "relu2", targets=["cut"], class_names=NAMES)

@@ -223,7 +223,7 @@ def test_values_become_what_annotations_ask_for() -> None:
     made: Any = load_checkpoint(file).module
     assert (made.color, made.size) == (Color.RED, (3, 4))
     assert isinstance(made.parts[0], nn.Conv2d)
-    with pytest.raises(RefusedError, match=r"'part' in the file.*names a class, which is not imported where you have"):
+    with pytest.raises(RefusedError, match=r"'part' in the file.*names a class, which is not imported when you name"):
         load_checkpoint(file, model=Open)
     trusted: Any = load_checkpoint(file, model=Open, trust=True).module
     assert (trusted.color, trusted.size, type(trusted.parts[0])) == (Color.RED, (3, 4), nn.Conv2d)

@@ -204,7 +204,7 @@ def test_the_config_beside_the_checkpoints_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_names_the_class(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"nothing names the class of .*--model"):
+    with pytest.raises(ConfigurationError, match=r"the class of .* is not known.*--model"):
         load_checkpoint(saved(tmp_path / "a.ckpt", TinyModule()))
 
 

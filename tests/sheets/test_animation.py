@@ -265,7 +265,7 @@ def test_file_is_bounded_however_large_the_pictures(probes: int, steps: int, sid
 
 
 def test_map_that_no_record_has_is_an_error() -> None:
-    with pytest.raises(DrawingError, match="which none of 0 records has"):
+    with pytest.raises(DrawingError, match="which is in none of the 0 records"):
         animation([], probe_set(1))
 
 

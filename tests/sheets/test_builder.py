@@ -63,7 +63,7 @@ def test_a_legend_has_each_sample_with_its_meaning_behind_it() -> None:
 
 def test_the_legend_of_boxes_has_a_line_for_each_kind_with_all_of_its_text() -> None:
     page = paper()
-    for number, entry in enumerate(legend(known=True)):
+    for number, entry in enumerate(legend(0.15, known=True)):
         page.legend(page.top + 18 * number, entry)
     assert seen(page.pixels[page.top : page.top + 18], FOUND).any()
     assert seen(page.pixels[page.top + 18 :], KNOWN)[:14, MARGIN : MARGIN + 38].any()

@@ -735,7 +735,7 @@ def test_the_header_says_what_is_beside_the_maps() -> None:
     drawing = Drawing(top=2, columns=("input", "guided"))
     lines = [text for text, _ in _header(ranked(0, 1, 2), "conv", "gradcam", drawing, "gradcam", probes, slices)]
     assert "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0," in lines
-    assert "at the left, the 2 most likely classes; the true one has a green square" in lines
+    assert "on the left: the 2 most likely classes; the true class has a green square" in lines
 
 
 def test_guided_is_a_column_of_its_own_beside_each_target() -> None:

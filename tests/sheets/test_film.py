@@ -44,6 +44,18 @@ def test_boxes_of_a_volume_are_those_of_the_slice_that_is_shown() -> None:
     assert line[[1, -2], 40].all()
 
 
+def test_the_threshold_says_how_large_boxes_are() -> None:
+    # Half of the picture has half of the maximum.
+    maps, probes = np.tile(np.array([[4.0, 2.0], [4.0, 2.0]]), (2, 1, 1)), probe_set()
+
+    def across(**options: float) -> int:
+        drawing = Drawing(boxes=True, interpolation="nearest", **options)
+        film = Film.of([record(maps)], probes, key=KEY, drawing=drawing, limits=np.ones(2), side=112)
+        return int((film.overlays(0)[0][0] == FOUND).all(axis=-1).any(axis=0).nonzero()[0].max())
+
+    assert across() == across(box_threshold=0.4) > across(box_threshold=0.6)
+
+
 def test_the_header_says_what_the_lines_are() -> None:
     def said(boxes: bool, known: bool) -> list[str]:
         probes, drawing = probe_set(boxes=BOXES if known else None), Drawing(boxes=boxes)
@@ -52,6 +64,10 @@ def test_the_header_says_what_the_lines_are() -> None:
 
     assert said(False, True) == []
     assert said(True, False) == ["line: box around the map's largest part over 15 % of its maximum"]
+    film = Film.of(
+        [record(ramp())], probe_set(), key=KEY, drawing=Drawing(boxes=True, box_threshold=0.6), limits=None, side=112
+    )
+    assert "over 60 % of its maximum" in " ".join(text for text, _ in film.header("gradcam", 1, 900))
     assert said(True, True) == [
         "line: box around the map's largest part over 15 % of its maximum; dashed: the known box"
     ]

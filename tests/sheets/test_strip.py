@@ -352,7 +352,7 @@ def test_volume_over_one_picture() -> None:
     volume[0, 1] = 1
     assert shows(tile(strip([step(volume)], probes)), mixed(probes.pixels[0], 1.0))
     assert lines([step(volume)], probes)[-1] == (
-        "of 3 slices (time or depth) the one with most evidence over all steps is shown, on the probe's picture"
+        "shown: of 3 slices (time or depth), the one with the most evidence over all steps, on the probe's picture"
     )
 
 
@@ -439,7 +439,9 @@ def test_records_without_the_map_are_left_out() -> None:
 
 @pytest.mark.parametrize("records", [[], [record(constant(1), targets=("label",))]], ids=["none", "another"])
 def test_map_that_no_record_has_is_an_error(records: list[CamRecord]) -> None:
-    with pytest.raises(DrawingError, match=r"key: got \('conv', 'gradcam', 'predicted'\), which none of [01] records"):
+    with pytest.raises(
+        DrawingError, match=r"key: got \('conv', 'gradcam', 'predicted'\), which is in none of the [01] records"
+    ):
         strip(records, probe_set(1))
 
 

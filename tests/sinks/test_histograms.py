@@ -171,6 +171,7 @@ def log_to_wandb(folder: Path) -> None:
     wandb.teardown()
 
 
+@pytest.mark.slow
 def test_wandbs_offline_file_has_one_row_of_them(tmp_path: Path) -> None:
     folders = dict.fromkeys(("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"), str(tmp_path))
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", **folders}

@@ -288,9 +288,9 @@ def test_a_map_that_is_not_finite_is_nan_and_spoils_no_other(number: Callable[..
         ({"maps": torch.rand(3, 2, 2)}, "maps: got 3 for 1 inputs; give one map for each input"),
         ({"classes": torch.tensor(0)}, r"classes: got a tensor \[\].*give one class for each of 1"),
         ({"classes": torch.tensor([0.5])}, "classes: got .*float32"),
-        ({"classes": torch.tensor([2])}, r"classes: got \[2\]; valid are 0 to 1"),
-        ({"classes": torch.tensor([-1])}, r"classes: got \[-1\]; valid are 0 to 1"),
-        ({"score": "loss"}, "score: got 'loss'; valid are"),
+        ({"classes": torch.tensor([2])}, r"classes: got \[2\]; valid: 0 to 1"),
+        ({"classes": torch.tensor([-1])}, r"classes: got \[-1\]; valid: 0 to 1"),
+        ({"score": "loss"}, "score: got 'loss'; valid:"),
         ({"model": lambda x: {"logits": x}}, r"model: returned a dict with 'logits'; give a callable"),
     ],
 )
@@ -306,7 +306,7 @@ def test_options_of_one_of_them_are_refused() -> None:
         average_drop(*given, score="logit")
     with pytest.raises(ConfigurationError, match="steps: got 0; give a whole number, 1 or more"):
         deletion_curve(*given, steps=0)
-    with pytest.raises(ConfigurationError, match="baseline: got 'black'; valid are 'zeros', 'mean', 'blurred'"):
+    with pytest.raises(ConfigurationError, match="baseline: got 'black'; valid: 'zeros', 'mean', 'blurred'"):
         insertion_curve(*given, baseline="black")
     with pytest.raises(ConfigurationError, match=r"baseline: got shape \[3, 3\] for pictures \[1, 1, 2, 2\]"):
         deletion_curve(*given, baseline=torch.rand(3, 3))

@@ -55,7 +55,7 @@ def test_output_is_the_number_as_it_is() -> None:
     assert explained({"output": 0}, pairs[:, :1]).scores.tolist() == [1.0, 0.5]
     assert explained({"output": 0}, pairs[:, 0]).scores.tolist() == [1.0, 0.5]
     assert explained({"output": 0}, pairs).classes.tolist() == [-1, -1]
-    with pytest.raises(TargetError, match="'output2' asks for number 2 of an output with 2; valid are 0 to 1"):
+    with pytest.raises(TargetError, match="'output2' asks for number 2 of an output with 2; valid: 0 to 1"):
         explained({"output": 2}, pairs)
     with pytest.raises(TargetError, match=r"'output0' needs an output \[N\] or \[N, K\], got a dict with 'a'"):
         explained({"output": 0}, {"a": pairs})
@@ -123,7 +123,7 @@ def test_segmentation_without_what_it_needs_is_refused() -> None:
         compute_cams(model, inputs, "body", targets={"segment": 1})
     with pytest.raises(TargetError, match="'segment_mask1' needs the probes' masks, but there are none"):
         compute_cams(model, inputs, "body", targets={"segment_mask": 1}, output_key="out")
-    with pytest.raises(TargetError, match="'segment7' asks for class 7, .* has 3 classes; valid are 0 to 2"):
+    with pytest.raises(TargetError, match="'segment7' asks for class 7, .* has 3 classes; valid: 0 to 2"):
         compute_cams(model, inputs, "body", targets={"segment": 7}, output_key="out")
 
 
@@ -186,7 +186,7 @@ def test_one_channel_tells_two_classes_apart_by_its_sign(category: int | str, sc
     expected = gradcam_of(model, x, total)
     assert expected.abs().max() > 0
     torch.testing.assert_close(cams["body"], expected, rtol=0, atol=1e-10)
-    with pytest.raises(TargetError, match="asks for class 2, but the output has 2 classes; valid are 0 to 1"):
+    with pytest.raises(TargetError, match="asks for class 2, but the output has 2 classes; valid: 0 to 1"):
         compute_cams(model, x, "body", targets={"segment": 2}, score=score)
 
 
@@ -324,7 +324,7 @@ def test_similarity_to_a_reference_probe_by_hand() -> None:
     # The reference is held: nothing flows back into it.
     assert gradient[0].tolist() == [0, 0]
     assert gradient[1].tolist() == pytest.approx([16 / 125, -12 / 125])
-    with pytest.raises(TargetError, match="'similar_to3' asks for probe 3 of 3; valid are 0 to 2"):
+    with pytest.raises(TargetError, match="'similar_to3' asks for probe 3 of 3; valid: 0 to 2"):
         explained({"similar_to": 3}, output, samples=3)
     with pytest.raises(TargetError, match=r"needs embeddings \[N, D\], got a tensor \[3\]"):
         explained({"similar_to": 0}, output[:, 0], samples=3)

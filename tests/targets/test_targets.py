@@ -157,7 +157,7 @@ def test_a_class_by_name_selects_its_score() -> None:
         ({"class": None}, "targets: got {'class': None}"),
         ({"class": -1}, "targets: got {'class': -1}"),
         ({"class": "Boot", "top": 2}, "targets: got {'class': 'Boot', 'top': 2}"),
-        ([{"class": "Boot"}, 0], "targets: '0' is asked for 2 times"),
+        ([{"class": "Boot"}, 0], "targets: '0' is listed 2 times"),
         ({"class": 5}, None),
     ],
     ids=named,
@@ -185,7 +185,7 @@ def test_targets_are_frozen_and_plain() -> None:
 @pytest.mark.parametrize("spec", [[3, 3], ["predicted", "label", "predicted"], [margin, margin]], ids=named)
 def test_target_named_twice_is_refused(spec: Any) -> None:
     name = resolve_targets(spec[0])[0].name
-    with pytest.raises(TargetError, match=f"targets: '{name}' is asked for 2 times; name each target once"):
+    with pytest.raises(TargetError, match=f"targets: '{name}' is listed 2 times; name each target once"):
         resolve_targets(spec)
 
 
@@ -277,7 +277,7 @@ def test_negative_index_is_refused() -> None:
 )
 def test_class_out_of_range_is_refused_with_the_range(spec: Any, labels: Any, name: str, index: int) -> None:
     with pytest.raises(
-        TargetError, match=f"'{name}' asks for class {index}, but the model's output has 3 classes; valid are 0 to 2"
+        TargetError, match=f"'{name}' asks for class {index}, but the model's output has 3 classes; valid: 0 to 2"
     ):
         scored(spec, labels=labels)
 
@@ -341,7 +341,7 @@ def test_the_sign_of_a_single_logit_decides(shape: tuple[int, ...]) -> None:
     assert torch.allclose(one, z.flatten().sigmoid())
     (gradient,) = torch.autograd.grad(predicted.sum(), z)
     assert gradient.flatten().tolist() == [1.0, -1.0, 1.0]
-    with pytest.raises(TargetError, match="asks for class 2, but the model's output has 2 classes; valid are 0 to 1"):
+    with pytest.raises(TargetError, match="asks for class 2, but the model's output has 2 classes; valid: 0 to 1"):
         pair(resolve_targets(2)[0], z, labels=None, score="logit")
 
 
@@ -405,7 +405,7 @@ def test_callable_of_another_shape_is_refused_with_what_came(returned: Any, came
 def test_score_is_one_of_two() -> None:
     assert [check_score(score) for score in ("logit", "probability")] == ["logit", "probability"]
     with pytest.raises(
-        TargetError, match=r"score: got 'logits'; valid are 'logit' \(.*\), 'probability' \(its softmax\) and 'sigmoid'"
+        TargetError, match=r"score: got 'logits'; valid: 'logit' \(.*\), 'probability' \(its softmax\) and 'sigmoid'"
     ):
         check_score("logits")
 
@@ -419,7 +419,7 @@ def test_an_output_without_a_row_for_each_sample_is_refused(spec: Any, shape: tu
     (target,) = resolve_targets(spec)
     with pytest.raises(TargetError) as caught:
         target.explain(torch.zeros(shape), Given(1))
-    text = f"the model returned a tensor {list(shape)} of torch.float32 for 1 sample, expected one row for each; where"
+    text = f"the model returned a tensor {list(shape)} of torch.float32 for 1 sample, expected one row for each; if"
     assert text in str(caught.value)
 
 
@@ -452,7 +452,7 @@ def test_labels_of_a_binary_cross_entropy_are_classes() -> None:
 
 
 def test_labels_that_are_no_classes_are_refused() -> None:
-    with pytest.raises(TargetError, match=r"labels: got 0\.7, which is no class; give whole numbers"):
+    with pytest.raises(TargetError, match=r"labels: got 0\.7, which is not a class; give whole numbers"):
         scored("label", labels=torch.tensor([0.7, 1.9]))
     assert scored("label", labels=torch.tensor([0.0, 2.0]))[1] == [0, 2]
     with pytest.raises(TargetError, match="labels: got other numbers than 0 and 1 for several classes a sample"):
@@ -520,7 +520,7 @@ def test_a_partial_goes_by_its_function_or_by_the_name_it_is_given() -> None:
 
     first, second = functools.partial(difference, a=0), functools.partial(difference, a=1)
     assert [target.name for target in resolve_targets([first])] == ["difference"]
-    with pytest.raises(TargetError, match=r"'difference' is asked for 2 times; .*part.__name__ = 'mine'"):
+    with pytest.raises(TargetError, match=r"'difference' is listed 2 times; .*part.__name__ = 'mine'"):
         resolve_targets([first, second])
     second.__name__ = "other"  # type: ignore[attr-defined]
     assert [target.name for target in resolve_targets([first, second])] == ["difference", "other"]
