@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.callbacks.feeding import Feeding
 from lightning_gradcam.checks.probed import marked, shown_as
@@ -55,7 +57,13 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
             forward=subject.forward,
             class_names=probes.class_names,
             batch_size=monitor.batch_size,
+            # The other processes wait meanwhile, and a strategy gives up on a process that takes long.
+            quick=host.trainer.world_size > 1,
         )
+    if not one_class:
+        names = ", ".join(repr(target.name) for target in targets)
+        left_out = f"Only the maps of the predicted class were checked, not those of the run's targets ({names:.200})."
+        found = replace(found, remarks=(*found.remarks, left_out))
     return shown_as(found, probes)
 
 
@@ -64,7 +72,8 @@ def spoken(check: MapCheck, archive: Archive | None) -> list[str]:
     rows = list(check.verdicts.values())
     told = [f"{row.method!r} at {row.layer!r} is {row.verdict} (p = {row.figures['p']:.2g})" for row in rows[:_NAMED]]
     more = [f"{len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
-    lines = [f"check on {check.pictures} probes: {'; '.join([*told, *more])}"]
+    remarks = "".join(f" {remark}" for remark in check.remarks)
+    lines = [f"check on {check.pictures} probes: {'; '.join([*told, *more])}{'.' if remarks else ''}{remarks}"]
     if check.best is not None:
         lines.append(f"best: {check.best[1]!r} at {check.best[0]!r}")
     else:

@@ -23,6 +23,19 @@ BLURS = (1 / 16, 1 / 8, 1 / 4)
 _LEFT = 0.1
 
 
+class Counter:
+    """Calls the model, and counts the pictures that it gets."""
+
+    def __init__(self, run: Forward) -> None:
+        self._run = run
+        self.count = 0
+
+    def __call__(self, values: Any) -> Any:
+        """Returns the model's output."""
+        self.count += len(values)
+        return self._run(values)
+
+
 @dataclass(eq=False)
 class Asked:
     """Asks a model for probabilities.

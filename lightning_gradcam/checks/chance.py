@@ -77,6 +77,23 @@ def p_value(own: Array, chance: Array, generator: np.random.Generator) -> float:
     return float((1 + (drawn >= own.mean() - 1e-9).sum()) / (1 + _DRAWS))
 
 
+def ranked(own: float, others: Array) -> float:
+    """How often one of several rivals does as well: the rank of a figure among theirs, as a p-value.
+
+    Args:
+        own: The figure; larger is better.
+        others: Theirs, ``[R]``.
+
+    Returns:
+        ``1 / (R + 1)`` to 1. If the figure is drawn as theirs are, it is below any level as often as the level says.
+
+    Example:
+        >>> ranked(3.0, np.array([1.0, 2.0, 3.0, 4.0]))
+        0.6
+    """
+    return float((1 + (others >= own - 1e-9).sum()) / (1 + len(others)))
+
+
 def either(*p_values: float) -> float:
     """Combines tests of the same maps, of which one is enough: Bonferroni's bound, valid however they depend.
 

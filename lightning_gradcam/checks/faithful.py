@@ -1,6 +1,8 @@
-"""Whether maps follow the model better than random maps do: two tests, of which one is enough."""
+"""Whether maps follow the model better than chance: random maps, and a layer's channels weighted at random."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.checks.asking import Asked
-from lightning_gradcam.checks.chance import either, p_value, random_maps, standing
-from lightning_gradcam.checks.hiding import hide_and_ask
+from lightning_gradcam.checks.chance import either, p_value, random_maps, ranked, standing
+from lightning_gradcam.checks.hiding import hide_and_ask, shown_share
 
 Array = npt.NDArray[np.float64]
 # The fewest random maps with which one picture alone comes to p = 0.05.
@@ -18,20 +20,50 @@ RANDOM = 20
 _COMPARED = 200
 
 
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """What the maps of a layer and method are compared with.
+
+    Attributes:
+        fake: Random maps of each picture, as smooth as its map, ``[RANDOM, h, w]`` each.
+        last: The maps of random weights, ``[N, h, w]``; ``None``: there are none.
+        weighted: The layer's channels weighted at random, as the method ``"random"`` does it, ``[R, N, h, w]``;
+            ``None``: the method has no layer.
+    """
+
+    fake: list[Array]
+    last: Array | None
+    weighted: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenTop:
+    """What is left of the confidence where the pixels that a map marks most are hidden: what a page shows.
+
+    Attributes:
+        share: The share of a picture's pixels that are hidden.
+        own: The confidence with those of the map hidden, ``[N]``; NaN where it was not asked for.
+        by_chance: The same for random maps, on average.
+    """
+
+    share: float
+    own: Array
+    by_chance: Array
+
+
 def faithful(
     asked: Asked,
     inputs: Tensor,
     empty: Tensor,
     classes: Tensor,
     own: Array,
-    fake: list[Array],
-    last: Array | None,
+    rivals: Rivals,
     usable: npt.NDArray[np.bool_],
     *,
     quick: bool,
     seed: int,
     generator: np.random.Generator,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], HiddenTop]:
     """Returns the figures of hiding and agreement, of the maps, their inverse, and the maps of random weights.
 
     Args:
@@ -40,20 +72,24 @@ def faithful(
         empty: The same without their class.
         classes: The explained class of each.
         own: Signed maps ``[N, h, w]``.
-        fake: Random maps of each picture.
-        last: The maps of random weights; ``None``: there are none.
-        usable: Which pictures can be hidden at all, ``[N]``.
+        rivals: What they are compared with.
+        usable: Which pictures can be hidden at all, ``[N]``. Of these, the map itself is judged by the ones where it
+            has a positive value, since the others show nothing; its inverse is judged by all.
         quick: Fewer shares of pixels, and no ROAD.
         seed: Of the order of equal pixels, and of ROAD's noise.
         generator: Draws random maps and permutations.
+
+    Returns:
+        The figures, and what becomes of each picture where some of its pixels are hidden.
     """
     rows = np.flatnonzero(usable)
     none = float("nan")
+    top = HiddenTop(shown_share(quick=quick), np.full(len(own), none), np.full(len(own), none))
     if not len(rows):
-        names = ("deletion", "insertion", "road", "agreement", "faithful", "inverted", "random_weights_faithful")
-        return {**dict.fromkeys(names, none), "used": 0, "p": 1.0, "inverted_p": 1.0}
-    redrawn_maps = own if last is None else last
-    maps = [np.concatenate([[own[row]], fake[row], [-own[row], redrawn_maps[row]]]) for row in rows]
+        figures = dict.fromkeys(("deletion", "insertion", "road", "random_weights_faithful"), none)
+        return figures | _named("", _NOTHING) | _named("inverted_", _NOTHING), top
+    redrawn_maps = own if rivals.last is None else rivals.last
+    maps = [np.concatenate([[own[row]], rivals.fake[row], [-own[row], redrawn_maps[row]]]) for row in rows]
     chosen = torch.from_numpy(rows).to(inputs.device)
     hidden = hide_and_ask(
         asked,
@@ -66,36 +102,53 @@ def faithful(
     )
     chance = range(1, RANDOM + 1)
     many = [random_maps(own[row], _COMPARED, generator) for row in rows]
+    rest = None if rivals.weighted is None else hidden.agreement([rivals.weighted[:, row] for row in rows], chance)
 
-    def tested(place: int) -> dict[str, float]:
-        """How well the maps at a place do: their strength, and two tests combined."""
-        standings = hidden.standing([place, *chance])
+    def tested(place: int, among: npt.NDArray[np.bool_]) -> dict[str, float]:
+        """How well the maps at a place do: their strength, and the tests, all on some of the pictures."""
+        if not among.any():
+            return _NOTHING
+        standings = hidden.standing([place, *chance])[among]
         agreed = hidden.agreement(
             [np.concatenate([each[place][None], null]) for each, null in zip(maps, many, strict=True)], chance
-        )
-        p_values = (
-            p_value(standings[:, 0], standings[:, 1:], generator),
-            p_value(agreed[:, 0], agreed[:, 1:], generator),
-        )
+        )[among]
+        p_values = {
+            "hiding_p": p_value(standings[:, 0], standings[:, 1:], generator),
+            "agreement_p": p_value(agreed[:, 0], agreed[:, 1:], generator),
+        }
+        by_chance = either(*p_values.values())
+        # Random maps can be anywhere; a layer's channels follow the objects, however they are weighted.
+        channels = none if rest is None else ranked(agreed[:, 0].mean(), rest[among].mean(axis=0))
         return {
+            "used": float(among.sum()),
             "strength": float((standings[:, 0].mean() + standing(agreed)[:, 0].mean()) / 2),
             "agreement": float(agreed[:, 0].mean()),
-            "hiding_p": p_values[0],
-            "agreement_p": p_values[1],
-            "p": either(*p_values),
+            **p_values,
+            "random_p": by_chance,
+            "channels_p": channels,
+            "p": by_chance if rest is None else max(by_chance, channels),
         }
 
-    # The inverse and the map of random weights are compared in the map's own place among the random maps.
-    ranks, inverse, kept = (tested(place) for place in (0, RANDOM + 1, RANDOM + 2))
-    figures = {"used": float(len(rows))}
+    shown = (own[rows] > 0).any(axis=(1, 2))
+    figures = {}
     for name in ("deletion", "insertion", "road"):
         values = getattr(hidden, name)
         figures |= {name: float(values[:, 0].mean()), f"{name}_random": float(values[:, list(chance)].mean())}
-    return figures | {
-        "agreement": ranks["agreement"],
-        "faithful": ranks["strength"],
-        **{name: ranks[name] for name in ("p", "hiding_p", "agreement_p")},
-        "inverted": inverse["strength"],
-        "inverted_p": inverse["p"],
-        "random_weights_faithful": none if last is None else kept["strength"],
-    }
+    left = hidden.left(top.share)
+    top.own[rows], top.by_chance[rows] = left[:, 0], left[:, list(chance)].mean(axis=1)
+    # The inverse and the map of random weights are compared in the map's own place among the random maps.
+    figures |= _named("", tested(0, shown)) | _named("inverted_", tested(RANDOM + 1, np.ones(len(rows), bool)))
+    figures["random_weights_faithful"] = none if rivals.last is None else tested(RANDOM + 2, shown)["strength"]
+    return figures, top
+
+
+_NOTHING = {
+    "used": 0.0,
+    **dict.fromkeys(("strength", "agreement", "hiding_p", "agreement_p", "random_p", "channels_p"), float("nan")),
+    "p": 1.0,
+}
+
+
+def _named(prefix: str, figures: dict[str, float]) -> dict[str, float]:
+    named = {"strength": "inverted" if prefix else "faithful"}
+    return {named.get(name, prefix + name): value for name, value in figures.items()}

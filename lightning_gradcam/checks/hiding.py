@@ -63,6 +63,11 @@ class Hidden:
     steps: Array
     regions: Array
 
+    def left(self, share: float) -> Array:
+        """Returns the confidence with a share of pixels hidden, one of those asked for, ``[N, M]``."""
+        shares = QUICK if self.steps.shape[3] == len(QUICK) else SHARES
+        return np.asarray(1 / (1 + np.exp(-self.steps[0, :, :, shares.index(share)])))
+
     def agreement(self, maps: Sequence[Array], members: Sequence[int]) -> Array:
         """Returns how well any maps tell what hiding and showing the pixels of others does to the model.
 
@@ -152,6 +157,11 @@ def hide_and_ask(
 def forwards(*, quick: bool) -> int:
     """Returns how many pictures :func:`hide_and_ask` asks the model about for each map."""
     return 2 * len(QUICK) if quick else 2 * len(SHARES) + 2 * len(REMOVED)
+
+
+def shown_share(*, quick: bool) -> float:
+    """Returns the share of pixels at which a page shows what hiding them does."""
+    return QUICK[1] if quick else SHARES[1]
 
 
 def _measures(values: Array, curves: int) -> tuple[Array, Array, Array]:

@@ -11,61 +11,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.inputs import Forward, Inputs
-from lightning_gradcam.capture.layout import parse_layouts
-from lightning_gradcam.checks.asking import Asked, dependence, emptied, knowledge, without_class
+from lightning_gradcam.checks.asking import Asked, Counter, dependence, emptied, knowledge, without_class
 from lightning_gradcam.checks.chance import random_maps
-from lightning_gradcam.checks.faithful import RANDOM, faithful
+from lightning_gradcam.checks.faithful import RANDOM, HiddenTop, Rivals, faithful
 from lightning_gradcam.checks.figures import against_weights, evidence, largest_change, mean, on_object
 from lightning_gradcam.checks.hiding import forwards
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.checks.result import Evidence, MapCheck
-from lightning_gradcam.checks.similarity import (
-    signed_correlation,
-    signed_rank_correlation,
-    structural_similarity,
-)
+from lightning_gradcam.checks.similarity import signed_correlation, signed_rank_correlation, structural_similarity
+from lightning_gradcam.checks.variations import Array, Effort, Pair, Variations, Varied, arrays
 from lightning_gradcam.checks.verdicts import MapVerdict, advise, decide
-from lightning_gradcam.compute.batches import explain_in_parts
-from lightning_gradcam.compute.request import Request
-from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
-from lightning_gradcam.methods import MODEL, resolve_methods
+from lightning_gradcam.errors import TargetError
 from lightning_gradcam.record.cams import Cams
-from lightning_gradcam.targets import Given, check_score, resolve_targets
 
-Array = npt.NDArray[np.float64]
-Pair = tuple[str, str]
-Maps = dict[Pair, Array]
-# The noise, as a share of each picture's own spread, and how often it is halved where it changes the prediction.
-_NOISE, _HALVED = 0.1, 4
 # What an emptied picture has to lose, as a probability, for hiding pixels to tell anything.
 _LOST = 0.05
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is done: of networks with random weights, stages of the cascade, other classes, and noisy pictures."""
-
-    networks: int
-    stages: int
-    others: int
-    noisy: int
-
-
-FULL, QUICK = Effort(8, 4, 3, 3), Effort(6, 1, 2, 1)
-
-
-class Counter:
-    """Calls the model, and counts the pictures that it gets."""
-
-    def __init__(self, run: Forward) -> None:
-        self._run = run
-        self.count = 0
-
-    def __call__(self, values: Any) -> Any:
-        """Returns the model's output."""
-        self.count += len(values)
-        return self._run(values)
 
 
 @dataclass(eq=False)
@@ -86,6 +46,7 @@ class Measuring:
     done: int = 0
     tell: Callable[[int, int], None] | None = None
     asked: Asked = field(init=False)
+    variations: Variations = field(init=False)
 
     def __post_init__(self) -> None:
         (classes,) = self.first.classes.values()
@@ -93,10 +54,24 @@ class Measuring:
             raise TargetError("targets: a picture has no class to explain; give one class for each")
         self.classes = classes
         self.asked = Asked(self.counter, self.several, self.batch_size, self._moved)
+        self.variations = Variations(
+            self.model,
+            self.inputs,
+            classes,
+            self.first,
+            self.methods,
+            self.counter,
+            self.asked,
+            self.batch_size,
+            self.effort,
+            self.seed,
+            self.layouts,
+            self._moved,
+        )
 
     def checked(self, masks: Tensor | None, tell: Callable[[int, int], None] | None, *, quick: bool) -> MapCheck:
         """Measures everything, and decides."""
-        maps, count = _arrays(self.first), len(self.inputs)
+        maps, count = arrays(self.first), len(self.inputs)
         each = self.counter.count + 2 * count * len({key.target for key in self.first.maps})
         self.tell, self.total = tell, self._cost(each, len(maps), quick=quick)
         self._moved(0)
@@ -118,43 +93,18 @@ class Measuring:
             "dependence": dependence(self.asked, logits[[0, 3, 4]]),
             "learnt": self._learnt(versions[[0, 3, 4]], knowledge(self.asked, logits[[0, 3, 4]])),
         }
-        others = self._others(logits[0])
-        cascade = self._cascade()
-        noise, noisy = self._noisy()
-        smooth = self._redrawn_noisy(noisy) if noisy and not quick else None
+        varied = self.variations.varied(logits[0], quick=quick)
         verdicts: dict[Pair, MapVerdict] = {}
+        tops: dict[Pair, HiddenTop] = {}
         for pair, own in maps.items():
-            figures = dict(shared)
-            figures |= evidence(own, finite[pair])
-            usable = (own > 0).any(axis=(1, 2)) & (ends[0] - ends[1] >= _LOST)
-            generator = np.random.default_rng(self.seed)
-            fake = [random_maps(one, RANDOM, generator) for one in own]
-            last = cascade[-1][1].get(pair)
-            figures |= faithful(
-                self.asked,
-                self.inputs,
-                self.empty,
-                self.classes,
-                own,
-                fake,
-                last,
-                usable,
-                quick=quick,
-                seed=self.seed,
-                generator=generator,
-            )
-            figures |= against_weights(own, fake, last)
-            if smooth is not None:
-                averaged = np.mean([own, *(maps[pair] for maps in noisy)], axis=0)
-                figures["random_weights_correlation_smooth"] = mean(
-                    signed_rank_correlation(averaged, smooth[pair]) if pair in smooth else np.array([np.nan])
-                )
-            figures["class_correlation"] = self._alike(own, [found[pair] for found in others])
-            figures |= {"noise": noise, "largest_change": largest_change(own, [m[pair] for m in noisy])}
+            # A map that is the same everywhere ranks no pixels.
+            usable = (own.min(axis=(1, 2)) < own.max(axis=(1, 2))) & (ends[0] - ends[1] >= _LOST)
+            compared, tops[pair] = self._compared(pair, own, usable, varied, quick=quick)
+            figures = {**shared, **evidence(own, finite[pair]), **compared}
             figures |= {} if masks is None else on_object(own, masks)
             steps = tuple(
                 (name, mean(signed_rank_correlation(own, found[pair])), mean(structural_similarity(own, found[pair])))
-                for name, found in cascade
+                for name, found in varied.cascade
                 if pair in found
             )
             verdict, reason = decide(figures)
@@ -169,19 +119,51 @@ class Measuring:
             {
                 pair: {
                     "map": own,
-                    **({"other class": others[0][pair]} if others else {}),
-                    **({"random weights": cascade[-1][1][pair]} if pair in cascade[-1][1] else {}),
+                    **({"other class": varied.others[0][pair]} if varied.others else {}),
+                    **({"random weights": varied.last[pair]} if pair in varied.last else {}),
                 }
                 for pair, own in maps.items()
             },
+            tops,
         )
         return MapCheck(verdicts, count, self.total, quick, shown)
+
+    def _compared(
+        self, pair: Pair, own: Array, usable: npt.NDArray[np.bool_], varied: Varied, *, quick: bool
+    ) -> tuple[dict[str, float], HiddenTop]:
+        """Returns the figures of one layer and method that compare its maps with others, and what a page shows."""
+        generator = np.random.default_rng(self.seed)
+        fake = [random_maps(one, RANDOM, generator) for one in own]
+        last = varied.last.get(pair)
+        figures, top = faithful(
+            self.asked,
+            self.inputs,
+            self.empty,
+            self.classes,
+            own,
+            Rivals(fake, last, varied.weighted.get(pair[0])),
+            usable,
+            quick=quick,
+            seed=self.seed,
+            generator=generator,
+        )
+        figures |= against_weights(own, fake, last)
+        if varied.smooth is not None:
+            averaged = np.mean([own, *(maps[pair] for maps in varied.noisy)], axis=0)
+            figures["random_weights_correlation_smooth"] = mean(
+                signed_rank_correlation(averaged, varied.smooth[pair]) if pair in varied.smooth else np.array([np.nan])
+            )
+        return figures | {
+            "class_correlation": self._alike(own, [found[pair] for found in varied.others]),
+            "noise": varied.noise,
+            "largest_change": largest_change(own, [maps[pair] for maps in varied.noisy]),
+        }, top
 
     def _cost(self, each: int, pairs: int, *, quick: bool) -> int:
         count, effort = len(self.inputs), self.effort
         passes = effort.others + effort.stages + effort.noisy + (0 if quick else 1 + effort.noisy)
         networks = effort.networks * 6 * count
-        return each * passes + networks + 6 * count + pairs * count * (RANDOM + 3) * forwards(quick=quick)
+        return each * passes + networks + 7 * count + pairs * count * (RANDOM + 3) * forwards(quick=quick)
 
     def _moved(self, pictures: int) -> None:
         self.done = min(self.done + pictures, self.total)
@@ -191,30 +173,6 @@ class Measuring:
     def _finished(self) -> None:
         if self.done < self.total:
             self._moved(self.total - self.done)
-
-    def _maps(self, pictures: Tensor, classes: Tensor) -> Maps:
-        """Returns signed maps of given classes; nothing where the model, as it is, lets none be computed."""
-        before = self.counter.count
-        asked = Request(
-            resolve_targets("label"),
-            resolve_methods(self.methods),
-            parse_layouts(self.layouts),
-            self.counter,
-            relu=False,
-            batch_size=self.batch_size,
-            check=False,
-            keep_output=False,
-        )
-        given = Given(len(pictures), classes, score=check_score(self.first.score))
-        layers = [name for name in dict.fromkeys(key.layer for key in self.first.maps) if name != MODEL]
-        try:
-            found = explain_in_parts(
-                self.model, layers or list(self.first.layouts), Inputs(pictures).part, given, asked
-            )
-        except LightningGradCAMError:
-            return {}
-        self._moved(self.counter.count - before + 2 * len(pictures))
-        return {pair: np.nan_to_num(values, posinf=0.0, neginf=0.0) for pair, values in _arrays(found).items()}
 
     def _learnt(self, versions: Tensor, own: tuple[float, float]) -> float:
         """How many times as much the output depends on the picture as with any random weights, by the clearer sign."""
@@ -230,16 +188,6 @@ class Measuring:
             mine / other if other > 0 else float(mine > 0) * np.inf for mine, other in zip(own, most, strict=True)
         )
 
-    def _others(self, logits: Tensor) -> list[Maps]:
-        """Maps of other classes: each picture's second most likely, its least likely, and one between."""
-        order = logits.argsort(dim=1, descending=True)
-        own = self.classes.cpu()
-        rest = torch.stack([row[row != number] for row, number in zip(order, own, strict=True)])
-        last = rest.shape[1] - 1
-        places = list(dict.fromkeys([0, last, last // 2]))[: self.effort.others]
-        found = [self._maps(self.inputs, rest[:, place].to(self.inputs.device)) for place in places]
-        return [maps for maps in found if maps]
-
     def _alike(self, own: Array, others: list[Array]) -> float:
         """How much the maps of other classes are the same map; of two, one is naturally the other's negative."""
         if not others:
@@ -252,54 +200,3 @@ class Measuring:
     @property
     def _two_classes(self) -> bool:
         return self.asked.single or len(self.first.likeliest[0] if self.first.likeliest is not None else []) == 2
-
-    def _cascade(self) -> list[tuple[str, Maps]]:
-        """Maps with random weights, from the last layer alone to all layers."""
-        found = []
-        for name, modules in from_the_top(self.model, self.effort.stages):
-            with redrawn(modules, self.seed, lambda: self.counter(self.inputs.clone())):
-                found.append((name or type(self.model).__name__, self._maps(self.inputs, self.classes)))
-        return found
-
-    def _noisy(self) -> tuple[float, list[Maps]]:
-        """Maps under noise that does not change the prediction, and the noise's mean size in the pictures' units."""
-        spread = self.inputs.flatten(1).std(dim=1).cpu()
-        size = _NOISE * spread
-        drawn = [self._draw(number) for number in range(self.effort.noisy)]
-        before = self.asked.logits(self.inputs).argmax(dim=1)
-        for _ in range(_HALVED):
-            same = torch.stack([self.asked.logits(self._added(noise, size)).argmax(dim=1) == before for noise in drawn])
-            if bool(same.all()):
-                break
-            size = torch.where(same.all(dim=0), size, size / 2)
-        found = [self._maps(self._added(noise, size), self.classes) for noise in drawn]
-        return float(size.mean()), [maps for maps in found if maps]
-
-    def _redrawn_noisy(self, noisy: list[Maps]) -> Maps:
-        """Maps of random weights, averaged over noise: the smoothed variant (sMPRT) of Hedström et al. 2024."""
-        _, modules = from_the_top(self.model, 1)[-1]
-        size = _NOISE * self.inputs.flatten(1).std(dim=1).cpu()
-        with redrawn(modules, self.seed, lambda: self.counter(self.inputs.clone())):
-            found = [self._maps(self.inputs, self.classes)]
-            found += [self._maps(self._added(self._draw(n), size), self.classes) for n in range(len(noisy))]
-        found = [maps for maps in found if maps]
-        return {pair: np.mean([maps[pair] for maps in found], axis=0) for pair in (found[0] if found else {})}
-
-    def _draw(self, number: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed + number)
-        # The same for every picture: a result does not depend on the batch.
-        return torch.randn(self.inputs.shape[1:], generator=generator)
-
-    def _added(self, noise: Tensor, size: Tensor) -> Tensor:
-        return self.inputs + (size[:, None, None, None] * noise).to(self.inputs)
-
-
-def _arrays(cams: Cams) -> Maps:
-    found = {}
-    for key, values in cams.maps.items():
-        if values.dim() != 3:
-            raise ConfigurationError(
-                f"layers: {key.layer!r} gives maps {list(values.shape)}; check_maps takes maps of pictures, [N, h, w]"
-            )
-        found[key.layer, key.method] = values.detach().double().cpu().numpy()
-    return found

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lightning_gradcam.checks.faithful import HiddenTop
 from lightning_gradcam.checks.verdicts import MapVerdict
 from lightning_gradcam.storage import Storage, join
 
@@ -32,6 +33,7 @@ class Evidence:
         confidence: The model's in it, ``[N]``.
         maps: ``(layer, method)`` to what is shown: a name (``"map"``, ``"other class"``, ``"random weights"``) to
             signed maps ``[N, h, w]``.
+        tops: ``(layer, method)`` to what hiding the pixels of its maps did to the confidence.
         shown: The pictures as a person sees them, uint8 ``[N, H, W, 3]``; ``None``: the inputs, scaled.
     """
 
@@ -40,6 +42,7 @@ class Evidence:
     classes: tuple[str, ...]
     confidence: npt.NDArray[np.float64]
     maps: Mapping[tuple[str, str], Mapping[str, npt.NDArray[np.float64]]]
+    tops: Mapping[tuple[str, str], HiddenTop]
     shown: npt.NDArray[np.uint8] | None = None
 
 

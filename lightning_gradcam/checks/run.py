@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture.inputs import Forward, caller
 from lightning_gradcam.capture.layers import LayerSpec
-from lightning_gradcam.checks.measuring import FULL, QUICK, Counter, Measuring
+from lightning_gradcam.checks.asking import Counter
+from lightning_gradcam.checks.measuring import Measuring
 from lightning_gradcam.checks.result import MapCheck
+from lightning_gradcam.checks.variations import FULL, QUICK
 from lightning_gradcam.compute.callers import eager
 from lightning_gradcam.compute.cam_maps import compute_cams
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError

@@ -14,7 +14,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 # The share of maps without a positive value above which a layer and method are blank.
 BLANK = 0.5
-# The p-value up to which a map, or its inverse, follows the model better than random maps.
+# The p-value up to which a map, or its inverse, follows the model better than chance.
 CHANCE = 0.05
 # How far the output has to move, as a probability, between a picture and an emptied or another one.
 DEPENDS = 0.1
@@ -71,25 +71,32 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         figures: Those of :class:`MapVerdict`.
 
     Example:
-        >>> decide({"pictures": 4, "blank": 0.75})
+        >>> decide({"pictures": 4, "blank": 0.75, "used": 1, "p": 1.0, "inverted_used": 4, "inverted_p": 0.3})
         ('blank', '3 of 4 maps have no positive value')
     """
-    pictures = figures["pictures"]
-    if figures["blank"] > BLANK and pictures >= LEAST["blank"]:
-        return "blank", f"{round(figures['blank'] * pictures)} of {pictures:g} maps have no positive value"
-    used, p, inverse = figures["used"], figures["p"], figures["inverted_p"]
-    if used >= LEAST["backwards"] and inverse <= CHANCE < p and figures["inverted"] > figures["faithful"]:
-        return "backwards", f"the inverted map follows the model better than random maps do (p = {inverse:.2g})"
+    pictures, used, p = figures["pictures"], figures["used"], figures["p"]
+    empty = f"{round(figures['blank'] * pictures)} of {pictures:g} maps have no positive value"
+    blank = figures["blank"] > BLANK and pictures >= LEAST["blank"]
+    # A map of evidence for the class with its sign turned is blank where that evidence is positive everywhere.
+    backwards = figures["inverted_used"] >= LEAST["backwards"] and figures["inverted_p"] <= CHANCE < p
+    if blank and not backwards:
+        return "blank", empty
+    if backwards:
+        inverse = f"the inverted map follows the model better than chance (p = {figures['inverted_p']:.2g})"
+        return "backwards", f"{empty}, and {inverse}" if blank else inverse
     if pictures >= LEAST["not learnt"] and (why := _not_learnt(figures)):
         return "not learnt", why
     if pictures >= LEAST["class-blind"] and figures["class_correlation"] >= SAME:
         return "class-blind", f"the maps of different classes correlate by {figures['class_correlation']:.3f}"
     if used < LEAST["sound"]:
         lost = f" (of {pictures:g}, the others are blank or keep their class when emptied)" if used < pictures else ""
-        return "weak", f"too few pictures to tell: {used:g}{lost}; {LEAST['sound']} are needed at least"
+        return "weak", f"too few pictures to tell: {used:g}{lost}; at least {LEAST['sound']} are needed"
     if p > CHANCE:
-        return "weak", f"no better than random maps of the same smoothness (p = {p:.2g})"
-    return "sound", f"follows the model better than random maps do (p = {p:.2g})"
+        rivals = "random maps of the same smoothness"
+        if figures["random_p"] <= CHANCE:
+            rivals = "this layer's channels weighted at random"
+        return "weak", f"no better than {rivals} (p = {p:.2g})"
+    return "sound", f"follows the model better than chance (p = {p:.2g})"
 
 
 def _not_learnt(figures: Mapping[str, float]) -> str:

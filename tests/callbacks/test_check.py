@@ -60,10 +60,18 @@ def test_what_can_not_be_checked_is_reported_and_stops_nothing(tmp_path: Path) -
     assert not (Path(callback.archive.path) / "check.json").exists()
 
 
-def test_of_several_targets_the_predicted_class_is_checked(tmp_path: Path) -> None:
+def test_of_several_targets_the_predicted_class_is_checked_and_that_is_reported(
+    tmp_path: Path, said: list[str]
+) -> None:
     _, callback = trained(tmp_path, check=True, targets=["label", {"top": 2}], layers="net.relu2")
     assert callback.archive is not None
-    assert (Path(callback.archive.path) / "check.json").exists()
+    told = (
+        "Only the maps of the predicted class were checked, not those of the run's targets ('label', 'top1', 'top2')."
+    )
+    assert any(line.startswith("lightning-gradcam: check on 4 probes: ") and line.endswith(told) for line in said)
+    folder = Path(callback.archive.path)
+    assert json.loads((folder / "check.json").read_text())["remarks"] == [told]
+    assert told.replace("'", "&#x27;") in (folder / "check.html").read_text()
 
 
 def test_anything_but_true_and_false_is_refused() -> None:

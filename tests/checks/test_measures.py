@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from lightning_gradcam.checks.asking import Asked, blur, dependence, emptied, knowledge
-from lightning_gradcam.checks.chance import either, p_value, random_maps, standing
+from lightning_gradcam.checks.chance import either, p_value, random_maps, ranked, standing
 from lightning_gradcam.checks.hiding import Hidden, hide_and_ask
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.checks.similarity import complexity, signed_correlation, structural_similarity
 from lightning_gradcam.checks.verdicts import VERDICTS, decide
 
 SOUND = {
-    "pictures": 8.0, "blank": 0.0, "used": 8.0, "p": 0.001, "inverted_p": 1.0, "inverted": -1.0, "faithful": 1.0,
+    "pictures": 8.0, "blank": 0.0, "used": 8.0, "p": 0.001, "random_p": 0.001, "inverted_p": 1.0,
+    "inverted_used": 8.0, "faithful": 1.0,
     "dependence": 0.9, "learnt": 9.0, "random_weights_correlation": 0.1, "random_maps_correlation": 0.3,
     "random_weights_faithful": 0.1, "class_correlation": 0.4,
 }  # fmt: skip
@@ -47,6 +48,18 @@ def test_a_p_value_is_the_share_of_draws_that_do_as_well() -> None:
 def test_one_of_two_tests_is_enough_at_twice_its_p() -> None:
     assert either(0.02, 0.9) == 0.04
     assert either(0.6, 0.9) == 1
+
+
+def test_why_a_map_is_weak_is_reported() -> None:
+    assert "random maps" in decide({**SOUND, "p": 0.3, "random_p": 0.3})[1]
+    assert "channels weighted at random" in decide({**SOUND, "p": 0.3, "random_p": 0.01})[1]
+
+
+def test_a_figure_that_is_one_of_many_has_any_rank_alike() -> None:
+    drawn = np.random.default_rng(0).normal(size=(2000, 100))
+    found = [ranked(row[0], row[1:]) for row in drawn]
+    for level in (0.05, 0.3, 0.8):
+        assert np.mean(np.array(found) <= level) == pytest.approx(level, abs=0.03)
 
 
 def test_agreement_by_hand() -> None:
@@ -128,8 +141,12 @@ def test_weights_are_redrawn_from_the_top_and_come_back() -> None:
         ({}, "sound"),
         ({"blank": 0.6}, "blank"),
         ({"blank": 0.5}, "sound"),
-        ({"p": 1.0, "inverted_p": 0.01, "inverted": 1.0, "faithful": -1.0}, "backwards"),
-        ({"p": 1.0, "inverted_p": 0.01, "inverted": 1.0, "faithful": -1.0, "used": 1.0}, "weak"),
+        ({"p": 1.0, "random_p": 1.0, "inverted_p": 0.01}, "backwards"),
+        # Positive everywhere, with its sign turned: what is left of it is blank, and why is known.
+        ({"p": 1.0, "inverted_p": 0.01, "blank": 1.0, "used": 0.0}, "backwards"),
+        ({"p": 1.0, "inverted_p": 0.06, "blank": 1.0, "used": 0.0}, "blank"),
+        ({"p": 1.0, "inverted_p": 0.01, "blank": 1.0, "used": 0.0, "inverted_used": 1.0}, "blank"),
+        ({"p": 1.0, "inverted_p": 0.01, "inverted_used": 1.0, "used": 1.0}, "weak"),
         ({"dependence": 0.05}, "not learnt"),
         ({"learnt": 1.2}, "not learnt"),
         ({"random_weights_correlation": 0.8, "random_weights_faithful": 0.9}, "not learnt"),
