@@ -84,18 +84,22 @@ class Asked:
         """Returns what logits ``[M, K]`` say: their softmax, or the sigmoid of each."""
         return logits.sigmoid() if self.several or self.single else logits.softmax(dim=-1)
 
-    def confidences(self, pictures: Iterable[tuple[Tensor, int]]) -> Tensor:
-        """Returns the probability of a class of each picture, float64 ``[M]``; pictures are taken as they are needed.
+    def answers(self, pictures: Iterable[tuple[Tensor, list[int]]]) -> tuple[Tensor, Tensor]:
+        """Asks about some classes of each picture; pictures are taken as they are needed.
 
         Args:
-            pictures: Pictures ``[C, H, W]``, each with its class.
+            pictures: Pictures ``[C, H, W]``, each with as many classes.
+
+        Returns:
+            The probability of the first class, float64 ``[M]``, and the logits of all, float64 ``[M, classes]``.
         """
-        found: list[Tensor] = []
+        found = []
         for group in _groups(pictures, self.chunk):
-            shares = self.probabilities(self.logits(torch.stack([picture for picture, _ in group])))
-            classes = torch.tensor([number for _, number in group])
-            found.append(shares.gather(1, classes[:, None])[:, 0].double())
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+            logits = self.logits(torch.stack([picture for picture, _ in group]))
+            classes = torch.tensor([numbers for _, numbers in group])
+            shares = self.probabilities(logits).gather(1, classes[:, :1])[:, 0]
+            found.append((shares.double(), logits.gather(1, classes).double()))
+        return torch.cat([shares for shares, _ in found]), torch.cat([logits for _, logits in found])
 
 
 def emptied(pictures: Tensor) -> Tensor:
@@ -190,7 +194,7 @@ def knowledge(asked: Asked, logits: Tensor) -> tuple[float, float]:
     return between, float((sure[0] - sure[1:].amin(dim=0)).clamp_min(0).mean())
 
 
-def _groups(items: Iterable[tuple[Tensor, int]], size: int) -> Iterator[list[tuple[Tensor, int]]]:
+def _groups(items: Iterable[tuple[Tensor, list[int]]], size: int) -> Iterator[list[tuple[Tensor, list[int]]]]:
     left = iter(items)
     while group := list(islice(left, size)):
         yield group

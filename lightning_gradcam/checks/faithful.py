@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gradcam.checks.asking import Asked
 from lightning_gradcam.checks.chance import either, p_value, random_maps, ranked, standing
-from lightning_gradcam.checks.hiding import hide_and_ask, shown_share
+from lightning_gradcam.checks.hiding import Hidden, hide_and_ask, shown_share
 
 Array = npt.NDArray[np.float64]
 # The fewest random maps with which one picture alone comes to p = 0.05.
@@ -27,12 +27,14 @@ class Rivals:
     Attributes:
         fake: Random maps of each picture, as smooth as its map, ``[RANDOM, h, w]`` each.
         last: The maps of random weights, ``[N, h, w]``; ``None``: there are none.
+        others: The maps of other classes, ``[N, h, w]`` each.
         weighted: The layer's channels weighted at random, as the method ``"random"`` does it, ``[R, N, h, w]``;
             ``None``: the method has no layer.
     """
 
     fake: list[Array]
     last: Array | None
+    others: list[Array]
     weighted: Array | None
 
 
@@ -70,7 +72,7 @@ def faithful(
         asked: Asks the model.
         inputs: Pictures ``[N, C, H, W]``.
         empty: The same without their class.
-        classes: The explained class of each.
+        classes: The explained class of each picture, and those of the other maps, ``[N, 1 + others]``.
         own: Signed maps ``[N, h, w]``.
         rivals: What they are compared with.
         usable: Which pictures can be hidden at all, ``[N]``. Of these, the map itself is judged by the ones where it
@@ -95,14 +97,14 @@ def faithful(
         asked,
         inputs[chosen],
         empty[chosen],
-        [int(classes[row]) for row in rows],
+        classes[rows].tolist(),
         maps,
         quick=quick,
         seed=seed,
     )
     chance = range(1, RANDOM + 1)
     many = [random_maps(own[row], _COMPARED, generator) for row in rows]
-    rest = None if rivals.weighted is None else hidden.agreement([rivals.weighted[:, row] for row in rows], chance)
+    distinct, rest = _of_classes(hidden, rows, own, rivals)
 
     def tested(place: int, among: npt.NDArray[np.bool_]) -> dict[str, float]:
         """How well the maps at a place do: their strength, and the tests, all on some of the pictures."""
@@ -116,20 +118,19 @@ def faithful(
             "hiding_p": p_value(standings[:, 0], standings[:, 1:], generator),
             "agreement_p": p_value(agreed[:, 0], agreed[:, 1:], generator),
         }
-        by_chance = either(*p_values.values())
         # Random maps can be anywhere; a layer's channels follow the objects, however they are weighted.
-        channels = none if rest is None else ranked(agreed[:, 0].mean(), rest[among].mean(axis=0))
+        turned = -1 if place == RANDOM + 1 else 1
+        channels = none if rest is None else ranked(turned * distinct[among].mean(), rest[among].mean(axis=0))
         return {
             "used": float(among.sum()),
             "strength": float((standings[:, 0].mean() + standing(agreed)[:, 0].mean()) / 2),
             "agreement": float(agreed[:, 0].mean()),
             **p_values,
-            "random_p": by_chance,
+            "p": either(*p_values.values()),
             "channels_p": channels,
-            "p": by_chance if rest is None else max(by_chance, channels),
         }
 
-    shown = (own[rows] > 0).any(axis=(1, 2))
+    shown = np.asarray((own[rows] > 0).any(axis=(1, 2)))
     figures = {}
     for name in ("deletion", "insertion", "road"):
         values = getattr(hidden, name)
@@ -142,9 +143,28 @@ def faithful(
     return figures, top
 
 
+def _of_classes(hidden: Hidden, rows: npt.NDArray[np.intp], own: Array, rivals: Rivals) -> tuple[Array, Array | None]:
+    """How well maps of several classes tell what the logits of each do, and how well random weightings tell it.
+
+    Where a picture has one object, any weighting of the channels marks it, and half of them mark it with the right
+    sign. To be right about several classes, each has to have its own weights: a rival draws new ones for each.
+
+    Returns:
+        The agreement of the maps, ``[N]``, and that of rivals, ``[N, R]``; ``None``: there are none.
+    """
+    chance = range(1, RANDOM + 1)
+    maps = np.stack([own, *rivals.others])[:, rows]
+    found = hidden.agreement(list(maps.swapaxes(0, 1)[:, :, None]), chance, of_classes=True)[:, 0]
+    if rivals.weighted is None:
+        return found, None
+    # The weights of one rival for one class are the next rival's for the next class.
+    drawn = [np.stack([np.roll(rivals.weighted[:, row], n, axis=0) for n in range(len(maps))]) for row in rows]
+    return found, hidden.agreement(drawn, chance, of_classes=True)
+
+
 _NOTHING = {
     "used": 0.0,
-    **dict.fromkeys(("strength", "agreement", "hiding_p", "agreement_p", "random_p", "channels_p"), float("nan")),
+    **dict.fromkeys(("strength", "agreement", "hiding_p", "agreement_p", "channels_p"), float("nan")),
     "p": 1.0,
 }
 

@@ -53,6 +53,7 @@ class Hidden:
         odds: The same three in log-odds, each so that high is good, ``[3, N, M]``.
         steps: The log-odds with each map's most important pixels hidden, and with these shown, at each share of pixels,
             ``[2, N, M, S]``.
+        logits: The logits of the classes that were asked about, at the same places, ``[classes, 2, N, M, S]``.
         regions: Those pixels: how much of each cell of a grid they cover, ``[N, M, S, y, x]``.
     """
 
@@ -61,6 +62,7 @@ class Hidden:
     road: Array
     odds: Array
     steps: Array
+    logits: Array
     regions: Array
 
     def left(self, share: float) -> Array:
@@ -68,28 +70,36 @@ class Hidden:
         shares = QUICK if self.steps.shape[3] == len(QUICK) else SHARES
         return np.asarray(1 / (1 + np.exp(-self.steps[0, :, :, shares.index(share)])))
 
-    def agreement(self, maps: Sequence[Array], members: Sequence[int]) -> Array:
+    def agreement(self, maps: Sequence[Array], members: Sequence[int], *, of_classes: bool = False) -> Array:
         """Returns how well any maps tell what hiding and showing the pixels of others does to the model.
 
         Args:
-            maps: Of each picture, signed ``[K, h, w]``.
+            maps: Of each picture, signed ``[K, h, w]``; with ``of_classes`` one for each class, ``[classes, K, h, w]``.
             members: Whose pixels: places in ``M``, none of which is among ``maps``.
+            of_classes: Compare the maps of several classes with the logit of each, in one correlation over all: a class
+                that hiding hardly concerns hardly counts.
 
         Returns:
             Pearson's r between how much of a map is inside the pixels that are hidden or shown, and the log-odds, its
             sign turned for hiding; averaged over both and over shares of pixels. ``[N, K]``, -1 to 1; chance gives 0.
         """
         chosen, found = list(members), []
+        grid = (self.regions.shape[3], self.regions.shape[4])
+        returned = self.logits if of_classes else self.steps[None]
         for place, own in enumerate(maps):
-            grid = (self.regions.shape[3], self.regions.shape[4])
-            large = upsampled(torch.from_numpy(own), grid).flatten(1).numpy()
-            steps = []
+            stacked = own if of_classes else own[None]
+            large = np.stack([upsampled(torch.from_numpy(values), grid).flatten(1).numpy() for values in stacked])
+            told = []
             for share in range(self.regions.shape[2]):
-                inside = self.regions[place, chosen, share].reshape(len(chosen), -1) @ large.T
-                for values, sign in zip(self.steps[:, place, chosen, share], (-1, 1), strict=True):
-                    asked = np.broadcast_to(values, (len(own), len(chosen)))
-                    steps.append(sign * np.nan_to_num(signed_correlation(inside.T[:, None], asked[:, None])))
-            found.append(np.mean(steps, axis=0))
+                # How much of each class's map is inside, and what the model returned for it, around their means.
+                inside = self.regions[place, chosen, share].reshape(len(chosen), -1) @ large.transpose(0, 2, 1)
+                inside -= inside.mean(axis=1, keepdims=True)
+                inside = inside.transpose(2, 0, 1).reshape(len(inside[0, 0]), 1, -1)
+                for values, sign in zip(returned[:, :, place, chosen, share].swapaxes(0, 1), (-1, 1), strict=True):
+                    asked = (values - values.mean(axis=1, keepdims=True)).reshape(1, 1, -1)
+                    asked = np.broadcast_to(asked, inside.shape)
+                    told.append(sign * np.nan_to_num(signed_correlation(inside, asked)))
+            found.append(np.mean(told, axis=0))
         return np.stack(found)
 
     def standing(self, members: Sequence[int]) -> Array:
@@ -106,7 +116,14 @@ class Hidden:
 
 
 def hide_and_ask(
-    asked: Asked, pictures: Tensor, emptied: Tensor, classes: list[int], maps: list[Array], *, quick: bool, seed: int
+    asked: Asked,
+    pictures: Tensor,
+    emptied: Tensor,
+    classes: list[list[int]],
+    maps: list[Array],
+    *,
+    quick: bool,
+    seed: int,
 ) -> Hidden:
     """Measures how the confidence follows maps.
 
@@ -114,7 +131,7 @@ def hide_and_ask(
         asked: Asks the model.
         pictures: ``[N, C, H, W]``.
         emptied: The same without their class, which hidden pixels are taken from.
-        classes: The explained class of each.
+        classes: The explained class of each, and others whose logits are to be known, as many for each picture.
         maps: The maps of each picture, signed ``[M, h, w]``.
         quick: Fewer shares, and no ROAD.
         seed: Of the order of pixels that are equally important, and of ROAD's noise.
@@ -130,28 +147,33 @@ def hide_and_ask(
     def count(share: float) -> int:
         return min(max(round(share * pixels), 1), pixels - 1)
 
-    def hidden() -> Iterator[tuple[Tensor, int]]:
-        for place, (picture, empty, number, own) in enumerate(zip(pictures, emptied, classes, maps, strict=True)):
+    def hidden() -> Iterator[tuple[Tensor, list[int]]]:
+        for place, (picture, empty, numbers, own) in enumerate(zip(pictures, emptied, classes, maps, strict=True)):
             for row, values in enumerate(upsampled(torch.from_numpy(own), size)):
                 ranks = _ranks(values, shuffled).to(picture.device)
                 for step, share in enumerate(shares):
                     top = (ranks < count(share))[None]
                     regions[place, row, step] = F.adaptive_avg_pool2d(top.float(), grid)[0].cpu().numpy()
-                    yield torch.where(top, empty, picture), number
-                    yield torch.where(top, picture, empty), number
+                    yield torch.where(top, empty, picture), numbers
+                    yield torch.where(top, picture, empty), numbers
                 if removed:
                     holes = [hole for s in removed for hole in (ranks < count(s), ranks >= pixels - count(s))]
                     several = picture.expand(len(holes), *picture.shape)
                     filled = impute(several, torch.stack(holes), noise=_NOISE, seed=seed, precision=_FILLED)
-                    yield from ((one, number) for one in filled)
+                    yield from ((one, numbers) for one in filled)
 
-    found = asked.confidences(hidden()).numpy().reshape(len(pictures), -1, forwards(quick=quick))
+    confidences, raw = asked.answers(hidden())
+    found = confidences.numpy().reshape(len(pictures), -1, forwards(quick=quick))
     odds = np.log(np.clip(found, _SUREST, 1 - _SUREST) / (1 - np.clip(found, _SUREST, 1 - _SUREST)))
     measured = [_measures(values, 2 * len(shares)) for values in (found, odds)]
     (deletion, insertion, road), (less, more, differs) = measured
-    curves = odds[:, :, : 2 * len(shares)]
-    steps = np.stack([curves[:, :, 0::2], curves[:, :, 1::2]])
-    return Hidden(deletion, insertion, road, np.stack([-less, more, differs]), steps, regions)
+
+    def curves(values: Array) -> Array:
+        """Returns what belongs to hiding and to showing, ``[2, …, S]``."""
+        return np.stack([values[..., 0 : 2 * len(shares) : 2], values[..., 1 : 2 * len(shares) : 2]])
+
+    logits = np.stack([curves(values.reshape(found.shape)) for values in raw.numpy().T])
+    return Hidden(deletion, insertion, road, np.stack([-less, more, differs]), curves(odds), logits, regions)
 
 
 def forwards(*, quick: bool) -> int:

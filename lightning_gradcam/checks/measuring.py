@@ -119,7 +119,7 @@ class Measuring:
             {
                 pair: {
                     "map": own,
-                    **({"other class": varied.others[0][pair]} if varied.others else {}),
+                    **({"other class": varied.others[0][1][pair]} if varied.others else {}),
                     **({"random weights": varied.last[pair]} if pair in varied.last else {}),
                 }
                 for pair, own in maps.items()
@@ -134,14 +134,14 @@ class Measuring:
         """Returns the figures of one layer and method that compare its maps with others, and what a page shows."""
         generator = np.random.default_rng(self.seed)
         fake = [random_maps(one, RANDOM, generator) for one in own]
-        last = varied.last.get(pair)
+        last, others = varied.last.get(pair), [maps[pair] for _, maps in varied.others]
         figures, top = faithful(
             self.asked,
             self.inputs,
             self.empty,
-            self.classes,
+            torch.stack([self.classes.cpu(), *(classes for classes, _ in varied.others)], dim=1),
             own,
-            Rivals(fake, last, varied.weighted.get(pair[0])),
+            Rivals(fake, last, others, varied.weighted.get(pair[0])),
             usable,
             quick=quick,
             seed=self.seed,
@@ -154,7 +154,7 @@ class Measuring:
                 signed_rank_correlation(averaged, varied.smooth[pair]) if pair in varied.smooth else np.array([np.nan])
             )
         return figures | {
-            "class_correlation": self._alike(own, [found[pair] for found in varied.others]),
+            "class_correlation": self._alike(own, others),
             "noise": varied.noise,
             "largest_change": largest_change(own, [maps[pair] for maps in varied.noisy]),
         }, top

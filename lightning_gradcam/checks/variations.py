@@ -43,7 +43,7 @@ class Effort:
     noisy: int
 
 
-FULL, QUICK = Effort(8, 4, 3, 3), Effort(6, 1, 2, 1)
+FULL, QUICK = Effort(8, 4, 4, 3), Effort(6, 1, 4, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Varied:
     """Maps of the same pictures under changed conditions.
 
     Attributes:
-        others: Of other classes, one after the other.
+        others: Of other classes, one after the other: the class of each picture, and the maps.
         cascade: With random weights, from the last layer alone to all: the lowest layer that was redrawn, and maps.
         noise: The mean size of the noise in the pictures' units.
         noisy: Of noisy pictures.
@@ -59,7 +59,7 @@ class Varied:
         weighted: Each layer's channels weighted at random, ``[R, N, h, w]``.
     """
 
-    others: list[Maps]
+    others: list[tuple[Tensor, Maps]]
     cascade: list[tuple[str, Maps]]
     noise: float
     noisy: list[Maps]
@@ -119,15 +119,15 @@ class Variations:
         layers = dict.fromkeys(layer for layer, _ in found)
         return {layer: np.stack([found[layer, name] for name in methods]) for layer in layers}
 
-    def _others(self, logits: Tensor) -> list[Maps]:
-        """Maps of other classes: each picture's second most likely, its least likely, and one between."""
+    def _others(self, logits: Tensor) -> list[tuple[Tensor, Maps]]:
+        """Other classes and their maps: each picture's second most likely, its least likely, and some between."""
         order = logits.argsort(dim=1, descending=True)
         own = self.classes.cpu()
         rest = torch.stack([row[row != number] for row, number in zip(order, own, strict=True)])
         last = rest.shape[1] - 1
-        places = list(dict.fromkeys([0, last, last // 2]))[: self.effort.others]
-        found = [self._maps(self.inputs, rest[:, place].to(self.inputs.device)) for place in places]
-        return [maps for maps in found if maps]
+        places = list(dict.fromkeys([0, last, last // 2, last // 4]))[: self.effort.others]
+        found = [(rest[:, place], self._maps(self.inputs, rest[:, place].to(self.inputs.device))) for place in places]
+        return [(classes, maps) for classes, maps in found if maps]
 
     def _cascade(self) -> list[tuple[str, Maps]]:
         """Maps with random weights, from the last layer alone to all layers."""

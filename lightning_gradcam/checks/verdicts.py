@@ -16,6 +16,9 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 BLANK = 0.5
 # The p-value up to which a map, or its inverse, follows the model better than chance.
 CHANCE = 0.05
+# The share of random weightings of a layer's channels that may do as well as a map, or its inverse. They are strong
+# rivals: where all channels follow the object, so does any sum of them.
+RIVALS = 0.25
 # How far the output has to move, as a probability, between a picture and an emptied or another one.
 DEPENDS = 0.1
 # How many times as much the output has to depend on the picture as with any random weights.
@@ -71,18 +74,23 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         figures: Those of :class:`MapVerdict`.
 
     Example:
-        >>> decide({"pictures": 4, "blank": 0.75, "used": 1, "p": 1.0, "inverted_used": 4, "inverted_p": 0.3})
+        >>> shown = {"used": 1, "p": 1.0, "channels_p": 0.6}
+        >>> inverse = {"inverted_used": 4, "inverted_p": 0.3, "inverted_channels_p": 0.4}
+        >>> decide({"pictures": 4, "blank": 0.75, **shown, **inverse})
         ('blank', '3 of 4 maps have no positive value')
     """
     pictures, used, p = figures["pictures"], figures["used"], figures["p"]
+    # Not known of methods that have no layer.
+    beats = not figures["channels_p"] > RIVALS
+    inverse_p, inverse_beats = figures["inverted_p"], not figures["inverted_channels_p"] > RIVALS
     empty = f"{round(figures['blank'] * pictures)} of {pictures:g} maps have no positive value"
     blank = figures["blank"] > BLANK and pictures >= LEAST["blank"]
     # A map of evidence for the class with its sign turned is blank where that evidence is positive everywhere.
-    backwards = figures["inverted_used"] >= LEAST["backwards"] and figures["inverted_p"] <= CHANCE < p
+    backwards = figures["inverted_used"] >= LEAST["backwards"] and inverse_p <= CHANCE < p and inverse_beats
     if blank and not backwards:
         return "blank", empty
     if backwards:
-        inverse = f"the inverted map follows the model better than chance (p = {figures['inverted_p']:.2g})"
+        inverse = f"the inverted map follows the model better than chance (p = {inverse_p:.2g})"
         return "backwards", f"{empty}, and {inverse}" if blank else inverse
     if pictures >= LEAST["not learnt"] and (why := _not_learnt(figures)):
         return "not learnt", why
@@ -92,10 +100,10 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         lost = f" (of {pictures:g}, the others are blank or keep their class when emptied)" if used < pictures else ""
         return "weak", f"too few pictures to tell: {used:g}{lost}; at least {LEAST['sound']} are needed"
     if p > CHANCE:
-        rivals = "random maps of the same smoothness"
-        if figures["random_p"] <= CHANCE:
-            rivals = "this layer's channels weighted at random"
-        return "weak", f"no better than {rivals} (p = {p:.2g})"
+        return "weak", f"no better than random maps of the same smoothness (p = {p:.2g})"
+    if not beats:
+        share = f"{figures['channels_p']:.0%} of them do as well"
+        return "weak", f"no better than this layer's channels weighted at random ({share})"
     return "sound", f"follows the model better than chance (p = {p:.2g})"
 
 

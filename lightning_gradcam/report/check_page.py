@@ -1,4 +1,4 @@
-"""The page of a check: each verdict, the figures behind it, and the pictures that led to it."""
+"""The page of a check: what each verdict means, what to do, and the pictures that led to it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,52 @@ import math
 from html import escape
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
+from lightning_gradcam.checks.faithful import HiddenTop
 from lightning_gradcam.checks.result import Evidence, MapCheck
-from lightning_gradcam.checks.verdicts import MapVerdict
+from lightning_gradcam.checks.verdicts import MapVerdict, Verdict
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.render.drawing import Drawing
-from lightning_gradcam.render.overlay import lay_over, maxima, scaled
+from lightning_gradcam.render.overlay import lay_over, scaled
 from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.scale import limits_of
+from lightning_gradcam.stats.masks import upsampled
 
 # A page stays one file that a browser opens at once.
 _MOST_PICTURES, _SIDE = 12, 168
+_GREY = 128
 _COLORS = {"sound": "#1a7f37", "weak": "#7a5c00", "blank": "#57606a"}
+_MEANINGS: dict[Verdict, str] = {
+    "sound": "The maps mark places that matter to the model.",
+    "weak": "Nothing shows that the maps mark places that matter to the model.",
+    "class-blind": "The maps are the same whichever class is explained, so they say nothing about one.",
+    "not learnt": "The maps do not depend on what the model has learned.",
+    "backwards": "The maps mark the places that speak against the class, and leave out those that speak for it.",
+    "blank": "Most maps show nothing.",
+}
 _TITLES = {
     "map": "map",
     "other class": "map of another class",
     "random weights": "map with random weights",
 }
+_QUESTIONS = {
+    "map": "Red: what spoke for the class. No colour at all: the map is blank.",
+    "other class": "Same colours as the map. A map that is about its class differs from it.",
+    "random weights": "The same network, as if it had learned nothing. Should differ from the map.",
+}
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #1f2328;
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1f2328;
   background: #fff }
-h2 { margin: 2.5rem 0 .25rem; font-size: 1.15rem } .verdict { color: #fff; border-radius: .3rem; padding: .1rem .5rem }
-table { border-collapse: collapse } td, th { padding: .15rem .9rem .15rem 0; text-align: left; font-weight: normal }
-.rows td, .rows th { vertical-align: top; padding: .3rem .5rem .3rem 0 } .rows img { display: block; width: 10.5rem }
-small, .note { color: #57606a } summary { cursor: pointer; margin: .4rem 0 } .wide { overflow-x: auto }
+h2 { margin: 3rem 0 .25rem; font-size: 1.15rem } .verdict { color: #fff; border-radius: .3rem; padding: .1rem .5rem;
+  white-space: nowrap }
+table { border-collapse: collapse } td, th { padding: .3rem 1.2rem .3rem 0; text-align: left; font-weight: normal;
+  vertical-align: top }
+.list th { border-bottom: 1px solid #d0d7de; color: #57606a } .list td { border-bottom: 1px solid #eaeef2 }
+.rows th { width: 10.5rem; padding-bottom: .5rem } .rows img { display: block; width: 10.5rem }
+small, .note { color: #57606a } small { display: block; line-height: 1.35 } .wide { overflow-x: auto }
+summary { cursor: pointer; margin: .4rem 0 }
 """
 
 
@@ -43,49 +66,68 @@ def check_page(check: MapCheck) -> str:
 
 
 def check_html(check: MapCheck) -> str:
-    """Returns what a notebook shows: the table, and the pictures of each verdict."""
-    best = f"Best: {check.best[1]} at {check.best[0]}." if check.best else "No layer and method is sound."
+    """Returns what a notebook shows: the verdicts, and the pictures of each."""
+    best = (
+        f"The best of them is <b>{escape(check.best[1])}</b> at layer <b>{escape(check.best[0])}</b>."
+        if check.best
+        else "None of them is sound."
+    )
     rows = "".join(
-        f"<tr><td>{escape(row.layer)}</td><td>{escape(row.method)}</td><td>{_word(row)}</td>"
-        f"<td>{escape(_sentences(row))}</td></tr>"
+        f"<tr><td>{escape(row.method)}</td><td>{escape(row.layer)}</td><td>{_word(row)}</td>"
+        f"<td>{_MEANINGS[row.verdict]}</td><td>{escape(row.advice)}</td></tr>"
         for row in check.verdicts.values()
     )
     told = "".join(f'<p class="note">{escape(remark)}</p>' for remark in check.remarks)
+    count = f"{check.pictures} picture{'' if check.pictures == 1 else 's'}"
     head = (
-        f"<p>{escape(best)} Measured on {check.pictures} pictures with {check.forwards:,} forwards of one picture"
-        f"{' (quick)' if check.quick else ''}.</p>"
-        "<table><tr><th>layer</th><th>method</th><th>verdict</th><th></th></tr>"
-        f"{rows}</table>{told}"
+        "<p>A map claims to show which parts of a picture made the model choose a class. Here the claim is put to the"
+        f" test on {count}, for each method and layer. {best}</p>"
+        "<table class=list><tr><th>method</th><th>layer</th><th>verdict</th><th>what it means</th><th>what to do</th>"
+        f"</tr>{rows}</table>{told}"
+        '<p class="note">The verdicts hold for these pictures. The check took'
+        f" {check.forwards:,} forward passes of one picture{' (quick)' if check.quick else ''}.</p>"
     )
     return head + "".join(_section(row, check.evidence) for row in check.verdicts.values())
 
 
 def _section(row: MapVerdict, evidence: Evidence) -> str:
-    maps = evidence.maps[row.layer, row.method]
+    maps, top = evidence.maps[row.layer, row.method], evidence.tops[row.layer, row.method]
     count = min(len(evidence.names), _MOST_PICTURES)
     base = _pictures(evidence)[:count]
-    columns = {name: _overlays(base, values[:count].astype(np.float32)) for name, values in maps.items()}
-    headings = "".join(f"<th>{_TITLES[name]}</th>" for name in columns)
+    columns = _overlays(base, {name: values[:count].astype(np.float32) for name, values in maps.items()})
+    hidden = _without_top(base, maps["map"][:count], top.share)
+    headings = "".join(f"<th>{_TITLES[name]}<small>{_QUESTIONS[name]}</small></th>" for name in columns)
+    share = f"{top.share:.0%}"
+    headings += (
+        f"<th>{share} of the picture hidden<small>The {share} that the map marks most. The confidence should fall"
+        " further than with random places hidden.</small></th>"
+    )
     body = ""
     for place in range(count):
-        told = f"explains {evidence.classes[place]}, confidence {evidence.confidence[place]:.2f}"
+        name, called = evidence.names[place], evidence.classes[place]
         cells = "".join(
-            f"<td>{_image(pixels[place], f'{evidence.names[place]}: {_TITLES[name]}')}"
+            f"<td>{_image(pixels[place], f'{name}: {_TITLES[kind]}')}"
             f"{'<small>blank</small>' if blank[place] else ''}</td>"
-            for name, (pixels, blank) in columns.items()
+            for kind, (pixels, blank) in columns.items()
         )
         body += (
-            f"<tr><td>{_image(base[place], evidence.names[place])}<small>{escape(evidence.names[place])}<br>"
-            f"{escape(told)}</small></td>{cells}</tr>"
+            f"<tr><td>{_image(base[place], name)}<small>{escape(name)}<br>explains {escape(called)},"
+            f" confidence {evidence.confidence[place]:.2f}</small></td>{cells}"
+            f"<td>{_image(hidden[place], f'{name}: {share} hidden')}<small>{_fall(top, place)}</small></td></tr>"
         )
     rest = "" if count == len(evidence.names) else f'<p class="note">{count} of {len(evidence.names)} pictures.</p>'
     return (
-        f"<h2>{escape(row.method)} at {escape(row.layer)} {_word(row)}</h2><p>{escape(_sentences(row))}</p>"
+        f"<h2>{escape(row.method)} at layer {escape(row.layer)}: {_word(row)}</h2>"
+        f"<p>{_MEANINGS[row.verdict]} <b>{escape(row.advice)}</b></p>"
         f'<div class="wide"><table class="rows"><tr><th>picture</th>{headings}</tr>{body}</table></div>{rest}'
-        '<p class="note">Red is the strongest evidence for the class; each map has its own scale. A picture without'
-        " colour is a blank map. A map that depends on what the model has learned changes with random weights, and one"
-        f" that is about its class changes with the class.</p>{_figures(row)}"
+        f"{_figures(row)}"
     )
+
+
+def _fall(top: HiddenTop, place: int) -> str:
+    if math.isnan(top.own[place]):
+        return "not asked: the map is the same everywhere, or the class stays when the whole picture is hidden"
+    return f"confidence {top.own[place]:.2f}; random places hidden: {top.by_chance[place]:.2f}"
 
 
 def _figures(row: MapVerdict) -> str:
@@ -95,15 +137,32 @@ def _figures(row: MapVerdict) -> str:
         for name, rho, ssim in row.cascade
     )
     return (
-        f"<details><summary>All figures</summary><table>{cells}</table><table><tr><th>random weights, from the last"
+        f"<details><summary>Why, and all figures</summary><p>{escape(row.reason[:1].upper() + row.reason[1:])}.</p>"
+        f"<table>{cells}</table><table><tr><th>random weights, from the last"
         f" layer down</th><th>rank correlation</th><th>SSIM</th></tr>{steps}</table></details>"
     )
 
 
-def _overlays(base: Pixels, maps: FloatArray) -> tuple[list[Pixels], list[bool]]:
+def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list[Pixels], list[bool]]]:
+    """Lays each kind of maps over the pictures; those of one network have one scale for each picture."""
     drawing = Drawing(scale="image")
-    found = lay_over(base[:, None], maps, scaled(maps, drawing, maxima(maps))[:, None], drawing)
-    return [pixels[0] for pixels in found.mixed], found.blank.tolist()
+    limits = {kind: limits_of(values) for kind, values in maps.items()}
+    if "other class" in maps:
+        limits["map"] = limits["other class"] = np.maximum(limits["map"], limits["other class"])
+    found = {}
+    for kind, values in maps.items():
+        laid = lay_over(base[:, None], values, scaled(values, drawing, limits[kind])[:, None], drawing)
+        found[kind] = [pixels[0] for pixels in laid.mixed], laid.blank.tolist()
+    return found
+
+
+def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> Pixels:
+    """Greys out the share of each picture that its map marks most."""
+    pictures = base.copy()
+    for picture, values in zip(pictures, upsampled(torch.from_numpy(maps), base.shape[1:3]).numpy(), strict=True):
+        order = values.ravel().argsort(kind="stable")[::-1]
+        picture.reshape(-1, 3)[order[: round(share * values.size)]] = _GREY
+    return pictures
 
 
 def _pictures(evidence: Evidence) -> Pixels:
@@ -131,10 +190,6 @@ def _image(pixels: Pixels, alt: str) -> str:
 
 def _word(row: MapVerdict) -> str:
     return f'<span class="verdict" style="background:{_COLORS.get(row.verdict, "#b3261e")}">{row.verdict}</span>'
-
-
-def _sentences(row: MapVerdict) -> str:
-    return f"{row.reason[:1].upper()}{row.reason[1:]}. {row.advice}"
 
 
 def _number(value: float) -> str:

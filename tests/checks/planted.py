@@ -33,9 +33,42 @@ def shapes(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return pictures - 0.3, classes, masks
 
 
+class Residual(nn.Module):
+    """Two convolutions beside a short cut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.SiLU()),
+            *(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels)),
+        )
+
+    def forward(self, values: Tensor) -> Tensor:
+        return nn.functional.silu(values + self.body(values))
+
+
 def network(seed: int, head: str = "pooled") -> nn.Sequential:
-    """Three convolutions and a head; its weights are those of ``seed``, as torch draws them."""
+    """A small network whose weights are those of ``seed``, as torch draws them.
+
+    Args:
+        seed: Of the weights.
+        head: ``"pooled"``: three convolutions, pooling and a linear layer. ``"strided"`` and ``"residual"``: others
+            before the same head; ``"scalar"``: another head, which sees the features through one number.
+    """
     torch.manual_seed(seed)
+    if head in ("strided", "residual"):
+        bodies = {
+            "strided": [
+                *(nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU()),
+                *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()),
+            ],
+            "residual": [
+                *(nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.SiLU(), Residual(12)),
+                *(nn.Conv2d(12, 24, 2, stride=2), Residual(24)),
+            ],
+        }
+        pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32 if head == "strided" else 24, CLASSES)]
+        return nn.Sequential(*bodies[head], *pooled).eval()
     heads = {
         "pooled": [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, CLASSES)],
         # Every class sees the features through one number.
@@ -61,9 +94,9 @@ def trained(seed: int, head: str = "pooled") -> tuple[nn.Sequential, float]:
     """The same after some hundred steps, and its accuracy on other pictures."""
     with torch.random.fork_rng(), torch.enable_grad():
         model = network(seed, head).train()
-        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        optimizer = torch.optim.Adam(model.parameters(), 3e-3 if head == "strided" else 1e-2)
         pictures, classes, _ = shapes(1500, seed)
-        for step in range(250 if head == "pooled" else 400):
+        for step in range({"pooled": 250, "strided": 600}.get(head, 400)):
             rows = torch.arange(32) + step * 32
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(pictures[rows % 1500]), classes[rows % 1500]).backward()

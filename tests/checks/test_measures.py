@@ -17,8 +17,8 @@ from lightning_gradcam.checks.similarity import complexity, signed_correlation, 
 from lightning_gradcam.checks.verdicts import VERDICTS, decide
 
 SOUND = {
-    "pictures": 8.0, "blank": 0.0, "used": 8.0, "p": 0.001, "random_p": 0.001, "inverted_p": 1.0,
-    "inverted_used": 8.0, "faithful": 1.0,
+    "pictures": 8.0, "blank": 0.0, "used": 8.0, "p": 0.001, "channels_p": 0.01,
+    "inverted_p": 1.0, "inverted_channels_p": 0.02, "inverted_used": 8.0, "faithful": 1.0,
     "dependence": 0.9, "learnt": 9.0, "random_weights_correlation": 0.1, "random_maps_correlation": 0.3,
     "random_weights_faithful": 0.1, "class_correlation": 0.4,
 }  # fmt: skip
@@ -51,8 +51,8 @@ def test_one_of_two_tests_is_enough_at_twice_its_p() -> None:
 
 
 def test_why_a_map_is_weak_is_reported() -> None:
-    assert "random maps" in decide({**SOUND, "p": 0.3, "random_p": 0.3})[1]
-    assert "channels weighted at random" in decide({**SOUND, "p": 0.3, "random_p": 0.01})[1]
+    assert "random maps" in decide({**SOUND, "p": 0.3})[1]
+    assert "channels weighted at random" in decide({**SOUND, "channels_p": 0.3})[1]
 
 
 def test_a_figure_that_is_one_of_many_has_any_rank_alike() -> None:
@@ -67,10 +67,23 @@ def test_agreement_by_hand() -> None:
     empty = np.zeros((1, 3))
     regions = np.eye(3).reshape(1, 3, 1, 1, 3)
     fall = np.array([1.0, 2.0, 6.0]).reshape(1, 3, 1)
-    found = Hidden(empty, empty, empty, empty, np.stack([-fall, fall]), regions)
+    found = Hidden(empty, empty, empty, empty, np.stack([-fall, fall]), np.stack([-fall, fall])[None], regions)
     maps = [np.array([[[1.0, 2.0, 6.0]], [[-1.0, -2.0, -6.0]], [[6.0, 1.0, 2.0]], [[5.0, 5.0, 5.0]]])]
     r = np.corrcoef([6, 1, 2], [1, 2, 6])[0, 1]
     assert found.agreement(maps, range(3))[0].tolist() == pytest.approx([1, -1, r, 0])
+
+
+def test_agreement_of_several_classes_by_hand() -> None:
+    """Hiding moves the first class ten times as much as the second: it counts for as much more."""
+    empty, fall = np.zeros((1, 3)), np.array([1.0, 2.0, 6.0])
+    regions = np.eye(3).reshape(1, 3, 1, 1, 3)
+    logits = np.stack([10 * fall, np.array([3.0, 1.0, 2.0])]).reshape(2, 1, 1, 3, 1)
+    found = Hidden(empty, empty, empty, empty, np.zeros((2, 1, 3, 1)), np.concatenate([-logits, logits], 1), regions)
+    maps = np.array([[10 * fall, 10 * fall, [0, 0, 0]], [[3.0, 1, 2], [0, 0, 0], [3.0, 1, 2]]])
+    got = found.agreement([maps[:, :, None]], range(3), of_classes=True)[0]
+    x, y = 10 * (fall - 3), np.array([1.0, -1, 0])
+    whole = math.sqrt((x**2).sum() + (y**2).sum())
+    assert got.tolist() == pytest.approx([1, math.sqrt((x**2).sum()) / whole, math.sqrt((y**2).sum()) / whole])
 
 
 def test_similarities_by_hand() -> None:
@@ -91,14 +104,14 @@ def test_hiding_asks_about_the_pixels_of_the_map() -> None:
     left = np.zeros((8, 8))
     left[:, :4] = 1
     maps = [np.stack([left, 1 - left])]
-    found = hide_and_ask(asked, picture, torch.zeros_like(picture), [0], maps, quick=False, seed=0)
+    found = hide_and_ask(asked, picture, torch.zeros_like(picture), [[0]], maps, quick=False, seed=0)
     assert found.deletion[0, 0] < found.deletion[0, 1]
     assert found.insertion[0, 0] > found.insertion[0, 1]
     standings = found.standing([0, 1])
     assert standings[0, 0] > 0 > standings[0, 1]
     # Half of the pixels are the left half: nothing is left, or all of it.
     sure, unsure = (1 / (1 + math.exp(-z)) for z in (4 * float(picture[..., :4].mean()) - 2, -2.0))
-    half = hide_and_ask(asked, picture, torch.zeros_like(picture), [0], maps, quick=True, seed=0)
+    half = hide_and_ask(asked, picture, torch.zeros_like(picture), [[0]], maps, quick=True, seed=0)
     assert half.deletion.shape == (1, 2)
     assert unsure < half.deletion[0, 0] < sure
     assert np.isnan(half.road).all()
@@ -141,12 +154,17 @@ def test_weights_are_redrawn_from_the_top_and_come_back() -> None:
         ({}, "sound"),
         ({"blank": 0.6}, "blank"),
         ({"blank": 0.5}, "sound"),
-        ({"p": 1.0, "random_p": 1.0, "inverted_p": 0.01}, "backwards"),
+        ({"p": 1.0, "inverted_p": 0.01}, "backwards"),
         # Positive everywhere, with its sign turned: what is left of it is blank, and why is known.
         ({"p": 1.0, "inverted_p": 0.01, "blank": 1.0, "used": 0.0}, "backwards"),
         ({"p": 1.0, "inverted_p": 0.06, "blank": 1.0, "used": 0.0}, "blank"),
         ({"p": 1.0, "inverted_p": 0.01, "blank": 1.0, "used": 0.0, "inverted_used": 1.0}, "blank"),
         ({"p": 1.0, "inverted_p": 0.01, "inverted_used": 1.0, "used": 1.0}, "weak"),
+        ({"p": 1.0, "inverted_p": 0.01, "inverted_channels_p": 0.3}, "weak"),
+        ({"channels_p": 0.3}, "weak"),
+        ({"channels_p": 0.25}, "sound"),
+        # A method without a layer.
+        ({"channels_p": math.nan, "inverted_channels_p": math.nan}, "sound"),
         ({"dependence": 0.05}, "not learnt"),
         ({"learnt": 1.2}, "not learnt"),
         ({"random_weights_correlation": 0.8, "random_weights_faithful": 0.9}, "not learnt"),

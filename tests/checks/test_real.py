@@ -48,8 +48,6 @@ def test_the_last_block_on_photographs(seed: int, layer: str) -> None:
     check = check_maps(network(), photographs(), layer, methods=methods, seed=seed, quick=True, batch_size=8)
     assert check.verdicts[layer, "gradcam"].verdict == "sound", str(check)
     assert check.verdicts[layer, "random"].verdict != "sound", str(check)
-    # That it is the same for every class is not all that keeps it from being sound.
-    assert check.verdicts[layer, "random"].figures["p"] > 0.05, str(check)
     assert check.best == (layer, "gradcam")
 
 
