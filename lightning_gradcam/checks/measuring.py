@@ -125,6 +125,7 @@ class Measuring:
                 for pair, own in maps.items()
             },
             tops,
+            tuple(map(str, varied.others[0][0].tolist())) if varied.others else (),
         )
         return MapCheck(verdicts, count, self.total, quick, shown)
 

@@ -14,9 +14,14 @@ from lightning_gradcam.probes import ProbeSet
 def shown_as(check: MapCheck, probes: ProbeSet) -> MapCheck:
     """Returns a check whose page shows the probes as a person sees them, by name."""
     view = probes.view
-    classes = tuple(view.class_name(int(number)) for number in check.evidence.classes)
+    classes, others = (
+        tuple(view.class_name(int(number)) for number in numbers)
+        for numbers in (check.evidence.classes, check.evidence.others)
+    )
     shown = view.pixels[:, 0] if view.pixels.ndim == 5 else None
-    return replace(check, evidence=replace(check.evidence, names=probes.ids, classes=classes, shown=shown))
+    return replace(
+        check, evidence=replace(check.evidence, names=probes.ids, classes=classes, others=others, shown=shown)
+    )
 
 
 def marked(probes: ProbeSet) -> torch.Tensor | None:

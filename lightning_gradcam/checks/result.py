@@ -33,6 +33,7 @@ class Evidence:
         confidence: The model's in it, ``[N]``.
         maps: ``(layer, method)`` to what is shown: a name (``"map"``, ``"other class"``, ``"random weights"``) to
             signed maps ``[N, h, w]``.
+        others: What the class of the other map is called, for each picture; empty: there is none.
         tops: ``(layer, method)`` to what hiding the pixels of its maps did to the confidence.
         shown: The pictures as a person sees them, uint8 ``[N, H, W, 3]``; ``None``: the inputs, scaled.
     """
@@ -43,6 +44,7 @@ class Evidence:
     confidence: npt.NDArray[np.float64]
     maps: Mapping[tuple[str, str], Mapping[str, npt.NDArray[np.float64]]]
     tops: Mapping[tuple[str, str], HiddenTop]
+    others: tuple[str, ...] = ()
     shown: npt.NDArray[np.uint8] | None = None
 
 

@@ -99,20 +99,21 @@ def _section(row: MapVerdict, evidence: Evidence) -> str:
     headings = "".join(f"<th>{_TITLES[name]}<small>{_QUESTIONS[name]}</small></th>" for name in columns)
     share = f"{top.share:.0%}"
     headings += (
-        f"<th>{share} of the picture hidden<small>The {share} that the map marks most. The confidence should fall"
-        " further than with random places hidden.</small></th>"
+        f"<th>{share} of the picture hidden<small>What the map marks most. Over all pictures, the confidence should"
+        " fall further than with random places hidden. One test of several: a large object can survive it.</small></th>"
     )
     body = ""
     for place in range(count):
         name, called = evidence.names[place], evidence.classes[place]
+        notes = {"map": called, "other class": evidence.others[place] if evidence.others else ""}
         cells = "".join(
             f"<td>{_image(pixels[place], f'{name}: {_TITLES[kind]}')}"
-            f"{'<small>blank</small>' if blank[place] else ''}</td>"
+            f"<small>{escape(notes.get(kind, ''))}{' (blank)' if blank[place] else ''}</small></td>"
             for kind, (pixels, blank) in columns.items()
         )
         body += (
-            f"<tr><td>{_image(base[place], name)}<small>{escape(name)}<br>explains {escape(called)},"
-            f" confidence {evidence.confidence[place]:.2f}</small></td>{cells}"
+            f"<tr><td>{_image(base[place], name)}<small>{escape(name)}<br>explains {escape(called)}, confidence"
+            f" {evidence.confidence[place]:.2f}</small></td>{cells}"
             f"<td>{_image(hidden[place], f'{name}: {share} hidden')}<small>{_fall(top, place)}</small></td></tr>"
         )
     rest = "" if count == len(evidence.names) else f'<p class="note">{count} of {len(evidence.names)} pictures.</p>'

@@ -11,6 +11,7 @@ from fashion_mnist_model import convnet
 from torch import Tensor, nn
 
 from lightning_gradcam import available_methods, check_maps, compute_cams, energy_inside, register_method
+from lightning_gradcam.report.check_page import check_page
 from tests.checks.planted import LAYER, network, shapes, trained
 
 PICTURES = 8
@@ -122,10 +123,13 @@ def test_two_pictures_can_be_sound_and_one_is_too_few() -> None:
     assert one.advice == "Give more pictures whose class the model is sure of."
 
 
-def test_energy_inside_is_the_known_number() -> None:
+def test_energy_inside_is_the_known_number_and_a_page_shows_what_hiding_does() -> None:
     model, _ = trained(0)
     pictures, _, masks = shapes(4, 5000)
     check = check_maps(model, pictures, LAYER, masks=masks, quick=True)
     maps = compute_cams(model, pictures, LAYER)[LAYER]
+    page = check_page(check)
+    assert page.count("; random places hidden: 0.") == 4
+    assert "The maps mark places that matter to the model." in page
     expected = float(energy_inside(maps, masks).nanmean())
     assert check.verdicts[LAYER, "gradcam"].figures["energy_inside"] == pytest.approx(expected, abs=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ def test_a_folder_with_json_and_a_page_of_all_methods(capsys: pytest.CaptureFixt
     assert page.count("<h2>") == len(told["verdicts"])
     assert "1.png" in page
     assert "explains " in page
+    # What is hidden is shown, with what becomes of the confidence; what each verdict means and what to do is there.
+    assert page.count("% of the picture hidden") == len(told["verdicts"])
+    # With random weights, hiding the whole picture takes no class away.
+    assert page.count("<small>not asked: ") == 3 * len(told["verdicts"])
+    assert all(escape(row["advice"]) in page for row in told["verdicts"])
     assert "http" not in page
 
 
