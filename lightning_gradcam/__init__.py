@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from lightning_gradcam.callbacks.feature_maps import FeatureMapCallback
     from lightning_gradcam.callbacks.filter_patterns import FilterPatternCallback
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback
+    from lightning_gradcam.checks.result import MapCheck
+    from lightning_gradcam.checks.run import check_maps
+    from lightning_gradcam.checks.verdicts import MapVerdict
     from lightning_gradcam.compute.cam_maps import compute_cams
     from lightning_gradcam.compute.feature_maps import FeatureMaps, compute_feature_maps
     from lightning_gradcam.compute.patterns import LayerPatterns, filter_patterns
@@ -130,6 +133,8 @@ __all__ = [
     "LightningGradCAMError",
     "Loaded",
     "LostRankError",
+    "MapCheck",
+    "MapVerdict",
     "MemorySink",
     "MethodError",
     "Numbers",
@@ -157,6 +162,7 @@ __all__ = [
     "average_drop",
     "average_increase",
     "bounding_boxes",
+    "check_maps",
     "compute_cams",
     "compute_feature_maps",
     "deletion_curve",
@@ -206,6 +212,8 @@ _HOME = {
     "Histograms": "sinks",
     "LayerPatterns": "compute.patterns",
     "Loaded": "saved_models.loader",
+    "MapCheck": "checks.result",
+    "MapVerdict": "checks.verdicts",
     "MemorySink": "sinks",
     "Numbers": "sinks",
     "Output": "targets",
@@ -227,6 +235,7 @@ _HOME = {
     "average_drop": "stats.faithfulness",
     "average_increase": "stats.faithfulness",
     "bounding_boxes": "stats.boxes",
+    "check_maps": "checks.run",
     "compute_cams": "compute.cam_maps",
     "compute_feature_maps": "compute.feature_maps",
     "deletion_curve": "stats.faithfulness",

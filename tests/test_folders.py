@@ -29,6 +29,7 @@ ORDER = [
     "record",
     "compute",
     "stats",
+    "checks",
     "render",
     "sheets",
     "archive",
@@ -43,11 +44,12 @@ ORDER = [
     "",  # the package itself, which shows public names of all folders above
     "cli",
 ]
-# Displaying a record in a notebook, and an archive's findings, imported by string when somebody asks for them.
+# Displaying a result in a notebook or on a page, and an archive's findings, imported by string when asked for.
 BY_STRING = {
     ("record", f"{NAME}.report.notebook"),
     ("archive", f"{NAME}.report.notebook"),
     ("archive", f"{NAME}.findings"),
+    ("checks", f"{NAME}.report.check_page"),
 }
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
 # `add` puts a command into the parser; `main` is the entry point, and what it calls.

@@ -197,10 +197,11 @@ class ProbeCallback(Callback):
             self._run.ended(host, host.step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the whole run, and waits until the last pictures are finished."""
+        """Draws the whole run, checks the maps meanwhile, and waits until the last pictures are finished."""
         self._run.measured(Host(trainer, pl_module))
         if self._run.recorder is not None:
             self._run.recorder.conclude()
+            self._run.check(Host(trainer, pl_module))
             self._run.recorder.finish()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -149,14 +149,23 @@ def check_forward_fn(function: object) -> None:
         )
 
 
+def check_flag(argument: str, value: object) -> None:
+    """Refuses anything but true and false.
+
+    Raises:
+        ConfigurationError: With the argument and the value.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{argument}: got {value!r}; give true or false")
+
+
 def check_gradients(gradients: object, methods: str | list[str]) -> None:
     """Rejects anything but true and false, and gradients where no method takes any.
 
     Raises:
         ConfigurationError: The message names the value and what to do.
     """
-    if not isinstance(gradients, bool):
-        raise ConfigurationError(f"gradients: got {gradients!r}; give true or false")
+    check_flag("gradients", gradients)
     found = resolve_methods(methods)
     if gradients and not any(method.needs == "gradients" for method in found.values()):
         raise ConfigurationError(

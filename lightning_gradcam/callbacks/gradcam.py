@@ -55,6 +55,10 @@ class GradCAMCallback(ProbeCallback):
             backward pass. Default: ``False``.
         evolution: Draw film strips after 1, 2, 4, 8, … logged steps, and when training ends also animations and
             ``report.html`` (default).
+        check: When training ends, check once on the probes whether the maps can be trusted, as
+            :func:`~lightning_gradcam.check_maps` does: three lines report it, and ``check.json`` and ``check.html`` in
+            the run's folder have the details. Takes hundreds of forwards a probe, layer and method, and never stops
+            training. Default: ``False``.
 
     Raises:
         ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does
@@ -117,6 +121,7 @@ class GradCAMCallback(ProbeCallback):
         min_energy_inside: float | None = None,
         gradients: bool = False,
         evolution: bool = True,
+        check: bool = False,
     ) -> None:
         options = checked_options(locals(), Drawing)
         check_columns(options["drawing"], options["methods"])

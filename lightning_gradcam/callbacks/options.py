@@ -12,6 +12,7 @@ from lightning_gradcam.callbacks.checks import (
     check_count,
     check_drawing,
     check_filters,
+    check_flag,
     check_forward_fn,
     check_name,
     check_overhead,
@@ -55,6 +56,7 @@ class RunOptions:
         background: Draw, write and log in background threads.
         on_error: What a failure in lightning-gradcam does.
         sinks: Sinks given by the user.
+        check: Check the maps at the end of training.
     """
 
     monitor: Monitor
@@ -68,6 +70,7 @@ class RunOptions:
     background: bool
     on_error: OnError
     sinks: Sequence[Sink]
+    check: bool = False
 
     @classmethod
     def of(cls, options: Mapping[str, Any], monitor: Monitor, reporter: Callable[[Any, ProbeSet], Reporter]) -> Self:
@@ -143,6 +146,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "max_overhead": check_overhead,
     "min_energy_inside": partial(check_share, "min_energy_inside"),
     "name": check_name,
+    "check": partial(check_flag, "check"),
     "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),
 }
 # The least that each may be.

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.callbacks.checking import check_at_end, spoken
 from lightning_gradcam.callbacks.ending import missing
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
@@ -19,6 +20,7 @@ from lightning_gradcam.callbacks.recording import Recording
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.errors import LightningGradCAMError
 from lightning_gradcam.guard.model import uninitialized
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
@@ -26,6 +28,7 @@ from lightning_gradcam.probes.paths import any_picture
 from lightning_gradcam.record.finding import Finding
 
 EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
+CHECKING = "the check of the maps"
 
 
 class Run:
@@ -192,6 +195,19 @@ class Run:
             self._schedule.resume(earlier._schedule.state())
         if self.fitted:
             self._module = earlier._module
+
+    def check(self, host: Host) -> None:
+        """Checks the maps, where the options ask for it; a failure is reported and stops nothing."""
+        drawn = self._probing.drawn
+        if not self._options.check or not host.explains or self.recorder is None or drawn is None:
+            return
+        monitor = self.recorder.monitor
+        if isinstance(monitor, CamMonitor):
+            try:
+                for line in spoken(check_at_end(self._recording.feeding(host, drawn), monitor), self.recorder.archive):
+                    rank_zero_info(f"lightning-gradcam: {line}")
+            except Exception as error:  # whatever a model raises on changed pictures
+                self._failures.failed(CHECKING, host.step, error, final=True)
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks."""

@@ -29,15 +29,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
     what = "make maps for pictures or a folder, from any checkpoint"
     parser = options.add_command(commands, "explain", what, doc=__doc__)
-    what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed where --model comes with weights"
-    parser.add_argument("checkpoint", metavar="CKPT", help=what)
-    what = "pictures; a folder (sub-folders are true classes); saved probes, or a run's"
-    parser.add_argument("images", nargs="*", metavar="IMAGES", help=what)
+    add_pictures(parser)
     parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="replace the result of an earlier explain in that folder")
-    options.add_checkpoint(parser)
-    options.add_preparation(parser)
-    options.add_plan(parser, "the run's, else auto")
+    add_reading(parser)
     parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, at most 10")
     parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
     parser.add_argument(
@@ -48,9 +43,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     what = "draw in red what speaks for the score and in blue what speaks against it"
     parser.add_argument("--signed", action="store_true", help=what)
-    parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (default: %(default)s)")
     options.add_progress(parser)
     parser.set_defaults(run=_run)
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Adds ``CKPT`` and ``IMAGES``, between which and after which options may come."""
+    what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed where --model comes with weights"
+    parser.add_argument("checkpoint", metavar="CKPT", help=what)
+    what = "pictures; a folder (sub-folders are true classes); saved probes, or a run's"
+    parser.add_argument("images", nargs="*", metavar="IMAGES", help=what)
     parse = parser.parse_known_args
 
     def gathered(*arguments: Any) -> tuple[argparse.Namespace, list[str]]:
@@ -62,29 +64,28 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.parse_known_args = gathered  # type: ignore[method-assign, assignment]
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how model and pictures are read, and what is explained."""
+    options.add_checkpoint(parser)
+    options.add_preparation(parser)
+    options.add_plan(parser, "the run's, else auto")
+    parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (default: %(default)s)")
+
+
 def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.errors import ConfigurationError
     from lightning_gradcam.render.drawing import MOST_LISTED, Drawing
 
     if not 1 <= chosen.top <= MOST_LISTED:
         raise ConfigurationError(f"--top: got {chosen.top}; give 1 to {MOST_LISTED}")
-    alone = _are_pictures(chosen.checkpoint)
-    if alone and chosen.model is None:
-        chosen.usage_error(f"{chosen.checkpoint!r} is not a checkpoint: whose maps? give CKPT first, or --model")
-    if not alone and not chosen.images:
-        if chosen.model is not None and not Path(chosen.checkpoint).exists():
-            raise ConfigurationError(f"IMAGES: no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder")
-        chosen.usage_error("the following arguments are required: IMAGES")
+    checkpoint, images = sources(chosen)
     from lightning_gradcam.report import REPORT
     from lightning_gradcam.saved_models.explanation import explain
 
-    same = ("config", "data", "trust", "mean", "std", "size", "mode", "class_names", "device", "output", "force")
     with moving("pictures", show=chosen.progress) as moved:
         found = explain(
-            None if alone else chosen.checkpoint,
-            _images([chosen.checkpoint, *chosen.images] if alone else chosen.images),
-            model_class=chosen.model,
-            model_args=options.model_arguments(chosen.model_args) or None,
+            checkpoint,
+            images,
             # A threshold without --boxes would have no effect otherwise.
             drawing=Drawing(
                 top=chosen.top if chosen.top > 1 else 0,
@@ -93,7 +94,8 @@ def _run(chosen: argparse.Namespace) -> int:
                 **options.given(chosen, "box_threshold"),
             ),
             progress=moved,
-            **options.given(chosen, *same),
+            **reading(chosen),
+            **options.given(chosen, "output", "force"),
             **options.plan_options(chosen),
         )
     for remark in found.remarks:
@@ -103,6 +105,29 @@ def _run(chosen: argparse.Namespace) -> int:
     layers = dict.fromkeys(key.layer for key in found.record.maps)
     print(f"{Path(chosen.output, REPORT)}: {counted(len(found.probes), 'picture')}, {', '.join(layers)}")
     return 0
+
+
+def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
+    """Returns the checkpoint, or ``None`` where ``--model`` has its own weights, and the pictures."""
+    from lightning_gradcam.errors import ConfigurationError
+
+    alone = _are_pictures(chosen.checkpoint)
+    if alone and chosen.model is None:
+        chosen.usage_error(f"{chosen.checkpoint!r} is not a checkpoint: whose maps? give CKPT first, or --model")
+    if not alone and not chosen.images:
+        if chosen.model is not None and not Path(chosen.checkpoint).exists():
+            raise ConfigurationError(f"IMAGES: no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder")
+        chosen.usage_error("the following arguments are required: IMAGES")
+    return None if alone else chosen.checkpoint, _images(
+        [chosen.checkpoint, *chosen.images] if alone else chosen.images
+    )
+
+
+def reading(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options that say how model and pictures are read, as :func:`explain` takes them."""
+    same = ("config", "data", "trust", "mean", "std", "size", "mode", "class_names", "device")
+    arguments = options.model_arguments(chosen.model_args) or None
+    return {"model_class": chosen.model, "model_args": arguments, **options.given(chosen, *same)}
 
 
 def _are_pictures(path: str) -> bool:

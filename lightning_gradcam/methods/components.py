@@ -52,7 +52,12 @@ def random(activations: Tensor) -> Tensor:
     Returns:
         Signed map ``[N, *S]``. Cost: one forward.
     """
-    generator = torch.Generator().manual_seed(0)
+    return weighted_at_random(activations, 0)
+
+
+def weighted_at_random(activations: Tensor, seed: int) -> Tensor:
+    """Returns :func:`random` maps of any seed."""
+    generator = torch.Generator().manual_seed(seed)
     weights = torch.rand(activations.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
     return torch.einsum("nc...,c->n...", activations, weights.to(activations))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -132,26 +132,21 @@ def explain(
     drawn, kind = check_drawing(drawing), check_score(score)
     if output is not None:
         check_free(os.fspath(output), force=force)
-    class_names = read_class_names(class_names)
-    loaded = _loaded(model, model_class, config, data, device, trust, model_args)
-    module, datamodule = loaded.module, loaded.datamodule
     given = Preparation(transform, size, mean, std, mode, class_names)
-    how = prepare_for(module, datamodule, given, asked=data is not None)
-    probes = probes_from(images, how, labels=labels)
-    remarks = [*loaded.remarks, *how.remarks]
-    if layers is None:
-        layers, remark = _layers_in(module, loaded.layers)
-        remarks += [remark] if remark else []
-    if how.transform is None and mean is None and not are_inputs(images):
-        remarks.append(
-            "no transform is known, so pictures are only scaled to 0…1; give data (--data), or mean and std"
-            " (--mean, --std) if the model was trained on other inputs"
-        )
-    chosen = _classes_named(targets, probes.class_names or ())
-    resolve_targets(chosen, probes.class_names)
+    origin = {"model_class": model_class, "config": config, "data": data, "device": device, "trust": trust}
+    read = prepared(model, images, layers, given, targets=targets, labels=labels, model_args=model_args, **origin)
+    loaded, module, probes, remarks = read.loaded, read.loaded.module, read.probes, list(read.remarks)
     check_columns(drawn, methods)
     plan = CamMonitor(
-        check_name(name), layers, methods, chosen, kind, drawn, output_key, layout=layout, batch_size=batch_size
+        check_name(name),
+        read.layers,
+        methods,
+        read.targets,
+        kind,
+        drawn,
+        output_key,
+        layout=layout,
+        batch_size=batch_size,
     )
     reported = progress or (lambda done, total: None)
     cams = _cams(module, plan, probes, forward, reported, own=not isinstance(model, nn.Module))
@@ -162,6 +157,59 @@ def explain(
     manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
     found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
     return found if output is None else found.save(output, force=force)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model and the pictures that it is asked about, ready to be explained or checked.
+
+    Attributes:
+        loaded: The model, with what its checkpoint knows.
+        probes: The pictures.
+        layers: Those asked for, else the run's, else ``"auto"``.
+        targets: With the names of classes resolved.
+        remarks: What a user should know of how they were loaded.
+    """
+
+    loaded: Loaded
+    probes: ProbeSet
+    layers: LayerSpec
+    targets: Any
+    remarks: tuple[str, ...]
+
+
+def prepared(
+    model: Any,
+    images: Any,
+    layers: LayerSpec | None,
+    given: Preparation,
+    *,
+    targets: Any,
+    labels: Any = None,
+    model_class: Any = None,
+    config: Any = None,
+    data: Any = None,
+    device: Any = None,
+    trust: bool = False,
+    model_args: Any = None,
+) -> Prepared:
+    """Loads a model and pictures; the arguments are those of :func:`explain`, ``given`` how pictures become inputs."""
+    given = replace(given, class_names=read_class_names(given.class_names))
+    loaded = _loaded(model, model_class, config, data, device, trust, model_args)
+    how = prepare_for(loaded.module, loaded.datamodule, given, asked=data is not None)
+    probes = probes_from(images, how, labels=labels)
+    remarks = [*loaded.remarks, *how.remarks]
+    if layers is None:
+        layers, remark = _layers_in(loaded.module, loaded.layers)
+        remarks += [remark] if remark else []
+    if how.transform is None and given.mean is None and not are_inputs(images):
+        remarks.append(
+            "no transform is known, so pictures are only scaled to 0…1; give data (--data), or mean and std"
+            " (--mean, --std) if the model was trained on other inputs"
+        )
+    chosen = _classes_named(targets, probes.class_names or ())
+    resolve_targets(chosen, probes.class_names)
+    return Prepared(loaded, probes, layers, chosen, tuple(remarks))
 
 
 def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, trust: bool, model_args: Any) -> Loaded:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.stats.numbers import Maps, Numbers, check_maps
+from lightning_gradcam.stats.numbers import Maps, Numbers, check_arrays
 from lightning_gradcam.targets.reading import described
 
 
@@ -221,7 +221,7 @@ def _taps(source: int, target: int) -> tuple[Any, Any, Numbers, Numbers]:
 
 
 def _check(maps: Maps, masks: Masks) -> None:
-    check_maps(maps)
+    check_arrays(maps)
     if not isinstance(masks, np.ndarray) or masks.ndim != 3 or masks.dtype != np.bool_ or 0 in masks.shape[1:]:
         came = f"{list(masks.shape)} of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
         raise ConfigurationError(f"masks: got {came}; give a bool array [N, H, W], such as mask > 0.5")

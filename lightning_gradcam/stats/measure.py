@@ -18,7 +18,7 @@ from lightning_gradcam.stats.numbers import (
     agreement,
     blank,
     center,
-    check_maps,
+    check_arrays,
     check_pair,
     drift,
     entropy,
@@ -194,7 +194,7 @@ def _without_blank(values: FloatArray, maps: FloatArray, others: FloatArray) -> 
 
 def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray) -> FloatArray:
     """Measures some probes at a time, so that the memory does not grow with their number."""
-    check_maps(maps)
+    check_arrays(maps)
     for other in others:
         check_pair(maps, other)
     rows = max(1, _PLACES // math.prod(maps.shape[1:]))

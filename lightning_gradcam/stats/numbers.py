@@ -227,7 +227,7 @@ def maximum(maps: Maps) -> Numbers:
     return np.where(_finite(maps), _positive(maps).max(axis=1).astype(np.float64), np.nan)
 
 
-def check_maps(maps: Any, name: str = "maps") -> None:
+def check_arrays(maps: Any, name: str = "maps") -> None:
     """Checks that these are maps of NumPy.
 
     Args:
@@ -260,8 +260,8 @@ def check_pair(maps: Any, others: Any) -> None:
     Raises:
         ConfigurationError: They are not.
     """
-    check_maps(maps)
-    check_maps(others, "others")
+    check_arrays(maps)
+    check_arrays(others, "others")
     if maps.shape != others.shape:
         raise ConfigurationError(
             f"others: got {list(others.shape)} for maps {list(maps.shape)}; give maps of the same probes and layer"
@@ -269,7 +269,7 @@ def check_pair(maps: Any, others: Any) -> None:
 
 
 def _flat(maps: Maps) -> Maps:
-    check_maps(maps)
+    check_arrays(maps)
     return maps.reshape(len(maps), math.prod(maps.shape[1:]))
 
 

@@ -154,6 +154,7 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
         "min_energy_inside": [0.5, 1, None],
         "gradients": [True],
         "evolution": [False],
+        "check": [True],
     },
     FeatureMapCallback: {
         **_COMMON,

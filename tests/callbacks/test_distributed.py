@@ -96,6 +96,26 @@ def test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_the_maps_are_checked_once_and_training_ends_in_the_same_bits(tmp_path: Path, strategy: str) -> None:
+    checked, printed = run(tmp_path / "checked", strategy=strategy, ours={"check": True})
+    without, _ = run(tmp_path / "without", strategy=strategy, **{"with": False})
+    for rank in (0, 1):
+        for part in ("local", "whole", "grads", "optimizers", "watched", "logged", "random", "python", "groups"):
+            assert_same(listed(without[rank][part]), listed(checked[rank][part]), f"rank {rank} {part}")
+    files = list(tmp_path.rglob("check.json"))
+    if strategy == "sharded":
+        assert not files
+        assert printed.count("the check of the maps failed") == 1, printed
+        assert "the weights are sharded" in printed
+    else:
+        assert len(files) == 1
+        found = json.loads(files[0].read_text())
+        assert found["quick"]
+        assert [row["layer"] for row in found["verdicts"]] == LAYERS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
 def test_a_wrong_configuration_ends_all_ranks_before_the_first_step(tmp_path: Path, strategy: str) -> None:
     done = start(tmp_path / "run", strategy=strategy, ours={"layout": {"net.conv9": "NCHW"}})
     assert done.returncode != 0

@@ -192,6 +192,24 @@ def test_training_ends_in_the_same_bits(tmp_path: Path, name: str, recwarn: pyte
     assert_all_same(without, with_ours)
 
 
+# Whatever else is trained, .ci/nightly checks the maps of it.
+CHECKED = {
+    "dropout, batch norm, shuffling": (),
+    **dict.fromkeys(["augmentation", "weight averaging (EMA), listed before", "bf16-mixed"], pytest.mark.slow),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=CHECKED.get(name, pytest.mark.nightly)) for name in SETUPS])
+def test_training_ends_in_the_same_bits_when_the_maps_are_checked(tmp_path: Path, name: str) -> None:
+    setup = SETUPS[name]
+    if setup.needs and not any(hasattr(place, setup.needs) for place in (pl.callbacks, torch.compiler)):
+        pytest.skip(f"this Lightning or torch has no {setup.needs}")
+    with_ours = run(setup, tmp_path / "with", setup.ours(check=True))
+    if name in CHECKED:
+        assert [path.name for path in tmp_path.rglob("check.json")] == ["check.json"]
+    assert_all_same(run(setup, tmp_path / "without", []), with_ours)
+
+
 @pytest.mark.parametrize("place", ["forward", "target", "sink"])
 def test_training_ends_in_the_same_bits_when_explaining_fails(tmp_path: Path, place: str) -> None:
     """The model's forward, a target or a sink raises whenever it is us who call."""

@@ -12,7 +12,19 @@ import pytest
 from lightning_gradcam.cli import main
 from lightning_gradcam.cli.shared import moving, progress
 
-COMMANDS = ("fit", "validate", "test", "layers", "probes", "probes draw", "probes show", "explain", "replay", "report")
+COMMANDS = (
+    "fit",
+    "validate",
+    "test",
+    "layers",
+    "probes",
+    "probes draw",
+    "probes show",
+    "explain",
+    "check",
+    "replay",
+    "report",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.stats import imputation
 from lightning_gradcam.stats.imputation import baseline_of, impute
 
 ONES = torch.ones(1, 1, 2, 2)
@@ -77,6 +78,21 @@ def test_the_equations_hold_for_any_hole() -> None:
                 weight = 1 / 6 if 0 in (dy, dx) else 1 / 12
                 total, weights = total + weight * found[n, :, y + dy, x + dx], weights + weight
         np.testing.assert_allclose(found[n, :, y, x], total / weights, atol=1e-6)
+
+
+def test_a_large_hole_takes_few_steps_and_is_as_exact_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    cycle = imputation._cycle
+    monkeypatch.setattr(imputation, "_cycle", lambda grids, rest: taken.append(rest.shape[-1]) or cycle(grids, rest))
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(1, 3, 96, 101, generator=generator)
+    coarse = torch.rand(1, 1, 6, 6, generator=generator)
+    removed = torch.nn.functional.interpolate(coarse, size=(96, 101), mode="bilinear")[0] > 0.4
+    exact = impute(picture, removed, noise=0)
+    # Plain conjugate gradients take 260.
+    assert taken.count(101) <= 30
+    found = impute(picture, removed, noise=0, precision=1e-4)
+    assert 0 < float((found - exact).abs().max()) <= 1e-3
 
 
 def test_noise_is_that_of_the_seed_and_only_where_something_was_removed() -> None:

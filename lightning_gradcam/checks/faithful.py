@@ -1,0 +1,174 @@
+"""Whether maps follow the model better than chance: random maps, and a layer's channels weighted at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_gradcam.checks.asking import Asked
+from lightning_gradcam.checks.chance import either, p_value, random_maps, ranked, standing
+from lightning_gradcam.checks.hiding import Hidden, hide_and_ask, shown_share
+
+Array = npt.NDArray[np.float64]
+# The fewest random maps with which one picture alone comes to p = 0.05.
+RANDOM = 20
+# How many more a map's agreement is compared with, which ask the model nothing.
+_COMPARED = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """What the maps of a layer and method are compared with.
+
+    Attributes:
+        fake: Random maps of each picture, as smooth as its map, ``[RANDOM, h, w]`` each.
+        last: The maps of random weights, ``[N, h, w]``; ``None``: there are none.
+        others: The maps of other classes, ``[N, h, w]`` each.
+        weighted: The layer's channels weighted at random, as the method ``"random"`` does it, ``[R, N, h, w]``;
+            ``None``: the method has no layer.
+    """
+
+    fake: list[Array]
+    last: Array | None
+    others: list[Array]
+    weighted: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenTop:
+    """What is left of the confidence where the pixels that a map marks most are hidden: what a page shows.
+
+    Attributes:
+        share: The share of a picture's pixels that are hidden.
+        own: The confidence with those of the map hidden, ``[N]``; NaN where it was not asked for.
+        by_chance: The same for random maps, on average.
+    """
+
+    share: float
+    own: Array
+    by_chance: Array
+
+
+def faithful(
+    asked: Asked,
+    inputs: Tensor,
+    empty: Tensor,
+    classes: Tensor,
+    own: Array,
+    rivals: Rivals,
+    usable: npt.NDArray[np.bool_],
+    *,
+    quick: bool,
+    seed: int,
+    generator: np.random.Generator,
+) -> tuple[dict[str, float], HiddenTop]:
+    """Returns the figures of hiding and agreement, of the maps, their inverse, and the maps of random weights.
+
+    Args:
+        asked: Asks the model.
+        inputs: Pictures ``[N, C, H, W]``.
+        empty: The same without their class.
+        classes: The explained class of each picture, and those of the other maps, ``[N, 1 + others]``.
+        own: Signed maps ``[N, h, w]``.
+        rivals: What they are compared with.
+        usable: Which pictures can be hidden at all, ``[N]``. Of these, the map itself is judged by the ones where it
+            has a positive value, since the others show nothing; its inverse is judged by all.
+        quick: Fewer shares of pixels, and no ROAD.
+        seed: Of the order of equal pixels, and of ROAD's noise.
+        generator: Draws random maps and permutations.
+
+    Returns:
+        The figures, and what becomes of each picture where some of its pixels are hidden.
+    """
+    rows = np.flatnonzero(usable)
+    none = float("nan")
+    top = HiddenTop(shown_share(quick=quick), np.full(len(own), none), np.full(len(own), none))
+    if not len(rows):
+        figures = dict.fromkeys(("deletion", "insertion", "road", "random_weights_faithful"), none)
+        return figures | _named("", _NOTHING) | _named("inverted_", _NOTHING), top
+    redrawn_maps = own if rivals.last is None else rivals.last
+    maps = [np.concatenate([[own[row]], rivals.fake[row], [-own[row], redrawn_maps[row]]]) for row in rows]
+    chosen = torch.from_numpy(rows).to(inputs.device)
+    hidden = hide_and_ask(
+        asked,
+        inputs[chosen],
+        empty[chosen],
+        classes[rows].tolist(),
+        maps,
+        quick=quick,
+        seed=seed,
+    )
+    chance = range(1, RANDOM + 1)
+    many = [random_maps(own[row], _COMPARED, generator) for row in rows]
+    distinct, rest = _of_classes(hidden, rows, own, rivals)
+
+    def tested(place: int, among: npt.NDArray[np.bool_]) -> dict[str, float]:
+        """How well the maps at a place do: their strength, and the tests, all on some of the pictures."""
+        if not among.any():
+            return _NOTHING
+        standings = hidden.standing([place, *chance])[among]
+        agreed = hidden.agreement(
+            [np.concatenate([each[place][None], null]) for each, null in zip(maps, many, strict=True)], chance
+        )[among]
+        p_values = {
+            "hiding_p": p_value(standings[:, 0], standings[:, 1:], generator),
+            "agreement_p": p_value(agreed[:, 0], agreed[:, 1:], generator),
+        }
+        # Random maps can be anywhere; a layer's channels follow the objects, however they are weighted.
+        turned = -1 if place == RANDOM + 1 else 1
+        channels = none if rest is None else ranked(turned * distinct[among].mean(), rest[among].mean(axis=0))
+        return {
+            "used": float(among.sum()),
+            "strength": float((standings[:, 0].mean() + standing(agreed)[:, 0].mean()) / 2),
+            "agreement": float(agreed[:, 0].mean()),
+            **p_values,
+            "p": either(*p_values.values()),
+            "channels_p": channels,
+        }
+
+    shown = np.asarray((own[rows] > 0).any(axis=(1, 2)))
+    figures = {}
+    for name in ("deletion", "insertion", "road"):
+        values = getattr(hidden, name)
+        figures |= {name: float(values[:, 0].mean()), f"{name}_random": float(values[:, list(chance)].mean())}
+    left = hidden.left(top.share)
+    top.own[rows], top.by_chance[rows] = left[:, 0], left[:, list(chance)].mean(axis=1)
+    # The inverse and the map of random weights are compared in the map's own place among the random maps.
+    figures |= _named("", tested(0, shown)) | _named("inverted_", tested(RANDOM + 1, np.ones(len(rows), bool)))
+    figures["random_weights_faithful"] = none if rivals.last is None else tested(RANDOM + 2, shown)["strength"]
+    return figures, top
+
+
+def _of_classes(hidden: Hidden, rows: npt.NDArray[np.intp], own: Array, rivals: Rivals) -> tuple[Array, Array | None]:
+    """How well maps of several classes tell what the logits of each do, and how well random weightings tell it.
+
+    Where a picture has one object, any weighting of the channels marks it, and half of them mark it with the right
+    sign. To be right about several classes, each has to have its own weights: a rival draws new ones for each.
+
+    Returns:
+        The agreement of the maps, ``[N]``, and that of rivals, ``[N, R]``; ``None``: there are none.
+    """
+    chance = range(1, RANDOM + 1)
+    maps = np.stack([own, *rivals.others])[:, rows]
+    found = hidden.agreement(list(maps.swapaxes(0, 1)[:, :, None]), chance, of_classes=True)[:, 0]
+    if rivals.weighted is None:
+        return found, None
+    # The weights of one rival for one class are the next rival's for the next class.
+    drawn = [np.stack([np.roll(rivals.weighted[:, row], n, axis=0) for n in range(len(maps))]) for row in rows]
+    return found, hidden.agreement(drawn, chance, of_classes=True)
+
+
+_NOTHING = {
+    "used": 0.0,
+    **dict.fromkeys(("strength", "agreement", "hiding_p", "agreement_p", "channels_p"), float("nan")),
+    "p": 1.0,
+}
+
+
+def _named(prefix: str, figures: dict[str, float]) -> dict[str, float]:
+    named = {"strength": "inverted" if prefix else "faithful"}
+    return {named.get(name, prefix + name): value for name, value in figures.items()}

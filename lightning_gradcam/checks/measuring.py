@@ -1,0 +1,203 @@
+"""One check: all that is asked of a model, inside the guard, and the verdicts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.checks.asking import Asked, Counter, dependence, emptied, knowledge, without_class
+from lightning_gradcam.checks.chance import random_maps
+from lightning_gradcam.checks.faithful import RANDOM, HiddenTop, Rivals, faithful
+from lightning_gradcam.checks.figures import against_weights, evidence, largest_change, mean, on_object
+from lightning_gradcam.checks.hiding import forwards
+from lightning_gradcam.checks.redrawn import from_the_top, redrawn
+from lightning_gradcam.checks.result import Evidence, MapCheck
+from lightning_gradcam.checks.similarity import signed_correlation, signed_rank_correlation, structural_similarity
+from lightning_gradcam.checks.variations import Array, Effort, Pair, Variations, Varied, arrays
+from lightning_gradcam.checks.verdicts import MapVerdict, advise, decide
+from lightning_gradcam.errors import TargetError
+from lightning_gradcam.record.cams import Cams
+
+# What an emptied picture has to lose, as a probability, for hiding pixels to tell anything.
+_LOST = 0.05
+
+
+@dataclass(eq=False)
+class Measuring:
+    """One check: the model, the pictures, and the classes that are explained."""
+
+    model: nn.Module
+    inputs: Tensor
+    first: Cams
+    methods: list[str]
+    counter: Counter
+    several: bool
+    batch_size: int
+    effort: Effort
+    seed: int
+    layouts: Any = None
+    total: int = 0
+    done: int = 0
+    tell: Callable[[int, int], None] | None = None
+    asked: Asked = field(init=False)
+    variations: Variations = field(init=False)
+
+    def __post_init__(self) -> None:
+        (classes,) = self.first.classes.values()
+        if bool((classes < 0).any()):
+            raise TargetError("targets: a picture has no class to explain; give one class for each")
+        self.classes = classes
+        self.asked = Asked(self.counter, self.several, self.batch_size, self._moved)
+        self.variations = Variations(
+            self.model,
+            self.inputs,
+            classes,
+            self.first,
+            self.methods,
+            self.counter,
+            self.asked,
+            self.batch_size,
+            self.effort,
+            self.seed,
+            self.layouts,
+            self._moved,
+        )
+
+    def checked(self, masks: Tensor | None, tell: Callable[[int, int], None] | None, *, quick: bool) -> MapCheck:
+        """Measures everything, and decides."""
+        maps, count = arrays(self.first), len(self.inputs)
+        each = self.counter.count + 2 * count * len({key.target for key in self.first.maps})
+        self.tell, self.total = tell, self._cost(each, len(maps), quick=quick)
+        self._moved(0)
+        finite = {pair: np.asarray(np.isfinite(values).all(axis=(1, 2))) for pair, values in maps.items()}
+        # A map that is not finite shows nothing.
+        maps = {pair: np.where(finite[pair][:, None, None], values, 0.0) for pair, values in maps.items()}
+        versions = torch.cat([self.inputs[None], emptied(self.inputs)])
+        logits = self.asked.logits(versions.flatten(0, 1)).view(len(versions), count, -1)
+        shares = self.asked.probabilities(logits)
+        known = shares.gather(2, self.classes.cpu().expand(len(versions), -1)[..., None])[..., 0].double()
+        chance = 0.5 if self.several or self.asked.single else 1 / logits.shape[-1]
+        way = without_class(known[0], known[1:], chance)
+        self.empty = versions[1:].permute(1, 0, 2, 3, 4)[torch.arange(count), way.to(versions.device)]
+        ends = known[0].numpy(), known[1:].gather(0, way[None])[0].numpy()
+        shared: dict[str, float] = {
+            "pictures": count,
+            "confidence": float(ends[0].mean()),
+            "emptied_confidence": float(ends[1].mean()),
+            "dependence": dependence(self.asked, logits[[0, 3, 4]]),
+            "learnt": self._learnt(versions[[0, 3, 4]], knowledge(self.asked, logits[[0, 3, 4]])),
+        }
+        varied = self.variations.varied(logits[0], quick=quick)
+        verdicts: dict[Pair, MapVerdict] = {}
+        tops: dict[Pair, HiddenTop] = {}
+        for pair, own in maps.items():
+            # A map that is the same everywhere ranks no pixels.
+            usable = (own.min(axis=(1, 2)) < own.max(axis=(1, 2))) & (ends[0] - ends[1] >= _LOST)
+            compared, tops[pair] = self._compared(pair, own, usable, varied, quick=quick)
+            figures = {**shared, **evidence(own, finite[pair]), **compared}
+            figures |= {} if masks is None else on_object(own, masks)
+            steps = tuple(
+                (name, mean(signed_rank_correlation(own, found[pair])), mean(structural_similarity(own, found[pair])))
+                for name, found in varied.cascade
+                if pair in found
+            )
+            verdict, reason = decide(figures)
+            verdicts[pair] = MapVerdict(*pair, verdict, reason, "", figures, steps)
+        verdicts = {pair: replace(row, advice=advise(row, verdicts)) for pair, row in verdicts.items()}
+        self._finished()
+        shown = Evidence(
+            self.inputs.detach().float().cpu().numpy(),
+            tuple(map(str, range(count))),
+            tuple(map(str, self.classes.tolist())),
+            ends[0],
+            {
+                pair: {
+                    "map": own,
+                    **({"other class": varied.others[0][1][pair]} if varied.others else {}),
+                    **({"random weights": varied.last[pair]} if pair in varied.last else {}),
+                }
+                for pair, own in maps.items()
+            },
+            tops,
+            tuple(map(str, varied.others[0][0].tolist())) if varied.others else (),
+        )
+        return MapCheck(verdicts, count, self.total, quick, shown)
+
+    def _compared(
+        self, pair: Pair, own: Array, usable: npt.NDArray[np.bool_], varied: Varied, *, quick: bool
+    ) -> tuple[dict[str, float], HiddenTop]:
+        """Returns the figures of one layer and method that compare its maps with others, and what a page shows."""
+        generator = np.random.default_rng(self.seed)
+        fake = [random_maps(one, RANDOM, generator) for one in own]
+        last, others = varied.last.get(pair), [maps[pair] for _, maps in varied.others]
+        figures, top = faithful(
+            self.asked,
+            self.inputs,
+            self.empty,
+            torch.stack([self.classes.cpu(), *(classes for classes, _ in varied.others)], dim=1),
+            own,
+            Rivals(fake, last, others, varied.weighted.get(pair[0])),
+            usable,
+            quick=quick,
+            seed=self.seed,
+            generator=generator,
+        )
+        figures |= against_weights(own, fake, last)
+        if varied.smooth is not None:
+            averaged = np.mean([own, *(maps[pair] for maps in varied.noisy)], axis=0)
+            figures["random_weights_correlation_smooth"] = mean(
+                signed_rank_correlation(averaged, varied.smooth[pair]) if pair in varied.smooth else np.array([np.nan])
+            )
+        return figures | {
+            "class_correlation": self._alike(own, others),
+            "noise": varied.noise,
+            "largest_change": largest_change(own, [maps[pair] for maps in varied.noisy]),
+        }, top
+
+    def _cost(self, each: int, pairs: int, *, quick: bool) -> int:
+        count, effort = len(self.inputs), self.effort
+        passes = effort.others + effort.stages + effort.noisy + (0 if quick else 1 + effort.noisy)
+        networks = effort.networks * 6 * count
+        return each * passes + networks + 7 * count + pairs * count * (RANDOM + 3) * forwards(quick=quick)
+
+    def _moved(self, pictures: int) -> None:
+        self.done = min(self.done + pictures, self.total)
+        if self.tell is not None:
+            self.tell(self.done, self.total)
+
+    def _finished(self) -> None:
+        if self.done < self.total:
+            self._moved(self.total - self.done)
+
+    def _learnt(self, versions: Tensor, own: tuple[float, float]) -> float:
+        """How many times as much the output depends on the picture as with any random weights, by the clearer sign."""
+        flat, everything = versions.flatten(0, 1), from_the_top(self.model, 1)[-1][1]
+        moved = [(0.0, 0.0)]
+        for number in range(self.effort.networks):
+            with redrawn(everything, self.seed + number, lambda: self.asked.logits(flat)):
+                logits = self.asked.logits(flat).view(len(versions), len(self.inputs), -1)
+            if bool(logits.isfinite().all()):
+                moved.append(knowledge(self.asked, logits))
+        most = [max(values) for values in zip(*moved, strict=True)]
+        return max(
+            mine / other if other > 0 else float(mine > 0) * np.inf for mine, other in zip(own, most, strict=True)
+        )
+
+    def _alike(self, own: Array, others: list[Array]) -> float:
+        """How much the maps of other classes are the same map; of two, one is naturally the other's negative."""
+        if not others:
+            return float("nan")
+        found = np.array([signed_correlation(own, other) for other in others])
+        found = found if self._two_classes else np.abs(found)
+        found = found[:, np.isfinite(found).any(axis=0)]
+        return float(np.median(np.nanmin(found, axis=0))) if found.size else float("nan")
+
+    @property
+    def _two_classes(self) -> bool:
+        return self.asked.single or len(self.first.likeliest[0] if self.first.likeliest is not None else []) == 2

@@ -1,0 +1,152 @@
+"""Runs a check of maps: inside the guard, chunk by chunk, with the cost stated before the long part begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.capture.inputs import Forward, caller
+from lightning_gradcam.capture.layers import LayerSpec
+from lightning_gradcam.checks.asking import Counter
+from lightning_gradcam.checks.measuring import Measuring
+from lightning_gradcam.checks.result import MapCheck
+from lightning_gradcam.checks.variations import FULL, QUICK
+from lightning_gradcam.compute.callers import eager
+from lightning_gradcam.compute.cam_maps import compute_cams
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
+from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.methods import available_methods
+from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
+from lightning_gradcam.targets.classes import Class
+
+
+def check_maps(
+    model: nn.Module,
+    inputs: Tensor,
+    layers: LayerSpec = "auto",
+    *,
+    methods: str | Sequence[str] = "gradcam",
+    targets: TargetSpec = "predicted",
+    labels: Tensor | None = None,
+    masks: Tensor | None = None,
+    score: str = "logit",
+    layout: str | Mapping[str, str] | None = None,
+    output_key: str | int | Callable[[Any], Any] | None = None,
+    forward: Forward | None = None,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 32,
+    quick: bool = False,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> MapCheck:
+    """Checks whether maps can be trusted: a verdict for each layer and method, on your own model and pictures.
+
+    Measured are: maps against maps of random weights (Adebayo et al. 2018; Hedström et al. 2024), deletion, insertion,
+    ROAD and agreement against random maps of the same smoothness (permutation tests), the inverted map, blank and
+    negative maps, maps of other classes, and maps under noise that does not change the prediction. ``docs/checks.md``
+    has each measure with its paper, all thresholds and the cost.
+
+    The model comes back bit for bit as it was (:func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation
+    mode meanwhile. The verdicts hold for these pictures: give 8 or more that the model is sure of, of several classes.
+
+    Args:
+        model: Any module whose output is logits ``[N, C]`` or a single logit; see
+            :func:`~lightning_gradcam.compute_cams`.
+        inputs: Pictures ``[N, C, H, W]`` on the model's device, preprocessed as for training.
+        layers: Which layers, as in :func:`~lightning_gradcam.compute_cams`.
+        methods: A method's name or several, or ``"all"``, which leaves out those that can't work on the model.
+        targets: One class a picture: ``"predicted"`` (default), ``"label"``, an index or a class's name.
+        labels: True classes ``[N]``, for the target ``"label"``.
+        masks: bool ``[N, H, W]``, where the object is; adds energy inside and pointing game to the figures.
+        score: What is explained: ``"logit"``, ``"probability"`` or ``"sigmoid"`` (each class on its own).
+        layout: What a layer's axes mean, where that can't be seen.
+        output_key: Where the logits are in what the model returns.
+        forward: What to call instead of ``model``.
+        class_names: Names of all classes by index.
+        batch_size: How many pictures go through the model at once, at most; bounds the memory.
+        quick: Fewer steps and no ROAD: about a third of the cost, and a little less power.
+        seed: Of random maps, random weights and noise: the same seed gives the same figures.
+        progress: Called with how many forwards of one picture are done, and of how many, for the first time before the
+            long part begins: that states the cost.
+
+    Returns:
+        The verdicts with their figures; print it for a table, ``save`` it for a page with pictures.
+
+    Raises:
+        ConfigurationError: The inputs are no pictures, the model returns no classes, or an option does not fit.
+        TargetError: The target is none of a class.
+        LightningGradCAMError: What :func:`~lightning_gradcam.compute_cams` raises.
+
+    Example::
+
+        check = check_maps(model, images, ["layer3", "layer4"], methods=["gradcam", "hirescam"])
+        print(check)
+        check.verdicts["layer4", "gradcam"].verdict      # "sound"
+        check.best                                       # ("layer4", "hirescam")
+    """
+    _check_pictures(inputs, batch_size)
+    if masks is not None and (masks.dtype != torch.bool or masks.dim() != 3 or len(masks) != len(inputs)):
+        raise ConfigurationError(f"masks: got {list(masks.shape)} of {masks.dtype}; give bool [N, H, W]")
+    (target, *more) = resolve_targets(targets, class_names)
+    if more or not isinstance(target.select, Class):
+        raise TargetError(
+            f"targets: got {targets!r:.80}; check_maps explains one class a picture: give 'predicted', 'label', an"
+            " index or a class's name"
+        )
+    options: dict[str, Any] = {
+        "targets": targets,
+        "labels": labels,
+        "score": score,
+        "layout": layout,
+        "output_key": output_key,
+        "forward": forward,
+        "batch_size": batch_size,
+        "class_names": class_names,
+        "relu": False,
+    }
+    names: list[str] = [methods] if isinstance(methods, str) else list(methods)
+    remarks: list[str] = []
+    if names == ["all"]:
+        names, remarks = _working(model, inputs, layers, options)
+    counter = Counter(caller(model, forward, output_key))
+    with preserved(model), eager(model):
+        first = compute_cams(
+            model, inputs, layers, methods=names, **{**options, "forward": counter, "output_key": None}
+        )
+        several = check_score(score) == "sigmoid"
+        run = Measuring(model, inputs, first, names, counter, several, batch_size, QUICK if quick else FULL, seed)
+        run.layouts = layout
+        found = run.checked(masks, progress, quick=quick)
+    return replace(found, remarks=tuple(remarks))
+
+
+def _check_pictures(inputs: Any, batch_size: Any) -> None:
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not inputs.is_floating_point() or not len(inputs):
+        came = f"{list(inputs.shape)} of {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ConfigurationError(
+            f"inputs: got {came}; check_maps hides pixels of pictures: give floating-point pictures [N, C, H, W]"
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more")
+
+
+def _working(
+    model: nn.Module, inputs: Tensor, layers: LayerSpec, options: dict[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Returns the methods that work on the model, and a remark for each of the others."""
+    found, remarks = [], []
+    labels = options["labels"]
+    tried = {**options, "labels": None if labels is None else labels[:1]}
+    for name in available_methods():
+        try:
+            compute_cams(model, inputs[:1], layers, methods=name, **tried)
+            found.append(name)
+        except LightningGradCAMError as error:
+            remarks.append(f"{name!r} was left out: {error!s:.200}")
+    if not found:
+        raise ConfigurationError(f"methods: none works on this model; {remarks[0]:.300}")
+    return found, remarks

@@ -1,0 +1,207 @@
+"""Maps under changed conditions: of other classes, of random weights, of noisy pictures, and of random channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.capture.inputs import Inputs
+from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.checks.asking import Asked, Counter
+from lightning_gradcam.checks.redrawn import from_the_top, redrawn
+from lightning_gradcam.compute.batches import explain_in_parts
+from lightning_gradcam.compute.request import Request
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
+from lightning_gradcam.methods import MODEL, Method, resolve_methods
+from lightning_gradcam.methods.components import weighted_at_random
+from lightning_gradcam.record.cams import Cams
+from lightning_gradcam.targets import Given, check_score, resolve_targets
+
+Array = npt.NDArray[np.float64]
+Pair = tuple[str, str]
+Maps = dict[Pair, Array]
+# The noise, as a share of each picture's own spread, and how often it is halved where it changes the prediction.
+_NOISE, _HALVED = 0.1, 4
+# How many random weightings of a layer's channels: the best of them all has p = 0.01.
+_WEIGHTINGS = 99
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done: of networks with random weights, stages of the cascade, other classes, and noisy pictures."""
+
+    networks: int
+    stages: int
+    others: int
+    noisy: int
+
+
+FULL, QUICK = Effort(8, 4, 4, 3), Effort(6, 1, 4, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Varied:
+    """Maps of the same pictures under changed conditions.
+
+    Attributes:
+        others: Of other classes, one after the other: the class of each picture, and the maps.
+        cascade: With random weights, from the last layer alone to all: the lowest layer that was redrawn, and maps.
+        noise: The mean size of the noise in the pictures' units.
+        noisy: Of noisy pictures.
+        smooth: With random weights, averaged over noise; ``None``: left out.
+        weighted: Each layer's channels weighted at random, ``[R, N, h, w]``.
+    """
+
+    others: list[tuple[Tensor, Maps]]
+    cascade: list[tuple[str, Maps]]
+    noise: float
+    noisy: list[Maps]
+    smooth: Maps | None
+    weighted: dict[str, Array]
+
+    @property
+    def last(self) -> Maps:
+        """Those with all weights at random."""
+        return self.cascade[-1][1]
+
+
+@dataclass(eq=False)
+class Variations:
+    """Asks one model for maps of one set of pictures, again and again.
+
+    Attributes:
+        model: The model.
+        inputs: The pictures ``[N, C, H, W]``.
+        classes: The explained class of each.
+        first: Their maps as they are.
+        methods: The methods by name.
+        counter: Calls the model.
+        asked: Asks for its logits.
+        batch_size: How many pictures go through the model at once.
+        effort: How much is done.
+        seed: Of weights and noise.
+        layouts: What the user says of layouts.
+        moved: Called with how many forwards were made.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    classes: Tensor
+    first: Cams
+    methods: list[str]
+    counter: Counter
+    asked: Asked
+    batch_size: int
+    effort: Effort
+    seed: int
+    layouts: Any
+    moved: Callable[[int], None]
+
+    def varied(self, logits: Tensor, *, quick: bool) -> Varied:
+        """Asks for all of them; ``logits`` are those of the pictures, and ``quick`` leaves the smoothed variant out."""
+        others, cascade, (noise, noisy) = self._others(logits), self._cascade(), self._noisy()
+        smooth = self._redrawn_noisy(noisy) if noisy and not quick else None
+        return Varied(others, cascade, noise, noisy, smooth, self._weighted())
+
+    def _weighted(self) -> dict[str, Array]:
+        """Returns maps of each layer's channels weighted at random, ``[R, N, h, w]``; none of methods without layer."""
+        methods = {
+            str(n): Method(partial(weighted_at_random, seed=n), "activations") for n in range(1, 1 + _WEIGHTINGS)
+        }
+        found = self._maps(self.inputs, self.classes, methods)
+        layers = dict.fromkeys(layer for layer, _ in found)
+        return {layer: np.stack([found[layer, name] for name in methods]) for layer in layers}
+
+    def _others(self, logits: Tensor) -> list[tuple[Tensor, Maps]]:
+        """Other classes and their maps: each picture's second most likely, its least likely, and some between."""
+        order = logits.argsort(dim=1, descending=True)
+        own = self.classes.cpu()
+        rest = torch.stack([row[row != number] for row, number in zip(order, own, strict=True)])
+        last = rest.shape[1] - 1
+        places = list(dict.fromkeys([0, last, last // 2, last // 4]))[: self.effort.others]
+        found = [(rest[:, place], self._maps(self.inputs, rest[:, place].to(self.inputs.device))) for place in places]
+        return [(classes, maps) for classes, maps in found if maps]
+
+    def _cascade(self) -> list[tuple[str, Maps]]:
+        """Maps with random weights, from the last layer alone to all layers."""
+        found = []
+        for name, modules in from_the_top(self.model, self.effort.stages):
+            with redrawn(modules, self.seed, lambda: self.counter(self.inputs.clone())):
+                found.append((name or type(self.model).__name__, self._maps(self.inputs, self.classes)))
+        return found
+
+    def _noisy(self) -> tuple[float, list[Maps]]:
+        """Maps under noise that does not change the prediction, and the noise's mean size in the pictures' units."""
+        spread = self.inputs.flatten(1).std(dim=1).cpu()
+        size = _NOISE * spread
+        drawn = [self._draw(number) for number in range(self.effort.noisy)]
+        before = self.asked.logits(self.inputs).argmax(dim=1)
+        for _ in range(_HALVED):
+            same = torch.stack([self.asked.logits(self._added(noise, size)).argmax(dim=1) == before for noise in drawn])
+            if bool(same.all()):
+                break
+            size = torch.where(same.all(dim=0), size, size / 2)
+        found = [self._maps(self._added(noise, size), self.classes) for noise in drawn]
+        return float(size.mean()), [maps for maps in found if maps]
+
+    def _redrawn_noisy(self, noisy: list[Maps]) -> Maps:
+        """Maps of random weights, averaged over noise: the smoothed variant (sMPRT) of Hedström et al. 2024."""
+        _, modules = from_the_top(self.model, 1)[-1]
+        size = _NOISE * self.inputs.flatten(1).std(dim=1).cpu()
+        with redrawn(modules, self.seed, lambda: self.counter(self.inputs.clone())):
+            found = [self._maps(self.inputs, self.classes)]
+            found += [self._maps(self._added(self._draw(n), size), self.classes) for n in range(len(noisy))]
+        found = [maps for maps in found if maps]
+        return {pair: np.mean([maps[pair] for maps in found], axis=0) for pair in (found[0] if found else {})}
+
+    def _draw(self, number: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed + number)
+        # The same for every picture: a result does not depend on the batch.
+        return torch.randn(self.inputs.shape[1:], generator=generator)
+
+    def _added(self, noise: Tensor, size: Tensor) -> Tensor:
+        return self.inputs + (size[:, None, None, None] * noise).to(self.inputs)
+
+    def _maps(self, pictures: Tensor, classes: Tensor, methods: Mapping[str, Method] | None = None) -> Maps:
+        """Returns signed maps of given classes; nothing where the model, as it is, lets none be computed."""
+        before = self.counter.count
+        asked = Request(
+            resolve_targets("label"),
+            resolve_methods(self.methods) if methods is None else methods,
+            parse_layouts(self.layouts),
+            self.counter,
+            relu=False,
+            batch_size=self.batch_size,
+            check=False,
+            keep_output=False,
+        )
+        given = Given(len(pictures), classes, score=check_score(self.first.score))
+        layers = [name for name in dict.fromkeys(key.layer for key in self.first.maps) if name != MODEL]
+        try:
+            found = explain_in_parts(
+                self.model, layers or list(self.first.layouts), Inputs(pictures).part, given, asked
+            )
+        except LightningGradCAMError:
+            return {}
+        backward = 2 * len(pictures) if methods is None else 0
+        self.moved(self.counter.count - before + backward)
+        return {pair: np.nan_to_num(values, posinf=0.0, neginf=0.0) for pair, values in arrays(found).items()}
+
+
+def arrays(cams: Cams) -> Maps:
+    """Returns signed maps as float64, by layer and method."""
+    found = {}
+    for key, values in cams.maps.items():
+        if values.dim() != 3:
+            raise ConfigurationError(
+                f"layers: {key.layer!r} gives maps {list(values.shape)}; check_maps takes maps of pictures, [N, h, w]"
+            )
+        found[key.layer, key.method] = values.detach().double().cpu().numpy()
+    return found

@@ -1,0 +1,153 @@
+"""From figures to one word and one sentence of advice for each layer and method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
+
+Verdict = Literal["blank", "backwards", "not learnt", "class-blind", "weak", "sound"]
+# In the order in which they are decided: the first that applies.
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+# The share of maps without a positive value above which a layer and method are blank.
+BLANK = 0.5
+# The p-value up to which a map, or its inverse, follows the model better than chance.
+CHANCE = 0.05
+# The share of random weightings of a layer's channels that may do as well as a map, or its inverse. They are strong
+# rivals: where all channels follow the object, so does any sum of them.
+RIVALS = 0.25
+# How far the output has to move, as a probability, between a picture and an emptied or another one.
+DEPENDS = 0.1
+# How many times as much the output has to depend on the picture as with any random weights.
+LEARNT = 1.5
+# The rank correlation with maps of random weights from which maps are unchanged, and the share of their faithfulness
+# that these have to keep.
+KEPT, KEPT_FAITH = 0.5, 0.75
+# The correlation, in size, of maps of different classes from which they are the same: what reaches every class through
+# one number gives 1, and a network with a single kind of object up to 0.99.
+SAME = 0.999
+# How many pictures each verdict needs at least.
+LEAST: Mapping[Verdict, int] = MappingProxyType(
+    {"blank": 1, "backwards": 2, "not learnt": 1, "class-blind": 1, "weak": 0, "sound": 2}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MapVerdict:
+    """What :func:`~lightning_gradcam.check_maps` has found of one layer and method.
+
+    Attributes:
+        layer: The layer's name; ``"model"`` for methods without a layer of their own.
+        method: The method's name.
+        verdict: ``"blank"``, ``"backwards"``, ``"not learnt"``, ``"class-blind"``, ``"weak"`` or ``"sound"``.
+        reason: Why, with the figures that decided.
+        advice: What to do, in one sentence.
+        figures: All that was measured, by name; NaN where it could not be. ``docs/checks.md`` says what each means.
+        cascade: The map's likeness to that of random weights, from the last layer alone to all: the lowest layer that
+            was redrawn, rank correlation, and structural similarity.
+    """
+
+    layer: str
+    method: str
+    verdict: Verdict
+    reason: str
+    advice: str
+    figures: Mapping[str, float]
+    cascade: tuple[tuple[str, float, float], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "figures", MappingProxyType(dict(self.figures)))
+
+    @property
+    def strength(self) -> float:
+        """How far a sound map is above random ones, in their standard deviations; others have minus infinity."""
+        return self.figures["faithful"] if self.verdict == "sound" else -math.inf
+
+
+def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
+    """Returns the first verdict that applies, and why.
+
+    Args:
+        figures: Those of :class:`MapVerdict`.
+
+    Example:
+        >>> shown = {"used": 1, "p": 1.0, "channels_p": 0.6}
+        >>> inverse = {"inverted_used": 4, "inverted_p": 0.3, "inverted_channels_p": 0.4}
+        >>> decide({"pictures": 4, "blank": 0.75, **shown, **inverse})
+        ('blank', '3 of 4 maps have no positive value')
+    """
+    pictures, used, p = figures["pictures"], figures["used"], figures["p"]
+    # Not known of methods that have no layer.
+    beats = not figures["channels_p"] > RIVALS
+    inverse_p, inverse_beats = figures["inverted_p"], not figures["inverted_channels_p"] > RIVALS
+    empty = f"{round(figures['blank'] * pictures)} of {pictures:g} maps have no positive value"
+    blank = figures["blank"] > BLANK and pictures >= LEAST["blank"]
+    # A map of evidence for the class with its sign turned is blank where that evidence is positive everywhere.
+    backwards = figures["inverted_used"] >= LEAST["backwards"] and inverse_p <= CHANCE < p and inverse_beats
+    if blank and not backwards:
+        return "blank", empty
+    if backwards:
+        inverse = f"the inverted map follows the model better than chance (p = {inverse_p:.2g})"
+        return "backwards", f"{empty}, and {inverse}" if blank else inverse
+    if pictures >= LEAST["not learnt"] and (why := _not_learnt(figures)):
+        return "not learnt", why
+    if pictures >= LEAST["class-blind"] and figures["class_correlation"] >= SAME:
+        return "class-blind", f"the maps of different classes correlate by {figures['class_correlation']:.3f}"
+    if used < LEAST["sound"]:
+        lost = f" (of {pictures:g}, the others are blank or keep their class when emptied)" if used < pictures else ""
+        return "weak", f"too few pictures to tell: {used:g}{lost}; at least {LEAST['sound']} are needed"
+    if p > CHANCE:
+        return "weak", f"no better than random maps of the same smoothness (p = {p:.2g})"
+    if not beats:
+        share = f"{figures['channels_p']:.0%} of them do as well"
+        return "weak", f"no better than this layer's channels weighted at random ({share})"
+    return "sound", f"follows the model better than chance (p = {p:.2g})"
+
+
+def _not_learnt(figures: Mapping[str, float]) -> str:
+    if figures["dependence"] < DEPENDS:
+        moved = figures["dependence"]
+        return f"the output hardly depends on the picture: probabilities move by {moved:.3f} at most"
+    if figures["learnt"] < LEARNT:
+        times = figures["learnt"]
+        return f"the output depends on the picture about as much as with random weights: {times:.2g} times as much"
+    alike, by_chance = figures["random_weights_correlation"], figures["random_maps_correlation"]
+    faith, kept = figures["faithful"], figures["random_weights_faithful"]
+    if alike >= max(KEPT, by_chance) and kept >= KEPT_FAITH * faith:
+        return f"with random weights the map is nearly the same (rank correlation {alike:.2f}) and as faithful"
+    return ""
+
+
+def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str:
+    """Returns one sentence on what to do.
+
+    Args:
+        row: The layer and method.
+        others: All that were checked.
+    """
+    layer, method = row.layer, row.method
+    if row.verdict == "sound":
+        if row.figures["blank"] > 0 or row.figures["largest_change"] > 0.5:
+            weak = "some of its maps are blank" if row.figures["blank"] > 0 else "it changes under invisible noise"
+            return f"Use it, and look at several pictures before you conclude anything: {weak}."
+        return "Use it."
+    if row.figures["dependence"] < DEPENDS or row.figures["learnt"] < LEARNT:
+        return "Train the model further, or check the weights that were loaded and how the pictures are preprocessed."
+    sound = sorted((v for v in others.values() if v.verdict == "sound"), key=lambda v: -v.strength)
+    beside = next((v for v in sound if v.layer == layer), next(iter(sound), None))
+    if beside is not None:
+        where = "at this layer" if beside.layer == layer else f"at layer {beside.layer!r}"
+        return f"Use {beside.method!r} {where} instead, which is sound here."
+    tried = {name for where, name in others if where == layer}
+    other = next((name for name in ("hirescam", "layercam", "gradcam") if name not in tried), None)
+    if row.verdict == "weak" and row.figures["used"] < LEAST["sound"]:
+        return "Give more pictures whose class the model is sure of."
+    if row.verdict == "class-blind":
+        return "Don't read it as evidence for one class; check an earlier layer, or another method."
+    if other is not None and layer != "model":
+        why = "which keeps each place's own gradient" if other == "hirescam" else "which weighs places differently"
+        return f"Don't rely on {method!r} here; check {other!r} at this layer, {why}."
+    return f"Don't rely on {method!r} here; check an earlier layer, and more pictures."

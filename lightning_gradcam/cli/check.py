@@ -1,0 +1,62 @@
+r"""Checks whether the maps of pictures can be trusted: against random maps, random weights, other classes and noise.
+
+Example:
+  lightning-gradcam check version_0/checkpoints/last.ckpt photos/ --methods gradcam hirescam -o checked
+  lightning-gradcam check cat.jpg dog.jpg --model torchvision.models:resnet18 --model-args weights=DEFAULT --size 224 \
+      --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --layers layer3 layer4 --methods all --quick
+
+Give 8 or more pictures that the model is sure of. Prints a verdict for each layer and method (blank, backwards, not
+learnt, class-blind, weak or sound), why, and what to do; the cost is stated before the long part begins. Nothing but
+the folder of -o is written, which gets check.json and check.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from lightning_gradcam.cli import options
+from lightning_gradcam.cli.explain import add_pictures, add_reading, reading, sources
+from lightning_gradcam.cli.shared import moving, say
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to the parser."""
+    what = "whether the maps of pictures can be trusted, for each layer and method"
+    parser = options.add_command(commands, "check", what, doc=__doc__)
+    add_pictures(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", help="write check.json and check.html there (default: not)")
+    add_reading(parser)
+    parser.add_argument("--quick", action="store_true", help="fewer steps and no ROAD: about a third of the cost")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random maps and weights (default: 0)")
+    options.add_progress(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from lightning_gradcam.saved_models.checking import check_pictures
+
+    (checkpoint, images), plan = sources(chosen), options.plan_options(chosen)
+    if plan.get("methods") == ["all"]:
+        plan["methods"] = "all"
+    targets = plan.get("targets")
+    if isinstance(targets, list) and len(targets) == 1:
+        plan["targets"] = targets[0]
+    told = False
+    with moving("forwards", show=chosen.progress) as moved:
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                say(f"takes about {total:,} forwards of one picture")
+            moved(done, total)
+
+        found, remarks = check_pictures(
+            checkpoint, images, **reading(chosen), **plan, quick=chosen.quick, seed=chosen.seed, progress=tell
+        )
+    for remark in remarks:
+        say(remark)
+    print(found)
+    if chosen.output is not None:
+        print(found.save(chosen.output))
+    return 0

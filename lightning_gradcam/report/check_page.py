@@ -1,0 +1,197 @@
+"""The page of a check: what each verdict means, what to do, and the pictures that led to it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lightning_gradcam.checks.faithful import HiddenTop
+from lightning_gradcam.checks.result import Evidence, MapCheck
+from lightning_gradcam.checks.verdicts import MapVerdict, Verdict
+from lightning_gradcam.record.cam_record import FloatArray
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.overlay import lay_over, scaled
+from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.scale import limits_of
+from lightning_gradcam.stats.masks import upsampled
+
+# A page stays one file that a browser opens at once.
+_MOST_PICTURES, _SIDE = 12, 168
+_GREY = 128
+_COLORS = {"sound": "#1a7f37", "weak": "#7a5c00", "blank": "#57606a"}
+_MEANINGS: dict[Verdict, str] = {
+    "sound": "The maps mark places that matter to the model.",
+    "weak": "Nothing shows that the maps mark places that matter to the model.",
+    "class-blind": "The maps are the same whichever class is explained, so they say nothing about one.",
+    "not learnt": "The maps do not depend on what the model has learned.",
+    "backwards": "The maps mark the places that speak against the class, and leave out those that speak for it.",
+    "blank": "Most maps show nothing.",
+}
+_TITLES = {
+    "map": "map",
+    "other class": "map of another class",
+    "random weights": "map with random weights",
+}
+_QUESTIONS = {
+    "map": "Red: what spoke for the class. No colour at all: the map is blank.",
+    "other class": "Same colours as the map. A map that is about its class differs from it.",
+    "random weights": "The same network, as if it had learned nothing. Should differ from the map.",
+}
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1f2328;
+  background: #fff }
+h2 { margin: 3rem 0 .25rem; font-size: 1.15rem } .verdict { color: #fff; border-radius: .3rem; padding: .1rem .5rem;
+  white-space: nowrap }
+table { border-collapse: collapse } td, th { padding: .3rem 1.2rem .3rem 0; text-align: left; font-weight: normal;
+  vertical-align: top }
+.list th { border-bottom: 1px solid #d0d7de; color: #57606a } .list td { border-bottom: 1px solid #eaeef2 }
+.rows th { width: 10.5rem; padding-bottom: .5rem } .rows img { display: block; width: 10.5rem }
+small, .note { color: #57606a } small { display: block; line-height: 1.35 } .wide { overflow-x: auto }
+summary { cursor: pointer; margin: .4rem 0 }
+"""
+
+
+def check_page(check: MapCheck) -> str:
+    """Returns a whole page, one file that needs no network."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Can these maps be trusted?</title><style>{_STYLE}</style><h1>Can these maps be trusted?</h1>"
+        f"{check_html(check)}</html>"
+    )
+
+
+def check_html(check: MapCheck) -> str:
+    """Returns what a notebook shows: the verdicts, and the pictures of each."""
+    best = (
+        f"The best of them is <b>{escape(check.best[1])}</b> at layer <b>{escape(check.best[0])}</b>."
+        if check.best
+        else "None of them is sound."
+    )
+    rows = "".join(
+        f"<tr><td>{escape(row.method)}</td><td>{escape(row.layer)}</td><td>{_word(row)}</td>"
+        f"<td>{_MEANINGS[row.verdict]}</td><td>{escape(row.advice)}</td></tr>"
+        for row in check.verdicts.values()
+    )
+    told = "".join(f'<p class="note">{escape(remark)}</p>' for remark in check.remarks)
+    count = f"{check.pictures} picture{'' if check.pictures == 1 else 's'}"
+    head = (
+        "<p>A map claims to show which parts of a picture made the model choose a class. Here the claim is put to the"
+        f" test on {count}, for each method and layer. {best}</p>"
+        "<table class=list><tr><th>method</th><th>layer</th><th>verdict</th><th>what it means</th><th>what to do</th>"
+        f"</tr>{rows}</table>{told}"
+        '<p class="note">The verdicts hold for these pictures. The check took'
+        f" {check.forwards:,} forward passes of one picture{' (quick)' if check.quick else ''}.</p>"
+    )
+    return head + "".join(_section(row, check.evidence) for row in check.verdicts.values())
+
+
+def _section(row: MapVerdict, evidence: Evidence) -> str:
+    maps, top = evidence.maps[row.layer, row.method], evidence.tops[row.layer, row.method]
+    count = min(len(evidence.names), _MOST_PICTURES)
+    base = _pictures(evidence)[:count]
+    columns = _overlays(base, {name: values[:count].astype(np.float32) for name, values in maps.items()})
+    hidden = _without_top(base, maps["map"][:count], top.share)
+    headings = "".join(f"<th>{_TITLES[name]}<small>{_QUESTIONS[name]}</small></th>" for name in columns)
+    share = f"{top.share:.0%}"
+    headings += (
+        f"<th>{share} of the picture hidden<small>What the map marks most. Over all pictures, the confidence should"
+        " fall further than with random places hidden. One test of several: a large object can survive it.</small></th>"
+    )
+    body = ""
+    for place in range(count):
+        name, called = evidence.names[place], evidence.classes[place]
+        notes = {"map": called, "other class": evidence.others[place] if evidence.others else ""}
+        cells = "".join(
+            f"<td>{_image(pixels[place], f'{name}: {_TITLES[kind]}')}"
+            f"<small>{escape(notes.get(kind, ''))}{' (blank)' if blank[place] else ''}</small></td>"
+            for kind, (pixels, blank) in columns.items()
+        )
+        body += (
+            f"<tr><td>{_image(base[place], name)}<small>{escape(name)}<br>explains {escape(called)}, confidence"
+            f" {evidence.confidence[place]:.2f}</small></td>{cells}"
+            f"<td>{_image(hidden[place], f'{name}: {share} hidden')}<small>{_fall(top, place)}</small></td></tr>"
+        )
+    rest = "" if count == len(evidence.names) else f'<p class="note">{count} of {len(evidence.names)} pictures.</p>'
+    return (
+        f"<h2>{escape(row.method)} at layer {escape(row.layer)}: {_word(row)}</h2>"
+        f"<p>{_MEANINGS[row.verdict]} <b>{escape(row.advice)}</b></p>"
+        f'<div class="wide"><table class="rows"><tr><th>picture</th>{headings}</tr>{body}</table></div>{rest}'
+        f"{_figures(row)}"
+    )
+
+
+def _fall(top: HiddenTop, place: int) -> str:
+    if math.isnan(top.own[place]):
+        return "not asked: the map is the same everywhere, or the class stays when the whole picture is hidden"
+    return f"confidence {top.own[place]:.2f}; random places hidden: {top.by_chance[place]:.2f}"
+
+
+def _figures(row: MapVerdict) -> str:
+    cells = "".join(f"<tr><td>{escape(name)}</td><td>{_number(value)}</td></tr>" for name, value in row.figures.items())
+    steps = "".join(
+        f"<tr><td>random down to {escape(name)}</td><td>{_number(rho)}</td><td>{_number(ssim)}</td></tr>"
+        for name, rho, ssim in row.cascade
+    )
+    return (
+        f"<details><summary>Why, and all figures</summary><p>{escape(row.reason[:1].upper() + row.reason[1:])}.</p>"
+        f"<table>{cells}</table><table><tr><th>random weights, from the last"
+        f" layer down</th><th>rank correlation</th><th>SSIM</th></tr>{steps}</table></details>"
+    )
+
+
+def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list[Pixels], list[bool]]]:
+    """Lays each kind of maps over the pictures; those of one network have one scale for each picture."""
+    drawing = Drawing(scale="image")
+    limits = {kind: limits_of(values) for kind, values in maps.items()}
+    if "other class" in maps:
+        limits["map"] = limits["other class"] = np.maximum(limits["map"], limits["other class"])
+    found = {}
+    for kind, values in maps.items():
+        laid = lay_over(base[:, None], values, scaled(values, drawing, limits[kind])[:, None], drawing)
+        found[kind] = [pixels[0] for pixels in laid.mixed], laid.blank.tolist()
+    return found
+
+
+def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> Pixels:
+    """Greys out the share of each picture that its map marks most."""
+    pictures = base.copy()
+    for picture, values in zip(pictures, upsampled(torch.from_numpy(maps), base.shape[1:3]).numpy(), strict=True):
+        order = values.ravel().argsort(kind="stable")[::-1]
+        picture.reshape(-1, 3)[order[: round(share * values.size)]] = _GREY
+    return pictures
+
+
+def _pictures(evidence: Evidence) -> Pixels:
+    """The pictures as a person sees them, small: those given, or the inputs, each scaled to its own range."""
+    if evidence.shown is not None:
+        pictures = evidence.shown
+    else:
+        inputs = evidence.inputs[:, :3] if evidence.inputs.shape[1] >= 3 else evidence.inputs[:, :1].repeat(3, axis=1)
+        low, high = inputs.min(axis=(1, 2, 3), keepdims=True), inputs.max(axis=(1, 2, 3), keepdims=True)
+        shares = np.divide(inputs - low, high - low, out=np.zeros_like(inputs), where=high > low)
+        pictures = (shares * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    height, width = pictures.shape[1:3]
+    factor = _SIDE / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    from PIL import Image
+
+    how = Image.Resampling.NEAREST if factor > 2 else Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(picture).resize(size, how)) for picture in pictures])
+
+
+def _image(pixels: Pixels, alt: str) -> str:
+    content = base64.b64encode(Picture(pixels).encoded("png")).decode()
+    return f'<img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{content}">'
+
+
+def _word(row: MapVerdict) -> str:
+    return f'<span class="verdict" style="background:{_COLORS.get(row.verdict, "#b3261e")}">{row.verdict}</span>'
+
+
+def _number(value: float) -> str:
+    return "not measured" if math.isnan(value) else f"{value:.4g}"

@@ -1,0 +1,77 @@
+"""A check of maps for pictures and checkpoints as :func:`~lightning_gradcam.explain` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from lightning_gradcam.checks.probed import marked, shown_as
+from lightning_gradcam.checks.result import MapCheck
+from lightning_gradcam.checks.run import check_maps
+from lightning_gradcam.errors import TargetError
+from lightning_gradcam.probes.folder import Preparation
+from lightning_gradcam.saved_models.explanation import prepared
+
+
+def check_pictures(
+    model: Any,
+    images: Any,
+    layers: Any = None,
+    *,
+    methods: Any = "gradcam",
+    targets: Any = "predicted",
+    score: str = "logit",
+    output_key: Any = None,
+    batch_size: int = 32,
+    quick: bool = False,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    **reading: Any,
+) -> tuple[MapCheck, tuple[str, ...]]:
+    """Checks the maps of pictures.
+
+    Args:
+        model: A module, a checkpoint's path, or ``None``, as :func:`~lightning_gradcam.explain` takes it.
+        images: Pictures, as :func:`~lightning_gradcam.explain` takes them.
+        layers: Which; default: those that the checkpoint's run explained, else ``"auto"``.
+        methods: As :func:`~lightning_gradcam.check_maps` takes them, and so are the next seven.
+        targets: What is explained.
+        score: What its score is.
+        output_key: Where the logits are.
+        batch_size: How many pictures at once.
+        quick: Fewer steps.
+        seed: Of what is drawn.
+        progress: Called with how many forwards are done, and of how many.
+        **reading: How model and pictures are read: the other options of :func:`~lightning_gradcam.explain`.
+
+    Returns:
+        The check, and what a user should know of how model and pictures were loaded.
+    """
+    if isinstance(targets, list):
+        raise TargetError(f"targets: got {targets!r:.80}; a check explains one class a picture: give one target")
+    names = [one.name for one in fields(Preparation) if one.name in reading]
+    given = Preparation(**{name: reading.pop(name) for name in names})
+    read = prepared(model, images, layers, given, targets=targets, **reading)
+    module, probes = read.loaded.module, read.probes
+    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    inputs = probes.inputs.to(weight.device)
+    found = check_maps(
+        module,
+        inputs.to(weight.dtype) if inputs.is_floating_point() else inputs,
+        read.layers,
+        methods=methods,
+        targets=read.targets,
+        labels=probes.labels,
+        masks=marked(probes),
+        score=score,
+        output_key=output_key,
+        class_names=probes.class_names,
+        batch_size=batch_size,
+        quick=quick,
+        seed=seed,
+        progress=progress,
+    )
+    return shown_as(found, probes), read.remarks

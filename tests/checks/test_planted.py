@@ -1,0 +1,135 @@
+"""Planted cases: what is wrong is known, and `check_maps` has to say so. Twenty seeds in `.ci/nightly`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from drawn_garments import draw_garments
+from fashion_mnist_model import convnet
+from torch import Tensor, nn
+
+from lightning_gradcam import available_methods, check_maps, compute_cams, energy_inside, register_method
+from lightning_gradcam.report.check_page import check_page
+from tests.checks.planted import LAYER, network, shapes, trained
+
+PICTURES = 8
+few = pytest.mark.parametrize("seed", [*range(3), *(pytest.param(s, marks=pytest.mark.nightly) for s in range(3, 20))])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def minus_gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return -(gradients.mean(dim=(-2, -1), keepdim=True) * activations).sum(dim=1)
+
+
+@few
+def test_minus_gradcam_is_backwards_and_gradcam_sound(seed: int) -> None:
+    if "minus_gradcam" not in available_methods():
+        register_method("minus_gradcam", minus_gradcam)
+    model, accuracy = trained(seed)
+    assert accuracy > 0.9
+    pictures, _, masks = shapes(PICTURES, seed + 5000)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    check = check_maps(model, pictures, LAYER, methods=["gradcam", "minus_gradcam", "random"], masks=masks)
+    # Also where Grad-CAM's maps are positive everywhere, so that most of these have no positive value.
+    assert check.verdicts[LAYER, "minus_gradcam"].verdict == "backwards", str(check)
+    assert "'gradcam'" in check.verdicts[LAYER, "minus_gradcam"].advice
+    assert check.verdicts[LAYER, "random"].verdict != "sound", str(check)
+    figures = check.verdicts[LAYER, "gradcam"].figures
+    if figures["energy_inside"] >= 2 * figures["object_area"]:
+        assert check.verdicts[LAYER, "gradcam"].verdict == "sound", str(check)
+        assert check.best == (LAYER, "gradcam")
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@few
+@pytest.mark.parametrize("kind", ["small", "batch norm", "resnet"])
+def test_a_network_that_has_learnt_nothing_is_never_sound(seed: int, kind: str) -> None:
+    pictures = shapes(PICTURES, seed + 5000)[0]
+    layer = LAYER
+    if kind == "small":
+        model: nn.Module = network(seed)
+    elif kind == "batch norm":
+        model = network(seed).train()
+        # Statistics of these very pictures: as lively as weights that have learnt nothing can be.
+        with torch.no_grad():
+            for _ in range(40):
+                model(pictures)
+        model.eval()
+    else:
+        resnet = pytest.importorskip("torchvision.models").resnet18
+        torch.manual_seed(seed)
+        model, layer = resnet(num_classes=10), "layer3"
+        pictures = torch.nn.functional.interpolate(pictures, scale_factor=2.0)
+    check = check_maps(model, pictures, layer, methods=["gradcam", "hirescam"], quick=True)
+    assert {row.verdict for row in check.verdicts.values()} <= {"not learnt", "blank", "weak", "backwards"}, str(check)
+    assert check.best is None
+
+
+@few
+def test_what_every_class_sees_through_one_number_is_class_blind(seed: int) -> None:
+    model, _ = trained(seed, "scalar")
+    check = check_maps(model, shapes(PICTURES, seed + 5000)[0], LAYER)
+    assert check.verdicts[LAYER, "gradcam"].verdict == "class-blind", str(check)
+    assert check.verdicts[LAYER, "gradcam"].figures["class_correlation"] == pytest.approx(1, abs=1e-4)
+
+
+@few
+def test_the_examples_last_layer_is_blank_under_gradcam_and_hirescam_is_advised(seed: int) -> None:
+    """Behind the example's last convolution, a flattened linear layer: the gradient cancels in its mean over places."""
+
+    def garments(count: int, drawn: int) -> tuple[Tensor, Tensor]:
+        found = draw_garments(count, drawn)
+        return torch.from_numpy(found.images)[:, None].float() / 127.5 - 1, torch.from_numpy(found.labels).long()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = convnet()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        pictures, classes = garments(6400, seed)
+        for rows in torch.arange(6400).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(pictures[rows]), classes[rows]).backward()
+            optimizer.step()
+    model.eval().zero_grad()
+    pictures, classes = garments(200, seed + 1000)
+    first = torch.stack([pictures[classes == number][0] for number in range(10)])
+    check = check_maps(model, first, "relu3", methods=["gradcam", "hirescam"], quick=True)
+    row = check.verdicts["relu3", "gradcam"]
+    assert row.verdict in ("blank", "weak"), str(check)
+    assert row.advice == "Use 'hirescam' at this layer instead, which is sound here.", str(check)
+    assert check.best == ("relu3", "hirescam")
+    alone = check_maps(model, first, "relu3", quick=True).verdicts["relu3", "gradcam"]
+    assert "check 'hirescam' at this layer" in alone.advice
+
+
+def test_two_pictures_can_be_sound_and_one_is_too_few() -> None:
+    model, _ = trained(0)
+    pictures = shapes(4, 5000)[0]
+    two = check_maps(model, pictures[:2], LAYER).verdicts[LAYER, "gradcam"]
+    assert two.verdict == "sound", two.reason
+    one = check_maps(model, pictures[:1], LAYER).verdicts[LAYER, "gradcam"]
+    assert one.verdict == "weak"
+    assert one.reason == "too few pictures to tell: 1; at least 2 are needed"
+    assert one.advice == "Give more pictures whose class the model is sure of."
+
+
+def test_energy_inside_is_the_known_number_and_a_page_shows_what_hiding_does() -> None:
+    model, _ = trained(0)
+    pictures, _, masks = shapes(4, 5000)
+    check = check_maps(model, pictures, LAYER, masks=masks, quick=True)
+    maps = compute_cams(model, pictures, LAYER)[LAYER]
+    page = check_page(check)
+    assert page.count("; random places hidden: 0.") == 4
+    assert "The maps mark places that matter to the model." in page
+    expected = float(energy_inside(maps, masks).nanmean())
+    assert check.verdicts[LAYER, "gradcam"].figures["energy_inside"] == pytest.approx(expected, abs=1e-5)
