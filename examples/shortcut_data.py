@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from drawn_garments import DrawnGarments
 from PIL import Image
 from torch.utils.data import Dataset
@@ -113,3 +114,27 @@ class TaggedGarments(Dataset[tuple[Any, int]]):
         row, column = self.corners[index]
         mask[row : row + TAG_SIDE, column : column + TAG_SIDE] = True
         return mask
+
+
+class Masked(Dataset[tuple[Any, int, torch.Tensor]]):
+    """Tagged garments, each with the mask of its garment, bool ``[44, 44]``.
+
+    Args:
+        pictures: The garments, with a transform that keeps their size.
+
+    Example:
+        >>> _, _, mask = Masked(TaggedGarments(train=False, tag="class", count=10))[0]
+        >>> mask.shape, mask.dtype
+        (torch.Size([44, 44]), torch.bool)
+    """
+
+    def __init__(self, pictures: TaggedGarments) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        """Returns the number of pictures."""
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Any, int, torch.Tensor]:
+        """Returns the picture, the label and the mask at an index."""
+        return *self.pictures[index], torch.from_numpy(self.pictures.probe_mask(index))

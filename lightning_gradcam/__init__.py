@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         StalledError,
         TargetError,
     )
+    from lightning_gradcam.losses.attention import AttentionLoss
     from lightning_gradcam.methods import available_methods, register_method
     from lightning_gradcam.methods.rerun import Rerun
     from lightning_gradcam.probes import ProbeSet
@@ -102,6 +103,7 @@ __all__ = [
     "STATS",
     "Archive",
     "ArchiveError",
+    "AttentionLoss",
     "CamKey",
     "CamRecord",
     "Cams",
@@ -188,6 +190,7 @@ __all__ = [
 # the callback's base class is taken from whichever Lightning package the user has imported by then.
 _HOME = {
     "Archive": "archive",
+    "AttentionLoss": "losses.attention",
     "CamKey": "record.cams",
     "CamRecord": "record.cam_record",
     "Cams": "record.cams",

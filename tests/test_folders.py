@@ -28,6 +28,7 @@ ORDER = [
     "methods",
     "record",
     "compute",
+    "losses",
     "stats",
     "checks",
     "render",

@@ -94,14 +94,24 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
         model: The model.
 
     Raises:
-        ConfigurationError: It was compiled, and this torch (before 2.6) has no such context.
+        ConfigurationError: It was compiled, and this torch (before 2.6) has no such context; or the caller itself is
+            compiled.
     """
     # Hooks added after compilation do not fire, silently. Where dynamo was never imported nothing is compiled, and
     # importing it would cost a second.
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     if hasattr(torch.compiler, "set_stance"):
-        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        try:
+            if torch.compiler.is_compiling():
+                raise RuntimeError  # this function is not compiled, too: it runs as it is written, and fails below
+            stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        except RuntimeError:
+            raise ConfigurationError(
+                "torch.compile: called inside of a compiled function, such as the training_step of a LightningModule"
+                " that was compiled as a whole, where no hooks are called; compile the network in it instead:"
+                " self.net = torch.compile(self.net)"
+            ) from None
         return stance
     if compiled := compiled_layers(model):
         raise ConfigurationError(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ def _forward(search: Search, modules: Mapping[str, nn.Module], *, copies: bool, 
             raise _OverwrittenError
         captured.unhook()
         units = units_of(captured)
-        _lay_out(search, units, modules)
+        lay_out(search, units, modules)
         given = replace(search.given, kind=output_kind(output))
         explained = {target.name: target.explain(output, given) for target in asked.targets}
         found = _Found({}, {}, {})
@@ -138,7 +138,13 @@ def _forward(search: Search, modules: Mapping[str, nn.Module], *, copies: bool, 
         )
 
 
-def _lay_out(search: Search, units: Mapping[str, Unit], modules: Mapping[str, nn.Module]) -> None:
+class _Layouts(Protocol):
+    """What knows the layout of an activation; :meth:`Search.layout_of` has the arguments."""
+
+    def layout_of(self, name: str, module: nn.Module, activation: Tensor, *, single: bool = False) -> Layout: ...
+
+
+def lay_out(search: _Layouts, units: Mapping[str, Unit], modules: Mapping[str, nn.Module]) -> None:
     """Finds what the axes of every map mean; of a layer with several, some may have no places."""
     for layer, module in modules.items():
         own = [unit for unit in units.values() if unit.layer == layer]

@@ -136,7 +136,7 @@ class Rerun:
         gradients, products = [], []
         for explained in self._targets:
             # The fused attention kernels have no second derivative.
-            with _plain_attention(), self._captured() as captured:
+            with plain_attention(), self._captured() as captured:
                 scores = explained.again(self._model.forward(self._form.own), 1)
                 gradient = self._gradient(captured, scores, create_graph=True)
                 activation = captured.activations[self.layer]
@@ -282,7 +282,8 @@ class Rerun:
         return self._at.module.register_forward_hook(hook)
 
 
-def _plain_attention() -> AbstractContextManager[Any]:
+def plain_attention() -> AbstractContextManager[Any]:
+    """Returns a context in which attention is computed by operations that have second derivatives."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel(SDPBackend.MATH)

@@ -1,0 +1,75 @@
+"""What a loss is asked for, checked: its targets and methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.compute.request import Request
+from lightning_gradcam.errors import MethodError, did_you_mean
+from lightning_gradcam.methods import Method, available_methods, resolve_methods
+from lightning_gradcam.targets import Given, Scored, Target, TargetSpec, check_names, class_scores, resolve_targets
+from lightning_gradcam.targets.base import Selector, check_samples, no_classes
+from lightning_gradcam.targets.reading import probabilities
+
+
+class EveryClass(Selector):
+    """The log-probabilities of all classes, summed: what "right for the right reasons" explains."""
+
+    has_classes = True
+
+    def explain(self, output: Any, given: Given, name: str) -> Scored:
+        """Explains the sum; of several labels a sample, the probabilities are sigmoids."""
+        check_samples(output, given.samples)
+
+        def again(values: Any, _copies: int) -> Tensor:
+            scores = class_scores(values, "logit", given.kind)
+            if given.kind != "logits":
+                shares = probabilities(class_scores(values, "probability", given.kind), "softmax")
+                return shares.clamp_min(torch.finfo(shares.dtype).tiny).log().sum(dim=1)
+            single = values.dim() == 1 or values.shape[1] == 1
+            return (logsigmoid(scores) if single or given.several else scores.log_softmax(dim=1)).sum(dim=1)
+
+        scores = again(output, 1)
+        return Scored(scores, no_classes(scores), again, kind=given.kind)
+
+
+def asked_of(
+    objective: str,
+    methods: str | Sequence[str],
+    targets: TargetSpec | Sequence[TargetSpec] | None,
+    layout: str | Mapping[str, str] | None,
+    class_names: Sequence[str] | str | None,
+) -> Request:
+    """Reads the options of a loss.
+
+    Raises:
+        ConfigurationError: One of them is not valid.
+    """
+    if targets is None:
+        every = [Target("every_class", EveryClass())]
+        found: Sequence[Target] = every if objective == "reasons" else resolve_targets("label")
+    else:
+        found = resolve_targets(targets, check_names(class_names))
+    return Request(found, _methods(methods), parse_layouts(layout), run=_run)
+
+
+def _methods(names: str | Sequence[str]) -> dict[str, Method]:
+    methods = resolve_methods(names)
+    for name, method in methods.items():
+        if method.needs not in ("gradients", "activations"):
+            known = [n for n in available_methods() if resolve_methods(n)[n].needs in ("gradients", "activations")]
+            raise MethodError(
+                f"methods: {name!r} runs the model again, which a loss on the training forward does not do; use a"
+                f" function of activations and gradients{did_you_mean(name, known)}"
+            )
+    return methods
+
+
+def _run(_values: Any) -> Any:
+    raise AssertionError("the forward is the user's")

@@ -1,0 +1,327 @@
+"""The loss on where a network looks, for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
+
+from lightning_gradcam.capture.gradients import differentiate
+from lightning_gradcam.capture.layers import AUTO, LayerSpec, check_layers, compiled_layers
+from lightning_gradcam.compute.callers import check_module, check_whole, eager
+from lightning_gradcam.compute.forward import lay_out
+from lightning_gradcam.errors import CaptureError, ConfigurationError, TargetError
+from lightning_gradcam.losses import objectives
+from lightning_gradcam.losses.asked import asked_of
+from lightning_gradcam.losses.maps import maps_of
+from lightning_gradcam.losses.regions import maps_on, on_grid, over_axes, region_of
+from lightning_gradcam.losses.watch import Watch, sizes_of, watched
+from lightning_gradcam.methods.variants import full_precision
+from lightning_gradcam.targets import Given, Scored, TargetSpec, check_score, output_kind
+from lightning_gradcam.warn import warn
+
+Objective = Literal["inside", "match", "reasons"]
+
+
+class AttentionLoss(nn.Module):
+    r"""A loss on where the network looks, from the training forward itself: no second forward.
+
+    The maps :math:`M` of the batch are those of :func:`~lightning_gradcam.compute_cams` (with the model in the mode in
+    which it is), after the ReLU, and differentiable. Objectives:
+
+    - ``"inside"``: the share of the evidence outside of a mask or box, :math:`1 - \sum_{s \in B} M_s / \sum_s M_s`,
+      with the map resized to the picture's pixels :math:`s`: 1 minus :func:`~lightning_gradcam.energy_inside`. Rao et
+      al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023 (energy loss).
+    - ``"match"``: the distance to given maps :math:`Q`, a teacher's or a person's,
+      :math:`\frac{1}{2} \| M / \|M\| - Q / \|Q\| \|^2`. Zagoruyko and Komodakis, "Paying More Attention to Attention:
+      Improving the Performance of Convolutional Neural Networks via Attention Transfer", ICLR 2017, equation 2,
+      squared and halved.
+    - ``"reasons"``: right for the right reasons, the gradients of the input outside of a mask or box,
+      :math:`\sum_d ((1 - B_d)\, \partial y / \partial x_d)^2`, with :math:`y = \sum_k \log p_k`. Ross et al., "Right
+      for the Right Reasons: Training Differentiable Models by Constraining their Explanations", IJCAI 2017, equation 1.
+
+    The loss is the mean over the samples that count, and over layers, methods and targets. A sample without a mask, box
+    or map counts nothing, and neither does one whose map is blank (zero everywhere after the ReLU). The first two
+    objectives are between 0 and 1; the third grows with the number of pixels.
+
+    It has no parameters. With ``warm_up`` it counts its steps in the buffer ``steps``, which is saved and loaded with
+    the module's state. Without, its state is empty, so checkpoints also fit a model that does not have this loss.
+
+    Args:
+        layers: Which layers, as in :func:`~lightning_gradcam.compute_cams`, named from the watched model; ``"reasons"``
+            looks at the input and takes none.
+        objective: ``"inside"``, ``"match"`` or ``"reasons"``.
+        methods: Names of methods that are functions of activations and gradients, such as ``"gradcam"``, ``"hirescam"``
+            or ``"layercam"``, and of registered ones.
+        targets: What is explained, as in :func:`~lightning_gradcam.compute_cams`. Default: the true class, and with
+            ``"reasons"`` the sum of all classes' log-probabilities. Each further target costs another backward.
+        score: ``"logit"``, ``"probability"`` or ``"sigmoid"``, as in :func:`~lightning_gradcam.compute_cams`.
+        layout: What a layer's axes mean, if it can't be detected, as in :func:`~lightning_gradcam.compute_cams`.
+        class_names: Names of all classes by index, for targets that are names.
+        warm_up: Number of steps over which the loss rises linearly to its full value; a step is a call with a graph in
+            training mode. 0: it has its full value at once.
+
+    Raises:
+        ConfigurationError: An argument is not valid.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+        >>> attention = AttentionLoss("1")
+        >>> x, y, masks = torch.rand(2, 1, 5, 5), torch.tensor([0, 2]), torch.zeros(2, 5, 5, dtype=torch.bool)
+        >>> masks[:, 1:4, 1:4] = True
+        >>> with attention.watching(model):
+        ...     logits = model(x)
+        >>> loss = nn.functional.cross_entropy(logits, y) + 0.5 * attention(logits, y, masks=masks)
+        >>> loss.backward()
+        >>> bool(model[0].weight.grad.any())
+        True
+    """
+
+    steps: Tensor
+
+    def __init__(
+        self,
+        layers: LayerSpec = AUTO,
+        objective: Objective = "inside",
+        *,
+        methods: str | Sequence[str] = "gradcam",
+        targets: TargetSpec | Sequence[TargetSpec] | None = None,
+        score: str = "logit",
+        layout: str | Mapping[str, str] | None = None,
+        class_names: Sequence[str] | str | None = None,
+        warm_up: int = 0,
+    ) -> None:
+        super().__init__()
+        if objective not in get_args(Objective):
+            raise ConfigurationError(
+                f"objective: got {objective!r}; valid: {', '.join(map(repr, get_args(Objective)))}"
+            )
+        specs = check_layers(layers)
+        if objective == "reasons" and specs != [AUTO]:
+            raise ConfigurationError(
+                f"layers: got {layers!r:.80}, but 'reasons' differentiates with respect to the input and looks at no"
+                " layer; leave layers out, or use objective='inside'"
+            )
+        check_whole("warm_up", warm_up, 0)
+        self.objective, self.warm_up, self._score = objective, warm_up, check_score(score)
+        # In a tuple: a module that is set as an attribute would become a part of this one.
+        self._layers: tuple[str | nn.Module, ...] | None = None if objective == "reasons" else tuple(specs)
+        self._asked = asked_of(objective, methods, targets, layout, class_names)
+        if warm_up:
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._watch: Watch | None = None
+        self._found: list[str] = []
+        self._laid_out: dict[Any, Any] = {}
+        self._first = self._begins = True
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[AttentionLoss]:
+        """Watches one forward of a model; inside, run it as always.
+
+        Hooks are gone when the ``with`` ends, after an exception too. Under ``no_grad``, the graph begins at the
+        earliest layer. Attention (``scaled_dot_product_attention``) runs in the kernel that has second derivatives;
+        a warning reports it once. Modules compiled by ``torch.compile`` run uncompiled inside, because compiled code
+        has no second derivatives; a warning reports that, too. Parts may be called instead of the model itself
+        (``self.net(x)`` in a LightningModule that is watched).
+
+        Args:
+            model: The model that layers are named in; in a LightningModule, ``self``.
+
+        Raises:
+            ConfigurationError: The model is not a module, or this is inference mode.
+            LayerError: A layer does not exist, or the forward has not reached it.
+        """
+        check_module(model, "whose forward is watched")
+        _require_no_inference_mode()
+        self._watch = None
+        first, self._first = self._first, False
+        if first and (compiled := compiled_layers(model)):
+            warn(
+                f"AttentionLoss: {', '.join(name or type(model).__name__ for name in compiled[:3])} was compiled by"
+                " torch.compile, whose code has no second derivatives, so it runs uncompiled inside watching()"
+            )
+        layers = None if self._layers is None else list(self._layers)
+        with eager(model), watched(model, layers, self._asked, found=self._found, first=first) as watch:
+            yield self
+        if watch.attends:
+            warn(
+                "AttentionLoss: fused attention kernels have no second derivatives, so attention runs as plain"
+                " operations inside watching(): it takes more memory, and rounds differently"
+            )
+        self._watch = watch
+
+    def forward(
+        self,
+        output: Any,
+        labels: Tensor | None = None,
+        *,
+        masks: Tensor | None = None,
+        boxes: Tensor | None = None,
+        maps: Tensor | Mapping[str, Tensor] | None = None,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
+        """Returns the loss of the forward that was watched last; each watched forward serves one call.
+
+        Args:
+            output: What the targets explain, as it came from the watched forward: logits ``[N, C]``, for instance.
+            labels: True classes ``[N]``, or 0 and 1 for each class ``[N, C]``.
+            masks: Where the evidence belongs, bool ``[N, H, W]`` at the picture's size (of volumes and clips also
+                ``[N, D, H, W]``, of signals ``[N, L]``). All False: the sample counts nothing.
+            boxes: The same as boxes in pixels ``[N, 4]``: left, top, right, bottom. NaN: the sample counts nothing.
+            maps: What ``"match"`` compares with: ``[N, h, w]`` of any resolution, or a dict of these by layer. Their
+                positive values count; NaN: the sample counts nothing.
+            inputs: The pictures, exactly the tensor that the model was given. Needed where it was not the model itself
+                that was called with them, or several times.
+
+        Returns:
+            The loss, without axes, in float32 (float64 where the model runs in it). Under ``no_grad`` it has no graph,
+            and no warm-up.
+
+        Raises:
+            CaptureError: No forward was watched, or no gradient reaches a layer or the input.
+            ConfigurationError: Masks, boxes, maps or inputs do not fit, or this is inference mode.
+            TargetError: A target does not fit the output or the labels.
+        """
+        watch, self._watch = self._watch, None
+        _require_no_inference_mode()
+        if watch is None:
+            raise CaptureError(
+                "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before"
+                " each call, as logits = model(x), and then call attention(logits, labels, …) once"
+            )
+        if labels is None and any(target.name == "label" for target in self._asked.targets):
+            raise TargetError(
+                "labels: got none, but the loss explains the true class; give attention(logits, labels, …)"
+            )
+        graph = torch.is_grad_enabled()
+        device = next(
+            (u.activation.device for u in watch.units.values()), getattr(output, "device", torch.device("cpu"))
+        )
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            try:
+                if self.objective == "reasons":
+                    value = self._of_input(watch, output, labels, masks, boxes, inputs, graph=graph)
+                else:
+                    value = self._of_maps(watch, output, labels, masks, boxes, maps, inputs, graph=graph)
+            except CheckpointError as error:
+                raise CaptureError(
+                    "AttentionLoss: a checkpointed part ran another attention kernel when it was recomputed; keep fused"
+                    " kernels off during the whole training (torch.backends.cuda.enable_flash_sdp(False), also on CPUs,"
+                    " and enable_mem_efficient_sdp(False)), or turn checkpointing off"
+                ) from error
+        if not graph:
+            return value.detach()
+        if self.warm_up and self.training:
+            self.steps += 1
+            value = value * (self.steps / self.warm_up).clamp(max=1).to(value)
+        return value
+
+    def extra_repr(self) -> str:
+        """Returns what is printed between the parentheses."""
+        names = "" if self._layers is None else f"{', '.join(map(str, self._layers))}, "
+        return f"{names}objective={self.objective!r}, methods={', '.join(self._asked.methods)}"
+
+    def _of_maps(
+        self,
+        watch: Watch,
+        output: Any,
+        labels: Tensor | None,
+        masks: Any,
+        boxes: Any,
+        given: Any,
+        inputs: Tensor | None,
+        *,
+        graph: bool,
+    ) -> Tensor:
+        picture = watch.picture if inputs is None else inputs
+        self._lay_out(watch)
+        wrong = (
+            ("maps", given) if self.objective == "inside" else ("masks", masks) if boxes is None else ("boxes", boxes)
+        )
+        if wrong[1] is not None:
+            raise ConfigurationError(
+                f"{wrong[0]}: {self.objective!r} does not use them; give"
+                f" {'masks= or boxes=' if self.objective == 'inside' else 'maps='}, or choose another objective"
+            )
+        found, shown = [], []
+        for layer, maps in maps_of(watch, self._explained(output, labels, masks), graph=graph):
+            if self.objective == "inside":
+                region = region_of(masks, boxes, maps, sizes_of(picture), layer)
+                losses, counted = objectives.share_outside(maps, *on_grid(region.inside, maps.shape[1:]))
+                counted = counted & region.known
+            else:
+                own = given.get(layer) if isinstance(given, Mapping) else given
+                losses, counted = objectives.distance(maps, maps_on(own, maps, layer))
+            shown.append(maps.detach().any())
+            found.append(objectives.mean_of(losses, counted))
+        # Once, since it waits for the device.
+        if self._begins and not bool(torch.stack(shown).any()):
+            warn(
+                f"AttentionLoss: every map of the first batch is blank at {', '.join(map(repr, watch.modules))}, so the"
+                " loss has nothing to move. A head that begins at zero does that for a few steps; if it stays so, name"
+                " an earlier layer, or use methods='layercam'"
+            )
+        self._begins = False
+        return torch.stack(found).mean()
+
+    def _of_input(
+        self,
+        watch: Watch,
+        output: Any,
+        labels: Tensor | None,
+        masks: Any,
+        boxes: Any,
+        inputs: Tensor | None,
+        *,
+        graph: bool,
+    ) -> Tensor:
+        picture, leaf = watch.entered(inputs)
+        explained = self._explained(output, labels, masks)
+        like = full_precision(picture.detach())
+        region = region_of(masks, boxes, like, sizes_of(picture))
+        outside = over_axes(1 - region.inside, picture.shape)
+        found = []
+        for scored in explained.values():
+            (gradient,) = differentiate(scored.scores, [leaf], retain_graph=True, create_graph=graph)
+            if gradient is None:
+                raise CaptureError(
+                    "inputs: no gradient reaches the input from the score: a part of the model runs in its own"
+                    " torch.no_grad() or behind a detach(); use objective='inside' at a layer behind that"
+                )
+            found.append(
+                objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), region.known)
+            )
+        return torch.stack(found).mean()
+
+    def _explained(self, output: Any, labels: Tensor | None, masks: Any) -> dict[str, Scored]:
+        kind = output_kind(output)
+        samples = len(output) if isinstance(output, Tensor) and output.dim() else 0
+        samples = samples or (len(labels) if labels is not None else 0)
+        whole = full_precision(output) if isinstance(output, Tensor) and output.is_floating_point() else output
+        given = Given(samples, labels, masks, self._score, kind=kind)
+        given.check()
+        return {target.name: target.explain(whole, given) for target in self._asked.targets}
+
+    def _lay_out(self, watch: Watch) -> None:
+        """Finds the layouts; once for each shape, since it may take a look at the model."""
+        picture = watch.picture
+        shapes = tuple((name, tuple(unit.activation.shape)) for name, unit in watch.units.items())
+        key = shapes, None if picture is None else tuple(picture.shape)
+        if key not in self._laid_out:
+            lay_out(watch, watch.units, watch.modules)
+            self._laid_out[key] = {name: (unit.layout, unit.error) for name, unit in watch.units.items()}
+        for name, (layout, error) in self._laid_out[key].items():
+            watch.units[name].layout, watch.units[name].error = layout, error
+
+
+def _require_no_inference_mode() -> None:
+    if torch.is_inference_mode_enabled():
+        raise ConfigurationError(
+            "AttentionLoss needs gradients, which torch.inference_mode() does not allow (Lightning validates in it);"
+            " give Trainer(inference_mode=False), or leave the loss out of validation_step"
+        )

@@ -1,0 +1,184 @@
+"""What the user marks, masks, boxes or maps, checked against the picture and brought to the places of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_gradcam.capture.layout import ends_in_channels
+from lightning_gradcam.capture.shapes import same_proportions
+from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.targets.reading import described
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The part of each picture where evidence belongs.
+
+    Attributes:
+        inside: How much of each pixel it holds, 0 to 1, ``[N, *P]``.
+        known: Which samples have one, bool ``[N]``.
+    """
+
+    inside: Tensor
+    known: Tensor
+
+
+def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, ...]], layer: str = "") -> Region:
+    """Reads masks or boxes.
+
+    Args:
+        masks: bool ``[N, *P]``, or ``None``.
+        boxes: ``[N, 4]``, or ``None``.
+        like: The maps ``[N, *S]`` of a layer, or the inputs.
+        sizes: The shapes that a mask may have, the picture's height and width last; empty where these are not known.
+        layer: The layer's name; ``""`` of the inputs.
+
+    Raises:
+        ConfigurationError: They do not fit the samples or their pictures.
+    """
+    samples = len(like)
+    if (masks is None) == (boxes is None):
+        raise ConfigurationError(
+            "masks: got masks and boxes; give one of them"
+            if masks is not None
+            else "masks: got none, and no boxes; give masks= (bool [N, H, W]; all False for a sample without one) or"
+            " boxes= ([N, 4]: left, top, right and bottom in pixels; NaN for a sample without one)"
+        )
+    if boxes is not None:
+        return _of_boxes(boxes, samples, sizes, like)
+    if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.dim() < 2:
+        raise ConfigurationError(f"masks: got {described(masks)}; give a bool tensor [N, H, W], such as mask > 0.5")
+    if len(masks) != samples:
+        raise ConfigurationError(
+            f"masks: got {len(masks)} for {samples} samples; give one for each, all False for a sample without one"
+        )
+    shape = tuple(masks.shape[1:])
+    if sizes and shape not in sizes:
+        raise ConfigurationError(
+            f"masks: got {list(masks.shape)} for pictures of {' or '.join('x'.join(map(str, p)) for p in sizes)};"
+            " give bool masks at the pictures' own size, cropped and resized as the pictures are"
+        )
+    if not sizes and len(shape) > 1 and not same_proportions(like.shape[1:], shape):
+        raise ConfigurationError(
+            f"masks: got {list(masks.shape)}, which has other proportions than the maps {list(like.shape)} of"
+            f" {layer!r}; give masks at the size of the model's pictures"
+        )
+    # One mask holds for all slices.
+    if layer and not 0 <= like.dim() - masks.dim() <= (like.dim() == 4):
+        raise ConfigurationError(
+            f"masks: got {list(masks.shape)} for maps {list(like.shape)} of {layer!r}; give"
+            f" {'[N, L]' if like.dim() == 2 else '[N, H, W]'}"
+        )
+    own = masks.to(like.device)
+    return Region(own.to(like.dtype), own.flatten(1).any(dim=1))
+
+
+def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Brings pixels to the places of a map, so that sums over the map are sums over the map resized bilinearly.
+
+    Args:
+        values: Of each pixel ``[N, *P]``; one axis of places fewer than the map has means that all slices are alike.
+        grid: The map's shape ``S``.
+
+    Returns:
+        What each place counts, ``[N, *S]``, and what it would count if all pixels were 1, ``[*S]``.
+
+    Example:
+        >>> marked, whole = on_grid(torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]), (1, 2))
+        >>> marked, whole
+        (tensor([[[1.7500, 0.2500]]]), tensor([[2., 2.]]))
+    """
+    shape, own = values.shape[1:], tuple(grid[-(values.dim() - 1) :])
+    whole = values.new_ones(own)
+    for axis, (pixels, places) in enumerate(zip(shape, own, strict=True)):
+        # Column by column what a place gives each pixel.
+        shares = functional.interpolate(
+            torch.eye(places, dtype=values.dtype, device=values.device)[None], pixels, mode="linear"
+        )[0]
+        values = torch.tensordot(values, shares, dims=([1], [1]))
+        along = shares.sum(dim=1)
+        whole = whole * along.reshape(-1, *[1] * (len(own) - 1 - axis))
+    if len(own) < len(grid):
+        values, whole = values[:, None].expand(-1, *grid), whole.expand(*grid)
+    return values, whole
+
+
+def over_axes(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Gives pixels ``[N, *P]`` an axis of size 1 for each axis of the input ``[N, …]`` that they do not have.
+
+    Example:
+        >>> over_axes(torch.zeros(2, 8, 9), (2, 3, 8, 9)).shape, over_axes(torch.zeros(2, 8, 9), (2, 8, 9, 3)).shape
+        (torch.Size([2, 1, 8, 9]), torch.Size([2, 8, 9, 1]))
+    """
+    left, found = list(values.shape[1:]), list[int]()
+    # From the last axis on: channels come last only where the picture's own shape shows it.
+    last = ends_in_channels(shape)
+    for place in reversed(range(1, len(shape))):
+        takes = left and left[-1] == shape[place] and not (last and place == len(shape) - 1)
+        found.insert(0, left.pop() if takes else 1)
+    return values.reshape(len(values), *found)
+
+
+def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
+    """Reads the maps that a layer's are to match, at these' size: enlarged bilinearly, or averaged where finer.
+
+    Args:
+        given: ``[N, *P]``.
+        maps: The layer's own, ``[N, *S]``.
+        layer: The layer's name.
+
+    Raises:
+        ConfigurationError: They do not fit.
+    """
+    if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != maps.dim():
+        raise ConfigurationError(
+            f"maps: got {described(given)}; give floating-point maps [N, h, w] for those of {layer!r}"
+            f" {list(maps.shape)}, NaN for a sample without one, or a dict of these by layer"
+        )
+    if len(given) != len(maps):
+        raise ConfigurationError(f"maps: got {len(given)} for {len(maps)} samples; give one for each, NaN for none")
+    shape, own = given.shape[1:], maps.shape[1:]
+    if len(own) > 1 and not same_proportions(own, shape) and not same_proportions(shape, own):
+        raise ConfigurationError(
+            f"maps: got {list(given.shape)}, which has other proportions than the maps {list(maps.shape)} of"
+            f" {layer!r}; give maps of the same pictures"
+        )
+    others = given.detach().to(maps)
+    if shape == own:
+        return others
+    if any(size > wanted for size, wanted in zip(shape, own, strict=True)):
+        pooled: Tensor = getattr(functional, f"adaptive_avg_pool{len(own)}d")(others[:, None], tuple(own))
+        return pooled[:, 0]
+    mode = ("linear", "bilinear", "trilinear")[len(own) - 1]
+    return functional.interpolate(others[:, None], tuple(own), mode=mode)[:, 0]
+
+
+def _of_boxes(boxes: Any, samples: int, sizes: Sequence[tuple[int, ...]], like: Tensor) -> Region:
+    if not isinstance(boxes, Tensor) or tuple(boxes.shape) != (samples, 4):
+        raise ConfigurationError(
+            f"boxes: got {described(boxes)} for {samples} samples; give a tensor [N, 4] of left, top, right and bottom"
+            " in pixels, NaN for a sample without one"
+        )
+    if not sizes or len(sizes[0]) < 2:
+        raise ConfigurationError(
+            "boxes: the picture's height and width are not known, since the watched module itself was not called with"
+            " a picture; call model(x) inside watching(model), give inputs=x, or give masks="
+        )
+    own = boxes.to(like)
+    known = own.isfinite().all(dim=1) & (own[:, 2] > own[:, 0]) & (own[:, 3] > own[:, 1])
+    own = torch.where(known[:, None], own, 0)
+    height, width = sizes[0][-2:]
+    down, across = (_covered(own[:, [k, k + 2]], size) for k, size in ((1, height), (0, width)))
+    return Region(down[:, :, None] * across[:, None], known)
+
+
+def _covered(edges: Tensor, size: int) -> Tensor:
+    """Returns how much of each pixel ``[N, size]`` is between two edges ``[N, 2]``."""
+    left = torch.arange(size, dtype=edges.dtype, device=edges.device)
+    return (torch.minimum(left + 1, edges[:, 1:]) - torch.maximum(left, edges[:, :1])).clamp(min=0)
