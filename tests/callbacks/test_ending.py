@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -57,12 +58,17 @@ def last_words(root: Path, layers: str, steps: int) -> list[str]:
     ]
 
 
+def without_findings(lines: list[str]) -> list[str]:
+    """The lines, whose first may go on with what the maps show: random weights may give blank ones."""
+    return [re.sub(r"; \d+ findings?( in findings\.md, first)?: .*?(?=; \w+: logged|$)", "", line) for line in lines]
+
+
 def test_a_run_ends_with_layers_report_and_tensorboards_command(tmp_path: Path, said: list[str]) -> None:
     running = trainer(
         tmp_path, callbacks=GradCAMCallback(**OPTIONS), logger=TensorBoardLogger(tmp_path, "logs"), max_epochs=2
     )
     running.fit(TinyModule(), *loaders())
-    assert said == last_words(tmp_path, "net.relu2 (chosen by auto)", 2)
+    assert without_findings(said) == last_words(tmp_path, "net.relu2 (chosen by auto)", 2)
     # Nothing new is in the record.
     running.validate(TinyModule(), loaders()[1], verbose=False)
     assert len(said) == 3
@@ -81,7 +87,7 @@ def test_so_does_one_that_is_interrupted_or_fails(tmp_path: Path, said: list[str
     with pytest.raises((SystemExit, RuntimeError)):
         running.fit(module, *loaders())
     signal.signal(signal.SIGINT, handler)
-    assert said == last_words(tmp_path, "net.conv1", 1)
+    assert without_findings(said) == last_words(tmp_path, "net.conv1", 1)
     assert (tmp_path / "logs" / "version_0" / "gradcam" / "report.html").exists()
 
 
@@ -91,7 +97,8 @@ def test_callbacks_side_by_side_share_the_lines_and_no_command_without_tensorboa
     ours = [GradCAMCallback("net.conv1", **OPTIONS), FeatureMapCallback("net.conv1", name="maps", num_probes=4)]
     trainer(tmp_path, callbacks=ours, logger=CSVLogger(tmp_path), max_epochs=1).fit(TinyModule(), *loaders())
     assert len(said) == 2
-    assert said[0] == "lightning-gradcam: gradcam: logged net.conv1 at 1 step; maps: logged net.conv1 at 1 step"
+    first = "lightning-gradcam: gradcam: logged net.conv1 at 1 step; maps: logged net.conv1 at 1 step"
+    assert without_findings(said)[0] == first
     assert "gradcam" in said[1]
     assert said[1].endswith("/maps/report.html")
 
