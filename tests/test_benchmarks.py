@@ -139,3 +139,16 @@ def test_report_has_figures_for_both_kinds_of_maps() -> None:
         assert len(seconds) == 4
         assert all(0 < number < math.inf for number in seconds)
     assert sum(line.startswith(("met ", "MISSED ")) for line in lines) == 4
+
+
+@pytest.mark.slow
+def test_attention_loss_agrees_with_the_loss_by_hand_and_has_figures() -> None:
+    if find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    lines = _run("attention_loss.py", "--small", "--rounds", "1")
+    assert sum(line.startswith("loss and gradients agree") for line in lines) == 2
+    for name in ("plain", "by hand", "ours"):
+        rows = _figures(lines, name)
+        assert len(rows) == 2
+        assert all(0 < number < math.inf for row in rows for number in row)
+    assert sum(" at most " in line for line in lines) == 2

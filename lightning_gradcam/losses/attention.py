@@ -118,6 +118,7 @@ class AttentionLoss(nn.Module):
         self._found: list[str] = []
         self._laid_out: dict[Any, Any] = {}
         self._first = self._begins = True
+        self._attends: bool | None = None
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[AttentionLoss]:
@@ -146,8 +147,10 @@ class AttentionLoss(nn.Module):
                 " torch.compile, whose code has no second derivatives, so it runs uncompiled inside watching()"
             )
         layers = None if self._layers is None else list(self._layers)
-        with eager(model), watched(model, layers, self._asked, found=self._found, first=first) as watch:
+        unknown = self._attends is None and torch.is_grad_enabled()
+        with eager(model), watched(model, layers, self._asked, found=self._found, first=first, ask=unknown) as watch:
             yield self
+        self._attends = watch.attends if unknown else self._attends
         if watch.attends:
             warn(
                 "AttentionLoss: fused attention kernels have no second derivatives, so attention runs as plain"

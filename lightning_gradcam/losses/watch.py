@@ -146,7 +146,7 @@ class Watch:
 
 @contextmanager
 def watched(
-    model: nn.Module, layers: LayerSpec | None, asked: Request, *, found: list[str], first: bool
+    model: nn.Module, layers: LayerSpec | None, asked: Request, *, found: list[str], first: bool, ask: bool
 ) -> Iterator[Watch]:
     """Watches the forward that runs inside; on leaving, hooks, grad mode and attention kernels are as before.
 
@@ -155,14 +155,15 @@ def watched(
         layers: Which layers; ``None``: none, and the gradient of the input is needed.
         asked: What is asked of the model.
         found: The names that ``layers`` meant before, where that takes a look at the model; filled by the first.
-        first: Check what the user gives, and look for attention.
+        first: Check what the user gives.
+        ask: Find out whether the model calls attention.
 
     Raises:
         LayerError: A layer does not exist or, on leaving, was not reached.
     """
     training = torch.is_grad_enabled()
     watch = Watch(asked)
-    seeing = _Attention() if first and training else nullcontext()
+    seeing = _Attention() if ask else nullcontext()
     with ExitStack() as stack:
         captured: list[Captured] = []
 

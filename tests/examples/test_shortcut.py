@@ -14,7 +14,7 @@ import torch
 from drawn_garments import CLASS_NAMES, DrawnGarments
 from PIL import Image
 from shortcut import MIN_ENERGY_INSIDE, RUNS, Outcome, TagClassifier, main, summary
-from shortcut_data import COLOURS, MARGIN, SIDE, TAG_SIDE, Tag, TaggedGarments
+from shortcut_data import COLOURS, MARGIN, SIDE, TAG_SIDE, Masked, Tag, TaggedGarments
 from torchvision.transforms import ToTensor
 
 from lightning_gradcam import Archive, ProbeSet
@@ -228,3 +228,23 @@ def test_runs_that_are_there_are_kept(tmp_path: Path) -> None:
 def test_the_network_keeps_its_maps_at_half_the_resolution() -> None:
     network = TagClassifier().eval().network
     assert network[:6](torch.zeros(2, 3, SIDE, SIDE)).shape == (2, 32, SIDE // 2, SIDE // 2)
+
+
+@pytest.mark.slow
+def test_the_attending_run_learns_from_the_same_tags_with_its_maps_on_the_garments(tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path / "runs"), "--epochs=3", "--train=600", "--validation=200", "--attend"]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed := io.StringIO()):
+        warnings.simplefilter("ignore")
+        outcomes = main(options)
+    assert list(outcomes) == [*RUNS, "attending"]
+    assert outcomes["attending"].energy["garment"] > outcomes["cheating"].energy["garment"] + 0.2
+    assert str(tmp_path / "runs" / "attending" / "gradcam") in printed.getvalue()
+
+
+def test_masks_come_with_the_pictures_for_a_loss_on_the_maps() -> None:
+    data = TaggedGarments(True, "class", count=5, seed=2, transform=ToTensor())
+    image, label, mask = Masked(data)[3]
+    assert len(Masked(data)) == 5
+    assert torch.equal(image, data[3][0])
+    assert label == data[3][1]
+    np.testing.assert_array_equal(mask.numpy(), data.probe_mask(3))

@@ -288,6 +288,9 @@ def test_fused_attention_is_replaced_and_reported_once() -> None:
     attention = AttentionLoss("block")
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
+        with torch.no_grad(), attention.watching(model):
+            model(x)
+        assert not found
         for _ in range(2):
             with attention.watching(model):
                 logits = model(x)
