@@ -10,7 +10,8 @@ from drawn_garments import draw_garments
 from fashion_mnist_model import convnet
 from torch import Tensor, nn
 
-from lightning_gradcam import available_methods, check_maps, compute_cams, energy_inside, register_method
+from lightning_gradcam import check_maps, compute_cams, energy_inside
+from lightning_gradcam.methods import registry
 from lightning_gradcam.report.check_page import check_page
 from tests.checks.planted import LAYER, network, shapes, trained
 
@@ -31,9 +32,8 @@ def minus_gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 @few
-def test_minus_gradcam_is_backwards_and_gradcam_sound(seed: int) -> None:
-    if "minus_gradcam" not in available_methods():
-        register_method("minus_gradcam", minus_gradcam)
+def test_minus_gradcam_is_backwards_and_gradcam_sound(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._REGISTRY, "minus_gradcam", registry.Method(minus_gradcam))
     model, accuracy = trained(seed)
     assert accuracy > 0.9
     pictures, _, masks = shapes(PICTURES, seed + 5000)

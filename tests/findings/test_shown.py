@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
-import zlib
-from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from lightning_gradcam.tensorboard_plugin.shelf import Shelf
 from tests.conftest import TinyModule, loaders, trainer
 from tests.findings.planted import COUNT, SPREAD, planted, spots
 from tests.report.browser import Opened, as_url, launched
+from tests.report.held import described
 
 
 class Blank(TinyModule):
@@ -58,14 +56,6 @@ def fitted(root: Path, **options: Any) -> tuple[GradCAMCallback, MemorySink]:
     return callback, sink
 
 
-def shown_in(text: str) -> list[dict[str, Any]]:
-    """The findings in a page's description of its first run, which may be deflated."""
-    (held,) = re.findall(r'id="gradcam-run-0"[^>]*>(.*?)</script>', text, re.DOTALL)
-    plain = held if held.lstrip().startswith("{") else zlib.decompress(b64decode(held)).decode()
-    findings: list[dict[str, Any]] = json.loads(plain)["findings"]
-    return findings
-
-
 @pytest.mark.parametrize("background", [True, False])
 def test_findings_of_a_training_are_in_its_last_words_loggers_folder_and_page(
     tmp_path: Path, said: list[str], background: bool
@@ -79,7 +69,7 @@ def test_findings_of_a_training_are_in_its_last_words_loggers_folder_and_page(
     assert sink.summaries == [{"gradcam_findings/1": finding.text}]
     folder = Path(callback.archive.path)
     assert finding.text in (folder / FINDINGS).read_text()
-    (entry,) = shown_in((folder / "report.html").read_text())
+    (entry,) = described((folder / "report.html").read_text())["findings"]
     assert (entry["kind"], entry["text"], entry["epochs"]) == ("blank", finding.text, [1])
 
 
@@ -102,7 +92,7 @@ def test_findings_that_fail_stop_nothing_and_are_reported(
     assert sink.summaries == []
     folder = Path(callback.archive.path)
     assert not (folder / FINDINGS).exists()
-    (entry,) = shown_in((folder / "report.html").read_text())
+    (entry,) = described((folder / "report.html").read_text())["findings"]
     assert entry["text"] == "The findings can't be computed (RuntimeError: no findings)."
 
 
