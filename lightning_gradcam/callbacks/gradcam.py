@@ -57,8 +57,9 @@ class GradCAMCallback(ProbeCallback):
             ``report.html`` (default).
         check: When training ends, check once on the probes whether the maps can be trusted, as
             :func:`~lightning_gradcam.check_maps` does: three lines report it, and ``check.json`` and ``check.html`` in
-            the run's folder have the details. Takes hundreds of forwards a probe, layer and method, and never stops
-            training. Default: ``False``.
+            the run's folder have the details. Of several targets, only the predicted class is checked, and the first
+            line reports it. Takes hundreds of forwards a probe, layer and method (fewer with several processes, since
+            the others wait), and never stops training. Default: ``False``.
 
     Raises:
         ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does

@@ -46,8 +46,9 @@ def check_maps(
     """Checks whether maps can be trusted: a verdict for each layer and method, on your own model and pictures.
 
     Measured are: maps against maps of random weights (Adebayo et al. 2018; Hedström et al. 2024), deletion, insertion,
-    ROAD and agreement against random maps of the same smoothness (permutation tests), the inverted map, blank and
-    negative maps, maps of other classes, and maps under noise that does not change the prediction. ``docs/checks.md``
+    ROAD and agreement against random maps of the same smoothness (permutation tests), agreement over classes against
+    random weightings of the layer's channels, the inverted map, blank and negative maps, maps of other classes, and
+    maps under noise that does not change the prediction. ``docs/checks.md``
     has each measure with its paper, all thresholds and the cost.
 
     The model comes back bit for bit as it was (:func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation

@@ -11,6 +11,7 @@ from fashion_mnist_model import convnet
 from torch import Tensor, nn
 
 from lightning_gradcam import check_maps, compute_cams, energy_inside
+from lightning_gradcam.checks.verdicts import CHANCE, RIVALS
 from lightning_gradcam.methods import registry
 from lightning_gradcam.report.check_page import check_page
 from tests.checks.planted import LAYER, network, shapes, trained
@@ -43,6 +44,9 @@ def test_minus_gradcam_is_backwards_and_gradcam_sound(seed: int, monkeypatch: py
     assert check.verdicts[LAYER, "minus_gradcam"].verdict == "backwards", str(check)
     assert "'gradcam'" in check.verdicts[LAYER, "minus_gradcam"].advice
     assert check.verdicts[LAYER, "random"].verdict != "sound", str(check)
+    # That it is the same for every class is not all that keeps it from being sound.
+    of = check.verdicts[LAYER, "random"].figures
+    assert of["p"] > CHANCE or of["channels_p"] > RIVALS, of
     figures = check.verdicts[LAYER, "gradcam"].figures
     if figures["energy_inside"] >= 2 * figures["object_area"]:
         assert check.verdicts[LAYER, "gradcam"].verdict == "sound", str(check)
