@@ -116,16 +116,16 @@ class TaggedGarments(Dataset[tuple[Any, int]]):
         return mask
 
 
-class Masked(Dataset[tuple[Any, int, torch.Tensor]]):
-    """Tagged garments, each with the mask of its garment, bool ``[44, 44]``.
+class Boxed(Dataset[tuple[Any, int, torch.Tensor]]):
+    """Tagged garments, each with the box around its garment: left, top, right and bottom in pixels.
 
     Args:
         pictures: The garments, with a transform that keeps their size.
 
     Example:
-        >>> _, _, mask = Masked(TaggedGarments(train=False, tag="class", count=10))[0]
-        >>> mask.shape, mask.dtype
-        (torch.Size([44, 44]), torch.bool)
+        >>> _, _, box = Boxed(TaggedGarments(train=False, tag="class", count=10))[0]
+        >>> box.shape, box.dtype
+        (torch.Size([4]), torch.float32)
     """
 
     def __init__(self, pictures: TaggedGarments) -> None:
@@ -136,5 +136,7 @@ class Masked(Dataset[tuple[Any, int, torch.Tensor]]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Any, int, torch.Tensor]:
-        """Returns the picture, the label and the mask at an index."""
-        return *self.pictures[index], torch.from_numpy(self.pictures.probe_mask(index))
+        """Returns the picture, the label and the box at an index."""
+        rows, columns = np.nonzero(self.pictures.probe_mask(index))
+        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        return *self.pictures[index], torch.tensor(box, dtype=torch.float32)

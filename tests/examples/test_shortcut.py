@@ -14,7 +14,7 @@ import torch
 from drawn_garments import CLASS_NAMES, DrawnGarments
 from PIL import Image
 from shortcut import MIN_ENERGY_INSIDE, RUNS, Outcome, TagClassifier, main, summary
-from shortcut_data import COLOURS, MARGIN, SIDE, TAG_SIDE, Masked, Tag, TaggedGarments
+from shortcut_data import COLOURS, MARGIN, SIDE, TAG_SIDE, Boxed, Tag, TaggedGarments
 from torchvision.transforms import ToTensor
 
 from lightning_gradcam import Archive, ProbeSet
@@ -241,10 +241,14 @@ def test_the_attending_run_learns_from_the_same_tags_with_its_maps_on_the_garmen
     assert str(tmp_path / "runs" / "attending" / "gradcam") in printed.getvalue()
 
 
-def test_masks_come_with_the_pictures_for_a_loss_on_the_maps() -> None:
+def test_boxes_come_with_the_pictures_for_a_loss_on_the_maps() -> None:
     data = TaggedGarments(True, "class", count=5, seed=2, transform=ToTensor())
-    image, label, mask = Masked(data)[3]
-    assert len(Masked(data)) == 5
+    image, label, box = Boxed(data)[3]
+    assert len(Boxed(data)) == 5
     assert torch.equal(image, data[3][0])
     assert label == data[3][1]
-    np.testing.assert_array_equal(mask.numpy(), data.probe_mask(3))
+    left, top, right, bottom = box.int().tolist()
+    mask = data.probe_mask(3)
+    inner = mask[top:bottom, left:right]
+    assert inner.sum() == mask.sum()
+    assert all(edge.any() for edge in (inner[0], inner[-1], inner[:, 0], inner[:, -1]))
