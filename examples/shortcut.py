@@ -7,7 +7,8 @@ The colour determines the class in the training and validation pictures, so the 
 network is trained on the same garments with tags of random colours: the fixed run. Both explain the same probes, so
 their maps can be compared. With ``--attend``, a third run trains on the cheating run's pictures with boxes around
 the garments and a loss on its maps, :class:`lightning_gradcam.AttentionLoss`, which moves the maps to the garments
-although the tags tell the class. At the end the script prints numbers of all runs and the commands to compare their maps.
+although the tags tell the class. At the end the script prints numbers of all runs and the commands to compare their
+maps.
 """
 
 from __future__ import annotations
