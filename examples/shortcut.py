@@ -7,8 +7,8 @@ The colour determines the class in the training and validation pictures, so the 
 network is trained on the same garments with tags of random colours: the fixed run. Both explain the same probes, so
 their maps can be compared. The last lines of the first run name the shortcut as its most severe finding. With
 ``--attend``, a third run trains on the cheating run's pictures with boxes around the garments and a loss on its maps,
-:class:`lightning_gradcam.AttentionLoss`, so that it looks at the garments although the tags tell the class. At the end
-the script prints numbers of all runs and the commands to compare their maps.
+:class:`lightning_gradcam.AttentionLoss`, which moves the maps to the garments although the tags tell the class. At the
+end the script prints numbers of all runs and the commands to compare their maps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from shortcut_data import Boxed, Tag, TaggedGarments
 LAYER = "network.relu2"
 RUNS: dict[str, Tag] = {"cheating": "class", "fixed": "random"}
 ATTENDING = "attending"
-# docs/attention_loss.md compares it with a tenth and ten times as much.
+# docs/attention_loss.md shows runs with other weights.
 WEIGHT = 1.0
 # The garment covers 0.14 of the picture, so a random map has 0.14 of its sum inside. In all epochs of seeds 0 to 4 the
 # cheating run stayed below 0.20 and the fixed run above 0.48; this threshold is about half-way.
