@@ -26,7 +26,7 @@ from lightning_gradcam.render.signals import band_height, charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.report.statements import statements
-from lightning_gradcam.sheets.cam_sheet import method_title
+from lightning_gradcam.sheets.header import method_title
 from lightning_gradcam.stats import STATS, affordable, to_last
 
 FORMAT = 2
