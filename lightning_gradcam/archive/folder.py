@@ -92,6 +92,19 @@ class ArchiveFolder:
         # A method with the key "model" has no maps at the layers, and is listed with its own shape.
         return own if own is not None or f"{MODEL}/{method}" in shapes else shapes.get(layer)
 
+    def _check_cams(self) -> None:
+        if self.manifest.kind != "cams":
+            raise ArchiveError(
+                f"archive: {self.path!r} holds {self.manifest.kind} and no CAMs; call channels(layer) instead"
+            )
+
+    def _check_channels(self) -> None:
+        if self.manifest.kind == "cams":
+            raise ArchiveError(
+                f"archive: {self.path!r} holds CAMs and no channels; call maps(layer) instead, or open the folder of a"
+                " FeatureMapCallback or FilterPatternCallback"
+            )
+
     def _files(self) -> list[tuple[int, int, int, str]]:
         names = self._storage.names(STEPS)
         # Most listings find nothing new, and taking thousands of names apart takes longer than listing them.

@@ -20,7 +20,7 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.channel_record import ChannelRecord
 from lightning_gradcam.record.finding import Finding
-from lightning_gradcam.render.scale import both_limits
+from lightning_gradcam.render.scale import both_limits, raise_limits
 from lightning_gradcam.storage import Storage
 
 R = TypeVar("R")
@@ -36,7 +36,7 @@ class Archive(ArchiveFolder):
         print(archive.epochs, archive.probes.class_names)
     """
 
-    _found: tuple[list[str], tuple[Finding, ...]] | None = None
+    _found: tuple[list[str] | None, tuple[Finding, ...]] = None, ()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Archive:
@@ -130,7 +130,7 @@ class Archive(ArchiveFolder):
                 print(finding.text, finding.advice)
         """
         names = [name for *_, name in self._files()]
-        if self._found is None or self._found[0] != names:
+        if self._found[0] != names:
             # They are a later room, which is entered when somebody asks.
             self._found = names, import_module("lightning_gradcam.findings").find(self)
         return self._found[1]
@@ -265,24 +265,13 @@ class Archive(ArchiveFolder):
             if not isinstance(record, CamRecord):
                 break
             known = record.limits or {key: both_limits(maps) for key, maps in record.maps.items()}
-            for key, values in known.items():
-                limits[key] = np.fmax(limits[key], values) if key in limits else values
+            raise_limits(limits, known)
             if record.limits:
                 break
         return last, limits, damaged
 
-    def _check_cams(self) -> None:
-        if self.manifest.kind != "cams":
-            raise ArchiveError(
-                f"archive: {self.path!r} holds {self.manifest.kind} and no CAMs; call channels(layer) instead"
-            )
-
     def _channels_in(self, file: str, layer: str | None = None) -> ChannelRecord:
-        if self.manifest.kind == "cams":
-            raise ArchiveError(
-                f"archive: {self.path!r} holds CAMs and no channels; call maps(layer) instead, or open the folder of a"
-                " FeatureMapCallback or FilterPatternCallback"
-            )
+        self._check_channels()
         return self._unpacked(file, lambda opened: channel_file.unpacked_channels(opened, layer))
 
     def _unpacked(self, file: str, read: Callable[[BinaryIO], R]) -> R:

@@ -64,6 +64,17 @@ def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
     return f"nothing was logged: no validation was due ({schedule}); lower these"
 
 
+def never_started(lazy: Sequence[str]) -> str:
+    """Returns why a run never began to record.
+
+    Args:
+        lazy: The model's lazy modules that never ran.
+    """
+    if not lazy:
+        return "there was no validation batch to take probes from"
+    return f"{', '.join(lazy)} never ran, so the model is incomplete; remove them, or call them in its forward()"
+
+
 def _layers(archive: Archive, chosen: bool) -> str:
     names, count = list(archive.layers), len(archive.steps)
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -16,12 +16,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_gradcam.capture.structure import mapped
 from lightning_gradcam.errors import printable
 from lightning_gradcam.guard.data import isolated
-from lightning_gradcam.guard.model import preserved
+from lightning_gradcam.guard.model import preserved, sharded_again
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.storage import Storage, absolute, join
 from lightning_gradcam.warn import warn
@@ -227,7 +227,7 @@ class Host:
         training = self.trainer.training
         # FSDP2 swaps whole weights and a rank's own part in and out of the same places; the guard has to find, and to
         # leave, the parts.
-        with _sharded_again(self.module), preserved(self.module):
+        with sharded_again(self.module), preserved(self.module):
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
             # takes this attribute away again.
             vars(self.module)["log"] = lambda *args, **kwargs: None
@@ -272,34 +272,6 @@ class Host:
 
 def _kinds(strategy: object) -> set[str]:
     return {kind.__name__ for kind in type(strategy).__mro__}
-
-
-@contextmanager
-def _sharded_again(model: nn.Module) -> Iterator[None]:
-    wrapped: list[Any] = [part for part in model.modules() if "FSDPModule" in _kinds(part)]
-    for part in wrapped:
-        part.reshard()
-    try:
-        yield
-    except BaseException:
-        for part in wrapped:
-            _end_forward(part)
-        raise
-    finally:
-        for part in wrapped:
-            part.reshard()
-
-
-def _end_forward(part: Any) -> None:
-    """Ends a forward that failed for FSDP2, which would keep the whole weights where their parts belong."""
-    # There is no public way, and these names may go.
-    state: Any = getattr(part, "_get_fsdp_state", lambda: None)()
-    groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
-    for holder in (state, *groups):
-        if hasattr(holder, "_training_state"):
-            holder._training_state = type(holder._training_state).IDLE
-    if hasattr(state, "_state_ctx"):
-        state._state_ctx.iter_forward_root = None
 
 
 def _first(loaders: Any) -> Any:

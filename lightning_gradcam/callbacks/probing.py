@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.host import Host, rank_zero_warn
+from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.probes.dataset import Drawn
@@ -125,6 +125,28 @@ class Probing:
         why, self._unindexed = self._unindexed, ""
         chosen = "the probes are the first samples that pass by (give probes= for chosen ones)"
         return f"{why:.300}; {chosen}" if why else ""
+
+    def say_that_it_waits(self, host: Host, lazy: Sequence[str], *, baseline: bool) -> None:
+        """Tells the user what the run waits for: a model that is whole, or samples that pass by.
+
+        Args:
+            host: The trainer.
+            lazy: The model's lazy modules that have not run yet.
+            baseline: The untrained model was to be logged.
+        """
+        what = f"{', '.join(lazy)} get their parameters in the first forward" if lazy else self.reason()
+        rank_zero_info(
+            f"lightning-gradcam: {what}; the configuration is tried after that and not before training begins"
+        )
+        if host.fitting and baseline and host.untrained:
+            instead = (
+                "the weights are there only after the first training batch; run one batch through the model before"
+                " trainer.fit, or let Lightning's sanity check do it (num_sanity_val_steps)"
+                if lazy
+                else "there are no probes yet; give probes=, or let Lightning's sanity check see as many samples"
+                " (num_sanity_val_steps)"
+            )
+            rank_zero_warn(f"lightning-gradcam: log_untrained=True: there is no baseline, because {instead}")
 
     def remarks(self, found: Any) -> Iterator[str]:
         """Yields what the user should know about the probes.

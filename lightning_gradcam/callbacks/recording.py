@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import TakenError
+from lightning_gradcam.callbacks.checking import check_at_end, spoken
 from lightning_gradcam.callbacks.feeding import Feeding
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.probing import Probing
 from lightning_gradcam.callbacks.ranks import Ranks
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
@@ -25,6 +27,7 @@ from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 
 # What happens where all ranks write, for errors.
 _WRITING = "the archive"
+_CHECKING = "the check of the maps"
 
 
 class Recording:
@@ -103,6 +106,17 @@ class Recording:
         """Returns how the probes go through the module."""
         options = self._options
         return Feeding(host, drawn, self.ranks, options.monitor, options.forward_fn, options.probes.input_key)
+
+    def check(self, host: Host) -> None:
+        """Checks the maps, where these are CAMs; a failure is reported and stops nothing."""
+        recorder, drawn = self.recorder, self.probing.drawn
+        if recorder is None or drawn is None or not isinstance(recorder.monitor, CamMonitor):
+            return
+        try:
+            for line in spoken(check_at_end(self.feeding(host, drawn), recorder.monitor), recorder.archive):
+                rank_zero_info(f"lightning-gradcam: {line}")
+        except Exception as error:  # whatever a model raises on changed pictures
+            self._failures.failed(_CHECKING, host.step, error, final=True)
 
     def _goes_on(self, host: Host, recorder: Recorder, drawn: Drawn, resumed: dict[str, Any]) -> bool:
         """Whether the record goes on; else another one begins, with the probes of this one or of the checkpoint."""

@@ -12,15 +12,13 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.checking import check_at_end, spoken
-from lightning_gradcam.callbacks.ending import missing
+from lightning_gradcam.callbacks.ending import missing, never_started
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.recording import Recording
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.errors import LightningGradCAMError
 from lightning_gradcam.guard.model import uninitialized
-from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
@@ -28,7 +26,6 @@ from lightning_gradcam.probes.paths import any_picture
 from lightning_gradcam.record.finding import Finding
 
 EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
-CHECKING = "the check of the maps"
 
 
 class Run:
@@ -119,7 +116,7 @@ class Run:
         elif not waited:
             # The sanity check takes its batches from the beginning, as the first validation does.
             self._probing.passing = self._options.probes.passing()
-            self._say_that_it_waits(host)
+            self._probing.say_that_it_waits(host, self._lazy, baseline=self._options.log_untrained)
 
     def meet(self, host: Host, batch: Any) -> None:
         """Takes samples of a batch that passes by, where probes are needed and can't be read by index."""
@@ -198,16 +195,8 @@ class Run:
 
     def check(self, host: Host) -> None:
         """Checks the maps, where the options ask for it; a failure is reported and stops nothing."""
-        drawn = self._probing.drawn
-        if not self._options.check or not host.explains or self.recorder is None or drawn is None:
-            return
-        monitor = self.recorder.monitor
-        if isinstance(monitor, CamMonitor):
-            try:
-                for line in spoken(check_at_end(self._recording.feeding(host, drawn), monitor), self.recorder.archive):
-                    rank_zero_info(f"lightning-gradcam: {line}")
-            except Exception as error:  # whatever a model raises on changed pictures
-                self._failures.failed(CHECKING, host.step, error, final=True)
+        if self._options.check and host.explains:
+            self._recording.check(host)
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks."""
@@ -235,10 +224,7 @@ class Run:
     def report(self, host: Host) -> None:
         """Warns where nothing was recorded, with the reason."""
         if self.waiting:
-            lazy = ", ".join(uninitialized(host.module))
-            whole = f"{lazy} never ran, so the model is incomplete; remove them, or call them in its forward()"
-            why = whole if lazy else "there was no validation batch to take probes from"
-            rank_zero_warn(f"lightning-gradcam: nothing was logged: {why}")
+            rank_zero_warn(f"lightning-gradcam: nothing was logged: {never_started(uninitialized(host.module))}")
         if self.recorder is not None and host.fitting and (archive := self.recorder.archive) is not None:
             options = self._options
             schedule = f"every_n_epochs={options.every_n_epochs}, every_n_validations={options.every_n_validations}"
@@ -270,23 +256,6 @@ class Run:
         self._resumed = dict(state)
         self._schedule.resume(state)
 
-    def _say_that_it_waits(self, host: Host) -> None:
-        lazy = self._lazy
-        parameters = f"{', '.join(lazy)} get their parameters in the first forward"
-        what = parameters if lazy else self._probing.reason()
-        rank_zero_info(
-            f"lightning-gradcam: {what}; the configuration is tried after that and not before training begins"
-        )
-        if host.fitting and self._options.log_untrained and host.untrained:
-            instead = (
-                "the weights are there only after the first training batch; run one batch through the model before"
-                " trainer.fit, or let Lightning's sanity check do it (num_sanity_val_steps)"
-                if lazy
-                else "there are no probes yet; give probes=, or let Lightning's sanity check see as many samples"
-                " (num_sanity_val_steps)"
-            )
-            rank_zero_warn(f"lightning-gradcam: log_untrained=True: there is no baseline, because {instead}")
-
     def _start_late(self, host: Host, step: int) -> None:
         """Starts while training is under way: what does not fit now is reported, and does not stop it."""
         if not self._failures.given_up(EXPLAINING):
@@ -300,7 +269,7 @@ class Run:
         self._unsaid = host.fitting
         self.waiting = not self._recording.start(host, resumed, looking=looking, untrained=untrained)
         if self.waiting:
-            self._say_that_it_waits(host)
+            self._probing.say_that_it_waits(host, self._lazy, baseline=self._options.log_untrained)
 
     def _is_wanted(self, host: Host, step: int) -> bool:
         if host.fitting and not self._schedule.due(host.epoch, time.monotonic()):

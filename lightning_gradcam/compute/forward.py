@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
@@ -237,17 +236,9 @@ def _slopes(
     """The gradients as feature maps, by unit; of those that have one."""
     found: dict[str, Tensor] = {}
     for name, unit in units.items():
-        gradient = gradients[unit.layer].pop(unit.place)
-        if gradient is None:
-            continue
-        if unit.layout is None:
-            if unit.error is not None and bool((gradient != 0).any()):
-                raise unit.error
-            continue
-        found[name] = full_precision(unit.layout.rows(gradient))
-        if name != unit.layer:
-            strengths = unit.layout.unfolded(found[name]).abs()
-            unit.strengths[target] = strengths.flatten(1).sum(1, dtype=torch.float64)
+        slopes = unit.slopes(gradients[unit.layer].pop(unit.place), target, several=name != unit.layer)
+        if slopes is not None:
+            found[name] = slopes
     return found
 
 

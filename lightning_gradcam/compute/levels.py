@@ -19,6 +19,7 @@ from lightning_gradcam.capture.activations import Captured
 from lightning_gradcam.capture.calls import MapPlace, call_of
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.errors import LayerError
+from lightning_gradcam.methods.variants import full_precision
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import GradientSummary
 
@@ -48,6 +49,29 @@ class Unit:
     layout: Layout | None = None
     error: LayerError | None = None
     strengths: dict[str, Tensor] = field(default_factory=dict)
+
+    def slopes(self, gradient: Tensor | None, target: str, *, several: bool) -> Tensor | None:
+        """Returns a target's gradient as feature maps; ``None`` where there is no gradient, or no layout for it.
+
+        Args:
+            gradient: With respect to the activation.
+            target: The target's name.
+            several: The layer has further maps: the gradient's strength decides between them.
+
+        Raises:
+            LayerError: The target depends on a map whose axes have no known meaning.
+        """
+        if gradient is None:
+            return None
+        if self.layout is None:
+            if self.error is not None and bool((gradient != 0).any()):
+                raise self.error
+            return None
+        found = full_precision(self.layout.rows(gradient))
+        if several:
+            sizes = self.layout.unfolded(found.detach()).abs()
+            self.strengths[target] = sizes.flatten(1).sum(1, dtype=torch.float64)
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -71,6 +72,39 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 stack.callback(vars(module).__setitem__, "training", module.training)
                 vars(module)["training"] = False
         yield
+
+
+@contextmanager
+def sharded_again(model: nn.Module) -> Iterator[None]:
+    """Leaves FSDP2's modules of a model with a rank's own part of the weights, as they were before a forward."""
+    wrapped: list[Any] = [part for part in model.modules() if _is_fsdp(part)]
+    for part in wrapped:
+        part.reshard()
+    try:
+        yield
+    except BaseException:
+        for part in wrapped:
+            _end_forward(part)
+        raise
+    finally:
+        for part in wrapped:
+            part.reshard()
+
+
+def _is_fsdp(part: nn.Module) -> bool:
+    return "FSDPModule" in {kind.__name__ for kind in type(part).__mro__}
+
+
+def _end_forward(part: Any) -> None:
+    """Ends a forward that failed for FSDP2, which would keep the whole weights where their parts belong."""
+    # There is no public way, and these names may go.
+    state: Any = getattr(part, "_get_fsdp_state", lambda: None)()
+    groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
+    for holder in (state, *groups):
+        if hasattr(holder, "_training_state"):
+            holder._training_state = type(holder._training_state).IDLE
+    if hasattr(state, "_state_ctx"):
+        state._state_ctx.iter_forward_root = None
 
 
 def _restore_parameters(parameters: Iterable[tuple[nn.Parameter, bool, torch.Tensor | None]]) -> None:

@@ -1,4 +1,4 @@
-"""What a loss is asked for, checked: its targets and methods."""
+"""What a loss is asked for, checked: its targets and methods; and the scores of these targets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.errors import MethodError, did_you_mean
 from lightning_gradcam.methods import Method, available_methods, resolve_methods
-from lightning_gradcam.targets import Given, Scored, Target, TargetSpec, check_names, class_scores, resolve_targets
-from lightning_gradcam.targets.base import Selector, check_samples, no_classes
+from lightning_gradcam.methods.variants import full_precision
+from lightning_gradcam.targets import (
+    Given,
+    Scored,
+    Target,
+    TargetSpec,
+    check_names,
+    class_scores,
+    output_kind,
+    resolve_targets,
+)
+from lightning_gradcam.targets.base import ScoreKind, Selector, check_samples, no_classes
 from lightning_gradcam.targets.reading import probabilities
 
 
@@ -57,6 +67,30 @@ def asked_of(
     else:
         found = resolve_targets(targets, check_names(class_names))
     return Request(found, _methods(methods), parse_layouts(layout), run=_run)
+
+
+def explained_by(
+    targets: Sequence[Target], score: ScoreKind, output: Any, labels: Tensor | None, masks: Any
+) -> dict[str, Scored]:
+    """Returns the scores of all targets, by name.
+
+    Args:
+        targets: What is explained.
+        score: Which scores of a class.
+        output: The model's.
+        labels: The true classes, if known.
+        masks: Where the evidence belongs, if known.
+
+    Raises:
+        TargetError: A target does not fit the output or the labels.
+    """
+    kind = output_kind(output)
+    samples = len(output) if isinstance(output, Tensor) and output.dim() else 0
+    samples = samples or (len(labels) if labels is not None else 0)
+    whole = full_precision(output) if isinstance(output, Tensor) and output.is_floating_point() else output
+    given = Given(samples, labels, masks, score, kind=kind)
+    given.check()
+    return {target.name: target.explain(whole, given) for target in targets}
 
 
 def _methods(names: str | Sequence[str]) -> dict[str, Method]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,15 +17,17 @@ from lightning_gradcam.compute.callers import check_module, check_whole, eager
 from lightning_gradcam.compute.forward import lay_out
 from lightning_gradcam.errors import CaptureError, ConfigurationError, TargetError
 from lightning_gradcam.losses import objectives
-from lightning_gradcam.losses.asked import asked_of
+from lightning_gradcam.losses.asked import asked_of, explained_by
 from lightning_gradcam.losses.maps import maps_of
 from lightning_gradcam.losses.regions import maps_on, on_grid, over_axes, region_of
-from lightning_gradcam.losses.watch import Watch, sizes_of, watched
+from lightning_gradcam.losses.watch import Watch, require_no_inference_mode, sizes_of, watched
 from lightning_gradcam.methods.variants import full_precision
-from lightning_gradcam.targets import Given, Scored, TargetSpec, check_score, output_kind
+from lightning_gradcam.targets import Scored, TargetSpec, check_score
 from lightning_gradcam.warn import warn
 
 Objective = Literal["inside", "match", "reasons"]
+# The scores of all targets, by name.
+Explain = Callable[[], dict[str, Scored]]
 
 
 class AttentionLoss(nn.Module):
@@ -138,7 +141,7 @@ class AttentionLoss(nn.Module):
             LayerError: A layer does not exist, or the forward has not reached it.
         """
         check_module(model, "whose forward is watched")
-        _require_no_inference_mode()
+        require_no_inference_mode()
         self._watch = None
         first, self._first = self._first, False
         if first and (compiled := compiled_layers(model)):
@@ -191,7 +194,7 @@ class AttentionLoss(nn.Module):
             TargetError: A target does not fit the output or the labels.
         """
         watch, self._watch = self._watch, None
-        _require_no_inference_mode()
+        require_no_inference_mode()
         if watch is None:
             raise CaptureError(
                 "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before"
@@ -205,12 +208,13 @@ class AttentionLoss(nn.Module):
         device = next(
             (u.activation.device for u in watch.units.values()), getattr(output, "device", torch.device("cpu"))
         )
+        explain = partial(explained_by, self._asked.targets, self._score, output, labels, masks)
         with torch.enable_grad(), torch.autocast(device.type, enabled=False):
             try:
                 if self.objective == "reasons":
-                    value = self._of_input(watch, output, labels, masks, boxes, inputs, graph=graph)
+                    value = self._of_input(watch, explain, masks, boxes, inputs, graph=graph)
                 else:
-                    value = self._of_maps(watch, output, labels, masks, boxes, maps, inputs, graph=graph)
+                    value = self._of_maps(watch, explain, masks, boxes, maps, inputs, graph=graph)
             except CheckpointError as error:
                 raise CaptureError(
                     "AttentionLoss: a checkpointed part ran another attention kernel when it was recomputed; keep fused"
@@ -230,16 +234,7 @@ class AttentionLoss(nn.Module):
         return f"{names}objective={self.objective!r}, methods={', '.join(self._asked.methods)}"
 
     def _of_maps(
-        self,
-        watch: Watch,
-        output: Any,
-        labels: Tensor | None,
-        masks: Any,
-        boxes: Any,
-        given: Any,
-        inputs: Tensor | None,
-        *,
-        graph: bool,
+        self, watch: Watch, explain: Explain, masks: Any, boxes: Any, given: Any, inputs: Tensor | None, *, graph: bool
     ) -> Tensor:
         picture = watch.picture if inputs is None else inputs
         self._lay_out(watch)
@@ -252,7 +247,7 @@ class AttentionLoss(nn.Module):
                 f" {'masks= or boxes=' if self.objective == 'inside' else 'maps='}, or choose another objective"
             )
         found, shown = [], []
-        for layer, maps in maps_of(watch, self._explained(output, labels, masks), graph=graph):
+        for layer, maps in maps_of(watch, explain(), graph=graph):
             if self.objective == "inside":
                 region = region_of(masks, boxes, maps, sizes_of(picture), layer)
                 losses, counted = objectives.share_outside(maps, *on_grid(region.inside, maps.shape[1:]))
@@ -273,18 +268,10 @@ class AttentionLoss(nn.Module):
         return torch.stack(found).mean()
 
     def _of_input(
-        self,
-        watch: Watch,
-        output: Any,
-        labels: Tensor | None,
-        masks: Any,
-        boxes: Any,
-        inputs: Tensor | None,
-        *,
-        graph: bool,
+        self, watch: Watch, explain: Explain, masks: Any, boxes: Any, inputs: Tensor | None, *, graph: bool
     ) -> Tensor:
         picture, leaf = watch.entered(inputs)
-        explained = self._explained(output, labels, masks)
+        explained = explain()
         like = full_precision(picture.detach())
         region = region_of(masks, boxes, like, sizes_of(picture))
         outside = over_axes(1 - region.inside, picture.shape)
@@ -301,15 +288,6 @@ class AttentionLoss(nn.Module):
             )
         return torch.stack(found).mean()
 
-    def _explained(self, output: Any, labels: Tensor | None, masks: Any) -> dict[str, Scored]:
-        kind = output_kind(output)
-        samples = len(output) if isinstance(output, Tensor) and output.dim() else 0
-        samples = samples or (len(labels) if labels is not None else 0)
-        whole = full_precision(output) if isinstance(output, Tensor) and output.is_floating_point() else output
-        given = Given(samples, labels, masks, self._score, kind=kind)
-        given.check()
-        return {target.name: target.explain(whole, given) for target in self._asked.targets}
-
     def _lay_out(self, watch: Watch) -> None:
         """Finds the layouts; once for each shape, since it may take a look at the model."""
         picture = watch.picture
@@ -320,11 +298,3 @@ class AttentionLoss(nn.Module):
             self._laid_out[key] = {name: (unit.layout, unit.error) for name, unit in watch.units.items()}
         for name, (layout, error) in self._laid_out[key].items():
             watch.units[name].layout, watch.units[name].error = layout, error
-
-
-def _require_no_inference_mode() -> None:
-    if torch.is_inference_mode_enabled():
-        raise ConfigurationError(
-            "AttentionLoss needs gradients, which torch.inference_mode() does not allow (Lightning validates in it);"
-            " give Trainer(inference_mode=False), or leave the loss out of validation_step"
-        )

@@ -58,16 +58,9 @@ def _slopes(units: Mapping[str, Unit], scores: Tensor, target: str, *, graph: bo
     gradients = differentiate(scores, activations, retain_graph=True, create_graph=graph)
     found: dict[str, Tensor] = {}
     for (name, unit), gradient in zip(units.items(), gradients, strict=True):
-        if gradient is None:
-            continue
-        if unit.layout is None:
-            if unit.error is not None and bool((gradient != 0).any()):
-                raise unit.error
-            continue
-        found[name] = full_precision(unit.layout.rows(gradient))
-        if several:
-            sizes = unit.layout.unfolded(found[name].detach()).abs()
-            unit.strengths[target] = sizes.flatten(1).sum(1, dtype=torch.float64)
+        own = unit.slopes(gradient, target, several=several)
+        if own is not None:
+            found[name] = own
     return found
 
 

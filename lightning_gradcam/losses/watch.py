@@ -250,6 +250,15 @@ def _looking(layers: LayerSpec, asked: Request, found: list[str], begin: Any) ->
     return look
 
 
+def require_no_inference_mode() -> None:
+    """Raises ConfigurationError in inference mode, where there are no gradients."""
+    if torch.is_inference_mode_enabled():
+        raise ConfigurationError(
+            "AttentionLoss needs gradients, which torch.inference_mode() does not allow (Lightning validates in it);"
+            " give Trainer(inference_mode=False), or leave the loss out of validation_step"
+        )
+
+
 def _entered(watch: Watch, name: str, module: nn.Module, args: Any, kwargs: Any, *, leaves: bool) -> Any:
     """Notes what a module is called with, unless that is inside of a call that was noted."""
     if any(not e.name or name.startswith(f"{e.name}.") for e in watch.entrances if e.name != name):

@@ -15,7 +15,7 @@ from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
-from lightning_gradcam.render.scale import both_limits
+from lightning_gradcam.render.scale import both_limits, raise_limits
 from lightning_gradcam.stats import STATS, measure, to_last
 from lightning_gradcam.stats.boxes import known_boxes, picture_size
 
@@ -66,9 +66,7 @@ class Meter:
             changed=None if before is None else record.changed_from(before),
         )
         self._before = record
-        for key, maps in record.maps.items():
-            found = both_limits(maps)
-            self.limits[key] = np.maximum(self.limits[key], found) if key in self.limits else found
+        raise_limits(self.limits, {key: both_limits(maps) for key, maps in record.maps.items()})
         return replace(
             record,
             numbers=MappingProxyType({key: MappingProxyType(stats) for key, stats in numbers.items()}),

@@ -1,12 +1,17 @@
-"""Where the results of a run go."""
+"""Where the results of a run go: its archive and its sinks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from lightning_gradcam.sinks import Sink
+from lightning_gradcam.archive import ArchiveWriter, start_beside
+from lightning_gradcam.monitors.base import Monitor
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.sinks import FileSink, Sink, sinks_for
+from lightning_gradcam.storage import join
 
 
 @dataclass(frozen=True)
@@ -28,3 +33,36 @@ class Destination:
     run: str = ""
     resumed: Mapping[str, Any] = field(default_factory=dict)
     copy_steps: bool = True
+
+    @property
+    def parent(self) -> Mapping[str, Any] | None:
+        """What an archive has to know of the run that goes on here; ``None`` without one."""
+        if not self.resumed.get("archive"):
+            return None
+        return {key: self.resumed[key] for key in ("archive", "run", "step", "logged") if key in self.resumed}
+
+    def opened(self, monitor: Monitor, probes: ProbeSet, found: Any) -> tuple[ArchiveWriter | None, str, list[Sink]]:
+        """Opens the archive and the sinks.
+
+        Args:
+            monitor: What is looked at.
+            probes: The run's fixed inputs.
+            found: What it found in them, for the layers' names and shapes.
+
+        Returns:
+            The archive, ``None`` if nothing is written; why it is not in the folder named after the monitor, empty
+            where it is; and the sinks.
+
+        Raises:
+            ArchiveError: The folder can't be written.
+        """
+        archive, aside, served = None, "", list(self.sinks)
+        if self.folder is not None:
+            root, manifest = join(self.folder, monitor.name), monitor.manifest(probes, found, self.run)
+            # The recording thread takes the earlier steps over: they can be many.
+            archive, aside = start_beside(root, manifest, probes, parent=self.parent, copy_steps=self.copy_steps)
+            files = partial(FileSink, join(archive.path, "sheets"), prefix=monitor.name)
+            served = [*sinks_for(self.loggers, files), *served]
+        for sink in served:
+            sink.prepare()
+        return archive, aside, served

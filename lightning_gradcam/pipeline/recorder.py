@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from lightning_gradcam.archive import Archive, ArchiveWriter, start_beside
+from lightning_gradcam.archive import Archive, ArchiveWriter
 from lightning_gradcam.errors import StalledError
 from lightning_gradcam.monitors.base import Monitor, Record, Reporter, Subject
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
 from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.processing import Processor
+from lightning_gradcam.pipeline.threads import Threads
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.finding import Finding
-from lightning_gradcam.sinks import FileSink, Sink, sinks_for
-from lightning_gradcam.storage import absolute, join
-
-# Of the thread that measures and draws.
-_NICENESS = 10
+from lightning_gradcam.sinks import Sink
+from lightning_gradcam.storage import absolute
 
 
 class Recorder:
@@ -65,16 +62,14 @@ class Recorder:
         self.aside = ""
         self._archive = archive
         self._failures = failures
-        # Loggers start their own threads and processes, which are the user's.
-        self._recording, self._serving = worker(niceness=_NICENESS), worker()
-        self._delivery = Delivery(sinks, failures, self._serving)
-        self._processor = Processor(reporter, archive, self._delivery, self._recording)
+        self._threads = Threads(worker, self._stalled)
+        self._delivery = Delivery(sinks, failures, self._threads.serving)
+        self._processor = Processor(reporter, archive, self._delivery, self._threads.recording)
         # The latest step, with how long training has waited for it, while its metrics are not known yet.
         self._held: tuple[Record, float] | None = None
         self._stage = ""
         self._handed = 0
         self._concluded = -1
-        self._blocked = 0.0
         self._process = os.getpid()
 
     @classmethod
@@ -104,21 +99,10 @@ class Recorder:
             ArchiveError: The folder can't be written.
         """
         monitor = monitor.of(probes)
-        archive, parent, served, aside = None, None, list(to.sinks), ""
-        if to.folder is not None:
-            root = join(to.folder, monitor.name)
-            if to.resumed.get("archive"):
-                parent = {key: to.resumed[key] for key in ("archive", "run", "step", "logged") if key in to.resumed}
-            manifest = monitor.manifest(probes, found, to.run)
-            # The recording thread takes the earlier steps over: they can be many.
-            archive, aside = start_beside(root, manifest, probes, parent=parent, copy_steps=to.copy_steps)
-            files = partial(FileSink, join(archive.path, "sheets"), prefix=monitor.name)
-            served = [*sinks_for(to.loggers, files), *served]
-        for sink in served:
-            sink.prepare()
-        recorder = cls(reporter(monitor.pinned(found), probes), archive, served, worker, failures)
+        archive, aside, sinks = to.opened(monitor, probes, found)
+        recorder = cls(reporter(monitor.pinned(found), probes), archive, sinks, worker, failures)
         recorder.aside = aside
-        recorder._recall(parent if to.copy_steps else None)
+        recorder._recall(to.parent if to.copy_steps else None)
         return recorder
 
     @property
@@ -126,9 +110,9 @@ class Recorder:
         """The archive, to read, with every step that was handed over; waits until these are written."""
         if self._archive is None:
             return None
-        if not self._recording.here:
+        if not self._threads.recording.here:
             self.release()
-            self._waiting_for(self._recording.finish)
+            self._threads.recorded()
         return self._archive.reader()
 
     @property
@@ -187,7 +171,7 @@ class Recorder:
         self.last_step, self._stage = step, stage
         self._handed += 1
         self._delivery.begin()
-        blocked, self._blocked = self._blocked + time.perf_counter() - began, 0.0
+        blocked = self._threads.blocked_before() + time.perf_counter() - began
         self._held = record, blocked
         if not hold:
             self.release()
@@ -210,11 +194,7 @@ class Recorder:
         if metrics:
             record = replace(record, metrics=metrics)
         keep, show = self._processor.step(record, blocked)
-        name = f"step {record.step}"
-        with self._blocking():
-            self._waiting_for(partial(self._recording.submit, name, show, first=keep, nbytes=record.nbytes))
-            # Sinks that lag hold the training up, and not the archive.
-            self._waiting_for(partial(self._serving.wait_for_room, name))
+        self._threads.hand_over(f"step {record.step}", keep, show, record.nbytes)
 
     def settle(self, *, final: bool = False) -> None:
         """Serves, on this thread, the sinks that ask for it, and reports what has failed since the last call.
@@ -225,10 +205,9 @@ class Recorder:
         if self._is_forked:
             return
         self.release()
-        with self._blocking():
-            for worker in (self._recording, self._serving):
-                for name, error in worker.failed():
-                    self._delivery.note(f"{WORKER}, at {name}", self.last_step, reportable(error))
+        with self._threads.blocking():
+            for name, error in self._threads.failed():
+                self._delivery.note(f"{WORKER}, at {name}", self.last_step, reportable(error))
             self._delivery.settle(final=final)
 
     def check(self, found: Any = None) -> None:
@@ -267,8 +246,8 @@ class Recorder:
             except Exception as error:
                 failed.append(error)
 
-        self._submit("the archive", rewind)
-        self._waiting_for(self._recording.finish)
+        self._threads.submit("the archive", rewind)
+        self._threads.recorded()
         if failed:
             raise failed[0]
 
@@ -279,14 +258,13 @@ class Recorder:
             return
         self.release()
         self._concluded = self.last_step
-        end = partial(self._processor.end, self._submit, self.last_step)
-        self._submit("the end of the run", partial(self._delivery.attempt, "the end of the run", self.last_step, end))
+        end, what = partial(self._processor.end, self._threads.submit, self.last_step), "the end of the run"
+        self._threads.submit(what, partial(self._delivery.attempt, what, self.last_step, end))
 
     def wait(self) -> None:
         """Waits until everything is written that is written in the background."""
         self.release()
-        self._waiting_for(self._recording.finish)
-        self._waiting_for(self._serving.finish)
+        self._threads.finish()
 
     def finish(self) -> None:
         """Waits until everything is written; what has failed is raised or reported."""
@@ -299,9 +277,7 @@ class Recorder:
             return
         self.release()
         self.conclude()
-        self._waiting_for(self._recording.close)
-        # A sink that is closed takes nothing more.
-        self._waiting_for(partial(self._serving.close, drop=True))
+        self._threads.close()
         self.settle(final=True)
         self._delivery.close(self.last_step)
         if self._archive is not None:
@@ -312,26 +288,11 @@ class Recorder:
         """Whether this is a child of the process whose run it is, which has copies of the sinks and owns nothing."""
         return self._process != os.getpid()
 
-    @contextmanager
-    def _blocking(self) -> Iterator[None]:
-        """Counts the body's time as what training has waited for."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._blocked += time.perf_counter() - begin
-
     def _recall(self, parent: Mapping[str, Any] | None) -> None:
         if self._archive is None:
             return
         self.last_step = int(parent["step"]) if parent is not None else max(self._archive.steps, default=-1)
-        self._submit("the earlier steps", partial(self._processor.recall, parent, self.last_step))
+        self._threads.submit("the earlier steps", partial(self._processor.recall, parent, self.last_step))
 
-    def _submit(self, name: str, job: Callable[[], object]) -> None:
-        self._waiting_for(partial(self._recording.submit, name, job, wait=False))
-
-    def _waiting_for(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except StalledError as error:
-            self._delivery.note(WORKER, self.last_step, error)
+    def _stalled(self, error: StalledError) -> None:
+        self._delivery.note(WORKER, self.last_step, error)

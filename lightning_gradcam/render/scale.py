@@ -40,6 +40,17 @@ def both_limits(maps: FloatArray) -> FloatArray:
     return np.stack([limits_of(maps), limits_of(maps, signed=True)], axis=1)
 
 
+def raise_limits(limits: dict[CamKey, FloatArray], found: Mapping[CamKey, FloatArray]) -> None:
+    """Raises each map's limits so far to those of another step, where these are larger.
+
+    Args:
+        limits: Both of each map, ``[N, 2]``; changed.
+        found: The other step's.
+    """
+    for key, values in found.items():
+        limits[key] = np.fmax(limits[key], values) if key in limits else values
+
+
 def common_limits(limits: Mapping[CamKey, FloatArray], keys: Iterable[CamKey]) -> FloatArray:
     """Returns each probe's limit over several targets of a layer and method: the largest, ``[N]`` or ``[N, 2]``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from html import escape
 
@@ -16,8 +15,9 @@ from lightning_gradcam.checks.verdicts import MapVerdict, Verdict
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import lay_over, scaled
-from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.scale import limits_of
+from lightning_gradcam.report.pictures import png_url
 from lightning_gradcam.stats.masks import upsampled
 
 # A page stays one file that a browser opens at once.
@@ -185,8 +185,7 @@ def _pictures(evidence: Evidence) -> Pixels:
 
 
 def _image(pixels: Pixels, alt: str) -> str:
-    content = base64.b64encode(Picture(pixels).encoded("png")).decode()
-    return f'<img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{content}">'
+    return f'<img alt="{escape(alt, quote=True)}" src="{png_url(pixels)}">'
 
 
 def _word(row: MapVerdict) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.report.pictures import data_url
 
 # Bytes of pictures and number of steps in a page; of more, some are evenly chosen.
 MAX_BYTES = 24_000_000
@@ -108,7 +108,7 @@ def _shot(shot: Shot) -> dict[str, Any]:
         "step": shot.step,
         "width": shot.size[1],
         "height": shot.size[0],
-        "picture": f"data:image/{shot.format};base64,{base64.b64encode(shot.content).decode()}",
+        "picture": data_url(shot.content, shot.format),
     }
 
 

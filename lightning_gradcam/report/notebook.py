@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 
 import torch
@@ -12,12 +11,13 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import Cams
 from lightning_gradcam.render.drawing import Drawing
-from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.scale import PERCENTILE
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles, evenly
 from lightning_gradcam.report import Payload, page
+from lightning_gradcam.report.pictures import png_url
 
 # A notebook stores its output in its file.
 _MOST_SAMPLES, _MOST_PROBES, _MOST_BYTES = 16, 16, 8_000_000
@@ -78,7 +78,6 @@ def archive_html(archive: Archive) -> str:
 
 
 def _cell(name: str, pixels: Pixels, lines: tuple[str, ...]) -> str:
-    content = base64.b64encode(Picture(pixels).encoded("png")).decode()
     said = "<br>".join(escape(line) for line in lines)
     alt = escape(", ".join((name, *lines)), quote=True)
-    return f'<td><img alt="{alt}" src="data:image/png;base64,{content}"><br><small>{said}</small></td>'
+    return f'<td><img alt="{alt}" src="{png_url(pixels)}"><br><small>{said}</small></td>'

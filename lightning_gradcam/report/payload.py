@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.blank import blank_sentence, record_codes
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import maxima, not_finite
-from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.scale import limits_of
 from lightning_gradcam.render.signals import band_height, charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.report.pictures import probe_entries, probe_pictures, source_remark
 from lightning_gradcam.report.statements import statements
-from lightning_gradcam.sheets.cam_sheet import method_title
+from lightning_gradcam.sheets.header import method_title
 from lightning_gradcam.stats import STATS, affordable, to_last
 
 FORMAT = 2
 MAX_PROBES = 64
 # Bytes of maps in a page before compression.
 MAX_BYTES = 64_000_000
-_LONGEST_SIDE = 224
 _CHART = (98, 224)
 # Steps of a byte on either side of zero.
 _LEVELS = 127
-# What a reader is told of pictures that look as they did before preprocessing; see `probes/display.py`.
-_PICTURES = {
-    "": "",
-    "as loaded": "",
-    "Normalize undone": "pictures are shown as they were before Normalize",
-    "mean and std as given": "pictures are shown as they were before the given mean and std were applied",
-}
-_STRETCHED = "min-max stretched", "stretched from its darkest to its brightest value"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +69,7 @@ class Outline:
         slices = {key: Slices.of(first.maps[key].shape, probes.pixels.shape) for key in keys} if first else {}
         rows = tuple(evenly(len(probes), max_probes))
         wide = max((len(found.chosen) for found in slices.values()), default=1)
-        height, width, pictures = _pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
+        height, width, pictures = probe_pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
         band = {"band": band_height(height)} if flat else {}
         header = {
             "format": FORMAT,
@@ -94,14 +81,14 @@ class Outline:
             "fingerprint": manifest.fingerprint,
             "note": probes.note,
             "remark": "" if len(rows) == len(probes) else f"{len(rows)} of {len(probes)} probes, evenly chosen",
-            "pictures": _PICTURES.get(source, f"pictures: {source}").replace(*_STRETCHED),
+            "pictures": source_remark(source),
             "class_names": None if probes.class_names is None else list(probes.class_names),
             "display": {"width": width, "height": height, "slices": wide, **band},
             "keys": [_key(key, first.maps[key], slices[key]) for key in keys] if first else [],
             "layers": list(manifest.layers),
             "methods": list(manifest.methods),
             "targets": list(manifest.targets),
-            "probes": _probes(probes, rows, pictures, (height, width)),
+            "probes": probe_entries(probes, rows, pictures, (height, width)),
             "stats": {name: _stat(stat) for name, stat in STATS.items()},
         }
         return cls(header, keys, rows, slices)
@@ -243,57 +230,6 @@ def _signed_bytes(maps: FloatArray, top: FloatArray, low: FloatArray) -> npt.NDA
     count, shown, height, width = steps.shape
     found = (128 + np.sign(clean) * steps).transpose(0, 2, 1, 3).reshape(count, height, shown * width)
     return np.asarray(found, np.uint8)
-
-
-def _probes(
-    probes: ProbeView, rows: Sequence[int], pictures: Sequence[Pixels], size: tuple[int, int]
-) -> list[dict[str, Any]]:
-    found = []
-    for place, row in enumerate(rows):
-        true = list(probes.true_classes(row))
-        mask, box = None, None
-        if probes.masks is not None:
-            image = Image.fromarray(probes.masks[row].astype(np.uint8) * 255)
-            mask = _data_url(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
-        if probes.boxes is not None and not np.isnan(probes.boxes[row]).any():
-            # In pixels of the scaled picture.
-            scale = (size[1] / probes.size[1], size[0] / probes.size[0])
-            box = [round(float(edge) * scale[i % 2], 2) for i, edge in enumerate(probes.boxes[row])]
-        found.append(
-            {
-                "id": probes.ids[row],
-                "true": true,
-                "true_names": [probes.class_name(index) for index in true],
-                "image": _data_url(Image.fromarray(pictures[place])),
-                "mask": mask,
-                "box": box,
-            }
-        )
-    return found
-
-
-def _pictures(probes: ProbeView, rows: Sequence[int], slices: Slices | None) -> tuple[int, int, list[Pixels]]:
-    """Returns the height and width of one slice's picture, and the pictures with their slices side by side."""
-    chosen = slices if slices is not None else Slices.of((0, 1, 1), probes.pixels.shape)
-    frames = chosen.of_display(probes.pixels[list(rows)])
-    count, shown, height, width = frames.shape[:4]
-    share = min(1.0, _LONGEST_SIDE / max(height, width))
-    size = max(1, round(width * share)), max(1, round(height * share))
-    box = Image.Resampling.BOX
-    small = [np.asarray(Image.fromarray(frame).resize(size, box)) for frame in frames.reshape(-1, height, width, 3)]
-    stacked = np.stack(small).reshape(count, shown, size[1], size[0], 3)
-    return size[1], size[0], list(stacked.transpose(0, 2, 1, 3, 4).reshape(count, size[1], shown * size[0], 3))
-
-
-def _data_url(image: Image.Image) -> str:
-    files = {}
-    for format, options in (("png", {"optimize": True}), ("webp", {"quality": 90})):
-        buffer = io.BytesIO()
-        image.save(buffer, format.upper(), **options)
-        files[format] = buffer.getvalue()
-    # PNG is exact, but takes ten times the bytes of WebP for a photograph.
-    format = "png" if len(files["png"]) <= 12_000 or image.mode == "L" else "webp"
-    return f"data:image/{format};base64,{base64.b64encode(files[format]).decode()}"
 
 
 def _stat(stat: Any) -> dict[str, Any]:

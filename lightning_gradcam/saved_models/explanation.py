@@ -137,16 +137,9 @@ def explain(
     read = prepared(model, images, layers, given, targets=targets, labels=labels, model_args=model_args, **origin)
     loaded, module, probes, remarks = read.loaded, read.loaded.module, read.probes, list(read.remarks)
     check_columns(drawn, methods)
+    layers, chosen = read.layers, read.targets
     plan = CamMonitor(
-        check_name(name),
-        read.layers,
-        methods,
-        read.targets,
-        kind,
-        drawn,
-        output_key,
-        layout=layout,
-        batch_size=batch_size,
+        check_name(name), layers, methods, chosen, kind, drawn, output_key, layout=layout, batch_size=batch_size
     )
     reported = progress or (lambda done, total: None)
     cams = _cams(module, plan, probes, forward, reported, own=not isinstance(model, nn.Module))

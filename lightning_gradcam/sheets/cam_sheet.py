@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections import Counter
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping
 
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record.blank import Codes, blank_sentence, longest_sentence, record_codes
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import legend
 from lightning_gradcam.render.drawing import Drawing, colors_of
 from lightning_gradcam.render.picture import Picture
-from lightning_gradcam.render.scale import PERCENTILE, run_limits
-from lightning_gradcam.render.signals import charted, source_lines
+from lightning_gradcam.render.scale import run_limits
+from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
 from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
-from lightning_gradcam.sheets.builder import (
-    LINE_HEIGHT,
-    MARGIN,
-    TALLEST,
-    Caption,
-    Line,
-    Sheet,
-    of_probes,
-    remarks,
-    step_line,
-)
+from lightning_gradcam.sheets.builder import LINE_HEIGHT, MARGIN, TALLEST, Caption, Sheet, of_probes, remarks
+from lightning_gradcam.sheets.header import blank_lines, cam_header, end_names
 from lightning_gradcam.stats.boxes import known_boxes
 
 _GAP, LABELS = 8, 190
@@ -41,60 +27,6 @@ _BESIDE_STAMP = 80
 _LIST, _LIST_LINE = 80, 15
 # Pixels that a heading such as "overlay: predicted" takes.
 _LEAST = 112
-# Two lines each, so that the layout does not depend on the scale.
-_SCALES = {
-    "image": ("each map by itself, up to its maximum;", "equal colours in two maps can mean different values"),
-    "layer": (
-        "one scale for all maps of this layer and step, up to their maximum;",
-        "equal colours on two sheets can mean different values",
-    ),
-    "run": (
-        "one scale for each probe, over all targets and logged steps so far;",
-        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated on the left",
-    ),
-    "minmax": (
-        "each signed map from its minimum to its maximum (no ReLU);",
-        "equal colours in two maps can mean different values",
-    ),
-}
-_SIGNED_SCALES = {
-    "image": ("each map by itself, up to its largest magnitude;", _SCALES["image"][1]),
-    "layer": ("one scale for all maps of this layer and step (largest magnitude);", _SCALES["layer"][1]),
-    "run": (_SCALES["run"][0], f"both ends: {PERCENTILE:g}th percentile of the magnitudes, stated on the left"),
-}
-_METHODS = {
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "xgradcam": "XGrad-CAM",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "gradcam_elementwise": "element-wise Grad-CAM",
-    "eigencam": "Eigen-CAM",
-    "eigengradcam": "Eigen-Grad-CAM",
-    "smoothgradcam++": "Smooth Grad-CAM++",
-    "scorecam": "Score-CAM",
-    "ablationcam": "Ablation-CAM",
-    "cam": "CAM",
-    "finercam": "Finer-CAM",
-    "fullgrad": "FullGrad",
-    "shapleycam": "ShapleyCAM",
-    "legrad": "LeGrad",
-    "guided_gradcam": "Guided Grad-CAM",
-    "guided_backprop": "guided backpropagation",
-    "random": "random weights (baseline)",
-}
-# What red and blue mean where blue is not all that speaks against the score.
-_COMPONENT = "{}: red and blue are the two sides of a principal component"
-_NO_BLUE = "red: for the score; {} is never negative, so there is no blue"
-_OF_PIXELS = "red: a brighter pixel raises the score, blue: a darker one does"
-_SIGNS = {
-    "layercam": "red: for the score; {} leaves out channels with a negative gradient",
-    **dict.fromkeys(("gradcam_elementwise", "fullgrad", "legrad"), _NO_BLUE),
-    **dict.fromkeys(("eigencam", "eigengradcam"), _COMPONENT),
-    **dict.fromkeys(("guided_backprop", "guided_gradcam"), _OF_PIXELS),
-    "random": "{}: red and blue have no meaning",
-}
-_WITHOUT_LAYER = ("fullgrad", "guided_backprop")
 
 
 def sheet(
@@ -146,9 +78,9 @@ def sheet(
     tops = run_limits(record, keys, limits, signed=drawing.signed)
     lines = max((len(caption) for tile in tiles for caption in tile.captions), default=0)
     row_h = _row_height(tile_h, lines, listed)
-    header = _header(record, layer, method, drawing, title, probes, slices)
+    header = cam_header(record, layer, method, drawing, title, probes, slices)
     header += remarks(note)
-    header += [(line, INK) for line in _blank_lines(record, keys, drawing, width - 2 * MARGIN)]
+    header += [(line, INK) for line in blank_lines(record, keys, drawing, width - 2 * MARGIN)]
     header += remarks(of_probes(len(rows), len(probes)))
     pitch = (tile_w + SEAM) // len(slices.chosen)
     names = _slice_names(slices, pitch)
@@ -176,121 +108,8 @@ def sheet(
     return page.picture(enlarged=tile_h > probes.pixels.shape[-3], format=drawing.format)
 
 
-def method_title(method: str) -> str:
-    """Returns a method's name as papers write it; that of a registered one as it is."""
-    return _METHODS.get(method, method)
-
-
-def layer_title(layer: str, method: str) -> str:
-    """Returns what a header calls a layer."""
-    # A method without its own layer has this key; a module of the model may have the same name.
-    return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
-
-
-def score_title(score: str) -> str:
-    """Returns what a header calls an explained score."""
-    return {"probability": "softmax probability", "sigmoid": "sigmoid"}.get(score, "logit")
-
-
 def _row_height(tile: int, lines: int, top: int = 0) -> int:
     return max(tile + 2 + 14 * max(lines, 2), 84, _LIST + _LIST_LINE * top + 4 if top else 0) + _GAP
-
-
-def _header(
-    record: CamRecord,
-    layer: str,
-    method: str,
-    drawing: Drawing,
-    title: str,
-    probes: ProbeSet | ProbeView,
-    slices: Slices,
-) -> list[Line]:
-    lines = [
-        (f"{title}  {layer_title(layer, method)}", INK),
-        step_line(f"{method_title(method)} of the {score_title(record.score)}", record),
-        *remarks(probes.note, color=WRONG),
-        *remarks(
-            *_scale_lines(record, drawing),
-            signed_line(method) if drawing.signed else "",
-            *_level_lines(record, layer),
-            *_slice_lines(slices),
-            *source_lines(probes.display_source),
-        ),
-    ]
-    if "guided" in drawing.columns:
-        lines += remarks(
-            "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,",
-            "white: a brighter pixel raises the score, black: a darker one does",
-        )
-    if listed := min(drawing.top, record.likeliest.shape[1]):
-        of_true = "; the true class has a green square" if probes.view.true is not None else ""
-        most = "most likely class" if listed == 1 else f"{listed} most likely classes"
-        lines += remarks(f"on the left: the {most}{of_true}")
-    return lines
-
-
-def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
-    """Returns the header's two lines on the colour scale."""
-    first, second = {**_SCALES, **(_SIGNED_SCALES if drawing.signed else {})}[drawing.scale]
-    if record.stage == "explain":
-        # There are no other steps.
-        first = first.replace(" and logged steps so far", "")
-    return [f"colours: {first}", second]
-
-
-def signed_line(method: str) -> str:
-    """Returns a header's text on what the two colours of maps with a sign mean."""
-    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; pictures have no colours here")
-    return meaning.format(method_title(method))
-
-
-def _level_lines(record: CamRecord, layer: str) -> list[str]:
-    """Returns the header's text on a layer with several feature maps; nothing for others."""
-    found = Counter(name for (of, _), names in record.levels.items() if of == layer for name in names)
-    if len(found) < 2:
-        return [f"level: {name}" for name in found]
-    every = sum(found.values())
-    return [f"levels: {', '.join(f'{name} ({count} of {every} maps)' for name, count in sorted(found.items()))}"]
-
-
-def _blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, width: int) -> list[str]:
-    """Returns the header's text on blank maps.
-
-    As many lines on every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
-    """
-    codes = blank_codes(record, keys, drawing)
-    said = (
-        blank_sentence(codes, zero="zero everywhere" if drawing.signed else "zero after the ReLU")
-        or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
-    )
-    lines = wrapped("blank: the signed map is zero everywhere" if drawing.scale == "minmax" else said, width)
-    return lines + [""] * (len(wrapped(longest_sentence(), width)) - len(lines))
-
-
-def blank_codes(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing) -> Codes:
-    """Returns why maps are blank, as they are drawn: with their sign, only those that are zero everywhere."""
-    maps = {key: np.abs(record.maps[key]) if drawing.signed else record.maps[key] for key in keys}
-    return record_codes(maps, record.causes, keys, range(len(record.probe_ids)))
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """Returns the lines of a text in a header that is ``width`` pixels wide."""
-    return textwrap.wrap(text, max(20, int(width / 6.4)))
-
-
-def _slice_lines(slices: Slices) -> list[str]:
-    """Returns the header's text on slices and frames; nothing for plain pictures."""
-    depth, length = slices.depth, slices.length
-    if depth < 2:
-        middle = f"drawn on frame {slices.frames[0] + 1} of {length}, the middle one: the maps have no time or depth"
-        return [middle] if length else []
-    numbers = ", ".join(str(place + 1) for place in slices.chosen)
-    shown = f"all {depth} slices of each map" if len(slices.chosen) == depth else f"slices {numbers} of {depth}"
-    under = "its own frame" if length == depth else f"the frame at its centre, of {length} frames"
-    return [
-        f"{shown}, left to right = time or depth, on one colour scale",
-        f"each slice is drawn on {under if length else 'the same picture'}",
-    ]
 
 
 def _slice_names(slices: Slices, pitch: int) -> list[str]:
@@ -358,8 +177,7 @@ def color_bar(page: Sheet, y: int, drawing: Drawing, method: str, whose: str) ->
     """
     if drawing.signed:
         end = f"ends of {whose}, and beyond" if whose else "ends at the largest magnitude"
-        evidence = _SIGNS.get(method, "for the score").count("for the score")
-        low, high = ("against", "for") if evidence else ("negative", "positive")
+        low, high = end_names(method)
         page.color_bar(y, colors_of(drawing), low, f"{high}; {end}", "0")
         return
     low, high = ("minimum", "maximum") if drawing.scale == "minmax" else ("0", "maximum")

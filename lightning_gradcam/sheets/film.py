@@ -11,7 +11,6 @@ import numpy.typing as npt
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.record.blank import blank_sentence
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray, IntArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import put_box
@@ -24,11 +23,12 @@ from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
 from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
 from lightning_gradcam.sheets.builder import Caption, Line, remarks
-from lightning_gradcam.sheets.cam_sheet import (
+from lightning_gradcam.sheets.header import (
     blank_codes,
+    blank_remark,
+    explained_title,
     layer_title,
     method_title,
-    score_title,
     signed_line,
     wrapped,
 )
@@ -223,7 +223,7 @@ class Film:
         }[self.drawing.scale]
         signed = signed_line(key.method) if self.drawing.signed else ""
         lines = [
-            (f"{method_title(key.method)} of {_score_of(records[-1].score, key.target, probes)}", INK),
+            (f"{method_title(key.method)} of {explained_title(records[-1].score, key.target, probes)}", INK),
             ("one logged step" if total == 1 else which, INK),
             *remarks(probes.note, color=WRONG),
             *remarks(f"colours: {meaning}", signed, *_slice_lines(records[-1].maps[key].shape, probes.pixels.shape)),
@@ -236,8 +236,7 @@ class Film:
         # Drawn from minimum to maximum, a map without a positive value has colours, too.
         if self.drawing.scale != "minmax":
             codes = np.concatenate([blank_codes(one, [key], self.drawing) for one in records])
-            zero = "zero everywhere" if self.drawing.signed else "zero after the ReLU"
-            lines += remarks(blank_sentence(codes, what="maps of these steps", zero=zero), color=INK)
+            lines += remarks(blank_remark(codes, self.drawing, "maps of these steps"), color=INK)
         parts = [(part, color) for line, color in lines for part in wrapped(line, width)]
         return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *parts]
 
@@ -288,18 +287,6 @@ def _strongest(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> In
         maps = np.nan_to_num(record.maps[key], nan=0.0, posinf=0.0, neginf=0.0)
         sums += (np.abs(maps) if signed else np.maximum(maps, 0)).sum(axis=(-2, -1), dtype=np.float64)
     return np.asarray(sums.argmax(axis=1), np.int64)
-
-
-def _score_of(score: str, target: str, probes: ProbeView) -> str:
-    """Returns what is explained; a sum of probabilities is called that, since it can exceed 1."""
-    title = score_title(score)
-    if target == "label" and any(len(probes.true_classes(row)) > 1 for row in range(len(probes))):
-        many = {"softmax probability": "softmax probabilities"}.get(title, f"{title}s")
-        return f"the sum of the {many} of the true classes"
-    if target.isascii() and target.isdigit():
-        return f"the {title} of class {probes.class_name(int(target))}"
-    named = {"predicted": "the predicted class", "label": "the true class"}
-    return f"the {title} of {named.get(target, f'target {target}'.replace('_vs_', ' vs '))}"
 
 
 def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:

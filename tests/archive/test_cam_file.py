@@ -16,7 +16,7 @@ from torch import nn
 from lightning_gradcam import CamKey, CamRecord, compute_cams
 from lightning_gradcam.archive.cam_file import packed_cams, unpacked_cams, unpacked_maps
 from lightning_gradcam.record.gradients import DTYPES, EDGES, GradientSummary, summarised
-from lightning_gradcam.sheets.cam_sheet import _level_lines
+from lightning_gradcam.sheets.header import _level_lines
 from tests.conftest import TinyNet
 
 Arrays = dict[str, Any]

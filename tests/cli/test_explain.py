@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +11,7 @@ from PIL import Image
 from lightning_gradcam import Archive
 from lightning_gradcam.cli import main
 from lightning_gradcam.cli.options import target
-from tests.cli.tiny import Module
+from tests.cli.tiny import Module, write_checkpoint_and_pictures
 
 MODEL = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1"]
 
@@ -20,11 +19,7 @@ MODEL = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1"]
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    torch.save({"state_dict": Module().state_dict(), "epoch": 2, "global_step": 9}, "a.ckpt")
-    Path("pictures").mkdir()
-    for place, picture in enumerate(np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)):
-        Image.fromarray(picture).save(f"pictures/{place}.png")
+    write_checkpoint_and_pictures()
 
 
 def test_a_folder(capsys: pytest.CaptureFixture[str]) -> None:

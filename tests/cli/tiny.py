@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -124,3 +126,12 @@ class Stream(Data):
 def network(width: int = 4) -> nn.Module:
     """A function that returns a module."""
     return Plain(width)
+
+
+def write_checkpoint_and_pictures() -> None:
+    """Writes the checkpoint ``a.ckpt`` and three pictures in ``pictures`` into the working directory."""
+    torch.manual_seed(0)
+    torch.save({"state_dict": Module().state_dict(), "epoch": 2, "global_step": 9}, "a.ckpt")
+    Path("pictures").mkdir()
+    for place, picture in enumerate(np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)):
+        Image.fromarray(picture).save(f"pictures/{place}.png")

@@ -17,8 +17,8 @@ from lightning_gradcam import Archive, CamKey, Drawing, GradCAMCallback, MemoryS
 from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_sentence
 from lightning_gradcam.report import Payload
-from lightning_gradcam.sheets.cam_sheet import _blank_lines
 from lightning_gradcam.sheets.film import Film
+from lightning_gradcam.sheets.header import blank_lines
 from tests.conftest import trainer
 from tests.monitors.test_meter import BLANK, KEY, LEFT, RIGHT, plan, probes, record
 
@@ -116,10 +116,10 @@ def test_counts_are_logged_and_are_no_drift(run: tuple[Archive, MemorySink, list
 def test_sheet_strip_and_page_have_the_same_sentence(run: tuple[Archive, MemorySink, list[str]]) -> None:
     archive = run[0]
     key, second = CamKey("net.0", "gradcam", "predicted"), archive.record(1)
-    lines = _blank_lines(second, [key], Drawing(), 456)
+    lines = blank_lines(second, [key], Drawing(), 456)
     assert " ".join(filter(None, lines)) == SENTENCE
     # As many lines where none is blank.
-    assert len(_blank_lines(archive.record(0), [key], Drawing(), 456)) == len(lines)
+    assert len(blank_lines(archive.record(0), [key], Drawing(), 456)) == len(lines)
     records = [archive.record(n) for n in range(3)]
     film = Film.of(records, archive.probes, key=key, drawing=Drawing(), limits=None, side=112)
     strip = [text for text, _ in film.header("gradcam", 3, 5000)]

@@ -16,7 +16,8 @@ from lightning_gradcam.render.drawing import Format, Scale, colors_of, lookup_ta
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import RIGHT, WRONG
-from lightning_gradcam.sheets.cam_sheet import _header, _slice_lines, _slice_names, blank_codes, sheet
+from lightning_gradcam.sheets.cam_sheet import _slice_names, sheet
+from lightning_gradcam.sheets.header import _slice_lines, blank_codes, cam_header
 from tests.samples import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
 
 # ---- layout
@@ -630,7 +631,9 @@ def stated(
     """The header's lines as text."""
     probes = probe_set(display=display, **fields)
     slices = Slices.of(maps.shape, probes.pixels.shape)
-    return [text for text, _ in _header(record(maps), layer, method, drawing or Drawing(), "gradcam", probes, slices)]
+    return [
+        text for text, _ in cam_header(record(maps), layer, method, drawing or Drawing(), "gradcam", probes, slices)
+    ]
 
 
 FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.uint8)
@@ -852,7 +855,7 @@ def test_the_header_says_what_is_beside_the_maps() -> None:
     probes = probe_set(labels=torch.tensor([0, 1]))
     slices = Slices.of((2, 2, 2), probes.pixels.shape)
     drawing = Drawing(top=2, columns=("input", "guided"))
-    lines = [text for text, _ in _header(ranked(0, 1, 2), "conv", "gradcam", drawing, "gradcam", probes, slices)]
+    lines = [text for text, _ in cam_header(ranked(0, 1, 2), "conv", "gradcam", drawing, "gradcam", probes, slices)]
     assert "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0," in lines
     assert "on the left: the 2 most likely classes; the true class has a green square" in lines
 

@@ -160,8 +160,7 @@ export class Bar {
       this[name].input.value = state[name];
       setText(this[name].value, percent(Number(state[name]) / 100));
     }
-    this.legend.title = scaleWords(scene);
-    this.scale.title = this.legend.title;
+    for (const element of [this.legend, this.scale]) element.title = scaleWords(scene);
   }
 
   move(scene) {

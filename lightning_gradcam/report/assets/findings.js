@@ -13,24 +13,15 @@ function findingItem({severity, text, advice, epochs}, jump) {
   return make('li', mark, text, ' ', make('span.advice', advice), ' ', go);
 }
 
-export class Findings {
-  // jump: called with the epoch to show.
-  constructor(jump) {
-    this.jump = jump;
-    this.element = make('section.findings', {'aria-label': 'Findings', hidden: true});
-  }
-
-  // runs: those shown; each of several is named.
-  show(runs) {
-    const parts = runs.flatMap((run) => {
-      const found = run.header.findings || [];
-      if (found.length === 0) return [];
-      const items = found.map((each) => findingItem(each, this.jump));
-      const rest = items.splice(SHOWN_FINDINGS);
-      const more = rest.length > 0 && make('details', make('summary', `${rest.length} more`), make('ul', rest));
-      return [runs.length > 1 && make('h2', `Findings of ${run.name}`), make('ul', items), more].filter(Boolean);
-    });
-    this.element.replaceChildren(...parts);
-    this.element.hidden = parts.length === 0;
-  }
+// Fills the list with what the runs shown have; each of several is named. jump: called with the epoch to show.
+export function listFindings(list, runs, jump) {
+  const parts = runs.flatMap(({name, header}) => {
+    const items = (header.findings || []).map((each) => findingItem(each, jump));
+    if (items.length === 0) return [];
+    const rest = items.splice(SHOWN_FINDINGS);
+    const more = rest.length > 0 && make('details', make('summary', `${rest.length} more`), make('ul', rest));
+    return [runs.length > 1 && make('h2', `Findings of ${name}`), make('ul', items), more].filter(Boolean);
+  });
+  list.replaceChildren(...parts);
+  list.hidden = parts.length === 0;
 }

@@ -59,11 +59,8 @@ export function history(run, probe) {
   const flips = run.flips(probe);
   const first = run.predicted(0, probe);
   if (first < 0 && flips.length === 0) return 'no predictions';
-  const parts = [
-    run.className(first),
-    ...flips.map((step) => `${run.className(run.predicted(step, probe))} from ${run.label(step)}`),
-  ];
-  return parts.join(', ');
+  const later = flips.map((step) => `${run.className(run.predicted(step, probe))} from ${run.label(step)}`);
+  return [run.className(first), ...later].join(', ');
 }
 
 const SCALE_WORDS = {

@@ -1,0 +1,91 @@
+"""A run's two threads in the background, and how long training has waited for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from lightning_gradcam.errors import StalledError
+from lightning_gradcam.pipeline.worker import Worker
+
+# Of the thread that measures and draws.
+_NICENESS = 10
+
+
+class Threads:
+    """The thread that measures, writes the archive and draws, and the one that calls loggers.
+
+    Args:
+        worker: Makes a background worker.
+        stalled: Told of a thread that makes no progress, instead of the caller that waits for it.
+
+    Attributes:
+        recording: Measures, writes the archive and draws.
+        serving: Calls loggers.
+    """
+
+    def __init__(self, worker: Callable[..., Worker], stalled: Callable[[StalledError], None]) -> None:
+        # Loggers start their own threads and processes, which are the user's.
+        self.recording, self.serving = worker(niceness=_NICENESS), worker()
+        self._stalled = stalled
+        self._blocked = 0.0
+
+    @contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Counts the body's time as what training has waited for."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._blocked += time.perf_counter() - begin
+
+    def blocked_before(self) -> float:
+        """Returns how many seconds training has waited, and begins to count anew."""
+        blocked, self._blocked = self._blocked, 0.0
+        return blocked
+
+    def hand_over(self, name: str, keep: Callable[[], None], show: Callable[[], None], nbytes: int) -> None:
+        """Has a step recorded, once there is room for it.
+
+        Args:
+            name: The step's, for reports.
+            keep: The first part of the work, which is not to wait for the second part of earlier steps.
+            show: The second part.
+            nbytes: What the step holds in memory.
+        """
+        with self.blocking():
+            self._wait_for(partial(self.recording.submit, name, show, first=keep, nbytes=nbytes))
+            # Sinks that lag hold the training up, and not the archive.
+            self._wait_for(partial(self.serving.wait_for_room, name))
+
+    def submit(self, name: str, job: Callable[[], object]) -> None:
+        """Gives the recording thread a job; nothing is waited for."""
+        self._wait_for(partial(self.recording.submit, name, job, wait=False))
+
+    def failed(self) -> Iterator[tuple[str, BaseException]]:
+        """Yields the jobs that failed since the last call, with what they raised."""
+        for worker in (self.recording, self.serving):
+            yield from worker.failed()
+
+    def recorded(self) -> None:
+        """Waits until the recording thread has nothing left to do."""
+        self._wait_for(self.recording.finish)
+
+    def finish(self) -> None:
+        """Waits until both threads have nothing left to do."""
+        self.recorded()
+        self._wait_for(self.serving.finish)
+
+    def close(self) -> None:
+        """Waits until everything is written, and ends both threads."""
+        self._wait_for(self.recording.close)
+        # A sink that is closed takes nothing more.
+        self._wait_for(partial(self.serving.close, drop=True))
+
+    def _wait_for(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except StalledError as error:
+            self._stalled(error)

@@ -1,0 +1,210 @@
+"""What sheets of CAMs say: the names of methods, layers and scores, and the lines of a header."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.view import ProbeView
+from lightning_gradcam.record.blank import Codes, blank_sentence, longest_sentence, record_codes
+from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.render.drawing import Drawing
+from lightning_gradcam.render.scale import PERCENTILE
+from lightning_gradcam.render.signals import source_lines
+from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.render.text import INK, WRONG
+from lightning_gradcam.sheets.builder import Line, remarks, step_line
+
+# Two lines each, so that the layout does not depend on the scale.
+_SCALES = {
+    "image": ("each map by itself, up to its maximum;", "equal colours in two maps can mean different values"),
+    "layer": (
+        "one scale for all maps of this layer and step, up to their maximum;",
+        "equal colours on two sheets can mean different values",
+    ),
+    "run": (
+        "one scale for each probe, over all targets and logged steps so far;",
+        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated on the left",
+    ),
+    "minmax": (
+        "each signed map from its minimum to its maximum (no ReLU);",
+        "equal colours in two maps can mean different values",
+    ),
+}
+_SIGNED_SCALES = {
+    "image": ("each map by itself, up to its largest magnitude;", _SCALES["image"][1]),
+    "layer": ("one scale for all maps of this layer and step (largest magnitude);", _SCALES["layer"][1]),
+    "run": (_SCALES["run"][0], f"both ends: {PERCENTILE:g}th percentile of the magnitudes, stated on the left"),
+}
+_METHODS = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "xgradcam": "XGrad-CAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "gradcam_elementwise": "element-wise Grad-CAM",
+    "eigencam": "Eigen-CAM",
+    "eigengradcam": "Eigen-Grad-CAM",
+    "smoothgradcam++": "Smooth Grad-CAM++",
+    "scorecam": "Score-CAM",
+    "ablationcam": "Ablation-CAM",
+    "cam": "CAM",
+    "finercam": "Finer-CAM",
+    "fullgrad": "FullGrad",
+    "shapleycam": "ShapleyCAM",
+    "legrad": "LeGrad",
+    "guided_gradcam": "Guided Grad-CAM",
+    "guided_backprop": "guided backpropagation",
+    "random": "random weights (baseline)",
+}
+# What red and blue mean where blue is not all that speaks against the score.
+_COMPONENT = "{}: red and blue are the two sides of a principal component"
+_NO_BLUE = "red: for the score; {} is never negative, so there is no blue"
+_OF_PIXELS = "red: a brighter pixel raises the score, blue: a darker one does"
+_SIGNS = {
+    "layercam": "red: for the score; {} leaves out channels with a negative gradient",
+    **dict.fromkeys(("gradcam_elementwise", "fullgrad", "legrad"), _NO_BLUE),
+    **dict.fromkeys(("eigencam", "eigengradcam"), _COMPONENT),
+    **dict.fromkeys(("guided_backprop", "guided_gradcam"), _OF_PIXELS),
+    "random": "{}: red and blue have no meaning",
+}
+_WITHOUT_LAYER = ("fullgrad", "guided_backprop")
+
+
+def method_title(method: str) -> str:
+    """Returns a method's name as papers write it; that of a registered one as it is."""
+    return _METHODS.get(method, method)
+
+
+def layer_title(layer: str, method: str) -> str:
+    """Returns what a header calls a layer."""
+    # A method without its own layer has this key; a module of the model may have the same name.
+    return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
+
+
+def score_title(score: str) -> str:
+    """Returns what a header calls an explained score."""
+    return {"probability": "softmax probability", "sigmoid": "sigmoid"}.get(score, "logit")
+
+
+def explained_title(score: str, target: str, probes: ProbeView) -> str:
+    """Returns what is explained; a sum of probabilities is called that, since it can exceed 1."""
+    title = score_title(score)
+    if target == "label" and any(len(probes.true_classes(row)) > 1 for row in range(len(probes))):
+        many = {"softmax probability": "softmax probabilities"}.get(title, f"{title}s")
+        return f"the sum of the {many} of the true classes"
+    if target.isascii() and target.isdigit():
+        return f"the {title} of class {probes.class_name(int(target))}"
+    named = {"predicted": "the predicted class", "label": "the true class"}
+    return f"the {title} of {named.get(target, f'target {target}'.replace('_vs_', ' vs '))}"
+
+
+def signed_line(method: str) -> str:
+    """Returns a header's text on what the two colours of maps with a sign mean."""
+    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; pictures have no colours here")
+    return meaning.format(method_title(method))
+
+
+def end_names(method: str) -> tuple[str, str]:
+    """Returns what the two ends of the colours of maps with a sign mean: below zero and above it."""
+    of_evidence = "for the score" in _SIGNS.get(method, "for the score")
+    return ("against", "for") if of_evidence else ("negative", "positive")
+
+
+def cam_header(
+    record: CamRecord,
+    layer: str,
+    method: str,
+    drawing: Drawing,
+    title: str,
+    probes: ProbeSet | ProbeView,
+    slices: Slices,
+) -> list[Line]:
+    """Returns what a sheet of one layer's maps says above them, up to its line on blank maps."""
+    lines = [
+        (f"{title}  {layer_title(layer, method)}", INK),
+        step_line(f"{method_title(method)} of the {score_title(record.score)}", record),
+        *remarks(probes.note, color=WRONG),
+        *remarks(
+            *_scale_lines(record, drawing),
+            signed_line(method) if drawing.signed else "",
+            *_level_lines(record, layer),
+            *_slice_lines(slices),
+            *source_lines(probes.display_source),
+        ),
+    ]
+    if "guided" in drawing.columns:
+        lines += remarks(
+            "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,",
+            "white: a brighter pixel raises the score, black: a darker one does",
+        )
+    if listed := min(drawing.top, record.likeliest.shape[1]):
+        of_true = "; the true class has a green square" if probes.view.true is not None else ""
+        most = "most likely class" if listed == 1 else f"{listed} most likely classes"
+        lines += remarks(f"on the left: the {most}{of_true}")
+    return lines
+
+
+def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
+    """Returns the header's two lines on the colour scale."""
+    first, second = {**_SCALES, **(_SIGNED_SCALES if drawing.signed else {})}[drawing.scale]
+    if record.stage == "explain":
+        # There are no other steps.
+        first = first.replace(" and logged steps so far", "")
+    return [f"colours: {first}", second]
+
+
+def _level_lines(record: CamRecord, layer: str) -> list[str]:
+    """Returns the header's text on a layer with several feature maps; nothing for others."""
+    found = Counter(name for (of, _), names in record.levels.items() if of == layer for name in names)
+    if len(found) < 2:
+        return [f"level: {name}" for name in found]
+    every = sum(found.values())
+    return [f"levels: {', '.join(f'{name} ({count} of {every} maps)' for name, count in sorted(found.items()))}"]
+
+
+def blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, width: int) -> list[str]:
+    """Returns the header's text on blank maps.
+
+    As many lines on every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
+    """
+    codes = blank_codes(record, keys, drawing)
+    said = blank_remark(codes, drawing) or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
+    lines = wrapped("blank: the signed map is zero everywhere" if drawing.scale == "minmax" else said, width)
+    return lines + [""] * (len(wrapped(longest_sentence(), width)) - len(lines))
+
+
+def blank_codes(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing) -> Codes:
+    """Returns why maps are blank, as they are drawn: with their sign, only those that are zero everywhere."""
+    maps = {key: np.abs(record.maps[key]) if drawing.signed else record.maps[key] for key in keys}
+    return record_codes(maps, record.causes, keys, range(len(record.probe_ids)))
+
+
+def blank_remark(codes: Codes, drawing: Drawing, what: str = "maps") -> str:
+    """Returns why some of the maps that are drawn are blank; empty if none is."""
+    return blank_sentence(codes, what=what, zero="zero everywhere" if drawing.signed else "zero after the ReLU")
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Returns the lines of a text in a header that is ``width`` pixels wide."""
+    return textwrap.wrap(text, max(20, int(width / 6.4)))
+
+
+def _slice_lines(slices: Slices) -> list[str]:
+    """Returns the header's text on slices and frames; nothing for plain pictures."""
+    depth, length = slices.depth, slices.length
+    if depth < 2:
+        middle = f"drawn on frame {slices.frames[0] + 1} of {length}, the middle one: the maps have no time or depth"
+        return [middle] if length else []
+    numbers = ", ".join(str(place + 1) for place in slices.chosen)
+    shown = f"all {depth} slices of each map" if len(slices.chosen) == depth else f"slices {numbers} of {depth}"
+    under = "its own frame" if length == depth else f"the frame at its centre, of {length} frames"
+    return [
+        f"{shown}, left to right = time or depth, on one colour scale",
+        f"each slice is drawn on {under if length else 'the same picture'}",
+    ]
