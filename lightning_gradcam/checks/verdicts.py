@@ -76,7 +76,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
     Example:
         >>> shown = {"used": 1, "p": 1.0, "channels_p": 0.6}
         >>> inverse = {"inverted_used": 4, "inverted_p": 0.3, "inverted_channels_p": 0.4}
-        >>> decide({"pictures": 4, "blank": 0.75, **shown, **inverse})
+        >>> decide({"pictures": 4, "blank": 0.75, "class_correlation": 0.2, **shown, **inverse})
         ('blank', '3 of 4 maps have no positive value')
     """
     pictures, used, p = figures["pictures"], figures["used"], figures["p"]
@@ -85,8 +85,11 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
     inverse_p, inverse_beats = figures["inverted_p"], not figures["inverted_channels_p"] > RIVALS
     empty = f"{round(figures['blank'] * pictures)} of {pictures:g} maps have no positive value"
     blank = figures["blank"] > BLANK and pictures >= LEAST["blank"]
-    # A map of evidence for the class with its sign turned is blank where that evidence is positive everywhere.
-    backwards = figures["inverted_used"] >= LEAST["backwards"] and inverse_p <= CHANCE < p and inverse_beats
+    same = pictures >= LEAST["class-blind"] and figures["class_correlation"] >= SAME
+    # A map of evidence for the class with its sign turned is blank where that evidence is positive everywhere. One that
+    # is the same for all classes is backwards for some of them by chance.
+    turned = figures["inverted_used"] >= LEAST["backwards"] and inverse_p <= CHANCE < p and inverse_beats
+    backwards = turned and not same
     if blank and not backwards:
         return "blank", empty
     if backwards:
@@ -94,7 +97,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         return "backwards", f"{empty}, and {inverse}" if blank else inverse
     if pictures >= LEAST["not learnt"] and (why := _not_learnt(figures)):
         return "not learnt", why
-    if pictures >= LEAST["class-blind"] and figures["class_correlation"] >= SAME:
+    if same:
         return "class-blind", f"the maps of different classes correlate by {figures['class_correlation']:.3f}"
     if used < LEAST["sound"]:
         lost = f" (of {pictures:g}, the others are blank or keep their class when emptied)" if used < pictures else ""

@@ -171,6 +171,9 @@ def test_weights_are_redrawn_from_the_top_and_come_back() -> None:
         ({"random_weights_correlation": 0.8, "random_weights_faithful": 0.2}, "sound"),
         ({"class_correlation": 1.0}, "class-blind"),
         ({"class_correlation": math.nan}, "sound"),
+        # The same for all classes, it is backwards for some of them.
+        ({"class_correlation": 1.0, "p": 1.0, "inverted_p": 0.01}, "class-blind"),
+        ({"class_correlation": 1.0, "p": 1.0, "inverted_p": 0.01, "blank": 1.0, "used": 0.0}, "blank"),
         ({"p": 0.06}, "weak"),
         ({"used": 1.0}, "weak"),
         ({"blank": 1.0, "learnt": 0.1}, "blank"),
