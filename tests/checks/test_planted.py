@@ -131,6 +131,17 @@ def test_two_pictures_can_be_sound_and_one_is_too_few() -> None:
     assert one.advice == "Give more pictures whose class the model is sure of."
 
 
+def test_batches_of_any_size_give_the_same_figures() -> None:
+    # Statistics of batch norms from the last batch alone are those of emptied pictures.
+    model, _ = trained(0)
+    pictures = shapes(12, 5000)[0]
+    whole, parts = (
+        check_maps(model, pictures, LAYER, quick=True, batch_size=size).verdicts[LAYER, "gradcam"] for size in (36, 35)
+    )
+    assert parts.verdict == whole.verdict == "sound", parts.reason
+    assert parts.figures["learnt"] == pytest.approx(whole.figures["learnt"], rel=0.1)
+
+
 def test_energy_inside_is_the_known_number_and_a_page_shows_what_hiding_does() -> None:
     model, _ = trained(0)
     pictures, _, masks = shapes(4, 5000)
