@@ -40,8 +40,7 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
     norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats and not _waits(m)]
     for module in modules:
         for weight in [p for p in module._parameters.values() if p is not None]:
-            # Sharded and quantised tensors stay as they are.
-            if type(weight.data) is Tensor and weight.is_floating_point():
+            if can_be_redrawn(weight):
                 held[id(weight)] = weight, weight.data
     for norm in norms:
         for statistic in (norm.running_mean, norm.running_var, norm.num_batches_tracked):
@@ -72,6 +71,11 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
         for tensor, data in held.values():
             tensor.data = data
         torch.clear_autocast_cache()
+
+
+def can_be_redrawn(weight: Tensor) -> bool:
+    """Whether a weight can get other values for a moment: sharded and quantised ones stay as they are."""
+    return type(weight.data) is Tensor and weight.is_floating_point()
 
 
 def _waits(norm: _BatchNorm) -> bool:
