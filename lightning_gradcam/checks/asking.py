@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -79,6 +81,11 @@ class Asked:
 
         found = torch.cat(list(in_parts(len(pictures), self.chunk, part)))
         return found if found.dtype == torch.float64 else found.float()
+
+    def shown(self, pictures: Tensor) -> None:
+        """Runs the model on pictures for what its batch norms keep of them, in chunks of nearly one size."""
+        size = math.ceil(len(pictures) / math.ceil(len(pictures) / self.chunk))
+        deque(in_parts(len(pictures), size, lambda start, stop: self.run(pictures[start:stop].clone())), maxlen=0)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Returns what logits ``[M, K]`` say: their softmax, or the sigmoid of each."""

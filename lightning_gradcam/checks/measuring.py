@@ -178,9 +178,10 @@ class Measuring:
     def _learnt(self, versions: Tensor, own: tuple[float, float]) -> float:
         """How many times as much the output depends on the picture as with any random weights, by the clearer sign."""
         flat, everything = versions.flatten(0, 1), from_the_top(self.model, 1)[-1][1]
-        moved = [(0.0, 0.0)]
+        # The versions of a picture beside each other, so that no batch has but emptied ones.
+        mixed, moved = versions.transpose(0, 1).flatten(0, 1), [(0.0, 0.0)]
         for number in range(self.effort.networks):
-            with redrawn(everything, self.seed + number, lambda: self.asked.logits(flat)):
+            with redrawn(everything, self.seed + number, lambda: self.asked.shown(mixed)):
                 logits = self.asked.logits(flat).view(len(versions), len(self.inputs), -1)
             if bool(logits.isfinite().all()):
                 moved.append(knowledge(self.asked, logits))

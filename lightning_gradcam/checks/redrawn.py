@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import MethodType
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
     Args:
         modules: Whose own weights are redrawn; not those of their parts.
         seed: Of the draws.
-        calibrate: Runs the model on some pictures, for the statistics of the batch norms among ``modules``.
+        calibrate: Runs the model on some pictures, for the statistics of the batch norms among ``modules``: in batches
+            that are alike, since they are averaged.
 
     Example:
         >>> linear = nn.Linear(2, 2)
@@ -35,36 +37,59 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
     """
     generator = torch.Generator().manual_seed(seed)
     held: dict[int, tuple[Tensor, Tensor]] = {}
-    norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats and not _waits(m)]
     for module in modules:
         for weight in [p for p in module._parameters.values() if p is not None]:
-            # Sharded and quantised tensors stay as they are.
-            if type(weight.data) is Tensor and weight.is_floating_point():
+            if can_be_redrawn(weight):
                 held[id(weight)] = weight, weight.data
     for norm in norms:
         for statistic in (norm.running_mean, norm.running_var, norm.num_batches_tracked):
             if statistic is not None:
                 held[id(statistic)] = statistic, statistic.data
     modes = [(norm, norm.training, norm.momentum) for norm in norms]
+    # In training mode they would wait for the other processes, which do not take part.
+    alone = [m for m in norms if type(m).forward is nn.SyncBatchNorm.forward and "forward" not in vars(m)]
     try:
         for tensor, data in held.values():
             tensor.data = _like(data, generator) if isinstance(tensor, nn.Parameter) else data.clone()
         torch.clear_autocast_cache()
         if norms and calibrate is not None:
             for norm in norms:
-                vars(norm)["training"], norm.momentum = True, 1.0
+                # The mean over batches: the last one alone may be of a kind, or a single picture.
+                vars(norm)["training"], norm.momentum = True, None
+                if norm.num_batches_tracked is not None:
+                    norm.num_batches_tracked.zero_()
+            for norm in alone:
+                vars(norm)["forward"] = MethodType(_BatchNorm.forward, norm)
             # A batch norm that gets a single value has no statistics to take.
             with torch.no_grad(), suppress(ValueError):
                 calibrate()
-            for norm, training, momentum in modes:
-                vars(norm)["training"], norm.momentum = training, momentum
+            _as_before(modes, alone)
         yield
     finally:
-        for norm, training, momentum in modes:
-            vars(norm)["training"], norm.momentum = training, momentum
+        _as_before(modes, alone)
         for tensor, data in held.values():
             tensor.data = data
         torch.clear_autocast_cache()
+
+
+def can_be_redrawn(weight: Tensor) -> bool:
+    """Whether a weight can get other values for a moment: sharded and quantised ones stay as they are."""
+    return type(weight.data) is Tensor and weight.is_floating_point()
+
+
+def _waits(norm: _BatchNorm) -> bool:
+    """Whether a batch norm may wait for other processes in a forward of its own, which can't be replaced."""
+    own = type(norm).forward is not nn.SyncBatchNorm.forward or "forward" in vars(norm)
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return isinstance(norm, nn.SyncBatchNorm) and own and together
+
+
+def _as_before(modes: Sequence[tuple[_BatchNorm, bool, float | None]], alone: Sequence[_BatchNorm]) -> None:
+    for norm, training, momentum in modes:
+        vars(norm)["training"], norm.momentum = training, momentum
+    for norm in alone:
+        vars(norm).pop("forward", None)
 
 
 def from_the_top(model: nn.Module, stages: int) -> list[tuple[str, list[nn.Module]]]:

@@ -13,6 +13,7 @@ from lightning_gradcam.capture.inputs import Forward, caller
 from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.checks.asking import Counter
 from lightning_gradcam.checks.measuring import Measuring
+from lightning_gradcam.checks.redrawn import can_be_redrawn
 from lightning_gradcam.checks.result import MapCheck
 from lightning_gradcam.checks.variations import FULL, QUICK
 from lightning_gradcam.compute.callers import eager
@@ -78,7 +79,8 @@ def check_maps(
         The verdicts with their figures; print it for a table, ``save`` it for a page with pictures.
 
     Raises:
-        ConfigurationError: The inputs are no pictures, the model returns no classes, or an option does not fit.
+        ConfigurationError: The inputs are no pictures, the model returns no classes or has no weights that can be drawn
+            at random, or an option does not fit.
         TargetError: The target is none of a class.
         LightningGradCAMError: What :func:`~lightning_gradcam.compute_cams` raises.
 
@@ -113,6 +115,11 @@ def check_maps(
     remarks: list[str] = []
     if names == ["all"]:
         names, remarks = _working(model, inputs, layers, options)
+    if not any(can_be_redrawn(weight) for weight in model.parameters()):
+        raise ConfigurationError(
+            "model: has no parameters that can be drawn at random (none at all, or quantised ones), and a check"
+            " compares the maps with those of random weights; give the model before it is quantised"
+        )
     counter = Counter(caller(model, forward, output_key))
     with preserved(model), eager(model):
         first = compute_cams(

@@ -133,7 +133,7 @@ class Variations:
         """Maps with random weights, from the last layer alone to all layers."""
         found = []
         for name, modules in from_the_top(self.model, self.effort.stages):
-            with redrawn(modules, self.seed, lambda: self.counter(self.inputs.clone())):
+            with redrawn(modules, self.seed, lambda: self.asked.shown(self.inputs)):
                 found.append((name or type(self.model).__name__, self._maps(self.inputs, self.classes)))
         return found
 
@@ -155,7 +155,7 @@ class Variations:
         """Maps of random weights, averaged over noise: the smoothed variant (sMPRT) of Hedström et al. 2024."""
         _, modules = from_the_top(self.model, 1)[-1]
         size = _NOISE * self.inputs.flatten(1).std(dim=1).cpu()
-        with redrawn(modules, self.seed, lambda: self.counter(self.inputs.clone())):
+        with redrawn(modules, self.seed, lambda: self.asked.shown(self.inputs)):
             found = [self._maps(self.inputs, self.classes)]
             found += [self._maps(self._added(self._draw(n), size), self.classes) for n in range(len(noisy))]
         found = [maps for maps in found if maps]

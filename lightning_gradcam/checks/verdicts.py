@@ -84,6 +84,8 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
     beats = not figures["channels_p"] > RIVALS
     inverse_p, inverse_beats = figures["inverted_p"], not figures["inverted_channels_p"] > RIVALS
     empty = f"{round(figures['blank'] * pictures)} of {pictures:g} maps have no positive value"
+    if broken := round(figures.get("not_finite", 0) * pictures):
+        empty += f" ({broken} {'is' if broken == 1 else 'are'} not finite)"
     blank = figures["blank"] > BLANK and pictures >= LEAST["blank"]
     same = pictures >= LEAST["class-blind"] and figures["class_correlation"] >= SAME
     # A map of evidence for the class with its sign turned is blank where that evidence is positive everywhere. One that

@@ -111,7 +111,9 @@ class Recorder:
         if self._archive is None:
             return None
         if not self._threads.recording.here:
-            self.release()
+            # A sink may ask while training goes on: the step that is held is the training thread's to release.
+            if not self._threads.serving.here:
+                self.release()
             self._threads.recorded()
         return self._archive.reader()
 

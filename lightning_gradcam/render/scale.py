@@ -36,8 +36,13 @@ def limits_of(maps: FloatArray, *, signed: bool = False) -> FloatArray:
 
 
 def both_limits(maps: FloatArray) -> FloatArray:
-    """Returns each map's limits as a record keeps them, ``[N, 2]``: for colours from zero, and for signed ones."""
-    return np.stack([limits_of(maps), limits_of(maps, signed=True)], axis=1)
+    """Returns each map's limits as a record keeps them, ``[N, 2]``: for colours from zero, and for signed ones.
+
+    0 for a map that is not finite: it is not shown, and what is left of it would darken its row in all later steps.
+    """
+    limits = np.stack([limits_of(maps), limits_of(maps, signed=True)], axis=1)
+    finite = np.asarray(np.isfinite(maps).all(axis=tuple(range(1, maps.ndim))))
+    return np.asarray(np.where(finite[:, None], limits, 0), np.float32)
 
 
 def raise_limits(limits: dict[CamKey, FloatArray], found: Mapping[CamKey, FloatArray]) -> None:

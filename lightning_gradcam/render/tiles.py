@@ -66,6 +66,8 @@ def draw_tiles(
     base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
     factor = _factor(base.shape, drawing)
     of_all = {key: (magnitudes if drawing.signed else maxima)(record.maps[key]) for key in keys}
+    # What is left of a map that is not finite is not shown, and would darken all others.
+    of_all = {key: np.where(not_finite(record.maps[key]), 0, top) for key, top in of_all.items()}
     own = {key: top[chosen] for key, top in of_all.items()}
     layer_top = np.full(len(base), max((float(top.max()) for top in of_all.values()), default=0.0), np.float32)
     run_top = run_limits(record, keys, limits, signed=drawing.signed)[chosen]

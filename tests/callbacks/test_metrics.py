@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_gradcam import FeatureMapCallback, GradCAMCallback
+from lightning_gradcam import FeatureMapCallback, GradCAMCallback, MemorySink
 from lightning_gradcam.callbacks.host import Host
 from tests.conftest import TinyModule, loaders, trainer
 
@@ -145,3 +146,28 @@ def test_metrics_that_can_not_be_read_are_reported(tmp_path: Path, monkeypatch: 
     assert callback.archive.epochs == (0, 1)
     assert callback.archive.record(1).metrics == {}
     assert any("reading the trainer's metrics failed" in str(warning.message) for warning in caught)
+
+
+def test_a_sink_that_reads_the_archive_in_the_background_takes_no_metrics_away(tmp_path: Path) -> None:
+    explained, read = threading.Event(), threading.Event()
+
+    class Reading(MemorySink):
+        thread_safe = True
+
+        def log_numbers(self, numbers: Any) -> None:
+            if not read.is_set():
+                explained.wait(30)
+                assert callback.archive is not None
+                read.set()
+
+    class Waiting(pl.Callback):
+        def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 1:
+                explained.set()
+                assert read.wait(30)
+
+    callback = GradCAMCallback("net.relu2", sinks=[Reading()], **OPTIONS)
+    trainer(tmp_path, callbacks=[callback, Waiting()], max_epochs=2).fit(Measured(), *loaders())
+    assert callback.archive is not None
+    first, second = (callback.archive.record(step).metrics for step in range(2))
+    assert second.keys() == first.keys() | {"train_loss"}

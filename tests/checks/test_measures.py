@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from lightning_gradcam.checks.asking import Asked, blur, dependence, emptied, knowledge
@@ -182,3 +186,24 @@ def test_weights_are_redrawn_from_the_top_and_come_back() -> None:
 def test_the_first_verdict_that_applies(changed: dict[str, float], verdict: str) -> None:
     assert decide({**SOUND, **changed})[0] == verdict
     assert verdict in VERDICTS
+
+
+def test_batch_norms_that_wait_for_other_processes_are_calibrated_alone(tmp_path: Path) -> None:
+    # With sync_batchnorm=True only the first process checks, and would wait for the others for ever.
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)).eval()
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+    pictures, statistics = torch.rand(3, 1, 6, 6), []
+    dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        for one in (plain, model):
+            with redrawn(list(one), 0, functools.partial(one, pictures)):
+                statistics.append(one[1].get_buffer("running_mean").clone())
+    finally:
+        dist.destroy_process_group()
+    torch.testing.assert_close(*statistics)
+    assert "forward" not in vars(model[1])
+
+
+def test_blank_maps_that_are_not_finite_are_reported_as_such() -> None:
+    changed = {"blank": 1.0, "not_finite": 0.875}
+    assert decide({**SOUND, **changed})[1] == "8 of 8 maps have no positive value (7 are not finite)"

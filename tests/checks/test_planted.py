@@ -10,7 +10,7 @@ from drawn_garments import draw_garments
 from fashion_mnist_model import convnet
 from torch import Tensor, nn
 
-from lightning_gradcam import check_maps, compute_cams, energy_inside
+from lightning_gradcam import ConfigurationError, check_maps, compute_cams, energy_inside
 from lightning_gradcam.checks.verdicts import CHANCE, RIVALS
 from lightning_gradcam.methods import registry
 from lightning_gradcam.report.check_page import check_page
@@ -129,6 +129,31 @@ def test_two_pictures_can_be_sound_and_one_is_too_few() -> None:
     assert one.verdict == "weak"
     assert one.reason == "too few pictures to tell: 1; at least 2 are needed"
     assert one.advice == "Give more pictures whose class the model is sure of."
+
+
+def test_batches_of_any_size_give_the_same_figures() -> None:
+    # Statistics of batch norms from the last batch alone are those of emptied pictures.
+    model, _ = trained(0)
+    pictures = shapes(12, 5000)[0]
+    whole, parts = (
+        check_maps(model, pictures, LAYER, quick=True, batch_size=size).verdicts[LAYER, "gradcam"] for size in (36, 35)
+    )
+    assert parts.verdict == whole.verdict == "sound", parts.reason
+    assert parts.figures["learnt"] == pytest.approx(whole.figures["learnt"], rel=0.1)
+
+
+def test_a_model_without_weights_to_draw_at_random_is_refused() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.rand(4, 3, 3, 3))
+            self.features = nn.ReLU()
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            return self.features(nn.functional.conv2d(pictures, self.get_buffer("weight"))).mean(dim=(2, 3))
+
+    with pytest.raises(ConfigurationError, match="has no parameters that can be drawn at random"):
+        check_maps(Fixed(), shapes(2, 0)[0], "features")
 
 
 def test_energy_inside_is_the_known_number_and_a_page_shows_what_hiding_does() -> None:

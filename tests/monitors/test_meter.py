@@ -78,6 +78,12 @@ def test_the_limits_of_a_run_only_rise_and_leave_out_extreme_places() -> None:
         np.testing.assert_array_equal(limits, [fifth, fifth])
 
 
+def test_what_is_left_of_a_map_that_is_not_finite_does_not_darken_the_steps_after_it() -> None:
+    meter = Meter(plan(), probes())
+    meter.measured(record({KEY: [[[1e30, NAN]], [[-1e30, float("inf")]]]}))
+    np.testing.assert_array_equal(meter.measured(record({KEY: [LEFT, BLANK]}, 1)).limits[KEY], [[1, 1], [0, 1]])
+
+
 def test_means_leave_out_what_no_map_has_and_have_their_tags() -> None:
     meter = Meter(plan(), probes())
     keys = [KEY, CamKey("conv", "layercam", "predicted"), CamKey("conv", "gradcam", "label")]

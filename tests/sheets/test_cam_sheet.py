@@ -278,6 +278,14 @@ def test_maps_with_their_sign_keep_the_scale_that_is_asked_for(scale: Any, first
     assert np.array_equal(shown, colors_of(Drawing(signed=True))[[[first, 128], [128, 1]]])
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_is_left_of_a_map_that_is_not_finite_does_not_darken_its_layer(signed: bool) -> None:
+    probes, maps = probe_set(2, 1, 2), np.array([[[4.0, 0.0]], [[8.0, np.nan]]])
+    drawing = Drawing(**{**SIGNED, "columns": ("heatmap",), "scale": "layer", "signed": signed})
+    shown = tile(drawn(record(maps), probes, drawing), probes, 0, 0, 1, 2)[0]
+    assert np.array_equal(shown, colors_of(drawing)[[255, 128 if signed else 0]])
+
+
 def test_a_map_that_the_relu_makes_blank_shows_what_speaks_against() -> None:
     probes, maps = probe_set(2), -np.abs(ramp())
     maps[1] = 0
