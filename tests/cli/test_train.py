@@ -182,7 +182,9 @@ def test_a_module_in_the_current_folder_of_either_lightning(tmp_path: Path, name
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_is_130(tmp_path: Path) -> None:
-    code = "import sys; from lightning_gradcam.cli import main; sys.exit(main())"
+    # As in a terminal, also where the tests themselves run in the background, which ignores the signal.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from lightning_gradcam.cli import main; sys.exit(main())"
     file = config(tmp_path)
     command = [sys.executable, "-c", code, "fit", "--config", file, "--trainer.max_epochs=100000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
