@@ -41,8 +41,14 @@ def test_two_photographs_with_clear_evidence_are_enough() -> None:
     assert row.verdict == "sound", row.reason
 
 
-@some
-@pytest.mark.parametrize("layer", [BLOCK, LAYER])
+@pytest.mark.parametrize(
+    ("seed", "layer"),
+    [
+        pytest.param(seed, layer, marks=pytest.mark.slow if seed < 3 and layer == BLOCK else pytest.mark.nightly)
+        for seed in range(20)
+        for layer in (BLOCK, LAYER)
+    ],
+)
 def test_the_last_block_on_photographs(seed: int, layer: str) -> None:
     methods = ["gradcam", "random"]
     check = check_maps(network(), photographs(), layer, methods=methods, seed=seed, quick=True, batch_size=8)
@@ -51,8 +57,9 @@ def test_the_last_block_on_photographs(seed: int, layer: str) -> None:
     assert check.best == (layer, "gradcam")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layer", [BLOCK, LAYER])
+@pytest.mark.parametrize(
+    "layer", [pytest.param(BLOCK, marks=pytest.mark.slow), pytest.param(LAYER, marks=pytest.mark.nightly)]
+)
 def test_mirrored_photographs(layer: str) -> None:
     """Not those that the measure was chosen on, though of the same objects."""
     mirrored = torch.stack([prepared(ImageOps.mirror(load_photograph(one.name))) for one in PHOTOGRAPHS])
