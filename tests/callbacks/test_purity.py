@@ -146,6 +146,11 @@ def assert_all_same(without: dict[str, Any], with_ours: dict[str, Any]) -> None:
 
 # Set-ups that differ from another one in a detail; .ci/run has them with the slow tests.
 VARIANTS = {
+    "no sanity check",
+    "val_check_interval=0.5",
+    "pictures of several sizes, batch_size=1",
+    "torch.compile of the module",
+    "new callbacks from configure_callbacks each time",
     "the same with augmentation",
     "the same, no sanity check",
     "samples with names, no sanity check",

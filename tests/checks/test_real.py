@@ -36,6 +36,7 @@ some = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 def test_two_photographs_with_clear_evidence_are_enough() -> None:
     row = check_maps(network(), photographs(2), LAYER, quick=True, batch_size=8).verdicts[LAYER, "gradcam"]
     assert row.verdict == "sound", row.reason

@@ -136,7 +136,12 @@ def test_every_callback_option_can_be_set_on_the_command_line(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("targets", "names"), [("3", ("3",)), ("[predicted,3]", ("predicted", "3")), ("label", ("label",))]
+    ("targets", "names"),
+    [
+        ("[predicted,3]", ("predicted", "3")),
+        pytest.param("3", ("3",), marks=pytest.mark.slow),
+        pytest.param("label", ("label",), marks=pytest.mark.slow),
+    ],
 )
 def test_targets_on_the_command_line(tmp_path: Path, targets: str, names: tuple[str, ...]) -> None:
     arguments = ["--data.source=drawn", *SHORT, "--trainer.max_epochs=1", f"--trainer.callbacks.targets={targets}"]
