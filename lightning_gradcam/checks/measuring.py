@@ -77,7 +77,7 @@ class Measuring:
         self._moved(0)
         finite = {pair: np.asarray(np.isfinite(values).all(axis=(1, 2))) for pair, values in maps.items()}
         # A map that is not finite shows nothing.
-        maps = {pair: np.where(finite[pair][:, None, None], values, 0.0) for pair, values in maps.items()}
+        raw, maps = maps, {pair: np.where(finite[pair][:, None, None], values, 0.0) for pair, values in maps.items()}
         versions = torch.cat([self.inputs[None], emptied(self.inputs)])
         logits = self.asked.logits(versions.flatten(0, 1)).view(len(versions), count, -1)
         shares = self.asked.probabilities(logits)
@@ -118,11 +118,11 @@ class Measuring:
             ends[0],
             {
                 pair: {
-                    "map": own,
+                    "map": raw[pair],
                     **({"other class": varied.others[0][1][pair]} if varied.others else {}),
                     **({"random weights": varied.last[pair]} if pair in varied.last else {}),
                 }
-                for pair, own in maps.items()
+                for pair in maps
             },
             tops,
             tuple(map(str, varied.others[0][0].tolist())) if varied.others else (),

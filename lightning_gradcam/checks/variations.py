@@ -138,18 +138,24 @@ class Variations:
         return found
 
     def _noisy(self) -> tuple[float, list[Maps]]:
-        """Maps under noise that does not change the prediction, and the noise's mean size in the pictures' units."""
+        """Maps under noise that does not change the prediction, and the noise's mean size in the pictures' units.
+
+        Of pictures whose prediction changes even under the smallest noise, the maps are NaN.
+        """
         spread = self.inputs.flatten(1).std(dim=1).cpu()
         size = _NOISE * spread
         drawn = [self._draw(number) for number in range(self.effort.noisy)]
         before = self.asked.logits(self.inputs).argmax(dim=1)
-        for _ in range(_HALVED):
-            same = torch.stack([self.asked.logits(self._added(noise, size)).argmax(dim=1) == before for noise in drawn])
-            if bool(same.all()):
+        for tries in range(1 + _HALVED):
+            kept = [self.asked.logits(self._added(noise, size)).argmax(dim=1) == before for noise in drawn]
+            same = torch.stack(kept).all(dim=0)
+            if bool(same.all()) or tries == _HALVED:
                 break
-            size = torch.where(same.all(dim=0), size, size / 2)
+            size = torch.where(same, size, size / 2)
         found = [self._maps(self._added(noise, size), self.classes) for noise in drawn]
-        return float(size.mean()), [maps for maps in found if maps]
+        for values in (values for maps in found for values in maps.values()):
+            values[~same.numpy()] = np.nan
+        return float(size[same].mean()), [maps for maps in found if maps]
 
     def _redrawn_noisy(self, noisy: list[Maps]) -> Maps:
         """Maps of random weights, averaged over noise: the smoothed variant (sMPRT) of Hedström et al. 2024."""

@@ -32,6 +32,10 @@ _MEANINGS: dict[Verdict, str] = {
     "backwards": "The maps mark the places that speak against the class, and leave out those that speak for it.",
     "blank": "Most maps show nothing.",
 }
+_SCALED = (
+    "Pictures are the model's inputs, each scaled from its smallest to its largest value, so their colours can differ"
+    " from the photographs'."
+)
 _TITLES = {
     "map": "map",
     "other class": "map of another class",
@@ -77,7 +81,8 @@ def check_html(check: MapCheck) -> str:
         f"<td>{_MEANINGS[row.verdict]}</td><td>{escape(row.advice)}</td></tr>"
         for row in check.verdicts.values()
     )
-    told = "".join(f'<p class="note">{escape(remark)}</p>' for remark in check.remarks)
+    remarks = [*check.remarks, *([_SCALED] if check.evidence.shown is None else [])]
+    told = "".join(f'<p class="note">{escape(remark)}</p>' for remark in remarks)
     count = f"{check.pictures} picture{'' if check.pictures == 1 else 's'}"
     head = (
         "<p>A map claims to show which parts of a picture made the model choose a class. Here the claim is put to the"
@@ -108,8 +113,8 @@ def _section(row: MapVerdict, evidence: Evidence) -> str:
         notes = {"map": called, "other class": evidence.others[place] if evidence.others else ""}
         cells = "".join(
             f"<td>{_image(pixels[place], f'{name}: {_TITLES[kind]}')}"
-            f"<small>{escape(notes.get(kind, ''))}{' (blank)' if blank[place] else ''}</small></td>"
-            for kind, (pixels, blank) in columns.items()
+            f"<small>{escape(notes.get(kind, ''))}{missing[place]}</small></td>"
+            for kind, (pixels, missing) in columns.items()
         )
         body += (
             f"<tr><td>{_image(base[place], name)}<small>{escape(name)}<br>explains {escape(called)}, confidence"
@@ -144,8 +149,8 @@ def _figures(row: MapVerdict) -> str:
     )
 
 
-def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list[Pixels], list[bool]]]:
-    """Lays each kind of maps over the pictures; those of one network have one scale for each picture."""
+def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list[Pixels], list[str]]]:
+    """Lays each kind of maps over the pictures, and says why none is seen; those of one network have one scale."""
     drawing = Drawing(scale="image")
     limits = {kind: limits_of(values) for kind, values in maps.items()}
     if "other class" in maps:
@@ -153,14 +158,16 @@ def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list
     found = {}
     for kind, values in maps.items():
         laid = lay_over(base[:, None], values, scaled(values, drawing, limits[kind])[:, None], drawing)
-        found[kind] = [pixels[0] for pixels in laid.mixed], laid.blank.tolist()
+        missing = np.select([laid.broken, laid.blank], [" (not finite)", " (blank)"], "")
+        found[kind] = [pixels[0] for pixels in laid.mixed], missing.tolist()
     return found
 
 
 def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> Pixels:
     """Greys out the share of each picture that its map marks most."""
     pictures = base.copy()
-    for picture, values in zip(pictures, upsampled(torch.from_numpy(maps), base.shape[1:3]).numpy(), strict=True):
+    known = torch.from_numpy(np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0))
+    for picture, values in zip(pictures, upsampled(known, base.shape[1:3]).numpy(), strict=True):
         order = values.ravel().argsort(kind="stable")[::-1]
         picture.reshape(-1, 3)[order[: round(share * values.size)]] = _GREY
     return pictures

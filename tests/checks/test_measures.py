@@ -13,12 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from lightning_gradcam import check_maps
 from lightning_gradcam.checks.asking import Asked, blur, dependence, emptied, knowledge
 from lightning_gradcam.checks.chance import either, p_value, random_maps, ranked, standing
 from lightning_gradcam.checks.hiding import Hidden, hide_and_ask
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.checks.similarity import complexity, signed_correlation, structural_similarity
 from lightning_gradcam.checks.verdicts import VERDICTS, decide
+from tests.checks.planted import LAYER, shapes, trained
 
 SOUND = {
     "pictures": 8.0, "blank": 0.0, "used": 8.0, "p": 0.001, "channels_p": 0.01,
@@ -202,6 +204,34 @@ def test_batch_norms_that_wait_for_other_processes_are_calibrated_alone(tmp_path
         dist.destroy_process_group()
     torch.testing.assert_close(*statistics)
     assert "forward" not in vars(model[1])
+
+
+class Sharp(nn.Module):
+    """Trained, but a picture whose first pixel is 3 gets another class as soon as that changes at all."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        first = pictures[:, 0, 0, 0]
+        moved = ((first - 3).abs() < 0.5) & (first != 3)
+        logits: torch.Tensor = self.model(pictures)
+        return torch.where(moved[:, None], logits.roll(1, dims=1), logits)
+
+
+def test_a_picture_whose_prediction_changes_under_any_noise_is_left_out_of_the_largest_change() -> None:
+    pictures = shapes(2, 5000)[0]
+    pictures[1, 0, 0, 0] = 3
+    model = Sharp(trained(0)[0])
+
+    def changed(chosen: torch.Tensor) -> tuple[float, float]:
+        row = check_maps(model, chosen, f"model.{LAYER}", quick=True).verdicts[f"model.{LAYER}", "gradcam"]
+        return row.figures["largest_change"], row.figures["noise"]
+
+    alone = changed(pictures[:1])
+    assert changed(pictures) == pytest.approx(alone, rel=1e-4)
+    assert np.isnan(changed(pictures[1:])).all()
 
 
 def test_blank_maps_that_are_not_finite_are_reported_as_such() -> None:

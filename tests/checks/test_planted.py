@@ -140,6 +140,20 @@ def test_batches_of_any_size_give_the_same_figures() -> None:
     assert parts.figures["learnt"] == pytest.approx(whole.figures["learnt"], rel=0.1)
 
 
+def test_a_map_that_is_not_finite_is_called_that_on_the_page() -> None:
+    def half(activations: Tensor, gradients: Tensor) -> Tensor:
+        maps = (activations * gradients).sum(dim=1)
+        maps[1:] = float("nan")
+        return maps
+
+    model, _ = trained(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._REGISTRY, "half", registry.Method(half))
+        page = check_page(check_maps(model, shapes(3, 5000)[0], LAYER, methods="half", quick=True))
+    assert page.count("(not finite)</small>") == 2
+    assert "each scaled from its smallest to its largest value" in page
+
+
 def test_a_model_without_weights_to_draw_at_random_is_refused() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:
