@@ -22,7 +22,7 @@ from lightning_gradcam.findings.kinds import (
     TRAVEL,
     TRAVEL_STEPS,
 )
-from lightning_gradcam.findings.survey import RunSurvey, finding, layer_text
+from lightning_gradcam.findings.survey import RunSurvey, finding
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
 
@@ -45,7 +45,7 @@ def moved_most(survey: RunSurvey) -> Iterator[Finding]:
                 survey.ids(known),
                 (survey.epochs[row],),
                 {"n": n, "drift": means[row]},
-                f"The maps of {layer_text(key)} moved most in {survey.when(row)}: mean drift {means[row]:.2f} from"
+                f"The maps of {survey.named(key)} moved most in {survey.when(row)}: mean drift {means[row]:.2f} from"
                 f" {survey.when(row - 1)}, {n} of {of} probes.",
                 f"Look at the maps of {survey.when(row - 1)} and {survey.when(row)} side by side.",
             )
@@ -63,7 +63,7 @@ def settled(survey: RunSurvey) -> Iterator[Finding]:
                 survey.probes.ids,
                 (survey.epochs[row],),
                 {"n": n, "steps": after},
-                f"The maps of {layer_text(key)} are settled from {survey.when(row)} on: in the {after} logged steps"
+                f"The maps of {survey.named(key)} are settled from {survey.when(row)} on: in the {after} logged steps"
                 f" after it they stay close to the last ones ({n} of {len(survey.probes)} probes).",
                 "If the validation metric has settled too, a shorter training gives the same maps.",
             )
@@ -88,10 +88,10 @@ def late_jump(survey: RunSurvey) -> Iterator[Finding]:
                 survey.ids(moved),
                 (survey.epochs[row],),
                 {"n": n, "drift": means[row], "drift_before": usual, "loss_before": loss[row - 1], "loss": loss[row]},
-                f"The maps of {layer_text(key)} jumped in {survey.when(row)} (mean drift {means[row]:.2f} of {n}"
+                f"The maps of {survey.named(key)} jumped in {survey.when(row)} (mean drift {means[row]:.2f} of {n}"
                 f" probes, {usual:.2f} in the steps before) while {name} stood still ({loss[row - 1]:.4g},"
                 f" then {loss[row]:.4g}).",
-                f"The model found another reason for the same loss: compare the checkpoints before and after"
+                f"The model may have found another reason for the same loss: compare the checkpoints before and after"
                 f" {survey.when(row)} on other data, and look at what changed there, such as the learning rate.",
             )
 
@@ -121,7 +121,7 @@ def moved_across_masks(survey: RunSurvey) -> Iterator[Finding]:
                 (survey.epochs[row],),
                 {"n": n, "count": count, "inside_before": before, "inside_after": after},
                 f"The evidence of {count} of {n} probes moved {into} their masks in {survey.when(row)}"
-                f" ({layer_text(key)}): {before:.0%} of it was inside at first, {after:.0%} at the end"
+                f" ({survey.named(key)}): {before:.0%} of it was inside at first, {after:.0%} at the end"
                 f" ({survey.listed(flags)}).",
                 "The model learnt to look at the marked part."
                 if kind == "moved_in"

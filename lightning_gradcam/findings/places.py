@@ -24,7 +24,7 @@ from lightning_gradcam.findings.kinds import (
     SIDE,
     TARGETS,
 )
-from lightning_gradcam.findings.survey import RunSurvey, finding, layer_text, pictures, shown
+from lightning_gradcam.findings.survey import RunSurvey, finding, pictures, shown
 from lightning_gradcam.record.blank import blank_parts, record_codes
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
@@ -53,7 +53,7 @@ def shortcut(survey: RunSurvey) -> Iterator[Finding]:
             (survey.epochs[-1],),
             {"n": n, "count": count, "share": share, "border": place == "at the border"},
             f"A possible shortcut: {count} of {n} probes have their strongest evidence {place} of the picture{outside}"
-            f" ({share:.0%} of all their evidence; {layer_text(key)}, {when}; {survey.listed(flags)}).",
+            f" ({share:.0%} of all their evidence; {survey.named(key)}, {when}; {survey.listed(flags)}).",
             "Look there for a mark, frame, caption or padding that gives the class away; cover it, and validate again."
             " If accuracy falls, the model relies on it.",
         )
@@ -78,7 +78,7 @@ def blank_layers(survey: RunSurvey) -> Iterator[Finding]:
                 survey.ids(flags),
                 (survey.epochs[row],),
                 {"n": n, "share": share},
-                f"In {layer_text(keys[0])}, {survey.when(row)}, {reason}",
+                f"In {survey.named(keys[0])}, {survey.when(row)}, {reason}",
                 advice,
             )
 
@@ -102,7 +102,7 @@ def one_sided(survey: RunSurvey) -> Iterator[Finding]:
                 survey.ids(flags),
                 (survey.epochs[-1],),
                 {"n": n, "count": count, "half_area": spread[flags].mean()},
-                f"In {layer_text(key)}, {survey.when(survey.count - 1)}, {count} of {n} maps are positive everywhere"
+                f"In {survey.named(key)}, {survey.when(survey.count - 1)}, {count} of {n} maps are positive everywhere"
                 " and nearly flat, so they say little about where the evidence is.",
                 "Explain the difference between two classes (targets=Contrast(...)), or use an earlier layer.",
             )
@@ -134,7 +134,7 @@ def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
                 survey.ids(judged),
                 (survey.epochs[-1],),
                 {"n": n, "pairs": pairs, "count": count, "agreement": np.nanmean(alike)},
-                f"The maps of {layer_text(main)} are the same for all classes: {count} of {pairs} pairs of classes of"
+                f"The maps of {survey.named(main)} are the same for all classes: {count} of {pairs} pairs of classes of"
                 f" {n} probes have a cosine similarity of {ALIKE:g} or more ({survey.when(survey.count - 1)}).",
                 "They show what the layer responds to and not what speaks for a class: use a later layer, or explain"
                 " the difference between two classes (targets=Contrast(...)).",

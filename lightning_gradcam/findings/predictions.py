@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lightning_gradcam.findings.kinds import ELSEWHERE, INSIDE, NAMED, PROBES
-from lightning_gradcam.findings.survey import RunSurvey, finding, layer_text
+from lightning_gradcam.findings.survey import RunSurvey, finding
 from lightning_gradcam.record.finding import Finding
 
 
@@ -40,7 +40,7 @@ def predictions(survey: RunSurvey) -> Iterator[Finding]:
             (survey.epochs[-1],),
             {"n": total, "count": count, "inside": share, "area": chance},
             f"{count} of {total} correctly predicted probes look elsewhere: {share:.0%} of their evidence is inside"
-            f" masks that cover {chance:.0%} of the picture ({layer_text(key)}, {when}; {survey.listed(flags)}).",
+            f" masks that cover {chance:.0%} of the picture ({survey.named(key)}, {when}; {survey.listed(flags)}).",
             "They may be right for another reason, such as the background or a mark: cover the marked part of these"
             " probes, and see whether the prediction changes.",
         )
@@ -55,7 +55,7 @@ def predictions(survey: RunSurvey) -> Iterator[Finding]:
             (survey.epochs[-1],),
             {"n": n, "wrong": wrong, "count": count, "inside": share},
             f"{count} of {wrong} wrongly predicted probes, of {n}, look at the right place: {share:.0%} of their"
-            f" evidence is inside their masks ({layer_text(key)}, {when}; {survey.listed(flags)}).",
+            f" evidence is inside their masks ({survey.named(key)}, {when}; {survey.listed(flags)}).",
             "The place is found and the class is not: look at their labels, and at classes that look alike.",
         )
 

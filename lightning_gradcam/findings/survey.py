@@ -106,6 +106,11 @@ class RunSurvey:
         more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
         return f"probe{'s' if len(ids) > 1 else ''} {', '.join(ids[:_LISTED])}{more}"
 
+    def named(self, key: CamKey) -> str:
+        """Returns what a sentence calls a layer, with the method where it is not the only one, or not Grad-CAM."""
+        several = len({other.method for other in self.last.maps}) > 1
+        return f"layer {key.layer!r}" + (f" ({key.method})" if several or key.method != "gradcam" else "")
+
     def trained(self) -> range:
         """Returns the places of the steps after the untrained model's."""
         return range(sum(epoch < 0 for epoch in self.epochs), self.count)
@@ -120,11 +125,6 @@ class RunSurvey:
     def inside(self, key: CamKey) -> FloatArray:
         """Returns the share of each map's evidence inside its mask or box at the last step, NaN where unknown."""
         return np.asarray(self.series[key]["energy_inside"][-1])
-
-
-def layer_text(key: CamKey) -> str:
-    """Returns what a sentence calls a layer, with the method where it is not Grad-CAM."""
-    return f"layer {key.layer!r}" + ("" if key.method == "gradcam" else f" ({key.method})")
 
 
 def finding(

@@ -125,6 +125,21 @@ def browser() -> Iterator[Any]:
         yield running
 
 
+def test_with_several_methods_each_is_named_and_shown(browser: Any, tmp_path: Path) -> None:
+    callback, _ = fitted(tmp_path, methods=["hirescam", "gradcam"])
+    found = [finding.text.split(",")[0] for finding in callback.archive.findings]  # type: ignore[union-attr]
+    assert found == ["In layer 'conv' (hirescam)", "In layer 'conv' (gradcam)"]
+    opened = Opened(browser, as_url(Path(callback.archive.path) / "report.html"))  # type: ignore[union-attr]
+    method = opened.page.get_by_label("Method")
+    assert method.input_value() == "hirescam"
+    opened.page.locator(".findings li").nth(1).get_by_role("button", name="Show epoch 1").click()
+    opened.settle()
+    assert method.input_value() == "gradcam"
+    assert opened.texts(".epoch-label") == ["epoch 1"]
+    assert opened.errors == []
+    opened.close()
+
+
 def test_the_page_begins_with_them_and_goes_to_their_epoch(browser: Any, tmp_path: Path) -> None:
     before, after = spots(*SPREAD), spots(*[(0.1, 0.9)] * COUNT)
     archive = planted(tmp_path, [before, before, after, after, after, after])

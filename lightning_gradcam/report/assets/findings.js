@@ -5,23 +5,21 @@ const SHOWN_FINDINGS = 3;
 const SEVERITY_WORDS = {high: 'Important', medium: 'Notable', low: 'For information'};
 
 // One finding, what to do about it, and a button to its epoch.
-function findingItem({severity, text, advice, epochs}, jump) {
-  const [epoch] = epochs || [];
+function findingItem({severity, text, advice, method, epochs: [epoch] = []}, jump) {
   const where = epoch < 0 ? 'Show untrained' : `Show epoch ${epoch}`;
-  const go = epoch !== undefined && button(where, () => jump(epoch));
+  const go = epoch !== undefined && button(where, () => jump(epoch, method));
   const mark = make('strong', `${SEVERITY_WORDS[severity] || severity}: `);
   return make('li', mark, text, ' ', make('span.advice', advice), ' ', go);
 }
 
-// Fills the list with what the runs shown have; each of several is named. jump: called with the epoch to show.
+// Fills the list with what the runs shown have; each of several is named. jump: called with epoch and method.
 export function listFindings(list, runs, jump) {
   const parts = runs.flatMap(({name, header}) => {
     const items = (header.findings || []).map((each) => findingItem(each, jump));
     if (items.length === 0) return [];
     const rest = items.splice(SHOWN_FINDINGS);
-    const more = rest.length > 0 && make('details', make('summary', `${rest.length} more`), make('ul', rest));
+    const more = rest[0] && make('details', make('summary', `${rest.length} more`), make('ul', rest));
     return [runs.length > 1 && make('h2', `Findings of ${name}`), make('ul', items), more].filter(Boolean);
   });
   list.replaceChildren(...parts);
-  list.hidden = parts.length === 0;
 }

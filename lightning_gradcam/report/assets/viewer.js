@@ -61,7 +61,7 @@ class Viewer {
     this.overview = new Overview(act);
     this.board = new Board(act);
     this.detail = new Detail(act);
-    this.findings = make('section.findings', {'aria-label': 'Findings', hidden: true});
+    this.findings = make('section.findings', {'aria-label': 'Findings'});
     this.help = helpDialog();
     this.status = make('p.status', {role: 'status'}, 'Reading the maps…');
     this.count = make('p.count', {role: 'status'});
@@ -185,7 +185,10 @@ class Viewer {
     this.root.dataset.page = probe < 0 ? 'board' : 'detail';
     this.head.build(scene, this.library.entries);
     this.bar.build(scene);
-    listFindings(this.findings, scene.runs, (epoch) => this.sequence.pick(scene.placeOf({epoch, step: ''})));
+    listFindings(this.findings, scene.runs, (epoch, method) => {
+      if (scene.methods.length > 1) this.set({method});
+      this.sequence.pick(scene.placeOf({epoch, step: ''}));
+    });
     for (const element of [this.board.element, this.overview.element, this.count]) element.hidden = probe >= 0;
     this.overview.element.hidden ||= scene.once;
     this.detail.element.hidden = probe < 0;
