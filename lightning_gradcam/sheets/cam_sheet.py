@@ -161,8 +161,10 @@ def _likeliest(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: i
 
 
 def scale_end(top: float, drawing: Drawing) -> str:
-    """Returns what is said of the value at which a row's colours end."""
-    return f"scale ±{top:.3g}" if drawing.signed else f"scale to {top:.3g}"
+    """Returns what is said of the value at which a row's colours end; nothing of a row without any."""
+    # So short that no tile cuts it off.
+    value = f"{top:.{3 if 0.001 <= top < 1000 else 2}g}"
+    return f"scale {'±' if drawing.signed else 'to '}{value}" if top > 0 else ""
 
 
 def color_bar(page: Sheet, y: int, drawing: Drawing, method: str, whose: str) -> None:

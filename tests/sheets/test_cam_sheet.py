@@ -15,8 +15,8 @@ from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.drawing import Format, Scale, colors_of, lookup_table
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.slices import SEAM, Slices
-from lightning_gradcam.render.text import RIGHT, WRONG
-from lightning_gradcam.sheets.cam_sheet import _slice_names, sheet
+from lightning_gradcam.render.text import RIGHT, WRONG, write
+from lightning_gradcam.sheets.cam_sheet import _slice_names, scale_end, sheet
 from lightning_gradcam.sheets.header import _slice_lines, blank_codes, cam_header
 from tests.samples import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
 
@@ -219,6 +219,19 @@ def test_a_row_states_where_its_scale_ends() -> None:
     beside = [labels_of(pixels, probes)[56:76, 86:] for pixels in (first, second, image)]
     assert [(area < 200).any() for area in beside] == [True, True, False]
     assert not np.array_equal(beside[0], beside[1])
+
+
+@pytest.mark.parametrize(
+    ("top", "text"),
+    [(5.157e-05, "to 5.2e-05"), (0.000186, "to 0.00019"), (0.00537, "to 0.00537"), (1234, "to 1.2e+03")],
+)
+def test_the_end_of_a_scale_fits_below_a_small_tile(top: float, text: str) -> None:
+    assert scale_end(top, Drawing()) == f"scale {text}"
+    whole, cut = (
+        write(np.full((20, 400, 3), 255, np.uint8), (0, 0), f"scale {text}", width, 12) for width in (400, 94)
+    )
+    assert whole == cut
+    assert scale_end(0, Drawing()) == "", "all of the row is blank, which is written below its maps"
 
 
 def test_a_record_is_drawn_again_on_the_scale_that_it_remembers() -> None:
