@@ -41,6 +41,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SHARE",
         help="draw that box around what is above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
     )
+    what = "run: one colour scale for a picture's targets; image: one for each map; layer, minmax (default: run)"
+    parser.add_argument("--scale", metavar="SCALE", help=what)
     what = "draw in red what speaks for the score and in blue what speaks against it"
     parser.add_argument("--signed", action="store_true", help=what)
     options.add_progress(parser)
@@ -91,7 +93,7 @@ def _run(chosen: argparse.Namespace) -> int:
                 top=chosen.top if chosen.top > 1 else 0,
                 boxes=chosen.boxes or chosen.box_threshold is not None,
                 signed=chosen.signed,
-                **options.given(chosen, "box_threshold"),
+                **options.given(chosen, "box_threshold", "scale"),
             ),
             progress=moved,
             **reading(chosen),

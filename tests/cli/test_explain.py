@@ -56,6 +56,17 @@ def test_signed_maps() -> None:
     assert drawn("--signed") != drawn()
 
 
+def test_a_scale_for_each_map(capsys: pytest.CaptureFixture[str]) -> None:
+    def drawn(*options: str) -> list[bytes]:
+        command = ["explain", "a.ckpt", "pictures", "-o", "out", "--force", *MODEL, "--targets", "predicted", "3"]
+        assert main([*command, *options]) == 0
+        return [path.read_bytes() for path in sorted(Path("out/overlays").iterdir())]
+
+    assert drawn("--scale", "run") == drawn() != drawn("--scale", "image")
+    assert main(["explain", "a.ckpt", "pictures", "-o", "other", *MODEL, "--scale", "imge"]) == 1
+    assert "'imge'; did you mean 'image'" in capsys.readouterr().err
+
+
 def test_files_and_folders_with_the_most_likely_classes(capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (30, 20)).save("wide.jpg")
     options = ["--top", "3", "--size", "8", "--class-names", "ant", "bee", "cat", "dog", "eel", "--targets", "bee"]
