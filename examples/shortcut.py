@@ -41,7 +41,7 @@ LAYER = "network.relu2"
 RUNS: dict[str, Tag] = {"cheating": "class", "fixed": "random"}
 ATTENDING = "attending"
 # docs/attention_loss.md shows runs with other weights.
-WEIGHT = 10.0
+WEIGHT = 6.0
 # A place of the layer sees 4 pixels in each direction, and maps are resized between places: evidence nearer to the tag
 # than this may be the tag's.
 SURROUNDINGS = 5
