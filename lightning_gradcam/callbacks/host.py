@@ -122,6 +122,11 @@ class Host:
         return self.trainer.global_step == 0
 
     @property
+    def replays(self) -> bool:
+        """Whether this ``fit`` trains nothing: checkpoints of a training that is over go through its hooks."""
+        return self.fitting and self.trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0
+
+    @property
     def epoch(self) -> int:
         """The epoch, counted from 0."""
         return self.trainer.current_epoch

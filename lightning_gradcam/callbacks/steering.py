@@ -140,7 +140,7 @@ class Steering:
     def act(self, host: Host) -> None:
         """Does what the alarm is to do, on every rank."""
         rings, self._alarm = self._alarm, False
-        if not rings or not host.fitting:
+        if not rings or not host.fitting or host.replays:
             return
         said = f"lightning-gradcam: min_energy_inside={self._options.min_energy_inside:g} was not reached, and"
         if self._options.on_alarm == "stop":

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_gradcam import STATS, ConfigurationError, GradCAMCallback, MemorySink, ProbeSet
 from lightning_gradcam.monitors.meter import Meter
+from lightning_gradcam.saved_models.replay import replay
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 from tests.monitors.test_settled import Still
 
@@ -190,6 +191,11 @@ def test_the_alarm_saves_one_checkpoint_beside_the_others(tmp_path: Path) -> Non
     fit(tmp_path / "resumed", resumed, ckpt=str(tmp_path / "all" / alarms[0]), max_epochs=3)
     assert resumed.archive is not None
     assert resumed.archive.epochs == (1, 2)
+    # A replay has nothing to stop or save.
+    options = {"layers": "net.conv1", "probes": probes(), "min_energy_inside": 1.0, "on_alarm": "checkpoint"}
+    again = replay(tmp_path / "all", TinyModule(), {**options, "monitor": True}, output=tmp_path / "again")
+    assert 1 in again.epochs
+    assert not list((tmp_path / "again").rglob("*.ckpt"))
 
 
 def test_a_checkpoint_of_the_alarm_that_can_not_be_saved_stops_nobody(tmp_path: Path) -> None:
