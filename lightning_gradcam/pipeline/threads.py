@@ -76,7 +76,7 @@ class Threads:
         found: list[T] = []
         first = partial(_put, found, question)
         self._wait_for(partial(self.recording.submit, name, None, first=first, wait=False))
-        self._wait_for(partial(self.recording.wait_until, lambda: bool(found), f"nobody waits for {name}"))
+        self._wait_for(partial(self.recording.wait_until, lambda: bool(found), f"{name} is not waited for"))
         return found[0] if found else None
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
