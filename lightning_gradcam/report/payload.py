@@ -194,11 +194,12 @@ class Payload:
                 blocks.append(block)
             if index == 0 and count * len(block) > max_bytes:
                 shown = evenly(count, max(2, max_bytes // len(block)), ends=True)  # type: ignore[assignment]
-        remarks = [outline.header["remark"]]
+        remarks, thinned = [outline.header["remark"]], {}
         if len(entries) < count:
+            thinned = {"thinned": True}
             remarks.append(f"{len(entries)} of {count} logged steps, evenly chosen")
         remark = "; ".join(filter(None, remarks))
-        described = {**outline.header, "remark": remark, "findings": statements(archive), "steps": entries}
+        described = {**outline.header, **thinned, "remark": remark, "findings": statements(archive), "steps": entries}
         return cls(described, tuple(blocks))
 
     def maps(self, start: int = 0, stop: int | None = None) -> bytes:

@@ -1,5 +1,5 @@
 // One probe: its name, and for each run the prediction, the pictures (or film strips) and the timeline.
-import {cellsOf, cellWidth} from './cell.js';
+import {cellsOf, cellWidth, kindsOf} from './cell.js';
 import {button, make, setText} from './dom.js';
 import {Film} from './film.js';
 import {moveMarkers, sparkline, sparkScale, timeline} from './timeline.js';
@@ -113,10 +113,11 @@ export class Board {
 
   // How wide pictures and cards are at least.
   measure(scene) {
-    const {view, size, show} = scene.state;
+    const {size, show} = scene.state;
     const {display} = scene.runs[0].header;
     const {slices} = scene;
-    const count = 1 + scene.columns.length * {original: 0, overlay: 1, map: 1, both: 2}[view];
+    const kinds = kindsOf(scene).length;
+    const count = Number(kinds < 3) + scene.columns.length * kinds;
     const width = cellWidth(display, size);
     const thumb = size === 'original' ? Math.min(display.width, 64) : cellWidth(display, THUMBS[size]);
     const film = scene.positions.length * (thumb * slices + FRAME) + FILM_NAME;
@@ -132,7 +133,7 @@ export class Board {
       card: Math.max(300, card + EDGES),
     };
     const {style} = this.element;
-    style.setProperty('--across', String(Math.min(count, size === 'large' || slices > 1 ? 2 : 4)));
+    style.setProperty('--across', String(Math.min(count, kinds === 3 ? 3 : size === 'large' || slices > 1 ? 2 : 4)));
     style.setProperty('--card-width', `${this.sizes.card}px`);
     this.element.classList.toggle('as-film', show === 'film');
   }

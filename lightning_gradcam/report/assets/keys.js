@@ -6,9 +6,11 @@ const HELP = [
   ['Home End', 'first and last epoch'],
   ['Space', 'play or pause'],
   ['f  F', 'next and previous epoch where a prediction flips'],
+  ['n  N', 'next and previous large change of the maps'],
+  ['b', 'difference from this epoch on; once more: from the epoch before'],
   ['[  ]', 'previous and next layer alone, then all layers'],
   ['t', 'pictures or film strips'],
-  ['v', 'overlay, map, both, or picture alone'],
+  ['v', 'overlay, map, both, difference, or picture alone'],
   ['a', 'evidence for and against, or for alone'],
   ['c', 'next colour map'],
   ['s', 'next colour scale'],
@@ -31,12 +33,15 @@ const READING = [
     'it is wrong; the line is the confidence.',
 ];
 
-// commands: {step(by), ends(last), play(), flip(by), layer(by), cycle(name), probe(by), close(), theme(), help()}.
+// commands: {step(by), ends(last), play(), flip(by), move(by), hold(), layer(by), cycle(name), probe(by), close(), theme(), help()}.
 export function keyHandler(commands) {
   const groups = {
     letters: {
       f: () => commands.flip(1),
       F: () => commands.flip(-1),
+      n: () => commands.move(1),
+      N: () => commands.move(-1),
+      b: commands.hold,
       '[': () => commands.layer(-1),
       ']': () => commands.layer(1),
       t: () => commands.cycle('show'),

@@ -9,6 +9,7 @@ import {listFindings} from './findings.js';
 import {Head} from './head.js';
 import {helpDialog, keyHandler} from './keys.js';
 import {Library} from './library.js';
+import {nextMove} from './moves.js';
 import {Overview} from './overview.js';
 import {Scene} from './scene.js';
 import {Sequence} from './sequence.js';
@@ -16,7 +17,7 @@ import {choicesOf} from './state.js';
 import {blankNotices, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that need no new elements.
-const LIGHT = ['epoch', 'step', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme'];
+const LIGHT = ['epoch', 'step', 'before', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme'];
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
 // root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {colours: address of colormaps.png,
@@ -47,7 +48,9 @@ class Viewer {
       step: (by) => this.sequence.pick(this.sequence.at + by),
       ends: (last) => this.sequence.pick(last ? this.sequence.count - 1 : 0),
       play: () => this.sequence.play(),
-      flip: (by) => this.toFlip(by),
+      flip: (by) => this.travel(this.scene.nextFlip(by)),
+      move: (by) => this.travel(nextMove(this.scene, by)),
+      hold: () => this.set(this.scene.held()),
       layer: (by) => this.set({layers: this.scene.soloed(by)}),
       cycle: (name) => this.cycle(name),
       probe: (by) => this.toProbe(by),
@@ -235,8 +238,7 @@ class Viewer {
   }
 
   openProbe() {
-    const place = this.state.probe === '' ? undefined : this.scene.runs[0].places.get(this.state.probe);
-    return place ?? -1;
+    return this.scene.open ?? -1;
   }
 
   moveTo(place) {
@@ -246,9 +248,7 @@ class Viewer {
     this.refresh();
   }
 
-  toFlip(by) {
-    const open = this.openProbe();
-    const place = this.scene.nextFlip(by, open >= 0 ? [open] : this.scene.order());
+  travel(place) {
     if (place !== undefined) this.sequence.pick(place);
   }
 
