@@ -81,3 +81,24 @@ def test_on_the_scale_of_each_map_the_pattern_alone_counts(report: Open) -> None
     assert shown.texts(values) == ["gained 4; full colour ±6"]
     shown.press("End")
     assert shown.texts(values) == ["map not finite"]
+
+
+def test_one_class_can_be_held_fixed_over_the_run(report: Open) -> None:
+    """A change of colour is then never just a change of class."""
+    maps = {KEY._replace(target=name): EPOCHS[:, None] for name in ("predicted", "label", "2")}
+    payload = made(maps, PICTURES[:1], predicted=[[0], [1], [1]])
+    for step in payload.header["steps"]:
+        step["targets"]["label"]["classes"], step["targets"]["2"]["classes"] = [0], [2]
+    shown = report(payload, hash="#view=difference&epoch=1")
+    choice = shown.page.get_by_label("Target", exact=True)
+    assert choice.evaluate("s => [...s.options].map(o => o.text)") == [
+        "predicted class (can change)",
+        "true class (never changes)",
+        "Bag (never changes)",
+        "all",
+    ]
+    values = ".cell.difference .caption-value"
+    assert shown.texts(values)[0].startswith(f"class changed: Shirt {ARROW} Coat; lost 2")
+    shown.pick("Target", "label")
+    assert shown.texts(values)[0].startswith("lost 2")
+    assert "target=label" in shown.hash()

@@ -4,7 +4,7 @@ import {button, fill, freshId, labelled, make, segments, select, setText, slider
 import {percent, shortNumber} from './numbers.js';
 import {choicesOf} from './state.js';
 import {Strip} from './strip.js';
-import {scaleWords} from './words.js';
+import {scaleWords, targetWords} from './words.js';
 
 const FIELDS = {
   method: 'Method',
@@ -93,13 +93,15 @@ export class Bar {
     this.check('signed', 'For and against', 'Show also what lowers the score, in blue (a)');
     this.before = select([], (before) => act.set({before}));
     this.fields.before = labelled('Before', this.before, 'The earlier epoch of the difference (b: this one)');
+    const drawing = 'Draw a rectangle on a picture and follow the evidence inside it (r)';
+    this.draw = button('Draw a region', act.region, {title: drawing});
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
     const {show, view, opacity, threshold} = this;
     const {layers, method, target, region, signed, scale, before, ...which} = this.fields;
     this.options = make(
       'div.options',
       {id: freshId('options')},
-      group('What is shown', show.element, view.element, before, layers, method, target, region),
+      group('What is shown', show.element, view.element, before, layers, method, target, region, this.draw),
       group('Colours', signed, this.colour, this.legend, scale, opacity.field, threshold.field),
       group('Which probes', Object.values(which)),
     );
@@ -123,7 +125,7 @@ export class Bar {
     const all = ['all', 'all'];
     const titles = new Map(scene.runs.flatMap((run) => run.keys.map((key) => [key.method, key.method_title])));
     fill(this.method, [...scene.methods.map((name) => [name, titles.get(name)]), all], scene.method);
-    fill(this.target, [...scene.targets.map((name) => [name, name.replace('_vs_', ' vs ')]), all], scene.target);
+    fill(this.target, [...scene.targets.map((name) => [name, targetWords(scene.runs[0], name)]), all], scene.target);
     const names = scene.classNames();
     fill(this.class, [['', 'all'], ...names.map((name) => [name, name])], scene.class);
     this.layerBox.replaceChildren(...scene.layers.map((layer) => this.layerButton(scene, layer)));

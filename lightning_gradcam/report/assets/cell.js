@@ -29,7 +29,7 @@ export class Cell {
     const size = {width: 1, height: 1};
     this.canvas = make('canvas', {role: 'img', class: this.picture.width < 128 ? 'crisp' : 'smooth', ...size});
     const outlined = scene.state.region === 'on' && this.picture.region;
-    const frame = make('div.frame', this.canvas, outlined && regionOutline(this.picture, shown));
+    const frame = make('div.frame', this.canvas, areaBoxes(shown), outlined && regionOutline(this.picture, shown));
     this.name = make('span.caption-name', {title: column?.layer}, column ? column.title : 'picture');
     this.value = make('span.caption-value');
     this.element = make(`figure.cell.${kind}`, frame, make('figcaption', this.name, this.value));
@@ -70,6 +70,15 @@ export class Cell {
     const {id} = run.probes[this.probe];
     this.canvas.setAttribute('aria-label', `Probe ${id}, layer ${this.column.layer}, ${which}: ${text}`);
   }
+}
+
+// The rectangle that is drawn on all pictures; the viewer's root has its place.
+function areaBoxes(slices) {
+  return Array.from({length: slices}, (_, slice) => {
+    const box = make('div.area-box', {'aria-hidden': 'true'});
+    box.style.setProperty('--slice', String(slice));
+    return box;
+  });
 }
 
 export function regionOutline({width, height, region}, slices) {

@@ -15,6 +15,7 @@ const HELP = [
   ['c', 'next colour map'],
   ['s', 'next colour scale'],
   ['m', 'outline of the marked region'],
+  ['r', 'draw a region, and follow the evidence inside it (Tab: its edges)'],
   ['j  k', 'next and previous probe; Enter opens it'],
   ['Esc', 'back to all probes'],
   ['d', 'dark or light'],
@@ -33,7 +34,7 @@ const READING = [
     'it is wrong; the line is the confidence.',
 ];
 
-// commands: {step(by), ends(last), play(), flip(by), move(by), hold(), layer(by), cycle(name), probe(by), close(), theme(), help()}.
+// commands: {step(by), ends(last), play(), flip(by), move(by), hold(), layer(by), cycle(name), probe(by), region(), close(), theme(), help()}.
 export function keyHandler(commands) {
   const groups = {
     letters: {
@@ -50,6 +51,7 @@ export function keyHandler(commands) {
       c: () => commands.cycle('colour'),
       s: () => commands.cycle('scale'),
       m: () => commands.cycle('region'),
+      r: commands.region,
       j: () => commands.probe(1),
       k: () => commands.probe(-1),
       d: commands.theme,
@@ -80,7 +82,7 @@ export function keyHandler(commands) {
 function ownKeys(target) {
   if (!target.matches) return [];
   if (target.matches('select, textarea, input[type=text]')) return ['letters', 'arrows', 'space'];
-  if (target.matches('input[type=range]:not(.epoch)')) return ['arrows', 'space'];
+  if (target.matches('input[type=range]:not(.epoch), input[type=number]')) return ['arrows', 'space'];
   return target.matches('button, summary, a, input[type=checkbox]') ? ['space'] : [];
 }
 

@@ -1,6 +1,6 @@
 // When maps moved, and where to: drift from the step before by layer and position, and what a large change is.
 import {means, sampleSizes} from './numbers.js';
-import {numberOf, whereabouts} from './words.js';
+import {inWords, numberOf, whereabouts} from './words.js';
 
 // As MOVED and PROBES in lightning_gradcam/findings/kinds.py: a mean of fewer probes says nothing about a layer.
 export const LARGE = 0.15;
@@ -55,10 +55,12 @@ export function headlineOf(run, prefix) {
   const found = largestMove(run);
   if (!found) return '';
   const {step, key, value, count} = found;
-  const span = run.header.thinned ? `in ${run.label(step)}` : `from ${run.label(step - 1)} to ${run.label(step)}`;
+  const [before, now] = [step - 1, step].map((at) => inWords(run.label(at)));
+  const span = run.header.thinned ? `in ${now}` : `from ${before} to ${now}`;
   const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value.toFixed(2)}`];
   const sample = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
-  if (value < LARGE) return `${prefix}No large change of the maps: the largest is ${span} ${named} (${amount}, ${sample}).`;
+  const small = `${prefix}No large change of the maps: the largest is ${span} ${named} (${amount}, ${sample}).`;
+  if (value < LARGE) return small;
   const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);
   const probe = drifts.indexOf(Math.max(...drifts));
   const furthest = `Probe ${run.probes[probe].id} moved furthest (${drifts[probe].toFixed(2)})`;

@@ -4,7 +4,7 @@
 const axes = new Map();
 
 // Which source places make up each target place: `taps` each, as indices and weights.
-function axisWeights(source, target, area) {
+export function axisWeights(source, target, area) {
   const key = `${source}/${target}/${area}`;
   if (axes.has(key)) return axes.get(key);
   const taps = area ? Math.ceil(source / target) + 1 : 2;

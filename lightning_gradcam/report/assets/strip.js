@@ -39,8 +39,9 @@ export class Strip {
     this.top = Math.max(LARGE, largest(values));
     this.paint();
     this.element.style.setProperty('--count', String(this.count));
-    const marks = this.flips.map((count, place) => count > 0 && `M${place + 0.5} 0v${5 + (5 * count) / probes.length}`);
-    this.ticks.replaceChildren(stretched(this.count, TICK, draw('path', {d: marks.filter(Boolean).join('')})));
+    const tick = (count, place) => count > 0 && `M${place + 0.5} 0v${5 + (5 * count) / probes.length}`;
+    const d = this.flips.map(tick).filter(Boolean).join('');
+    this.ticks.replaceChildren(stretched(this.count, TICK, draw('path', {d})));
     this.words.hidden = values.length === 0;
     if (!this.words.hidden) this.explain(scene);
   }

@@ -6,6 +6,11 @@ export function numberOf(count, thing) {
   return `${count} ${thing}${count === 1 ? '' : 's'}`;
 }
 
+// A step's label within a sentence.
+export function inWords(label) {
+  return label.replace(/^untrained/, 'the untrained model');
+}
+
 const DOWN = ['upper', 'middle', 'lower'];
 const ACROSS = ['left', 'centre', 'right'];
 
@@ -71,6 +76,17 @@ export function scaleWords({runs, state}) {
   const own = runs.length > 1 && state.scale !== 'image' ? ' (A and B each have their own)' : '';
   const change = state.view === 'difference' ? ' · difference: red gained, blue lost, grey the same' : '';
   return `brightest colour: ${SCALE_WORDS[state.scale]}${own}${change}`;
+}
+
+const TARGETS = {predicted: 'predicted class', label: 'true class'};
+
+// A target in the list of those logged, and whether it is the same class in all steps of a run, for every probe.
+export function targetWords(run, name) {
+  const all = run.steps.map((step) => step.targets[name]?.classes ?? []);
+  const known = all.flat().some((index) => index >= 0);
+  const fixed = all.every((classes) => classes.every((index, probe) => index === all[0][probe]));
+  const title = TARGETS[name] || (/^\d+$/.test(name) ? run.className(Number(name)) : name.replace('_vs_', ' vs '));
+  return known ? `${title} (${fixed ? 'never changes' : 'can change'})` : title;
 }
 
 // Layers that a notice names at most.
