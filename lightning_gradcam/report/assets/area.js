@@ -36,17 +36,19 @@ function insideRectangle(run, key, {left, top, right, bottom}) {
   const across = weightsAlong(wide, full[1], left / width, right / width);
   // A signal has no height.
   const down = signal ? weightsAlong(tall, full[0], 0, 1) : weightsAlong(tall, full[0], top / height, bottom / height);
+  const weights = (which) => {
+    const place = (_, at) => down[which][Math.floor(at / (wide * slices))] * across[which][at % wide];
+    return Float64Array.from({length: tall * wide * slices}, place);
+  };
+  const [within, all] = [weights('inside'), weights('whole')];
   return (step, probe) => {
     const bytes = run.map(step, key, probe);
-    let [inside, whole, at] = [0, 0, 0];
-    for (let y = 0; y < tall; y += 1) {
-      for (let x = 0; x < wide * slices; x += 1, at += 1) {
-        if (bytes[at] <= 128) continue;
-        // The largest value cancels out.
-        const share = (bytes[at] - 128) ** 2;
-        inside += share * down.inside[y] * across.inside[x % wide];
-        whole += share * down.whole[y] * across.whole[x % wide];
-      }
+    let [inside, whole] = [0, 0];
+    for (let at = 0; at < bytes.length; at += 1) {
+      // The largest value cancels out.
+      const root = Math.max(0, bytes[at] - 128);
+      inside += root * root * within[at];
+      whole += root * root * all[at];
     }
     return whole > 0 ? inside / whole : null;
   };

@@ -72,7 +72,7 @@ export class Cell {
   }
 }
 
-// The rectangle that is drawn on all pictures; the viewer's root has its place.
+// Where the rectangle of the region tool is drawn, on all pictures.
 function areaBoxes(slices) {
   return Array.from({length: slices}, (_, slice) => {
     const box = make('div.area-box', {'aria-hidden': 'true'});

@@ -10,7 +10,7 @@ const SIDES = {left: 'Left', top: 'Top', right: 'Right', bottom: 'Bottom'};
 const SLACK = 4;
 
 export class Region {
-  // act: {set(changes), pick(place)}; root: of the viewer, for the rectangle's place on all pictures.
+  // act: {set(changes), pick(place)}; root: of the viewer, with all pictures.
   constructor(act, root) {
     Object.assign(this, {act, root, start: null, drawn: '', scene: null});
     this.panel = new ChartPanel(130);
@@ -119,8 +119,10 @@ export class Region {
     if (area !== OWN) {
       const place = {left: area.left / width, top: area.top / height};
       const size = {width: area.right / width - place.left, height: area.bottom / height - place.top};
-      const {style} = this.root;
-      for (const [name, share] of Object.entries({...place, ...size})) style.setProperty(`--area-${name}`, String(share));
+      // On the boxes alone: as a property of the root it would renew the style of the whole page.
+      for (const {style} of this.root.querySelectorAll('.area-box')) {
+        for (const [name, share] of Object.entries({...place, ...size})) style.setProperty(`--area-${name}`, String(share));
+      }
     }
     this.own.hidden = !marked;
     this.own.setAttribute('aria-pressed', String(area === OWN));
