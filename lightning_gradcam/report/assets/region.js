@@ -23,7 +23,7 @@ export class Region {
     const limit = labelled('Threshold, %', this.threshold, 'Empty: twice the region’s share of the picture');
     this.own = button('Mask', () => act.set({area: OWN, region: 'on'}), {title: 'Each probe’s own mask or box'});
     const close = button('✕', () => act.set({area: ''}), {class: 'tool', 'aria-label': 'Close the region'});
-    this.about = make('p.reading');
+    this.about = make('p.region-about');
     this.list = make('ul.looked', {role: 'status'});
     const line = make('div.region-line', make('h2', 'Evidence inside the region'), fields, this.own, limit, close);
     const found = make('div.region-found', this.panel.element, make('div', this.list, this.about));
