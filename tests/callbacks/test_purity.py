@@ -176,6 +176,13 @@ VARIANTS = {
     "64-true",
     "pictures in tuples",
     "a module with generators, loaders asked for late",
+    "augmentation, two dataloader workers",
+    "a custom EMA callback, listed before",
+    "stochastic weight averaging",
+    "overfit_batches=2",
+    "batch_size=None",
+    "a data set that workers open",
+    "a collate_fn that leaves samples out",
 }
 assert set(SETUPS) >= VARIANTS
 
