@@ -83,7 +83,11 @@ export class Region {
     else found[end] = Math.min(side, Math.max(1, value));
     if (edge === begin) found[end] = Math.max(found[end], found[begin] + 1);
     else found[begin] = Math.min(found[begin], found[end] - 1);
-    if (Number.isFinite(value)) this.act.set({area: Object.keys(SIDES).map((name) => found[name]).join()});
+    if (Number.isFinite(value)) {
+      // At once, so that the next edge can be typed before this one is drawn.
+      this.area = found;
+      this.act.set({area: Object.keys(SIDES).map((name) => found[name]).join()});
+    }
     this.fill();
   }
 
