@@ -70,7 +70,10 @@ class Outline:
         rows = tuple(evenly(len(probes), max_probes))
         wide = max((len(found.chosen) for found in slices.values()), default=1)
         height, width, pictures = probe_pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
-        band = {"band": band_height(height)} if flat else {}
+        # Evidence inside a region is measured at the picture's or mask's own resolution, as in the numbers.
+        full = probes.pixels.shape[-3:-1] if probes.masks is None else probes.masks.shape[1:]
+        own = {} if full == (height, width) else {"full": list(full)}
+        more = {"band": band_height(height)} if flat else own
         header = {
             "format": FORMAT,
             "id": manifest.run,
@@ -83,7 +86,7 @@ class Outline:
             "remark": "" if len(rows) == len(probes) else f"{len(rows)} of {len(probes)} probes, evenly chosen",
             "pictures": source_remark(source),
             "class_names": None if probes.class_names is None else list(probes.class_names),
-            "display": {"width": width, "height": height, "slices": wide, **band},
+            "display": {"width": width, "height": height, "slices": wide, **more},
             "keys": [_key(key, first.maps[key], slices[key]) for key in keys] if first else [],
             "layers": list(manifest.layers),
             "methods": list(manifest.methods),
@@ -194,11 +197,12 @@ class Payload:
                 blocks.append(block)
             if index == 0 and count * len(block) > max_bytes:
                 shown = evenly(count, max(2, max_bytes // len(block)), ends=True)  # type: ignore[assignment]
-        remarks = [outline.header["remark"]]
+        remarks, thinned = [outline.header["remark"]], {}
         if len(entries) < count:
+            thinned = {"thinned": True}
             remarks.append(f"{len(entries)} of {count} logged steps, evenly chosen")
         remark = "; ".join(filter(None, remarks))
-        described = {**outline.header, "remark": remark, "findings": statements(archive), "steps": entries}
+        described = {**outline.header, **thinned, "remark": remark, "findings": statements(archive), "steps": entries}
         return cls(described, tuple(blocks))
 
     def maps(self, start: int = 0, stop: int | None = None) -> bytes:

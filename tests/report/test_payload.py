@@ -163,6 +163,7 @@ def test_many_probes_and_steps_are_thinned_and_it_is_said(tmp_path: Path) -> Non
     assert len(payload.blocks) == 3
     whole = Payload.of(written)
     assert (len(whole.blocks), whole.header["remark"]) == (9, "")
+    assert ("thinned" in payload.header, "thinned" in whole.header) == (True, False)
 
 
 def test_masks_and_boxes_travel_along(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,39 +13,15 @@ from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.overlay import heat
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles
-from lightning_gradcam.report import Payload, page
+from lightning_gradcam.report import Payload
 from tests.render.test_tiles import KEY
-from tests.report.browser import Opened, Pixels, as_url, launched
+from tests.report.browser import Opened, Pixels
 from tests.report.runs import garments, made
 from tests.samples import probe_set, record
 
 Open = Callable[..., Opened]
 MINUS = "\N{MINUS SIGN}"
 CANVAS = ".card:nth-of-type({card}) .cell.{kind} canvas"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as found:
-        yield found
-
-
-@pytest.fixture
-def report(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    """Opens runs in a page of their own; fails where anything was logged, or asked for from elsewhere."""
-    opened: list[Opened] = []
-
-    def open_(*payloads: Payload, hash: str = "", **options: Any) -> Opened:
-        path = tmp_path / f"report-{len(opened)}.html"
-        path.write_text(page(payloads), encoding="utf-8")
-        opened.append(Opened(browser, as_url(path, hash), **options))
-        return opened[-1]
-
-    yield open_
-    found = [(one.errors, one.elsewhere()) for one in opened]
-    for one in opened:
-        one.close()
-    assert found == [([], [])] * len(opened)
 
 
 def canvas(kind: str = "overlay", card: int = 1) -> str:

@@ -3,7 +3,8 @@ import {paintColourBar} from './colour.js';
 import {button, fill, freshId, labelled, make, segments, select, setText, slider} from './dom.js';
 import {percent, shortNumber} from './numbers.js';
 import {choicesOf} from './state.js';
-import {scaleWords} from './words.js';
+import {Strip} from './strip.js';
+import {scaleWords, targetWords} from './words.js';
 
 const FIELDS = {
   method: 'Method',
@@ -14,6 +15,7 @@ const FIELDS = {
   sort: 'Sort',
   size: 'Size',
 };
+const CHANGE = 'Next large change of the maps';
 const OF_TRAINING = ['drift', 'flips', 'flipped'];
 
 export class Bar {
@@ -28,6 +30,7 @@ export class Bar {
 
   buildTransport() {
     const {act, sequence} = this;
+    this.strip = new Strip(act, sequence.slider);
     const stepper = (text, name, by, key) =>
       button(text, () => act.step(by), {class: 'step', 'aria-label': name, title: `${name} (${key})`});
     this.label = make('output.epoch-label', {for: sequence.slider.id});
@@ -43,8 +46,9 @@ export class Bar {
     this.motion = [
       sequence.button,
       stepper('‹', 'Epoch before', -1, '←'),
-      sequence.slider,
+      this.strip.element,
       stepper('›', 'Next epoch', 1, '→'),
+      button('⇥', () => act.move(1), {class: 'jump', 'aria-label': CHANGE, title: `${CHANGE} (n; N: the one before)`}),
       make('div.now-label', this.label, this.detail),
       this.speed,
     ];
@@ -87,13 +91,17 @@ export class Bar {
     this.threshold = this.share('threshold', 'Threshold', 'Hide values below this share of the brightest colour');
     this.check('region', 'Marked region', 'Outline the mask or box of each probe');
     this.check('signed', 'For and against', 'Show also what lowers the score, in blue (a)');
+    this.before = select([], (before) => act.set({before}));
+    this.fields.before = labelled('Before', this.before, 'The earlier epoch of the difference (b: this one)');
+    const drawing = 'Draw a rectangle on a picture and follow the evidence inside it (e)';
+    this.draw = button('Draw a region', act.region, {title: drawing});
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
     const {show, view, opacity, threshold} = this;
-    const {layers, method, target, region, signed, scale, ...which} = this.fields;
+    const {layers, method, target, region, signed, scale, before, ...which} = this.fields;
     this.options = make(
       'div.options',
       {id: freshId('options')},
-      group('What is shown', show.element, view.element, layers, method, target, region),
+      group('What is shown', show.element, view.element, before, layers, method, target, region, this.draw),
       group('Colours', signed, this.colour, this.legend, scale, opacity.field, threshold.field),
       group('Which probes', Object.values(which)),
     );
@@ -117,10 +125,14 @@ export class Bar {
     const all = ['all', 'all'];
     const titles = new Map(scene.runs.flatMap((run) => run.keys.map((key) => [key.method, key.method_title])));
     fill(this.method, [...scene.methods.map((name) => [name, titles.get(name)]), all], scene.method);
-    fill(this.target, [...scene.targets.map((name) => [name, name.replace('_vs_', ' vs ')]), all], scene.target);
+    fill(this.target, [...scene.targets.map((name) => [name, targetWords(scene.runs[0], name)]), all], scene.target);
     const names = scene.classNames();
     fill(this.class, [['', 'all'], ...names.map((name) => [name, name])], scene.class);
     this.layerBox.replaceChildren(...scene.layers.map((layer) => this.layerButton(scene, layer)));
+    const earlier = scene.positions.map((_, place) => [scene.nameAt(place), scene.label(place)]);
+    fill(this.before, [['', 'the epoch before'], ...earlier], state.before);
+    this.fields.before.hidden = state.view !== 'difference';
+    this.view.element.querySelector('[data-value=difference]').hidden = scene.once;
     this.fields.method.hidden = scene.methods.length < 2;
     this.fields.target.hidden = scene.targets.length < 2;
     this.fields.layers.hidden = scene.layers.length < 2;
@@ -131,6 +143,7 @@ export class Bar {
     this.view.press(state.view);
     for (const name of ['scale', 'size', 'sort', 'filter', 'speed']) this[name].value = state[name];
     this.region.checked = state.region === 'on';
+    if (!scene.once) this.strip.build(scene);
     this.dress(scene);
     this.move(scene);
   }
@@ -148,6 +161,7 @@ export class Bar {
     const {state, look} = scene;
     if (this.painted !== look.colour) paintColourBar(this.colours, look.colour);
     this.painted = look.colour;
+    this.before.value = state.before === '' ? '' : scene.nameAt(scene.before);
     this.colour.value = state.colour;
     this.colour.hidden = look.signed;
     this.signed.checked = look.signed;

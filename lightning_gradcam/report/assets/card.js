@@ -1,5 +1,5 @@
 // One probe: its name, and for each run the prediction, the pictures (or film strips) and the timeline.
-import {cellsOf, cellWidth} from './cell.js';
+import {cellsOf, cellWidth, kindsOf} from './cell.js';
 import {button, make, setText} from './dom.js';
 import {Film} from './film.js';
 import {moveMarkers, sparkline, sparkScale, timeline} from './timeline.js';
@@ -12,6 +12,8 @@ const BETWEEN = 12;
 const EDGES = 26;
 const FILM_NAME = 84;
 const FRAME = 4;
+// Milliseconds without a change after which the slider rests.
+const REST = 250;
 
 // One run of a probe: its prediction, and the pictures and strips that follow the slider.
 export class Row {
@@ -36,7 +38,7 @@ class Card {
   // act: {pick(place), open(probe)}.
   constructor(scene, probe, act, spark) {
     const [run] = scene.runs;
-    Object.assign(this, {probe, visible: false, stale: true, films: scene.state.show === 'film'});
+    Object.assign(this, {probe, visible: false, near: false, stale: true, films: scene.state.show === 'film'});
     const {id} = run.probes[probe];
     this.title = button(`#${id}`, () => act.open(probe), {
       class: 'probe-name',
@@ -94,12 +96,14 @@ export class Board {
     this.none = make('p.nothing', {hidden: true});
     this.sizer = new ResizeObserver(() => this.fit());
     this.sizer.observe(this.element);
-    this.watcher = new IntersectionObserver((entries) => this.seen(entries), {rootMargin: '400px 0px'});
+    this.watcher = new IntersectionObserver((entries) => this.seen(entries, 'visible'));
+    // What is near the window is drawn once the slider rests, so that scrolling finds it there.
+    this.outlook = new IntersectionObserver((entries) => this.seen(entries, 'near'), {rootMargin: '400px 0px'});
   }
 
   build(scene) {
     this.scene = scene;
-    this.watcher.disconnect();
+    for (const watcher of [this.watcher, this.outlook]) watcher.disconnect();
     this.order = null;
     const [run] = scene.runs;
     this.measure(scene);
@@ -108,15 +112,19 @@ export class Board {
     setText(this.none, `No probe passes the filters${scene.once ? '' : ' at this epoch'}.`);
     this.cards = run.probes.map((_, probe) => new Card(scene, probe, this.act, spark));
     this.arrange(scene);
-    for (const card of this.cards) this.watcher.observe(card.element);
+    for (const {element} of this.cards) {
+      this.watcher.observe(element);
+      this.outlook.observe(element);
+    }
   }
 
   // How wide pictures and cards are at least.
   measure(scene) {
-    const {view, size, show} = scene.state;
+    const {size, show} = scene.state;
     const {display} = scene.runs[0].header;
     const {slices} = scene;
-    const count = 1 + scene.columns.length * {original: 0, overlay: 1, map: 1, both: 2}[view];
+    const kinds = kindsOf(scene).length;
+    const count = Number(kinds < 3) + scene.columns.length * kinds;
     const width = cellWidth(display, size);
     const thumb = size === 'original' ? Math.min(display.width, 64) : cellWidth(display, THUMBS[size]);
     const film = scene.positions.length * (thumb * slices + FRAME) + FILM_NAME;
@@ -132,7 +140,7 @@ export class Board {
       card: Math.max(300, card + EDGES),
     };
     const {style} = this.element;
-    style.setProperty('--across', String(Math.min(count, size === 'large' || slices > 1 ? 2 : 4)));
+    style.setProperty('--across', String(Math.min(count, kinds === 3 ? 3 : size === 'large' || slices > 1 ? 2 : 4)));
     style.setProperty('--card-width', `${this.sizes.card}px`);
     this.element.classList.toggle('as-film', show === 'film');
   }
@@ -169,13 +177,21 @@ export class Board {
     this.scene = scene;
     this.arrange(scene);
     for (const card of this.cards) card.update(scene);
+    this.drawNear();
   }
 
-  seen(entries) {
+  drawNear() {
+    window.clearTimeout(this.timer);
+    const draw = () => this.cards.filter(({near}) => near).forEach((card) => card.draw(this.scene));
+    this.timer = window.setTimeout(draw, REST);
+  }
+
+  seen(entries, how) {
     for (const {target, isIntersecting} of entries) {
-      target.card.visible = isIntersecting;
-      if (isIntersecting) target.card.draw(this.scene);
+      target.card[how] = isIntersecting;
+      if (isIntersecting && how === 'visible') target.card.draw(this.scene);
     }
+    if (how === 'near') this.drawNear();
   }
 
   // Moves the keyboard's focus to another card.
@@ -191,7 +207,7 @@ export class Board {
   }
 
   stop() {
-    this.watcher.disconnect();
-    this.sizer.disconnect();
+    window.clearTimeout(this.timer);
+    for (const watcher of [this.watcher, this.outlook, this.sizer]) watcher.disconnect();
   }
 }

@@ -1,5 +1,6 @@
 // One picture: a canvas with its caption, and the border of the marked region above it.
 import {draw, make, setText} from './dom.js';
+import {paintDifference} from './difference.js';
 import {minus, shortNumber} from './numbers.js';
 import {paint} from './paint.js';
 import {described, explained, noticeOf} from './words.js';
@@ -14,7 +15,11 @@ export function cellWidth({width, height}, size) {
   return Math.round(width * (factor >= 1 ? Math.floor(factor) : factor));
 }
 
-// kind: 'original', 'overlay' or 'map'; column: null for originals.
+const OF_VIEW = {original: [], overlay: ['overlay'], map: ['map'], both: ['overlay', 'map']};
+const OF_TWO = ['before', 'after', 'difference'];
+
+// kind: 'original', 'overlay', 'map', or of two steps 'before', 'after' (overlays) and 'difference'; column: null for
+// originals.
 export class Cell {
   constructor(scene, r, probe, column, kind) {
     Object.assign(this, {r, probe, column, kind});
@@ -24,24 +29,27 @@ export class Cell {
     const size = {width: 1, height: 1};
     this.canvas = make('canvas', {role: 'img', class: this.picture.width < 128 ? 'crisp' : 'smooth', ...size});
     const outlined = scene.state.region === 'on' && this.picture.region;
-    const frame = make('div.frame', this.canvas, outlined && regionOutline(this.picture, shown));
-    const name = make('span.caption-name', {title: column?.layer}, column ? column.title : 'picture');
+    const frame = make('div.frame', this.canvas, areaBoxes(shown), outlined && regionOutline(this.picture, shown));
+    this.name = make('span.caption-name', {title: column?.layer}, column ? column.title : 'picture');
     this.value = make('span.caption-value');
-    this.element = make(`figure.cell.${kind}`, frame, make('figcaption', name, this.value));
+    this.element = make(`figure.cell.${kind}`, frame, make('figcaption', this.name, this.value));
     this.element.style.setProperty('--slices', String(shown));
   }
 
   update(scene) {
     const run = scene.runs[this.r];
-    const step = scene.step(this.r);
-    const state = paint(this.canvas, this.picture, run, step, this.key, this.probe, scene.look, this.kind);
+    if (this.kind === 'difference') return this.compare(scene, run);
+    const place = this.kind === 'before' ? scene.before : scene.at;
+    if (OF_TWO.includes(this.kind)) setText(this.name, `${this.column.title} · ${scene.label(place)}`);
+    const step = scene.stepAt(place, this.r);
+    const kind = OF_TWO.includes(this.kind) ? 'overlay' : this.kind;
+    const state = paint(this.canvas, this.picture, run, step, this.key, this.probe, scene.look, kind);
     if (this.kind === 'original') {
       const truth = run.trueNames(this.probe);
       const words = `Probe ${run.probes[this.probe].id}: the picture alone${truth && `, true ${truth}`}`;
-      this.canvas.setAttribute('aria-label', words);
-      return;
+      return this.canvas.setAttribute('aria-label', words);
     }
-    this.canvas.setAttribute('aria-label', described(run, step, this.key, this.probe, this.kind, state, scene.look));
+    this.canvas.setAttribute('aria-label', described(run, step, this.key, this.probe, kind, state, scene.look));
     this.element.classList.toggle('blank', state === 'blank');
     this.element.classList.toggle('broken', state === 'broken');
     const about = explained(run, step, this.key, this.probe);
@@ -49,8 +57,28 @@ export class Cell {
     const top = shortNumber(run.maximum(step, this.key, this.probe));
     const ends = scene.look.signed ? `${minus(run.minimum(step, this.key, this.probe))} to ${top}` : `max ${top}`;
     const value = noticeOf(state, scene.look) || ends;
-    setText(this.value, about ? `${about}, ${value}` : value);
+    return setText(this.value, about ? `${about}, ${value}` : value);
   }
+
+  compare(scene, run) {
+    const steps = [scene.before, scene.at].map((place) => scene.stepAt(place, this.r));
+    const {state, text} = paintDifference(this.canvas, this.picture, run, steps, this.key, this.probe, scene.look);
+    const which = `${scene.label()} less ${scene.label(scene.before)}`;
+    setText(this.name, `${this.column.title} · ${which}`);
+    setText(this.value, text);
+    this.element.classList.toggle('broken', state === 'broken');
+    const {id} = run.probes[this.probe];
+    this.canvas.setAttribute('aria-label', `Probe ${id}, layer ${this.column.layer}, ${which}: ${text}`);
+  }
+}
+
+// Where the rectangle of the region tool is drawn, on all pictures.
+function areaBoxes(slices) {
+  return Array.from({length: slices}, (_, slice) => {
+    const box = make('div.area-box', {'aria-hidden': 'true'});
+    box.style.setProperty('--slice', String(slice));
+    return box;
+  });
 }
 
 export function regionOutline({width, height, region}, slices) {
@@ -62,14 +90,15 @@ export function regionOutline({width, height, region}, slices) {
   return draw('svg', {class: 'region', viewBox, 'aria-hidden': 'true'}, copies);
 }
 
+// The kinds of cells that a view has for each column; `otherwise` is what all views but the difference have.
+export function kindsOf({state}, otherwise) {
+  return state.view === 'difference' ? OF_TWO : otherwise || OF_VIEW[state.view];
+}
+
 // The cells of one run of one probe in the chosen view.
 export function cellsOf(scene, r, probe) {
-  const {view} = scene.state;
-  const cells = [new Cell(scene, r, probe, null, 'original')];
-  if (view === 'original') return cells;
-  for (const column of scene.columnsOf(r)) {
-    if (view !== 'map') cells.push(new Cell(scene, r, probe, column, 'overlay'));
-    if (view !== 'overlay') cells.push(new Cell(scene, r, probe, column, 'map'));
-  }
-  return cells;
+  const kinds = kindsOf(scene);
+  const maps = scene.columnsOf(r).flatMap((column) => kinds.map((kind) => new Cell(scene, r, probe, column, kind)));
+  // Before, after and difference are a row of three.
+  return kinds === OF_TWO ? maps : [new Cell(scene, r, probe, null, 'original'), ...maps];
 }

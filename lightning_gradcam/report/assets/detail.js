@@ -1,6 +1,6 @@
 // All about one probe: large pictures, every epoch, its numbers as curves and as a table.
 import {Row} from './card.js';
-import {Cell, cellWidth} from './cell.js';
+import {Cell, cellWidth, kindsOf} from './cell.js';
 import {ChartPanel} from './chart.js';
 import {button, make} from './dom.js';
 import {Film} from './film.js';
@@ -59,9 +59,10 @@ export class Detail {
     const run = scene.runs[r];
     const columns = scene.columnsOf(r);
     const original = new Cell(scene, r, place, null, 'original');
-    const pairs = columns.map((column) => ['overlay', 'map'].map((kind) => new Cell(scene, r, place, column, kind)));
+    const kinds = kindsOf(scene, ['overlay', 'map']);
+    const pairs = columns.map((column) => kinds.map((kind) => new Cell(scene, r, place, column, kind)));
     const boxes = pairs.map((pair, i) => {
-      const box = make('div.pair', pair);
+      const box = make(kinds.length > 2 ? 'div.pair.three' : 'div.pair', pair);
       box.style.setProperty('--slices', String(run.keys[columns[i].places[r]].slices));
       return box;
     });

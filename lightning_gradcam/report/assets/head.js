@@ -1,5 +1,6 @@
 // The top of the page: title, runs to choose from, and facts about them.
 import {button, fill, labelled, make, select, setText} from './dom.js';
+import {headlineOf} from './moves.js';
 import {choicesOf} from './state.js';
 import {numberOf} from './words.js';
 
@@ -19,13 +20,14 @@ export class Head {
     this.theme = button('◐', act.theme, {class: 'tool'});
     const name = 'Keyboard and reading';
     const help = button('?', act.help, {class: 'tool', 'aria-label': name, title: `${name} (?)`});
+    this.headline = make('p.headline');
     this.facts = make('p.facts');
     this.note = make('p.note');
     this.lead = make('p.lead');
     this.standIn = make('p.stand-in', {role: 'status'});
     const pickers = make('div.pickers', this.runField, this.compareField);
     const line = make('div.head-line', this.title, pickers, make('div.tools', this.theme, help));
-    this.element = make('header.head', line, this.facts, this.note, this.lead);
+    this.element = make('header.head', line, this.headline, this.facts, this.note, this.lead);
   }
 
   // entries: all runs that can be chosen.
@@ -45,6 +47,9 @@ export class Head {
     this.compare.append(...groups.filter(Boolean));
     this.compare.value = scene.runs[1]?.name ?? '';
     this.compareField.hidden = others.length === 0;
+    const moves = scene.runs.map((run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '))).filter(Boolean);
+    this.headline.replaceChildren(...moves.flatMap(([move, probe]) => [make('strong', move), `${probe} `]));
+    this.headline.hidden = moves.length === 0;
     const facts = [
       scene.runs.map((run, r) => (scene.runs.length > 1 ? `${scene.marks[r]}: ${run.name}` : run.name)).join(', '),
       numberOf(header.probes.length, scene.once ? 'picture' : 'probe'),

@@ -6,13 +6,16 @@ const HELP = [
   ['Home End', 'first and last epoch'],
   ['Space', 'play or pause'],
   ['f  F', 'next and previous epoch where a prediction flips'],
+  ['n  N', 'next and previous large change of the maps'],
+  ['b', 'difference from this epoch on; once more: from the epoch before'],
   ['[  ]', 'previous and next layer alone, then all layers'],
   ['t', 'pictures or film strips'],
-  ['v', 'overlay, map, both, or picture alone'],
+  ['v', 'overlay, map, both, difference, or picture alone'],
   ['a', 'evidence for and against, or for alone'],
   ['c', 'next colour map'],
   ['s', 'next colour scale'],
   ['m', 'outline of the marked region'],
+  ['e', 'draw a region, and follow the evidence inside it (Tab: its edges)'],
   ['j  k', 'next and previous probe; Enter opens it'],
   ['Esc', 'back to all probes'],
   ['d', 'dark or light'],
@@ -31,12 +34,15 @@ const READING = [
     'it is wrong; the line is the confidence.',
 ];
 
-// commands: {step(by), ends(last), play(), flip(by), layer(by), cycle(name), probe(by), close(), theme(), help()}.
+// commands: {step(by), ends(last), play(), flip(by), move(by), hold(), layer(by), cycle(name), probe(by), region(), close(), theme(), help()}.
 export function keyHandler(commands) {
   const groups = {
     letters: {
       f: () => commands.flip(1),
       F: () => commands.flip(-1),
+      n: () => commands.move(1),
+      N: () => commands.move(-1),
+      b: commands.hold,
       '[': () => commands.layer(-1),
       ']': () => commands.layer(1),
       t: () => commands.cycle('show'),
@@ -45,6 +51,7 @@ export function keyHandler(commands) {
       c: () => commands.cycle('colour'),
       s: () => commands.cycle('scale'),
       m: () => commands.cycle('region'),
+      e: commands.region,
       j: () => commands.probe(1),
       k: () => commands.probe(-1),
       d: commands.theme,
@@ -75,7 +82,7 @@ export function keyHandler(commands) {
 function ownKeys(target) {
   if (!target.matches) return [];
   if (target.matches('select, textarea, input[type=text]')) return ['letters', 'arrows', 'space'];
-  if (target.matches('input[type=range]:not(.epoch)')) return ['arrows', 'space'];
+  if (target.matches('input[type=range]:not(.epoch), input[type=number]')) return ['arrows', 'space'];
   return target.matches('button, summary, a, input[type=checkbox]') ? ['space'] : [];
 }
 

@@ -5,15 +5,20 @@ import {resized} from './resize.js';
 // Between slices side by side, in pixels of the picture.
 const SEAM = 1;
 const buffers = new WeakMap();
+const mixed = new Map();
 
 // Draws 'original', 'overlay' or 'map' at the picture's resolution; the page enlarges it.
 // look: {colour, opacity: 0…1, threshold: 0…1, scale, signed}. Returns 'blank', 'broken' or ''.
 export function paint(canvas, picture, run, step, key, probe, look, kind) {
-  const {width, height, signal} = run.keys[key];
   const slices = kind === 'original' ? picture.slices : run.keys[key].slices;
-  const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
   const state = kind === 'original' ? '' : stateOfMap(run.strongest(look, step, key, probe));
-  const map = run.shares(look, step, key, probe);
+  lay(canvas, picture, {...run.keys[key], slices}, run.shares(look, step, key, probe), look, kind, state);
+  return state;
+}
+
+// map: as shares of the brightest colour's value; its shape is the key's.
+export function lay(canvas, picture, {width, height, slices, signal}, map, look, kind, state) {
+  const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
   for (let slice = 0; slice < slices; slice += 1) {
     const frame = Math.floor(((2 * slice + 1) * picture.slices) / (2 * slices));
     const place = {frame, left: slice * (picture.width + SEAM)};
@@ -31,7 +36,6 @@ export function paint(canvas, picture, run, step, key, probe, look, kind) {
   const context = canvas.getContext('2d');
   context.putImageData(image, 0, 0);
   if (state === 'broken') crossOut(context, picture, slices);
-  return state;
 }
 
 function stateOfMap(strongest) {
@@ -58,12 +62,28 @@ function copy(image, picture, {frame, left}) {
   }
 }
 
-function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold, signed}, kind, first) {
+// For red, green and blue: each level of the picture mixed with each colour. Looked up, since there are millions of
+// pixels in a frame, and one look has few.
+function mixtures(colour, share) {
+  const key = `${colour} ${share}`;
+  if (mixed.has(key)) return mixed.get(key);
+  if (mixed.size > 3) mixed.clear();
   const table = colourTable(colour);
-  // Zero has the middle colour where there are two sides, and else the first.
-  const [zero, reach] = signed ? [127.5, 127.5] : [0, 255];
+  const channels = [0, 1, 2].map((channel) => {
+    const found = new Uint8ClampedArray(65536);
+    for (let i = 0; i < 65536; i += 1) found[i] = (i >> 8) * (1 - share) + table[(i & 255) * 4 + channel] * share;
+    return found;
+  });
+  mixed.set(key, channels);
+  return channels;
+}
+
+function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold, signed}, kind, first) {
+  const [reds, greens, blues] = mixtures(colour, kind === 'map' ? 1 : opacity);
+  // Zero has the middle colour where there are two sides, and else the first; a half more, so that cutting rounds.
+  const [zero, reach] = signed ? [128, 127.5] : [0.5, 255];
   const stride = picture.slices * picture.width;
-  const share = kind === 'map' ? 1 : opacity;
+  const none = kind === 'map' ? 0 : 255;
   const {data: out, width: wide} = image;
   const {data: base, width, height} = picture;
   for (let y = first; y < height; y += 1) {
@@ -72,13 +92,15 @@ function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold,
     for (let x = 0; x < width; x += 1, from += 4, to += 4) {
       const value = heat[y * width + x];
       // Without a threshold nothing is below it, not even zero.
-      const hidden = Math.abs(value) < threshold;
-      const weight = hidden ? 0 : share;
-      const entry = Math.round(zero + value * reach) * 4;
-      out[to] = base[from] * (1 - weight) + table[entry] * weight;
-      out[to + 1] = base[from + 1] * (1 - weight) + table[entry + 1] * weight;
-      out[to + 2] = base[from + 2] * (1 - weight) + table[entry + 2] * weight;
-      out[to + 3] = hidden && kind === 'map' ? 0 : 255;
+      if (value < threshold && -value < threshold) {
+        [out[to], out[to + 1], out[to + 2], out[to + 3]] = [base[from], base[from + 1], base[from + 2], none];
+        continue;
+      }
+      const entry = Math.trunc(zero + value * reach);
+      out[to] = reds[base[from] * 256 + entry];
+      out[to + 1] = greens[base[from + 1] * 256 + entry];
+      out[to + 2] = blues[base[from + 2] * 256 + entry];
+      out[to + 3] = 255;
     }
   }
 }

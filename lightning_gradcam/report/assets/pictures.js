@@ -2,14 +2,17 @@
 
 const decoded = new Map();
 
-// Returns, for each probe: {width, height, slices, data: RGBA of all slices side by side, region: path or ''}.
+// Returns, for each probe: {width, height, slices, data: RGBA of all slices side by side, region: path or '', covered:
+// the share of the picture that the mask or box covers, or null}.
 export function picturesOf(run) {
   const {width, height, band} = run.header.display;
   return Promise.all(
     run.probes.map(async (probe) => {
       const image = await pixelsOf(probe.image);
       const slices = Math.max(1, Math.round(image.width / width));
-      return {width, height, band: band || 0, slices, data: image.data, region: await regionOf(probe, width, height)};
+      const region = await regionOf(probe, width, height);
+      const covered = await coveredBy(probe, width, height);
+      return {width, height, band: band || 0, slices, data: image.data, region, covered};
     }),
   );
 }
@@ -34,6 +37,14 @@ async function readPixels(url) {
   const context = canvas.getContext('2d', {willReadFrequently: true});
   context.drawImage(image, 0, 0);
   return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+async function coveredBy({mask, box}, width, height) {
+  if (!mask) return box ? ((box[2] - box[0]) * (box[3] - box[1])) / (width * height) : null;
+  const {data} = await pixelsOf(mask);
+  let count = 0;
+  for (let at = 0; at < data.length; at += 4) count += Number(isMarked(data, at));
+  return count / (width * height);
 }
 
 // The path of an SVG around the mask, along the borders of its pixels, and around the box.

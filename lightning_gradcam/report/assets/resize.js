@@ -4,7 +4,7 @@
 const axes = new Map();
 
 // Which source places make up each target place: `taps` each, as indices and weights.
-function axisWeights(source, target, area) {
+export function axisWeights(source, target, area) {
   const key = `${source}/${target}/${area}`;
   if (axes.has(key)) return axes.get(key);
   const taps = area ? Math.ceil(source / target) + 1 : 2;
@@ -53,9 +53,15 @@ export function resized(map, stride, left, width, height, wide, tall) {
       const from = rows.index[k] * stride + left;
       for (let x = 0; x < width; x += 1) line[x] += weight * map[from + x];
     }
+    const {index, weight, taps} = columns;
     for (let x = 0, k = 0; x < wide; x += 1) {
+      if (taps === 2) {
+        out[y * wide + x] = weight[k] * line[index[k]] + weight[k + 1] * line[index[k + 1]];
+        k += 2;
+        continue;
+      }
       let sum = 0;
-      for (const end = k + columns.taps; k < end; k += 1) sum += columns.weight[k] * line[columns.index[k]];
+      for (const end = k + taps; k < end; k += 1) sum += weight[k] * line[index[k]];
       out[y * wide + x] = sum;
     }
   }

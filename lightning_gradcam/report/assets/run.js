@@ -2,6 +2,9 @@
 
 export const UNTRAINED = -1;
 
+// A byte holds the square root of a value's share of the map's largest (or smallest) one, see report/payload.py.
+const BYTE_SHARES = Float64Array.from({length: 256}, (_, byte) => Math.sign(byte - 128) * ((byte - 128) / 127) ** 2);
+
 export class Run {
   // maps: Uint8Array with the blocks of all steps.
   constructor(name, {header, maps}) {
@@ -79,14 +82,27 @@ export class Run {
     return this.limits[0][this.groups[key]].low === 0;
   }
 
-  // A map as shares of the brightest colour's value, from 0 to 1, or from −1 if it is shown signed. A byte holds the
-  // square root of a value's share of the map's largest (or smallest) one, see report/payload.py.
+  // A map in its own unit, after its ReLU unless it is shown signed.
+  values({signed}, step, key, probe) {
+    const [up, down] = [this.maximum(step, key, probe), signed ? this.minimum(step, key, probe) : 0];
+    const bytes = this.map(step, key, probe);
+    const found = new Float32Array(bytes.length);
+    for (let i = 0; i < bytes.length; i += 1) found[i] = BYTE_SHARES[bytes[i]] * (bytes[i] < 128 ? down : up);
+    return found;
+  }
+
+  // A map as shares of the brightest colour's value, from 0 to 1, or from −1 if it is shown signed.
   shares(look, step, key, probe) {
     const limit = this.limit(look, step, key, probe) || Infinity;
-    const up = this.maximum(step, key, probe) / limit;
-    const down = look.signed ? this.minimum(step, key, probe) / limit : 0;
-    const share = (byte) => Math.min(1, ((byte - 128) / 127) ** 2 * (byte < 128 ? down : up));
-    return Float32Array.from(this.map(step, key, probe), (byte) => (byte < 128 ? -share(byte) : share(byte)));
+    const found = this.values(look, step, key, probe);
+    for (let i = 0; i < found.length; i += 1) found[i] = Math.max(-1, Math.min(1, found[i] / limit));
+    return found;
+  }
+
+  // The name of the class that a map explains; empty where that is not known.
+  explainedClass(step, key, probe) {
+    const index = this.steps[step].targets[this.keys[key].target]?.classes[probe] ?? -1;
+    return index >= 0 ? this.className(index) : '';
   }
 
   // Row and column of the largest value, or with sign −1 the smallest, as shares of one slice's height and width.

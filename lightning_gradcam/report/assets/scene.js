@@ -1,5 +1,6 @@
 // What is on the page now: one run or two, the slider's position, and which maps are shown.
 import {DIVERGING} from './colour.js';
+import {LARGE, largestMove} from './moves.js';
 import {largest, mean, valueOf} from './numbers.js';
 import {positions, shortNames, UNTRAINED} from './run.js';
 
@@ -11,14 +12,25 @@ export class Scene {
     this.positions = positions(runs[0], runs[1]);
     this.marks = ['A', 'B'];
     this.once = runs.every((run) => run.once);
+    this.opening = this.openingPlace();
+  }
+
+  // Where the page opens: at the first run's largest change if that is large, or else at the last position.
+  openingPlace() {
+    const {step, value} = largestMove(this.runs[0]) ?? {};
+    return value >= LARGE ? this.positions.findIndex(({a, has}) => a === step && has[0]) : this.positions.length - 1;
   }
 
   // Takes over what is chosen; a choice that this run does not have is ignored.
   take(wanted) {
-    const state = this.once ? {...wanted, show: 'cards'} : wanted;
+    const view = this.once && wanted.view === 'difference' ? 'overlay' : wanted.view;
+    const state = this.once ? {...wanted, show: 'cards', view} : wanted;
     const all = this.runs.flatMap((run) => run.keys);
     this.state = state;
+    this.open = state.probe === '' ? undefined : this.runs[0].places.get(state.probe);
     this.at = this.placeOf(state);
+    const [epoch, step = ''] = state.before.split(':');
+    this.before = epoch === '' ? Math.max(0, this.at - 1) : this.placeOf({epoch, step});
     this.methods = distinct(all.map((key) => key.method));
     this.targets = distinct(all.map((key) => key.target));
     this.method = this.methods.includes(state.method) || state.method === 'all' ? state.method : this.methods[0];
@@ -67,7 +79,8 @@ export class Scene {
 
   placeOf({epoch, step}) {
     const last = this.positions.length - 1;
-    if (epoch === '' || !Number.isFinite(Number(epoch))) return last;
+    if (epoch === '') return this.opening;
+    if (!Number.isFinite(Number(epoch))) return last;
     const found = this.positions.findIndex(
       (p) => entryOf(p).epoch === Number(epoch) && (step === '' || entryOf(p).step === Number(step)),
     );
@@ -76,12 +89,26 @@ export class Scene {
     return later < 0 ? last : Math.max(later - 1, 0);
   }
 
-  // A position in a link; empty for the last, so that a growing run is followed.
+  // A position in a link; the last has no number, so that a growing run is followed.
   stateAt(place) {
-    if (place === this.positions.length - 1) return {epoch: '', step: ''};
+    const last = this.positions.length - 1;
+    if (place === last) return {epoch: this.opening === last ? '' : 'last', step: ''};
     const {epoch, step} = entryOf(this.positions[place]);
     const alone = this.positions.filter((p) => entryOf(p).epoch === epoch).length === 1;
     return {epoch: String(epoch), step: alone ? '' : String(step)};
+  }
+
+  // What shows the difference from this position on; if it does already, from the position before each.
+  held() {
+    const before = this.nameAt(this.at);
+    const already = this.state.view === 'difference' && this.state.before === before;
+    return {view: 'difference', before: already ? '' : before};
+  }
+
+  // The name of a position as the earlier one of two.
+  nameAt(place) {
+    const {epoch, step} = entryOf(this.positions[place]);
+    return `${epoch}:${step}`;
   }
 
   stepAt(place, r) {
@@ -115,16 +142,21 @@ export class Scene {
     return `${this.marks[r]} has no ${this.label()}; its ${this.runs[r].label(this.step(r))} is shown.`;
   }
 
-  // The next position, forwards or backwards, at which the prediction of one of these probes flips.
-  nextFlip(by, probes) {
-    const flips = (place) =>
-      this.runs.some((run, r) => {
-        const [now, before] = [this.stepAt(place, r), this.stepAt(place - 1, r)];
-        const places = probes.map((probe) => this.placeIn(r, probe)).filter((n) => n >= 0);
-        return now !== before && places.some((n) => run.flipped(now, n));
-      });
+  // Those of these probes whose prediction flips at a position, in any run.
+  flipsAt(place, probes) {
+    if (place === 0) return [];
+    const flips = (run, r, probe) => {
+      const [now, before] = [this.stepAt(place, r), this.stepAt(place - 1, r)];
+      return now !== before && run.flipped(now, this.placeIn(r, probe));
+    };
+    return probes.filter((probe) => this.runs.some((run, r) => flips(run, r, probe)));
+  }
+
+  // The next position, forwards or backwards, at which the prediction of the open probe, or one of those shown, flips.
+  nextFlip(by) {
+    const probes = this.open === undefined ? this.order() : [this.open];
     for (let place = this.at + by; place > 0 && place < this.positions.length; place += by) {
-      if (flips(place)) return place;
+      if (this.flipsAt(place, probes).length > 0) return place;
     }
     return undefined;
   }
@@ -175,6 +207,11 @@ export class Scene {
   // The probes of the curves: with filters that follow the slider, the past would change with it.
   steady() {
     return this.runs[0].probes.map((_, probe) => probe).filter((probe) => this.passes(probe, false));
+  }
+
+  // The probe that is open, or else those of the curves.
+  studied() {
+    return this.open === undefined ? this.steady() : [this.open];
   }
 
   passes(probe, now) {

@@ -1,15 +1,16 @@
 // What a link keeps: everything that can be chosen, as text.
 import {COLOUR_NAMES} from './colour.js';
 
-// Any text, empty by default. An empty `epoch` and `step` mean the last.
-const FREE = ['run', 'compare', 'epoch', 'step', 'method', 'target', 'class', 'number', 'probe'];
+// Any text, empty by default. An empty `epoch` means the largest change, or the last; an
+// empty `before` the position before it.
+const FREE = ['run', 'compare', 'epoch', 'step', 'before', 'method', 'target', 'class', 'number', 'probe', 'area', 'passed'];
 const LOOK = {view: 'overlay', scale: 'run', colour: 'turbo', signed: 'off', opacity: '50', threshold: '0'};
 const BOARD = {region: 'off', show: 'cards', size: 'medium', sort: 'id', filter: 'all', speed: '2', theme: 'auto'};
 const DEFAULTS = {...Object.fromEntries(FREE.map((name) => [name, ''])), ...LOOK, ...BOARD};
 // Values and what the page calls them.
 const CHOICES = {
   show: {cards: 'Pictures', film: 'Film strips'},
-  view: {overlay: 'Overlay', map: 'Map', both: 'Both', original: 'Picture'},
+  view: {overlay: 'Overlay', map: 'Map', both: 'Both', difference: 'Difference', original: 'Picture'},
   scale: {image: 'image', run: 'run', layer: 'layer'},
   colour: Object.fromEntries(COLOUR_NAMES.map((name) => [name, name])),
   size: {original: 'original', small: 'small', medium: 'medium', large: 'large'},

@@ -57,7 +57,7 @@ function confidenceLine(scene, r, probe) {
 }
 
 // A drawing that fills its strip, one unit wide for each position.
-function stretched(count, height, ...children) {
+export function stretched(count, height, ...children) {
   const viewBox = `0 0 ${count} ${height}`;
   return draw('svg', {viewBox, preserveAspectRatio: 'none', 'aria-hidden': 'true'}, children);
 }

@@ -1,4 +1,5 @@
 // The viewer of report.html, TensorBoard and notebooks: puts the parts together and keeps the state.
+import {actsOf} from './acts.js';
 import {Address} from './address.js';
 import {Bar} from './bar.js';
 import {Board} from './card.js';
@@ -10,13 +11,13 @@ import {Head} from './head.js';
 import {helpDialog, keyHandler} from './keys.js';
 import {Library} from './library.js';
 import {Overview} from './overview.js';
+import {Region} from './region.js';
 import {Scene} from './scene.js';
 import {Sequence} from './sequence.js';
-import {choicesOf} from './state.js';
 import {blankNotices, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that need no new elements.
-const LIGHT = ['epoch', 'step', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme'];
+const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme'];
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
 // root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {colours: address of colormaps.png,
@@ -41,33 +42,21 @@ class Viewer {
     this.state = this.address.state();
     if (!this.state.run && !this.state.compare) this.state.compare = options.beside;
     this.sequence = new Sequence('Epoch', (place) => this.moveTo(place), ' (space)');
-    const act = {
-      set: (changes) => this.set(changes),
-      pick: (place) => this.sequence.pick(place),
-      step: (by) => this.sequence.pick(this.sequence.at + by),
-      ends: (last) => this.sequence.pick(last ? this.sequence.count - 1 : 0),
-      play: () => this.sequence.play(),
-      flip: (by) => this.toFlip(by),
-      layer: (by) => this.set({layers: this.scene.soloed(by)}),
-      cycle: (name) => this.cycle(name),
-      probe: (by) => this.toProbe(by),
-      open: (probe) => this.open(probe),
-      close: () => this.close(),
-      theme: () => this.cycleTheme(),
-      help: () => this.help.showModal(),
-    };
+    const act = actsOf(this);
     this.head = new Head(act, options.title);
     this.bar = new Bar(act, this.sequence);
     this.overview = new Overview(act);
     this.board = new Board(act);
     this.detail = new Detail(act);
+    this.region = new Region(act, root);
     this.findings = make('section.findings', {'aria-label': 'Findings'});
     this.help = helpDialog();
     this.status = make('p.status', {role: 'status'}, 'Reading the maps…');
     this.count = make('p.count', {role: 'status'});
     this.notices = make('ul.notices', {'aria-label': 'Blank maps and flipped predictions'});
-    const {head, bar, overview, board, detail} = this;
-    this.main = make('main', this.findings, overview.element, this.count, this.notices, board.element, detail.element);
+    const {head, bar, overview, board, detail, region} = this;
+    this.main = make('main', this.findings, overview.element, this.count, this.notices, board.element, detail.element, region.element);
+    region.watch(this.main);
     root.classList.add('gradcam');
     root.append(head.element, this.status, bar.element, head.standIn, this.main, this.help);
     this.reveal(false);
@@ -85,7 +74,7 @@ class Viewer {
     on(window.matchMedia('(prefers-color-scheme: dark)'), 'change', () => this.dress());
     const stop = this.source.watch?.(() => this.renew());
     if (stop) this.stops.push(stop);
-    for (const part of [this.address, this.sequence, this.board, this.overview, this.detail]) {
+    for (const part of [this.address, this.sequence, this.board, this.overview, this.detail, this.region]) {
       this.stops.push(() => part.stop());
     }
   }
@@ -196,7 +185,7 @@ class Viewer {
       this.overview.build(scene);
       this.board.build(scene);
     } else this.detail.build(scene, probe);
-    this.paint();
+    this.paint(true);
   }
 
   // One drawing for all changes between two frames.
@@ -204,7 +193,8 @@ class Viewer {
     if (!this.frame) this.frame = window.requestAnimationFrame(() => this.paint());
   }
 
-  paint() {
+  // fresh: whether maps or probes may be others than before.
+  paint(fresh = false) {
     window.cancelAnimationFrame(this.frame);
     this.frame = 0;
     const {scene, state} = this;
@@ -223,6 +213,7 @@ class Viewer {
       const shown = this.board.count === total ? all : `${this.board.count} of ${all}`;
       setText(this.count, `${shown} · ${scaleWords(scene)}`);
     }
+    this.region.update(scene, fresh);
     this.announceLater();
   }
 
@@ -235,8 +226,7 @@ class Viewer {
   }
 
   openProbe() {
-    const place = this.state.probe === '' ? undefined : this.scene.runs[0].places.get(this.state.probe);
-    return place ?? -1;
+    return this.scene.open ?? -1;
   }
 
   moveTo(place) {
@@ -244,17 +234,6 @@ class Viewer {
     this.address.write(this.state);
     this.scene.at = place;
     this.refresh();
-  }
-
-  toFlip(by) {
-    const open = this.openProbe();
-    const place = this.scene.nextFlip(by, open >= 0 ? [open] : this.scene.order());
-    if (place !== undefined) this.sequence.pick(place);
-  }
-
-  cycle(name) {
-    const values = choicesOf(name).map(([value]) => value);
-    this.set({[name]: values[(values.indexOf(this.state[name]) + 1) % values.length]});
   }
 
   toProbe(by) {
@@ -275,10 +254,10 @@ class Viewer {
 
   close() {
     const probe = this.openProbe();
-    if (probe < 0) return;
+    if (probe < 0) return this.set({area: ''});
     this.set({probe: ''});
     if (this.scrolled !== undefined) window.scrollTo(0, this.scrolled);
-    this.board.focus(probe);
+    return this.board.focus(probe);
   }
 
   cycleTheme() {

@@ -6,6 +6,11 @@ export function numberOf(count, thing) {
   return `${count} ${thing}${count === 1 ? '' : 's'}`;
 }
 
+// A step's label within a sentence.
+export function inWords(label) {
+  return label.replace(/^untrained/, 'the untrained model');
+}
+
 const DOWN = ['upper', 'middle', 'lower'];
 const ACROSS = ['left', 'centre', 'right'];
 
@@ -30,10 +35,7 @@ export function noticeOf(state, {signed}) {
 
 // The explained class, if it is not the predicted one.
 export function explained(run, step, key, probe) {
-  const name = run.keys[key].target;
-  const target = run.steps[step].targets[name];
-  const index = target ? target.classes[probe] : -1;
-  return index >= 0 && name !== 'predicted' ? run.className(index) : '';
+  return run.keys[key].target === 'predicted' ? '' : run.explainedClass(step, key, probe);
 }
 
 export function described(run, step, key, probe, kind, state, look) {
@@ -49,7 +51,7 @@ export function described(run, step, key, probe, kind, state, look) {
   return `${which}: ${classes}; map ${ends.filter(Boolean).join(', ')}`;
 }
 
-function whereabouts({x, y}) {
+export function whereabouts({x, y}) {
   const [down, across] = [DOWN[Math.min(2, Math.floor(y * 3))], ACROSS[Math.min(2, Math.floor(x * 3))]];
   return down === 'middle' && across === 'centre' ? 'centre' : `${down} ${across}`;
 }
@@ -72,7 +74,19 @@ const SCALE_WORDS = {
 // What the brightest colour means. Values of two runs are not on one scale: each is seen by its own.
 export function scaleWords({runs, state}) {
   const own = runs.length > 1 && state.scale !== 'image' ? ' (A and B each have their own)' : '';
-  return `brightest colour: ${SCALE_WORDS[state.scale]}${own}`;
+  const change = state.view === 'difference' ? ' · difference: red gained, blue lost, grey the same' : '';
+  return `brightest colour: ${SCALE_WORDS[state.scale]}${own}${change}`;
+}
+
+const TARGETS = {predicted: 'predicted class', label: 'true class'};
+
+// A target in the list of those logged, and whether it is the same class in all steps of a run, for every probe.
+export function targetWords(run, name) {
+  const all = run.steps.map((step) => step.targets[name]?.classes ?? []);
+  const known = all.flat().some((index) => index >= 0);
+  const fixed = all.every((classes) => classes.every((index, probe) => index === all[0][probe]));
+  const title = TARGETS[name] || (/^\d+$/.test(name) ? run.className(Number(name)) : name.replace('_vs_', ' vs '));
+  return known ? `${title} (${fixed ? 'never changes' : 'can change'})` : title;
 }
 
 // Layers that a notice names at most.

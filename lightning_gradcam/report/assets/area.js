@@ -1,0 +1,88 @@
+// A region of the picture, and the share of a map's evidence inside it: `energy_inside`, by the formula of `inside` in
+// lightning_gradcam/stats/masks.py.
+import {mean, valueOf} from './numbers.js';
+import {axisWeights} from './resize.js';
+
+// Each probe's own mask or box.
+export const OWN = 'mask';
+
+// A rectangle from a link, 'left,top,right,bottom' in pixels of the page's pictures; or null.
+export function rectangleOf(text, {width, height}) {
+  const [left, top, right, bottom, ...more] = text.split(',').map(Number);
+  const whole = [left, top, right, bottom].every((edge) => Number.isInteger(edge));
+  const fits = whole && left >= 0 && top >= 0 && right <= width && bottom <= height;
+  return fits && left < right && top < bottom && more.length === 0 ? {left, top, right, bottom} : null;
+}
+
+// What the places of a map along one side count for, inside from one share of the side to another, and in all. The map
+// is resized to the probe's `size` as in energy_inside; pixels whose centre is inside count.
+function weightsAlong(places, size, from, to) {
+  const {index, weight} = axisWeights(places, size, false);
+  const found = {inside: new Float64Array(places), whole: new Float64Array(places)};
+  for (let pixel = 0; pixel < size; pixel += 1) {
+    const within = pixel + 0.5 >= from * size && pixel + 0.5 < to * size;
+    for (const tap of [2 * pixel, 2 * pixel + 1]) {
+      found.whole[index[tap]] += weight[tap];
+      if (within) found.inside[index[tap]] += weight[tap];
+    }
+  }
+  return found;
+}
+
+// The share of one key's maps inside a rectangle, as a function of step and probe; null without positive evidence.
+function insideRectangle(run, key, {left, top, right, bottom}) {
+  const {width, height, full = [height, width]} = run.header.display;
+  const {width: wide, height: tall, slices, signal} = run.keys[key];
+  const across = weightsAlong(wide, full[1], left / width, right / width);
+  // A signal has no height.
+  const down = signal ? weightsAlong(tall, full[0], 0, 1) : weightsAlong(tall, full[0], top / height, bottom / height);
+  const weights = (which) => {
+    const place = (_, at) => down[which][Math.floor(at / (wide * slices))] * across[which][at % wide];
+    return Float64Array.from({length: tall * wide * slices}, place);
+  };
+  const [within, all] = [weights('inside'), weights('whole')];
+  return (step, probe) => {
+    const bytes = run.map(step, key, probe);
+    let [inside, whole] = [0, 0];
+    for (let at = 0; at < bytes.length; at += 1) {
+      // The largest value cancels out.
+      const root = Math.max(0, bytes[at] - 128);
+      inside += root * root * within[at];
+      whole += root * root * all[at];
+    }
+    return whole > 0 ? inside / whole : null;
+  };
+}
+
+// Lines for each run and layer shown: {label, values: mean share inside at each position, counts, of, dash, second}.
+// area: a rectangle, or OWN for the numbers that were logged of each probe's mask or box.
+export function sharesInside(scene, area) {
+  const probes = scene.studied();
+  return scene.runs.flatMap((run, r) => {
+    const places = probes.map((probe) => scene.placeIn(r, probe)).filter((place) => place >= 0);
+    return scene.columnsOf(r).map(({title, places: keys, dash}) => {
+      const key = keys[r];
+      const logged = (step, probe) => valueOf(run, 'energy_inside', step, key, probe);
+      const share = area === OWN ? logged : insideRectangle(run, key, area);
+      const shares = run.steps.map((_, step) => places.map((probe) => share(step, probe)));
+      const at = (place, value) => (scene.has(place, r) ? value(shares[scene.stepAt(place, r)]) : null);
+      const along = (value) => scene.positions.map((_, place) => at(place, value));
+      const known = (values) => values.filter((value) => value !== null).length;
+      const line = {label: scene.prefix(r) + title, values: along(mean), counts: along(known)};
+      return {...line, of: places.length, dash, second: r > 0};
+    });
+  });
+}
+
+// The region's share of the picture; of masks and boxes the mean.
+export function shareOfPicture(scene, area) {
+  const {width, height} = scene.runs[0].header.display;
+  if (area === OWN) return mean(scene.studied().map((probe) => scene.pictures[0][probe].covered));
+  const tall = scene.runs[0].keys.some(({signal}) => signal) ? 1 : (area.bottom - area.top) / height;
+  return ((area.right - area.left) / width) * tall;
+}
+
+// Twice the region's share of the picture, as much again as chance gives; of large regions, halfway from it to all.
+export function usualThreshold(share) {
+  return Math.min(2 * share, (1 + share) / 2);
+}

@@ -1,0 +1,72 @@
+// When maps moved, and where to: drift from the step before by layer and position, and what a large change is.
+import {means, sampleSizes} from './numbers.js';
+import {inWords, numberOf, whereabouts} from './words.js';
+
+// As MOVED and PROBES in lightning_gradcam/findings/kinds.py: a mean of fewer probes says nothing about a layer.
+export const LARGE = 0.15;
+const FEWEST = 3;
+
+// Each step's mean drift; null where too few of these probes were compared. The first step has no step before it.
+function meanDrifts(run, key, probes) {
+  const counts = sampleSizes(run, 'drift', key, probes);
+  const least = Math.min(FEWEST, probes.length);
+  return means(run, 'drift', key, probes).map((value, step) => (step > 0 && counts[step] >= least ? value : null));
+}
+
+// A row for each run and layer shown: {label, values: mean drift of these probes at each position, or null}.
+export function driftTable(scene, probes) {
+  return scene.runs.flatMap((run, r) => {
+    const places = probes.map((probe) => scene.placeIn(r, probe)).filter((place) => place >= 0);
+    return scene.columnsOf(r).map((column) => {
+      const drifts = meanDrifts(run, column.places[r], places);
+      const at = (_, place) => (scene.has(place, r) ? drifts[scene.stepAt(place, r)] : null);
+      return {label: scene.prefix(r) + column.title, values: scene.positions.map(at)};
+    });
+  });
+}
+
+export function largePlaces(scene, table) {
+  return scene.positions.map((_, place) => place).filter((place) => table.some(({values}) => values[place] >= LARGE));
+}
+
+// The next position with a large change, forwards or backwards; behind the last one comes the first.
+export function nextMove(scene, by) {
+  const found = largePlaces(scene, driftTable(scene, scene.studied()));
+  if (by > 0) return found.find((place) => place > scene.at) ?? found[0];
+  return found.findLast((place) => place < scene.at) ?? found.at(-1);
+}
+
+// The largest mean drift of all probes, each layer judged by its first method and target, as in findings: {step, key,
+// value, count: of how many probes}, or undefined.
+export function largestMove(run) {
+  const all = run.probes.map((_, probe) => probe);
+  let best;
+  run.keys.forEach(({layer}, key) => {
+    if (run.keys.findIndex((other) => other.layer === layer) !== key) return;
+    meanDrifts(run, key, all).forEach((value, step) => {
+      if (value !== null && !(value <= best?.value)) best = {step, key, value};
+    });
+  });
+  return best && {...best, count: sampleSizes(run, 'drift', best.key, all)[best.step]};
+}
+
+// ['The maps moved most from epoch 2 to epoch 3, …', ' Probe 4 moved furthest …']; null where no step was compared with
+// the one before.
+export function headlineOf(run, prefix) {
+  const found = largestMove(run);
+  if (!found) return null;
+  const {step, key, value, count} = found;
+  const [before, now] = [step - 1, step].map((at) => inWords(run.label(at)));
+  const span = run.header.thinned ? `in ${now}` : `from ${before} to ${now}`;
+  const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value < 0.005 ? 'below 0.01' : value.toFixed(2)}`];
+  const sample = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
+  const small = `${prefix}No large change of the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;
+  if (value < LARGE) return [small, ''];
+  const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);
+  const probe = drifts.indexOf(Math.max(...drifts));
+  const furthest = `Probe ${run.probes[probe].id} moved furthest (${drifts[probe].toFixed(2)})`;
+  const [from, to] = [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe)));
+  const went = from === to ? `stayed at the ${to}` : `went from the ${from} to the ${to}`;
+  const where = run.header.thinned ? '' : `: its largest value ${went}`;
+  return [`${prefix}The maps moved most ${span}, ${named}: ${amount} (${sample}).`, ` ${furthest}${where}.`];
+}

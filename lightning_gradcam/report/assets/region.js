@@ -1,0 +1,186 @@
+// The region tool: a rectangle drawn on a picture, and the share of each layer's evidence inside it over all epochs.
+import {OWN, rectangleOf, shareOfPicture, sharesInside, usualThreshold} from './area.js';
+import {ChartPanel} from './chart.js';
+import {button, labelled, make, setText} from './dom.js';
+import {percent} from './numbers.js';
+import {inWords, numberOf} from './words.js';
+
+const SIDES = {left: 'Left', top: 'Top', right: 'Right', bottom: 'Bottom'};
+// Pixels of the window that the pointer moves before it draws.
+const SLACK = 4;
+
+export class Region {
+  // act: {set(changes), pick(place)}; root: of the viewer, with all pictures.
+  constructor(act, root) {
+    Object.assign(this, {act, root, start: null, drawn: '', scene: null});
+    this.panel = new ChartPanel(130);
+    const entry = (name, onchange) => make('input', {type: 'number', min: 0, step: 1, 'aria-label': name, onchange});
+    const sides = Object.entries(SIDES).map(([edge, name]) => [edge, entry(name, () => this.typed(edge))]);
+    this.edges = Object.fromEntries(sides);
+    const fields = Object.entries(SIDES).map(([edge, name]) => labelled(name, this.edges[edge]));
+    const pass = () => act.set({passed: this.threshold.value});
+    this.threshold = entry('Threshold, %', pass);
+    const limit = labelled('Threshold, %', this.threshold, 'Empty: twice the region’s share of the picture');
+    this.own = button('Mask', () => act.set({area: OWN, region: 'on'}), {title: 'Each probe’s own mask or box'});
+    const close = button('✕', () => act.set({area: ''}), {class: 'tool', 'aria-label': 'Close the region'});
+    this.about = make('p.region-about');
+    this.list = make('ul.looked', {role: 'status'});
+    const line = make('div.region-line', make('h2', 'Evidence inside the region'), fields, this.own, limit, close);
+    const found = make('div.region-found', this.panel.element, make('div', this.list, this.about));
+    this.element = make('section.region-panel', {'aria-label': 'Evidence inside the region', hidden: true}, line, found);
+  }
+
+  // Dragging on a picture draws; by touch only while the panel is open, since it scrolls otherwise.
+  watch(stage) {
+    const on = (name, listener, capture = false) => stage.addEventListener(name, listener, capture);
+    on('pointerdown', (event) => this.begin(event));
+    on('pointermove', (event) => this.start && this.drag(event, stage));
+    for (const name of ['pointerup', 'pointercancel']) on(name, () => this.finish());
+    on('click', (event) => this.dragged && event.stopPropagation(), true);
+  }
+
+  begin(event) {
+    this.dragged = false;
+    const frame = event.target.closest('.cell .frame');
+    if (!frame || event.button !== 0 || (event.pointerType === 'touch' && this.element.hidden)) return;
+    const slices = Number(frame.parentElement.style.getPropertyValue('--slices')) || 1;
+    const {left, top, width, height} = frame.getBoundingClientRect();
+    const slice = Math.floor(((event.clientX - left) / width) * slices);
+    this.start = {left: left + (slice * width) / slices, top, width: width / slices, height, from: event};
+  }
+
+  drag(event, stage) {
+    const {left, top, width, height, from} = this.start;
+    const far = Math.max(Math.abs(event.clientX - from.clientX), Math.abs(event.clientY - from.clientY));
+    if (!this.dragged && far < SLACK) return;
+    if (!this.dragged) stage.setPointerCapture(event.pointerId);
+    this.dragged = true;
+    this.root.classList.add('drawing');
+    const size = this.scene.runs[0].header.display;
+    const side = (one, other, begin, long, count) => {
+      const [low, high] = [one, other].sort((x, y) => x - y).map((at) => ((at - begin) / long) * count);
+      const first = Math.min(count - 1, Math.max(0, Math.floor(low)));
+      return [first, Math.min(count, Math.max(first + 1, Math.ceil(high)))];
+    };
+    const [x, right] = side(from.clientX, event.clientX, left, width, size.width);
+    const [y, bottom] = side(from.clientY, event.clientY, top, height, size.height);
+    this.act.set({area: [x, y, right, bottom].join()});
+  }
+
+  finish() {
+    this.start = null;
+    this.root.classList.remove('drawing');
+  }
+
+  // An edge that is typed moves the opposite one along where it must.
+  typed(edge) {
+    const {width, height} = this.scene.runs[0].header.display;
+    const found = this.area === OWN ? {left: 0, top: 0, right: width, bottom: height} : {...this.area};
+    const across = edge === 'left' || edge === 'right';
+    const [begin, end, side] = across ? ['left', 'right', width] : ['top', 'bottom', height];
+    const value = Math.round(this.edges[edge].valueAsNumber);
+    if (edge === begin) found[begin] = Math.min(side - 1, Math.max(0, value));
+    else found[end] = Math.min(side, Math.max(1, value));
+    if (edge === begin) found[end] = Math.max(found[end], found[begin] + 1);
+    else found[begin] = Math.min(found[begin], found[end] - 1);
+    if (Number.isFinite(value)) {
+      // At once, so that the next edge can be typed before this one is drawn.
+      this.area = found;
+      this.act.set({area: Object.keys(SIDES).map((name) => found[name]).join()});
+    }
+    this.fill();
+  }
+
+  // Opens with the middle of the picture, or closes; the keyboard's way to draw.
+  toggle() {
+    if (!this.element.hidden) return this.act.set({area: ''});
+    const {width, height} = this.scene.runs[0].header.display;
+    const third = (side) => [Math.floor(side / 3), Math.max(Math.floor(side / 3) + 1, Math.round((side * 2) / 3))];
+    const [[left, right], [top, bottom]] = [third(width), third(height)];
+    this.act.set({area: [left, top, right, bottom].join()});
+    this.element.hidden = false;
+    return this.edges.left.focus();
+  }
+
+  // fresh: whether maps or probes may be others than before.
+  update(scene, fresh) {
+    this.scene = scene;
+    const {area, passed} = scene.state;
+    const marked = scene.pictures[0].some(({covered}) => covered !== null);
+    const size = scene.runs[0].header.display;
+    this.area = area === OWN && marked ? OWN : rectangleOf(area, size);
+    this.element.hidden = this.area === null;
+    this.root.classList.toggle('with-area', this.area !== null && this.area !== OWN);
+    if (this.area === null) return;
+    const wanted = `${area} ${passed}`;
+    if (fresh || this.drawn !== wanted) this.show(size, marked);
+    this.drawn = wanted;
+    this.panel.move(scene.at);
+  }
+
+  show({width, height}, marked) {
+    const {scene, area} = this;
+    if (area !== OWN) {
+      const place = {left: area.left / width, top: area.top / height};
+      const size = {width: area.right / width - place.left, height: area.bottom / height - place.top};
+      // On the boxes alone: as a property of the root it would renew the style of the whole page.
+      for (const {style} of this.root.querySelectorAll('.area-box')) {
+        for (const [name, share] of Object.entries({...place, ...size})) style.setProperty(`--area-${name}`, String(share));
+      }
+    }
+    this.own.hidden = !marked;
+    this.own.setAttribute('aria-pressed', String(area === OWN));
+    this.fill();
+    const share = shareOfPicture(scene, area);
+    const given = Number(scene.state.passed) / 100;
+    const usual = !(given > 0 && given <= 1);
+    const threshold = usual ? usualThreshold(share) : given;
+    this.threshold.placeholder = String(Math.round(usualThreshold(share) * 100));
+    this.threshold.value = usual ? '' : scene.state.passed;
+    const lines = sharesInside(scene, area);
+    this.list.replaceChildren(...lines.map((line) => make('li', lookedThere(scene, line, threshold))));
+    const level = {label: 'threshold', values: scene.positions.map(() => threshold), counts: [], of: 0, dash: 7};
+    const info = {title: 'share of the evidence inside', low: 0, high: 1};
+    const ticks = scene.positions.map((_, place) => scene.tick(place));
+    const content = {series: [...lines, level], info, ticks, name: info.title, onpick: this.act.pick};
+    this.panel.element.hidden = scene.once;
+    this.panel.show(content, scene.at);
+    setText(this.about, this.described(share, threshold, usual));
+  }
+
+  described(share, threshold, usual) {
+    const {scene, area} = this;
+    const probes = scene.studied();
+    const one = `Probe ${scene.runs[0].probes[probes[0]]?.id}`;
+    const where = area === OWN ? ', in the mask or box of each' : probes.length > 1 ? ', at the same place in all' : '';
+    const whose = probes.length === 1 ? one : `Mean of ${numberOf(probes.length, 'probe')}${where}`;
+    const rule = usual ? (threshold < 2 * share ? 'halfway from that to all' : 'twice that') : 'as set';
+    return `${whose}. The region is ${percent(share)} of the picture; threshold ${percent(threshold)} (${rule}).`;
+  }
+
+  // The rectangle's edges in the fields; empty for masks.
+  fill() {
+    const {width, height} = this.scene.runs[0].header.display;
+    for (const [edge, input] of Object.entries(this.edges)) {
+      input.max = edge === 'left' || edge === 'right' ? width : height;
+      input.value = this.area === OWN ? '' : this.area[edge];
+    }
+  }
+
+  stop() {
+    this.panel.stop();
+  }
+}
+
+// 'relu2: first looked there in epoch 3 (24 % inside).'
+function lookedThere(scene, {label, values, counts, of}, threshold) {
+  const known = values.filter((value) => value !== null);
+  if (known.length === 0) return `${label}: no positive evidence in any epoch.`;
+  if (scene.once) return `${label}: ${percent(values[0])} inside.`;
+  const first = values.findIndex((value) => value !== null && value >= threshold);
+  const place = first >= 0 ? first : values.indexOf(Math.max(...known));
+  const sample = counts[place] < of ? `, ${counts[place]} of ${of} probes` : '';
+  const [when, share] = [inWords(scene.label(place)), `${percent(values[place])} inside${sample}`];
+  if (first < 0) return `${label}: never passes the threshold; the most is ${share}, in ${when}.`;
+  return `${label}: first looked there in ${when} (${share}).`;
+}
