@@ -150,7 +150,9 @@ class Sheet:
 
 
 def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:
-    """Returns the header's line that says what is seen, and of which step."""
+    """Returns the header's line that says what is seen, and of which step, if it is one of a run."""
+    if record.step < 0:
+        return what, INK
     stage = f", {record.stage}" if record.stage not in ("", "fit") else ""
     return f"{what}, {epoch_title(record.epoch)}, step {record.step}{stage}", INK
 

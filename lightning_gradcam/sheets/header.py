@@ -153,7 +153,7 @@ def cam_header(
 def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
     """Returns the header's two lines on the colour scale."""
     first, second = {**_SCALES, **(_SIGNED_SCALES if drawing.signed else {})}[drawing.scale]
-    if record.stage == "explain":
+    if record.stage == "explain" or record.step < 0:
         # There are no other steps.
         first = first.replace(" and logged steps so far", "")
     return [f"colours: {first}", second]
