@@ -147,6 +147,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "min_energy_inside": partial(check_share, "min_energy_inside"),
     "name": check_name,
     "check": partial(check_flag, "check"),
+    "numbers": partial(check_choice, "numbers", choices=("default", "all")),
     "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),
 }
 # The least that each may be.

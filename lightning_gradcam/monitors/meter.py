@@ -16,7 +16,7 @@ from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, Floa
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
 from lightning_gradcam.render.scale import both_limits, raise_limits
-from lightning_gradcam.stats import STATS, measure, to_last
+from lightning_gradcam.stats import DEFAULT, STATS, measure, to_last
 from lightning_gradcam.stats.boxes import known_boxes, picture_size
 
 
@@ -91,14 +91,15 @@ class Meter:
     def means(self, record: CamRecord) -> dict[str, float]:
         """Returns a measured step's numbers by tag: means over the probes that have the number, or how many do.
 
-        What no probe has is left out.
+        What no probe has is left out, and so are all but a few numbers, unless the monitor's ``numbers`` is ``"all"``.
 
         Args:
             record: As :meth:`measured` returned it.
         """
         found: dict[str, FloatArray] = {}
         counts: dict[str, FloatArray] = {}
-        for place, target in enumerate(record.scores):
+        every = self._monitor.numbers == "all"
+        for place, target in enumerate(record.scores if every else ()):
             middle = "" if place == 0 else f"/{target}"
             found[f"{self._monitor.name}_stats{middle}/score"] = record.scores[target]
             found[f"{self._monitor.name}_stats{middle}/confidence"] = record.confidences.get(
@@ -106,6 +107,8 @@ class Meter:
             )
         for key, stats in record.numbers.items():
             for name, values in stats.items():
+                if not every and name not in DEFAULT:
+                    continue
                 kind = counts if name in STATS and STATS[name].counted else found
                 kind[f"{self._monitor.stats_tag(key)}/{name}"] = values
         for (layer, target), values in vanished_of(record.gradients).items():

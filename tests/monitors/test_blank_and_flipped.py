@@ -63,7 +63,11 @@ class Planned(pl.LightningModule):
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Archive, MemorySink, list[str]]:
     sink = MemorySink()
     callback = GradCAMCallback(
-        "net.0", probes=ProbeSet(PICTURES, labels=torch.tensor([0, 0, 0])), sinks=[sink], on_error="raise"
+        "net.0",
+        probes=ProbeSet(PICTURES, labels=torch.tensor([0, 0, 0])),
+        sinks=[sink],
+        on_error="raise",
+        numbers="all",
     )
     data = DataLoader(TensorDataset(PICTURES, torch.zeros(3)), 3)
     with warnings.catch_warnings(record=True) as caught:
