@@ -131,9 +131,7 @@ def sheet(
         for column, tile in enumerate(tiles):
             at = x + column * (cell + _GAP), y + label
             page.cell(at, tile.pixels[place], captions[place][column], width=cell + _GAP - 2)
-    page.rule(page.top + body - 4)
-    for number, (text, color) in enumerate(below):
-        page.write((MARGIN, page.top + body + LINE_HEIGHT * number), text, width - 2 * MARGIN, 13, color)
+    page.foot(page.top + body, below)
     return page.picture(enlarged=tile_h > probes.pixels.shape[-3], format=drawing.format)
 
 
