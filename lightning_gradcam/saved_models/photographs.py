@@ -18,6 +18,7 @@ from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.folder import Preparation, pictures_in, upright
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.saved_models.images import are_inputs
 
 # Left, top, right and bottom, in pixels of the photograph; beyond its edges where the input was padded.
 Region = tuple[int, int, int, int]
@@ -43,9 +44,11 @@ class Photographs:
     @classmethod
     def of(cls, images: Any, how: Preparation) -> Photographs:
         """Returns those of what ``explain`` gets as ``images``, in the order of its probes."""
+        if are_inputs(images):
+            # An archive's probes, a saved set and tensors: only the inputs are known.
+            return cls([], how)
         if isinstance(images, (str, os.PathLike)):
             path = Path(images)
-            # An archive's probes and a saved set have only the inputs.
             return cls(pictures_in(path) if path.is_dir() else [path], how)
         single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3))
         return cls([images] if single else list(images) if isinstance(images, (list, tuple, np.ndarray)) else [], how)

@@ -35,7 +35,7 @@ from lightning_gradcam.sheets.builder import (
 from lightning_gradcam.sheets.cam_sheet import color_bar
 from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.sheets.film_lines import film_footer, film_header
-from lightning_gradcam.sheets.words import probe_words
+from lightning_gradcam.sheets.words import class_words, probe_words
 
 MAX_BYTES = 4_000_000
 MOST_PROBES = 64
@@ -255,7 +255,7 @@ def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
     predicted, state = film.predicted(step, place), film.state(step, place, missing)
     if predicted < 0:
         return [film.state(step, place, ""), *([state] if missing else [])]
-    return [film.named(step, place, film.probes.class_name(predicted)), state]
+    return [film.named(step, place, class_words(film.probes, predicted)), state]
 
 
 def _palette(film: Film) -> Image.Image:

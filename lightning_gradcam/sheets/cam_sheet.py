@@ -29,7 +29,7 @@ from lightning_gradcam.sheets.builder import (
     remarks,
 )
 from lightning_gradcam.sheets.header import blank_lines, cam_header, end_names
-from lightning_gradcam.sheets.words import probe_words
+from lightning_gradcam.sheets.words import class_words, probe_words
 from lightning_gradcam.stats.boxes import known_boxes
 
 # Between two tiles of a probe, and between two probes side by side.
@@ -211,7 +211,7 @@ def _likeliest(
         if known:
             page.pixels[line + 4 : line + 11, x : x + 7] = RIGHT
         page.write((x + 12, line), f"{confidence:.0%}" if confidence >= 0.0995 else f"{confidence:.1%}", 36)
-        name, color = probes.class_name(int(index)), RIGHT if known else INK
+        name, color = class_words(probes, int(index)), RIGHT if known else INK
         page.write((x + 48, line), name, width - 48, 12, color)
 
 

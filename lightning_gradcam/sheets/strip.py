@@ -29,6 +29,7 @@ from lightning_gradcam.sheets.builder import (
 from lightning_gradcam.sheets.cam_sheet import LABELS, color_bar, row_label, scale_end
 from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.sheets.film_lines import film_footer, film_header
+from lightning_gradcam.sheets.words import class_words
 
 MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 560, 62
@@ -174,7 +175,7 @@ def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
 
 def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
     predicted, changed = film.predicted(step, place), film.changed(step, place)
-    name = film.named(step, place, film.probes.class_name(predicted) if predicted >= 0 else "none")
+    name = film.named(step, place, class_words(film.probes, predicted) if predicted >= 0 else "none")
     captions = [film.state(step, place, missing)._replace(mark=name.mark)]
     if changed or (step == 0 and predicted >= 0):
         captions.append(name._replace(mark="arrow" if changed else ""))

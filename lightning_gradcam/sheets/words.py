@@ -45,6 +45,12 @@ def true_value(probes: ProbeView, target: str, row: int) -> float | None:
     return float(values[int(found[1])]) if int(found[1]) < len(values) else None
 
 
+def class_words(probes: ProbeView, index: int) -> str:
+    """Returns a class's name, or ``"class 4"`` where it has none."""
+    name = probes.class_name(index)
+    return f"class {name}" if name == str(index) else name
+
+
 def probe_words(record: CamRecord, probes: ProbeView, row: int) -> tuple[Caption, str]:
     """Returns what a model says of a probe, with a mark if that is right or wrong, and what is true; empty if unknown.
 
@@ -54,7 +60,7 @@ def probe_words(record: CamRecord, probes: ProbeView, row: int) -> tuple[Caption
         row: The probe's place.
     """
     true, predicted = probes.true_classes(row), int(record.predicted[row])
-    known = ", ".join(map(probes.class_name, true))
+    known = ", ".join(class_words(probes, index) for index in true)
     if predicted < 0:
         target = next(iter(record.scores))
         value = true_value(probes, target, row)
@@ -64,7 +70,7 @@ def probe_words(record: CamRecord, probes: ProbeView, row: int) -> tuple[Caption
     if record.score == "sigmoid":
         pairs = zip(record.likeliest[row].tolist(), record.likeliest_confidence[row].tolist(), strict=True)
         found = [(index, share) for index, share in pairs if share >= _AMONG] or found
-    said = ", ".join(_said(probes.class_name(index), share) for index, share in found)
+    said = ", ".join(_said(class_words(probes, index), share) for index, share in found)
     if not true:
         return Caption(said, INK), ""
     right = predicted in true

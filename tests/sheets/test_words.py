@@ -52,8 +52,8 @@ def test_a_value_and_a_similarity_are_called_that(target: str, said: str, title:
 @pytest.mark.parametrize(
     ("shares", "labels", "said", "mark"),
     [
-        ([0.9, 0.6, 0.2], [[1, 0, 1], [0, 0, 0]], "2  90%, 1  60%", "right"),
-        ([0.4, 0.3, 0.2], [[0, 1, 0], [0, 0, 0]], "2  40%", "wrong"),
+        ([0.9, 0.6, 0.2], [[1, 0, 1], [0, 0, 0]], "class 2  90%, class 1  60%", "right"),
+        ([0.4, 0.3, 0.2], [[0, 1, 0], [0, 0, 0]], "class 2  40%", "wrong"),
     ],
 )
 def test_several_labels_are_a_set(shares: Any, labels: Any, said: str, mark: str) -> None:
@@ -63,6 +63,6 @@ def test_several_labels_are_a_set(shares: Any, labels: Any, said: str, mark: str
     caption, true = probe_words(maps, probes.view, 0)
     assert (caption.text, caption.mark) == (said, mark)
     assert caption.color == {"right": RIGHT, "wrong": WRONG}[mark]
-    assert true == ", ".join(str(place) for place, marked in enumerate(labels[0]) if marked)
+    assert true == ", ".join(f"class {place}" for place, marked in enumerate(labels[0]) if marked)
     # Nothing is marked where nothing is known.
     assert probe_words(maps, probes.view, 1) == (caption._replace(color=INK, mark=""), "")
