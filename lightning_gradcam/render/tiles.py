@@ -149,7 +149,7 @@ def _shown_target(target: str, probes: ProbeView) -> str:
     return f"class {probes.class_name(int(target))}" if _is_class(target) else target.replace("_vs_", " vs ")
 
 
-def without_class(target: str) -> str:
+def unclassed_word(target: str) -> str:
     """Returns what the scores of a target are that is no class: a number of the output, a similarity, or any score."""
     return "value" if OUTPUT.fullmatch(target) else "similarity" if SIMILAR.fullmatch(target) else "score"
 
@@ -173,7 +173,7 @@ def _map_caption(
         # On two lines: one would be too long for the narrowest tile.
         score: tuple[str, ...] = (f"sum of {'logits' if kind == 'logit' else kind} over", f"{summed} classes: {value}")
     else:
-        score = (f"{kind if record.classes[key.target][row] >= 0 else without_class(key.target)} {value}",)
+        score = (f"{kind if record.classes[key.target][row] >= 0 else unclassed_word(key.target)} {value}",)
     if not np.isfinite(record.maps[key][row]).all():
         return *score, BROKEN
     if blank:

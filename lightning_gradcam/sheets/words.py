@@ -7,7 +7,7 @@ import numpy as np
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.text import INK, RIGHT, WRONG
-from lightning_gradcam.render.tiles import OUTPUT, SIMILAR, without_class
+from lightning_gradcam.render.tiles import OUTPUT, SIMILAR, unclassed_word
 from lightning_gradcam.sheets.builder import Caption
 
 # From this probability on a class of several is among the predicted ones.
@@ -18,7 +18,7 @@ def quantity(record: CamRecord, target: str) -> str:
     """Returns what a target's scores are, such as ``"logit"``, a regression's ``"value"`` or ``"similarity"``."""
     if (record.classes[target] >= 0).any():
         return score_title(record.score)
-    return without_class(target)
+    return unclassed_word(target)
 
 
 def score_title(score: str) -> str:
