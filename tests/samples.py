@@ -10,10 +10,12 @@ import numpy.typing as npt
 import torch
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
+from lightning_gradcam.render.text import LINE
 from lightning_gradcam.sheets.cam_sheet import sheet
 
 Array = npt.NDArray[Any]
-LEFT, GAP = 202, 8  # where the first column begins, and what lies between two
+LEFT, GAP = 202, 8  # where a strip's first column begins, and what lies between two on a sheet
+MARGIN, APART, WIDEST, LABEL = 12, 24, 640, 36  # of a sheet: its edge, between two probes, its width, above a tile
 NAN, INF = float("nan"), float("inf")
 
 
@@ -47,18 +49,40 @@ def probe_set(count: int = 2, height: int = 28, width: int = 28, **fields: Any) 
     )
 
 
+class Drawn(np.ndarray):  # type: ignore[type-arg]
+    """A sheet's pixels that know how many tiles each probe has."""
+
+    columns: int = 2
+
+
 def drawn(maps: CamRecord, probes: ProbeSet, drawing: Drawing | None = None, **options: Any) -> Array:
-    return sheet(
-        maps, probes, layer="conv", method="gradcam", drawing=drawing or Drawing(), title="gradcam", **options
-    ).pixels
+    drawing = drawing or Drawing()
+    pixels = sheet(maps, probes, layer="conv", method="gradcam", drawing=drawing, title="gradcam", **options).pixels
+    found = pixels.view(Drawn)
+    keys = sum(key[:2] == ("conv", "gradcam") for key in maps.maps)
+    found.columns = sum(1 if column == "input" else keys for column in drawing.columns)
+    return found
+
+
+def rules(pixels: Array) -> list[int]:
+    """The lines across the sheet: above each row of probes, and below the last."""
+    return np.flatnonzero((pixels[:, MARGIN:-MARGIN] == LINE).all(axis=(1, 2))).tolist()  # type: ignore[no-any-return]
+
+
+def corner(pixels: Array, probes: ProbeSet, row: int, width: int, *, label: int = LABEL) -> tuple[int, int]:
+    """Where a probe's first tile begins, with tiles of this width: probes are side by side where they fit."""
+    block = getattr(pixels, "columns", 2) * (width + GAP) - GAP
+    fitting = min(len(probes), max(1, (WIDEST - 2 * MARGIN + APART) // (block + APART)))
+    side = -(-len(probes) // -(-len(probes) // fitting))
+    return rules(pixels)[row // side] + 4 + label, MARGIN + row % side * (block + APART)
 
 
 def tile(pixels: Array, probes: ProbeSet, row: int, column: int, height: int, width: int, *, least: int = 0) -> Array:
-    """One picture of the sheet: columns from the left, rows from the bottom, since the header's height varies."""
-    row_height = max(height + 30, 84) + GAP
-    top = pixels.shape[0] - row_height * (len(probes) - row)
-    left = LEFT + column * (max(width, least) + GAP)
-    return pixels[top : top + height, left : left + width]
+    """One picture of the sheet."""
+    across = max(width, least)
+    top, left = corner(pixels, probes, row, across)
+    left += column * (across + GAP)
+    return np.asarray(pixels[top : top + height, left : left + width])
 
 
 def ramp(count: int = 2) -> Array:

@@ -45,9 +45,10 @@ ORDER = [
     "",  # the package itself, which shows public names of all folders above
     "cli",
 ]
-# Displaying a result in a notebook or on a page, and an archive's findings, imported by string when asked for.
+# Displaying a result in a notebook, picture or page, and an archive's findings, imported by string when asked for.
 BY_STRING = {
     ("record", f"{NAME}.report.notebook"),
+    ("record", f"{NAME}.sheets.of_cams"),
     ("archive", f"{NAME}.report.notebook"),
     ("archive", f"{NAME}.findings"),
     ("checks", f"{NAME}.report.check_page"),

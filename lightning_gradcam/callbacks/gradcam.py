@@ -71,6 +71,9 @@ class GradCAMCallback(ProbeCallback):
             the run's folder have the details. Of several targets, only the predicted class is checked, and the first
             line reports it. Takes hundreds of forwards a probe, layer and method (fewer with several processes, since
             the others wait), and never stops training. Default: ``False``.
+        numbers: Which numbers of the maps loggers get: ``"default"`` (``drift``, ``half_area``, ``blank`` and, with
+            masks or boxes, ``energy_inside``) or ``"all"`` (:data:`lightning_gradcam.STATS`, scores and confidences).
+            The archive, the report and the findings always have all.
 
     Raises:
         ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does
@@ -84,8 +87,8 @@ class GradCAMCallback(ProbeCallback):
     Logged:
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
         at the step at which Lightning logs the validation metrics; numbers of its maps under
-        ``<name>_stats/<layer>/<stat>``, means over the probes that have them (:data:`lightning_gradcam.STATS`;
-        ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and
+        ``<name>_stats/<layer>/<stat>``, means over the probes that have them (of :data:`lightning_gradcam.STATS`, those
+        that ``numbers`` says; ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and
         ``<name>_stats/seconds``, how long training was blocked; ``<name>_stats/background_seconds``, how long
         drawing and writing took in the background;
         film strips of the run so far under ``<name>_evolution/<layer>``; with ``gradients=True`` histograms under
@@ -136,6 +139,7 @@ class GradCAMCallback(ProbeCallback):
         gradients: bool = False,
         evolution: bool = True,
         check: bool = False,
+        numbers: Literal["default", "all"] = "default",
     ) -> None:
         options = checked_options(locals(), Drawing)
         check_columns(options["drawing"], options["methods"])

@@ -153,6 +153,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "monitor": check_monitor,
     "name": check_name,
     "check": partial(check_flag, "check"),
+    "numbers": partial(check_choice, "numbers", choices=("default", "all")),
     "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),
 }
 # The least that each may be.

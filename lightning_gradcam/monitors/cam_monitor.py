@@ -35,6 +35,7 @@ class CamMonitor(Monitor):
         output_key: Where the explained output is in what the model returns.
         min_energy_inside: Warn where less of the maps lies inside the probes' masks or boxes.
         gradients: Put the gradients into numbers, and log their histograms.
+        numbers: Which numbers loggers get: ``"default"`` or ``"all"``.
         class_names: Names of the classes that the user gives, to be checked against the model's classes.
         known: Names of the classes by index, those of the probes, for targets that are given by name.
         copies: The model is known to change a layer's output in place.
@@ -48,6 +49,7 @@ class CamMonitor(Monitor):
     output_key: Any = None
     min_energy_inside: float | None = None
     gradients: bool = False
+    numbers: str = "default"
     class_names: Sequence[str] | None = None
     known: tuple[str, ...] | None = None
     copies: bool = False

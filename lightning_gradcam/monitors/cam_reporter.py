@@ -128,8 +128,8 @@ class CamReporter(Reporter):
         return Evolving(archive, self.monitor, self.probes, limits, ended=ended, rows=rows, count=count)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
-        """Yields how far each step was from the last one."""
-        return late_numbers(archive, self._meter)
+        """Yields how far each step was from the last one, if all numbers are logged."""
+        return late_numbers(archive, self._meter) if self.monitor.numbers == "all" else iter(())
 
     def findings(self, archive: Archive) -> tuple[Finding, ...]:
         """Writes ``findings.md``, and returns what is in it."""

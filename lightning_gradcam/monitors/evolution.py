@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.monitors.table import table_rows
@@ -23,7 +24,7 @@ from lightning_gradcam.render.scale import row_limits
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.animation import MAX_BYTES, SIDE, Animation, animate
 from lightning_gradcam.sheets.animation import MOST_PROBES as MOST_ANIMATED
-from lightning_gradcam.sheets.strip import film_strip, thinned
+from lightning_gradcam.sheets.strip import MOST_COLUMNS, by_change, film_strip
 from lightning_gradcam.sinks import Evolution, Numbers, Row
 from lightning_gradcam.stats import affordable
 from lightning_gradcam.storage import Storage, safe_name
@@ -93,7 +94,8 @@ class Evolving:
         self._archive, self._monitor, self._ended = archive, monitor, ended
         self._count = len(steps) if count is None else min(count, len(steps))
         self._last = steps[self._count - 1], epochs[self._count - 1]
-        self._places = thinned(self._count)
+        # By change, once that has been read.
+        self._places = evenly(self._count, MOST_COLUMNS, ends=True)
         first: dict[tuple[str, str], CamKey] = {}
         for key in limits:
             first.setdefault((key.layer, key.method), key)
@@ -125,9 +127,14 @@ class Evolving:
         A strip or animation is also written into the archive's folder ``evolution/``. Where a call fails, what it would
         have drawn is missing, or the step that it would have read.
         """
+        if len(self._places) < self._count:
+            yield "choosing steps for film strips", self._choose
         for batch in self._batches():
-            for place in self._places:
-                yield f"reading step {place + 1} of {self._count} for film strips", partial(self._read, batch, place)
+            for number in range(len(self._places)):
+                yield (
+                    f"reading step {number + 1} of {len(self._places)} for film strips",
+                    partial(self._read, batch, number),
+                )
             for pair in batch:
                 yield f"the film strip of {self._short(pair.key)}", partial(self._draw_strip, pair)
                 if self._ended:
@@ -152,8 +159,24 @@ class Evolving:
             batch.append(pair)
         yield batch
 
-    def _read(self, batch: Sequence[_Pair], place: int) -> None:
-        if place == self._places[0]:
+    def _choose(self) -> None:
+        """Chooses steps by how far the maps of all that is drawn have moved; a flipped class counts as a move of 1."""
+        keys, changes = [pair.key for pair in self._pairs], []
+        for place in range(self._count):
+            try:
+                numbers = self._archive.record(place, keys=keys, maps=()).numbers
+            except ArchiveError:
+                changes.append(0.0)
+                continue
+            moved = [np.where(one.get("flipped", 0) > 0, 1, one["drift"]) for one in numbers.values() if "drift" in one]
+            known = [values[np.isfinite(values)] for values in moved]
+            together = np.concatenate(known) if known else np.zeros(0)
+            changes.append(float(together.mean()) if len(together) else 0.0)
+        self._places = by_change(changes, MOST_COLUMNS)
+
+    def _read(self, batch: Sequence[_Pair], number: int) -> None:
+        place = self._places[number]
+        if number == 0:
             # Of the batch before.
             self._records = {}
         record = self._archive.record(place, keys={pair.key for pair in batch}).part(self._chosen)

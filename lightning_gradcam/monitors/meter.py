@@ -18,7 +18,7 @@ from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, Floa
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
 from lightning_gradcam.render.scale import both_limits, raise_limits
-from lightning_gradcam.stats import STATS, measure, to_last
+from lightning_gradcam.stats import DEFAULT, STATS, measure, to_last
 from lightning_gradcam.stats.boxes import known_boxes, picture_size
 from lightning_gradcam.stats.settled import SETTLED_STEPS, have_settled
 
@@ -107,12 +107,16 @@ class Meter:
     def means(self, record: CamRecord) -> dict[str, float]:
         """Returns a measured step's numbers by tag: means over the probes that have the number, or how many do.
 
-        What no probe has is left out.
+        What no probe has is left out, and so are all but a few numbers, unless the monitor's ``numbers`` is ``"all"``.
 
         Args:
             record: As :meth:`measured` returned it.
         """
-        return self.every_mean(record)
+        found = self.every_mean(record)
+        if self._monitor.numbers == "all":
+            return found
+        # A vanished gradient is measured only where it is asked for.
+        return {tag: value for tag, value in found.items() if tag.rsplit("/", 1)[1] in (*DEFAULT, "vanished")}
 
     def every_mean(self, record: CamRecord) -> dict[str, float]:
         """Returns all numbers of a measured step by tag, as :meth:`means` does those of the loggers."""

@@ -157,6 +157,7 @@ class ProbeSet:
             note=self.note,
             display_source=self.display_source,
             signals=signals_of(self.inputs, self.axes),
+            values=None if self.values is None else self.values.numpy(),
         )
 
     def read_as(self, axes: str) -> ProbeSet:

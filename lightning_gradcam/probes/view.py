@@ -35,6 +35,7 @@ class ProbeView:
         display_source: How the pictures were recovered.
         signals: Inputs with a single axis of places, float32 ``[N, C, L]``, of which curves are drawn where their maps
             are along it; ``None`` for pictures.
+        values: True numbers of a regression, ``[N]`` or ``[N, K]``, or ``None``.
     """
 
     ids: tuple[str, ...]
@@ -47,6 +48,7 @@ class ProbeView:
     note: str
     display_source: str
     signals: npt.NDArray[np.float32] | None = None
+    values: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,7 +71,7 @@ class ProbeView:
         """Returns the probes at these indices."""
         if list(rows) == list(range(len(self))):
             return self
-        each = ("ids", "pixels", "true", "masks", "boxes", "signals")
+        each = ("ids", "pixels", "true", "masks", "boxes", "signals", "values")
         return replace(self, **{name: rows_of(getattr(self, name), rows) for name in each})
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor
 
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.record.gradients import GradientSummary
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Drawing is in a folder below, and is imported when it is asked for.
+_DRAWN = "lightning_gradcam.sheets.of_cams"
 
 
 class CamKey(NamedTuple):
@@ -130,8 +137,53 @@ class Cams(Mapping[CamKey, Tensor]):
     def __len__(self) -> int:
         return len(self.maps)
 
+    def overlay(self, key: CamKey | tuple[str, str, str | int] | str | None = None, **drawing: Any) -> list[Image]:
+        """Draws one map of each sample on its input.
+
+        Args:
+            key: Which map, as in ``cams[key]``; may be left out where there is only one.
+            **drawing: Options of :class:`~lightning_gradcam.Drawing`, such as ``colormap="jet"`` or ``opacity=0.4``.
+
+        Returns:
+            A PIL image for each sample, in the input's own resolution (at most 4096 pixels a side); small inputs are
+            enlarged by a whole number (``magnification=1`` keeps their size). Inputs that were normalised are
+            stretched from their minimum to their maximum. Without ``scale``, colours end at the 98th percentile of the
+            strongest map of the sample, over all targets of this layer and method. A blank map leaves the input without
+            colours. Maps with time or depth are drawn slice by slice, side by side.
+
+        Raises:
+            KeyError: There are several maps, and ``key`` does not say which; the message lists them.
+            DrawingError: An option is invalid, or the inputs are not one picture for each sample.
+
+        Example::
+
+            compute_cams(model, image[None], "layer4").overlay()[0].show()
+        """
+        found: list[Image] = import_module(_DRAWN).overlays_of(self, key, drawing)
+        return found
+
+    def save(self, path: str | os.PathLike[str], **drawing: Any) -> None:
+        """Writes all maps as one picture file.
+
+        The only map of a single sample is written as its overlay, the image that :meth:`overlay` returns. Several are
+        written as a sheet: a row for each sample with its input, an overlay for each target, the scores and the scale,
+        and a part for each layer and method.
+
+        Args:
+            path: A file that ends in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``; local, or a URL that fsspec knows.
+            **drawing: Options of :class:`~lightning_gradcam.Drawing`.
+
+        Raises:
+            DrawingError: The path has another ending, or an option is invalid.
+
+        Example::
+
+            compute_cams(model, image[None], "layer4").save("cat.png")
+        """
+        import_module(_DRAWN).save_cams(self, path, drawing)
+
     def _repr_html_(self) -> str:
-        # Drawing is a later room; only a notebook goes there.
+        # Only a notebook needs it.
         shown: str = import_module("lightning_gradcam.report.notebook").cams_html(self)
         return shown
 

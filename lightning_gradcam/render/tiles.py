@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from lightning_gradcam.render.text import cross_out
 
 BROKEN = "map not finite"
 _WIDEST_STRIP = 640
+# Names of targets that are no classes.
+OUTPUT, SIMILAR = re.compile(r"output(\d+)"), re.compile(r"similar_to(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +149,11 @@ def _shown_target(target: str, probes: ProbeView) -> str:
     return f"class {probes.class_name(int(target))}" if _is_class(target) else target.replace("_vs_", " vs ")
 
 
+def unclassed_word(target: str) -> str:
+    """Returns what the scores of a target are that is no class: a number of the output, a similarity, or any score."""
+    return "value" if OUTPUT.fullmatch(target) else "similarity" if SIMILAR.fullmatch(target) else "score"
+
+
 def _is_class(target: str) -> bool:
     """Whether a target's name is a class index; a function may be named with other digits than these."""
     return target.isascii() and target.isdigit()
@@ -165,7 +173,7 @@ def _map_caption(
         # On two lines: one would be too long for the narrowest tile.
         score: tuple[str, ...] = (f"sum of {'logits' if kind == 'logit' else kind} over", f"{summed} classes: {value}")
     else:
-        score = (f"{kind if record.classes[key.target][row] >= 0 else 'score'} {value}",)
+        score = (f"{kind if record.classes[key.target][row] >= 0 else unclassed_word(key.target)} {value}",)
     if not np.isfinite(record.maps[key][row]).all():
         return *score, BROKEN
     if blank:

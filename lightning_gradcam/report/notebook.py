@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from html import escape
 
-import torch
-
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import Cams
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.scale import PERCENTILE
-from lightning_gradcam.render.signals import charted
-from lightning_gradcam.render.slices import Slices
-from lightning_gradcam.render.tiles import draw_tiles, evenly
+from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.report import Payload, page
 from lightning_gradcam.report.pictures import png_url
+from lightning_gradcam.sheets.of_cams import Samples
 
 # A notebook stores its output in its file.
 _MOST_SAMPLES, _MOST_PROBES, _MOST_BYTES = 16, 16, 8_000_000
@@ -29,25 +24,13 @@ def cams_html(cams: Cams) -> str:
     Args:
         cams: With the inputs given to :func:`~lightning_gradcam.compute_cams`; without them only the maps are drawn.
     """
-    count = len(next(iter(cams.maps.values())))
+    samples, keys = Samples.of(cams), list(cams.maps)
+    count = len(samples.view)
     rows = evenly(count, _MOST_SAMPLES)
-    ids = tuple(map(str, range(count)))
-    blank = cams.inputs is None or len(cams.inputs) != count or (cams.inputs.dim() < 4 and not cams.axes)
-    shape = next(iter(cams.maps.values())).shape
-    if blank or cams.inputs is None:
-        # A signal without its curve is drawn as one row.
-        probes = ProbeSet(torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1]))), ids=ids)
-    else:
-        inputs = cams.inputs[:, None] if cams.axes == "NL" else cams.inputs
-        probes = ProbeSet(inputs, ids=ids).read_as("NCL" if cams.axes == "NL" else cams.axes)
-    record = CamRecord.from_cams(cams, probe_ids=ids, epoch=0, step=0, stage="", score=cams.score)
-    drawing = Drawing(columns=("heatmap",) if blank else ("input", "overlay"))
+    drawing = Drawing(columns=("input", "overlay") if samples.seen else ("heatmap",))
     columns: list[tuple[str, list[tuple[Pixels, tuple[str, ...]]]]] = []
-    for layer, method in dict.fromkeys((key.layer, key.method) for key in record.maps):
-        keys = [key for key in record.maps if (key.layer, key.method) == (layer, method)]
-        seen, look = charted(probes.view, drawing, record.maps[keys[0]].shape)
-        slices = Slices.of(record.maps[keys[0]].shape, seen.pixels.shape)
-        for tile in draw_tiles(record, seen, keys, look, None, slices, rows):
+    for layer, method in dict.fromkeys((key.layer, key.method) for key in keys):
+        for tile in samples.tiles([key for key in keys if key[:2] == (layer, method)], drawing, rows):
             heading = tile.heading if tile.heading == "input" else f"{layer} · {method} · {tile.heading}"
             if heading != "input" or not columns:
                 columns.append((heading, list(zip(tile.pixels, tile.captions, strict=True))))

@@ -22,12 +22,12 @@ from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import draw_tiles
 from lightning_gradcam.report import REPORT
+from lightning_gradcam.saved_models.photographs import Photographs, placed, put_back, view_of
+from lightning_gradcam.sheets.of_cams import LARGEST_OVERLAY
 from lightning_gradcam.storage import Storage, join, safe_name
 
 SHEETS, OVERLAYS = "sheets", "overlays"
 STAGE = "explain"
-# A separate overlay need not fit into a sheet.
-_LARGEST_OVERLAY = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,7 @@ class Explained:
         plan: The options of the maps and of their sheets.
         path: The folder it was saved to, or ``None``.
         remarks: Notes for the user on how the model and its pictures were loaded.
+        photographs: What the pictures were before they became inputs.
     """
 
     record: CamRecord
@@ -49,12 +50,14 @@ class Explained:
     plan: CamMonitor
     path: str | None = None
     remarks: tuple[str, ...] = ()
+    photographs: Photographs | None = None
 
     def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> Explained:
         """Writes everything into a folder.
 
         ``sheets/<layer>.png`` for each layer and method, ``overlays/<picture>.<layer>.<method>.<target>.png`` for each
-        picture and map, the raw maps as an archive of one step that :meth:`Archive.open` reads, and ``report.html``.
+        picture and map (``.jpeg`` for photographs, where that is smaller), the raw maps as an archive of one step
+        that :meth:`Archive.open` reads, and ``report.html``.
 
         Args:
             folder: A new one, or one without an archive; local, or a URL that fsspec knows.
@@ -88,26 +91,39 @@ class Explained:
             name = _sheet_name(tag.removeprefix(f"{self.plan.name}/"))
             storage.write(f"{SHEETS}/{name}.{format}", content)
         for name, picture in self.overlays():
-            storage.write(f"{OVERLAYS}/{name}.png", picture.encoded("png"))
+            format, content = picture.file()
+            storage.write(f"{OVERLAYS}/{name}.{format}", content)
         account.report(archive)
         return replace(self, path=root)
 
     def overlays(self) -> Iterator[tuple[str, Picture]]:
-        """Yields each picture's overlay of each map, and a name for its file."""
-        drawing = replace(
-            self.plan.drawing, columns=("overlay",), max_tile=max(self.plan.drawing.max_tile, _LARGEST_OVERLAY)
-        )
-        for layer, method in dict.fromkeys((key.layer, key.method) for key in self.record.maps):
-            keys = [key for key in self.record.maps if (key.layer, key.method) == (layer, method)]
-            shape = self.record.maps[keys[0]].shape
-            probes, look = charted(self.probes.view, drawing, shape)
-            slices = Slices.of(shape, probes.pixels.shape)
-            for row, probe in enumerate(self.probes.ids):
-                # One at a time: large pictures of a whole folder would not fit into memory.
+        """Yields each picture's overlay of each map, and a name for its file.
+
+        They have the photograph's own resolution (at most 4096 pixels a side) where it is larger than the model's
+        input; what the model did not see, for instance what its crop cuts off, is paler. Where it is not known which
+        part of a photograph the model saw, they have the input's resolution.
+        """
+        largest = max(self.plan.drawing.max_tile, LARGEST_OVERLAY)
+        drawing = replace(self.plan.drawing, columns=("overlay",), max_tile=largest)
+        photographed = replace(drawing, magnification=1)
+        pairs = dict.fromkeys((key.layer, key.method) for key in self.record.maps)
+        for row, probe in enumerate(self.probes.ids):
+            # One at a time: large pictures of a whole folder would not fit into memory.
+            found = self.photographs and self.photographs.read(row, self.probes.view)
+            for layer, method in pairs:
+                keys = [key for key in self.record.maps if (key.layer, key.method) == (layer, method)]
+                shape = self.record.maps[keys[0]].shape
+                probes, look = charted(self.probes.view, drawing, shape)
+                if found and len(shape) == 3:
+                    pale, seen, region = placed(*found, largest)
+                    probes, look = view_of(probes, seen), photographed
+                slices = Slices.of(shape, probes.pixels.shape)
                 tiles = draw_tiles(self.record, probes, keys, look, None, slices, [row])
                 for key, tile in zip(keys, tiles, strict=True):
                     pixels: Pixels = tile.pixels[0]
-                    yield _overlay_name(probe, key), Picture(pixels, enlarged=True)
+                    whole = look is photographed
+                    shown = put_back(pale, pixels, region) if whole else pixels
+                    yield _overlay_name(probe, key), Picture(shown, enlarged=not whole)
 
     def lines(self, top: int = 1) -> Iterator[str]:
         """Yields a line a picture: its name, the most likely classes with their probabilities, and the true class.

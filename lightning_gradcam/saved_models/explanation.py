@@ -30,6 +30,7 @@ from lightning_gradcam.saved_models.class_names import read_class_names
 from lightning_gradcam.saved_models.explained import STAGE, Explained, check_free
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
 from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint
+from lightning_gradcam.saved_models.photographs import Photographs
 from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
 
 
@@ -148,7 +149,7 @@ def explain(
     measured = CamReporter(plan, probes).measured(record)
     remarks += [*_names_remark(measured, probes), *blank_remarks(measured.maps, measured.causes).values()]
     manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
-    found = Explained(measured, probes, manifest, plan.pinned(cams), remarks=tuple(remarks))
+    found = Explained(measured, probes, manifest, plan.pinned(cams), None, tuple(remarks), read.photographs)
     return found if output is None else found.save(output, force=force)
 
 
@@ -162,6 +163,7 @@ class Prepared:
         layers: Those asked for, else the run's, else ``"auto"``.
         targets: With the names of classes resolved.
         remarks: What a user should know of how they were loaded.
+        photographs: What the pictures were before they became inputs.
     """
 
     loaded: Loaded
@@ -169,6 +171,7 @@ class Prepared:
     layers: LayerSpec
     targets: Any
     remarks: tuple[str, ...]
+    photographs: Photographs
 
 
 def prepared(
@@ -200,9 +203,8 @@ def prepared(
             "no transform is known, so pictures are only scaled to 0…1; give data (--data), or mean and std"
             " (--mean, --std) if the model was trained on other inputs"
         )
-    chosen = _classes_named(targets, probes.class_names or ())
-    resolve_targets(chosen, probes.class_names)
-    return Prepared(loaded, probes, layers, chosen, tuple(remarks))
+    resolve_targets(chosen := _classes_named(targets, probes.class_names or ()), probes.class_names)
+    return Prepared(loaded, probes, layers, chosen, tuple(remarks), Photographs.of(images, how))
 
 
 def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, trust: bool, model_args: Any) -> Loaded:

@@ -20,29 +20,39 @@ from lightning_gradcam.render.overlay import Laid
 from lightning_gradcam.render.picture import Pixels, palette_image
 from lightning_gradcam.render.text import INK, LINE, PALE, SHADES
 from lightning_gradcam.render.tiles import evenly
-from lightning_gradcam.sheets.builder import ANY, FRAME, MARGIN, Caption, Line, Sheet, epoch_title, of_probes, remarks
+from lightning_gradcam.sheets.builder import (
+    ANY,
+    FRAME,
+    LINE_HEIGHT,
+    MARGIN,
+    Caption,
+    Line,
+    Sheet,
+    epoch_title,
+    of_probes,
+    remarks,
+)
 from lightning_gradcam.sheets.cam_sheet import color_bar
 from lightning_gradcam.sheets.film import Film
+from lightning_gradcam.sheets.film_lines import film_footer, film_header
+from lightning_gradcam.sheets.words import class_words, probe_words
 
 MAX_BYTES = 4_000_000
 MOST_PROBES = 64
 # If a file is too large: the sides of a picture and the numbers of frames to which it is reduced, step by step.
 _LEAST = [(72, 8), (24, 1)]
-SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 600, 76
-# Below a tile: the true class, the predicted one, how sure the model is of it.
-_CAPTION = 50
-# Two lines on the progress, the colour bar and the marks.
-_BELOW_HEADER = 76
+SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 480, 76
+# Up to so many probes have their input beside the overlay, this many pixels apart.
+MOST_PAIRED, _BESIDE = 16, 6
+# Below an overlay: the predicted class, how sure the model is of it, the drift. The true class is below the input, or
+# above these.
+_CAPTION, _LINE = 50, 15
+# Two lines on the progress, and the colour bar; then the marks.
+_BELOW_HEADER, _MARKS = 54, 22
 # Milliseconds: one frame, within these; all but the last together; the last.
 _SHORTEST, _LONGEST, _TOGETHER, _LAST = 250, 700, 8_000, 2_500
 # One is left for what does not change between frames.
 _COLORS = 255
-_LEGEND = (
-    (None, "below: true class, predicted class"),
-    ("right", "right"),
-    ("wrong", "wrong"),
-    ("frame", "predicted class has just changed"),
-)
 # The palette is made from this many pixels of this many steps.
 _SAMPLE, _SAMPLED = 5_000, 12
 
@@ -92,7 +102,8 @@ def animate(
 ) -> Animation:
     """Draws how one map of each probe changed in training: one frame per step, all probes side by side.
 
-    Below each overlay are the true and the predicted class, with a mark for right or wrong; the overlay is framed
+    Up to 16 probes have their input beside the overlay. Below are the true and the predicted class, with a mark for
+    right or wrong, the probability and how far the map has moved since the frame before; the overlay has a thin frame
     where the predicted class differs from the frame before. Scales, blank and broken maps, and maps with time or depth
     are drawn as by :func:`~lightning_gradcam.sheets.strip.film_strip`.
 
@@ -121,18 +132,18 @@ def animate(
         rows, steps = evenly(len(whole.rows), most), evenly(len(whole.records), count, ends=True)
         film = replace(whole.part(rows), records=tuple(whole.records[place] for place in steps))
         inner = max(_columns(len(rows)) * _pitch(film) - _GAP, _NARROWEST)
-        lines = film.header(title, total or len(whole.records), inner)
-        lines += remarks(note, of_probes(len(rows), len(whole.rows)))
+        lines = film_header(film, title, total or len(whole.records), inner)
+        foot = film_footer(film, inner) + remarks(note, of_probes(len(rows), len(whole.rows)))
         shorter = {"smaller": side < SIDE, "fewer": len(steps) < len(whole.records)}
         if less := " and ".join(word for word, short in shorter.items() if short):
-            lines += remarks(f"pictures are {less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
+            foot += remarks(f"pictures are {less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
         expected, last = 0.0, (side, len(steps)) == _LEAST[-1]
         if len(steps) * len(rows) * math.prod(film.size) > MAX_BYTES:
             # Drawing all frames only to find that they are too many would take long.
             few = replace(film, records=tuple(film.records[place] for place in evenly(len(steps), 4)))
-            expected = len(_made(few, lines, inner).content) * len(steps) / len(few.records)
+            expected = len(_made(few, lines, foot, inner).content) * len(steps) / len(few.records)
         if last or expected <= 1.1 * MAX_BYTES:
-            made = _made(film, lines, inner)
+            made = _made(film, lines, foot, inner)
             expected = len(made.content)
             if last or expected <= MAX_BYTES:
                 return made
@@ -165,37 +176,60 @@ def _durations(count: int) -> tuple[int, ...]:
     return (*[each] * (count - 1), _LAST)
 
 
+def _paired(film: Film) -> bool:
+    """Whether each input is beside its overlay."""
+    return len(film.rows) <= MOST_PAIRED
+
+
 def _pitch(film: Film) -> int:
-    return max(film.size[1], _NARROWEST_TILE) + _GAP
+    across = 2 * film.size[1] + _BESIDE if _paired(film) else film.size[1]
+    return max(across, _NARROWEST_TILE) + _GAP
 
 
-def _made(film: Film, lines: Sequence[Line], inner: int) -> Animation:
+def _made(film: Film, lines: Sequence[Line], foot: Sequence[Line], inner: int) -> Animation:
     """Draws all frames, with one palette."""
-    count, height = len(film.rows), film.size[0]
-    across, pitch, row_h = _columns(count), _pitch(film), height + _CAPTION + _GAP
-    still = Sheet(lines, inner + 2 * MARGIN, head=_BELOW_HEADER + FRAME + 6, body=row_h * -(-count // across))
+    count, (height, width), paired = len(film.rows), film.size, _paired(film)
+    across, pitch = _columns(count), _pitch(film)
+    # The true class is below the input, or has a line of its own.
+    above = 0 if paired else _LINE
+    row_h, legend = height + above + _CAPTION + _GAP, _legend(film)
+    head = _BELOW_HEADER + (_MARKS if legend else 0) + FRAME + 6
+    body = row_h * -(-count // across)
+    still = Sheet(lines, inner + 2 * MARGIN, head=head, body=body + LINE_HEIGHT * len(foot) + MARGIN)
     progress = still.below + 6
     color_bar(still, progress + 31, film.drawing, film.key.method, "the probe's scale")
-    still.legend(progress + 53, *_LEGEND)
-    places = [(MARGIN + place % across * pitch, still.top + place // across * row_h) for place in range(count)]
-    for place, (x, y) in enumerate(places):
-        true = ", ".join(map(film.probes.class_name, film.true(place)))
-        still.write((x, y + height + FRAME), true, pitch - 4, 12, INK)
+    still.legend(progress + 53, *legend)
+    still.foot(still.top + body, foot)
+    aside = width + _BESIDE if paired else 0
+    for place, picture in enumerate(film.inputs):
+        x, y = MARGIN + place % across * pitch, still.top + place // across * row_h
+        if paired:
+            still.pixels[y : y + height, x : x + width] = picture
+        true = probe_words(film.records[-1], film.probes, film.rows[place])[1]
+        # A number alone would say nothing.
+        true = f"true {true}" if true and not film.classed else true
+        still.write((x, y + height + FRAME), true, (width if paired else pitch) - 4, 12, INK)
     palette, frames = _palette(film), []
     for step in range(len(film.records)):
         page = still.copy()
         _progress(page, (MARGIN, progress), film, step, inner)
-        pictures, missing = film.overlays(step)
-        for place, at in enumerate(places):
-            # Below the true class, which is the same in all frames.
-            gap, framed = FRAME + (15 if film.true(place) else 0), film.changed(step, place)
-            captions = _captions(film, step, place, missing[place])
-            page.cell(at, pictures[place], captions, width=pitch - 4, gap=gap, pitch=15, framed=framed)
+        (pictures, missing), drifts = film.overlays(step), film.drifts(step)
+        for place in range(count):
+            at = MARGIN + place % across * pitch + aside, still.top + place // across * row_h
+            captions = _captions(film, step, place, missing[place]) + film.moved(drifts, place)
+            framed, gap = film.changed(step, place), FRAME + above
+            page.cell(at, pictures[place], captions, width=pitch - aside - 4, gap=gap, pitch=_LINE, framed=framed)
         frames.append(Image.fromarray(page.pixels).quantize(palette=palette, dither=Image.Dither.NONE))
     durations, buffer = _durations(len(frames)), io.BytesIO()
     options: dict[str, Any] = {"append_images": frames[1:], "duration": list(durations), "loop": 0, "optimize": False}
     frames[0].save(buffer, "GIF", save_all=True, **options)
     return Animation(buffer.getvalue(), (frames[0].height, frames[0].width), durations)
+
+
+def _legend(film: Film) -> list[tuple[Pixels | str | None, str]]:
+    """Returns what marks mean: none of right and wrong where nothing is."""
+    seen: list[tuple[Pixels | str | None, str]] = [("right", "right"), ("wrong", "wrong")] if film.judged else []
+    return [*seen, ("frame", "predicted class has just changed")] if film.classed else seen
 
 
 def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: int) -> None:
@@ -218,10 +252,10 @@ def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: in
 
 
 def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
-    predicted = film.predicted(step, place)
-    name = film.probes.class_name(predicted) if predicted >= 0 else f"score {film.score(step, place)}"
-    stated = [film.state(step, place, missing)] if predicted >= 0 or missing else []
-    return [film.named(step, place, name), *stated]
+    predicted, state = film.predicted(step, place), film.state(step, place, missing)
+    if predicted < 0:
+        return [film.state(step, place, ""), *([state] if missing else [])]
+    return [film.named(step, place, class_words(film.probes, predicted)), state]
 
 
 def _palette(film: Film) -> Image.Image:
@@ -230,6 +264,9 @@ def _palette(film: Film) -> Image.Image:
     pixels = []
     for step in evenly(len(film.records), _SAMPLED, ends=True):
         flat = film.overlays(step)[0][:, :: film.factor, :: film.factor].reshape(-1, 3)
+        pixels.append(flat[:: max(1, len(flat) // _SAMPLE)])
+    if _paired(film):
+        flat = film.base.reshape(-1, 3)
         pixels.append(flat[:: max(1, len(flat) // _SAMPLE)])
     needed = np.concatenate([fixed, colors_of(film.drawing)[::8]])
     return palette_image(np.concatenate(pixels)[None], needed, _COLORS, Image.Quantize.MEDIANCUT)

@@ -82,6 +82,12 @@ class Sheet:
         """Writes a line of text, as :func:`~lightning_gradcam.render.text.write` does."""
         return write(self.pixels, at, text, width, size, color)
 
+    def foot(self, y: int, lines: Sequence[Line]) -> None:
+        """Writes lines below the cells, below a line across the sheet."""
+        self.rule(y - 4)
+        for number, (text, color) in enumerate(lines):
+            self.write((MARGIN, y + LINE_HEIGHT * number), text, self.pixels.shape[1] - 2 * MARGIN, 13, color)
+
     def rule(self, y: int) -> None:
         """Draws a line across the sheet."""
         self.pixels[y, MARGIN:-MARGIN] = LINE
@@ -135,12 +141,12 @@ class Sheet:
             width: Of the captions.
             gap: Between the picture and the first of them.
             pitch: From one to the next.
-            framed: Draw a dark frame around the picture, one pixel away and three wide.
+            framed: Draw a thin frame around the picture, two pixels away.
         """
         (x, y), (height, across) = at, picture.shape[:2]
         if framed:
-            self.pixels[y - FRAME : y + height + FRAME, x - FRAME : x + across + FRAME] = INK
-            self.pixels[y - 1 : y + height + 1, x - 1 : x + across + 1] = PAPER
+            self.pixels[y - 3 : y + height + 3, x - 3 : x + across + 3] = INK
+            self.pixels[y - 2 : y + height + 2, x - 2 : x + across + 2] = PAPER
         self.pixels[y : y + height, x : x + across] = picture
         for number, (text, color, name) in enumerate(captions):
             line, indent = y + height + gap + pitch * number, BEHIND_MARK if name else 0
@@ -150,7 +156,9 @@ class Sheet:
 
 
 def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:
-    """Returns the header's line that says what is seen, and of which step."""
+    """Returns the header's line that says what is seen, and of which step, if it is one of a run."""
+    if record.step < 0:
+        return what, INK
     stage = f", {record.stage}" if record.stage not in ("", "fit") else ""
     return f"{what}, {epoch_title(record.epoch)}, step {record.step}{stage}", INK
 
@@ -182,6 +190,7 @@ def mark(name: str) -> Pixels:
         picture = np.full((MARK, MARK, 3), ANY, np.uint8)
         if name == "frame":
             picture[:] = INK
+            picture[1:-1, 1:-1] = PAPER
             picture[3:-3, 3:-3] = ANY
         elif name == "cross":
             cross_out(picture)

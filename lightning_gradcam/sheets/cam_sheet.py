@@ -1,8 +1,8 @@
-"""From a record and display pixels to sheets: one picture a layer and method, a row a probe."""
+"""From a record and display pixels to sheets: one picture a layer and method, probes side by side where they fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
@@ -16,17 +16,32 @@ from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
 from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
-from lightning_gradcam.sheets.builder import LINE_HEIGHT, MARGIN, TALLEST, Caption, Sheet, of_probes, remarks
+from lightning_gradcam.sheets.builder import (
+    BEHIND_MARK,
+    LINE_HEIGHT,
+    MARGIN,
+    MARK,
+    TALLEST,
+    Caption,
+    Sheet,
+    mark,
+    of_probes,
+    remarks,
+)
 from lightning_gradcam.sheets.header import blank_lines, cam_header, end_names
+from lightning_gradcam.sheets.words import class_words, probe_words
 from lightning_gradcam.stats.boxes import known_boxes
 
-_GAP, LABELS = 8, 190
-# Where a row's scale is stated, beside the mark for a right or a wrong prediction.
-_BESIDE_STAMP = 80
-# Where the list of likely classes begins below a row's top, and how high each of its lines is.
-_LIST, _LIST_LINE = 80, 15
+# Between two tiles of a probe, and between two probes side by side.
+_GAP, _APART = 8, 24
+# A sheet with several probes side by side is no wider, so that it can be read in TensorBoard's card.
+_WIDEST, _NARROWEST = 640, 480
+# Above a probe's tiles: what is predicted, its id and true class; then a line for each of its likely classes.
+_LABEL, _LIST_LINE = 36, 15
 # Pixels that a heading such as "overlay: predicted" takes.
 _LEAST = 112
+# What a film strip has on the left of a row.
+LABELS = 190
 
 
 def sheet(
@@ -40,8 +55,9 @@ def sheet(
     limits: Mapping[CamKey, FloatArray] | None = None,
     note: str = "",
 ) -> Picture:
-    """Draws one layer's maps: a row a probe with its input and, for each target, the overlay.
+    """Draws one layer's maps: for each probe its input and, for each target, the overlay, with captions.
 
+    Narrow probes lie side by side, on a sheet of at most 640 pixels.
     Maps with time or depth, ``[N, d, h, w]``, are drawn as strips of slices, each on the frame at its centre; those of
     signals, ``[N, l]``, as a band of colours below the signal's curve.
 
@@ -54,10 +70,11 @@ def sheet(
         title: The sheet's first line.
         limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]``; by default those that the record has
             (:attr:`CamRecord.limits`), or else those of its own maps.
-        note: A line of the header, such as where the inputs are.
+        note: A line below the maps, such as where the inputs are.
 
     Returns:
-        The sheet. Its header states layer, epoch, step, what is explained, the colour scale and what blank means.
+        The sheet. Its two header lines state layer, epoch, step and what is explained; lines below the maps state the
+        colour scale and what blank means.
 
     Raises:
         DrawingError: A column needs a map that the record does not have.
@@ -68,48 +85,78 @@ def sheet(
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
     # A heading needs that much, however small the pictures are.
     cell = tile_w if drawing.magnification else max(tile_w, _LEAST)
-    across = sum(1 if column == "input" else len(keys) for column in drawing.columns)
-    known = drawing.boxes and known_boxes(probes) is not None
+    columns = sum(1 if column == "input" else len(keys) for column in drawing.columns)
+    block = columns * (cell + _GAP) - _GAP
+    side = beside(len(probes), block)
     listed = min(drawing.top, record.likeliest.shape[1])
-    width = max(MARGIN + LABELS + across * (cell + _GAP) + MARGIN - _GAP, 480)
+    label = _LABEL + (_LIST_LINE * listed + 4 if listed else 0)
+    width = max(side * (block + _APART) - _APART + 2 * MARGIN, _NARROWEST)
+    known = drawing.boxes and known_boxes(probes) is not None
     height = min(drawing.max_sheet_pixels // width, TALLEST)
-    rows = evenly(len(probes), height // _row_height(tile_h, lines=4 if known else 3, top=listed))
+    rows = evenly(len(probes), side * (height // (label + tile_h + _below(5 if known else 4))))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
     tops = run_limits(record, keys, limits, signed=drawing.signed)
-    lines = max((len(caption) for tile in tiles for caption in tile.captions), default=0)
-    row_h = _row_height(tile_h, lines, listed)
-    header = cam_header(record, layer, method, drawing, title, probes, slices)
-    header += remarks(note)
-    header += [(line, INK) for line in blank_lines(record, keys, drawing, width - 2 * MARGIN)]
-    header += remarks(of_probes(len(rows), len(probes)))
+    captions = [[_captions(tile.captions[place]) for tile in tiles] for place in range(len(rows))]
+    if drawing.scale == "run":
+        for place, row in enumerate(rows):
+            captions[place][0].append(Caption(scale_end(tops[row], drawing)))
+    row_h = label + tile_h + _below(max(len(lines) for row in captions for lines in row))
+    lines = cam_header(record, layer, method, drawing, title, probes, slices)
+    # Two lines, and what must not be missed, are above the maps; how to read them is below.
+    above = [line for place, line in enumerate(lines) if place < 2 or line[1] == WRONG]
+    below = [line for line in lines if line not in above] + remarks(note)
+    below += [(line, INK) for line in blank_lines(record, keys, drawing, width - 2 * MARGIN)]
+    below += remarks(of_probes(len(rows), len(probes)))
     pitch = (tile_w + SEAM) // len(slices.chosen)
     names = _slice_names(slices, pitch)
     boxes = legend(drawing.box_threshold, known=known) if drawing.boxes else []
     head = 50 + LINE_HEIGHT * len(boxes) + (16 if names else 0)
-    page = Sheet(header, width, head=head, body=row_h * len(rows))
-    color_bar(page, page.below + 3, drawing, method, "the row's scale" if drawing.scale == "run" else "")
+    body = row_h * -(-len(rows) // side)
+    page = Sheet(above, width, head=head, body=body + LINE_HEIGHT * len(below) + MARGIN)
+    color_bar(page, page.below + 3, drawing, method, "the probe's scale" if drawing.scale == "run" else "")
     for number, entry in enumerate(boxes):
         page.legend(page.below + 26 + LINE_HEIGHT * number, entry)
+    for column in range(columns * (1 if columns == 1 else min(side, len(rows)))):
+        x = MARGIN + column // columns * (block + _APART) + column % columns * (cell + _GAP)
+        heading = tiles[column % columns].heading
+        page.write((x, page.top - (37 if names else 21)), heading, cell + _GAP - 4, 13, INK)
+        for number, name in enumerate(names):
+            page.write((x + number * pitch, page.top - 20), name, pitch)
     for place, row in enumerate(rows):
-        y = page.top + place * row_h
-        page.rule(y - 4)
-        row_label(page, y, record, probes, row)
-        if drawing.scale == "run":
-            page.write((MARGIN + _BESIDE_STAMP, y + 58), scale_end(tops[row], drawing), LABELS - _BESIDE_STAMP - _GAP)
-        _likeliest(page, y + _LIST, record, probes, row, listed)
-    for column, tile in enumerate(tiles):
-        x = MARGIN + LABELS + column * (cell + _GAP)
-        page.write((x, page.top - (37 if names else 21)), tile.heading, cell + _GAP - 4, 13, INK)
-        for place, name in enumerate(names):
-            page.write((x + place * pitch, page.top - 20), name, pitch)
-        for place, pixels in enumerate(tile.pixels):
-            captions = [Caption(text, WRONG if text == BROKEN else PALE) for text in tile.captions[place]]
-            page.cell((x, page.top + place * row_h), pixels, captions, width=cell + _GAP - 2)
+        x, y = MARGIN + place % side * (block + _APART), page.top + place // side * row_h
+        if x == MARGIN:
+            page.rule(y - 4)
+        _label(page, (x, y), record, probes, row, block)
+        _likeliest(page, (x, y + _LABEL), record, probes, row, listed, block)
+        for column, tile in enumerate(tiles):
+            at = x + column * (cell + _GAP), y + label
+            page.cell(at, tile.pixels[place], captions[place][column], width=cell + _GAP - 2)
+    page.foot(page.top + body, below)
     return page.picture(enlarged=tile_h > probes.pixels.shape[-3], format=drawing.format)
 
 
-def _row_height(tile: int, lines: int, top: int = 0) -> int:
-    return max(tile + 2 + 14 * max(lines, 2), 84, _LIST + _LIST_LINE * top + 4 if top else 0) + _GAP
+def beside(count: int, block: int) -> int:
+    """Returns how many probes are side by side, with few places left empty.
+
+    Args:
+        count: How many there are.
+        block: How wide each is, in pixels.
+
+    Example:
+        >>> beside(8, 112), beside(8, 256), beside(3, 500)
+        (4, 2, 1)
+    """
+    fitting = min(count, max(1, (_WIDEST - 2 * MARGIN + _APART) // (block + _APART)))
+    return -(-count // -(-count // fitting))
+
+
+def _below(lines: int) -> int:
+    """Returns the height from a tile's lower edge to the next row."""
+    return 2 + 14 * max(lines, 2) + _GAP + 4
+
+
+def _captions(texts: Sequence[str]) -> list[Caption]:
+    return [Caption(text, WRONG if text == BROKEN else PALE) for text in texts]
 
 
 def _slice_names(slices: Slices, pitch: int) -> list[str]:
@@ -120,8 +167,20 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
     return names if pitch >= 60 else [name.split()[-1] for name in names]
 
 
-def row_label(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: int, head: str = "pred") -> None:
-    """Writes a probe's id, true and predicted class at the left of its row, 76 pixels high.
+def _label(page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeView, row: int, width: int) -> None:
+    """Writes what is predicted of a probe, and below it its id and what is true of it."""
+    (x, y), (said, true) = at, probe_words(record, probes, row)
+    indent = BEHIND_MARK if said.mark else 0
+    if said.mark:
+        page.pixels[y + 1 : y + 1 + MARK, x : x + MARK] = mark(said.mark)
+    page.write((x + indent, y - 1), said.text, width - indent, 14, said.color)
+    several = len(probes.true_classes(row)) > 1
+    known = f"  true {true}" if true and (several or said.mark != "right") else ""
+    page.write((x, y + 17), f"#{probes.ids[row]}{known}", width)
+
+
+def row_label(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: int, head: str) -> None:
+    """Writes a probe's id, what is true of it and what is predicted at the left of its row, 76 pixels high.
 
     Args:
         page: Written to.
@@ -129,35 +188,31 @@ def row_label(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: in
         record: Where the predicted class is from.
         probes: Where names and true classes are from.
         row: The probe's place.
-        head: The word before the predicted class.
+        head: The word before what is predicted.
     """
-    true = probes.true_classes(row)
-    predicted, confidence = int(record.predicted[row]), float(record.confidence[row])
+    said, true = probe_words(record, probes, row)
     page.write((MARGIN, y), f"#{probes.ids[row]}", LABELS - _GAP)
-    lines = []
-    if true:
-        lines.append(("true", ", ".join(map(probes.class_name, true)), INK))
-    if predicted >= 0:
-        color = INK if not true else (RIGHT if predicted in true else WRONG)
-        lines.append((head, f"{probes.class_name(predicted)}  {confidence:.0%}", color))
-    for number, (name, text, color) in enumerate(lines):
+    lines = [("true", true, INK)] if true else []
+    for number, (name, text, color) in enumerate([*lines, (head, said.text, said.color)]):
         page.write((MARGIN, y + 19 + 17 * number), name, 30)
         page.write((MARGIN + 32, y + 18 + 17 * number), text, LABELS - 32 - _GAP, 13, color)
-    if true and predicted >= 0:
-        stamp(page.pixels, (MARGIN, y + 56), right=predicted in true)
+    if said.mark:
+        stamp(page.pixels, (MARGIN, y + 56), right=said.mark == "right")
 
 
-def _likeliest(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: int, top: int) -> None:
+def _likeliest(
+    page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeView, row: int, top: int, width: int
+) -> None:
     """Writes a probe's most likely classes below its label, a line each."""
-    true = probes.true_classes(row)
+    (x, y), true = at, probes.true_classes(row)
     found = zip(record.likeliest[row, :top], record.likeliest_confidence[row, :top], strict=True)
     for number, (index, confidence) in enumerate(found):
         line, known = y + _LIST_LINE * number, int(index) in true
         if known:
-            page.pixels[line + 4 : line + 11, MARGIN : MARGIN + 7] = RIGHT
-        page.write((MARGIN + 12, line), f"{confidence:.0%}" if confidence >= 0.0995 else f"{confidence:.1%}", 36)
-        name, color = probes.class_name(int(index)), RIGHT if known else INK
-        page.write((MARGIN + 48, line), name, LABELS - 48 - _GAP, 12, color)
+            page.pixels[line + 4 : line + 11, x : x + 7] = RIGHT
+        page.write((x + 12, line), f"{confidence:.0%}" if confidence >= 0.0995 else f"{confidence:.1%}", 36)
+        name, color = class_words(probes, int(index)), RIGHT if known else INK
+        page.write((x + 48, line), name, width - 48, 12, color)
 
 
 def scale_end(top: float, drawing: Drawing) -> str:

@@ -1,4 +1,4 @@
-"""What film strips and animations share: the overlays of one map over a run's steps, their header and captions."""
+"""What film strips and animations share: the overlays of one map over a run's steps, and their captions."""
 
 from __future__ import annotations
 
@@ -17,22 +17,15 @@ from lightning_gradcam.render.boxes import put_box
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, scaled
 from lightning_gradcam.render.picture import Pixels
-from lightning_gradcam.render.scale import PERCENTILE, common_limits, limits_of
-from lightning_gradcam.render.signals import charted, source_lines
+from lightning_gradcam.render.scale import common_limits, limits_of
+from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
 from lightning_gradcam.render.tiles import enlarged, fitted, fitted_size
-from lightning_gradcam.sheets.builder import Caption, Line, remarks
-from lightning_gradcam.sheets.header import (
-    blank_codes,
-    blank_remark,
-    explained_title,
-    layer_title,
-    method_title,
-    signed_line,
-    wrapped,
-)
+from lightning_gradcam.sheets.builder import Caption
+from lightning_gradcam.sheets.words import quantity
 from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_size
+from lightning_gradcam.stats.numbers import drift
 
 # Size of a signal's curve, with the band of its map, before it is scaled to a tile.
 _CHART = (72, 112)
@@ -195,50 +188,39 @@ class Film:
         if missing:
             return Caption(missing, WRONG if missing == _BROKEN else INK)
         if self.predicted(step, place) < 0:
-            return Caption(self.score(step, place))
+            return Caption(f"{quantity(self.records[step], self.key.target)} {self.score(step, place)}")
         confidence = float(self.records[step].confidence[self.rows[place]])
         return Caption(f"{confidence:.0%}" if np.isfinite(confidence) else "")
 
-    def header(self, title: str, total: int | None, width: int) -> list[Line]:
-        """Returns the lines that say what is seen.
+    def moved(self, drifts: FloatArray, place: int) -> list[Caption]:
+        """Returns the caption on how far a probe's map has moved, if that is known."""
+        return [Caption(f"drift {drifts[place]:.2f}")] if np.isfinite(drifts[place]) else []
+
+    def drifts(self, step: int) -> FloatArray:
+        """Returns how far each map is from that of the step before in ``records``, ``[n]``.
+
+        NaN where they can't be compared: at the first step, between maps of different classes, and where one is blank.
 
         Args:
-            title: The first words.
-            total: Number of logged steps; ``None``: the number shown.
-            width: To which lines are wrapped, in pixels.
+            step: A place in ``records``.
         """
-        records, probes, key, count = self.records, self.probes, self.key, len(self.records)
-        steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
-        total = max(total or 0, count)
-        which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, evenly chosen"
-        known = "this run so far" if self.whole else "the steps shown"
-        ends = f"it ends at the {PERCENTILE:g}th percentile of the strongest map in {known}"
-        if self.drawing.signed:
-            ends = f"both ends are the {PERCENTILE:g}th percentile of the strongest map's magnitudes in {known}"
-        meaning = {
-            "image": f"one scale for each probe and not for each map, so that its steps can be compared; {ends}",
-            "run": f"one scale for each probe, over all its targets and steps; {ends}",
-            "layer": f"one scale for all probes, targets and steps; {ends}",
-            "minmax": "each signed map from its minimum to its maximum (no ReLU); not comparable between steps",
-        }[self.drawing.scale]
-        signed = signed_line(key.method) if self.drawing.signed else ""
-        lines = [
-            (f"{method_title(key.method)} of {explained_title(records[-1].score, key.target, probes)}", INK),
-            ("one logged step" if total == 1 else which, INK),
-            *remarks(probes.note, color=WRONG),
-            *remarks(f"colours: {meaning}", signed, *_slice_lines(records[-1].maps[key].shape, probes.pixels.shape)),
-        ]
-        if self.drawing.boxes:
-            dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
-            least = f"{self.drawing.box_threshold * 100:g} %"
-            lines += remarks(f"line: box around the map's largest part over {least} of its maximum{dashed}")
-        lines += remarks(*source_lines(probes.display_source))
-        # Drawn from minimum to maximum, a map without a positive value has colours, too.
-        if self.drawing.scale != "minmax":
-            codes = np.concatenate([blank_codes(one, [key], self.drawing) for one in records])
-            lines += remarks(blank_remark(codes, self.drawing, "maps of these steps"), color=INK)
-        parts = [(part, color) for line, color in lines for part in wrapped(line, width)]
-        return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *parts]
+        if step == 0:
+            return np.full(len(self.rows), np.nan)
+        chosen, pair = list(self.rows), (self.records[step - 1], self.records[step])
+        maps = [one.maps[self.key][chosen].reshape(len(chosen), 1, -1) for one in pair]
+        changed = pair[1].changed_from(pair[0])[self.key.target][chosen]
+        blank = (maps[0] <= 0).all(axis=(1, 2)) | (maps[1] <= 0).all(axis=(1, 2))
+        return np.asarray(np.where(changed | blank, np.nan, drift(*maps)))
+
+    @property
+    def judged(self) -> bool:
+        """Whether any prediction is right or wrong."""
+        return any(self.right(s, p) is not None for s in range(len(self.records)) for p in range(len(self.rows)))
+
+    @property
+    def classed(self) -> bool:
+        """Whether the model predicts classes."""
+        return any((record.predicted[list(self.rows)] >= 0).any() for record in self.records)
 
 
 def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...]:
@@ -287,11 +269,3 @@ def _strongest(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> In
         maps = np.nan_to_num(record.maps[key], nan=0.0, posinf=0.0, neginf=0.0)
         sums += (np.abs(maps) if signed else np.maximum(maps, 0)).sum(axis=(-2, -1), dtype=np.float64)
     return np.asarray(sums.argmax(axis=1), np.int64)
-
-
-def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:
-    depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
-    if depth < 2:
-        return [f"drawn on frame {length // 2 + 1} of {length}, the middle one"] if length else []
-    under = f"on the frame at its centre, of {length}" if length else "on the probe's picture"
-    return [f"shown: of {depth} slices (time or depth), the one with the most evidence over all steps, {under}"]

@@ -19,6 +19,7 @@ from lightning_gradcam.render.signals import source_lines
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.text import INK, WRONG
 from lightning_gradcam.sheets.builder import Line, remarks, step_line
+from lightning_gradcam.sheets.words import quantity, score_title, target_words
 
 # Two lines each, so that the layout does not depend on the scale.
 _SCALES = {
@@ -29,7 +30,7 @@ _SCALES = {
     ),
     "run": (
         "one scale for each probe, over all targets and logged steps so far;",
-        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated on the left",
+        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated below it",
     ),
     "minmax": (
         "each signed map from its minimum to its maximum (no ReLU);",
@@ -39,7 +40,7 @@ _SCALES = {
 _SIGNED_SCALES = {
     "image": ("each map by itself, up to its largest magnitude;", _SCALES["image"][1]),
     "layer": ("one scale for all maps of this layer and step (largest magnitude);", _SCALES["layer"][1]),
-    "run": (_SCALES["run"][0], f"both ends: {PERCENTILE:g}th percentile of the magnitudes, stated on the left"),
+    "run": (_SCALES["run"][0], f"both ends: {PERCENTILE:g}th percentile of the magnitudes, stated below it"),
 }
 _METHODS = {
     "gradcam": "Grad-CAM",
@@ -87,11 +88,6 @@ def layer_title(layer: str, method: str) -> str:
     return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
 
 
-def score_title(score: str) -> str:
-    """Returns what a header calls an explained score."""
-    return {"probability": "softmax probability", "sigmoid": "sigmoid"}.get(score, "logit")
-
-
 def explained_title(score: str, target: str, probes: ProbeView) -> str:
     """Returns what is explained; a sum of probabilities is called that, since it can exceed 1."""
     title = score_title(score)
@@ -100,6 +96,8 @@ def explained_title(score: str, target: str, probes: ProbeView) -> str:
         return f"the sum of the {many} of the true classes"
     if target.isascii() and target.isdigit():
         return f"the {title} of class {probes.class_name(int(target))}"
+    if other := target_words(target, probes):
+        return other
     named = {"predicted": "the predicted class", "label": "the true class"}
     return f"the {title} of {named.get(target, f'target {target}'.replace('_vs_', ' vs '))}"
 
@@ -128,7 +126,7 @@ def cam_header(
     """Returns what a sheet of one layer's maps says above them, up to its line on blank maps."""
     lines = [
         (f"{title}  {layer_title(layer, method)}", INK),
-        step_line(f"{method_title(method)} of the {score_title(record.score)}", record),
+        step_line(f"{method_title(method)} of the {_quantities(record)}", record),
         *remarks(probes.note, color=WRONG),
         *remarks(
             *_scale_lines(record, drawing),
@@ -146,14 +144,19 @@ def cam_header(
     if listed := min(drawing.top, record.likeliest.shape[1]):
         of_true = "; the true class has a green square" if probes.view.true is not None else ""
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
-        lines += remarks(f"on the left: the {most}{of_true}")
+        lines += remarks(f"above each probe: the {most}{of_true}")
     return lines
+
+
+def _quantities(record: CamRecord) -> str:
+    """Returns what the scores of a sheet are; of several targets, each kind once."""
+    return " and ".join(dict.fromkeys(quantity(record, target) for target in record.scores))
 
 
 def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
     """Returns the header's two lines on the colour scale."""
     first, second = {**_SCALES, **(_SIGNED_SCALES if drawing.signed else {})}[drawing.scale]
-    if record.stage == "explain":
+    if record.stage == "explain" or record.step < 0:
         # There are no other steps.
         first = first.replace(" and logged steps so far", "")
     return [f"colours: {first}", second]

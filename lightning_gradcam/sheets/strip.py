@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import Laid
-from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.text import INK
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.builder import (
@@ -26,29 +28,42 @@ from lightning_gradcam.sheets.builder import (
 )
 from lightning_gradcam.sheets.cam_sheet import LABELS, color_bar, row_label, scale_end
 from lightning_gradcam.sheets.film import Film
+from lightning_gradcam.sheets.film_lines import film_footer, film_header
+from lightning_gradcam.sheets.words import class_words
 
 MOST_COLUMNS = 24
-_SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 920, 62
-# Below a tile: how sure the model is, and the class where it is a new one.
+_SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 560, 62
+# Below a tile: how sure the model is, and the class where it is a new one, else the drift.
 _CAPTION = 34
-_LEGEND = (
-    ("right", "right"),
-    ("wrong", "wrong"),
-    ("frame", "predicted class changed, the new one below"),
-    ("blank", "blank: map zero everywhere"),
-    ("cross", "map not finite"),
-    (None, "%: probability of the predicted class"),
-)
+# What the end of a scale takes.
+_SCALE = 94
+# A quiet stretch of a run counts as if its maps had moved by this share of the mean.
+_QUIET = 0.25
 
 
-def thinned(count: int, most: int = MOST_COLUMNS) -> list[int]:
-    """Returns at most ``most`` places of ``count``, evenly chosen, the first and the last among them.
+def by_change(changes: Sequence[float], most: int = MOST_COLUMNS) -> list[int]:
+    """Returns at most ``most`` steps of a run, so that about the same change lies between any two.
+
+    The first and the last are always among them. A large change is shown from the step before it on.
+
+    Args:
+        changes: How far each step's maps are from those of the step before; the first counts as 0, and so does NaN.
+        most: The number of steps.
 
     Example:
-        >>> thinned(100, 4)
-        [0, 33, 66, 99]
+        >>> by_change([0, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1], 5)
+        [0, 3, 4, 5, 9]
     """
-    return evenly(count, most, ends=True)
+    count, shown = len(changes), min(len(changes), max(1, most))
+    values = np.nan_to_num(np.asarray(changes, np.float64))
+    values[:1] = 0
+    weights = values + (_QUIET * values[1:].mean() if values.any() else 1.0)
+    total = np.cumsum(weights) - weights[0]
+    places: list[int] = []
+    for number, wanted in enumerate(np.linspace(0, total[-1], shown)):
+        found = int(np.searchsorted(total, wanted * (1 + 1e-9), side="right")) - 1
+        places.append(min(max(found, places[-1] + 1 if places else 0), count - shown + number))
+    return places if shown > 1 else [0]
 
 
 def film_strip(
@@ -65,13 +80,14 @@ def film_strip(
 ) -> Picture:
     """Draws how one map of each probe changed in training: a row a probe, a column a step.
 
-    Below each overlay is the probability of the predicted class, with a mark for right or wrong, and the class where it
-    differs from the column before; that overlay is framed. A blank map, zero everywhere, leaves the picture without
-    colours, and its caption says so; one that is not finite is crossed out. Of maps with time or depth,
-    ``[N, d, h, w]``, each row shows the slice that holds most evidence.
+    Below each overlay is the probability of the predicted class, marked as right or wrong, and how far the map has
+    moved since the column before. Where the class is a new one, its name is there instead, and the overlay has a thin
+    frame. A blank map, zero everywhere, leaves the picture without colours, and its caption says so; one that is not
+    finite is crossed out. Of maps with time or depth, ``[N, d, h, w]``, each row shows the slice that holds most
+    evidence.
 
     Args:
-        records: The steps to draw, in order (see :func:`thinned`); one at least. Those without the map are left out.
+        records: The steps to draw, in order (see :func:`by_change`); one at least. Those without the map are left out.
         probes: Where display pixels, true classes and names come from.
         key: Which map.
         drawing: Colour map, opacity, interpolation. Its scale ``"image"`` is drawn as ``"run"``, one scale for each
@@ -99,20 +115,25 @@ def film_strip(
     tile_h, tile_w = film.size
     pitch, row_h = max(tile_w, _NARROWEST_TILE) + _GAP, max(tile_h + _CAPTION, 84) + _GAP
     left = MARGIN + LABELS
-    first = left + pitch + _GAP
+    # Below the input is the end of the row's scale.
+    first = left + max(pitch, _SCALE) + _GAP
     width = max(first + len(film.records) * pitch - _GAP + MARGIN, _NARROWEST)
-    lines = film.header(title, total, width - 2 * MARGIN) + remarks(note)
+    lines, foot = film_header(film, title, total, width - 2 * MARGIN), film_footer(film, width - 2 * MARGIN)
+    foot += remarks(note)
     # Where validation runs several times an epoch, epochs alone don't tell columns apart.
     stepped = len({record.epoch for record in film.records}) < len(film.records)
     heads = 32 if stepped else 18
-    below = 2 * LINE_HEIGHT + 8 + heads + FRAME + 2
-    room = min(drawing.max_sheet_pixels // width, TALLEST) - MARGIN - LINE_HEIGHT * (len(lines) + 1) - below
-    rows = evenly(len(film.rows), room // row_h)
-    lines += remarks(of_probes(len(rows), len(film.rows)))
+    legend = _legend(film)
+    below = (1 + len(legend)) * LINE_HEIGHT + 8 + heads + FRAME + 2
+    taken = LINE_HEIGHT * (len(lines) + len(foot) + 1) + below
+    rows = evenly(len(film.rows), (min(drawing.max_sheet_pixels // width, TALLEST) - 2 * MARGIN - taken) // row_h)
+    foot += remarks(of_probes(len(rows), len(film.rows)))
     film = film.part(rows)
-    page = Sheet(lines, width, head=below, body=row_h * len(rows))
+    body = row_h * len(rows)
+    page = Sheet(lines, width, head=below, body=body + LINE_HEIGHT * len(foot) + MARGIN)
     color_bar(page, page.below + 3, film.drawing, key.method, "the row's scale, stated below its input")
-    page.legend(page.below + 4 + LINE_HEIGHT, *_LEGEND)
+    for number, entries in enumerate(legend):
+        page.legend(page.below + 4 + LINE_HEIGHT * (number + 1), *entries)
     y = page.top - FRAME - 2 - heads
     page.write((left, y), "input", pitch, 13, INK)
     inputs = film.inputs
@@ -120,23 +141,41 @@ def film_strip(
         at = left, page.top + place * row_h
         page.rule(at[1] - FRAME - 3)
         row_label(page, at[1], film.records[-1], film.probes, row, "last")
-        page.cell(at, inputs[place], [Caption(text) for text in _notes(film, place)], width=pitch, gap=4, pitch=15)
+        page.cell(
+            at,
+            inputs[place],
+            [Caption(text) for text in _notes(film, place)],
+            width=max(pitch, _SCALE),
+            gap=4,
+            pitch=15,
+        )
     for step, record in enumerate(film.records):
         x = first + step * pitch
         page.write((x, y), epoch_title(record.epoch), pitch - 2, 13, INK)
         if stepped:
             page.write((x, y + 15), f"step {record.step}", pitch - 2)
-        pictures, missing = film.overlays(step)
+        (pictures, missing), drifts = film.overlays(step), film.drifts(step)
         for place in range(len(rows)):
             captions = _captions(film, step, place, missing[place])
+            captions += film.moved(drifts, place) if len(captions) < 2 else []
             at, framed = (x, page.top + place * row_h), film.changed(step, place)
             page.cell(at, pictures[place], captions, width=pitch - 2, gap=FRAME, framed=framed)
+    page.foot(page.top + body, foot)
     return page.picture(enlarged=film.factor > 1, format=drawing.format)
+
+
+def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
+    """Returns the lines of the legend: no marks of right and wrong where nothing is."""
+    seen: list[tuple[Pixels | str | None, str]] = [("right", "right"), ("wrong", "wrong")] if film.judged else []
+    if film.classed:
+        seen.append((None, "%: probability of the predicted class"))
+        seen.append(("frame", "class changed, the new one below"))
+    return [*([seen] if seen else []), [("blank", "blank: map zero everywhere"), ("cross", "map not finite")]]
 
 
 def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
     predicted, changed = film.predicted(step, place), film.changed(step, place)
-    name = film.named(step, place, film.probes.class_name(predicted) if predicted >= 0 else "none")
+    name = film.named(step, place, class_words(film.probes, predicted) if predicted >= 0 else "none")
     captions = [film.state(step, place, missing)._replace(mark=name.mark)]
     if changed or (step == 0 and predicted >= 0):
         captions.append(name._replace(mark="arrow" if changed else ""))

@@ -19,9 +19,10 @@ from lightning_gradcam.stats.numbers import (
     maximum,
     rank_correlation,
 )
-from lightning_gradcam.stats.table import STATS, Stat
+from lightning_gradcam.stats.table import DEFAULT, STATS, Stat
 
 __all__ = [
+    "DEFAULT",
     "STATS",
     "Stat",
     "affordable",

@@ -33,6 +33,10 @@ class Stat:
     counted: bool = False
 
 
+# What loggers get by default, of what each map has; the archive and the report have all.
+DEFAULT = ("drift", "half_area", "blank", "energy_inside")
+
+
 def _share(title: str, reading: str, better: Better | None = None, *, counted: bool = False) -> Stat:
     """Returns a number from 0 to 1."""
     return Stat(title, 0, 1, reading, better, counted)

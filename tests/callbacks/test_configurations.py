@@ -157,6 +157,7 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
         "gradients": [True],
         "evolution": [False],
         "check": [True],
+        "numbers": ["all"],
     },
     FeatureMapCallback: {
         **_COMMON,

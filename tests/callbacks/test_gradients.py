@@ -132,7 +132,7 @@ def test_the_overlap_that_is_logged_is_the_mean_over_known_boxes(tmp_path: Path)
     inputs, labels = tiny_data(4, seed=2).tensors
     known = torch.tensor([[0.0, 0.0, 8.0, 8.0], [2.0, 1.0, 6.0, 5.0], [float("nan")] * 4, [0.0, 0.0, 5.0, 8.0]])
     probes = ProbeSet(inputs, labels=labels, boxes=known)
-    callback, sink = trained(tmp_path, epochs=1, probes=probes, methods="layercam", log_untrained=True)
+    callback, sink = trained(tmp_path, epochs=1, probes=probes, methods="layercam", log_untrained=True, numbers="all")
     maps = callback.archive.record(0).maps["net.relu1", "layercam", "predicted"]
     found = torch.from_numpy(bounding_boxes(maps, (8, 8)))
     overlaps = [float(box_iou(found[row, None], known[row, None])) for row in (0, 1, 3)]

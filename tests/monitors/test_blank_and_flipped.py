@@ -18,6 +18,7 @@ from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_sentence
 from lightning_gradcam.report import Payload
 from lightning_gradcam.sheets.film import Film
+from lightning_gradcam.sheets.film_lines import film_footer
 from lightning_gradcam.sheets.header import blank_lines
 from tests.conftest import trainer
 from tests.monitors.test_meter import BLANK, KEY, LEFT, RIGHT, plan, probes, record
@@ -63,7 +64,11 @@ class Planned(pl.LightningModule):
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Archive, MemorySink, list[str]]:
     sink = MemorySink()
     callback = GradCAMCallback(
-        "net.0", probes=ProbeSet(PICTURES, labels=torch.tensor([0, 0, 0])), sinks=[sink], on_error="raise"
+        "net.0",
+        probes=ProbeSet(PICTURES, labels=torch.tensor([0, 0, 0])),
+        sinks=[sink],
+        on_error="raise",
+        numbers="all",
     )
     data = DataLoader(TensorDataset(PICTURES, torch.zeros(3)), 3)
     with warnings.catch_warnings(record=True) as caught:
@@ -122,7 +127,7 @@ def test_sheet_strip_and_page_have_the_same_sentence(run: tuple[Archive, MemoryS
     assert len(blank_lines(archive.record(0), [key], Drawing(), 456)) == len(lines)
     records = [archive.record(n) for n in range(3)]
     film = Film.of(records, archive.probes, key=key, drawing=Drawing(), limits=None, side=112)
-    strip = [text for text, _ in film.header("gradcam", 3, 5000)]
+    strip = [text for text, _ in film_footer(film, 5000)]
     assert SENTENCE.replace("3 maps is", "9 maps of these steps is") in strip
     steps = Payload.of(archive).header["steps"]
     assert [step["maps"][0].get("blank") for step in steps] == [None, SENTENCE, None]

@@ -13,7 +13,7 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 
-from lightning_gradcam import Archive, CamKey, Drawing, GradCAMCallback, MemorySink, ProbeSet
+from lightning_gradcam import Archive, CamKey, ConfigurationError, Drawing, GradCAMCallback, MemorySink, ProbeSet
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.render.scale import limits_of, row_limits
 from lightning_gradcam.sheets.strip import film_strip
@@ -28,7 +28,7 @@ LAYERS = ["net.relu1", "net.relu2"]
 def fitted(root: Path, epochs: int = 5, **options: Any) -> tuple[GradCAMCallback, MemorySink, Trainer]:
     torch.manual_seed(0)
     sink = MemorySink()
-    callback = GradCAMCallback(LAYERS, num_probes=3, sinks=[sink], on_error="raise", **options)
+    callback = GradCAMCallback(LAYERS, num_probes=3, sinks=[sink], on_error="raise", **{"numbers": "all", **options})
     running = trainer(root, callbacks=callback, max_epochs=epochs)
     running.fit(TinyModule(), *loaders())
     return callback, sink, running
@@ -125,13 +125,24 @@ def test_the_end_compares_every_step_with_the_last(tmp_path: Path) -> None:
 
 def test_a_csv_logger_gets_the_numbers_of_each_step(tmp_path: Path) -> None:
     fitted_root = tmp_path / "logs"
-    callback = GradCAMCallback(LAYERS, num_probes=3, on_error="raise")
+    callback = GradCAMCallback(LAYERS, num_probes=3, on_error="raise", numbers="all")
     logger = CSVLogger(str(fitted_root))
     running = trainer(tmp_path, callbacks=callback, logger=logger)
     running.fit(TinyModule(), *loaders())
     text = next(fitted_root.rglob("metrics.csv")).read_text()
     assert "gradcam_stats/net.relu1/entropy" in text
     assert "gradcam_stats/net.relu1/drift_to_last" in text
+
+
+def test_by_default_loggers_get_a_few_numbers_and_the_archive_has_all(tmp_path: Path) -> None:
+    callback, sink, _ = fitted(tmp_path, 2, numbers="default")
+    names = {tag.rsplit("/", 1)[1] for numbers in sink.numbers for tag in numbers.values}
+    assert names == {"drift", "half_area", "blank", "seconds", "background_seconds"}
+    archive = callback.archive
+    assert archive is not None
+    assert {"entropy", "center_x", "rank_correlation", "drift_to_last"} <= {*archive.numbers("net.relu1")}
+    with pytest.raises(ConfigurationError, match="numbers: got 'some'; valid: 'default' and 'all'"):
+        GradCAMCallback(numbers="some")  # type: ignore[arg-type]
 
 
 def test_evolution_false_draws_none_of_it(tmp_path: Path) -> None:

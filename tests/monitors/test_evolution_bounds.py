@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from pathlib import Path
 from types import MappingProxyType
@@ -27,9 +28,9 @@ Limits = dict[CamKey, Any]
 
 
 def run(
-    root: Path, layers: int, probes: int, steps: int, side: int = 2, size: int = 8
+    root: Path, layers: int, probes: int, steps: int, side: int = 2, size: int = 8, jump: int = -1, flips: int = -1
 ) -> tuple[ArchiveWriter, CamMonitor, ProbeSet, Limits]:
-    """An archive of random maps, as a run would leave it."""
+    """An archive of random maps, as a run would leave it; what is measured of them jumps, and flips, at one step."""
     generator = np.random.default_rng(0)
     pictures = ProbeSet(
         torch.zeros(probes, 1, 4, 4),
@@ -44,6 +45,10 @@ def run(
     archive, _ = ArchiveWriter.start(str(root / "gradcam"), manifest, pictures)
     keys = [CamKey(name, "gradcam", "predicted") for name in names]
     for step in range(steps):
+        numbers = {
+            "drift": np.full(probes, np.nan if step == flips else float(step == jump), np.float32),
+            "flipped": np.full(probes, float(step == flips), np.float32),
+        }
         maps = {key: generator.random((probes, side, side), np.float32) for key in keys}
         archive.append(
             CamRecord(
@@ -57,10 +62,31 @@ def run(
                 classes={"predicted": np.zeros(probes, np.int64)},
                 predicted=np.arange(probes) % 2,
                 confidence=np.full(probes, 0.5, np.float32),
+                numbers=dict.fromkeys(keys, numbers) if max(jump, flips) >= 0 else {},
             )
         )
     plan = CamMonitor("gradcam", list(names), "gradcam", "predicted", "logit", Drawing())
     return archive, plan, pictures, {key: np.ones((probes, 2), np.float32) for key in keys}
+
+
+def test_steps_are_chosen_by_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, plan, probes, limits = run(tmp_path, layers=1, probes=1, steps=60, jump=30, flips=50)
+    (tmp_path / "gradcam" / "steps" / sorted(os.listdir(tmp_path / "gradcam" / "steps"))[10]).write_bytes(b"damaged")
+    shown: list[int] = []
+    strip = evolution_module.film_strip
+
+    def drawn(records: list[CamRecord], *args: Any, **options: Any) -> Picture:
+        shown.extend(record.epoch for record in records)
+        return strip(records, *args, **options)
+
+    monkeypatch.setattr(evolution_module, "film_strip", drawn)
+    evolution_of(archive, plan, probes, limits, ended=False, rows=False)
+    assert len(shown) == 24
+    assert (shown[0], shown[-1]) == (0, 59)
+    # Most are where maps jump, and where the class flips.
+    assert {29, 30, 31, 32, 49, 50, 51, 52} <= set(shown)
+    # The quiet rest keeps some.
+    assert 2 <= sum(1 < epoch < 29 for epoch in shown) <= 6
 
 
 def test_no_more_than_32_layers_are_drawn_and_the_rest_is_named_once(tmp_path: Path) -> None:

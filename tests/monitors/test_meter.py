@@ -19,6 +19,7 @@ KEY = CamKey("conv", "gradcam", "predicted")
 
 
 def plan(**options: Any) -> CamMonitor:
+    options = {"numbers": "all", **options}
     return CamMonitor("cams", "conv", ["gradcam", "layercam"], ["predicted", "label"], "logit", Drawing(), **options)
 
 
@@ -100,6 +101,18 @@ def test_means_leave_out_what_no_map_has_and_have_their_tags() -> None:
     assert (means["cams_stats/label/score"], means["cams_stats/label/confidence"]) == (0.5, 0.5)
     assert not any(np.isnan(value) for value in means.values())
     assert "cams_stats/conv/energy_inside" not in means
+
+
+def test_by_default_the_energy_inside_is_among_the_means_where_there_are_masks() -> None:
+    masked = probes(masks=torch.tensor([[[True, False]]] * 2))
+    meter = Meter(plan(numbers="default"), masked)
+    meter.measured(record({KEY: [LEFT, LEFT]}))
+    assert meter.means(meter.measured(record({KEY: [LEFT, BLANK]}, 1))) == {
+        "cams_stats/conv/drift": pytest.approx(0),
+        "cams_stats/conv/half_area": 0.5,
+        "cams_stats/conv/blank": 0.5,
+        "cams_stats/conv/energy_inside": 1.0,
+    }
 
 
 def test_what_the_end_tells() -> None:

@@ -77,7 +77,7 @@ def fit(path: Path, sinks: list[Sink], *others: pl.Callback, epochs: int = 4, **
 
 def test_sinks_are_called_on_the_threads_they_ask_for_in_the_order_of_the_steps(tmp_path: Path) -> None:
     beside, on_main = Noting(), OnMain()
-    fit(tmp_path, [beside, on_main])
+    fit(tmp_path, [beside, on_main], numbers="all")
     assert beside.threads == {THREAD_NAME}
     assert on_main.threads == {"MainThread"}
     assert on_main.finished == [True] * 8

@@ -53,7 +53,7 @@ def recorder_of(
     patience: float = 120.0,
 ) -> Recorder:
     probes = ProbeSet(torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
-    plan = CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing())
+    plan = CamMonitor("gradcam", LAYERS, "gradcam", "predicted", "logit", Drawing(), numbers="all")
     return Recorder.start(
         plan,
         probes,

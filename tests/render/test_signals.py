@@ -16,6 +16,7 @@ from lightning_gradcam.render.text import INK, PAPER
 from lightning_gradcam.sheets.animation import animate
 from lightning_gradcam.sheets.cam_sheet import sheet
 from lightning_gradcam.sheets.strip import film_strip
+from tests.samples import LABEL, rules
 
 KEY = CamKey("conv", "gradcam", "predicted")
 
@@ -56,15 +57,16 @@ def test_each_sample_stands_above_its_place_of_the_map() -> None:
     assert len(rows) == band_height(112)
     left = int(hot[rows[0]].nonzero()[0][0])
     assert hot[rows[0], left : left + 32].all()
-    assert left == 12 + 190 + 5 * 32
+    assert left == 12 + 5 * 32
 
 
 def test_a_map_of_zero_leaves_the_band_without_colours() -> None:
     signal = torch.rand(1, 1, 30)
     options: Any = {"layer": "conv", "method": "gradcam", "drawing": Drawing(columns=("overlay",)), "title": "x"}
     drawn = sheet(record(np.zeros((1, 6))), ProbeSet(signal), **options).pixels
-    # A row is 150 pixels high, of which the tile takes 112.
-    band = drawn[-38 - band_height(112) : -38, 202:458]
+    # The tile has 112 rows, of which the band is the last.
+    bottom = rules(drawn)[0] + 4 + LABEL + 112
+    band = drawn[bottom - band_height(112) : bottom, 12 : 12 + 256]
     assert (band == PAPER).all()
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.render.drawing import colors_of, lookup_table
-from lightning_gradcam.render.text import INK, RIGHT, WRONG
-from lightning_gradcam.sheets.animation import MAX_BYTES, MOST_PROBES, Animation, _columns, animate
+from lightning_gradcam.render.text import INK, LINE, RIGHT, WRONG
+from lightning_gradcam.sheets.animation import MAX_BYTES, MOST_PAIRED, MOST_PROBES, Animation, _columns, animate
 from tests.samples import NAN, Array, probe_set, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
@@ -44,18 +44,25 @@ def animation(records: list[CamRecord], probes: ProbeSet, drawing: Drawing | Non
     return animate(records, probes, key=KEY, drawing=drawing, title="gradcam", **options)
 
 
+def corner(frame: Array, place: int, count: int, across: int, side: int) -> tuple[int, int]:
+    """Where a probe begins: rows are counted from the line below the last."""
+    paired = count <= MOST_PAIRED
+    row_h, pitch = side + (0 if paired else 15) + CAPTION + GAP, max(2 * side + 6 if paired else side, 76) + GAP
+    (line,) = np.flatnonzero((np.abs(frame[:, 12:-12].astype(int) - LINE).max(axis=-1) <= OFF).all(axis=1))
+    return line + 4 - row_h * (-(-count // across) - place // across), LEFT + place % across * pitch
+
+
 def tile(frame: Array, place: int, *, count: int, across: int, side: int = 84, around: int = 0) -> Array:
-    row_h, pitch = side + CAPTION + GAP, max(side, 76) + GAP
-    y = frame.shape[0] - row_h * (-(-count // across) - place // across)
-    x = LEFT + place % across * pitch
+    """An overlay; the input is at its left."""
+    y, x = corner(frame, place, count, across, side)
+    x += side + 6 if count <= MOST_PAIRED else 0
     return frame[y - around : y + side + around, x - around : x + side + around]
 
 
-def under(frame: Array, line: int, place: int = 0, *, count: int = 1, across: int = 1) -> Array:
-    row_h = 84 + CAPTION + GAP
-    y = frame.shape[0] - row_h * (-(-count // across) - place // across) + 84 + FRAME + 15 * line
-    x = LEFT + place % across * (84 + GAP)
-    return frame[y : y + 14, x : x + 84]
+def under(frame: Array, line: int, place: int = 0, *, count: int = 1, across: int = 1, aside: int = 90) -> Array:
+    y, x = corner(frame, place, count, across, 84)
+    top = y + 84 + FRAME + 15 * line
+    return frame[top : top + 14, x + aside : x + aside + 84]
 
 
 def mix(shade: int, share: float) -> Array:
@@ -144,8 +151,14 @@ def test_nothing_flickers() -> None:
         first, *others = (tile(frame, place, count=4, across=across) for frame in frames)
         assert all(np.array_equal(first, shown) for shown in others)
     # All but the lines on the progress stays.
-    heads = [frame[: frame.shape[0] - 2 * (84 + CAPTION + GAP) - 90] for frame in frames]
-    assert all(np.array_equal(heads[0], head) for head in heads)
+    top = corner(frames[0], 0, 4, across, 84)[0]
+    for part in (slice(0, 48), slice(top - 44, top), slice(frames.shape[1] - 60, None)):
+        assert all(np.array_equal(frames[0, part], frame[part]) for frame in frames)
+    # The inputs, too.
+    x = LEFT
+    assert all(
+        np.array_equal(frames[0, top : top + 84, x : x + 84], frame[top : top + 84, x : x + 84]) for frame in frames
+    )
     assert all((frame[:, :10] == 255).all() for frame in frames)
 
 
@@ -171,19 +184,20 @@ def test_marker_moves_evenly_from_left_to_right() -> None:
 def test_flip_is_framed_in_its_frame_alone() -> None:
     records = [step(constant(1, 1), n, [0, predicted]) for n, predicted in enumerate((1, 0, 0))]
     frames = animation(records, flat(40, 200)).frames
-    rims = [[tile(frame, place, count=2, across=2, around=FRAME)[0] for frame in frames] for place in range(2)]
+    rims = [[tile(frame, place, count=2, across=2, around=FRAME)[1, 1:-1] for frame in frames] for place in range(2)]
     assert [bool((np.abs(rim.astype(int) - INK) <= OFF).all()) for rim in rims[1]] == [False, True, False]
     assert all((rim == 255).all() for rim in rims[0])
 
 
 def test_right_and_wrong_differ_in_shape_and_colour() -> None:
     frames = animation([step(constant(1), n, predicted) for n, predicted in enumerate((1, 0))], flat(40)).frames
-    wrong, right = (under(frame, 1)[2:15, :13].astype(int) for frame in frames)
+    wrong, right = (under(frame, 0)[2:15, :13].astype(int) for frame in frames)
     assert np.abs(wrong[0, 0] - WRONG).max() <= OFF
     assert right[0, 0].min() > 240
     assert np.abs(right[2, 6] - RIGHT).max() <= OFF
     assert wrong[6, 6].min() > 240
-    assert np.array_equal(under(frames[0], 0), under(frames[1], 0))  # the true class stays
+    assert np.array_equal(under(frames[0], 0, aside=0), under(frames[1], 0, aside=0))  # the true class stays
+    assert (under(frames[0], 0, aside=0) < 200).any()
 
 
 def test_without_labels_and_predictions_scores_are_stated() -> None:
@@ -193,7 +207,18 @@ def test_without_labels_and_predictions_scores_are_stated() -> None:
     first, second = animation(records, probe_set(1)).frames
     assert (under(first, 0) < 200).any()
     assert not np.array_equal(under(first, 0), under(second, 0))
-    assert all((under(frame, line) > 240).all() for frame in (first, second) for line in (1, 2))
+    # Only the drift is below, from the second frame on.
+    assert [bool((under(frame, 1) < 200).any()) for frame in (first, second)] == [False, True]
+    assert all((under(frame, 2) > 240).all() for frame in (first, second))
+
+
+def test_inputs_are_beside_their_overlays_up_to_16_probes() -> None:
+    few, many = (animation([step(np.ones((n, 1, 1)))], flat(*range(50, 50 + n), side=28)).frames[0] for n in (16, 17))
+    for place in (0, 15):
+        y, x = corner(few, place, 16, _columns(16), 84)
+        assert np.abs(few[y : y + 84, x : x + 84].astype(int) - (50 + place)).max() <= OFF
+    assert many.shape[1] < few.shape[1]
+    assert np.abs(tile(many, 16, count=17, across=_columns(17)) - mix(66, 1)).max() <= OFF
 
 
 def test_blank_and_broken_maps_are_said_to_be() -> None:
@@ -202,7 +227,7 @@ def test_blank_and_broken_maps_are_said_to_be() -> None:
     assert np.abs(plain - mix(40, 1)).max() <= OFF
     assert np.abs(blank - 40).max() <= OFF
     assert np.abs(broken[0, 0] - WRONG).max() <= OFF
-    said = [under(frame, 2) for frame in frames]
+    said = [under(frame, 1) for frame in frames]
     assert all((text < 200).any() for text in said)
     assert not np.array_equal(said[0], said[1])
     assert not np.array_equal(said[1], said[2])
@@ -252,11 +277,11 @@ def random_steps(count: int, steps: int) -> list[CamRecord]:
 
 
 def test_pictures_are_made_smaller_where_the_file_would_be_too_large() -> None:
-    # 3.6 million pixels of pictures, which noise as a GIF takes a quarter more bytes for.
-    steps = random_steps(16, 18)
+    # 3.2 million pixels of pictures, and the inputs, which noise as a GIF takes a quarter more bytes for.
+    steps = random_steps(16, 16)
     made, few = animation(steps, noise(16, 112)), animation(steps[:3], noise(16, 112))
     assert MAX_BYTES / 3 < len(made.content) <= MAX_BYTES
-    assert len(made.frames) == 18
+    assert len(made.frames) == 16
     assert made.size[0] < few.size[0]
 
 

@@ -18,7 +18,22 @@ from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import RIGHT, WRONG, write
 from lightning_gradcam.sheets.cam_sheet import _slice_names, scale_end, sheet
 from lightning_gradcam.sheets.header import _slice_lines, blank_codes, cam_header
-from tests.samples import GAP, INF, LEFT, NAN, PLAIN, Array, drawn, probe_set, ramp, record, tile
+from tests.samples import (
+    GAP,
+    INF,
+    LABEL,
+    MARGIN,
+    NAN,
+    PLAIN,
+    Array,
+    corner,
+    drawn,
+    probe_set,
+    ramp,
+    record,
+    rules,
+    tile,
+)
 
 # ---- layout
 
@@ -78,12 +93,29 @@ def test_elongated_pictures_do_not_grow_beyond_a_screen() -> None:
 
 
 def test_sheet_has_a_row_for_each_probe_and_a_column_for_each_target() -> None:
-    probes = probe_set(3, 112, 112)
+    probes = probe_set(3, 112, 200)
     maps = np.ones((3, 2, 2))
     two, three = (drawn(record(*[maps] * n), probes).shape for n in (2, 3))
-    assert three[1] - two[1] == 112 + GAP
-    shorter = drawn(record(*[maps[:2]] * 2), probe_set(2, 112, 112)).shape
-    assert two[0] - shorter[0] == 112 + 30 + GAP
+    assert three[1] - two[1] == 200 + GAP
+    shorter = drawn(record(*[maps[:2]] * 2), probe_set(2, 112, 200)).shape
+    assert two[0] - shorter[0] == LABEL + 112 + 30 + GAP + 4
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "columns", "side"),
+    [(8, 28, ("overlay",), 4), (8, 28, ("input", "overlay"), 2), (5, 200, ("overlay",), 2), (3, 28, ("overlay",), 3)],
+)
+def test_narrow_probes_are_side_by_side(count: int, size: int, columns: Any, side: int) -> None:
+    probes = probe_set(count, size, size)
+    maps = np.ones((count, 2, 2))
+    maps[-1] = 0
+    pixels = drawn(record(maps), probes, Drawing(columns=columns))
+    assert pixels.shape[1] <= 640
+    assert len(rules(pixels)) == -(-count // side) + 1
+    factor = round(112 / size) or 1
+    # The blank map of the last one, where it has to be: its picture without colours.
+    shown = tile(pixels, probes, count - 1, len(columns) - 1, size * factor, size * factor, least=112)
+    assert np.array_equal(shown, probes.pixels[-1].repeat(factor, 0).repeat(factor, 1))
 
 
 def test_columns_come_in_the_order_asked_for() -> None:
@@ -216,9 +248,10 @@ def test_a_row_states_where_its_scale_ends() -> None:
         drawn(record(ramp(1) * factor), probes, Drawing(scale=scale))
         for factor, scale in ((1, "run"), (2, "run"), (1, "image"))
     )
-    beside = [labels_of(pixels, probes)[56:76, 86:] for pixels in (first, second, image)]
-    assert [(area < 200).any() for area in beside] == [True, True, False]
-    assert not np.array_equal(beside[0], beside[1])
+    # Below its first tile.
+    stated = [pixels[corner(pixels, probes, 0, 112)[0] + 113 :][:14, MARGIN:124] for pixels in (first, second, image)]
+    assert [bool((area < 200).any()) for area in stated] == [True, True, False]
+    assert not np.array_equal(stated[0], stated[1])
 
 
 @pytest.mark.parametrize(
@@ -472,7 +505,7 @@ def test_volume_over_one_picture_shows_it_under_every_slice() -> None:
 def test_strips_do_not_grow_beyond_a_screen(depth: int, height: int, width: int, max_tile: int) -> None:
     probes = clip_set(1, 2, height, width)
     pixels = drawn(record(np.ones((1, depth, 2, 2))), probes, Drawing(max_tile=max_tile))
-    assert pixels.shape[1] <= LEFT + 640 + GAP + 640 + 12
+    assert pixels.shape[1] <= MARGIN + 640 + GAP + 640 + 12
     assert pixels.shape[0] < 900
 
 
@@ -575,14 +608,15 @@ def test_every_slice_of_a_volume_that_is_not_finite_is_crossed_out(value: float,
         assert all(crossed_out(shown) for shown in strip(pixels, probes, 0, column, 8))
     assert pixels.shape == clean.shape
     assert np.array_equal(strip(pixels, probes, 0, 0, 8), strip(clean, probes, 0, 0, 8))
-    assert np.array_equal(header(pixels, probes, 40), header(clean, probes, 40))
+    assert np.array_equal(header(pixels), header(clean))
     # The other probe's whole row, captions included.
-    assert np.array_equal(pixels[-84 - GAP :], clean[-84 - GAP :])
+    assert np.array_equal(pixels[rules(pixels)[1] :], clean[rules(clean)[1] :])
 
 
 def test_caption_of_a_map_that_is_not_finite_is_red() -> None:
     broken, clean = (drawn(record(m), probe_set(1)) for m in (ramp(1) * NAN, ramp(1)))
-    below = [(pixels[-30 - GAP :, LEFT + 112 + GAP :] == WRONG).all(2).any() for pixels in (broken, clean)]
+    top = corner(clean, probe_set(1), 0, 112)[0] + 112
+    below = [bool((pixels[top:, MARGIN + 112 + GAP :] == WRONG).all(2).any()) for pixels in (broken, clean)]
     assert below == [True, False]
 
 
@@ -608,8 +642,10 @@ def test_layout_is_the_same_with_and_without_zero_maps() -> None:
 # ---- header, labels, marks
 
 
-def header(pixels: Array, probes: ProbeSet, height: int = 112) -> Array:
-    return pixels[: pixels.shape[0] - (max(height + 30, 84) + GAP) * len(probes) - 5]
+def header(pixels: Array) -> Array:
+    """The lines above the maps, and those below them."""
+    first, *_, last = rules(pixels)
+    return np.concatenate([pixels[:first], pixels[last:]])
 
 
 def test_note_adds_a_line_to_the_header() -> None:
@@ -617,7 +653,7 @@ def test_note_adds_a_line_to_the_header() -> None:
     before, after = drawn(record(ramp()), plain), drawn(record(ramp()), noted)
     assert after.shape[0] - before.shape[0] == 18
     other = drawn(record(ramp()), probe_set(note="other remark"))
-    assert (header(after, noted) != header(other, noted)).any()
+    assert (header(after) != header(other)).any()
 
 
 @pytest.mark.parametrize(
@@ -638,7 +674,7 @@ def test_header_states_what_is_drawn(change: dict[str, Any], drawing: Drawing) -
     probes = probe_set()
     before, after = drawn(record(ramp()), probes), drawn(record(ramp(), **change), probes, drawing)
     assert before.shape == after.shape
-    assert (header(before, probes) != header(after, probes)).any()
+    assert (header(before) != header(after)).any()
 
 
 def stated(
@@ -716,8 +752,8 @@ def test_each_slice_is_named(depth: int, display: Array, pitch: int, names: list
 def test_names_of_slices_stand_above_them() -> None:
     probes = clip_set(1, 8, 64, 96)
     pixels = drawn(record(np.ones((1, 4, 2, 3))), probes, Drawing(magnification=1))
-    top = pixels.shape[0] - (64 + 30 + GAP)
-    above = (pixels[top - 20 : top - 5, LEFT:] != 255).any((0, 2))
+    top = rules(pixels)[0] + 4
+    above = (pixels[top - 20 : top - 5, MARGIN:] != 255).any((0, 2))
     for column in range(2):
         for place in range(4):
             x = column * (4 * (96 + SEAM) - SEAM + GAP) + place * (96 + SEAM)
@@ -775,30 +811,39 @@ def test_sheet_of_the_whole_model_is_drawn(maps: Array) -> None:
 
 
 def labels_of(pixels: Array, probes: ProbeSet, row: int = 0) -> Array:
-    top = pixels.shape[0] - (112 + 30 + GAP) * (len(probes) - row)
-    return pixels[top : top + 84, :194]
+    """What is above a probe's tiles, of 112 pixels each."""
+    y, x = corner(pixels, probes, row, 112)
+    return np.asarray(pixels[y - LABEL : y, x : x + 2 * 112 + GAP])
+
+
+def judged(label: Array) -> bool:
+    """Whether anything in it has the colour of right or wrong."""
+    return any((label == color).all(2).any() for color in (RIGHT, WRONG))
 
 
 def test_right_and_wrong_predictions_are_stamped_differently() -> None:
     probes = probe_set(2, labels=torch.tensor([0, 1]))
     pixels = drawn(record(ramp(), predicted=np.array([0, 0])), probes)
-    right, wrong = (labels_of(pixels, probes, row)[56:76, 12:84] for row in (0, 1))
+    right, wrong = (labels_of(pixels, probes, row)[1:14, :13] for row in (0, 1))
     assert (right[:, :, 1].astype(int) > right[:, :, 0]).mean() > 0.5
     assert (wrong[:, :, 0].astype(int) > wrong[:, :, 1]).mean() > 0.5
-    assert ((right == right[10, 1]).all(2) != (wrong == wrong[10, 1]).all(2)).sum() > 40
+    # A disc and a square, with different signs.
+    assert (right[0, 0] > 200).all()
+    assert (wrong[0, 0] == WRONG).all()
+    assert ((right > 200).all(2) != (wrong > 200).all(2)).sum() > 20
 
 
 def test_without_labels_no_mark_is_drawn() -> None:
     probes = probe_set(2)
     pixels = drawn(record(ramp()), probes, Drawing(scale="image"))
-    assert (labels_of(pixels, probes)[54:78] == 255).all()
-    assert (labels_of(pixels, probes)[:52] != 255).any()
+    assert not judged(labels_of(pixels, probes))
+    assert (labels_of(pixels, probes)[:16] != 255).any()
 
 
 def test_without_a_prediction_no_mark_is_drawn() -> None:
     probes = probe_set(2, labels=torch.tensor([0, 1]))
     maps = record(ramp(), predicted=np.array([-1, -1]), confidence=np.array([NAN, NAN], np.float32))
-    assert (labels_of(drawn(maps, probes, Drawing(scale="image")), probes)[54:78] == 255).all()
+    assert not judged(labels_of(drawn(maps, probes, Drawing(scale="image")), probes))
 
 
 NAMES = ["Ankle\nboot", "👢", "é\u0301", "a" * 10_000, "", "\ud800", "עברית", "日本語" * 40]
@@ -811,8 +856,10 @@ def test_class_name_of_any_kind_keeps_the_layout(name: str) -> None:
     odd = probe_set(labels=labels, class_names=(name,), ids=(name[:300] + "1", name[:300] + "2"))
     before, after = drawn(record(ramp()), plain), drawn(record(ramp()), odd)
     assert before.shape == after.shape
-    assert np.array_equal(before[:, 196:], after[:, 196:])
-    assert np.array_equal(labels_of(before, plain)[54:], labels_of(after, odd)[54:])
+    top = corner(before, plain, 0, 112)[0]
+    for pixels in (before, after):
+        pixels[top - LABEL : top] = 255
+    assert np.array_equal(before, after)
 
 
 def test_line_break_in_a_class_name_reads_as_a_space() -> None:
@@ -833,8 +880,8 @@ def test_boxes_add_a_legend_and_a_line_below() -> None:
         for probes, drawing in ((probe_set(), False), (probe_set(), True), (probe_set(boxes=boxes), True))
     )
     assert unknown.shape[0] - plain.shape[0] == 18
-    # One more line in the legend, and one below each of two rows.
-    assert known.shape[0] - unknown.shape[0] == 18 + 2 * 14
+    # One more line in the legend, and one below both probes, which are side by side.
+    assert known.shape[0] - unknown.shape[0] == 18 + 14
     assert plain.shape[1] == unknown.shape[1] == known.shape[1]
 
 
@@ -853,14 +900,16 @@ def ranked(*classes: int, count: int = 2) -> CamRecord:
 def test_the_likeliest_classes_are_listed_a_line_each(top: int, size: tuple[int, int]) -> None:
     probes = probe_set(2, *size, labels=torch.tensor([0, 7]))
     pixels = drawn(ranked(0, 1, 2, 3, 4, 5, 6, 8, 9, 10), probes, Drawing(top=top))
-    height = max((-(-112 // min(size)) if size == (28, 28) else 2) * size[0] + 30, 84, 84 + 15 * top)
-    assert (pixels[-height - GAP - 4, 12:-12, 0] == 222).all()
     for number in range(2):
-        label = pixels[pixels.shape[0] - (height + GAP) * (2 - number) :][:height, :194]
-        lines = [(label[80 + 15 * place :][:15, 24:] != 255).any() for place in range((height - 80) // 15)]
-        assert lines == [place < top for place in range(len(lines))]
+        width = 112 if size == (28, 28) else 500
+        y, x = corner(pixels, probes, number, width, label=LABEL + 15 * top + 4)
+        shown = pixels[y : y + 4, x : x + 4]
+        factor = width // size[1]
+        assert np.array_equal(shown, probes.pixels[number].repeat(factor, 0).repeat(factor, 1)[:4, :4])
+        label = pixels[y - 15 * top - 4 : y, x : x + 200]
+        assert all((label[15 * place :][:15, 12:] != 255).any() for place in range(top))
         # The first is the first probe's true class, and none is the second's.
-        marked = [bool((label[80 + 15 * place :][4:11, 12:19] == RIGHT).all()) for place in range(top)]
+        marked = [bool((label[15 * place :][4:11, :7] == RIGHT).all()) for place in range(top)]
         assert marked == [number == 0 and place == 0 for place in range(top)]
 
 
@@ -878,7 +927,7 @@ def test_the_header_says_what_is_beside_the_maps() -> None:
     drawing = Drawing(top=2, columns=("input", "guided"))
     lines = [text for text, _ in cam_header(ranked(0, 1, 2), "conv", "gradcam", drawing, "gradcam", probes, slices)]
     assert "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0," in lines
-    assert "on the left: the 2 most likely classes; the true class has a green square" in lines
+    assert "above each probe: the 2 most likely classes; the true class has a green square" in lines
 
 
 def test_guided_is_a_column_of_its_own_beside_each_target() -> None:
@@ -932,4 +981,5 @@ def test_columns_whose_class_differs_by_row_name_it() -> None:
     probes = probe_set(2, 112, 112)
     plain = drawn(record(ramp(), targets=("predicted",)), probes)
     ranked = drawn(record(ramp(), targets=("top1",)), probes)
-    assert ranked.shape[0] - plain.shape[0] == 2 * 14
+    # Side by side.
+    assert ranked.shape[0] - plain.shape[0] == 14

@@ -9,6 +9,7 @@ import torch
 from lightning_gradcam import CamKey, Drawing
 from lightning_gradcam.render.boxes import FOUND, KNOWN
 from lightning_gradcam.sheets.film import Film
+from lightning_gradcam.sheets.film_lines import film_footer, film_header
 from tests.samples import NAN, Array, probe_set, ramp, record
 
 KEY = CamKey("conv", "gradcam", "predicted")
@@ -60,14 +61,14 @@ def test_the_header_says_what_the_lines_are() -> None:
     def said(boxes: bool, known: bool) -> list[str]:
         probes, drawing = probe_set(boxes=BOXES if known else None), Drawing(boxes=boxes)
         film = Film.of([record(ramp())], probes, key=KEY, drawing=drawing, limits=None, side=112)
-        return [text for text, _ in film.header("gradcam", 1, 900) if text.startswith("line:")]
+        return [text for text, _ in film_footer(film, 900) if text.startswith("line:")]
 
     assert said(False, True) == []
     assert said(True, False) == ["line: box around the map's largest part over 15 % of its maximum"]
     film = Film.of(
         [record(ramp())], probe_set(), key=KEY, drawing=Drawing(boxes=True, box_threshold=0.6), limits=None, side=112
     )
-    assert "over 60 % of its maximum" in " ".join(text for text, _ in film.header("gradcam", 1, 900))
+    assert "over 60 % of its maximum" in " ".join(text for text, _ in film_footer(film, 900))
     assert said(True, True) == [
         "line: box around the map's largest part over 15 % of its maximum; dashed: the known box"
     ]
@@ -82,4 +83,4 @@ def test_a_sum_over_several_labels_is_called_that(score: str, said: str) -> None
     one = record(ramp(), targets=("label",), score=score)
     key = CamKey("conv", "gradcam", "label")
     film = Film.of([one], probes, key=key, drawing=Drawing(), limits=np.ones(2), side=112)
-    assert film.header("gradcam", 1, 900)[1][0] == f"Grad-CAM of {said} of the true classes"
+    assert film_header(film, "gradcam", 1, 900)[1][0] == f"Grad-CAM of {said} of the true classes; one logged step"

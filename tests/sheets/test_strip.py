@@ -13,11 +13,12 @@ from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeSet
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.render.drawing import colors_of, lookup_table
 from lightning_gradcam.render.overlay import Laid
-from lightning_gradcam.render.text import INK, RIGHT, WRONG
+from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, write
 from lightning_gradcam.sheets.builder import FRAME, MARK
 from lightning_gradcam.sheets.film import Film, tile_shape
-from lightning_gradcam.sheets.strip import MOST_COLUMNS, film_strip, thinned
-from tests.samples import INF, LEFT, NAN, Array, probe_set, record
+from lightning_gradcam.sheets.film_lines import film_footer, film_header
+from lightning_gradcam.sheets.strip import MOST_COLUMNS, by_change, film_strip
+from tests.samples import INF, LEFT, NAN, Array, probe_set, record, rules
 
 KEY = CamKey("conv", "gradcam", "predicted")
 GAP, CAPTION = 10, 34
@@ -37,10 +38,12 @@ def strip(records: list[CamRecord], probes: ProbeSet, drawing: Drawing | None = 
 
 
 def corner(pixels: Array, count: int, row: int, column: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Where a tile begins; column -1 is the input. Rows are counted from below: the header's height varies."""
-    pitch, row_h = max(size[1], 62) + GAP, max(size[0] + CAPTION, 84) + GAP
-    x = LEFT if column < 0 else LEFT + pitch + GAP + column * pitch
-    return pixels.shape[0] - row_h * (count - row), x
+    """Where a tile begins; column -1 is the input. A line is above each row, and one below the last."""
+    pitch = max(size[1], 62) + GAP
+    x = LEFT if column < 0 else LEFT + max(pitch, 94) + GAP + column * pitch
+    lines = rules(pixels)
+    assert len(lines) == count + 1
+    return lines[row] + FRAME + 3, x
 
 
 def tile(
@@ -76,8 +79,8 @@ def shows(found: Array, expected: Array) -> bool:
 
 @pytest.mark.parametrize("count", [1, 2, 23, 24, 25, 47, 48, 100, 1000])
 @pytest.mark.parametrize("most", [1, 2, 7, MOST_COLUMNS])
-def test_steps_are_evenly_chosen_with_the_first_and_the_last(count: int, most: int) -> None:
-    places = thinned(count, most)
+def test_steps_of_equal_change_are_evenly_chosen_with_the_first_and_the_last(count: int, most: int) -> None:
+    places = by_change([0.1] * count, most)
     apart = np.diff(places)
     assert len(places) == min(count, most)
     assert places[0] == 0
@@ -86,8 +89,21 @@ def test_steps_are_evenly_chosen_with_the_first_and_the_last(count: int, most: i
 
 
 def test_at_most_24_columns_by_default() -> None:
-    assert len(thinned(500)) == 24
-    assert thinned(24) == list(range(24))
+    assert len(by_change([0.0] * 500)) == 24
+    assert by_change([0.0] * 24) == list(range(24))
+
+
+def test_more_steps_are_shown_where_maps_change() -> None:
+    # Nothing but a jump at step 60: all that there is room for is about it, from the step before it on.
+    jump = by_change([float(place == 60) for place in range(100)], 6)
+    assert jump[0] == 0
+    assert jump[-1] == 99
+    assert {59, 60} <= set(jump)
+    # Falling as in most trainings: more of the first half, and in the order of the run.
+    falling = by_change([NAN, *(1 / place for place in range(1, 100))], 12)
+    assert falling == sorted(set(falling))
+    assert (falling[0], falling[-1], len(falling)) == (0, 99, 12)
+    assert sum(place < 50 for place in falling) >= 8
 
 
 # ---- colours and scales
@@ -158,7 +174,7 @@ def test_scale_image_is_drawn_as_run() -> None:
     ]
     assert np.array_equal(tiles[0], tiles[1])
     assert not np.array_equal(tiles[0], tiles[2])
-    said = lines(records, drawing=Drawing(scale="image"))[3]
+    said = lines(records, drawing=Drawing(scale="image"))[2]
     assert said.startswith("colours: one scale for each probe and not for each map, so that its steps can be compared;")
 
 
@@ -174,9 +190,9 @@ def test_evidence_for_and_against_over_the_steps() -> None:
         assert shows(tile(pixels, column=column), np.full((84, 84, 3), 82) * 0.5 + table[place] * 0.5)
     assert (tile(pixels, column=2) == (100, 50, 200)).all()
     said = lines(records, drawing=Drawing(signed=True))
-    assert said[3].endswith("both ends are the 98th percentile of the strongest map's magnitudes in this run so far")
-    assert said[4].startswith("red: for the score, blue: against it")
-    assert said[5].startswith("1 of 3 maps of these steps is blank (zero everywhere)")
+    assert said[2].endswith("both ends are the 98th percentile of the strongest map's magnitudes in this run so far")
+    assert said[3].startswith("red: for the score, blue: against it")
+    assert said[4].startswith("1 of 3 maps of these steps is blank (zero everywhere)")
 
 
 # ---- what stands above
@@ -186,27 +202,27 @@ def lines(records: list[CamRecord], probes: ProbeSet | None = None, key: CamKey 
     given = {"drawing": Drawing(), "whole": True, "total": None, "width": 2000, **options}
     limits = np.ones(len(records[0].maps[key]), np.float32) if given["whole"] else None
     film = Film.of(records, probes or probe_set(), key=key, drawing=given["drawing"], limits=limits, side=112)
-    return [text for text, _ in film.header("gradcam", given["total"], given["width"])]
+    found = film_header(film, "gradcam", given["total"], given["width"]) + film_footer(film, given["width"])
+    return [text for text, _ in found if not text.startswith("drift: ")]
 
 
 def test_header_states_layer_method_target_steps_and_scale() -> None:
     records = [step(constant(1, 1), number) for number in range(3)]
     assert lines(records) == [
         "gradcam  conv",
-        "Grad-CAM of the logit of the predicted class",
-        "all 3 logged epochs",
+        "Grad-CAM of the logit of the predicted class; all 3 logged epochs",
         "colours: one scale for each probe, over all its targets and steps; it ends at the 98th percentile of the"
         " strongest map in this run so far",
     ]
-    assert lines(records, total=100)[2] == "3 of 100 logged epochs, evenly chosen"
-    assert lines(records[:1])[2] == "one logged step"
-    assert "in the steps shown" in lines(records, whole=False)[3]
-    assert "one scale for all probes, targets and steps" in lines(records, drawing=Drawing(scale="layer"))[3]
-    assert "(no ReLU); not comparable between steps" in lines(records, drawing=Drawing(scale="minmax"))[3]
+    assert lines(records, total=100)[1].endswith("; 3 of 100 logged epochs, more where maps change")
+    assert lines(records[:1])[1].endswith("; one logged step")
+    assert "in the steps shown" in lines(records, whole=False)[2]
+    assert "one scale for all probes, targets and steps" in lines(records, drawing=Drawing(scale="layer"))[2]
+    assert "(no ReLU); not comparable between steps" in lines(records, drawing=Drawing(scale="minmax"))[2]
     noted = lines(records, probe_set(note="drawn data", display_source="each picture min-max stretched"))
-    assert (noted[3], noted[5]) == ("drawn data", "pictures: each picture min-max stretched")
+    assert (noted[2], noted[4]) == ("drawn data", "pictures: each picture min-max stretched")
     # Pictures as a person knows them need no explanation.
-    assert len(lines(records, probe_set(display_source="Normalize undone"))) == 4
+    assert len(lines(records, probe_set(display_source="Normalize undone"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -216,7 +232,7 @@ def test_header_states_layer_method_target_steps_and_scale() -> None:
 def test_header_names_the_target(target: str, said: str) -> None:
     records = [record(constant(1, 1), targets=(target,))]
     key = CamKey("conv", "gradcam", target)
-    assert lines(records, probe_set(class_names=NAMES), key)[1] == f"Grad-CAM of the logit of {said}"
+    assert lines(records, probe_set(class_names=NAMES), key)[1] == f"Grad-CAM of the logit of {said}; one logged step"
 
 
 def test_header_is_wrapped_to_the_width() -> None:
@@ -237,8 +253,8 @@ def test_columns_state_their_step_only_where_epochs_repeat() -> None:
 def test_the_baseline_is_called_untrained() -> None:
     probes = probe_set(1)
     heads = [
-        strip([step(constant(1), 7, epoch=epoch)], probes)[:, LEFT + 84 + 2 * GAP :][-(84 + CAPTION + GAP) - 24 :][:20]
-        for epoch in (-1, 0)
+        pixels[rules(pixels)[0] - 18 :, LEFT + 84 + 2 * GAP :][:16]
+        for pixels in (strip([step(constant(1), 7, epoch=epoch)], probes) for epoch in (-1, 0))
     ]
     widths = [np.flatnonzero((head < 200).any((0, 2))).max() for head in heads]
     assert widths[0] > widths[1]
@@ -256,16 +272,35 @@ def test_flip_is_framed_and_named() -> None:
     )
     assert same.shape == flipped.shape
     frame = tile(flipped, column=1, around=FRAME)
-    assert (frame[0] == INK).all()
-    assert (frame[:, 0] == INK).all()
-    assert (frame[FRAME - 1, FRAME:-FRAME] == 255).all()  # paper lies between frame and picture
+    # A thin line, with paper on both sides.
+    assert (frame[1, 1:-1] == INK).all()
+    assert (frame[1:-1, 1] == INK).all()
+    assert (frame[[0, 2, 3]][:, FRAME:-FRAME] == 255).all()
     for column in (0, 2):
-        assert (tile(flipped, column=column, around=FRAME)[0] == 255).all()
+        assert (tile(flipped, column=column, around=FRAME)[1] == 255).all()
     for column in range(3):
-        assert (tile(same, column=column, around=FRAME)[0] == 255).all()
+        assert (tile(same, column=column, around=FRAME)[1] == 255).all()
         assert np.array_equal(tile(same, column=column), tile(flipped, column=column))
-    named = [[(below(pixels, 1, column=column) < 250).any() for column in range(3)] for pixels in (same, flipped)]
+    # Names are red or green; the drift below the others is grey.
+    second = [[below(pixels, 1, column=column) for column in range(3)] for pixels in (same, flipped)]
+    named = [[bool((np.ptp(text.astype(int), axis=-1) > 60).any()) for text in texts] for texts in second]
     assert named == [[True, False, False], [True, True, False]]
+
+
+def test_the_drift_from_the_column_before_is_below_maps_of_one_class() -> None:
+    left, right = np.array([[[1.0, 0.0]]]), np.array([[[0.0, 1.0]]])
+    records = [step(left), step(right * 3, 1), step(right, 2), step(left, 3, 1), step(left * 0, 4, 1)]
+    film = Film.of(records, probe_set(1), key=KEY, drawing=Drawing(), limits=None, side=112)
+    # The fourth column is another class, and the last is blank.
+    classes = [replace(one, classes={"predicted": one.predicted}) for one in records]
+    film = replace(film, records=tuple(classes))
+    assert [film.drifts(place).tolist() for place in (1, 2)] == [[1.0], [0.0]]
+    assert np.isnan([film.drifts(place)[0] for place in (0, 3, 4)]).all()
+    pixels = strip(classes, probe_set(1, class_names=NAMES))
+    shown = [below(pixels, 1, column=column) for column in range(5)]
+    said = [write(np.full((20, 90, 3), 255, np.uint8), (0, 0), f"drift {value:.2f}", 90, 12, PALE) for value in (1, 0)]
+    assert [int(np.flatnonzero((text < 200).any((0, 2))).max()) for text in shown[1:3]] == pytest.approx(said, abs=3)
+    assert (shown[4] == 255).all()
 
 
 def test_right_and_wrong_differ_in_shape_and_colour() -> None:
@@ -295,7 +330,7 @@ def test_several_labels_are_right_with_any_of_them() -> None:
 def test_without_a_true_class_nothing_is_judged(labels: Any) -> None:
     pixels = strip([step(constant(1), number, number) for number in range(2)], probe_set(1, labels=labels))
     assert marks(pixels, 2) == [False, False]
-    assert (tile(pixels, column=1, around=FRAME)[0] == INK).all()
+    assert (tile(pixels, column=1, around=FRAME)[1, 1:-1] == INK).all()
 
 
 def test_without_predictions_the_score_is_stated() -> None:
@@ -441,9 +476,7 @@ def test_strip_of_many_probes_is_bounded_and_says_so(room: int) -> None:
     maps = np.linspace(1, 2, count).reshape(-1, 1, 1).astype(np.float32)
     pixels = strip([step(maps), step(maps, 1)], probes, Drawing(max_sheet_pixels=room))
     assert pixels.shape[0] * pixels.shape[1] <= room
-    shown = sum(
-        bool((pixels[y, 12:200] != 255).all()) for y in range(pixels.shape[0])
-    )  # a line across the page above each row
+    shown = len(rules(pixels)) - 1
     chosen = [place * count // shown for place in range(shown)]
     assert 1 < shown < count
     for row, place in ((0, chosen[0]), (shown - 1, chosen[-1])):
