@@ -136,7 +136,7 @@ class CamRecord:
         return _nbytes(vars(self))
 
     def changed_from(self, other: CamRecord) -> dict[str, npt.NDArray[np.bool_]]:
-        """Returns where the explained class differs from another record's of the same probes: target to bool ``[N]``."""
+        """Returns where the explained class differs from another record of the same probes: target to bool ``[N]``."""
         return {
             name: classes != other.classes[name] if name in other.classes else np.zeros(len(classes), np.bool_)
             for name, classes in self.classes.items()
