@@ -33,14 +33,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _write_findings(archive: Archive) -> None:
-    """Writes a run's findings into its folder; where that is not possible, the page is there all the same."""
+    """Writes a run's findings into its folder; if that fails, the page is still written."""
     from lightning_gradcam.findings import FINDINGS, write_findings
 
     if archive.manifest.kind != "cams":
         return
     try:
         write_findings(archive)
-    except Exception as error:  # object stores have their own exceptions
+    except Exception as error:  # object stores raise their own exceptions
         place = f"{archive.path}/{FINDINGS}"
         print(printable(f"{place} can't be written ({type(error).__name__}: {error!s:.200})"), file=sys.stderr)
 
