@@ -1,4 +1,4 @@
-r"""Explains pictures with the weights of a checkpoint; writes overlays, the raw maps and a page.
+r"""Explains images with a checkpoint's weights; writes overlays, the raw maps and a page.
 
 Example:
   lightning-gradcam explain version_0/checkpoints/last.ckpt photos/ -o maps      # saved by LightningCLI
@@ -11,8 +11,8 @@ Example:
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --class-names torchvision.models:ResNet18_Weights --top 5
   lightning-gradcam explain last.ckpt photos/ -o maps --force --layers auto --trust      # your own, of a plain script
 
-The folder maps/ gets report.html, sheets/ (one for each layer and method), overlays/ (one for each picture and map) and
-the raw maps: lightning_gradcam.Archive.open("maps").
+The folder maps/ receives report.html, sheets/ (one for each layer and method), overlays/ (one for each image and map)
+and the raw maps, which lightning_gradcam.Archive.open("maps") reads.
 """
 
 from __future__ import annotations

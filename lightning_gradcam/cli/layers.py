@@ -1,4 +1,4 @@
-"""Lists a model's layers, as one forward of two samples shows them.
+"""Lists a model's layers, as seen in one forward of two samples.
 
 Example:
   lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
@@ -8,7 +8,7 @@ Example:
   lightning-gradcam layers last.ckpt --input-shape 3,224,224 --trust      # your own, of a plain script
   lightning-gradcam layers --config config.yaml --json | jq -r .auto
 
-The star marks the layer that layers="auto" takes. Weights do not matter, but a checkpoint's are read.
+The star marks the layer that layers="auto" selects. Weights do not matter, but a checkpoint's are loaded.
 """
 
 from __future__ import annotations

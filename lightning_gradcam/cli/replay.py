@@ -1,4 +1,4 @@
-"""Rebuilds the evolution of a training from its checkpoints, as if the callback had been there.
+"""Rebuilds the evolution of a training run from its checkpoints, as if the callback had been active.
 
 Example:
   lightning-gradcam replay version_0/checkpoints -o again                   # config.yaml is beside the folder
@@ -7,11 +7,11 @@ Example:
   lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
   lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, of a plain script
 
-The callbacks in the config decide what is explained; options given here come before theirs.
-The maps equal those of a live run bit for bit on the same machine with the same number of threads. The folder again/
-gets an archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
+The callbacks in the config decide what is explained; options given here take precedence over theirs. The maps equal
+those of a live run bit for bit on the same machine with the same number of threads. The folder again/ receives an
+archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
 
-A damaged checkpoint is reported and left out; all others are replayed, and the exit code is 1.
+A damaged checkpoint is reported and skipped; all others are replayed, and the exit code is 1.
 """
 
 from __future__ import annotations
