@@ -144,7 +144,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Outcome]:
     """Trains the runs and prints their results; ``args`` replaces ``sys.argv[1:]``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", default="lightning_logs/shortcut", help="folder of the runs (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=6, help="epochs of each run (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of each run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of pictures and weights (default: %(default)s)")
     parser.add_argument("--train", type=int, default=3000, help="training pictures (default: %(default)s)")
     parser.add_argument("--validation", type=int, default=1000, help="validation pictures (default: %(default)s)")

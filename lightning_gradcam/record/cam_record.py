@@ -56,9 +56,9 @@ class CamRecord:
         levels: For layers with several feature maps, ``(layer, target)`` to the one at which each probe is explained,
             ``N`` names such as ``"fpn[1]"`` or ``"head#2"`` (see :class:`~lightning_gradcam.Cams`).
         metrics: The contents of ``trainer.callback_metrics`` at the end of this validation, by name: its results and
-            the latest training metrics. Values that are not single finite numbers are omitted. Empty for the untrained
-            baseline, outside a Trainer, in archives of version 0.1.0, and if training stopped, or another callback read
-            the archive, before Lightning had computed them.
+            the latest training metrics, without the numbers that ``monitor=`` adds. Values that are not single finite
+            numbers are omitted. Empty for the untrained baseline, outside a Trainer, in archives of version 0.1.0, and
+            if training stopped, or another callback read the archive, before Lightning had computed them.
 
     Example:
         The channels with the largest weights for the first probe, ``record`` being the first of an archive::
