@@ -98,8 +98,8 @@ class Asked:
             pictures: Images ``[C, H, W]``, each with the same number of classes.
 
         Returns:
-            The probability of the first class, float64 ``[M]``, and the logits of all these classes, float64 ``[M,
-            classes]``.
+            The probability of the first class, float64 ``[M]``, and the logits of all these classes, float64
+            ``[M, classes]``.
         """
         found = []
         for group in _groups(pictures, self.chunk):

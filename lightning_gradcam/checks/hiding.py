@@ -74,8 +74,8 @@ class Hidden:
         """Returns how well given maps predict the effect of hiding and showing other maps' pixels.
 
         Args:
-            maps: Signed maps of each image, ``[K, h, w]``; with ``of_classes``, one for each class, ``[classes, K, h,
-                w]``.
+            maps: Signed maps of each image, ``[K, h, w]``; with ``of_classes``, one for each class,
+                ``[classes, K, h, w]``.
             members: The maps whose pixels are hidden: indices into ``M``, none of which is among ``maps``.
             of_classes: Compare the maps of several classes with each class's logit, in one correlation over all, in
                 which a class barely affected by hiding barely counts.

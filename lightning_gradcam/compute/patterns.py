@@ -93,8 +93,8 @@ def filter_patterns(
         parametrisation: ``"pixels"`` or ``"fourier"``.
         value_range: The values of black and white in the model's inputs.
         batch_size: Largest number of images per forward pass; fewer if memory runs out.
-        forward: Called instead of ``model`` on images ``[F, *shape]``, for instance to normalise them: ``lambda x:
-            model((x - mean) / std)``.
+        forward: Called instead of ``model`` on images ``[F, *shape]``, for instance to normalise them:
+            ``lambda x: model((x - mean) / std)``.
         layout: The meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
             layer names to these.
         progress: Called after each step with the number of steps done and the total.

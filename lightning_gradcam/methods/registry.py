@@ -74,11 +74,11 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
 
     Args:
         name: The method's name in options, keys and tags: lower-case letters, digits, ``_`` and ``+``.
-        method: A pure function from activations ``[N, C, *S]`` and gradients of the same shape to a signed map ``[N,
-            *S]``; both inputs are float32 (float64 if the model runs in it).
+        method: A pure function from activations ``[N, C, *S]`` and gradients of the same shape to a signed map
+            ``[N, *S]``; both inputs are float32 (float64 if the model runs in it).
         needs: ``"gradients"`` (default); ``"activations"``: the method is called with activations only. ``"rerun"``: it
-            is called with a :class:`~lightning_gradcam.Rerun`, which runs the model again, and returns the maps ``[T,
-            N, *S]`` of all targets. ``"model"``: the same, once for all layers; its maps have the key ``"model"``
+            is called with a :class:`~lightning_gradcam.Rerun`, which runs the model again, and returns the maps
+            ``[T, N, *S]`` of all targets. ``"model"``: the same, once for all layers; its maps have the key ``"model"``
             instead of a layer's name.
         overwrite: Replace a method registered earlier under this name, for instance when a notebook cell runs again. By
             default, a name that is taken is an error. The built-in methods are never replaced.

@@ -44,8 +44,8 @@ class ProbeSet:
             picture (the input's, if there are no masks); NaN for a probe without a box. ``None`` if unknown.
         class_names: Class names by index, or ``None``; or ``"imagenet"``, the path of a file, or
             ``"package.module:Name"``.
-        display: Images to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8 ``[N, T, H, W,
-            3]``; default: each input stretched between its minimum and maximum.
+        display: Images to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
+            ``[N, T, H, W, 3]``; default: each input stretched between its minimum and maximum.
         display_source: How ``display`` was recovered, for the sheet's header.
         indices: The probes' indices in their data set, or ``None``.
         note: A note for every sheet's header, for instance that the data is synthetic.

@@ -33,8 +33,8 @@ class CamRecord:
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
         score: The kind of ``scores``: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
         probe_ids: One id for each probe, in the order of the arrays.
-        maps: :class:`~lightning_gradcam.CamKey` to signed maps, float32 ``[N, h, w]`` (``[N, d, h, w]`` in 3-D, ``[N,
-            t, h, w]`` for folded frames, ``[N, l]`` for signals), not normalised.
+        maps: :class:`~lightning_gradcam.CamKey` to signed maps, float32 ``[N, h, w]`` (``[N, d, h, w]`` in 3-D,
+            ``[N, t, h, w]`` for folded frames, ``[N, l]`` for signals), not normalised.
         scores: Target name to explained scores, float32 ``[N]``.
         classes: Target name to explained classes, int64 ``[N]``; -1 if there is none.
         predicted: The model's most likely classes, int64 ``[N]``; -1 if it does not output classes.

@@ -1,8 +1,9 @@
 """Metrics that compare maps with masks, without the model.
 
-Throughout, :math:`M` is a map ``[h, w]`` after its ReLU, resized bilinearly (corners not aligned) to the mask's ``[H,
-W]``, :math:`s` a pixel of it and :math:`B` the mask's pixels. A mask marks the evidence a person would use; a model
-that rightly looks elsewhere scores low. Compare with the method ``random`` and with the mask's share of the image.
+Throughout, :math:`M` is a map ``[h, w]`` after its ReLU, resized bilinearly (corners not aligned) to the mask's
+``[H, W]``, :math:`s` a pixel of it and :math:`B` the mask's pixels. A mask marks the evidence a person would use; a
+model that rightly looks elsewhere scores low. Compare with the method ``random`` and with the mask's share of the
+image.
 
 :func:`energy_inside` and :func:`pointing_game` take torch tensors; :func:`inside` and :func:`points_inside` compute the
 same formulas with only NumPy, for maps with any number of axes: one mask applies to all slices of a clip or volume.

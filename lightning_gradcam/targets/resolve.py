@@ -102,8 +102,9 @@ def resolve_targets(
             - ``{"output": k}``: the k-th number of the output, unchanged (regression);
             - ``{"segment": c}``: the logits of class c, summed where c is predicted (``"predicted"``: the class with
               the largest area); ``{"segment_mask": c}``: summed over the probes' masks;
-            - ``{"detect": c}``: the score of the best box of class c (``"predicted"``: of any); ``{"detect": c,
-              "boxes": [[x1, y1, x2, y2], …]}``: the score of the box that matches the given one, one for each sample;
+            - ``{"detect": c}``: the score of the best box of class c (``"predicted"``: of any);
+              ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: the score of the box that matches the given one, one
+              for each sample;
             - ``{"similar_to": i}``: the cosine similarity between the embedding and that of probe i;
             - a callable from the model's output to scores ``[N]``.
 
