@@ -149,7 +149,7 @@ def shifted(changes: Sequence[Tensor], masks: Sequence[Tensor]) -> Move | None:
 
     Args:
         changes: How much each position changes, ``[h, w]``.
-        masks: Where the picture was changed, 1 or 0 ``[H, W]``.
+        masks: Where the image was changed, 1 or 0 ``[H, W]``.
     """
     gains = []
     for change, mask in zip(changes, masks, strict=True):

@@ -118,7 +118,7 @@ def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forwar
         model: Called with a tensor; with the entries of a tuple or list as arguments, or those of a dict as keyword
             arguments.
         forward: Called instead of the model, with the inputs unchanged.
-        output_key: Where the output is in what the model returns; see :func:`pick_output`.
+        output_key: Which part of the model's return value is the output; see :func:`pick_output`.
     """
 
     def call(values: Any) -> Any:

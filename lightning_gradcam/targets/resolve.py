@@ -119,7 +119,7 @@ def resolve_targets(
         The targets in the order requested, with unique names. A class given by name is named by its index.
 
     Raises:
-        TargetError: An entry is none of these, two have the same name, or a class name is unknown or ambiguous.
+        TargetError: An entry is invalid, two have the same name, or a class name is unknown or ambiguous.
 
     Example:
         >>> [target.name for target in resolve_targets(["predicted", 3])]
