@@ -837,14 +837,14 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "tests/callbacks/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[sharded]",
         ),
         ("DDP: the model fails during explaining; training continues", f"{_ON_ALL}[ddp-norm1]"),
-        ("FSDP2: it fails on all ranks; training continues", f"{_ON_ALL}[sharded-norm1]"),
+        ("FSDP2: the model fails on all ranks; training continues", f"{_ON_ALL}[sharded-norm1]"),
         (
             "FSDP2: one rank fails before the shared forward; training continues",
             "tests/callbacks/test_distributed.py"
             "::test_what_fails_on_one_rank_before_the_shared_forward_is_reported_and_training_goes_on",
         ),
         (
-            "FSDP2: one rank fails in the middle of it; the run ends and no rank waits forever",
+            "FSDP2: one rank fails in the middle of the shared forward; the run ends and no rank waits forever",
             "tests/callbacks/test_distributed.py"
             "::test_a_rank_that_fails_in_the_middle_of_a_shared_forward_leaves_no_other_waiting_for_ever[1]",
         ),
@@ -871,13 +871,13 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
         for namespace in ("pytorch_lightning", "lightning.pytorch")
         for way in ("alone", "in a list", "LightningCLI", "steering")
     ],
-    "batches, pictures and labels: found, drawn and kept": [
+    "batches, images and labels: found, drawn and stored": [
         ("dataclasses", f"{_FORMS}[dataclass]"),
-        ("named tuples, the label first", f"{_FORMS}[named tuple]"),
-        ("nested places, by a path", f"{_FORMS}[path as a list]"),
-        ("a key with a dot in it, beside a path", f"{_FORMS}[literal key before path]"),
+        ("named tuples with the label first", f"{_FORMS}[named tuple]"),
+        ("nested entries, selected by a path", f"{_FORMS}[path as a list]"),
+        ("a key that contains a dot, next to a path", f"{_FORMS}[literal key before path]"),
         ("`input_key` as a function", f"{_FORMS}[function]"),
-        ("two views: the first", f"{_FORMS}[first of two views]"),
+        ("two views, of which the first is used", f"{_FORMS}[first of two views]"),
         (
             "`forward_fn` without `input_key`",
             "tests/probes/test_batch_forms.py::test_a_forward_function_needs_no_input_key[dict]",
@@ -886,7 +886,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
         ("byte pictures `[N, H, W]`", f"{_BYTES}[[N, H, W]]"),
         ("labels `[N, 1]`", f"{_LABELS}[[N, 1]]"),
         ("one-hot labels", f"{_LABELS}[float one-hot]"),
-        ("names as labels", f"{_LABELS}[names]"),
+        ("class names as labels", f"{_LABELS}[names]"),
         (
             "labels 0.0 and 1.0",
             "tests/probes/test_labels.py::test_binary_labels_are_classes_of_any_type[[N]-torch.float32]",
@@ -906,7 +906,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "tests/probes/test_balance.py::test_by_default_there_are_as_many_probes_as_samples[4-4]",
         ),
     ],
-    "faults: training goes on, the record stays whole": [
+    "faults: training continues, the record stays intact": [
         (
             "the model raises during explaining",
             "tests/callbacks/test_purity.py::test_training_ends_in_the_same_bits_when_explaining_fails[forward]",
@@ -921,23 +921,23 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
         ),
         ("weights become NaN", f"{_FAULTS}weights_that_become_nan_are_recorded_as_they_are_and_training_goes_on"),
         (
-            "the disk is full from some step on",
+            "the disk becomes full during the run",
             f"{_FAULTS}a_disk_that_stays_full_is_given_up_and_keeps_every_earlier_step",
         ),
         (
-            "write access is lost for a while",
+            "write access is lost temporarily",
             f"{_FAULTS}write_access_that_is_lost_for_a_while_costs_the_steps_of_that_while",
         ),
         (
-            "a second run in the folder of a running one",
+            "a second run in the folder of an active run",
             f"{_FAULTS}a_second_run_beside_a_running_one_goes_beside_it_and_leaves_it_whole[later]",
         ),
         (
-            "two processes begin in one folder at the same moment",
+            "two processes start in one folder at the same time",
             f"{_FAULTS}of_two_processes_that_begin_at_the_same_moment_one_has_the_folder",
         ),
         (
-            "the same with siblings: each gets one of its own",
+            "the same with sibling folders: each process gets its own",
             f"{_FAULTS}two_processes_that_begin_at_the_same_moment_never_get_one_place",
         ),
         ("Ctrl+C", f"{_FAULTS}what_was_explained_before_a_signal_is_written[SIGINT]"),
@@ -947,15 +947,15 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "tests/archive/test_kills.py"
             "::test_a_writer_that_is_killed_at_any_moment_leaves_every_finished_step_and_no_half_one",
         ),
-        ("the clock is set back", f"{_FAULTS}a_clock_that_is_set_back_changes_nothing"),
+        ("the system clock is set back", f"{_FAULTS}a_clock_that_is_set_back_changes_nothing"),
     ],
 }
 
 # What could not be tried on the machine that makes the page, and why.
 NOT_RUN = {
-    "16-mixed, GPUs": "no GPU at hand; CPU tests cover float16 models and bf16-mixed",
-    "SyncBatchNorm under DDP": "torch refuses it on a CPU; in evaluation mode, used for maps, it is a batch norm",
-    "`FSDPStrategy` (FSDP1)": "torch refuses it without an accelerator; the callback leaves it alone, with a warning",
-    "DeepSpeed": "not installed; stage 3 is left alone, with a warning",
-    "Ray Train, two workers": "run by hand with Ray 2.60 (`examples/fashion_mnist_ray.py`), not in CI",
+    "16-mixed, GPUs": "no GPU available; CPU tests cover float16 models and bf16-mixed",
+    "SyncBatchNorm under DDP": "not supported by torch on a CPU; in evaluation mode it is a plain batch norm",
+    "`FSDPStrategy` (FSDP1)": "not supported by torch without an accelerator; the callback does nothing and warns",
+    "DeepSpeed": "not installed; for stage 3, the callback does nothing and warns",
+    "Ray Train, two workers": "tested manually with Ray 2.60 (`examples/fashion_mnist_ray.py`), not in CI",
 }

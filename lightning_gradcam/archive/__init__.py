@@ -1,4 +1,4 @@
-"""One folder a run: the probes once, and a small file of signed maps for each logged step.
+"""One folder for each run: the probes, and a small file of signed maps for each logged step.
 
 ::
 
@@ -6,12 +6,12 @@
     probes.npz      the probe set
     steps/step-0000000469-epoch-0003.npz
 
-Step files hold maps as float16 shares of a float32 scale each (their largest magnitude), so that maps of small
-probabilities survive. No pickle is read or written. Each file appears whole or not at all, and the manifest comes
-last, so a run killed at any moment leaves a readable archive. A folder that holds another run's archive is left alone:
-the new one goes next to it, into ``<name>-1``, ``<name>-2``, …
+Step files store each map in float16 relative to a float32 scale (its largest magnitude), so that maps of small
+probabilities do not underflow. No pickle is read or written. Files are written atomically and the manifest last, so a
+run killed at any moment leaves a readable archive. A folder with another run's archive is not modified: the new archive
+is created next to it, in ``<name>-1``, ``<name>-2``, …
 
-Knows nothing of drawing or training.
+Does not depend on drawing or training.
 """
 
 from lightning_gradcam.archive.beside import start_beside

@@ -1,4 +1,4 @@
-"""Where a run's record goes if its folder already holds another run's: into a folder next to it."""
+"""Chooses a folder next to the requested one if that already holds another run's record."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from lightning_gradcam.storage import Storage
 def start_beside(
     root: str, manifest: Manifest, probes: ProbeSet, *, parent: Mapping[str, Any] | None = None, copy_steps: bool = True
 ) -> tuple[ArchiveWriter, str]:
-    """Continues a run's own record, or creates one: in its folder, else in the first free sibling of that folder.
+    """Continues a run's own record, or creates one in its folder or, if taken, in the first free sibling.
 
-    The siblings of ``gradcam`` are ``gradcam-1``, ``gradcam-2``, … next to it. The earlier steps are left to
+    The siblings of ``gradcam`` are ``gradcam-1``, ``gradcam-2``, … Earlier steps are left to
     :meth:`ArchiveWriter.take_over`.
 
     Args:
         root: The folder.
-        manifest: Of the run that begins; see :meth:`ArchiveWriter.start`, as for the others.
+        manifest: The manifest of the new run; see :meth:`ArchiveWriter.start` for this and the other arguments.
         probes: Its probes.
-        parent: The run that it continues from, as a checkpoint has it; ``None`` for a new one.
+        parent: The run that it continues, as stored in a checkpoint; ``None`` for a new run.
         copy_steps: Take over the parent's earlier steps.
 
     Returns:
-        The writer, and why it is not in ``root``, for the user; empty if it is, and where a run goes on.
+        The writer, and a note for the user on why it is not in ``root``; empty if it is, or if a run continues.
 
     Raises:
         ArchiveError: The folder can't be written.
@@ -50,11 +50,11 @@ def start_beside(
 
 
 def _places(root: str, own: Collection[str]) -> Iterator[str]:
-    """Yields the folders that hold a run of ``own``, and then all of them in the order of their numbers."""
+    """Yields the folders that hold a run in ``own``, then all folders in the order of their numbers."""
     above, name = root.rsplit("/", 1)
     siblings = re.compile(rf"{re.escape(name)}(-[1-9][0-9]*)?")
     names: list[str] = []
-    # If they can't be listed, they are tried one after the other.
+    # If they can't be listed, try them one by one.
     with suppress(Exception):
         names = sorted(filter(siblings.fullmatch, Storage(above).names("")), key=lambda found: (len(found), found))
     tried = [place for place in (f"{above}/{found}" for found in names) if _run_in(place) in own]

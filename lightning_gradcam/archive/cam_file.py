@@ -1,4 +1,4 @@
-"""One logged step as a file: its name, and its bytes."""
+"""The file of one logged step: its name and its bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def step_file_name(step: int, epoch: int, repeat: int = 0) -> str:
 
 
 def parse_step_file_name(name: str) -> tuple[int, int, int] | None:
-    """Returns step, epoch and repeat, or ``None`` if the file is not a step's."""
+    """Returns step, epoch and repeat, or ``None`` if it is not a step file."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -37,12 +37,12 @@ def parse_step_file_name(name: str) -> tuple[int, int, int] | None:
 
 
 def is_ours(name: str) -> bool:
-    """Whether the file is a step's, or the half-written remains of one."""
+    """Whether the file is a step file, or the remains of one that was only partly written."""
     return _REMAINS.fullmatch(name) is not None
 
 
 def packed_cams(record: CamRecord) -> bytes:
-    """Returns the record as the bytes of a step file; maps lose all but 11 bits of their own largest magnitude."""
+    """Returns the record as the bytes of a step file; maps are rounded to 11 bits of their largest magnitude."""
     names = ("epoch", "step", "stage", "score", "probe_ids")
     meta: dict[str, Any] = {name: getattr(record, name) for name in names}
     meta.update(schema=SCHEMA, keys=list(record.maps), targets=list(record.scores))
@@ -75,29 +75,29 @@ def packed_cams(record: CamRecord) -> bytes:
 
 
 def half_precision(values: FloatArray, place: int, axes: int) -> dict[str, NumPyArray]:
-    """Returns the arrays of which :func:`full_values` makes maps again, with 11 bits of their own largest magnitude.
+    """Returns arrays from which :func:`full_values` restores maps, with 11 bits of their largest magnitude.
 
     Args:
         values: The maps.
-        place: Their number in the file.
-        axes: How many axes, from the first on, tell one map from another.
+        place: Their index in the file.
+        axes: Number of leading axes that distinguish maps.
     """
     finite = np.where(np.isfinite(values), values, 0)
     largest = np.abs(finite).reshape(*values.shape[:axes], -1).max(axis=axes)
-    # 1 and not 0 for maps without a finite value: infinity times 0 would come back as NaN.
+    # Use 1 instead of 0 for maps without a finite value: infinity times 0 would be read back as NaN.
     scale = np.where(largest > 0, largest, 1).astype(np.float32)
     shares = values / scale.reshape(*scale.shape, *[1] * (values.ndim - axes))
     return {f"scale{place}": scale, f"map{place}": shares.astype(np.float16)}
 
 
 def full_values(file: Npz, place: int, axes: int, dims: Sequence[int]) -> FloatArray:
-    """Reads the output of :func:`half_precision`, where its arrays fit each other.
+    """Reads the output of :func:`half_precision`, if its arrays are consistent.
 
     Args:
-        file: The step's.
-        place: The maps' number in the file.
-        axes: As it was given there.
-        dims: How many axes the maps may have.
+        file: The step file.
+        place: The maps' index in the file.
+        axes: As passed to :func:`half_precision`.
+        dims: Allowed numbers of axes of the maps.
     """
     shares: FloatArray = checked(file[f"map{place}"], f"map{place}", "float16", dims).astype(np.float32)
     scale = file.take(f"scale{place}", "float32", *shares.shape[:axes])
@@ -107,7 +107,7 @@ def full_values(file: Npz, place: int, axes: int, dims: Sequence[int]) -> FloatA
 
 
 def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
-    """Opens a step file of maps or channels, and checks its schema, epoch and step."""
+    """Opens a step file of maps or channels and checks its schema, epoch and step."""
     file = open_npz(source)
     if file.meta["schema"] != schema:
         raise ValueError(f"it has schema {file.meta['schema']!r:.40}, this version reads {schema}")
@@ -119,12 +119,12 @@ def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
 def unpacked_cams(
     source: bytes | BinaryIO, keys: Collection[CamKey] | None = None, maps: Collection[CamKey] | None = None
 ) -> CamRecord:
-    """Reads the output of :func:`packed_cams`; broken bytes raise whatever they make zip, NumPy and JSON raise.
+    """Reads the output of :func:`packed_cams`; corrupt bytes raise any error of zip, NumPy or JSON.
 
     Args:
-        source: The file's bytes, or the open file, of which only the parts that are needed are read.
-        keys: Maps to read, with their numbers and gradients; ``None``: all.
-        maps: Of these keys, those whose maps are read, where the numbers of the others are enough; ``None``: all.
+        source: The file's bytes, or the open file, from which only the required parts are read.
+        keys: Maps to read, with their statistics and gradients; ``None`` means all.
+        maps: The subset of ``keys`` whose maps to read; for the others, only statistics are read. ``None`` means all.
 
     Raises:
         KeyError: One of the keys is not in the file.
@@ -147,7 +147,7 @@ def unpacked_cams(
         return {names[place]: file.take(f"{name}{place}", dtype, count) for place in there}
 
     def of_keys(name: str, dtype: str, *each: int) -> dict[CamKey, Any]:
-        # A row for each map of the file, and in it a number, or a few, for each probe.
+        # One row for each map in the file, with one or a few numbers for each probe.
         rows = file.take(name, dtype, len(meta["keys"]), count, *each) if name in file else None
         return {} if rows is None else {key: rows[place] for key, place in places.items()}
 
@@ -188,13 +188,13 @@ def unpacked_cams(
 
 
 def unpacked_maps(source: bytes | BinaryIO, key: CamKey) -> FloatArray | None:
-    """Reads one key's maps and nothing else of a step file, or returns ``None`` if it has none of that key."""
+    """Reads only one key's maps from a step file; returns ``None`` if it has none."""
     file, places = _opened(source)
     return _maps(file, places[key], len(texts(file.meta, "probe_ids"))) if key in places else None
 
 
 def metrics_of(meta: Mapping[str, Any]) -> dict[str, float]:
-    """Reads the trainer's metrics of a step; nothing in archives of version 0.1.0."""
+    """Reads the trainer's metrics at a step; empty for archives of version 0.1.0."""
     found = meta.get("metrics", {})
     if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
         raise TypeError("'metrics' is not an object of numbers")
@@ -202,7 +202,7 @@ def metrics_of(meta: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _opened(source: bytes | BinaryIO) -> tuple[Npz, dict[CamKey, int]]:
-    """Opens a step file; returns also the place of each key, which is in the names of its arrays."""
+    """Opens a step file; also returns the index of each key, which is part of its arrays' names."""
     file = open_step(source, SCHEMA)
     places: dict[CamKey, int] = {}
     for place, key in enumerate(file.meta["keys"]):
@@ -219,7 +219,7 @@ def _maps(file: Npz, place: int, count: int) -> FloatArray:
 
 
 def _levels(meta: Mapping[str, Any], samples: int) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Reads which feature map each probe is explained at; nothing in archives of version 0.1.0."""
+    """Reads the feature map at which each probe is explained; empty for archives of version 0.1.0."""
     found = {_pair(entry["key"]): texts(entry, "names") for entry in meta.get("levels", ())}
     for key, names in found.items():
         if len(names) != samples:
@@ -233,7 +233,7 @@ def _pair(key: object) -> tuple[str, str]:
 
 
 def _packed_summary(summary: GradientSummary[NumPyArray]) -> dict[str, NumPyArray]:
-    """Of the counts, only the bins that are not empty, and whole numbers in as few bytes as they need."""
+    """Packs a summary: only non-empty bins of counts, and integers in as few bytes as possible."""
     arrays = summary.arrays()
     found = {"slope_facts": np.stack([arrays[name] for name in _FACTS]).astype(np.float64)}
     for group in _GROUPS:

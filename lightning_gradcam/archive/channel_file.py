@@ -1,4 +1,4 @@
-"""One logged step of channels as the bytes of a file, as ``cam_file.py`` has it for maps."""
+"""The file format of one logged step of channels, like ``cam_file.py`` for maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = 1
 def packed_channels(record: ChannelRecord) -> bytes:
     """Returns the record as the bytes of a step file.
 
-    Each map, and each colour channel of a pattern, loses all but 11 bits of its own largest magnitude.
+    Each map, and each colour channel of a pattern, is rounded to 11 bits of its own largest magnitude.
     """
     meta: dict[str, Any] = {name: getattr(record, name) for name in ("epoch", "step", "stage", "kind", "probe_ids")}
     meta.update(schema=SCHEMA, layers=list(record.channels), chosen=[record.chosen[layer] for layer in record.channels])
@@ -32,11 +32,11 @@ def packed_channels(record: ChannelRecord) -> bytes:
 
 
 def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> ChannelRecord:
-    """Reads the output of :func:`packed_channels`; broken bytes raise whatever they make zip, NumPy and JSON raise.
+    """Reads the output of :func:`packed_channels`; corrupt bytes raise any error of zip, NumPy or JSON.
 
     Args:
-        source: The file's bytes, or the open file, of which only the parts that are needed are read.
-        only: The one layer to read; ``None``: all.
+        source: The file's bytes, or the open file, from which only the required parts are read.
+        only: The single layer to read; ``None`` means all.
     """
     file = open_step(source, SCHEMA)
     meta = file.meta

@@ -15,8 +15,8 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
     """Returns the folders of the archives at or below a folder, sorted.
 
     Args:
-        path: An archive's folder, or a folder that contains archives, such as a run's or a logger's; local, or a
-            URL that fsspec knows (then the archive's own).
+        path: An archive's folder, or a local folder that contains archives, such as a run's or a logger's; or the URL
+            of an archive that fsspec supports.
 
     Raises:
         ArchiveError: No archive is found.
@@ -45,5 +45,5 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _has_manifest(folder: str) -> bool:
-    """Whether there is one that can be read: of a pipe, reading would wait for ever."""
+    """Whether the folder has a manifest that is a regular file; reading a pipe would block forever."""
     return Storage(folder).exists(MANIFEST) if "://" in folder else os.path.isfile(os.path.join(folder, MANIFEST))

@@ -1,4 +1,4 @@
-"""What an archive's manifest and the names of its files say, before any step is read."""
+"""The information in an archive's manifest and file names, available before any step is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_gradcam.storage import Storage
 
 
 class ArchiveFolder:
-    """A folder with an archive, also one that is still being written.
+    """A folder with an archive, possibly one that is still being written.
 
     Args:
         storage: The folder.
@@ -22,7 +22,7 @@ class ArchiveFolder:
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self._storage = storage
-        # Called with every step that is read, so that a long reading in the background is not taken for a stall.
+        # Called for every step read, so that long reads in the background are not mistaken for a stall.
         self.tick: Callable[[], object] = lambda: None
         self._names: list[str] = []
         self._listed: list[tuple[int, int, int, str]] = []
@@ -62,7 +62,7 @@ class ArchiveFolder:
         return self.manifest.targets
 
     def _file(self, index: int) -> str:
-        # Otherwise a loop over all steps would list the folder once for each of them.
+        # Otherwise a loop over all steps would list the folder once per step.
         if 0 <= index < len(self._listed) and self._storage.exists(f"{STEPS}/{self._listed[index][-1]}"):
             return self._listed[index][-1]
         files = self._files()
@@ -89,7 +89,7 @@ class ArchiveFolder:
         """Returns the shape of a probe's map, ``[h, w]`` or ``[d, h, w]``; ``None`` if there is no such map."""
         shapes = self.manifest.map_shapes
         own = shapes.get(f"{layer}/{method}")
-        # A method with the key "model" has no maps at the layers, and is listed with its own shape.
+        # A method with the key "model" has no maps for the layers and is listed with its own shape.
         return own if own is not None or f"{MODEL}/{method}" in shapes else shapes.get(layer)
 
     def _check_cams(self) -> None:
@@ -107,7 +107,7 @@ class ArchiveFolder:
 
     def _files(self) -> list[tuple[int, int, int, str]]:
         names = self._storage.names(STEPS)
-        # Most listings find nothing new, and taking thousands of names apart takes longer than listing them.
+        # Most listings find nothing new, and parsing thousands of names takes longer than listing them.
         if names != self._names:
             places = [(name, parse_step_file_name(name)) for name in names]
             self._listed = sorted((*place, name) for name, place in places if place is not None)

@@ -1,4 +1,4 @@
-"""The manifest of an archive: whose it is and what it holds."""
+"""The manifest of an archive: its run and its contents."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ Kind = Literal["cams", "features", "patterns"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an archive states about itself.
+    """The description of an archive.
 
     Attributes:
-        run: The run's own id; a folder that holds another one is never written to.
+        run: The run's own id; a folder with a different id is never written to.
         name: The callback's name.
         layers: Names of the layers, in the order configured.
         methods: Names of the methods, in the order configured.
         targets: Names of the targets, in the order configured.
         score: ``"logit"`` or ``"probability"``.
-        map_shapes: Layer to ``[h, w]`` (``[d, h, w]`` in 3-D); ``layer/method`` to the shape of a method whose maps
-            have one of their own, such as the input's.
-        fingerprint: Of the probes.
+        map_shapes: Layer to ``[h, w]`` (``[d, h, w]`` in 3-D); ``layer/method`` to the shape for methods whose maps
+            have a different one, such as the input's.
+        fingerprint: Fingerprint of the probes.
         parent: Folder, run and last step of the run that this one continues, or ``None``.
         created: Date and time in UTC, ISO 8601.
         versions: Versions of the libraries in use.
         schema: Version of the archive's layout.
-        kind: ``"cams"``; ``"features"`` or ``"patterns"``
-            (:class:`~lightning_gradcam.ChannelRecord`): then ``methods`` and ``targets`` are
-            empty, and ``map_shapes`` has ``[C, h, w]`` of feature maps, and ``[F, c, H, W]`` of patterns.
-        settings: How sheets of channels are drawn, and which filters' patterns are found and how, so that the report
-            can be made again; ``None`` for CAMs.
+        kind: ``"cams"``; ``"features"`` or ``"patterns"`` (:class:`~lightning_gradcam.ChannelRecord`): then ``methods``
+            and ``targets`` are empty, and ``map_shapes`` has ``[C, h, w]`` for feature maps and ``[F, c, H, W]`` for
+            patterns.
+        settings: How sheets of channels are drawn, and how the patterns of which filters are found, so that the report
+            can be recreated; ``None`` for CAMs.
     """
 
     run: str
@@ -65,7 +65,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes, place: str) -> Manifest:
-        """Reads a manifest's bytes; ``place`` is what errors call its folder. Unknown entries are ignored.
+        """Parses a manifest's bytes; errors refer to its folder as ``place``. Unknown entries are ignored.
 
         Raises:
             ArchiveError: It is damaged or has a different schema.
@@ -77,7 +77,7 @@ class Manifest:
                     f"archive: {place!r} has schema {values['schema']!r:.40}, this version reads {SCHEMA}; install the"
                     " version that wrote it"
                 )
-            # Later versions may add entries; a change that this one would misread comes with another schema.
+            # Later versions may add entries; a change that this version would misread gets a new schema.
             values = {field.name: values[field.name] for field in fields(cls) if field.name in values}
             texts_of = {name: text(values, name) for name in ("run", "name", "score", "fingerprint")}
             created = text(values, "created") if "created" in values else ""
@@ -100,12 +100,12 @@ class Manifest:
         return json.dumps(asdict(self), indent=1).encode()
 
     def stamped(self, parent: Mapping[str, Any] | None) -> Manifest:
-        """Returns the manifest with its parent, the time, and the versions of the libraries at work."""
+        """Returns the manifest with its parent, the current time, and the versions of the libraries in use."""
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         for name in ("lightning-gradcam", "pytorch-lightning", "lightning", "numpy", "pillow"):
             try:
                 versions[name] = version(name)
-            except PackageNotFoundError:  # run from a source tree, or the other Lightning is the one at work
+            except PackageNotFoundError:  # running from a source tree, or the other Lightning package is in use
                 continue
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if parent is not None:
@@ -113,7 +113,7 @@ class Manifest:
         return replace(self, parent=parent, created=now, versions=versions)
 
     def differences(self, other: Manifest) -> list[str]:
-        """Returns what keeps the maps of two archives from being joined: differing fields, by name."""
+        """Returns the fields that prevent joining the maps of two archives: differing fields by name."""
         names = ("kind", "layers", "methods", "targets", "score", "map_shapes", "fingerprint")
         own, others = self._found_by(), other._found_by()
         return [
@@ -122,12 +122,12 @@ class Manifest:
         ]
 
     def _found_by(self) -> dict[str, Any]:
-        """The settings that make records what they are, as they are read back: a drawing can be another one."""
+        """The settings that determine the records, as read back; the settings for drawing may differ."""
         return {name: value for name, value in json.loads(json.dumps(self.settings or {})).items() if name != "drawing"}
 
 
 def _is_shape(value: object) -> bool:
-    """Whether it can be a map's shape: what is made of it is allocated."""
+    """Whether a value is a valid map shape; arrays of this shape will be allocated."""
     if (
         not isinstance(value, list)
         or not 1 <= len(value) <= 4

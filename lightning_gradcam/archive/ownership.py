@@ -1,4 +1,4 @@
-"""Whose an archive is, and what of it a resumed run finds again."""
+"""The owner of an archive, and the steps that a resumed run finds in it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lightning_gradcam.storage import Hold, Storage
 
 
 class TakenError(ArchiveError):
-    """A folder holds a record that this run may not write to.
+    """A folder holds a record to which this run may not write.
 
     Args:
         path: The folder.
-        why: The reason, as the rest of a sentence that begins with the folder.
+        why: The reason, as the end of a sentence that starts with the folder.
     """
 
     def __init__(self, path: str, why: str) -> None:
@@ -31,18 +31,18 @@ class TakenError(ArchiveError):
 def owned_by(manifest: Manifest, parent: Mapping[str, Any] | None, copy_steps: bool) -> set[str]:
     """Returns the ids of the runs whose archives a run may continue.
 
-    A checkpoint that is only looked at (``validate``, ``test``) does not make its run's archive one of them.
+    A checkpoint that is only evaluated (``validate``, ``test``) does not add its run's archive.
 
     Args:
-        manifest: The run's.
-        parent: The run that it continues from; see :meth:`ArchiveWriter.start`.
+        manifest: The run's manifest.
+        parent: The run that it continues; see :meth:`ArchiveWriter.start`.
         copy_steps: Take over the parent's earlier steps.
     """
     return {manifest.run, str(parent["run"])} if parent is not None and copy_steps else {manifest.run}
 
 
 def abandoned(storage: Storage) -> Hold | None:
-    """Holds a record without a step that nobody writes; ``None``: it has steps, or somebody may be writing it."""
+    """Locks a record without steps that nobody is writing; ``None`` if it has steps or may be in use."""
     if all(parse_step_file_name(name) is None for name in storage.names(STEPS)):
         with suppress(BlockingIOError):
             return storage.hold(PROBES)
@@ -50,12 +50,12 @@ def abandoned(storage: Storage) -> Hold | None:
 
 
 def missing_steps(steps: Sequence[int], last: int, logged: int | None) -> str | None:
-    """Says which of the steps that were handed over up to a checkpoint an archive does not have.
+    """Reports the steps up to a checkpoint that are missing from an archive.
 
     Args:
-        steps: Those that it has.
-        last: The last one that was handed over; -1: none was.
-        logged: How many were; ``None`` if that is not known.
+        steps: The steps in the archive.
+        last: The last step queued for writing; -1 if there was none.
+        logged: The number of queued steps; ``None`` if unknown.
     """
     count = max(logged or 0, len(steps))
     if last < 0 or (last in steps and len(steps) == count):

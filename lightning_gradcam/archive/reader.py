@@ -1,4 +1,4 @@
-"""Reading an archive, also one that is still being written."""
+"""Reads an archive, including one that is still being written."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Archive(ArchiveFolder):
         """Opens the archive in a folder.
 
         Args:
-            path: The folder, local or a URL that fsspec knows.
+            path: The folder: a local path or a URL that fsspec supports.
 
         Raises:
             ArchiveError: The manifest is missing, unreadable, damaged or has a different schema.
@@ -55,7 +55,7 @@ class Archive(ArchiveFolder):
             raise ArchiveError(
                 f"archive: no {MANIFEST} in {os.fspath(path)!r}; give the folder <log dir>/<name> of a run"
             ) from None
-        except Exception as error:  # object stores have their own exceptions
+        except Exception as error:  # object stores raise their own exceptions
             raise ArchiveError(
                 f"archive: {os.fspath(path)!r} can't be read ({type(error).__name__}: {error!s:.200}); check the path,"
                 " this process's permissions and, for a URL, that its fsspec package is installed"
@@ -63,7 +63,7 @@ class Archive(ArchiveFolder):
         return cls(storage, Manifest.parse(raw, storage.root))
 
     def _repr_html_(self) -> str:
-        # The page is a later room; only a notebook goes there.
+        # The page belongs to a later folder; import it only for a notebook.
         shown: str = import_module("lightning_gradcam.report.notebook").archive_html(self)
         return shown
 
@@ -95,7 +95,7 @@ class Archive(ArchiveFolder):
         Args:
             layer: One of :attr:`layers`.
             method: One of :attr:`methods`; ``None``: the first configured method that this layer has.
-            target: One of :attr:`targets` (a class index works for its name); ``None``: the first configured target.
+            target: One of :attr:`targets` (a class index also works); ``None``: the first configured target.
             relu: Keep only positive evidence for the target; ``False`` returns signed maps.
 
         Raises:
@@ -105,7 +105,7 @@ class Archive(ArchiveFolder):
         key = self._key(layer, method, target)
         files = self._files()
         shape = (len(self.probes), *(self.shape_of(layer, key.method) or ()))
-        # Not before the first file has turned out to be as large as the manifest says.
+        # Allocate only once the first file has the shape stated in the manifest.
         stacked = np.zeros((0, *shape), np.float32)
         for row, (*_, file) in enumerate(files):
             maps = self._unpacked(file, lambda opened: unpacked_maps(opened, key))
@@ -117,9 +117,9 @@ class Archive(ArchiveFolder):
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the run shows, in sentences with their evidence, the most severe first.
+        """The run's findings: sentences with their evidence, most severe first.
 
-        Read once, and again after further steps. Empty for channels, and where nothing reaches its threshold.
+        They are computed once, and again after further steps. Empty for channels, and if nothing reaches its threshold.
 
         Raises:
             ArchiveError: A step's file is damaged.
@@ -131,16 +131,16 @@ class Archive(ArchiveFolder):
         """
         names = [name for *_, name in self._files()]
         if self._found[0] != names:
-            # They are a later room, which is entered when somebody asks.
+            # Findings belong to a later folder; import it only on request.
             self._found = names, import_module("lightning_gradcam.findings").find(self)
         return self._found[1]
 
     def numbers(self, layer: str, method: str | None = None, target: str | int | None = None) -> dict[str, FloatArray]:
-        """Returns the numbers of one map in every step, each ``[steps, N]``.
+        """Returns the statistics of one map at every step, each ``[steps, N]``.
 
-        These are described in :data:`lightning_gradcam.STATS`: those measured when the step was logged, and
-        ``drift_to_last`` and ``rank_correlation_to_last``, which compare with the latest step in the archive. NaN
-        where a number is undefined, such as the drift of the first step.
+        :data:`lightning_gradcam.STATS` describes them: those measured when the step was logged, plus ``drift_to_last``
+        and ``rank_correlation_to_last``, which compare with the latest step in the archive. NaN where a value is
+        undefined, such as the drift of the first step.
 
         Args:
             layer: One of :attr:`layers`.
@@ -161,11 +161,11 @@ class Archive(ArchiveFolder):
     def to_xarray(self) -> Any:
         """Returns everything as an ``xarray.Dataset`` with named axes, for your own statistics.
 
-        A variable for each layer, ``[step, probe, cam_method, target, y, x]`` of signed maps (NaN if there is no
-        such map; maps of a shape of their own are named ``layer/method``), one for each number of
-        :data:`lightning_gradcam.STATS` by layer, ``predicted``, ``confidence``, ``score`` and ``explained_class``, and
-        ``metrics`` where steps have any, ``[step, metric]``. Needs the extra ``xarray``. (``cam_method``, because
-        ``sel`` has a ``method=`` of its own.)
+        It has one variable for each layer, ``[step, probe, cam_method, target, y, x]``, with signed maps (NaN if there
+        is no such map; maps with a different shape are named ``layer/method``); one for each statistic in
+        :data:`lightning_gradcam.STATS` by layer; ``predicted``, ``confidence``, ``score`` and ``explained_class``; and
+        ``metrics``, ``[step, metric]``, if steps have any. Needs the extra ``xarray``. (The axis is called
+        ``cam_method`` because ``sel`` already has a ``method=`` argument.)
 
         Raises:
             ConfigurationError: xarray is not installed.
@@ -188,7 +188,7 @@ class Archive(ArchiveFolder):
 
         Returns:
             For a ``FeatureMapCallback`` the activations ``[steps, N, C, h, w]`` (``[steps, N, C, d, h, w]`` in 3-D),
-            for a ``FilterPatternCallback`` the pictures in the model's input space, ``[steps, F, c, H, W]``.
+            for a ``FilterPatternCallback`` the images in the model's input space, ``[steps, F, c, H, W]``.
 
         Raises:
             ArchiveError: The layer is not in the archive, this is an archive of CAMs, or a step's file is damaged.
@@ -223,13 +223,13 @@ class Archive(ArchiveFolder):
     def record(
         self, index: int, *, keys: Collection[CamKey] | None = None, maps: Collection[CamKey] | None = None
     ) -> CamRecord:
-        """Returns one logged step, with all its maps or some of them.
+        """Returns one logged step with all or some of its maps.
 
         Args:
             index: Its index in :attr:`steps`, as last read; negative values count from the end.
-            keys: Maps to read, with their numbers and gradients; others are not read and are missing from the record.
-                Default: all.
-            maps: Of these keys, those whose maps are read, where the numbers of the others are enough. Default: all.
+            keys: Maps to read, with their statistics and gradients; others are missing from the record. Default:
+                all.
+            maps: The subset of ``keys`` whose maps to read; for the others, only statistics are read. Default: all.
 
         Raises:
             ArchiveError: There is no such step or key, this is not an archive of CAMs, or the step's file is damaged.
@@ -243,14 +243,14 @@ class Archive(ArchiveFolder):
         return self._unpacked(self._file(index), lambda opened: unpacked_cams(opened, chosen, maps))
 
     def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], list[str]]:
-        """Returns what a resumed run needs to know about its earlier steps.
+        """Returns the data that a resumed run needs about its earlier steps.
 
-        One file is read where the last step has its :attr:`CamRecord.limits`. In an archive of an older version no step
-        has them, and every step's maps are read, one step at a time. Damaged steps are skipped.
+        If the last step has :attr:`CamRecord.limits`, only one file is read. In archives from older versions no step
+        has them, so every step's maps are read, one step at a time. Damaged steps are skipped.
 
         Returns:
-            The last record that can be read, or ``None``; each map's limits over all steps,
-            ``[N, 2]``, which channels do not have; and why steps could not be read.
+            The last readable record, or ``None``; each map's limits over all steps, ``[N, 2]`` (none for channels); and
+            why steps could not be read.
         """
         last: CamRecord | ChannelRecord | None = None
         limits: dict[CamKey, FloatArray] = {}
@@ -287,7 +287,7 @@ class Archive(ArchiveFolder):
 
 
 def _fitting(values: FloatArray | None, shape: tuple[int, ...], file: str, what: object) -> FloatArray:
-    """Returns what a step's file holds, if it has the shape that the manifest states."""
+    """Returns the content of a step's file if its shape matches the manifest."""
     if values is None or values.shape != shape:
         came = "nothing" if values is None else list(values.shape)
         raise ArchiveError(f"archive: {file} holds {came} for {what!r}, expected {list(shape)}")

@@ -1,4 +1,4 @@
-"""An archive as labelled arrays, for one's own statistics."""
+"""Converts an archive to labelled arrays, for your own statistics."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def numbers_of(archive: Archive, key: CamKey) -> dict[str, FloatArray]:
-    """Returns the numbers of one map in all steps; see :meth:`Archive.numbers`.
+    """Returns the statistics of one map at all steps; see :meth:`Archive.numbers`.
 
     Args:
-        archive: A run's.
-        key: Which map.
+        archive: The run's archive.
+        key: The map's key.
 
     Raises:
         ArchiveError: A step can't be read.
@@ -47,7 +47,7 @@ def to_dataset(archive: Archive) -> Any:
     """Returns the archive as an ``xarray.Dataset``; see :meth:`Archive.to_xarray`.
 
     Args:
-        archive: A run's.
+        archive: The run's archive.
 
     Raises:
         ConfigurationError: xarray is not installed.
@@ -98,7 +98,7 @@ def to_dataset(archive: Archive) -> Any:
 
 
 def _groups(archive: Archive, keys: list[CamKey]) -> dict[str, list[CamKey]]:
-    """Returns which maps share one array: those of a layer; maps of another shape have their own."""
+    """Returns the maps that share an array: those of one layer; maps of another shape get their own array."""
     found: dict[str, list[CamKey]] = {}
     for key in keys:
         own = f"{key.layer}/{key.method}"

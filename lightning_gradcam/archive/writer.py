@@ -1,4 +1,4 @@
-"""Writing an archive that this run owns."""
+"""Writes an archive that this run owns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.channel_record import ChannelRecord
 from lightning_gradcam.storage import Hold, Stamp, Storage
 
-# Seconds between two looks at a manifest that is not a regular file.
+# Seconds between two checks of a manifest that is not a regular file.
 _POLL = 0.05
 
 
@@ -29,15 +29,15 @@ class ArchiveWriter(Archive):
     """Appends steps to an archive that this run owns."""
 
     continued = False
-    """The folder had a manifest of this run: its steps are in it already."""
+    """Whether the folder had a manifest of this run, so that it already contains its steps."""
 
-    # How many files each step and epoch have; the folder is listed once and not at every step.
+    # Number of files for each step and epoch; the folder is listed once rather than at every step.
     _written: Counter[tuple[int, int]] | None = None
-    # The manifest's state when it was last read and found to be this run's.
+    # The manifest's file state when it was last read and belonged to this run.
     _owned: Stamp | None = None
-    # Shows other processes that the archive is being written.
+    # Tells other processes that the archive is in use.
     _held: Hold | None = None
-    # The hash of the probes' file, and the probes.
+    # The hash of the probe file, and the probes.
     _given: tuple[bytes, ProbeSet] | None = None
 
     @classmethod
@@ -54,26 +54,26 @@ class ArchiveWriter(Archive):
         """Creates the archive, or continues this run's own.
 
         Args:
-            path: Its folder.
-            manifest: Its content; ``parent``, date and versions are filled in here.
-            probes: Written once.
-            parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, where one was resumed;
+            path: The archive's folder.
+            manifest: The manifest; ``parent``, date and versions are filled in here.
+            probes: The probes, written once.
+            parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, if one was resumed;
                 :meth:`take_over` describes the entries.
             copy_steps: Training continues from the checkpoint: take over the parent's steps up to it; in the parent's
                 own folder, later ones are deleted.
-            later: Leave the steps to a call of :meth:`take_over`, which can take long for a large archive.
+            later: Leave the steps to a later call of :meth:`take_over`, which can take a long time for a large archive.
 
         Returns:
             The writer, and a remark for the user if some of the parent's steps are not in the archive.
 
         Raises:
-            TakenError: The folder holds steps of another run, or a record that another process writes, or one of this
-                run with another configuration.
-            ArchiveError: It can't be written.
+            TakenError: The folder holds steps of another run, a record that another process is writing, or a record of
+                this run with another configuration.
+            ArchiveError: The folder can't be written.
         """
         storage = Storage(path)
         try:
-            # If two processes begin at the same moment, the second has to find the manifest of the first.
+            # If two processes start at the same time, the second must find the first one's manifest.
             with storage.locked():
                 return cls._begin(storage, manifest, probes, parent, copy_steps, later)
         except OSError as error:
@@ -103,7 +103,7 @@ class ArchiveWriter(Archive):
                 writer.check(manifest)
                 writer.hold()
                 writer.continued = True
-                # Of the same fingerprint, so that these probes can be used for those of the file.
+                # The fingerprints are equal, so these probes can replace those in the file.
                 with suppress(OSError):
                     writer._given = hashlib.sha256(storage.read(PROBES)).digest(), probes
                 return writer, None if parent is None or later else writer.take_over(parent)
@@ -113,7 +113,7 @@ class ArchiveWriter(Archive):
             storage.remove(MANIFEST)
             left.release()
         filled = manifest.stamped(parent)
-        # Steps without a manifest are the remains of a run that was killed while it began.
+        # Steps without a manifest are left over from a run that was killed during its start.
         for file in filter(is_ours, storage.names(STEPS)):
             storage.remove(f"{STEPS}/{file}")
         writer = cls(storage, filled)
@@ -130,28 +130,27 @@ class ArchiveWriter(Archive):
 
     @cached_property
     def probes(self) -> ProbeSet:
-        """The run's own probes, as long as their file is the one that was written.
+        """The run's own probes, as long as their file is unchanged.
 
-        They are requested in the background, where those of the file would have to be made into tensors.
+        They are requested in the background, where reading the file would create tensors.
         """
         if self._given is not None:
             digest, probes = self._given
-            # If it can't be read, reading it once more says why.
+            # If it can't be read, reading it again raises the reason.
             with suppress(Exception):
                 if hashlib.sha256(self._storage.read(PROBES)).digest() == digest:
                     return probes
         return super().probes
 
     def take_over(self, parent: Mapping[str, Any]) -> str | None:
-        """Brings the archive to the state at a checkpoint: the second half of :meth:`start`, before any append.
+        """Restores the archive's state at a checkpoint: the second half of :meth:`start`, before any append.
 
-        The parent's steps up to the checkpoint become steps of this archive, as hard links where the disk allows it;
-        in the parent's own folder, those after the checkpoint are deleted.
+        The parent's steps up to the checkpoint are added to this archive, as hard links if the disk supports them; in
+        the parent's own folder, steps after the checkpoint are deleted.
 
         Args:
-            parent: As :meth:`start` got it. ``archive`` is the parent's folder, ``step`` the last step that was handed
-                over when the checkpoint was written (-1: none), and ``logged``, if given, the number of steps that had
-                been handed over by then.
+            parent: As in :meth:`start`. ``archive`` is the parent's folder, ``step`` the last step queued for writing
+                when the checkpoint was saved (-1: none), and ``logged``, if given, the number of steps queued by then.
 
         Returns:
             A remark for the user if some of these steps are not in the archive.
@@ -176,11 +175,11 @@ class ArchiveWriter(Archive):
         for _, file in files:
             name = f"{STEPS}/{file}"
             self.tick()
-            # Step files are never changed in place, so that both archives can share one.
+            # Step files are never modified in place, so both archives can share one.
             if not self._storage.link(name, source._storage, name):
                 try:
                     data = source._storage.read(name)
-                except Exception as error:  # object stores have their own exceptions
+                except Exception as error:  # object stores raise their own exceptions
                     unreadable.append(f"{file} can't be read ({error!s:.200})")
                 else:
                     self._storage.write(name, data)
@@ -190,19 +189,19 @@ class ArchiveWriter(Archive):
         return "; ".join(filter(None, remarks)) or None
 
     def check(self, manifest: Manifest) -> None:
-        """Rejects a configuration whose maps don't fit this archive.
+        """Rejects a configuration whose maps do not match this archive.
 
         Raises:
-            TakenError: It names what changed.
+            TakenError: The configuration differs; the message names the changes.
         """
         if changed := self.manifest.differences(manifest):
             raise TakenError(self.path, f"was started with different {', '.join(changed)}")
 
     def hold(self) -> None:
-        """Keeps other processes out until :meth:`release`, where the file system can do so.
+        """Locks the archive against other processes until :meth:`release`, if the file system supports locks.
 
         Raises:
-            TakenError: Another one writes it.
+            TakenError: Another process is writing it.
         """
         if self._held is None:
             try:
@@ -211,7 +210,7 @@ class ArchiveWriter(Archive):
                 raise TakenError(self.path, "is being written by another process or Trainer") from error
 
     def release(self) -> None:
-        """Releases the lock: another run may resume here, or take the record over if it has no step."""
+        """Releases the lock: another run may then resume here, or take over the record if it has no steps."""
         if self._held is not None:
             self._held.release()
             self._held = None
@@ -233,10 +232,10 @@ class ArchiveWriter(Archive):
             raise TakenError(self.path, f"was taken over by another run ({owner})")
 
     def append(self, record: CamRecord | ChannelRecord) -> None:
-        """Writes one step's maps or channels without overwriting another's: two validations can share a step.
+        """Writes one step's maps or channels without overwriting existing ones: two validations can share a step.
 
-        As long as the manifest exists but is not a regular file, it waits, as it would for a disk that does not answer:
-        call it from a thread for which somebody has limited patience.
+        If the manifest exists but is not a regular file, this blocks, as it would for an unresponsive disk, so call it
+        from a thread on which others only wait for a limited time.
 
         Raises:
             ArchiveError: The folder no longer belongs to this run.
@@ -250,7 +249,7 @@ class ArchiveWriter(Archive):
         self._written[place] += 1
 
     def _check_owner(self) -> None:
-        # Steps without a manifest could not be opened, and beside another run's manifest they would pass for its own.
+        # Steps without a manifest could not be opened, and next to another run's manifest they would look like its own.
         while (stamp := self._storage.stamp(MANIFEST)) is not None and not stamp.prompt:
             time.sleep(_POLL)
         if stamp is not None and stamp == self._owned:
@@ -267,11 +266,11 @@ class ArchiveWriter(Archive):
                 f"archive: {self.path!r} was taken over by another run ({owner}) that started at the same moment,"
                 " and is no longer written to; give each run its own log directory or version"
             )
-        # Taken before reading: whatever replaced the manifest since then has another one.
+        # Get the state before reading: any replacement of the manifest since then has a different state.
         self._owned = stamp
 
     def discard(self) -> None:
-        """Deletes the steps, manifest and probes; the folder then belongs to no run. Another run's record stays."""
+        """Deletes the steps, manifest and probes, so that no run owns the folder. Another run's record stays."""
         try:
             self.reclaim()
         except TakenError:
@@ -283,11 +282,11 @@ class ArchiveWriter(Archive):
         self.release()
 
     def rewind(self, step: int, logged: int | None = None) -> str | None:
-        """Deletes the steps after ``step``: a run resumed from there will make them again.
+        """Deletes the steps after ``step``, because a run resumed from there will write them again.
 
         Args:
-            step: The last one that stays.
-            logged: How many steps had been handed over by then, if known.
+            step: The last step to keep.
+            logged: The number of steps queued by then, if known.
 
         Returns:
             A remark for the user if some of the steps up to ``step`` were never written.

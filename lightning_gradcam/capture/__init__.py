@@ -1,4 +1,4 @@
-"""One forward of the user's model: its layers, activations and gradients, and what their axes mean.
+"""Captures one forward of the user's model: layers, activations, gradients, and the meaning of their axes.
 
-Knows nothing of targets, CAM methods or training.
+Does not depend on targets, CAM methods or training.
 """

@@ -1,4 +1,4 @@
-"""Activations and gradients of many layers from one forward, by hooks that live inside a ``with``."""
+"""Captures activations and gradients of many layers in one forward, with hooks that exist only inside a ``with``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_gradcam.errors import LayerError
 
 
 class Captured:
-    """What the hooks have stored, keyed by layer name; filled by the forward inside :func:`capture`."""
+    """The stored activations, keyed by layer name; filled by the forward inside :func:`capture`."""
 
     def __init__(
         self, names: tuple[str, ...], *, copies: bool = True, places: Mapping[str, MapPlace] | None = None
@@ -26,7 +26,7 @@ class Captured:
         self._copies = copies
         self._places = dict(places or {})
         self._versions: dict[tuple[str, MapPlace], int] = {}
-        # Of each layer, the feature maps of each call.
+        # For each layer, the feature maps of each call.
         self._stored: dict[str, list[dict[MapPlace, Tensor]]] = {}
         self._beside: dict[str, dict[MapPlace, Tensor]] = {}
         self._calls: dict[str, int] = {}
@@ -34,7 +34,7 @@ class Captured:
 
     @property
     def activations(self) -> Mapping[str, Tensor]:
-        """Each layer's output, attached to the graph, in the order requested: of its last call, the first feature map.
+        """Each layer's output, attached to the graph, in the order requested: the first feature map of its last call.
 
         Raises:
             LayerError: The forward never reached one of the layers.
@@ -44,10 +44,11 @@ class Captured:
 
     @property
     def maps(self) -> Mapping[str, Mapping[MapPlace, Tensor]]:
-        """All feature maps that each layer may be explained at, attached to the graph; the preferred one first.
+        """All feature maps at which each layer may be explained, attached to the graph; the preferred one first.
 
-        These are the levels that its last call returned (a pyramid in a dict, list or tuple), and those of earlier
-        calls that did not go into a later one (a head that levels share, an encoder of two pictures), the last first.
+        These are the levels that its last call returned (a pyramid in a dict, list or tuple), followed by those of
+        earlier calls whose output did not feed a later call (a head shared by levels, an encoder of two images), latest
+        first.
 
         Raises:
             LayerError: The forward never reached one of the layers.
@@ -57,12 +58,12 @@ class Captured:
 
     @property
     def calls(self) -> Mapping[str, int]:
-        """How often each layer was called."""
+        """Number of calls of each layer."""
         return dict(self._calls)
 
     @property
     def overwritten(self) -> bool:
-        """Whether the forward has changed a stored activation in place; never so with copies."""
+        """Whether the forward has changed a stored activation in place; always false with ``copies``."""
         return any(
             tensor._version != self._versions[name, place]
             for name in self._stored
@@ -101,7 +102,7 @@ class Captured:
         )
 
     def unhook(self) -> None:
-        """Ends the capture: what runs from here on, a second forward for instance, is not stored."""
+        """Removes the hooks: later calls, such as a second forward, are not stored."""
         self._hooks.close()
 
     def gradients(
@@ -110,17 +111,17 @@ class Captured:
         """Differentiates the sum of ``scores`` with respect to every layer's activation.
 
         Args:
-            scores: The explained score of each sample, shape ``[N]``. Samples do not mix in evaluation mode, so
-                one backward of the sum gives each sample its own gradient.
-            retain_graph: Keep the graph for a further target.
-            create_graph: Make the gradients differentiable themselves.
+            scores: The explained score of each sample, shape ``[N]``. Samples do not mix in evaluation mode, so one
+                backward of the sum yields each sample's own gradient.
+            retain_graph: Keep the graph for another target.
+            create_graph: Make the gradients themselves differentiable.
 
         Returns:
             Layer name to gradient, of the activation's shape and dtype; ``None`` if the score does not depend
             on the layer through the graph.
         """
         activations = self.activations
-        # Activation checkpointing runs modules again in the backward, where hooks would store a second time.
+        # Activation checkpointing reruns modules in the backward, where hooks would store a second time.
         self.unhook()
         found = differentiate(scores, list(activations.values()), retain_graph=retain_graph, create_graph=create_graph)
         return dict(zip(activations, found, strict=True))
@@ -130,7 +131,7 @@ class Captured:
     ) -> dict[str, dict[MapPlace, Tensor | None]]:
         """Differentiates the sum of ``scores`` with respect to every map of :attr:`maps`.
 
-        Where one level was made from another inside the layer, each has the gradient of what reads itself.
+        If one level was computed from another inside the layer, each has only the gradient of its direct readers.
         """
         maps = self.maps
         self.unhook()
@@ -148,7 +149,7 @@ class Captured:
         if found is None:
             raise no_feature_map(name, module, output)
         tensors, rebuilt = found
-        # From here on the forward needs a graph; whatever ran before the earliest layer did without one.
+        # The forward needs a graph from here on; everything before the earliest layer ran without one.
         torch.set_grad_enabled(True)
         levels, handed_on = dict[MapPlace, Tensor](), list(tensors)
         for number, tensor in enumerate(tensors):
@@ -174,14 +175,14 @@ def no_feature_map(name: str, module: nn.Module, output: Any) -> LayerError:
 def _attached(tensor: Tensor, *, alone: bool) -> Tensor:
     """Returns a layer's output attached to a graph of what follows the layer."""
     if torch.is_inference_mode_enabled():
-        # What follows in the model's own inference mode records no graph, so that a gradient could only be a part of
-        # the whole; none at all is refused later. A plain tensor counts its changes and works outside, too.
+        # Operations in the model's own inference mode record no graph, so a gradient would be incomplete; a missing
+        # gradient is rejected later. A plain tensor counts its changes and also works outside inference mode.
         with torch.inference_mode(False):
             return tensor.detach().clone()
-    # Detached only where it needs no gradient: otherwise a second layer would cut the first one off.
+    # Detach only if it needs no gradient; otherwise a second layer would cut off the first.
     if not tensor.requires_grad:
         return tensor.detach().requires_grad_()
-    # Of several levels, one may have been made from another inside the layer.
+    # One of several levels may have been computed from another inside the layer.
     return tensor if alone else tensor.clone()
 
 
@@ -193,23 +194,22 @@ def capture(
     copies: bool = True,
     places: Mapping[str, MapPlace] | None = None,
 ) -> Iterator[Captured]:
-    """Hooks ``layers`` for one forward; on leaving, hooks, stored tensors and grad mode are as before.
+    """Hooks ``layers`` for one forward; on leaving, removes the hooks and stored tensors and restores the grad mode.
 
     Args:
-        layers: Name to module. ``"encoder#0"`` is the first call of ``encoder``. All feature maps of a module that
-            returns several, or is called several times, are stored; :attr:`Captured.maps` has them.
-        whole_graph: Record the graph from the input on. By default it begins at the earliest layer, which saves
-            most of its time and memory; a model that switches grad mode in its own forward may need the whole.
-        copies: The model continues copies of what is stored. Without them it is faster, but where an operation in
-            place follows one of the layers, the forward raises, or :attr:`Captured.overwritten` becomes true.
-        places: Layer name to the only one of its feature maps that is stored.
+        layers: Name to module. ``"encoder#0"`` is the first call of ``encoder``. If a module returns several feature
+            maps or is called several times, all of them are stored in :attr:`Captured.maps`.
+        whole_graph: Record the graph from the input on. By default it begins at the earliest layer, which saves most of
+            the time and memory; a model that switches grad mode in its own forward may need the whole graph.
+        copies: The model continues with copies of the stored tensors. Without copies it is faster, but if an in-place
+            operation follows one of the layers, the forward raises or :attr:`Captured.overwritten` becomes true.
+        places: Layer name to the one feature map of it to store.
 
     Yields:
-        The :class:`Captured` store; run the forward, then ask it for activations and gradients, inside the
-        ``with``.
+        The :class:`Captured` store; inside the ``with``, run the forward, then read activations and gradients from it.
 
     Raises:
-        LayerError: From the forward, where a layer's output holds no floating-point tensor.
+        LayerError: During the forward, if a layer's output holds no floating-point tensor.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 2))

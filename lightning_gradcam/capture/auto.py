@@ -1,4 +1,4 @@
-"""Which layer ``"auto"`` means: the last one with its own feature map that all of the score depends on."""
+"""Chooses the layer for ``"auto"``: the last one with its own feature map on which the whole score depends."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from lightning_gradcam.capture.inspection import Survey
 
 Score = Callable[[Any], Sequence[Tensor]]
-"""From a model's output to what will be explained: tensors of any shape."""
+"""Maps a model's output to the scores to explain: tensors of any shape."""
 
 MOST_CANDIDATES = 48
-"""How many layers are hooked in one forward that asks for their gradients."""
+"""Maximum number of layers hooked in one forward that computes their gradients."""
 _MOST_LOOKS = 4
 _MOST_TRIED = 16
 
 
 class AutoLayer:
-    """What decides between the layers of a survey; it keeps the graph of a forward alive.
+    """Chooses between the layers of a survey; keeps the graph of one forward alive.
 
     Args:
         survey: The model and its layers.
-        score: From the model's output to what will be explained.
+        score: Maps the model's output to the scores to explain.
 
     Raises:
         LayerError: No layer has a feature map.
@@ -71,7 +71,7 @@ class AutoLayer:
         """Returns the layer.
 
         Raises:
-            LayerError: Nothing shows what the score depends on.
+            LayerError: It is unknown which layers the score depends on.
         """
         survey, leading = self._survey, set(self._paths.leading)
         whole = [name for name in self._names if name in leading] or self._names
@@ -79,8 +79,8 @@ class AutoLayer:
         while stop > 1 and self._owns(whole[stop - 1]):
             stop -= 1
         names = whole[:stop]
-        # A container that only passes the feature map on fires after its last child and is the better name:
-        # "layer4" and not "layer4.1.relu".
+        # A container that only passes the feature map on is called after its last child and has the better name:
+        # "layer4" rather than "layer4.1.relu".
         if not leading and survey.with_gradient(self._score, names[-1:]):
             return names[-1]
         if not any(tensor.numel() for tensor in self._numbers):
@@ -93,12 +93,12 @@ class AutoLayer:
         if first is not None and self._is_alive(first):
             return first
         near = survey.alike(names)
-        # What has a gradient now has one whatever the weights are: only later layers are in question.
+        # A layer with a gradient now would have one with any weights, so only later layers remain to be checked.
         late = next(filter(self._is_sole, filter(self._is_alive, reversed(near[-_MOST_TRIED:]))), None)
         if late is not None:
             found = survey.alive(self._score, near[near.index(late) :])
             return next(filter(self._is_sole, reversed(found)), late)
-        # An output layer where the score depends on nothing else.
+        # An output layer, if the score depends on nothing else.
         for group in (near, whole[stop:]):
             for end in range(len(group), 0, -MOST_CANDIDATES):
                 if found := survey.alive(self._score, group[max(end - MOST_CANDIDATES, 0) : end]):
@@ -109,24 +109,24 @@ class AutoLayer:
         return names[-1]
 
     def _is_sole(self, name: str) -> bool:
-        """Whether all of the output depends on a layer, and its channels are not the output's own numbers."""
+        """Whether the whole output depends on a layer whose channels are not the output's own numbers."""
         return not self._is_one_of_several(name) and not self._owns(name)
 
     def _is_alive(self, name: str) -> bool:
-        """Whether a gradient of any score arrives at a layer's places."""
+        """Whether the gradient of any score reaches a layer's positions."""
         if name not in self._alive:
-            # One backward for several costs as much as that for the earliest of them: 1, then 3, then 12 layers.
+            # One backward for several layers costs as much as for the earliest of them: 1, then 3, then 12 layers.
             before = [other for other in reversed(self._names[: self._names.index(name)]) if other not in self._alive]
             several = name, *before[: max(3 * len(self._alive) - 1, 0)]
             self._alive.update(self._reached({one: self._origins[one] for one in several}))
         return self._alive[name]
 
     def _reached(self, origins: Mapping[str, set[Origin]]) -> dict[str, bool]:
-        """Returns at which layers' places a gradient of any score arrives."""
+        """Returns the layers whose positions are reached by a gradient of any score."""
         found = dict.fromkeys(origins, False)
         ordered = nearest_first(self._scores, set().union(*origins.values()))
         try:
-            # The tensor of the fewest operations comes first, and alone: as in `owns_numbers`.
+            # First the tensor with the fewest operations, alone, as in `owns_numbers`.
             for group in filter(None, (ordered[:1], ordered[1:])):
                 left = [(name, origin) for name, own in origins.items() if not found[name] for origin in own]
                 edges = [GradientEdge(*origin) for _, origin in left]
@@ -143,20 +143,20 @@ class AutoLayer:
     def _owns(self, name: str) -> bool:
         """Whether a layer's channels are the output's own numbers."""
         origins = self._origins[name]
-        # A container often returns what its last part does.
+        # A container often returns its last part's output.
         same = (frozenset(origins), self._spatial[name]) if origins else name
         if same not in self._owning:
             self._owning[same] = self._is_output(name, [GradientEdge(*origin) for origin in origins])
         return self._owning[same]
 
     def _is_output(self, name: str, edges: Sequence[GradientEdge]) -> bool:
-        """Whether each number of the output depends on one channel alone, or the only channel is that of a logit."""
+        """Whether each number of the output depends on a single channel, or the only channel is that of a logit."""
         axis = self._spatial[name].axes.index("C")
         if self._survey.channels(name) == 1:
             return any(tensor.dim() > 1 and tensor.shape[1] == 1 for tensor in self._numbers)
         if edges:
             return owns_numbers(self._numbers, edges, axis)
-        # It runs in the model's own `no_grad`.
+        # The layer runs in the model's own `no_grad`.
         with capture({name: self._survey.module(name)}) as captured:
             try:
                 output = self._survey.forward()
@@ -165,24 +165,24 @@ class AutoLayer:
                 return False
 
     def _is_one_of_several(self, name: str) -> bool:
-        """Whether a part of the output, another head's for instance, does not depend on a layer."""
+        """Whether some part of the output, such as another head's, does not depend on a layer."""
         if name not in self._several:
             other = self._paths.beside(name)
-            # Beyond a few, the graph alone decides: each look costs three forwards.
+            # After the first few, only the graph decides: each check costs three forwards.
             self._looks += other is not None
             graph_decides = not self._has_columns or self._looks > _MOST_LOOKS
             self._several[name] = other is not None and (graph_decides or not self._covers(name, other))
         return self._several[name]
 
     def _covers(self, name: str, other: str) -> bool:
-        """Whether all columns of the output that depend on another layer depend on this one, too."""
+        """Whether all columns of the output that depend on another layer also depend on this one."""
         with awakened(self._survey.model), torch.no_grad():
             plain = self._survey.forward()
             mine, others = (self._changed(plain, layer) for layer in (name, other))
         return mine is None or others is None or not bool((others & ~mine).any())
 
     def _changed(self, plain: Tensor, name: str) -> Tensor | None:
-        """Which columns of the output change where a layer gives something else; ``None`` if its shape changes."""
+        """Which columns of the output change with a layer's values; ``None`` if the output's shape changes."""
 
         def disturbed(_module: nn.Module, _args: Any, output: Any) -> Any:
             found = level_maps(output)
@@ -203,7 +203,7 @@ class AutoLayer:
 
 
 def _regrouped(survey: Survey) -> str:
-    """Names the last feature map whose rows are not the samples, for the error that none was found."""
+    """Names the last feature map whose rows are not the samples, for the error that no layer was found."""
     found = [seen for seen in survey.seen if len(seen.shape) in (4, 5) and seen.shape[0] != survey.samples]
     if not found:
         return ""

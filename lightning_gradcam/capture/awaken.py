@@ -1,4 +1,4 @@
-"""Other weights for a moment, to see what a model's score depends on whatever it has learned."""
+"""Temporary random weights that show which layers a score depends on, independent of training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-# A prime: rows of a weight that is filled with them over and over do not repeat.
+# A prime number, so that the rows of a weight filled with this repeating sequence differ.
 _DRAWN = 1_000_003
 
 
@@ -18,11 +18,11 @@ def awakened(model: nn.Module) -> Iterator[None]:
 
     A zero-initialised head or dead ReLUs would hide which layers the score depends on.
 
-    The tensors' own storage is put aside and comes back, bit for bit, after an exception too. Autocast's cache is
-    emptied, so that it uses these weights and not those that it has cast before.
+    The original storage is kept and restored bit for bit, after an exception too. Autocast's cache is cleared, so that
+    autocast uses the random weights and not its earlier casts.
 
     Args:
-        model: The model; parameters that are no plain tensors (sharded, quantized) stay as they are.
+        model: The model; parameters that are not plain tensors (sharded, quantized) are not replaced.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -34,7 +34,7 @@ def awakened(model: nn.Module) -> Iterator[None]:
         False
     """
     drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0))
-    # Statistics of other weights would push every place to one side of a ReLU.
+    # Statistics of the old weights would push every position to one side of a ReLU.
     statistics = [(name, b) for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
     kept = [
         (name, tensor, tensor.data)
@@ -60,7 +60,7 @@ def _other(name: str, data: Tensor, drawn: Tensor) -> Tensor:
     if not data.numel():
         return other
     values = drawn[: data.numel()] / data[0].numel() ** 0.5
-    # A large model has hundreds of millions of them: each is written once.
+    # A large model has hundreds of millions of weights, so write each only once.
     whole = other if other.is_contiguous() else torch.empty(data.shape, dtype=data.dtype, device=data.device)
     for start in range(0, data.numel(), _DRAWN):
         part = whole.view(-1)[start : start + _DRAWN]

@@ -1,4 +1,4 @@
-"""A layer's calls, and the feature maps in its output: their names, and which of them run in parallel."""
+"""A layer's calls and the feature maps in its output: how they are named and which run in parallel."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ALL_CALLS = "*"
 
 
 class MapPlace(NamedTuple):
-    """Which of a layer's feature maps is meant.
+    """Identifies one of a layer's feature maps.
 
     Attributes:
         call: The layer's call, counted from 0.
-        tensor: The feature map in what that call returned, counted from 0; 0 is the one of :func:`main_tensor`.
+        tensor: Index of the feature map in that call's output, from 0; 0 is the one that :func:`main_tensor` finds.
     """
 
     call: int
@@ -31,7 +31,7 @@ FIRST = MapPlace(0, 0)
 
 
 def split_call(name: str) -> tuple[str, str | None]:
-    """Splits a layer's name from the call that it names.
+    """Splits a layer reference into the layer's name and the call.
 
     Example:
         >>> split_call("encoder#0"), split_call("encoder#*"), split_call("encoder")
@@ -42,21 +42,21 @@ def split_call(name: str) -> tuple[str, str | None]:
 
 
 def layer_of(name: str) -> str:
-    """Returns a layer's name without a call."""
+    """Returns a layer's name without its call."""
     return split_call(name)[0]
 
 
 def call_of(name: str) -> int | None:
-    """Returns the call that a layer's name means; ``None`` if it does not name one."""
+    """Returns the call in a layer reference; ``None`` if it names none."""
     call = split_call(name)[1]
     return int(call) if call is not None and call != ALL_CALLS else None
 
 
 def parallel(calls: Sequence[Sequence[Tensor]]) -> list[int]:
-    """Returns the calls of a layer that are parallel to its last call, the last first.
+    """Returns the calls of a layer that run in parallel to its last call, latest first.
 
-    A head that is called once for each level of a pyramid has such calls, and so has an encoder of two pictures. Where
-    a call's output went into a later call, as with a ReLU that a network uses everywhere, only the later one counts.
+    Examples are a head called once for each level of a pyramid, and an encoder applied to two images. If a call's
+    output feeds a later call, as with one ReLU used throughout a network, only the later call counts.
 
     Args:
         calls: The feature maps of each call, attached to the graph.

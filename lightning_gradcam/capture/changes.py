@@ -1,7 +1,7 @@
-"""What a layer's changes mean, of which each was made at another part of the picture.
+"""Interprets how a layer changes when different parts of the input image are changed.
 
-Attention and large receptive fields spread each change over all places: what counts is where it is larger than others,
-and what is not plain has no meaning.
+Attention and large receptive fields spread each change over all positions. So only positions where one change exceeds
+the others count, and unclear results are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lightning_gradcam.capture.tensors import floating_tensors
 
 _CORNERS = range(4)
 _CORNER_NAMES = ("top left", "top right", "bottom left", "bottom right")
-# Where a change of each corner shows, by what the model does to the picture first.
+# Where a change in each corner appears, for each transformation of the image.
 _TURNS = {
     (1, 0, 3, 2): "mirrored from left to right",
     (2, 3, 0, 1): "mirrored from top to bottom",
@@ -31,28 +31,28 @@ _TURNS = {
 }
 # Smaller changes are rounding; of the sum over all places.
 _ROUNDING = 1e-3
-# Two samples that differ by a smaller share of what they are can't be told apart.
+# Two samples with a smaller relative difference can't be told apart.
 _ALIKE = 0.01
-# A corner's change has to be larger in its own quarter than in others, by this factor, before any is believed.
+# No result is trusted unless a corner's change is larger in its quarter than in the others by this factor.
 _CLEAR = 1.5
-# How much better all changes have to fit another place than their own. Without a shift none fits better by 1.05.
+# How much better all changes must fit shifted positions than their own. Without a shift, no fit improves by 1.05.
 _SHIFTED = 1.2
-# A part of the picture that matters less than this share of another is not seen.
+# A part of the image whose effect is below this fraction of another part's counts as not seen.
 _UNSEEN = 1 / 30
-# No place of a layer is ever less than this share of its mean, unless nothing reaches it.
+# A position's change is below this fraction of the mean only if no part of the image reaches it.
 _UNREACHED = 1e-6
 
 
 @dataclass(frozen=True)
 class Move:
-    """What was found out about a layer.
+    """Why a layer's positions or rows do not correspond to those of the input.
 
     Attributes:
-        kind: ``"samples"``: its rows are other samples'; ``"turned"``: its places are turned or mirrored;
-            ``"shifted"``: they are shifted; ``"part"``: it sees a part of the picture; ``"border"``: some of its places
-            are no part of the picture; ``"warp"``: the picture is resampled before it; ``"spectrum"``: its places are
-            frequencies.
-        what: In words.
+        kind: ``"samples"``: its rows belong to other samples; ``"turned"``: its positions are rotated or mirrored;
+            ``"shifted"``: they are shifted; ``"part"``: it sees only a part of the image; ``"border"``: some of its
+            positions lie outside the image; ``"warp"``: the image is resampled before it; ``"spectrum"``: its positions
+            are frequencies.
+        what: A description in words.
     """
 
     kind: str
@@ -60,7 +60,7 @@ class Move:
 
 
 def in_place(top: Tensor, bottom: Tensor) -> bool:
-    """Whether the changes above and below, left and right, are where they were made."""
+    """Whether the changes at the top, bottom, left and right appear where they were made."""
     sums = float(top.mean()), float(bottom.mean())
     if min(sums) * 8 <= max(sums) or not max(sums):
         return False
@@ -75,24 +75,24 @@ def in_place(top: Tensor, bottom: Tensor) -> bool:
 
 
 def reaches_all_sides(change: Tensor) -> bool:
-    """Whether a change ``[h, w]`` shows at the outermost places of all four sides."""
+    """Whether a change ``[h, w]`` reaches the outermost positions on all four sides."""
     least = _ROUNDING * float(change.mean())
     return least > 0 and all(float(side.max()) > least for side in (change[0], change[-1], change[:, 0], change[:, -1]))
 
 
 def apart(one: Tensor, two: Tensor) -> float:
-    """Returns the mean difference of two tensors."""
+    """Returns the mean absolute difference of two tensors."""
     return float((one - two).abs().mean())
 
 
 def change(one: Tensor, two: Tensor) -> Tensor:
-    """Returns how much each place changes, ``[h, w]``; frames and slices together."""
+    """Returns how much each position changes, ``[h, w]``, over all frames and slices."""
     sizes = (one - two).abs().double().sum(0)
     return sizes.flatten(0, -3).sum(0) if sizes.dim() > 2 else sizes
 
 
 def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> bool:
-    """Whether two samples given in the other order come in the same order as before, while their outputs do not."""
+    """Whether swapping two samples swaps their outputs but not the layer's rows."""
     if plain.shape != swapped.shape or len(plain) != 2 or not _stays(plain, swapped):
         return False
     outputs = [next((t for t in floating_tensors(o) if t.dim() and len(t) == 2), None) for o in (output, other)]
@@ -102,21 +102,21 @@ def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> 
 
 
 def _stays(one: Tensor, two: Tensor) -> bool:
-    """Whether two rows are the same as before and not exchanged; false if both are alike."""
+    """Whether two rows are unchanged rather than swapped; false if the two rows are alike."""
     size = apart(one[0], one[1])
     return size > _ALIKE * float(one.abs().mean()) and apart(one, two) <= _ROUNDING * size
 
 
 def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
-    """Returns what is certain about a layer.
+    """Returns what the changes establish about a layer.
 
     Args:
-        changes: How much each place changes ``[h, w]`` with the top left, the top right, the bottom left and the bottom
-            right of the picture, with a frame around it, and with all of it.
-        alone: The picture is the only input: no mask hides a part of it.
+        changes: How much each position changes, ``[h, w]``, when the top left, top right, bottom left or bottom right
+            of the image changes, then a frame around it, then all of it.
+        alone: Whether the image is the only input, so that no mask can hide a part of it.
 
     Returns:
-        What the model does to the picture before the layer; ``None`` if nothing is certain.
+        What the model does to the image before the layer; ``None`` if that is not certain.
     """
     *corners, frame, whole = changes
     if not float(whole.mean()):
@@ -145,16 +145,16 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
 
 
 def shifted(changes: Sequence[Tensor], masks: Sequence[Tensor]) -> Move | None:
-    """Returns a move if all changes are at one distance from where they were made, wrapping around at the edges.
+    """Returns a move if all changes appear at the same offset from their origin, wrapping around at the edges.
 
     Args:
-        changes: How much each place changes ``[h, w]``.
-        masks: Where the picture was changed, 1 or 0 ``[H, W]``.
+        changes: How much each position changes, ``[h, w]``.
+        masks: Where the image was changed, 1 or 0 ``[H, W]``.
     """
     gains = []
     for change, mask in zip(changes, masks, strict=True):
         made = adaptive_avg_pool2d(mask.to(change)[None], (change.shape[0], change.shape[1]))[0]
-        # How well the change fits each shift of what was made, [h, w].
+        # How well the measured change fits each shift of the change that was made, [h, w].
         fit = torch.fft.irfft2(torch.fft.rfft2(change) * torch.fft.rfft2(made).conj(), s=change.shape)
         gains.append(fit / fit[0, 0].clamp(min=torch.finfo(fit.dtype).tiny))
     if float(torch.stack(gains).amin(0).max()) <= _SHIFTED:
@@ -169,9 +169,9 @@ def _quarters(change: Tensor) -> list[Tensor]:
 
 
 def _turn(quarters: Tensor) -> tuple[int, ...] | None:
-    """Returns in which quarter of the layer each corner's change shows most; ``None`` if that is not clear."""
+    """Returns the quarter of the layer in which each corner's change is largest; ``None`` if that is not clear."""
     logs = (quarters + 1e-9 * quarters.max()).log()
-    # How much a corner changes at all, and a quarter is changed at all, does not count.
+    # Normalise away how strong each corner's change is and how much each quarter changes overall.
     logs = logs - logs.mean(0) - logs.mean(1, keepdim=True) + logs.mean()
     best = max(permutations(_CORNERS), key=lambda order: float(logs[list(_CORNERS), list(order)].sum()))
     own = logs[list(_CORNERS), list(best)]

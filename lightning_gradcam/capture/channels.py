@@ -1,4 +1,4 @@
-"""Which axis of a feature map holds its channels, followed back through permutations to the module that made it."""
+"""Finds a feature map's channel axis by tracing it back through permutations to the module that made it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_gradcam.capture.layers import is_channels_first
 from lightning_gradcam.capture.trail import Trail
 
 _CHANNELS_LAST = (nn.LayerNorm, nn.Linear, nn.RMSNorm)
-# What keeps every axis where it is.
+# Operations that keep every axis in its position.
 _KEEPS_AXES = re.compile(
     r"(Add|Sub|Rsub|Mul|Div|Neg|Relu|Gelu|Silu|Sigmoid|Tanh|Hardswish|Hardsigmoid|Hardtanh|Clamp|LeakyRelu|Elu|Mish"
     r"|Softplus|Exp|Pow|Clone|Alias|ToCopy|NativeDropout|NativeLayerNorm|FusedRmsNorm|NativeBatchNorm|CudnnBatchNorm"
@@ -23,7 +23,7 @@ _KEEPS_AXES = re.compile(
 
 
 def is_channels_last(module: nn.Module) -> bool:
-    """Whether a module's class shows that its output has its channels last; a norm of several axes is over places, too.
+    """Whether a module's class implies channels last; a norm over several axes includes spatial axes.
 
     Example:
         >>> is_channels_last(nn.LayerNorm(8)), is_channels_last(nn.LayerNorm((8, 8)))
@@ -33,16 +33,16 @@ def is_channels_last(module: nn.Module) -> bool:
 
 
 def channels_last(trail: Trail) -> dict[str, bool]:
-    """Returns whether channels are last in a layer's output, of the layers where the graph shows it.
+    """Returns whether channels are last in a layer's output, for the layers where the graph shows it.
 
-    From the output the graph leads back through permutations, sums and activations to modules whose class shows where
-    their channels are. Where several are reached, as in a residual block, all of them have to agree.
+    The graph is followed back from the output through permutations, sums and activations to modules whose class shows
+    their channel axis. If several are reached, as in a residual block, all must agree.
 
     Args:
-        trail: What the forward went through.
+        trail: The trace of the forward.
 
     Returns:
-        Layer name to that; without layers of fewer than four axes, and those of which the graph does not tell.
+        Layer name to whether channels are last; layers with fewer than four axes or an inconclusive graph are omitted.
     """
     known: dict[Origin, int] = {}
     for watched in trail.watched:
@@ -63,9 +63,9 @@ def channels_last(trail: Trail) -> dict[str, bool]:
 
 
 def _channels(start: Origin, rank: int, known: Mapping[Origin, int]) -> set[int]:
-    """Returns the axes of a tensor that could be its channels, by all modules that it is traced to."""
+    """Returns the axes of a tensor that could be its channels, given all modules it is traced to."""
     found: set[int] = set()
-    # Of each origin, which axis of the first tensor each of its own axes is.
+    # For each origin, the axis of the first tensor that corresponds to each of its own axes.
     waiting = [(start, tuple(range(rank)))]
     done: set[tuple[Origin, tuple[int, ...]]] = set()
     while waiting:
@@ -84,7 +84,7 @@ def _channels(start: Origin, rank: int, known: Mapping[Origin, int]) -> set[int]
 
 
 def _before(node: Node, axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Returns the axes of an operation's input; ``None`` if the operation does more than move axes."""
+    """Returns the axes of an operation's input; ``None`` if the operation does more than permute axes."""
     if _KEEPS_AXES.fullmatch(node.name()):
         return axes
     rank, order = len(axes), list(range(len(axes)))
@@ -102,5 +102,5 @@ def _before(node: Node, axes: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 def _signed(axis: int) -> int:
-    # Counted from the end, it is kept as an unsigned number.
+    # A negative axis is stored as an unsigned number.
     return axis - 2**64 if axis >= 2**63 else axis

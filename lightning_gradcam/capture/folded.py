@@ -1,7 +1,7 @@
-"""Frames, slices or patches that a model folds into the batch: which rows of a layer's output are which frame's.
+"""Frames, slices or patches that a model folds into the batch: finds the frame of each row of a layer's output.
 
-The order of the rows is tried out and not guessed: one frame of one sample is changed, and the rows that change are its
-own. Where modules before the layer mix frames, those of the first folded layer hold as long as the rows stay the same.
+The order of the rows is measured, not guessed: when one frame of one sample changes, the rows that change belong to it.
+If earlier modules mix frames, the order at the first folded layer is used as long as the rows stay the same.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.capture.trail import Seen
 
-# Of a row's numbers, relative to the largest row's; a changed frame changes them by far more.
+# Tolerance for a row's numbers, relative to the largest row; a changed frame changes them far more.
 _PRECISION = 1e-5
-# From a part of the input to the rows of each layer's output that change with it.
+# Maps a part of the input to the rows of each layer's output that change with it.
 _Changed = Callable[[tuple[Any, ...]], Mapping[str, set[int]]]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """How frames are ordered in the batch.
+    """The order of frames in the batch.
 
     Attributes:
-        axis: The input's axis that they come from, 1 or 2.
-        frames: How many a sample has.
-        order: ``"NT"``: a sample's frames follow each other; ``"TN"``: the first frames of all samples come first.
+        axis: The input axis that holds the frames, 1 or 2.
+        frames: Number of frames in each sample.
+        order: ``"NT"``: frames are ordered sample by sample; ``"TN"``: the first frames of all samples come first.
     """
 
     axis: int
@@ -40,18 +40,18 @@ class Fold:
     order: str
 
     def rows(self, samples: int) -> set[int]:
-        """Returns the rows of the first sample, where there are ``samples``."""
+        """Returns the rows of the first of ``samples`` samples."""
         step = 1 if self.order == "NT" else samples
         return {frame * step for frame in range(self.frames)}
 
 
 def foldable(shape: Sequence[int], picture: Sequence[int], samples: int) -> dict[int, int]:
-    """Returns the input's axes that could be folded into a layer's batch, and their lengths.
+    """Returns the input axes that could be folded into a layer's batch, with their lengths.
 
     Args:
-        shape: The layer's output.
+        shape: The shape of the layer's output.
         picture: The input's shape, ``[N, T, C, H, W]``, ``[N, C, T, H, W]``, ``[N, T, H, W, C]`` or ``[N, T, H, W]``.
-        samples: How many there are.
+        samples: Number of samples.
 
     Example:
         >>> foldable((10, 8, 16, 16), (2, 5, 3, 32, 32), 2), foldable((8, 8, 16, 16), (2, 5, 3, 32, 32), 2)
@@ -70,17 +70,17 @@ def find_folds(
     picture: Tensor,
     forward: Callable[[Tensor], Any],
 ) -> dict[str, Fold]:
-    """Finds out by trial which frame each row of the folded layers' outputs belongs to.
+    """Determines experimentally which frame each row of the folded layers' outputs belongs to.
 
     Args:
         model: The model, in evaluation mode.
         layers: Its layers, by name.
-        calls: What ran, in order; of a layer that ran several times the last call counts.
-        picture: The input of one sample or more, ``[N, …]``.
-        forward: From another picture to the model's output.
+        calls: The calls in order; if a layer was called several times, its last call counts.
+        picture: The input of one or more samples, ``[N, …]``.
+        forward: Maps another input to the model's output.
 
     Returns:
-        Layer to fold; layers of which nothing was found out are left out.
+        Layer name to fold; layers without a result are omitted.
     """
     samples, shape = len(picture), tuple(picture.shape)
     last = {seen.name: seen for seen in calls}
@@ -90,20 +90,20 @@ def find_folds(
     changed = partial(_changed_rows, {name: layers[name] for name in possible}, picture, forward)
     folds = _by_rows(changed, possible, samples)
     if not folds:
-        # Dead units or a gate that begins at zero may hide the frame.
+        # Dead units or a zero-initialised gate may hide the frame.
         with awakened(model):
             folds = _by_rows(changed, possible, samples)
     return folds | _handed_on(calls, folds, changed((0,)), samples) if folds else {}
 
 
 def _by_rows(changed: _Changed, possible: Mapping[str, Mapping[int, int]], samples: int) -> dict[str, Fold]:
-    """Returns the layers in which the second frame of the first sample changes its own row alone."""
+    """Returns the layers in which the second frame of the first sample changes only its own row."""
     found = dict[str, Fold]()
     for axis, frames in {(axis, frames) for axes in possible.values() for axis, frames in axes.items()}:
         place = (0, 1) if axis == 1 else (0, slice(None), 1)
         for name, rows in changed(place).items():
             if len(rows) == 1 and possible[name].get(axis) == frames and rows <= {1, samples}:
-                # Of one sample, both orders are the same.
+                # With one sample, both orders are the same.
                 found[name] = Fold(axis, frames, "NT" if rows == {1} else "TN")
     return found
 
@@ -111,7 +111,7 @@ def _by_rows(changed: _Changed, possible: Mapping[str, Mapping[int, int]], sampl
 def _handed_on(
     calls: Sequence[Seen], folds: Mapping[str, Fold], changed: Mapping[str, set[int]], samples: int
 ) -> dict[str, Fold]:
-    """Returns the layers that mix frames behind a layer with a known fold, and still have its rows."""
+    """Returns the layers that mix frames after a layer with a known fold but still have its rows."""
     found: dict[str, Fold] = {}
     current: Fold | None = None
     for seen in calls:
@@ -119,7 +119,7 @@ def _handed_on(
         if current is None:
             continue
         if seen.shape[0] != samples * current.frames:
-            # Other rows may come back as many, and be windows then.
+            # Other rows may later have the same number again and then be windows.
             current = None if len(seen.shape) > 3 else current
         elif changed.get(seen.name, {-1}) <= current.rows(samples):
             found[seen.name] = current
@@ -143,7 +143,7 @@ def _changed_rows(
 
 
 def _another(part: Tensor) -> Tensor:
-    """Returns other values of the same kind, without drawing global random numbers."""
+    """Returns different values of the same kind, without using global random numbers."""
     generator = torch.Generator().manual_seed(0)
     if not part.is_floating_point():
         return torch.randint(0, 2 if part.dtype == torch.bool else 127, part.shape, generator=generator).to(part)
@@ -153,7 +153,7 @@ def _another(part: Tensor) -> Tensor:
 
 
 def _numbers(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dict[str, Tensor]:
-    """Returns a few numbers of every row of each layer's last output, ``[R, 3]``: outputs are too large to keep."""
+    """Returns three numbers for each row of each layer's last output, ``[R, 3]``; outputs are too large to keep."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str, _module: nn.Module, _args: Any, output: Any) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_gradcam.errors import CaptureError
 
-# Gradients at the last layers reach 1e-6, which float16 flushes; the factor is divided out again.
+# Gradients at the last layers can be as small as 1e-6, which float16 flushes to zero; the factor is divided out again.
 _HALF_SCALE = 1024.0
 
 
@@ -21,15 +21,15 @@ def differentiate(
 
     Args:
         scores: Any shape.
-        tensors: With respect to what.
+        tensors: The tensors with respect to which to differentiate.
         retain_graph: Keep the graph for another call.
         create_graph: Make the gradients differentiable themselves.
 
     Returns:
-        The gradients, in float32 where a tensor is of float16; ``None`` if the scores do not depend on a tensor.
+        The gradients, in float32 for float16 tensors; ``None`` for a tensor on which the scores do not depend.
 
     Raises:
-        CaptureError: The model checkpoints activations in the reentrant way, which only works with ``backward()``.
+        CaptureError: The model uses reentrant activation checkpointing, which only works with ``backward()``.
     """
     reached = [tensor for tensor in tensors if tensor.requires_grad]
     if not scores.requires_grad or not reached:
@@ -38,7 +38,7 @@ def differentiate(
     take = partial(_gradients, scores, reached, retain_graph=retain_graph or half, create_graph=create_graph)
     scale = _HALF_SCALE if half else 1.0
     found = take(scale)
-    # Where that is too large for float16, a smaller factor is not, and what it flushes is negligible.
+    # If that overflows float16, a smaller factor does not, and what then underflows is negligible.
     while half and scale > 1 / _HALF_SCALE and not all(g is None or bool(g.isfinite().all()) for g in found):
         scale /= _HALF_SCALE
         pairs = zip(found, take(scale), strict=True)
@@ -70,10 +70,10 @@ def _gradients(
 
 
 def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """Returns ``gradients`` where every layer has one.
+    """Returns ``gradients`` if every layer has one.
 
     Raises:
-        CaptureError: A layer has none; the message says why that happens and what to name instead.
+        CaptureError: A layer has none; the message explains the reason and names alternatives.
     """
     for name, gradient in gradients.items():
         if gradient is None:

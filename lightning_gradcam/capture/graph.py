@@ -1,4 +1,4 @@
-"""The way from a score back through the graph, without a gradient."""
+"""Traces the autograd graph back from a score without computing gradients."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 Origin = tuple[Node, int]
-"""The operation that made a tensor, and which of its results that is."""
+"""The operation that made a tensor, and the index of that result."""
 
 
 def upstream(*scores: Tensor) -> set[Origin]:
-    """Returns the origins of all tensors that scores were computed from, and the scores' own.
+    """Returns the origins of the scores and of all tensors they were computed from.
 
     Args:
         scores: Any shapes.
@@ -21,11 +21,11 @@ def upstream(*scores: Tensor) -> set[Origin]:
 
 
 def nearest_first(tensors: Sequence[Tensor], sources: Iterable[Tensor | Origin]) -> list[Tensor]:
-    """Returns the tensors that were computed from any of the sources, those of the fewest operations first.
+    """Returns the tensors computed from any of the sources, those with the fewest operations first.
 
     Args:
         tensors: Any shapes.
-        sources: Tensors, or where they are in the graph.
+        sources: Tensors, or their positions in the graph.
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ def nearest_first(tensors: Sequence[Tensor], sources: Iterable[Tensor | Origin])
 
 
 class Paths:
-    """The ways from a score back to layers.
+    """The paths from a score back to layers.
 
     Args:
         scores: Any shapes, attached to the graph.
@@ -72,10 +72,10 @@ class Paths:
         self._before = {name: before(own) for name, own in origins.items()}
         found = before(self._scores)
         self.leading = [name for name, own in self._own.items() if own & found]
-        """The layers whose feature maps lead to the score, in their order."""
+        """The layers whose feature maps feed the score, in order."""
 
     def beside(self, name: str) -> str | None:
-        """Returns a layer by which the score is reached past another, and that neither precedes nor follows it."""
+        """Returns a layer on a path to the score that bypasses another layer, neither before nor after it."""
         own, before = self._own[name], self._before[name]
         apart = [n for n in self.leading if not self._own[n] & before and not own & self._before[n]]
         past = _walked(self._scores, self._origins[name]) if apart else set()
@@ -85,13 +85,13 @@ class Paths:
 def way(
     start: Node, ways: dict[Node, int], bits: Mapping[Origin, int], followed: Callable[[Node], Iterable[Origin]]
 ) -> int:
-    """Returns which of some tensors lead to a node's results, a bit for each.
+    """Returns a bit mask of the tensors that feed a node's results.
 
     Args:
         start: The node.
-        ways: What is known of other nodes; it is added to.
-        bits: The tensors' origins, and the place of each one's bit.
-        followed: From a node to the origins of what it was computed from.
+        ways: Bit masks of other nodes; results are added to it.
+        bits: The tensors' origins, with each one's bit position.
+        followed: Maps a node to the origins of its inputs.
     """
     stack = [start]
     while stack:
@@ -118,13 +118,13 @@ def _followed(node: Node) -> Iterator[Origin]:
 
 
 def origins_of(tensors: Iterable[Tensor]) -> list[Origin]:
-    """Returns where tensors are in the graph; those without a graph are left out."""
+    """Returns the graph positions of tensors; those without a graph are omitted."""
     edges = [get_gradient_edge(tensor) for tensor in tensors if tensor.requires_grad]
     return [(edge.node, edge.output_nr) for edge in edges]
 
 
 def _walked(starts: Iterable[Origin], blocked: set[Origin]) -> set[Origin]:
-    """Returns all origins from ``starts`` backwards, those included; the walk ends at ``blocked`` ones."""
+    """Returns all origins reachable backwards from ``starts``, including those; the walk stops at ``blocked`` ones."""
     found: set[Origin] = set()
     walked: set[Node] = set()
     open_ends = list(starts)

@@ -1,4 +1,4 @@
-"""A model's inputs in any structure, the picture among them, and its axes and numbers as methods see them."""
+"""A model's inputs in any structure, the image among them, and the image's axes and values as methods see them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ Forward = Callable[[Any], Any]
 
 
 class Inputs:
-    """What the model is called with: a tensor, or a tuple, list, mapping or dataclass of several.
+    """The model's inputs: a tensor, or a tuple, list, mapping or dataclass of several.
 
-    The picture is the first floating-point tensor with four axes or more, else the first floating-point tensor.
+    The image ("picture") is the first floating-point tensor with at least four axes, or else the first floating-point
+    tensor.
 
     Args:
-        values: As the user gives them.
-        picture: The tensor among them that is the picture.
+        values: The inputs in the user's structure.
+        picture: Which of these tensors is the image.
 
     Raises:
         ConfigurationError: There is no floating-point tensor among them, or ``picture`` is not one of them.
@@ -42,7 +43,7 @@ class Inputs:
         # Tensors captured under inference mode can't enter a graph; clones made outside can.
         self._leaves = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in leaves]
         floating = [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.is_floating_point()]
-        # A whole-number tensor can be a picture too, of a model that scales it itself.
+        # An integer tensor can be an image too, if the model scales it itself.
         floating = floating or [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.dim() >= 3]
         if not floating and known is None:
             raise ConfigurationError(
@@ -54,27 +55,27 @@ class Inputs:
 
     @property
     def picture(self) -> Tensor:
-        """The picture, ``[N, …]``."""
+        """The image, ``[N, …]``."""
         picture: Tensor = self._leaves[self._place]
         return picture
 
     @property
     def is_single(self) -> bool:
-        """Whether there is nothing but the picture."""
+        """Whether the image is the only input."""
         return len(self._leaves) == 1
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return len(self.picture)
 
     @property
     def pictures(self) -> int:
-        """How many of the inputs could be pictures: floating-point tensors of four axes or more."""
+        """Number of inputs that could be images: floating-point tensors with at least four axes."""
         return sum(_could_be_picture(x) for x in self._leaves)
 
     def others(self) -> list[Inputs]:
-        """Returns the same inputs, with each other one that could be a picture in its place."""
+        """Returns the inputs once more for each further tensor that could be the image, with that one chosen."""
         possible = [x for i, x in enumerate(self._leaves) if i != self._place and _could_be_picture(x)]
         return [Inputs(self._rebuilt(list(self._leaves)), picture=leaf) for leaf in possible]
 
@@ -82,8 +83,8 @@ class Inputs:
         """Returns the inputs for one forward, which may change them in place.
 
         Args:
-            picture: What replaces the picture.
-            copies: How often everything else is repeated along the samples.
+            picture: Replacement for the image.
+            copies: How often all other inputs are repeated along the samples.
         """
         leaves = [self._repeated(leaf, copies) for leaf in self._leaves]
         if picture is not None:
@@ -91,7 +92,7 @@ class Inputs:
         return self._rebuilt(leaves)
 
     def part(self, start: int, stop: int) -> Inputs:
-        """Returns some of the samples."""
+        """Returns a range of the samples."""
         samples = self.samples
         if start == 0 and stop >= samples:
             return self
@@ -111,13 +112,13 @@ def _could_be_picture(leaf: Any) -> bool:
 
 
 def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forward:
-    """Returns the function from inputs to the output that is explained.
+    """Returns the function that maps the inputs to the output to explain.
 
     Args:
         model: Called with a tensor; with the entries of a tuple or list as arguments, or those of a dict as keyword
             arguments.
-        forward: Called instead, with the inputs as they are.
-        output_key: Where the output is in what the model returns; see :func:`pick_output`.
+        forward: Called instead of the model, with the inputs unchanged.
+        output_key: Which part of the model's return value is the output; see :func:`pick_output`.
     """
 
     def call(values: Any) -> Any:
@@ -135,14 +136,15 @@ def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forwar
 
 
 def pick_output(output: Any, key: Any) -> Any:
-    """Takes the explained output out of what a model returns.
+    """Selects the output to explain from a model's return value.
 
     Args:
         output: A tensor, tuple, dict, dataclass or other object.
-        key: A place in a tuple, a key of a dict or the name of an attribute; a callable; ``None`` takes all.
+        key: An index into a tuple, a key of a dict, the name of an attribute, or a callable; ``None`` selects
+            everything.
 
     Raises:
-        ConfigurationError: There is nothing of that name.
+        ConfigurationError: The output has no such entry.
 
     Example:
         >>> pick_output({"logits": 1, "loss": 2}, "logits")
@@ -152,12 +154,12 @@ def pick_output(output: Any, key: Any) -> Any:
         return output
     if callable(key):
         return key(output)
-    # A command line gives the place 0 as text, and may give the key "0" as a number.
+    # The command line passes the index 0 as text, and may pass the key "0" as a number.
     if isinstance(output, (tuple, list)) and isinstance(key, str) and key.isdecimal():
         key = int(key)
     elif isinstance(output, Mapping) and isinstance(key, int) and key not in output and str(key) in output:
         key = str(key)
-    # A tensor takes a number too, which is one sample and not an output of all.
+    # A tensor can be indexed too, but that selects one sample instead of an output for all samples.
     if not isinstance(output, Tensor):
         try:
             return output[key]
@@ -181,10 +183,10 @@ def pick_output(output: Any, key: Any) -> Any:
 
 
 def check_output_key(key: Any) -> None:
-    """Rejects what can't name an output.
+    """Rejects an invalid ``output_key``.
 
     Raises:
-        ConfigurationError: It is not a string, whole number or callable.
+        ConfigurationError: It is not a string, integer or callable.
     """
     if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
         raise ConfigurationError(
@@ -199,7 +201,7 @@ def detached(output: Any) -> Any:
 
 
 def with_gradient(picture: Tensor) -> Tensor:
-    """Returns a picture that gradients reach, and that the model may still change in place."""
+    """Returns an image that requires gradients and that the model may still change in place."""
     source = picture.detach()
     if not source.is_floating_point():
         return source.clone()
@@ -209,13 +211,13 @@ def with_gradient(picture: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class InputForm:
-    """How a model takes its picture.
+    """The form in which a model takes its input image.
 
     Attributes:
-        own: The picture as the model takes it: ``[N, C, *S]``, ``[N, *S, C]``, ``[N, H, W]``, or no picture at all; of
-            any dtype.
-        axes: What its axes mean where the shape does not tell: ``"NL"``, ``"NCL"`` or ``"NLC"`` of a signal,
-            ``"NTCHW"`` or ``"NTHW"`` of frames; ``""`` where it does.
+        own: The input as the model takes it, of any dtype: ``[N, C, *S]``, ``[N, *S, C]``, ``[N, H, W]``, or a tensor
+            that is not an image.
+        axes: The meaning of its axes if the shape is ambiguous: ``"NL"``, ``"NCL"`` or ``"NLC"`` for a signal,
+            ``"NTCHW"`` or ``"NTHW"`` for frames; otherwise ``""``.
 
     Example:
         >>> form = InputForm(torch.zeros(2, 5, 7, 3, dtype=torch.uint8))
@@ -230,15 +232,15 @@ class InputForm:
     axes: str = ""
 
     def seen(self, values: Tensor) -> Tensor:
-        """Returns the picture, or a gradient of its shape, as floating-point ``[N, C, *S]``.
+        """Returns the image, or a gradient of its shape, as floating-point ``[N, C, *S]``.
 
-        An input that is not a picture keeps its axes.
+        An input that is not an image keeps its axes.
         """
         numbers = values if values.is_floating_point() else values.float()
         return numbers[:, None] if self._channels is None else numbers.movedim(self._channels, 1)
 
     def restored(self, picture: Tensor) -> Tensor:
-        """Returns a changed picture as the model takes it; whole numbers are rounded to, and stay in their range."""
+        """Returns a changed image in the model's form; values of an integer input are rounded and clipped."""
         dtype = self.own.dtype
         own = picture[:, 0] if self._channels is None else picture.movedim(1, self._channels)
         if dtype == torch.bool:
@@ -249,13 +251,13 @@ class InputForm:
         return own.to(dtype)
 
     def require(self, *, gradient: bool) -> None:
-        """Rejects what a method in the input's space can't work with.
+        """Rejects an input that methods in input space cannot handle.
 
         Args:
-            gradient: Whether it differentiates with respect to the input.
+            gradient: Whether the method differentiates with respect to the input.
 
         Raises:
-            MethodError: The input is not a picture, or has whole numbers where a gradient is needed.
+            MethodError: The input is not an image, or it holds integers although a gradient is needed.
         """
         if not self.axes and input_size(self.own) is None:
             raise MethodError(
@@ -270,7 +272,7 @@ class InputForm:
 
     @property
     def _channels(self) -> int | None:
-        """The axis of channels; ``None`` if there is none."""
+        """The channel axis; ``None`` if there is none."""
         if self.axes:
             return self.axes.index("C") if "C" in self.axes else None
         if self.own.dim() in (1, 3):

@@ -1,4 +1,4 @@
-"""What a model does on a few samples: which layers have feature maps, how these are laid out, and which to explain."""
+"""Runs a model on a few samples to find the layers with feature maps, their layouts, and which layer to explain."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from lightning_gradcam.capture.tensors import floating_tensors
 from lightning_gradcam.capture.trail import Seen, Watcher, executed
 from lightning_gradcam.errors import CaptureError, LayerError
 
-# Their outputs are spatial, but show what the layer before them found: coarser, thinned out, moved or unchanged.
+# Their outputs are spatial but only repeat the previous layer's features: coarser, thinned out, moved or unchanged.
 _PASSIVE = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample)
 _PASSIVE_TYPES = re.compile(
     r"(Pool|Pooling|Dropout|DropPath|DropBlock|StochasticDepth|Pad|Permute|Rearrange|Transpose)(\dd)?(Same)?$"
 )
-# Queries, keys and values have places too, but are in the middle of an attention.
+# Queries, keys and values are spatial too, but lie inside an attention block.
 _PROJECTIONS = re.compile(
     r"(to_?|w_?|in_|conv_proj_)?(q|k|v|qk|kv|qkv|query|key|value)(_?(proj|projection|norm|conv|linear|layer))?"
 )
@@ -42,13 +42,13 @@ class Survey:
     Args:
         model: The model.
         forward: Runs it once.
-        samples: How many samples that is.
+        samples: Number of samples in that forward.
         picture: The input's spatial shape, or ``None`` if it is not a picture.
-        given: The layouts that the user gives, by layer name; ``""`` means all layers.
-        own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
-        again: Runs the forward on another input in its place.
-        graph: Record the graph of the forward, which :meth:`auto` needs and would run another one for.
-        tokens: Follow tokens through that forward at once, which :meth:`layout` would run another one for.
+        given: The user's layouts by layer name; ``""`` means all layers.
+        own: The input itself; it distinguishes signals from images, and frames and tokens are traced from it.
+        again: Runs the forward on another input.
+        graph: Record the graph of the forward. Without it, :meth:`auto` runs another forward.
+        tokens: Trace tokens in the same forward. Without it, :meth:`layout` runs another forward.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Survey:
             start = with_gradient(own)
             watcher, first = Watcher(start, changing=False), partial(again, start)
         self.seen, output, self._calls = executed(self.layers, first, graph=graph, watcher=watcher)
-        # Only with its graph; it can be larger than all that is explained.
+        # Kept only together with its graph; it can be larger than everything that is explained.
         self._output = output if graph else None
         self.samples = samples
         self._place = {seen.name: at for at, seen in enumerate(self.seen)}
@@ -84,7 +84,7 @@ class Survey:
             self.forget()
 
     def with_graph(self) -> tuple[list[Seen], Any]:
-        """Returns the calls of a forward with a graph, and its output; of the first forward while its graph is held."""
+        """Returns the calls and output of a forward with a graph: the first forward, as long as its graph is kept."""
         output, self._output = self._output, None
         return (self.seen, output) if output is not None else executed(self.layers, self.forward, graph=True)[:2]
 
@@ -97,7 +97,7 @@ class Survey:
         """Returns a layer's layout.
 
         Raises:
-            LayerError: It has none, or nothing tells it.
+            LayerError: It has none, or it cannot be determined.
         """
         at = self._at(name)
         if at is None:
@@ -106,44 +106,44 @@ class Survey:
 
     @property
     def axes(self) -> str:
-        """What the input's axes mean where its shape does not tell; see ``InputForm``."""
+        """The meaning of the input's axes if its shape is ambiguous; see ``InputForm``."""
         return self._reader.axes
 
     def calls(self, name: str) -> int:
-        """Returns how often the forward calls a layer."""
+        """Returns the number of times the forward calls a layer."""
         return self._calls.get(name, 0)
 
     def has_map(self, name: str) -> bool:
-        """Whether a layer, or the call that its name means, has a feature map at the picture's proportions."""
+        """Whether a layer, or the call given in its name, has a feature map with the image's proportions."""
         at = self._at(name)
         return name in self._spatial or (at is not None and self._reader.layout_of_map(at) is not None)
 
     def _at(self, name: str) -> int | None:
-        """Where a layer's call stands among all: that which is named, or else the last."""
+        """Returns the index of a layer's call among all calls: the named one, or else the last."""
         layer, call = split_call(name)
         if name in self._place or call is None:
             return self._place.get(name)
         return next((at for at, seen in enumerate(self.seen) if (seen.name, str(seen.call)) == (layer, call)), None)
 
     def module(self, name: str) -> nn.Module:
-        """Returns the module of a layer, or of the layer whose call a name means."""
+        """Returns the module of a layer; the name may include a call."""
         return self.layers[name] if name in self.layers else self.layers[layer_of(name)]
 
     def spatial(self) -> dict[str, Layout]:
-        """Returns the layers with a feature map at the picture's proportions, in the order of their last calls."""
+        """Returns the layers with a feature map of the image's proportions, in the order of their last calls."""
         return dict(self._spatial)
 
     def auto(self, score: Score) -> str:
-        """Returns the last layer with its own feature map that the score depends on.
+        """Returns the last layer with its own feature map on which the score depends.
 
-        Where that is not simply the last of the forward, the graph leads back from the score: a second branch of any
-        length that was called later is not on that way.
+        If this is not simply the forward's last layer, the graph is followed back from the score, which excludes a
+        second branch that was called later.
 
-        Passed over are layers that only hand on a feature map (pooling, dropout, permutation), queries, keys and
-        values, and layers whose channels are the output's own numbers (logits at every place).
+        It skips layers that only pass a feature map on (pooling, dropout, permutation), queries, keys and values, and
+        layers whose channels are the output's own numbers (logits at every position).
 
         Args:
-            score: From the model's output to what will be explained.
+            score: Maps the model's output to the scores to explain.
 
         Raises:
             LayerError: No layer qualifies.
@@ -151,7 +151,7 @@ class Survey:
         return AutoLayer(self, score).layer()
 
     def _leading(self, score: Score, names: Sequence[str]) -> list[str]:
-        """Returns those of ``names`` whose output leads to the score, in one forward and whatever the gradient is."""
+        """Returns those of ``names`` whose output feeds the score, whatever the gradient; runs one forward."""
         layers = {name: self.layers[name] for name in names}
         watcher = Watcher(None, force=False)
         _, output, _ = executed(layers, self.forward, watcher=watcher)
@@ -161,17 +161,17 @@ class Survey:
         return [name for name in names if origins.get(name) in found]
 
     def alive(self, score: Score, names: Sequence[str]) -> list[str]:
-        """Returns those of ``names`` on whose places the score depends, whatever the weights are now.
+        """Returns those of ``names`` on whose positions the score depends, independent of the current weights.
 
-        Of very many, only the last are looked at. Where the output holds no numbers, as a detector's that finds
-        nothing, nothing can be found out: all of them are returned.
+        If there are very many, only the last ones are checked. If the output is empty, as when a detector finds
+        nothing, the check is impossible and all names are returned.
         """
         chosen = [name for name in names if self.has_map(name)][-MOST_CANDIDATES:]
         with awakened(self.model):
             return self.with_gradient(score, chosen, empty=chosen)
 
     def instead_of(self, name: str, score: Score, *, later: bool) -> str | None:
-        """Returns the nearest layer with a gradient, before ``name`` or ``later`` in the forward, or ``None``."""
+        """Returns the nearest layer with a gradient, before ``name`` (after it if ``later``), or ``None``."""
         if name not in self._place:
             return None
         place = self._place[name]
@@ -189,12 +189,12 @@ class Survey:
         return {name: layout for name, layout in found if layout is not None}
 
     def sensible(self) -> list[str]:
-        """Returns the layers worth explaining, in the order of the forward; if there are none, all that have places."""
+        """Returns the layers worth explaining, in the order of the forward; if there are none, all spatial layers."""
         found = [name for name in self._spatial if not self._hands_on(name)]
         return [n for n in found if not any(_PROJECTIONS.fullmatch(part) for part in n.split("."))] or found
 
     def _came_in(self, at: int) -> bool:
-        """Whether a module only returned a feature map that another module had made before."""
+        """Whether a module only passed on a feature map that another module had computed."""
         own = self.seen[at]
         others = (seen for seen in self.seen[:at] if seen.value == own.value and seen.name != own.name)
         return not own.made and any(not seen.name.startswith(f"{own.name}.") for seen in others)
@@ -203,28 +203,28 @@ class Survey:
         at = self._place[name]
         if _is_passive(self.seen[at].module) or self._came_in(at):
             return True
-        # A residual block may add to its last part's output in place, which makes more of it than that part did; and
-        # an identity at its end made nothing.
+        # A residual block may add to its last part's output in place, so the block computes more than that part; and an
+        # identity at its end computes nothing.
         same = (seen for seen in self.seen if seen.value == self.seen[at].value and seen.made)
         return any(_is_passive(seen.module) for seen in same if seen.name.startswith(f"{name}."))
 
     def alike(self, names: Sequence[str]) -> list[str]:
-        """Returns the layers with as many channels as the last, if it has tokens outside its grid; otherwise all."""
+        """Returns the layers with the last one's channel count if it has tokens outside its grid; otherwise all."""
         if not self._spatial[names[-1]].extra:
             return list(names)
         return [name for name in names if self.channels(name) == self.channels(names[-1])]
 
     def channels(self, name: str) -> int:
-        """Returns how many channels a layer of :meth:`spatial` has."""
+        """Returns the number of channels of a layer from :meth:`spatial`."""
         return self.seen[self._place[name]].shape[self._spatial[name].axes.index("C")]
 
     def with_gradient(self, score: Score, names: Sequence[str], *, empty: Sequence[str] = ()) -> list[str]:
-        """Returns those of ``names`` that have a map, of any level and call, with a gradient at its places.
+        """Returns those of ``names`` with a map, of any level and call, that receives a gradient at its positions.
 
         Args:
-            score: From the model's output to what will be explained.
-            names: Layers.
-            empty: What is returned where the output holds no numbers.
+            score: Maps the model's output to the scores to explain.
+            names: Layers to check.
+            empty: The result if the output is empty.
         """
         if not names:
             return []
@@ -235,14 +235,14 @@ class Survey:
                     return list(empty)
                 found = captured.level_gradients(_total(score(output)))
             except (CaptureError, CheckpointError):
-                # Some of them come before a reentrant checkpoint, which fails the others too.
+                # Some layers lie before a reentrant checkpoint, which makes the backward fail for all of them.
                 half = len(names) // 2
                 parts = (names[:half], names[half:]) if half else ()
                 return [name for part in parts for name in self.with_gradient(score, part)]
             return [name for name, levels in found.items() if any(self.reaches(name, g) for g in levels.values())]
 
     def reaches(self, name: str, gradient: Tensor | None) -> bool:
-        """Whether a gradient of a layer's feature map is anywhere but zero at its places."""
+        """Whether the gradient of a layer's feature map is non-zero anywhere on its grid."""
         if gradient is None:
             return False
         at = self._at(name)
@@ -250,14 +250,14 @@ class Survey:
         if layout is not None and ("L" not in layout.axes or gradient.shape[1:] == self.seen[at or 0].shape[1:]):
             gradient = layout.feature_map(gradient)
         elif layout is not None and "L" in layout.axes and gradient.dim() == 3:
-            # Another level: its grid is its own, and the tokens before it are as many.
+            # Another level has its own grid, with the same number of tokens before it.
             gradient = gradient.movedim(layout.axes.index("L"), 0)[layout.prefix :]
         return bool((gradient != 0).any())
 
 
 def mixed(output: Any) -> list[Tensor]:
-    """Returns one number for each tensor of an output: it depends on all numbers there, each with its own weight."""
-    # A plain sum would not do: the sum of a softmax is constant.
+    """Returns one number for each tensor of an output: a weighted sum in which each entry has its own weight."""
+    # A plain sum would not work: the sum of a softmax is constant.
     leaves = [tensor.float().flatten() for tensor in floating_tensors(output) if tensor.numel()]
     return [(leaf * torch.arange(1, len(leaf) + 1, device=leaf.device).cos()).sum() for leaf in leaves]
 

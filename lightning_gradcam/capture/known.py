@@ -1,6 +1,6 @@
-"""Layouts of tokens that were found once: looking for them again would take a forward in each explanation.
+"""Cache of token layouts: finding them again would cost one forward for each explanation.
 
-They are kept next to the model and not in it, for as long as it lives: no copy and no file of the model holds them.
+They are stored outside the model for as long as it exists, so copies and checkpoints of the model do not contain them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture.layout import Layout
 
-# More than all layers of a model at a few sizes of pictures.
+# More than all layers of a model at a few image sizes.
 _MOST = 1024
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -29,17 +29,16 @@ class _Entry:
     layouts: dict[Hashable, Layout] = field(default_factory=dict)
 
 
-# By the model's id: its own hash may be computed from all that it holds, as that of metrics is.
+# Keyed by the model's id: its hash may be computed from its whole state, as for metrics.
 _entries: dict[int, _Entry] = {}
 _lock = Lock()
 
 
 class KnownLayouts:
-    """The layouts that were found for a model as it is now.
+    """The layouts found for a model in its present form.
 
-    They hold while it has the same modules, with the same hooks, the same functions, numbers, strings and flags as
-    attributes, and the same tables of whole numbers (which may permute tokens). What it keeps in objects of other kinds
-    is not looked into.
+    They are valid while the model has the same modules, hooks, integer tables (which may permute tokens), and the same
+    functions, numbers, strings and flags as attributes. Other kinds of attributes are not compared.
 
     Args:
         model: The model.
@@ -57,27 +56,27 @@ class KnownLayouts:
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         self._model = model
-        # Now, and not when something is added: forwards in between may have counted.
+        # Describe the model now rather than in `add`: forwards in between may change counters.
         described = [*_described({"": model, **layers})]
         self._values = tuple((at, value) for at, value, part in described if part is None)
         self._parts = [part for _, _, part in described if part is not None]
 
     def get(self, key: Hashable) -> Layout | None:
-        """Returns what was found.
+        """Returns a cached layout.
 
         Args:
-            key: The layer's name, and what its layout may depend on besides the model.
+            key: The layer's name, with everything besides the model on which its layout may depend.
         """
         with _lock:
             entry = self._own()
             return None if entry is None else entry.layouts.get(key)
 
     def add(self, key: Hashable, layout: Layout) -> None:
-        """Keeps what was found, and drops what was found for the model as it was before."""
+        """Stores a layout, and drops those found for an earlier form of the model."""
         place = id(self._model)
 
         def drop(gone: ref[nn.Module]) -> None:
-            # Without the lock, which the thread that frees the model may hold. Another may have its place by then.
+            # Don't take the lock: the thread that frees the model may hold it. Another model may have this id by then.
             entry = _entries.get(place)
             if entry is not None and entry.model is gone:
                 _entries.pop(place, None)
@@ -87,7 +86,7 @@ class KnownLayouts:
             if entry is None:
                 try:
                     parts = tuple(map(ref, self._parts))
-                except TypeError:  # something that can't be referred to weakly
+                except TypeError:  # an object without weak references
                     return
                 entry = _entries[place] = _Entry(ref(self._model, drop), self._values, parts)
             if len(entry.layouts) >= _MOST:
@@ -98,13 +97,13 @@ class KnownLayouts:
         entry = _entries.get(id(self._model))
         if entry is None or entry.model() is not self._model or len(entry.parts) != len(self._parts):
             return None
-        # A part that is gone may have left its id to another.
+        # A new object may have the id of a deleted part.
         same = all(part() is now for part, now in zip(entry.parts, self._parts, strict=True))
         return entry if same and entry.values == self._values else None
 
 
 def _described(layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the parts of each layer: where each is, and its value or else the object."""
+    """Yields the parts of each layer: their path, and their value or the object itself."""
     for layer, module in layers.items():
         yield layer, None, module
         for name, value in vars(module).items():

@@ -1,4 +1,4 @@
-"""From layer names, shell patterns, module objects or ``"auto"`` to the modules that are hooked."""
+"""Resolves layer names, shell patterns, module objects or ``"auto"`` to the modules to hook."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapp
 
 
 def public_name(name: str) -> str:
-    """Strips the names that ``torch.compile``, FSDP and checkpoint wrappers put into a dotted module name.
+    """Removes the parts that ``torch.compile``, FSDP and checkpoint wrappers add to a dotted module name.
 
     Example:
         >>> public_name("backbone._orig_mod.layer4")
         'backbone.layer4'
     """
-    # Nearly all names have none of them, and a model has thousands.
+    # Nearly all names contain none of these parts, and a model has thousands of names.
     return _WRAPPERS.sub("", name).strip(".") if "_" in name else name
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Returns what ``torch.compile``, FSDP or a checkpoint wrapper wraps, or else the module itself."""
+    """Returns the module inside a ``torch.compile``, FSDP or checkpoint wrapper; otherwise the module itself."""
     while inner := next((m for name, m in module.named_children() if _WRAPPERS.fullmatch(name)), None):
         module = inner
     return module
@@ -47,24 +47,24 @@ def resolve_layers(
     calls: Callable[[str], int] | None = None,
     available: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, nn.Module]:
-    """Finds the modules that ``layers`` means.
+    """Finds the modules that ``layers`` refers to.
 
     Args:
         model: The model they belong to.
-        layers: A dotted name (``"backbone.layer4"``), a shell pattern (``"backbone.layer*"``; ``*`` stays
-            between two dots, and crosses them only where nothing matches otherwise), a module of ``model``,
-            ``"auto"`` (the last layer with a spatial output), or a list of these. Of a module that is called several
-            times, ``"encoder#0"`` is the first call, and ``"encoder#*"`` means all of them.
-        auto: Names the layer that ``"auto"`` means.
-        calls: Returns how often the forward calls a layer.
-        available: What :func:`named_layers` returns, if known.
+        layers: A dotted name (``"backbone.layer4"``), a shell pattern (``"backbone.layer*"``; ``*`` matches within one
+            dotted part, and across dots only if nothing matches otherwise), a module of ``model``, ``"auto"`` (the last
+            layer with a spatial output), or a list of these. For a module that is called several times, ``"encoder#0"``
+            is the first call and ``"encoder#*"`` means all calls.
+        auto: Returns the layer for ``"auto"``.
+        calls: Returns the number of times the forward calls a layer.
+        available: The result of :func:`named_layers`, if known.
 
     Returns:
         Name to module, in the order requested and, within a pattern, in the model's order; without duplicates.
 
     Raises:
-        LayerError: Nothing was given, a name or pattern matches nothing, a module is not part of ``model``, or none
-            that hooks work on.
+        LayerError: ``layers`` is empty, a name or pattern matches nothing, or a module is not part of ``model`` or
+            cannot be hooked.
 
     Example:
         >>> list(resolve_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "*"))
@@ -82,7 +82,7 @@ def resolve_layers(
                     " module that belongs to it, or its dotted name"
                 )
         elif public_name(spec) in available:
-            # Before patterns and "auto": a name that was found once must always mean that layer.
+            # Exact names come before patterns and "auto": a name that exists must always mean that layer.
             names = [public_name(spec)]
         elif spec == AUTO:
             if auto is None:
@@ -90,7 +90,7 @@ def resolve_layers(
             _check_any_hook(available)
             names = [auto()]
             if split_call(names[0])[1] is not None and calls is not None:
-                # Its own name ends as a call's does.
+                # The layer's own name ends like a call reference.
                 call = str(max(calls(names[0]) - 1, 0))
         else:
             layer, call = split_call(spec)
@@ -125,13 +125,13 @@ def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str
 
 
 def no_hooks(module: nn.Module) -> str | None:
-    """Returns why a hook can't get a module's output, and what to do; ``None`` if it can."""
+    """Returns why a hook can't see a module's output, and what to do; ``None`` if it can."""
     if isinstance(module, torch.jit.ScriptModule):
         return (
             f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; give the model as it was before"
             " torch.jit.script or torch.jit.trace"
         )
-    # Compared exactly: classes derived from it have a forward, or are containers that are never asked for.
+    # Compare the exact class: subclasses have a forward, or are containers that nobody requests.
     if type(module) is nn.Module:
         return (
             "has no forward of its own; name a module in it, or, where this is an exported program, give the model as"
@@ -149,14 +149,14 @@ def _check_any_hook(available: Mapping[str, nn.Module]) -> None:
 
 
 def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
-    """Whether a module's class shows that the axes of its output are ``[N, C, …]``.
+    """Whether a module's class implies that its output has the axes ``[N, C, …]``.
 
-    A class that is derived from one of torch's may have its own forward; its output is believed where the channels
-    are as many as the module has.
+    A subclass of a torch module may override ``forward``; it is trusted only if the number of channels is the module's
+    own.
 
     Args:
         module: The module, without what ``torch.compile`` and others wrap around it.
-        shape: Its output's.
+        shape: Shape of its output.
 
     Example:
         >>> is_channels_first(nn.Conv2d(1, 32, 3), (2, 32, 32, 16)), is_channels_first(nn.ReLU(), (2, 32, 32, 16))
@@ -172,7 +172,7 @@ def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
 
 
 def mixing_layers(layers: Mapping[str, nn.Module]) -> list[str]:
-    """Returns the batch norms that take the batch's own statistics in evaluation mode too.
+    """Returns the batch norms that use the batch's own statistics even in evaluation mode.
 
     Example:
         >>> mixing_layers({"a": nn.BatchNorm2d(2), "b": nn.BatchNorm2d(2, track_running_stats=False)})
@@ -182,7 +182,7 @@ def mixing_layers(layers: Mapping[str, nn.Module]) -> list[str]:
 
 
 def compiled_layers(model: nn.Module) -> list[str]:
-    """Returns what ``torch.compile`` has compiled, by name; ``""`` is the model itself."""
+    """Returns the names of the modules compiled by ``torch.compile``; ``""`` is the model itself."""
     return [
         public_name(name)
         for name, module in model.named_modules()
@@ -209,7 +209,7 @@ def check_layers(layers: LayerSpec) -> list[str | nn.Module]:
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Returns every submodule by its public name."""
-    # Aliases of shared modules are names too: a user may know only one of them.
+    # Include all aliases of shared modules: a user may know only one of them.
     names: dict[str, nn.Module] = {}
     for name, module in _walk(model, ""):
         if public := public_name(name):
@@ -218,7 +218,7 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    # `named_modules()` asks each module for its hash, which metrics compute from all that they hold.
+    # `named_modules()` hashes each module, and metrics compute their hash from all their state.
     for name, child in module._modules.items():
         if child is not None:
             yield f"{prefix}{name}", child

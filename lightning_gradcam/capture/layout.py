@@ -1,4 +1,4 @@
-"""What the axes of an activation mean: from any layer's output to a feature map ``[N, C, *S]`` and back."""
+"""The meaning of an activation's axes: converts any layer's output to a feature map ``[N, C, *S]`` and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPEC = re.compile(
     r"(?::(?:(\d+)\+)?(\d+(?:x\d+)+|(?<=NCL:)\d+)(?:\+(\d+)(?:@(\d+))?)?)?"
 )
 _AXES = ("NCHW", "NHWC", "NCDHW", "NDHWC", "NLC", "LNC", "NCL")
-# Rows of the batch are frames: of one sample after the other, or all first frames first.
+# Rows of the batch are frames: sample by sample, or all first frames first.
 _FOLDED = tuple(f"({order}){axes}" for order in ("NT", "TN") for axes in ("CHW", "HWC", "LC"))
 CHOICES = (
     f"one of {', '.join(repr(axes) for axes in _AXES)}, tokens with their grid ('NLC:14x14', 'NLC:1+14x14' with one"
@@ -31,14 +31,14 @@ class Layout:
     """The meaning of an activation's axes.
 
     Attributes:
-        axes: A letter an axis: ``N`` samples, ``C`` channels, ``D``, ``H``, ``W`` places, ``L`` tokens.
-        grid: The spatial shape ``(h, w)`` or ``(d, h, w)``; of clips, ``d`` counts time steps; ``(l,)`` of a signal;
-            ``(t, h, w)`` of folded frames.
-        prefix: Number of tokens before the grid's (class and register tokens); maps leave them out.
-        suffix: Number of tokens behind the grid's, or between them; maps leave them out.
-        split: Number of the grid's tokens before the suffix; ``None``: all of them.
-        fold: Where ``N`` counts frames: ``"NT"``, those of a sample after each other, or ``"TN"``, the first frames of
-            all samples first; ``""`` where it counts samples.
+        axes: One letter for each axis: ``N`` samples, ``C`` channels, ``D``, ``H``, ``W`` spatial axes, ``L`` tokens.
+        grid: The spatial shape ``(h, w)`` or ``(d, h, w)``; for clips, ``d`` counts time steps; ``(l,)`` for a signal;
+            ``(t, h, w)`` for folded frames.
+        prefix: Number of tokens before the grid's (class and register tokens), which maps omit.
+        suffix: Number of tokens after the grid's or between them, which maps omit.
+        split: Number of grid tokens before the suffix; ``None`` means all of them.
+        fold: The order of the rows if ``N`` counts frames: ``"NT"``, sample by sample, or ``"TN"``, the first frames of
+            all samples first; ``""`` if it counts samples.
 
     Example:
         >>> import torch
@@ -67,16 +67,16 @@ class Layout:
 
     @property
     def extra(self) -> int:
-        """Number of tokens that are not places of the grid."""
+        """Number of tokens outside the grid."""
         return self.prefix + self.suffix
 
     @property
     def tokens(self) -> int:
-        """Number of all tokens, of each picture."""
+        """Total number of tokens for each image."""
         return self.prefix + prod(self._places) + self.suffix
 
     def of_grid(self, tokens: Tensor) -> Tensor:
-        """Arranges the grid's tokens of ``[A, B, L]`` as ``[A, B, *S]``, without the others."""
+        """Reshapes the grid's tokens of ``[A, B, L]`` to ``[A, B, *S]`` and drops the others."""
         end = self.prefix + prod(self._places)
         if self.split is None:
             inner = tokens[:, :, self.prefix : end]
@@ -86,31 +86,31 @@ class Layout:
         return inner.reshape(*tokens.shape[:2], *self._places)
 
     def order(self) -> Tensor:
-        """Returns the place of each of the grid's tokens among all, ``[L]``."""
+        """Returns the index of each grid token among all tokens, ``[L]``."""
         return self.of_grid(torch.arange(self.tokens)[None, None]).flatten()
 
     def feature_map(self, values: Tensor) -> Tensor:
-        """Returns an activation, or a gradient of its shape, as ``[N, C, *S]``, with the grid's tokens alone."""
+        """Returns an activation, or a gradient of its shape, as ``[N, C, *S]``, with only the grid's tokens."""
         return self.of_rows(self.rows(values))
 
     def rows(self, values: Tensor) -> Tensor:
-        """Returns the same with a row for each picture: :meth:`feature_map`, or ``[N * T, C, h, w]`` of frames."""
+        """Returns :meth:`feature_map` with one row for each image: for frames, ``[N * T, C, h, w]``."""
         moved = values.permute(*self._order())
         return self.of_grid(moved) if "L" in self.axes else moved
 
     def of_rows(self, rows: Tensor) -> Tensor:
-        """Turns a result of :meth:`rows` into that of :meth:`feature_map`."""
+        """Converts a result of :meth:`rows` to the shape of :meth:`feature_map`."""
         return self.unfolded(rows).transpose(1, 2) if self.fold else rows
 
     def unfolded(self, rows: Tensor) -> Tensor:
-        """Returns values of each row as ``[N, T, …]`` if rows are frames; otherwise as they are."""
+        """Returns one value for each row as ``[N, T, …]`` if rows are frames; otherwise unchanged."""
         frames, rest = self.grid[0], rows.shape[1:]
         if self.fold == "TN":
             return rows.reshape(frames, -1, *rest).transpose(0, 1)
         return rows.reshape(-1, frames, *rest) if self.fold else rows
 
     def restored(self, feature_map: Tensor, like: Tensor) -> Tensor:
-        """Returns a feature map in the layer's own layout; tokens outside the grid are those of ``like``."""
+        """Returns a feature map in the layer's own layout; tokens outside the grid are copied from ``like``."""
         moved = feature_map
         if self.fold:
             moved = moved.transpose(1, 2)
@@ -134,16 +134,16 @@ class Layout:
 
 
 def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
-    """Checks the layouts that the user gives.
+    """Checks the user's layouts.
 
     Args:
-        layout: For all layers, by layer name, or ``None``.
+        layout: One layout for all layers, a dict by layer name, or ``None``.
 
     Returns:
         Layer name to layout; the name ``""`` means all layers.
 
     Raises:
-        LayerError: There is no such layout.
+        LayerError: A layout is invalid.
     """
     named = dict(layout) if isinstance(layout, Mapping) else {} if layout is None else {"": layout}
     for spec in named.values():
@@ -155,12 +155,12 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _splits(match: re.Match[str]) -> bool:
-    """Whether the tokens given as inside the grid are between its tokens."""
+    """Whether a suffix declared to lie inside the grid is really between its tokens."""
     return match[5] is None or (int(match[4]) > 0 and 0 < int(match[5]) < prod(map(int, match[3].split("x"))))
 
 
 def input_size(inputs: Tensor | None) -> tuple[int, ...] | None:
-    """Returns the spatial shape of a model's input: ``(H, W)``, ``(T, H, W)``, or ``None`` if it is not a picture."""
+    """Returns the spatial shape of a model's input: ``(H, W)``, ``(T, H, W)``, or ``None`` if it is not an image."""
     if inputs is None or not 3 <= inputs.dim() <= 5:
         return None
     shape = tuple(inputs.shape)
@@ -170,7 +170,7 @@ def input_size(inputs: Tensor | None) -> tuple[int, ...] | None:
 
 
 def ends_in_channels(shape: Sequence[int]) -> bool:
-    """Whether pictures, clips or volumes of this shape have their 1, 3 or 4 channels after their places.
+    """Whether images, clips or volumes of this shape have their 1, 3 or 4 channels on the last axis.
 
     Example:
         >>> ends_in_channels((8, 16, 16, 3)), ends_in_channels((8, 12, 3, 3)), ends_in_channels((8, 3, 16, 3))
@@ -181,10 +181,10 @@ def ends_in_channels(shape: Sequence[int]) -> bool:
 
 
 def check_places(name: str, shape: Sequence[int], layout: Layout) -> None:
-    """Rejects a layer with a single place: it has no map to draw.
+    """Rejects a layer with a single position, which has no map to draw.
 
     Raises:
-        LayerError: It has one.
+        LayerError: The layer's grid has only one position.
     """
     if prod(layout.grid) <= 1:
         raise LayerError(

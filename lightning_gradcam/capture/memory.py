@@ -1,4 +1,4 @@
-"""Running out of memory."""
+"""Handling of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 A = TypeVar("A")
 
-# CUDA outside torch's own allocator, MPS, the libraries' own workspaces, and the host.
+# Messages from CUDA outside torch's allocator, from MPS, from library workspaces and from the host.
 _TEXTS = re.compile(r"out of memory|can't allocate memory|_ALLOC_FAILED")
 
 
@@ -29,17 +29,17 @@ def in_parts(
     halve: bool = True,
     alone: Callable[[Exception], bool] = lambda _: False,
 ) -> Iterator[A]:
-    """Calls a function for one part of the samples after the other and yields its results.
+    """Calls a function for consecutive parts of the samples and yields its results.
 
     Args:
-        total: How many samples there are.
-        size: How many a part has at first.
-        call: From a part's first place, and the one behind its last, to its result.
-        halve: If a part does not fit into memory, take half as many samples from there on.
-        alone: Whether an error of ``call`` means that samples have to be taken one by one from there on.
+        total: Number of samples.
+        size: Number of samples in the first part.
+        call: Maps a part's start and stop index to its result.
+        halve: If a part does not fit into memory, halve the part size from there on.
+        alone: Whether an error from ``call`` means that samples must be processed one by one from there on.
 
     Raises:
-        Exception: What ``call`` raises, where smaller parts do not help.
+        Exception: The exception from ``call``, if smaller parts do not help.
     """
     start = 0
     while start < total:
@@ -51,7 +51,7 @@ def in_parts(
             if stop - start == 1 or not (single or (halve and is_out_of_memory(error))):
                 raise
             size = 1 if single else (stop - start + 1) // 2
-            # The next attempt is outside of this block: the error's traceback holds the tensors of this one.
+            # Retry outside this block: the error's traceback keeps this attempt's tensors alive.
             continue
         yield found
         start = stop

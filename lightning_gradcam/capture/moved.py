@@ -1,8 +1,8 @@
-"""Whether a layer's places are the picture's, and its rows the samples': tried out by changing parts of the picture.
+"""Tests whether a layer's positions and rows match the image's and the samples', by changing parts of the image.
 
-Two forwards of two samples show that all is well. Only where they do not, up to eight more find out what the model does
-to the picture before the layer. What can't be told for certain is passed over: attention and large receptive fields
-spread each change over all places.
+In the normal case, two forwards of two samples confirm the match. Otherwise up to eight more forwards find out what the
+model does to the image before the layer. Uncertain results are ignored, because attention and large receptive fields
+spread each change over all positions.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.shapes import same_proportions
 from lightning_gradcam.capture.tensors import floating_tensors, level_maps
 
-# Of the correlation between the picture and what is resampled.
+# Minimum correlation between the image and the resampled tensor.
 _SAME = 0.999
 
 
 @dataclass(frozen=True, eq=False)
 class LayerMap:
-    """One feature map that is explained.
+    """One feature map to explain.
 
     Attributes:
         module: The layer.
-        at: Which of its maps it is.
+        at: Which of the layer's maps this is.
         layout: The meaning of its axes.
-        seen: Those of the first two samples, as the explanation's own forward gave them, ``[2, C, *S]``.
+        seen: The maps of the first two samples from the explanation's own forward, ``[2, C, *S]``.
     """
 
     module: nn.Module
@@ -55,13 +55,13 @@ class LayerMap:
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes, of one forward, where the picture was resampled and which spectra were not yet transformed back.
+    """Records where one forward resampled the image, and which spectra it has not yet transformed back.
 
-    After a learned warp of the picture, or in a spectrum, places are no longer the picture's. What such operations do
-    depends on the weights, so that changing the picture shows nothing certain; that they ran does.
+    After a learned warp of the image, or in a spectrum, positions no longer correspond to the image. The effect of such
+    operations depends on the weights, so changing the image proves nothing; the fact that they ran does.
 
     Args:
-        picture: The picture as the model is given it, ``[N, C, H, W]``.
+        picture: The model's input image, ``[N, C, H, W]``.
 
     Example:
         >>> with Operations(torch.zeros(1, 3, 8, 8)) as operations:
@@ -88,14 +88,14 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
     def move(self, shape: Sequence[int]) -> Move | None:
-        """Returns what the operations so far did to the places of a feature map ``[N, C, h, w]`` that is made now."""
+        """Returns how the operations so far moved the positions of a feature map ``[N, C, h, w]`` computed now."""
         if tuple(shape[-2:]) in self._spectra:
             return Move("spectrum", "its places are frequencies, between a Fourier transform and its inverse")
         return Move("warp", "the model resamples the picture (grid_sample) before it") if self._warped else None
 
 
 def _is_same_picture(one: Tensor, picture: Tensor) -> bool:
-    """Whether a tensor is the picture, up to a scale and an offset of each channel."""
+    """Whether a tensor is the image, up to a scale and an offset for each channel."""
     if one.shape != picture.shape:
         return False
     flat = torch.stack([one.detach().double(), picture.detach().double()]).flatten(3)
@@ -105,12 +105,12 @@ def _is_same_picture(one: Tensor, picture: Tensor) -> bool:
 
 
 class Trial:
-    """Runs the model on changed pictures.
+    """Runs the model on changed images.
 
     Args:
-        run: From inputs to the output.
-        inputs: The samples; the first two are taken.
-        axes: What the picture's axes mean, as of :class:`InputForm`.
+        run: Maps inputs to the output.
+        inputs: The samples, of which the first two are used.
+        axes: The meaning of the image's axes, as in :class:`InputForm`.
     """
 
     def __init__(self, run: Forward, inputs: Inputs, axes: str = "") -> None:
@@ -125,19 +125,19 @@ class Trial:
         spread = finite.std()
         self._step = torch.where(spread > 0, spread, 1)
         self.alone = len(floating_tensors(self._inputs.fresh())) <= 1
-        """Whether the picture is the only floating-point input: no mask can hide a part of it."""
+        """Whether the image is the only floating-point input, so that no mask can hide a part of it."""
 
     def changed(self, sample: int, *regions: tuple[slice, slice], seed: int = 0) -> Tensor:
-        """Returns a sample whose picture is another one in some regions, ``[1, C, *S]``."""
+        """Returns a sample with some regions of its image replaced, ``[1, C, *S]``."""
         picture = self.pair[sample : sample + 1]
         generator = torch.Generator().manual_seed(seed)
-        # Noise alone is averaged away by strides, and a step alone by norms.
+        # Strides average away pure noise, and norms remove a pure step.
         noise = torch.randn(picture.shape, generator=generator).to(picture) + 1
         mask = self.mask(*regions).to(picture.device)
         return torch.where(mask, picture + noise * self._step, picture)
 
     def mask(self, *regions: tuple[slice, slice]) -> Tensor:
-        """Returns where some regions are, ``[H, W]``."""
+        """Returns the mask of some regions, ``[H, W]``."""
         mask = torch.zeros(self.size, dtype=torch.bool)
         for rows, columns in regions:
             mask[rows, columns] = True
@@ -149,10 +149,10 @@ class Trial:
         """Returns the feature maps ``[2, C, *S]`` of two samples, and the model's output.
 
         Args:
-            places: Which are wanted, by layer name.
+            places: The maps to return, by layer name.
             first: A sample ``[1, C, *S]``.
-            second: Another one.
-            moves: If given, what the operations of this forward show about a layer is put into it.
+            second: A second sample of the same shape.
+            moves: If given, filled with what the operations of this forward show about each layer.
         """
         found, calls = dict[str, Tensor](), Counter[nn.Module]()
         picture = self._form.restored(torch.cat([first, second]))
@@ -177,14 +177,14 @@ class Trial:
 
 
 def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
-    """Finds the layers whose places or rows belong to other places or samples than they seem to.
+    """Finds the layers whose positions or rows do not belong to the positions or samples they appear to.
 
     Args:
         trial: Runs the model.
-        places: What is explained, by layer name.
+        places: The feature maps to explain, by layer name.
 
     Returns:
-        Layer to what was found; layers that are as they seem, or of which nothing is certain, are left out.
+        Layer name to the finding; layers that match, or for which nothing is certain, are omitted.
     """
     height, width = trial.size
     if min(height, width) < 8:
@@ -200,22 +200,22 @@ def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
         if not trial.single and follows_content(plain[name], swapped[name], output, other):
             found[name] = Move("samples", "the samples are sorted or grouped inside the model")
     left = {name: place for name, place in suspects.items() if name not in found}
-    # Twice, with other noise and another sample: what is no accident shows both times.
+    # Repeat with other noise and another sample: a real effect appears both times.
     once = {name: move for name, move in _told(trial, left, plain, sample=0).items() if move is not None}
     again = _told(trial, {name: left[name] for name in once}, plain, sample=1)
     return found | {name: move for name, move in once.items() if again[name] == move}
 
 
 def _is_picture(layout: Layout, size: Sequence[int]) -> bool:
-    """Whether the last two axes of the places should be the picture's."""
+    """Whether the last two spatial axes should be the image's."""
     if layout.fold or len(layout.grid) < 2 or min(layout.grid[-2:]) < 3:
         return False
-    # A spectrum of a signal, for instance, has other proportions.
+    # The spectrum of a signal, for instance, has other proportions.
     return any(same_proportions(layout.grid, turned) for turned in (size, size[::-1]))
 
 
 def _regions(size: Sequence[int]) -> tuple[list[tuple[slice, slice]], ...]:
-    """Returns a region above, slightly left; one below, slightly right; and a frame around the picture."""
+    """Returns a region at the top, slightly left; one at the bottom, slightly right; and a frame around the image."""
     h, w = size
     above = [(slice(0, h // 4), slice(w // 8, w * 5 // 8))]
     below = [(slice(h - h // 4, h), slice(w * 3 // 8, w * 7 // 8))]
@@ -225,9 +225,9 @@ def _regions(size: Sequence[int]) -> tuple[list[tuple[slice, slice]], ...]:
 
 
 def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Move]) -> dict[str, LayerMap]:
-    """Two forwards: returns the layers that do not plainly show each change where it was made.
+    """Runs two forwards and returns the layers that do not clearly show each change where it was made.
 
-    What the operations show about a layer is put into ``moves``.
+    Adds what the operations show about each layer to ``moves``.
     """
     above, below, frame = _regions(trial.size)
     first, _ = trial.maps(places, trial.changed(0, *above), trial.pair[1:2], moves)
@@ -255,7 +255,7 @@ def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Mov
 def _told(
     trial: Trial, places: Mapping[str, LayerMap], plain: Mapping[str, Tensor], *, sample: int
 ) -> dict[str, Move | None]:
-    """Changes each corner, the frame and the whole picture; returns what is certain about each layer."""
+    """Changes each corner, the frame and the whole image; returns what is certain about each layer."""
     if not places:
         return {}
     h, w = trial.size
@@ -269,6 +269,6 @@ def _told(
         maps, _ = trial.maps(places, one, two)
         for name in places:
             found[name] += [change(maps[name][at], base[name]) for at in (0, 1)]
-    # All but the whole, which fits every shift.
+    # All regions except the whole image, which fits every shift.
     masks = [trial.mask(*regions) for regions in changes[:-1]]
     return {name: shifted(seen[:-1], masks) or meaning(seen, alone=trial.alone) for name, seen in found.items()}

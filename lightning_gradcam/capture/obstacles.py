@@ -1,4 +1,4 @@
-"""Parts of a model that block hooks or gradients, with the way around them; for error messages."""
+"""Finds model parts that block hooks or gradients, with a workaround for the error message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def quantised_part(model: nn.Module) -> str | None:
 
 
 def obstacle(model: nn.Module) -> str | None:
-    """Returns the reason and the fix for the first part that ``torch.jit`` has compiled, or else that is quantised.
+    """Returns the reason and the fix for the first part compiled by ``torch.jit``, or else the first quantised part.
 
     Returns:
         ``None`` if there is none.

@@ -1,4 +1,4 @@
-"""Whether a layer's channels are the output's own numbers: logits at every place, letters at every step, box scores."""
+"""Whether a layer's channels are the model's outputs: logits at every position, letters at every step, box scores."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lightning_gradcam.capture.graph import nearest_first
 
 
 def owns_numbers(numbers: Sequence[Tensor], edges: Sequence[Tensor] | Sequence[GradientEdge], axis: int) -> bool:
-    """Whether each number of an output that depends on a layer depends on one of its channels alone.
+    """Whether each output number that depends on a layer depends on only one of its channels.
 
-    This holds for logits in any order of axes, behind a scale, a sigmoid or an enlargement, and where several levels
-    are joined; it does not hold behind a linear layer, a norm over channels or a softmax. Channels are numbered in
-    binary, and for each digit the channels with 0 and those with 1 are moved by themselves: no number may follow both.
+    This is true for logits in any order of axes, after scaling, a sigmoid or upsampling, and when several levels are
+    joined. It is false after a linear layer, a norm over channels or a softmax. Channels are numbered in binary; for
+    each digit, the channels with 0 and those with 1 are changed separately, and no output number may respond to both.
 
     Args:
         numbers: The output's tensors, attached to the graph; it is kept.
-        edges: The layer's feature maps, or where they are in the graph.
-        axis: Their axis of channels, of which there are two at least.
+        edges: The layer's feature maps, or their positions in the graph.
+        axis: Their channel axis, of length two or more.
 
     Returns:
-        ``False`` also where no more than one channel leads to any number, or what follows the layer can't be
+        ``False`` also if at most one channel affects the output, or if the operations after the layer can't be
         differentiated twice.
 
     Example:
@@ -33,11 +33,11 @@ def owns_numbers(numbers: Sequence[Tensor], edges: Sequence[Tensor] | Sequence[G
         >>> owns_numbers([x.flatten(2).mT.sigmoid()], [x], 1), owns_numbers([x.softmax(1)], [x], 1)
         (True, False)
     """
-    # The tensor of the fewest operations comes first, and alone: a detector's boxes show that channels mix, without a
-    # backward through its keypoints, which takes longer than the rest of the model.
+    # First the tensor with the fewest operations, alone: a detector's boxes show that channels mix without a backward
+    # through its keypoints, which takes longer than the rest of the model.
     ordered = nearest_first(numbers, [e if isinstance(e, Tensor) else (e.node, e.output_nr) for e in edges])
     follows = [(False, False)]
-    # What was changed in place, or has no second backward, is more than a scale or another order.
+    # An in-place change or a missing second backward means more than scaling or reordering.
     with suppress(RuntimeError), torch.enable_grad():
         for group in filter(None, (ordered[:1], ordered[1:])):
             weights = [torch.ones_like(tensor, requires_grad=True) for tensor in group]
@@ -53,15 +53,15 @@ def owns_numbers(numbers: Sequence[Tensor], edges: Sequence[Tensor] | Sequence[G
                     return False
                 either = bool(ones.any()), bool(others.any())
                 if not any(either):
-                    break  # no number follows any channel
+                    break  # no output number responds to any channel
                 follows[bit] = follows[bit][0] or either[0], follows[bit][1] or either[1]
         return any(map(all, follows))
     return False
 
 
 def _followed(slopes: Sequence[Tensor], weights: Sequence[Tensor], axis: int, bit: int, digit: int) -> Tensor:
-    """Returns which of the output's numbers follow the channels with a digit at a place of their number."""
-    # A gradient is linear in its weights: differentiated by these, it tells how each number follows the layer.
+    """Returns which output numbers respond to the channels with a given binary digit at a given position."""
+    # A gradient is linear in its weights: its derivative with respect to them shows how each number responds.
     moved = torch.stack([(slope * _step(slope, axis, bit, digit)).sum() for slope in slopes]).sum()
     changes = torch.autograd.grad(moved, list(weights), retain_graph=True, allow_unused=True)
     known = zip(changes, weights, strict=True)
@@ -69,7 +69,7 @@ def _followed(slopes: Sequence[Tensor], weights: Sequence[Tensor], axis: int, bi
 
 
 def _step(like: Tensor, axis: int, bit: int, digit: int) -> Tensor:
-    """Returns a step of a layer along some of its channels; of another size at each place, so that none cancel."""
+    """Returns a step along some channels of a layer; its size differs at each position, so that no steps cancel."""
     count = like.shape[axis]
     chosen = (torch.arange(count) >> bit & 1 == digit).reshape(-1, *[1] * (like.dim() - axis - 1))
     sizes = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)) + 0.5

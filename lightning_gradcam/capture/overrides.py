@@ -1,6 +1,6 @@
-"""Other rules for functions that a model calls, by watching every torch call inside a ``with``.
+"""Replaces or observes functions that a model calls, by intercepting every torch call inside a ``with``.
 
-A hook sees modules only; models also call ``F.relu`` and ``F.scaled_dot_product_attention`` as functions.
+Hooks only see modules, but models also call functions such as ``F.relu`` and ``F.scaled_dot_product_attention``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ACTIVATIONS = (
     *(F.relu, torch.relu, Tensor.relu, F.relu_, torch.relu_, Tensor.relu_),
     *(F.relu6, F.leaky_relu, F.leaky_relu_, F.silu, F.gelu, F.hardswish),
 )
-# nn.ReLU6 calls F.hardtanh with 0 as its smallest value.
+# nn.ReLU6 calls F.hardtanh with a minimum of 0.
 _HARDTANHS = (F.hardtanh, F.hardtanh_)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 
@@ -29,8 +29,8 @@ _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 class _Guided(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-        # In the backward, activation checkpointing runs the plain activation instead of this one, and returns what the
-        # plain one saves: its input or its result, of the same shape and dtype, and above 0 in the same places.
+        # In the backward, activation checkpointing runs the plain activation instead of this one and returns the tensor
+        # it saves: its input or its result, of the same shape and dtype, and positive in the same positions.
         ctx.save_for_backward((values > 0).to(values.dtype))
         return activation(values.clone())
 
@@ -52,7 +52,7 @@ class _Watch(TorchFunctionMode):
 
 @contextmanager
 def guided_relus() -> Iterator[list[int]]:
-    """Lets every ReLU, module or function, pass back only positive gradients, where its input was positive.
+    """Makes every ReLU, module or function, propagate only positive gradients, and only where its input was positive.
 
     The same rule applies to ReLU6, LeakyReLU, SiLU, GELU and Hardswish; it ignores their own slope.
 
@@ -81,7 +81,7 @@ def guided_relus() -> Iterator[list[int]]:
             return result
 
         guided = _Guided.apply(values, activation)
-        # The model may go on with the tensor itself and not with the result.
+        # The model may continue with the tensor itself instead of the result.
         return values.copy_(guided) if in_place else guided
 
     with _Watch(rule):
@@ -90,10 +90,10 @@ def guided_relus() -> Iterator[list[int]]:
 
 @contextmanager
 def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Keeps the attention weights, after the softmax, of everything that runs inside ``module``.
+    """Records the attention weights, after the softmax, of all attention inside ``module``.
 
-    Fused attention never forms them; inside this ``with`` they are computed step by step. Attention written out by hand
-    is recognised by its softmax over the last of four axes.
+    Fused attention never computes these weights; inside this ``with``, attention runs step by step. Hand-written
+    attention is recognised by a softmax over the last of four axes.
 
     Args:
         module: The attention, or a block with one inside.
@@ -125,7 +125,7 @@ def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
         inside[0] -= 1
 
     with ExitStack() as stack:
-        # nn.MultiheadAttention's fast path hides everything in one call.
+        # nn.MultiheadAttention's fast path runs everything in one opaque call.
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(module.register_forward_pre_hook(enter).remove)
@@ -135,7 +135,7 @@ def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _multi_head(found: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-    # What runs inside a watched function is not watched, so this one runs as a copy that calls our attention.
+    # Calls inside an intercepted function are not intercepted, so run a copy of it that calls our attention.
     original = F.multi_head_attention_forward
     names = {**original.__globals__, "scaled_dot_product_attention": partial(_attend, found)}
     plain = FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
@@ -173,19 +173,20 @@ def _attend(
 
 @contextmanager
 def biased_outputs(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Watches the convolutions and batch norms that add a bias.
+    """Records the convolutions and batch norms that add a bias.
 
     Args:
         model: In evaluation mode.
 
     Yields:
-        A list that grows with every call of one: the bias ``[C]`` (of a batch norm, all that it adds), and the output.
+        A list that grows with each of their calls: the bias ``[C]`` (for a batch norm, its whole offset) and the
+        output.
     """
     outputs: list[tuple[Tensor, Tensor]] = []
 
     def keep(bias: Tensor, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         outputs.append((bias, output))
-        # An in-place operation that follows must not change what is kept.
+        # A later in-place operation must not change the recorded output.
         return output.clone()
 
     with ExitStack() as stack:
@@ -196,7 +197,7 @@ def biased_outputs(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 
 def _bias(module: nn.Module) -> Tensor | None:
-    """What a convolution or batch norm in evaluation mode adds to every place of a channel."""
+    """Returns the constant that a convolution or batch norm adds to each channel in evaluation mode."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return None if module.bias is None else module.bias.detach()
     if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and module.running_mean is not None:

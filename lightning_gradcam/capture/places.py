@@ -1,4 +1,4 @@
-"""Which places of the picture a layer's tokens come from: measured where tokens begin, and followed from there on."""
+"""Finds which part of the image each token comes from: measured where tokens are created, then traced onwards."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from lightning_gradcam.capture.layers import is_channels_first
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.trail import Trail, Watched, has_rows
 
-# How much stronger a place's influence on its own token must be than that on half of all others together.
+# How many times a position's influence on its own token must exceed its influence on half of the others together.
 _DOMINANT = 3.0
-# A place with this part of the largest influence feeds no token: one that a stride passes over.
+# A position below this fraction of the largest influence feeds no token: a stride skips it.
 _LEAST = 1e-4
-# How many of the places may show no clear token.
+# Fraction of positions that may have no clear token.
 _UNCLEAR = 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """Which token is at which place of a grid.
+    """The token at each position of a grid.
 
     Attributes:
-        grid: Its shape.
-        tokens: The token at each place, row by row.
-        length: Number of all tokens.
+        grid: The grid's shape.
+        tokens: The token at each position, row by row.
+        length: Total number of tokens.
     """
 
     grid: tuple[int, ...]
@@ -40,7 +40,7 @@ class Order:
     length: int
 
     def layout(self, axes: str) -> Layout | None:
-        """Returns the layout, if the tokens are in the grid's order with one group of others at most inside."""
+        """Returns the layout if the tokens are in the grid's order, with at most one group of others between them."""
         steps = self.tokens.diff()
         gaps = (steps > 1).nonzero().flatten().tolist()
         before, after = int(self.tokens[0]), self.length - 1 - int(self.tokens[-1])
@@ -53,15 +53,16 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A tensor whose places are known.
+    """A tensor with known positions.
 
     Attributes:
-        origin: Where it is in the graph.
-        read: From a gradient of its shape to the size at each place, ``[N, *places]``.
-        places: Their shape.
-        kept: How many of the last axes belong to any grid; one before them only where tokens differ along it.
-        order: Of tokens, which one is at which place.
-        axes: Of tokens, their axes.
+        origin: Its position in the graph.
+        read: Maps a gradient of its shape to the magnitude at each position, ``[N, *places]``.
+        places: The shape of its grid.
+        kept: Number of trailing axes that belong to every grid; an earlier axis belongs to it only if tokens differ
+            along it.
+        order: For tokens, the token at each position.
+        axes: For tokens, their axes.
     """
 
     origin: Origin
@@ -73,18 +74,19 @@ class Source:
 
 
 def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
-    """Finds the grids of all layers that give tokens.
+    """Finds the grids of all layers that output tokens.
 
-    The places of the picture, and of a convolution's output, are known. Where tokens begin, a few short backwards show
-    which place feeds which token; all tokens that come from these, and are as many, have their grid.
+    The positions of the image and of a convolution's output are known. Where tokens are created, a few short backwards
+    show which position feeds which token. All later tokens that derive from these, in the same number, share their
+    grid.
 
     Args:
-        trail: What the forward went through.
-        samples: How many samples it was given.
+        trail: The trace of the forward.
+        samples: Number of samples in the forward.
 
     Returns:
-        Layer name to layout; ``None`` if the graph shows no grid, or tokens in another order. A layer
-        without a graph is left out.
+        Layer name to layout; ``None`` if the graph shows no grid, or if its tokens are in another order. Layers without
+        a graph are omitted.
     """
     found: list[Source | None] = []
     for at, watched in enumerate(trail.watched):
@@ -107,7 +109,7 @@ def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
 
 
 def _failed(watched: Watched, way: Sequence[int], before: dict[int, Source], trail: Trail) -> bool:
-    """Whether measuring has failed for tokens that these come from, and nothing is known about any after them."""
+    """Whether measuring failed for earlier tokens from which these derive, and nothing is known about later ones."""
     shape = watched.shape
     unknown = (place for place in way if place not in before and trail.watched[place].shape == shape)
     return next(unknown, -1) > next(iter(before), -1) and shape[1] != shape[2]
@@ -121,7 +123,7 @@ def _of_picture(watched: Watched, samples: int) -> Source | None:
     if last or len(shape) == 4:
         places = shape[1:-1] if last else shape[2:]
         return Source(watched.origin, lambda gradient: gradient.abs().sum(-1 if last else 1), places, 2)
-    # Frames may come before or after the channels: tokens differ along one of these axes, or along neither.
+    # Frames may come before or after the channels: tokens differ along one of these axes or along neither.
     return Source(watched.origin, lambda gradient: gradient.abs(), shape[1:], 2)
 
 
@@ -130,7 +132,7 @@ def _of_map(watched: Watched, known: Sequence[Source], samples: int) -> Source |
     rows, left = divmod(shape[0], samples)
     if left or not rows or len(shape) > 5:
         return None
-    # Frames, or heads, that are folded into the batch.
+    # Frames or heads folded into the batch.
     folded = (rows,) if rows > 1 else ()
     module = watched.module
     first = module is not None and is_channels_first(module, shape) and has_rows(module, shape)
@@ -157,9 +159,9 @@ def _of_tokens(watched: Watched, before: dict[int, Source], trail: Trail, sample
     for axes in possible:
         length = shape[axes.index("L")]
         orders = (source.order for source in known if source.order is not None and source.order.length == length)
-        # As many channels as tokens could be tokens that were transposed.
+        # If channels and tokens are equal in number, the tokens could be transposed.
         order = None if shape[1] == shape[2] else next(orders, None)
-        # A layer of torch's own gives its tokens in the order in which it got them.
+        # torch's own layers preserve the order of their tokens.
         kept = type(watched.module).__module__.startswith("torch.nn.")
         if order is None or (not kept and _moved(tensor, axes, known[0], order)):
             order = _measured(tensor, axes, before, trail) or _of_patches(tensor, axes, before, trail)
@@ -176,7 +178,7 @@ def _size_at_places(order: Order, axes: str, gradient: Tensor) -> Tensor:
 
 
 def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
-    """Whether one of the tokens clearly comes from another place than its own."""
+    """Whether one of the tokens clearly comes from a position other than its own."""
     if source.order is None or source.order.length != order.length:
         return False
     place = len(order.tokens) * 3 // 8
@@ -191,24 +193,24 @@ def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
 
 
 def _keeps_samples(tensor: Tensor, axes: str, source: Source) -> bool:
-    """Whether, with these axes, the first sample comes from the first sample alone."""
+    """Whether, with these axes, the first sample depends only on the first input sample."""
     rows = _influence(tensor, axes, source.origin, torch.ones(tensor.shape[axes.index("L")], dtype=torch.bool))
     return rows is not None and bool(rows[0].any()) and not bool(rows[1:].any())
 
 
 def _influence(tensor: Tensor, axes: str, origin: Origin, chosen: Tensor) -> Tensor | None:
-    """Returns the gradient of some of the first sample's tokens at a source; ``None`` if none of them leads there."""
+    """Returns the gradient of some of the first sample's tokens at a source; ``None`` if none depends on it."""
     return _influences(tensor, axes, [origin], chosen)[0]
 
 
 def _influences(tensor: Tensor, axes: str, origins: Sequence[Origin], chosen: Tensor) -> list[Tensor | None]:
     channels = tensor.shape[2]
-    # Weights of both signs, the same for each token: a norm's outputs have a constant sum.
+    # Weights of both signs, equal for each token, because a norm's outputs have a constant sum.
     weights = torch.randn(channels, generator=torch.Generator().manual_seed(0)).to(tensor)
     slopes = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     (slopes if axes == "NLC" else slopes.transpose(0, 1))[0] = chosen.to(slopes)[:, None] * weights
     edges = [GradientEdge(*origin) for origin in origins]
-    # What was changed in place, or has no backward, shows nothing.
+    # A tensor that was changed in place or has no backward gives no information.
     with suppress(RuntimeError):
         found = torch.autograd.grad(tensor, edges, slopes, retain_graph=True, allow_unused=True)
         return [None if gradient is None else gradient.detach() for gradient in found]
@@ -216,7 +218,7 @@ def _influences(tensor: Tensor, axes: str, origins: Sequence[Origin], chosen: Te
 
 
 def _of_patches(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail) -> Order | None:
-    """Finds the grid of tokens each of which comes from a row of the batch: patches that were cut out of a picture."""
+    """Finds the grid of tokens that each come from one row of the batch: patches cut out of an image."""
     nearest = next(iter(before.values()))
     if nearest.order is not None or len(nearest.places) <= nearest.kept:
         return None
@@ -225,7 +227,7 @@ def _of_patches(tensor: Tensor, axes: str, before: dict[int, Source], trail: Tra
 
 
 def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail) -> Order | None:
-    """Finds the grid by the token that each place of the nearest source feeds: the digits of its number, bit by bit."""
+    """Finds the grid from the token that each position of the nearest source feeds, reading its number bit by bit."""
     length = tensor.shape[axes.index("L")]
     nearest, source = next(iter(before.items()))
     numbers = torch.arange(length)
@@ -235,7 +237,7 @@ def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail
         half = _influence(tensor, axes, source.origin, (numbers >> bit & 1) == 1)
         if whole is None or half is None:
             return None
-        # A gradient is linear in what it starts from.
+        # A gradient is linear in its starting vector.
         sizes = [source.read(part).float() for part in (whole - half, half)]
         if any(bool(size[1:].any()) for size in sizes):
             return None
@@ -254,7 +256,7 @@ def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail
 
 
 def _order(token: Tensor, clear: Tensor, length: int, kept: int) -> Order | None:
-    """From the token of each place to the grid, where each token is a block of places."""
+    """Derives the grid from the token of each position; each token covers a block of positions."""
     where, tokens = clear.nonzero(), token[clear]
     used = torch.unique(tokens)
     if not len(used) or int(used[-1]) >= length:
@@ -266,7 +268,7 @@ def _order(token: Tensor, clear: Tensor, length: int, kept: int) -> Order | None
         if axis >= token.dim() - kept or len(steps) > 1:
             sizes.append(len(steps))
         place = place * len(steps) + torch.searchsorted(steps, first)
-    # Frames alone, or a single place, are not a picture.
+    # Frames alone or a single position do not make an image.
     if len(sizes) > 3 or prod(sizes) != len(used) or prod(sizes[-2:]) == 1:
         return None
     in_order = place.argsort()
@@ -274,11 +276,11 @@ def _order(token: Tensor, clear: Tensor, length: int, kept: int) -> Order | None
 
 
 def _has_others(tensor: Tensor, axes: str, order: Order, nearest: int, before: dict[int, Source], trail: Trail) -> bool:
-    """Whether the tokens outside the grid come from another level, or another picture."""
+    """Whether the tokens outside the grid come from another level or another image."""
     chosen = torch.ones(order.length, dtype=torch.bool)
     chosen[order.tokens] = False
 
     gradients = _influences(tensor, axes, [source.origin for source in before.values()], chosen)
     reached = {p for p, g in zip(before, gradients, strict=True) if g is not None and bool(g.any())}
-    # A class token that is the grid's mean leads to all that the grid was made from.
+    # A class token that is the grid's mean depends on all sources of the grid.
     return bool(reached - {nearest, *trail.before(nearest)} if nearest in reached else reached)

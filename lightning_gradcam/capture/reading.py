@@ -1,4 +1,4 @@
-"""What the axes of each layer's output mean, by what the forward shows: its modules, grids, frames and tokens."""
+"""Determines the meaning of each output's axes from the forward: its modules, grids, frames and tokens."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _Found = TypeVar("_Found")
 
 @dataclass(eq=False)
 class LayoutReader:
-    """Reads layouts off one forward.
+    """Determines layouts from one forward.
 
     Attributes:
         model: The model.
         layers: Its layers that can be hooked, by name.
-        seen: What the forward called, in order.
+        seen: The forward's calls, in order.
         forward: Runs it once.
-        samples: How many samples that is.
+        samples: Number of samples in that forward.
         picture: The input's spatial shape, or ``None`` if it is not a picture.
-        given: The layouts that the user gives, by layer name; ``""`` means all layers.
-        own: The input itself, which tells signals from pictures, and from which frames and tokens are followed.
-        again: Runs the forward on another input in its place.
-        trail: What that forward went through, with its graph; ``None``: another one shows it where it is needed.
-        signal: The input's axes, where it is a signal.
+        given: The user's layouts by layer name; ``""`` means all layers.
+        own: The input itself; it distinguishes signals from images, and frames and tokens are traced from it.
+        again: Runs the forward on another input.
+        trail: The trace of that forward, with its graph; if ``None``, another forward is traced when needed.
+        signal: The input's axes, if it is a signal.
     """
 
     model: nn.Module
@@ -63,14 +63,14 @@ class LayoutReader:
 
     @cached_property
     def folds(self) -> dict[str, Fold]:
-        """The layers whose rows are frames of the input, and how these are ordered."""
+        """The layers whose rows are frames of the input, with the order of the frames."""
         if self.own is None or self.again is None:
             return {}
         return find_folds(self.model, self.layers, self.seen, self.own, self.again)
 
     @property
     def axes(self) -> str:
-        """What the input's axes mean where its shape does not tell; see ``InputForm``."""
+        """The meaning of the input's axes if its shape is ambiguous; see ``InputForm``."""
         if self.signal is not None:
             return self.signal.axes
         fold = next(iter(self.folds.values()), None)
@@ -78,11 +78,11 @@ class LayoutReader:
             return ""
         if self.own.dim() == 4:
             return "NTHW"
-        # With channels last, the shape shows it.
+        # With channels last, the shape is unambiguous.
         return "NTCHW" if self.picture == tuple(self.own.shape[2:]) else ""
 
     def layout_of_map(self, at: int) -> Layout | None:
-        """Returns the layout of a call's output where that is a map of the picture, or of the signal; else ``None``."""
+        """Returns the layout of a call's output if it is a map of the image or the signal; otherwise ``None``."""
         seen = self.seen[at]
         rows = seen.shape[:2] if len(seen.shape) == 3 else seen.shape[:1]
         given = self.given.get(seen.name, self.given.get(""))
@@ -95,7 +95,7 @@ class LayoutReader:
             return None
         if self.signal is not None:
             return layout
-        # Convolutions without padding and patches that are not square change the proportions, but show what they give.
+        # Unpadded convolutions and non-square patches change the proportions, but their class shows the layout.
         shown = layout.axes in ("NCHW", "NCDHW") and self._last(at) is False
         known = self.picture is None or shown or "L" in layout.axes
         grid = layout.grid[-2:] if layout.fold else layout.grid
@@ -105,11 +105,11 @@ class LayoutReader:
         """Returns the layout of a call's output.
 
         Args:
-            at: The call's place among those seen.
-            say: Warn where two readings are possible and nothing decides.
+            at: Index of the call among those seen.
+            say: Warn if two interpretations are possible and nothing decides between them.
 
         Raises:
-            LayerError: It has none, or nothing tells it.
+            LayerError: It has none, or it cannot be determined.
         """
         seen = self.seen[at]
         given = self.given.get(seen.name, self.given.get(""))
@@ -128,7 +128,7 @@ class LayoutReader:
             raise
 
     def _check_fold(self, seen: Seen) -> None:
-        """Rejects a layer whose rows could be the input's frames, but were not found to be."""
+        """Rejects a layer whose rows could be the input's frames but were not identified as such."""
         assert self.own is not None
         possible = foldable(seen.shape, self.own.shape, self.samples)
         if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self.samples not in seen.shape[:2]):
@@ -160,13 +160,13 @@ class LayoutReader:
         find = partial(find_layout, seen.name, seen.shape, samples=samples)
         picture = None if self.signal is not None else self.picture
         if picture is not None and samples != self.samples:
-            # Of each frame.
+            # For each frame.
             picture = picture[-2:]
         if len(seen.shape) == 3 and (given in ("NLC", "LNC") or (given is None and self._last(at) is not False)):
             return self._layout_of_tokens(at, given, samples, picture)
         layout = find(picture=picture, given=given, sure=True)
         if layout is None:
-            # What no module shows, the proportions may show.
+            # If no module shows the layout, the proportions may.
             layout = find(picture=picture, given=given, last=self._seen_last(at), grids=self._grids(at))
         if layout is not None:
             return layout
@@ -190,8 +190,8 @@ class LayoutReader:
         if given is not None:
             layout = find(given=given, grids=grids)
         elif seen.name not in followed and samples in seen.shape[:2]:
-            # Without a graph (the model's own inference mode): only what the forward went through is believed. Where
-            # samples and tokens are as many, either axis could be either.
+            # Without a graph (the model's own inference mode), only grids seen in the forward are trusted. If samples
+            # and tokens are equal in number, the two axes can't be told apart.
             layout = find(grids=grids)
             layout = None if layout is None or layout.grid not in grids or seen.shape[0] == seen.shape[1] else layout
         elif samples not in seen.shape[:2]:
@@ -206,17 +206,17 @@ class LayoutReader:
         )
 
     def _token_layouts(self, samples: int) -> dict[str, Layout | None]:
-        """The layers whose tokens could be followed back, with their layouts; one forward, where it is needed.
+        """The layers whose tokens could be traced back, with their layouts; runs a forward if needed.
 
         Args:
-            samples: How many rows are counted: the samples, or all frames of them that are folded into the batch.
+            samples: Number of rows: the samples, or all their frames if these are folded into the batch.
         """
         if samples not in self._followed:
             self._followed[samples] = self._watched(partial(token_layouts, samples=samples)) or {}
         return self._followed[samples]
 
     def follow(self) -> None:
-        """Follows tokens through the trail, where there is one, before its graph is let go."""
+        """Traces tokens through the trail, if there is one, before its graph is released."""
         if self.trail is not None:
             self._token_layouts(self.samples)
 
@@ -225,9 +225,9 @@ class LayoutReader:
         self.trail = None
 
     def _seen_last(self, at: int) -> bool | None:
-        """Whether channels are last, where the proportions leave it open: not by the nearest modules alone.
+        """Whether channels are last if the proportions are ambiguous; the nearest modules alone don't decide.
 
-        A block may permute to channels last for its linear layers, and back.
+        A block may permute to channels last for its linear layers and back again.
         """
         if len(self.seen[at].shape) == 3:
             return self._last_of_tokens(at)
@@ -241,16 +241,16 @@ class LayoutReader:
 
     @cached_property
     def _traced_last(self) -> dict[str, bool]:
-        """The layers of which the graph shows whether channels are last; one forward, where it is needed."""
+        """The layers for which the graph shows whether channels are last; runs a forward if needed."""
         return self._watched(channels_last) or {}
 
     def _watched(self, look: Callable[[Trail], _Found]) -> _Found | None:
-        """Returns what a function makes of a forward's trail; ``None`` if the model does not run with a graph."""
+        """Applies a function to a forward's trail; returns ``None`` if the model does not run with a graph."""
         if self.trail is not None:
             with suppress(Exception):
                 return look(self.trail)
         for force in (True, False):
-            # With a graph in its own `no_grad`, a model may fail that changes its weights there.
+            # A model that changes its weights in its own `no_grad` may fail if that block records a graph.
             with suppress(Exception):
                 picture, run = None, self.forward
                 if self.own is not None and self.again is not None:
@@ -262,22 +262,22 @@ class LayoutReader:
         return None
 
     def _alike(self, at: int) -> list[Seen]:
-        """The calls up to there with an output of that shape, the nearest first."""
+        """The calls up to this one with an output of that shape, nearest first."""
         return [seen for seen in reversed(self.seen[: at + 1]) if seen.shape == self.seen[at].shape]
 
     def _last(self, at: int) -> bool | None:
-        """Whether channels are last, by the nearest module up to there with such an output that shows it."""
+        """Whether channels are last, according to the nearest earlier module with such an output."""
         shape = self.seen[at].shape
         if len(shape) == 3:
             return self._last_of_tokens(at)
-        # What made this very tensor before all others.
+        # First the module that made this very tensor.
         found = _last_of(sorted(self._alike(at), key=lambda seen: seen.value[0] != self.seen[at].value[0]))
         inputs = () if self.picture is None else self.picture
         return False if found is None and shape[2:] == tuple(inputs) else found
 
     def _last_of_tokens(self, at: int) -> bool | None:
         shape, before = self.seen[at].shape, self.seen[: at + 1]
-        # An MLP-Mixer runs 1-D convolutions over the places of tokens; its norms tell.
+        # An MLP-Mixer runs 1-D convolutions over token positions; its norms show the channel axis.
         if any(seen.shape == shape and is_channels_last(seen.module) for seen in before):
             return True
         same = (seen for seen in before if len(seen.shape) == 3 and seen.shape[:2] == shape[:2])
@@ -290,7 +290,7 @@ class LayoutReader:
 
 
 def _last_of(calls: Iterable[Seen]) -> bool | None:
-    """Whether channels are last, by the first of these whose class shows it."""
+    """Whether channels are last, according to the first of these calls whose class shows it."""
     for seen in calls:
         if is_channels_last(seen.module):
             return True

@@ -1,4 +1,4 @@
-"""What the axes of a layer's output mean, by its shape and by what is known of the forward before it."""
+"""Determines the meaning of an output's axes from its shape and from the forward before it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from math import prod
 from lightning_gradcam.capture.layout import CHOICES, SPEC, Layout
 from lightning_gradcam.errors import LayerError
 
-# Beside a grid that the forward went through: a class token, one more with distillation, registers, some room.
+# Extra tokens next to a grid seen in the forward: a class token, a distillation token, registers, some spare.
 _MOST_PREFIX_TOKENS = 16
-# Beside a grid that the number of tokens alone shows: with and without a class token, 0, 1 (distillation), 4 or 8.
+# Extra tokens next to a grid inferred from the token count alone: 0, 1 (distillation), 4 or 8, with or without a class
+# token.
 _PREFIXES = (0, 1, 2, 4, 5, 8)
 
 
@@ -27,33 +28,32 @@ def find_layout(
     grids: Sequence[tuple[int, ...]] | None = None,
     sure: bool = False,
 ) -> Layout | None:
-    """Reads the layout off an activation's shape.
+    """Determines the layout from an activation's shape.
 
     Args:
         name: The layer's name, for errors.
-        shape: The activation's.
-        samples: How many samples the model was given.
-        picture: The input's spatial shape, where it is a picture.
-        given: What the user says, such as ``"NHWC"``.
-        last: Whether what the layer does shows that channels are last (of three axes: ``False`` where they are
-            before a single axis of places); ``None`` if nothing is known.
-        grids: Spatial shapes that the forward went through before, the nearest first; ``None`` if that has not been
-            looked at.
-        sure: Of four axes or five, channels last is not believed for the picture's proportions alone: a convolution
-            with strides that differ can give them too.
+        shape: The activation's shape.
+        samples: Number of samples given to the model.
+        picture: The input's spatial shape, if it is an image.
+        given: The user's layout, such as ``"NHWC"``.
+        last: Whether the layer's class shows that channels are last (with three axes: ``False`` if they come before a
+            single spatial axis); ``None`` if unknown.
+        grids: Spatial shapes seen earlier in the forward, nearest first; ``None`` if not determined yet.
+        sure: With four or five axes, do not infer channels last from the image's proportions alone: a convolution with
+            unequal strides can produce them too.
 
     Returns:
-        The layout; ``None`` if the shape alone does not tell and ``last`` or ``grids`` are not known yet.
+        The layout; ``None`` if the shape alone is ambiguous and ``last`` or ``grids`` are not known yet.
 
     Raises:
-        LayerError: The output has no places, or is not laid out as ``given``, or nothing tells the tokens' grid.
+        LayerError: The output has no spatial axes, does not match ``given``, or its tokens' grid is unknown.
     """
     output = _Output(name, tuple(shape), samples, picture, grids)
     return output.shown(last, sure=sure) if given is None else output.said(given)
 
 
 def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
-    """Whether a grid could be the picture at a lower resolution: smaller, and of its proportions up to rounding."""
+    """Whether a grid could be the image at a lower resolution: smaller, and with its proportions up to rounding."""
     if grid[-2] > picture[-2] or grid[-1] > picture[-1] or len(grid) > len(picture):
         return False
     if len(grid) == len(picture) == 3 and grid[0] > picture[0]:
@@ -63,7 +63,7 @@ def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
 
 @dataclass(frozen=True)
 class _Output:
-    """A layer's output; the fields are arguments of :func:`find_layout`."""
+    """A layer's output; its fields are the arguments of :func:`find_layout`."""
 
     name: str
     shape: tuple[int, ...]
@@ -72,7 +72,7 @@ class _Output:
     grids: Sequence[tuple[int, ...]] | None
 
     def shown(self, last: bool | None, *, sure: bool) -> Layout | None:
-        """Returns the layout that the shape shows."""
+        """Returns the layout determined from the shape."""
         shape, samples = self.shape, self.samples
         if len(shape) in (4, 5) and shape[0] == samples:
             return self._image(last, sure=sure)
@@ -92,7 +92,7 @@ class _Output:
         )
 
     def said(self, given: str) -> Layout | None:
-        """Returns the layout that the user has given."""
+        """Returns the user's layout."""
         shape, match = self.shape, SPEC.fullmatch(given)
         assert match is not None
         fold = match[1][1:3] if match[1].startswith("(") else ""
@@ -124,7 +124,7 @@ class _Output:
             return final if last else first
         both = [fits(layout.grid, self.picture) for layout in (first, final)]
         if sure and not any(both):
-            # An enlarged grid still has the picture's proportions.
+            # An upsampled grid still has the image's proportions.
             both = [same_proportions(layout.grid, self.picture) for layout in (first, final)]
         if both[0] != both[1]:
             return first if both[0] else None if sure else final
@@ -132,11 +132,11 @@ class _Output:
 
     def _tokens(self, axes: str) -> Layout | None:
         if self.grids is None:
-            # A patch may be higher than wide, of which the number of tokens shows nothing.
+            # A patch may be higher than it is wide, which the number of tokens does not show.
             return None
         length = self.shape[axes.index("L")]
         possible = sorted(_grids(self.picture, length), key=lambda found: (found[0], not found[1]))
-        # Several strides give the same grid; one that divides the picture is taken for them.
+        # Several strides give the same grid; prefer one that divides the image's size.
         fitting = list({grid: (prefix, divides, grid) for prefix, divides, grid in reversed(possible)}.values())[::-1]
         exact = [(prefix, grid) for prefix, divides, grid in fitting if divides]
         clear = exact and exact[0][0] <= 1 and not any(p == exact[0][0] and g != exact[0][1] for p, _, g in fitting)
@@ -145,7 +145,7 @@ class _Output:
         if clear and (exact[0] in seen or not seen or exact[0][0] < fewest):
             return Layout(axes, exact[0][1], exact[0][0])
         if seen:
-            # The nearest of those with the fewest tokens left over.
+            # The nearest of the grids with the fewest extra tokens.
             prefix, grid = min(seen, key=lambda found: found[0])
             return Layout(axes, grid, prefix)
         if fitting and all(prefix != fitting[0][0] for prefix, _, _ in fitting[1:]):
@@ -160,7 +160,7 @@ class _Output:
         )
 
     def _signal(self) -> Layout:
-        """Channels before a single axis of places: tokens of a grid that the forward went through, or a signal."""
+        """Channels before a single spatial axis: tokens of a grid seen in the forward, or a signal."""
         length = self.shape[2]
         for grid in self.grids or ():
             if prod(grid) == length:
@@ -173,14 +173,14 @@ class _Output:
 
 
 def same_proportions(grid: Sequence[int], picture: Sequence[int]) -> bool:
-    """Whether a grid has the picture's proportions, up to rounding."""
+    """Whether a grid has the image's proportions, up to rounding."""
     height, width = picture[-2:]
     h, w = grid[-2:]
     return abs(h * width - w * height) <= 2 * max(height, width)
 
 
 def _grids(picture: Sequence[int] | None, length: int) -> Iterator[tuple[int, bool, tuple[int, ...]]]:
-    """Yields (tokens left over, whether the stride divides the picture, grid) of all strides that could fit."""
+    """Yields (extra tokens, whether the stride divides the image's size, grid) for all possible strides."""
     if picture is None:
         return
     height, width = picture[-2:]

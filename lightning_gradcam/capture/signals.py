@@ -1,4 +1,4 @@
-"""Models of 1-D signals: which axis of an input is time, and which layers have a place for each stretch of it."""
+"""Models of 1-D signals: finds the input's time axis and the layers whose positions correspond to time."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.RNNBase, nn.MultiheadA
 
 @dataclass(frozen=True)
 class Signal:
-    """What the axes of a signal mean.
+    """The meaning of a signal's axes.
 
     Attributes:
         axes: ``"NL"``, ``"NCL"`` or ``"NLC"``.
-        length: How many samples in time it has.
+        length: Number of time steps.
     """
 
     axes: str
@@ -31,16 +31,16 @@ class Signal:
 
 
 def find_signal(shape: Sequence[int], calls: Sequence[Seen]) -> Signal | None:
-    """Finds out whether a model takes a signal: the first convolution that ran looks along a single axis.
+    """Detects whether a model takes a signal: its first convolution runs along a single axis.
 
-    Of three axes, the number of channels that this convolution takes shows which one is time.
+    With three axes, that convolution's number of input channels shows which one is time.
 
     Args:
-        shape: The input's, ``[N, …]``.
-        calls: What ran, in order.
+        shape: The input's shape, ``[N, …]``.
+        calls: The modules called, in order.
 
     Returns:
-        ``None`` for pictures, and where neither axis has as many channels as the convolution takes.
+        The signal; ``None`` for images, and if neither axis has the convolution's number of input channels.
     """
     first = next((seen.module for seen in calls if isinstance(seen.module, _ConvNd)), None)
     if not isinstance(first, _ONE_AXIS) or len(shape) not in (2, 3):
@@ -48,7 +48,7 @@ def find_signal(shape: Sequence[int], calls: Sequence[Seen]) -> Signal | None:
     if len(shape) == 2:
         return Signal("NL", shape[1])
     before, behind = shape[1:]
-    # A single channel may become several before the convolution, as in a spectrogram made by the model.
+    # A single channel may become several before the convolution, as in a spectrogram computed by the model.
     if before in (first.in_channels, 1):
         return Signal("NCL", behind)
     if behind in (first.in_channels, 1):
@@ -60,12 +60,12 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
     """Returns the layout of a layer in a model of signals.
 
     Args:
-        calls: What ran, in order.
-        at: Which of them.
-        samples: How many samples the model was given.
+        calls: The modules called, in order.
+        at: Index of the layer's call.
+        samples: Number of samples given to the model.
 
     Raises:
-        LayerError: Its output is not known to be ``[N, C, l]``.
+        LayerError: Its output can't be confirmed to be ``[N, C, l]``.
     """
     seen = calls[at]
     if len(seen.shape) == 3 and seen.shape[0] == samples and _is_channels_first(calls[: at + 1]):
@@ -79,7 +79,7 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
 
 
 def _is_channels_first(calls: Sequence[Seen]) -> bool:
-    """Whether the last call gave ``[N, C, l]``, by its own class or what made this very tensor or one like it."""
+    """Whether the last call returned ``[N, C, l]``, judged by its class or by the module that made this tensor."""
     last = calls[-1]
     alike = [seen for seen in reversed(calls) if len(seen.shape) == 3 and seen.shape[:2] == last.shape[:2]]
     for seen in sorted(alike, key=lambda seen: seen.value[0] != last.value[0]):

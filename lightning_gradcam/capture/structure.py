@@ -1,4 +1,4 @@
-"""Nested values of any structure: taken apart into leaves, and put together again with other ones."""
+"""Flattens nested values of any structure into leaves and rebuilds them with other leaves."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ Rebuild = Callable[[Sequence[Any]], Any]
 
 
 def flattened(values: Any) -> tuple[list[Any], Rebuild]:
-    """Takes nested values apart.
+    """Flattens nested values.
 
     Args:
-        values: Tuples, lists, dicts and named tuples, as PyTorch's own ``tree_flatten`` takes them; and other mappings,
-            such as a ``UserDict`` or what a tokenizer of Hugging Face returns, and dataclasses.
+        values: Tuples, lists, dicts and named tuples, as in PyTorch's ``tree_flatten``; also dataclasses and other
+            mappings, such as a ``UserDict`` or the result of a Hugging Face tokenizer.
 
     Returns:
-        The leaves in order, and a function that puts as many others in their places; it copies every container.
+        The leaves in order, and a function that rebuilds the values from the same number of other leaves; it copies
+        every container.
 
     Example:
         >>> from collections import UserDict
@@ -49,7 +50,7 @@ def flattened(values: Any) -> tuple[list[Any], Rebuild]:
 
 
 def mapped(function: Callable[[Any], Any], values: Any) -> Any:
-    """Returns nested values with each leaf replaced by what a function makes of it."""
+    """Returns nested values with a function applied to each leaf."""
     leaves, rebuilt = flattened(values)
     return rebuilt([function(leaf) for leaf in leaves])
 
@@ -64,27 +65,27 @@ def entries_of(values: Any) -> dict[str, Any] | None:
 
 
 def refilled(container: Any, entries: Mapping[Any, Any]) -> Any:
-    """Returns a copy of a mapping or dataclass with other entries; a dict, where a mapping can't be refilled."""
+    """Returns a copy of a mapping or dataclass with other entries; a dict if a mapping can't be rebuilt."""
     if type(container) is dict:
         return dict(entries)
     if not isinstance(container, Mapping):
         changed = copy(container)
         for name, value in entries.items():
-            # Frozen ones refuse an assignment, and their constructor may do more than assign.
+            # Frozen dataclasses reject assignment, and their constructor may do more than assign.
             object.__setattr__(changed, name, value)
         return changed
     try:
-        # A constructor may take something else first, as that of `defaultdict`.
+        # A constructor may take another argument first, as that of `defaultdict` does.
         made: Any = copy(container)
         for key, value in entries.items():
             made[key] = value
-    except Exception:  # whatever a mapping raises that can't be changed
+    except Exception:  # an immutable mapping may raise anything
         return dict(entries)
     return made
 
 
 def _opened(leaf: Any) -> tuple[list[Any], Rebuild | None]:
-    """Returns a leaf's own leaves, and what puts it together again; ``None`` if it is a single one."""
+    """Returns a leaf's own leaves and a function that rebuilds it; ``None`` if it is a plain leaf."""
     entries = dict(leaf) if isinstance(leaf, Mapping) else entries_of(leaf)
     if entries is None:
         return [leaf], None

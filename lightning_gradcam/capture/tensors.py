@@ -1,4 +1,4 @@
-"""The feature maps in a module's output, which may be a tensor or hold some."""
+"""Finds the feature maps in a module's output, which may be a tensor or contain tensors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def main_tensor(output: Any) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
         output: A tensor, or a tuple, list, dict or dataclass that holds one.
 
     Returns:
-        The first floating-point tensor of three axes or more (or else of any number), and a function that puts another
-        tensor in its place; ``None`` if there is none.
+        The first floating-point tensor with at least three axes (or else with any number), and a function that replaces
+        it with another tensor; ``None`` if there is none.
     """
     found = level_maps(output)
     if found is None:
@@ -36,8 +36,8 @@ def level_maps(output: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], 
         output: A tensor, or a tuple, list, dict or dataclass that holds some.
 
     Returns:
-        The tensor of :func:`main_tensor`, followed by all others of as many axes (four at least) and samples; and a
-        function that puts other tensors in their places. ``None`` if there is none.
+        The tensor of :func:`main_tensor`, followed by all others with the same number of axes (at least four) and of
+        samples; and a function that replaces them with other tensors. ``None`` if there is none.
     """
     if isinstance(output, Tensor):
         return ([output], lambda tensors: tensors[0]) if output.is_floating_point() else None
@@ -45,7 +45,7 @@ def level_maps(output: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], 
     if not tensors:
         return None
     main = next((tensor for tensor in tensors if tensor.dim() >= 3), tensors[0])
-    # By identity: the same tensor may be in the output twice.
+    # Compare by identity: the same tensor may be in the output twice.
     found = {id(main): main}
     for tensor in tensors if main.dim() >= 4 else ():
         if tensor.dim() == main.dim() and tensor.shape[0] == main.shape[0]:
@@ -70,11 +70,11 @@ def floating_tensors(output: Any) -> list[Tensor]:
 
 
 def with_tensors(output: Any, put: Callable[[Tensor], Tensor]) -> Any:
-    """Returns an output with other tensors; containers and dataclasses without any of these stay the same objects.
+    """Returns an output with its tensors replaced; containers and dataclasses without tensors stay the same objects.
 
     Args:
         output: A tensor, or a tuple, list, dict or dataclass that holds some.
-        put: From each tensor to the one in its place.
+        put: Maps each tensor to its replacement.
     """
 
     def other(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a forward calls, and the way between its tensors as far as it keeps an axis of tokens."""
+"""Records a forward's calls, and how its tensors derive from each other while the token axis is preserved."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Seen:
     """One call of a module.
 
     Attributes:
-        name: The module's.
+        name: The module's name.
         module: The module, without what ``torch.compile`` and others wrap around it.
         shape: The shape of the feature map in its output.
-        value: Which tensor that was, and how many changes had been made to it; calls that gave the same share it.
-        made: It was not one of the module's own inputs.
-        call: Which of the module's calls it was, counted from 0.
-        origins: Where all feature maps in its output are in the graph, in their order; empty without a graph.
+        value: The tensor's identity and version; calls that returned the same tensor share it.
+        made: The tensor was not one of the module's own inputs.
+        call: Index of this call among the module's calls, from 0.
+        origins: The graph positions of all feature maps in its output, in order; empty without a graph.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """A tensor that went into a module or came out of one.
+    """A tensor that a module received or returned.
 
     Attributes:
         shape: Its shape.
-        tensor: The tensor with its graph, where it could be tokens: of three axes. Others are not kept.
-        origin: Where it was in the graph then.
+        tensor: The tensor with its graph if it could hold tokens (three axes); others are not kept.
+        origin: Its position in the graph at that time.
         module: The module that returned it; ``None`` if it was seen as an input first.
-        picture: It is the model's own picture.
+        picture: The tensor is the model's input image.
     """
 
     shape: tuple[int, ...]
@@ -64,11 +64,11 @@ class Watched:
 
 @dataclass(frozen=True, eq=False)
 class Trail:
-    """What a forward went through.
+    """The trace of a forward.
 
     Attributes:
-        watched: Tensors of three axes or more, in order; each once.
-        layers: Layer name to the place of its last call's feature map in ``watched``.
+        watched: Tensors with at least three axes, in order, each once.
+        layers: Layer name to the index in ``watched`` of its last call's feature map.
     """
 
     watched: list[Watched]
@@ -77,39 +77,38 @@ class Trail:
     _bits: dict[Origin, int]
 
     def origins(self) -> dict[str, Origin]:
-        """Returns where the feature map of each layer's last call was in the graph."""
+        """Returns the graph position of the feature map of each layer's last call."""
         return {name: self.watched[at].origin for name, at in self.layers.items()}
 
     def before(self, at: int) -> list[int]:
-        """Returns the places of those that a tensor's rows of tokens come from, the nearest first.
+        """Returns the indices of the tensors from which a tensor's tokens derive, nearest first.
 
-        Of an attention these are the queries: as many tokens leave it as there are queries, whatever they look at.
+        For attention these are the queries: it returns one token for each query, whichever keys they attend to.
         """
         found = way(self.watched[at].origin[0], self._ways, self._bits, _followed)
         return [place for place in range(at - 1, -1, -1) if found >> place & 1]
 
 
 class Watcher:
-    """Notes what goes into and comes out of all modules of a forward with a graph.
+    """Records the inputs and outputs of all modules in a forward with a graph.
 
     Args:
-        picture: The picture that the forward starts from; without its own graph, or ``None``, tokens are followed
-            less far.
-        force: Record the graph in the model's own ``torch.no_grad()``, too.
-        changing: Put a tensor with a graph instead of one without. Otherwise nothing is changed or forced, and
-            :attr:`whole` tells whether anything would have been.
+        picture: The forward's input image; if it is ``None`` or has no graph, tokens are traced less far.
+        force: Record the graph inside the model's own ``torch.no_grad()`` too.
+        changing: Replace tensors without a graph by ones with a graph. Otherwise nothing is changed or forced, and
+            :attr:`whole` states whether it would have been.
     """
 
     def __init__(self, picture: Tensor | None, *, force: bool = True, changing: bool = True) -> None:
         self._force, self._changing = force, changing
         self.trail = Trail([], {}, {}, {})
         self.whole = True
-        """Whether each tensor had its graph by itself."""
+        """Whether each tensor had its own graph."""
         if picture is not None:
             self._note(picture, is_picture=True)
 
     def enter(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Notes what a module gets; a forward pre-hook."""
+        """Records a module's inputs; a forward pre-hook."""
         if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
             self.whole = False
             if self._changing and self._force and not torch.is_inference_mode_enabled():
@@ -118,12 +117,12 @@ class Watcher:
             self._note(tensor)
 
     def leave(self, name: str, module: nn.Module, tensor: Tensor) -> Tensor | None:
-        """Notes the feature map that a layer returns; returns what has to replace it, or ``None``."""
+        """Records the feature map that a layer returns; returns its replacement, or ``None``."""
         replaced = None
         if tensor.grad_fn is None:
             self.whole = False
             if self._changing and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-                # Nothing that learns has come before.
+                # No trainable module has run before.
                 tensor = replaced = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
         place = self._note(tensor, module)
         if place is None:
@@ -150,22 +149,22 @@ def executed(
     graph: bool = False,
     watcher: Watcher | None = None,
 ) -> tuple[list[Seen], Any, dict[str, int]]:
-    """Runs a forward, with a graph where that is requested.
+    """Runs a forward, with a graph if requested.
 
     Args:
         layers: Name to module.
         forward: Runs it once.
         graph: Record its graph.
-        watcher: Notes the way of tokens through it, which takes a graph, too.
+        watcher: Traces tokens through it, which also needs a graph.
 
     Returns:
-        Every call that gave a floating-point tensor of three axes or more, in order; the model's own output; and how
-        often each layer was called.
+        Every call that returned a floating-point tensor with at least three axes, in order; the model's output; and the
+        number of calls of each layer.
     """
     graph = graph or watcher is not None
     calls = Counter[str]()
     order: list[Seen] = []
-    # Not held: the outputs of all layers together can be larger than the model.
+    # Not kept: the outputs of all layers together can be larger than the model.
     numbers: dict[int, tuple[ref[Tensor], int]] = {}
 
     def seen(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -179,7 +178,7 @@ def executed(
         if known is None or known[0]() is not tensor:
             numbers[id(tensor)] = known = ref(tensor), len(order)
         made = not any(leaf is tensor for leaf in tree_leaves((args, kwargs)))
-        # In the model's own inference mode changes are not counted.
+        # In the model's own inference mode, tensors have no version counter.
         version = 0 if tensor.is_inference() else tensor._version
         origins = tuple((t.grad_fn, t.output_nr) for t in tensors if t.grad_fn is not None) if graph else ()
         value = known[1], version
@@ -206,7 +205,7 @@ def _followed(node: Node) -> list[Origin]:
 
 
 def has_rows(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether rows and columns are what they seem: lists of tokens are given to 2-D layers as ``[N, C, L, 1]``.
+    """Whether the last two axes are real rows and columns: 2-D layers also get token lists, as ``[N, C, L, 1]``.
 
     Example:
         >>> has_rows(nn.Conv2d(8, 8, 1), (2, 8, 49, 1)), has_rows(nn.Conv2d(8, 8, (7, 1)), (2, 8, 1, 49))
@@ -214,5 +213,5 @@ def has_rows(module: nn.Module, shape: tuple[int, ...]) -> bool:
     """
     kernel = getattr(module, "kernel_size", 1)
     sides = kernel[-2:] if isinstance(kernel, tuple) else (kernel, kernel)
-    # A patch as high as the picture makes a single row of many.
+    # Patches as high as the image form a single row.
     return all(size > 1 or side > 1 for size, side in zip(shape[-2:], sides, strict=True))

@@ -1,6 +1,6 @@
-"""Whether a map can be trusted: it is measured against random maps, against other weights, and against other classes.
+"""Checks whether maps can be trusted, by comparing them with random maps, other weights and other classes.
 
-The measures are pure functions of arrays; :func:`~lightning_gradcam.checks.run.check_maps` asks a model for what they
-need, inside the guard, and :mod:`~lightning_gradcam.checks.verdicts` turns the figures into one word for each layer and
-method. Knows nothing of Lightning, drawing or files but the result's own.
+The measures are pure functions of arrays; :func:`~lightning_gradcam.checks.run.check_maps` gets their inputs from a
+model, inside the guard, and :mod:`~lightning_gradcam.checks.verdicts` turns the figures into one verdict for each layer
+and method. Does not depend on Lightning, drawing or files, except those of the result.
 """

@@ -1,4 +1,4 @@
-"""What the model is asked: its confidence in a class, of many changed pictures, chunk by chunk."""
+"""Queries the model's confidence in a class for many changed images, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lightning_gradcam.targets.base import class_logits
 from lightning_gradcam.targets.reading import OutputKind, described
 from lightning_gradcam.targets.tracing import traced_output
 
-# Standard deviations of the blurs that are tried, as shares of the picture's shorter side.
+# Standard deviations of the blurs to try, as fractions of the image's shorter side.
 BLURS = (1 / 16, 1 / 8, 1 / 4)
-# A picture has lost its class where the model keeps at most this share of what it knew above chance.
+# An image has lost its class if at most this share of the model's confidence above chance remains.
 _LEFT = 0.1
 
 
 class Counter:
-    """Calls the model, and counts the pictures that it gets."""
+    """Calls the model and counts the images it receives."""
 
     def __init__(self, run: Forward) -> None:
         self._run = run
@@ -40,13 +40,13 @@ class Counter:
 
 @dataclass(eq=False)
 class Asked:
-    """Asks a model for probabilities.
+    """Queries a model for probabilities.
 
     Attributes:
-        run: From pictures ``[M, C, H, W]`` to the explained output.
-        several: Each class is likely or not on its own: sigmoids, and no softmax.
-        chunk: How many pictures go through the model at once.
-        moved: Called with how many pictures went through it.
+        run: Maps images ``[M, C, H, W]`` to the explained output.
+        several: Classes are independent: use sigmoids instead of a softmax.
+        chunk: Number of images per forward.
+        moved: Called with the number of images processed.
     """
 
     run: Forward
@@ -57,10 +57,10 @@ class Asked:
     single: bool = field(default=False, init=False)
 
     def logits(self, pictures: Tensor) -> Tensor:
-        """Returns the logits of all classes, float32 or float64 ``[M, K]`` on the CPU; a single one ``z`` is -z, z."""
+        """Returns all classes' logits, float32 or float64 ``[M, K]`` on the CPU; a single logit ``z`` gives -z, z."""
 
         def part(start: int, stop: int) -> Tensor:
-            # A model may change what it is given in place.
+            # A model may modify its input in place.
             own = pictures[start:stop].clone()
             output: Any
             with torch.no_grad():
@@ -83,22 +83,23 @@ class Asked:
         return found if found.dtype == torch.float64 else found.float()
 
     def shown(self, pictures: Tensor) -> None:
-        """Runs the model on pictures for what its batch norms keep of them, in chunks of nearly one size."""
+        """Runs the model on images in chunks of similar size, to update its batch norm statistics."""
         size = math.ceil(len(pictures) / math.ceil(len(pictures) / self.chunk))
         deque(in_parts(len(pictures), size, lambda start, stop: self.run(pictures[start:stop].clone())), maxlen=0)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Returns what logits ``[M, K]`` say: their softmax, or the sigmoid of each."""
+        """Converts logits ``[M, K]`` to probabilities: their softmax, or the sigmoid of each."""
         return logits.sigmoid() if self.several or self.single else logits.softmax(dim=-1)
 
     def answers(self, pictures: Iterable[tuple[Tensor, list[int]]]) -> tuple[Tensor, Tensor]:
-        """Asks about some classes of each picture; pictures are taken as they are needed.
+        """Queries some classes of each image; images are consumed lazily.
 
         Args:
-            pictures: Pictures ``[C, H, W]``, each with as many classes.
+            pictures: Images ``[C, H, W]``, each with the same number of classes.
 
         Returns:
-            The probability of the first class, float64 ``[M]``, and the logits of all, float64 ``[M, classes]``.
+            The probability of the first class, float64 ``[M]``, and the logits of all these classes, float64
+            ``[M, classes]``.
         """
         found = []
         for group in _groups(pictures, self.chunk):
@@ -110,13 +111,13 @@ class Asked:
 
 
 def emptied(pictures: Tensor) -> Tensor:
-    """Returns each picture without what tells its class: blurred more and more, its mean colour, and zeros.
+    """Returns emptied versions of each image: increasingly blurred, its mean colour, and zeros.
 
     Args:
         pictures: ``[N, C, H, W]``.
 
     Returns:
-        ``[B, N, C, H, W]``; zeros are, after the usual normalisation, the data's mean colour.
+        ``[B, N, C, H, W]``; after the usual normalisation, zeros are the data's mean colour.
     """
     side = min(pictures.shape[2:])
     blurred = [blur(pictures, share * side) for share in BLURS]
@@ -125,7 +126,7 @@ def emptied(pictures: Tensor) -> Tensor:
 
 
 def blur(pictures: Tensor, sigma: float) -> Tensor:
-    """Blurs with a Gaussian of any width; at the border, the weights inside of the picture count alone.
+    """Blurs with a Gaussian of any width; at the border, only the weights inside the image count.
 
     Example:
         >>> blur(torch.tensor([[[[0.0, 0.0, 9.0]]]]), 100.0).round()
@@ -140,16 +141,16 @@ def blur(pictures: Tensor, sigma: float) -> Tensor:
 
 
 def without_class(confidence: Tensor, emptied_to: Tensor, chance: float) -> Tensor:
-    """Returns which way of emptying each picture is the mildest after which the model no longer knows its class.
+    """Returns the mildest way of emptying each image after which the model no longer recognises its class.
 
     Args:
-        confidence: In the class of the whole picture, ``[N]``.
-        emptied_to: After each way, mildest first, ``[B, N]``.
-        chance: What a model has that knows nothing, such as one over the number of classes.
+        confidence: The confidence in the class of the whole image, ``[N]``.
+        emptied_to: The confidence after each way of emptying, mildest first, ``[B, N]``.
+        chance: The confidence of an uninformed model, such as one over the number of classes.
 
     Returns:
-        Places in B, ``[N]``: the first that leaves at most a tenth of what the model knew above chance; where none
-        does, the one that leaves least.
+        Indices into B, ``[N]``: the first that leaves at most a tenth of the confidence above chance; if none does, the
+        one that leaves the least.
 
     Example:
         >>> without_class(torch.tensor([0.9, 0.9]), torch.tensor([[0.5, 0.6], [0.1, 0.8]]), 0.1).tolist()
@@ -160,15 +161,15 @@ def without_class(confidence: Tensor, emptied_to: Tensor, chance: float) -> Tens
 
 
 def dependence(asked: Asked, logits: Tensor) -> float:
-    """How far the output moves, at most, from a picture to another or to an emptied one.
+    """The largest change of the output between images, or between an image and an emptied version.
 
     Args:
-        asked: Says how logits are read.
-        logits: Of ``B`` versions of each picture, the whole one first, ``[B, N, K]``.
+        asked: Converts logits to probabilities.
+        logits: The logits of ``B`` versions of each image, the whole one first, ``[B, N, K]``.
 
     Returns:
-        The mean over pictures of the total variation distance (of several labels a sample, of the largest change of a
-        probability): 0, where the output is the same for all, to 1.
+        The mean over images of the total variation distance (with several labels per sample, of the largest change of a
+        probability), from 0, if the output is the same for all, to 1.
     """
     shares = asked.probabilities(logits)
     whole, far = shares[0], []
@@ -179,18 +180,18 @@ def dependence(asked: Asked, logits: Tensor) -> float:
 
 
 def knowledge(asked: Asked, logits: Tensor) -> tuple[float, float]:
-    """Two signs of weights that have learnt something, whatever the scale of the logits.
+    """Two signs that the weights have learnt something, independent of the logits' scale.
 
-    Random weights give every picture nearly the same logits, which emptying it hardly changes.
+    Random weights give every image nearly the same logits, and emptying the image hardly changes them.
 
     Args:
-        asked: Says how logits are read.
-        logits: As :func:`dependence`.
+        asked: Converts logits to probabilities.
+        logits: As for :func:`dependence`.
 
     Returns:
-        How far logits differ between pictures, as a share of what they have in common (root mean squares, after the
-        mean over classes is taken off, as a softmax does; 0 for a single picture); and how much of the confidence in
-        its most likely class each picture loses where it is emptied, on average.
+        The difference of logits between images relative to their common part (root mean squares after subtracting the
+        mean over classes, which a softmax ignores; 0 for a single image), and the mean loss of confidence in each
+        image's most likely class when it is emptied.
     """
     centred = (logits - logits.mean(dim=-1, keepdim=True)).double()[0]
     common = centred.mean(dim=0)

@@ -1,4 +1,4 @@
-"""What chance gives: random maps as smooth as a given one, and how surely a map does better than they do."""
+"""Chance baselines: random maps as smooth as a given map, and tests of whether the map beats them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-# Of the permutations that a p-value is counted in.
+# Number of permutations for a p-value.
 _DRAWS = 9999
 
 
 def random_maps(one: Array, count: int, generator: np.random.Generator) -> Array:
-    """Draws random maps of the same resolution and smoothness as a map: its spectrum's sizes, with random phases.
+    """Draws random maps with a map's resolution and smoothness: its amplitude spectrum with random phases.
 
     Theiler et al., "Testing for Nonlinearity in Time Series: The Method of Surrogate Data", Physica D 1992. A blob
-    becomes blobs of the same width anywhere, a fine grain stays a fine grain; a constant map stays constant.
+    becomes blobs of the same width anywhere, fine texture stays fine, and a constant map stays constant.
 
     Args:
-        one: ``[h, w]``.
-        count: How many.
+        one: The map, ``[h, w]``.
+        count: Number of random maps.
         generator: Draws the phases.
 
     Returns:
@@ -31,38 +31,39 @@ def random_maps(one: Array, count: int, generator: np.random.Generator) -> Array
 
 
 def standing(values: Array) -> Array:
-    """Returns how each of several maps of a picture compares with all of them, in standard deviations from their mean.
+    """Returns how each of an image's maps compares with all of them, in standard deviations from their mean.
 
     Args:
-        values: A measure of every picture and map, ``[N, M]``; larger is better.
+        values: A measure for every image and map, ``[N, M]``; larger is better.
 
     Returns:
-        ``[N, M]``; 0 where the maps of a picture do not differ.
+        ``[N, M]``; 0 if the maps of an image do not differ.
 
     Example:
         >>> standing(np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])).round(2).tolist()
         [[-1.22, 0.0, 1.22], [0.0, 0.0, 0.0]]
     """
     spread = values.std(axis=1, keepdims=True)
-    # What differs by rounding alone does not differ.
+    # Ignore differences due to rounding.
     differs = spread > 1e-6 * np.abs(values).max(axis=1, keepdims=True)
     apart = values - values.mean(axis=1, keepdims=True)
     return np.asarray(np.divide(apart, spread, out=np.zeros(values.shape), where=differs))
 
 
 def p_value(own: Array, chance: Array, generator: np.random.Generator) -> float:
-    """How often chance does as well: a permutation test, in which a map is one among the random maps of its picture.
+    """A permutation test of how often chance does as well, with the map as one of its image's random maps.
 
-    Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010: of the draws, one for each picture among its
-    own map and its random ones, the share whose mean is as large as that of the maps, the maps themselves counted.
+    Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010: each draw takes, for each image, its own map
+    or one of its random maps; the p-value is the share of draws whose mean is at least that of the maps, counting the
+    maps themselves.
 
     Args:
-        own: How well the map of each picture does, ``[N]``.
-        chance: How well random maps of it do, ``[N, R]``.
-        generator: Draws.
+        own: The measure of each image's map, ``[N]``.
+        chance: The measures of its random maps, ``[N, R]``.
+        generator: Random number generator.
 
     Returns:
-        0 to 1; at least ``1 / (R + 1)`` for one picture, its N-th power for N pictures, and 1/10000 in any case.
+        0 to 1; at least ``1 / (R + 1)`` for one image, its N-th power for N images, and never below 1/10000.
 
     Example:
         >>> generator = np.random.default_rng(0)
@@ -73,19 +74,20 @@ def p_value(own: Array, chance: Array, generator: np.random.Generator) -> float:
         return 1.0
     among = np.concatenate([own[:, None], chance], axis=1)
     drawn = among[np.arange(len(own)), generator.integers(0, among.shape[1], (_DRAWS, len(own)))].mean(axis=1)
-    # Equal by hand is equal: a map that is one of the draws must not be missed by rounding.
+    # Treat nearly equal as equal: rounding must not exclude a draw that is the maps themselves.
     return float((1 + (drawn >= own.mean() - 1e-9).sum()) / (1 + _DRAWS))
 
 
 def ranked(own: float, others: Array) -> float:
-    """How often one of several rivals does as well: the rank of a figure among theirs, as a p-value.
+    """The share of rivals that do as well: the rank of a value among theirs, as a p-value.
 
     Args:
-        own: The figure; larger is better.
-        others: Theirs, ``[R]``.
+        own: The value; larger is better.
+        others: The rivals' values, ``[R]``.
 
     Returns:
-        ``1 / (R + 1)`` to 1. If the figure is drawn as theirs are, it is below any level as often as the level says.
+        ``1 / (R + 1)`` to 1. If the value comes from the rivals' distribution, the result is uniform, as a p-value
+        should be.
 
     Example:
         >>> ranked(3.0, np.array([1.0, 2.0, 3.0, 4.0]))
@@ -95,7 +97,7 @@ def ranked(own: float, others: Array) -> float:
 
 
 def either(*p_values: float) -> float:
-    """Combines tests of the same maps, of which one is enough: Bonferroni's bound, valid however they depend.
+    """Combines alternative tests of the same maps with Bonferroni's bound, which is valid for any dependence.
 
     Example:
         >>> either(0.02, 0.5), either(0.7, 0.6)

@@ -1,4 +1,4 @@
-"""Whether maps follow the model better than chance: random maps, and a layer's channels weighted at random."""
+"""Tests whether maps follow the model better than random maps and randomly weighted channels do."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lightning_gradcam.checks.chance import either, p_value, random_maps, ranked
 from lightning_gradcam.checks.hiding import Hidden, hide_and_ask, shown_share
 
 Array = npt.NDArray[np.float64]
-# The fewest random maps with which one picture alone comes to p = 0.05.
+# The smallest number of random maps with which a single image can reach p = 0.05.
 RANDOM = 20
-# How many more a map's agreement is compared with, which ask the model nothing.
+# Number of further random maps for agreement, which need no queries of the model.
 _COMPARED = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Rivals:
-    """What the maps of a layer and method are compared with.
+    """The maps with which a layer and method's maps are compared.
 
     Attributes:
-        fake: Random maps of each picture, as smooth as its map, ``[RANDOM, h, w]`` each.
-        last: The maps of random weights, ``[N, h, w]``; ``None``: there are none.
+        fake: Random maps for each image, as smooth as its map, ``[RANDOM, h, w]`` each.
+        last: The maps with random weights, ``[N, h, w]``, or ``None``.
         others: The maps of other classes, ``[N, h, w]`` each.
-        weighted: The layer's channels weighted at random, as the method ``"random"`` does it, ``[R, N, h, w]``;
-            ``None``: the method has no layer.
+        weighted: The layer's channels weighted at random, as in the method ``"random"``, ``[R, N, h, w]``; ``None`` if
+            the method has no layer.
     """
 
     fake: list[Array]
@@ -40,12 +40,12 @@ class Rivals:
 
 @dataclass(frozen=True, eq=False)
 class HiddenTop:
-    """What is left of the confidence where the pixels that a map marks most are hidden: what a page shows.
+    """The confidence that remains when a map's top pixels are hidden, for the page.
 
     Attributes:
-        share: The share of a picture's pixels that are hidden.
-        own: The confidence with those of the map hidden, ``[N]``; NaN where it was not asked for.
-        by_chance: The same for random maps, on average.
+        share: The share of hidden pixels.
+        own: The confidence with the map's top pixels hidden, ``[N]``; NaN if not measured.
+        by_chance: The mean of the same for random maps.
     """
 
     share: float
@@ -66,23 +66,23 @@ def faithful(
     seed: int,
     generator: np.random.Generator,
 ) -> tuple[dict[str, float], HiddenTop]:
-    """Returns the figures of hiding and agreement, of the maps, their inverse, and the maps of random weights.
+    """Computes the hiding and agreement figures for the maps, their inverse, and the maps with random weights.
 
     Args:
-        asked: Asks the model.
-        inputs: Pictures ``[N, C, H, W]``.
-        empty: The same without their class.
-        classes: The explained class of each picture, and those of the other maps, ``[N, 1 + others]``.
+        asked: Queries the model.
+        inputs: Images ``[N, C, H, W]``.
+        empty: The images without their class.
+        classes: The explained class of each image, and those of the other maps, ``[N, 1 + others]``.
         own: Signed maps ``[N, h, w]``.
-        rivals: What they are compared with.
-        usable: Which pictures can be hidden at all, ``[N]``. Of these, the map itself is judged by the ones where it
-            has a positive value, since the others show nothing; its inverse is judged by all.
-        quick: Fewer shares of pixels, and no ROAD.
-        seed: Of the order of equal pixels, and of ROAD's noise.
+        rivals: The maps to compare with.
+        usable: Which images can be hidden at all, ``[N]``. The map is judged only on those where it has a positive
+            value, since the others show nothing; its inverse is judged on all of them.
+        quick: Use fewer shares of pixels and no ROAD.
+        seed: Random seed for the order of equal pixels and for ROAD's noise.
         generator: Draws random maps and permutations.
 
     Returns:
-        The figures, and what becomes of each picture where some of its pixels are hidden.
+        The figures, and the effect on each image of hiding some of its pixels.
     """
     rows = np.flatnonzero(usable)
     none = float("nan")
@@ -107,7 +107,7 @@ def faithful(
     distinct, rest = _of_classes(hidden, rows, own, rivals)
 
     def tested(place: int, among: npt.NDArray[np.bool_]) -> dict[str, float]:
-        """How well the maps at a place do: their strength, and the tests, all on some of the pictures."""
+        """Tests the maps at an index on some of the images: their strength and p-values."""
         if not among.any():
             return _NOTHING
         standings = hidden.standing([place, *chance])[among]
@@ -118,7 +118,7 @@ def faithful(
             "hiding_p": p_value(standings[:, 0], standings[:, 1:], generator),
             "agreement_p": p_value(agreed[:, 0], agreed[:, 1:], generator),
         }
-        # Random maps can be anywhere; a layer's channels follow the objects, however they are weighted.
+        # Random maps can be anywhere; a layer's channels follow the objects, whatever their weights.
         turned = -1 if place == RANDOM + 1 else 1
         channels = none if rest is None else ranked(turned * distinct[among].mean(), rest[among].mean(axis=0))
         return {
@@ -137,27 +137,27 @@ def faithful(
         figures |= {name: float(values[:, 0].mean()), f"{name}_random": float(values[:, list(chance)].mean())}
     left = hidden.left(top.share)
     top.own[rows], top.by_chance[rows] = left[:, 0], left[:, list(chance)].mean(axis=1)
-    # The inverse and the map of random weights are compared in the map's own place among the random maps.
+    # The inverse and the map with random weights take the map's own place among the random maps.
     figures |= _named("", tested(0, shown)) | _named("inverted_", tested(RANDOM + 1, np.ones(len(rows), bool)))
     figures["random_weights_faithful"] = none if rivals.last is None else tested(RANDOM + 2, shown)["strength"]
     return figures, top
 
 
 def _of_classes(hidden: Hidden, rows: npt.NDArray[np.intp], own: Array, rivals: Rivals) -> tuple[Array, Array | None]:
-    """How well maps of several classes tell what the logits of each do, and how well random weightings tell it.
+    """Measures how well maps of several classes predict each class's logit, and how well random weightings do.
 
-    Where a picture has one object, any weighting of the channels marks it, and half of them mark it with the right
-    sign. To be right about several classes, each has to have its own weights: a rival draws new ones for each.
+    If an image has one object, any weighting of the channels marks it, and half of them with the right sign. To be
+    right about several classes, each class needs its own weights, so a rival draws new weights for each.
 
     Returns:
-        The agreement of the maps, ``[N]``, and that of rivals, ``[N, R]``; ``None``: there are none.
+        The agreement of the maps, ``[N]``, and that of the rivals, ``[N, R]``, or ``None``.
     """
     chance = range(1, RANDOM + 1)
     maps = np.stack([own, *rivals.others])[:, rows]
     found = hidden.agreement(list(maps.swapaxes(0, 1)[:, :, None]), chance, of_classes=True)[:, 0]
     if rivals.weighted is None:
         return found, None
-    # The weights of one rival for one class are the next rival's for the next class.
+    # One rival's weights for one class are the next rival's weights for the next class.
     drawn = [np.stack([np.roll(rivals.weighted[:, row], n, axis=0) for n in range(len(maps))]) for row in rows]
     return found, hidden.agreement(drawn, chance, of_classes=True)
 

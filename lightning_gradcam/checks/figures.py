@@ -1,4 +1,4 @@
-"""The figures of a check that need no model: pure functions of maps, signed ``[N, h, w]``."""
+"""The figures of a check that need no model: pure functions of signed maps ``[N, h, w]``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Array = npt.NDArray[np.float64]
 
 
 def mean(values: Array) -> float:
-    """Returns the mean of the finite values; NaN where there are none."""
+    """Returns the mean of the finite values; NaN if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def evidence(own: Array, finite: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """Returns the share of blank maps, of those that are not finite, and of evidence against the class."""
+    """Returns the share of blank maps, of non-finite maps, and of evidence against the class."""
     against = np.maximum(-own, 0).sum(axis=(1, 2))
     total = np.abs(own).sum(axis=(1, 2))
     return {
@@ -31,7 +31,7 @@ def evidence(own: Array, finite: npt.NDArray[np.bool_]) -> dict[str, float]:
 
 
 def against_weights(own: Array, fake: list[Array], last: Array | None) -> dict[str, float]:
-    """Returns how alike maps and those of random weights are, and how alike random maps are by chance."""
+    """Returns the similarity of the maps to those with random weights, and that of random maps by chance."""
     none = float("nan")
     by_chance = [
         (mean(signed_rank_correlation(own, others)), mean(structural_similarity(own, others)))
@@ -50,14 +50,14 @@ def against_weights(own: Array, fake: list[Array], last: Array | None) -> dict[s
 
 
 def largest_change(own: Array, noisy: list[Array]) -> float:
-    """Returns the largest drift from maps to those of noisy pictures."""
+    """Returns the largest drift between the maps and those of noisy images."""
     changes = np.array([drift(own, other) for other in noisy])
     known = changes[np.isfinite(changes)]
     return float(known.max()) if len(known) else float("nan")
 
 
 def on_object(own: Array, masks: Tensor) -> dict[str, float]:
-    """Returns energy inside and pointing game, and the object's share of the picture."""
+    """Returns energy inside, pointing game, and the object's share of the image."""
     marked = masks.cpu().numpy()
     some = marked.any(axis=(1, 2))
     return {

@@ -1,15 +1,15 @@
-"""Whether the model's confidence follows maps: pixels are hidden in their order, and the model is asked again.
+"""Measures how the model's confidence follows maps when pixels are hidden in their order.
 
 Deletion and insertion: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC
-2018; ROAD: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022. As
+2018; ROAD: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022. These are
 :func:`~lightning_gradcam.deletion_curve`, :func:`~lightning_gradcam.insertion_curve` and
-:func:`~lightning_gradcam.road`, of many maps of a picture at once, at the few shares of pixels that tell most.
+:func:`~lightning_gradcam.road` for many maps of an image at once, at the few most informative shares of pixels.
 
-Maps are compared by log-odds: where the softmax is near 1, a probability hides what a pixel is worth.
+Maps are compared by log-odds, because near 1 a softmax probability hides the effect of a pixel.
 
 Agreement: Bhatt et al., "Evaluating and Aggregating Feature-based Model Explanations", IJCAI 2020 (their faithfulness
-correlation), with the pixels that the other maps hide or show as subsets. Deletion and insertion judge a map by the
-few pictures that it makes itself; agreement judges it by those of all others, and asks the model nothing more.
+correlation), with the pixels hidden or shown by the other maps as subsets. Deletion and insertion judge a map by the
+few images it produces itself; agreement judges it by those of all other maps, without further queries of the model.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from lightning_gradcam.stats.imputation import impute
 from lightning_gradcam.stats.masks import upsampled
 
 Array = npt.NDArray[np.float64]
-# The shares of pixels that are hidden or shown: from a small object to half of the picture.
+# The shares of pixels to hide or show: from a small object to half of the image.
 SHARES, QUICK = (0.1, 0.25, 0.5), (0.1, 0.3)
 REMOVED = (0.1, 0.3)
-# ROAD's noise, and how exactly holes are filled: to a fifth of it.
+# ROAD's noise, and the precision of filling holes: a fifth of the noise.
 _NOISE, _FILLED = 0.01, 1e-3
-# The grid on which a map and the pixels that others hide are compared: finer than nearly every map.
+# The grid on which a map is compared with other maps' hidden pixels: finer than nearly every map.
 _GRID = 32
-# Log-odds end where float32 does.
+# Limit log-odds to the precision of float32.
 _SUREST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """How the confidence follows maps, ``[N, M]`` each.
+    """The confidence when pixels are hidden by maps, ``[N, M]`` each.
 
     Attributes:
         deletion: The mean confidence with the most important pixels hidden; low is good.
-        insertion: The same with nothing but these shown; high is good.
-        road: How much more it costs to lose the most important pixels than as many of the least important ones, filled
-            in by their neighbours; NaN where it was left out.
-        odds: The same three in log-odds, each so that high is good, ``[3, N, M]``.
-        steps: The log-odds with each map's most important pixels hidden, and with these shown, at each share of pixels,
-            ``[2, N, M, S]``.
-        logits: The logits of the classes that were asked about, at the same places, ``[classes, 2, N, M, S]``.
-        regions: Those pixels: how much of each cell of a grid they cover, ``[N, M, S, y, x]``.
+        insertion: The mean confidence with only these pixels shown; high is good.
+        road: How much more it costs to lose the most important pixels than the same number of the least important ones,
+            filled in from their neighbours; NaN if skipped.
+        odds: The same three in log-odds, signed so that high is good, ``[3, N, M]``.
+        steps: The log-odds with each map's most important pixels hidden, and with only these shown, at each share of
+            pixels, ``[2, N, M, S]``.
+        logits: The logits of the queried classes at the same steps, ``[classes, 2, N, M, S]``.
+        regions: These pixels, as the fraction of each grid cell that they cover, ``[N, M, S, y, x]``.
     """
 
     deletion: Array
@@ -66,22 +66,23 @@ class Hidden:
     regions: Array
 
     def left(self, share: float) -> Array:
-        """Returns the confidence with a share of pixels hidden, one of those asked for, ``[N, M]``."""
+        """Returns the confidence with one of the measured shares of pixels hidden, ``[N, M]``."""
         shares = QUICK if self.steps.shape[3] == len(QUICK) else SHARES
         return np.asarray(1 / (1 + np.exp(-self.steps[0, :, :, shares.index(share)])))
 
     def agreement(self, maps: Sequence[Array], members: Sequence[int], *, of_classes: bool = False) -> Array:
-        """Returns how well any maps tell what hiding and showing the pixels of others does to the model.
+        """Returns how well given maps predict the effect of hiding and showing other maps' pixels.
 
         Args:
-            maps: Of each picture, signed ``[K, h, w]``; with ``of_classes`` one for each class, ``[classes, K, h, w]``.
-            members: Whose pixels: places in ``M``, none of which is among ``maps``.
-            of_classes: Compare the maps of several classes with the logit of each, in one correlation over all: a class
-                that hiding hardly concerns hardly counts.
+            maps: Signed maps of each image, ``[K, h, w]``; with ``of_classes``, one for each class,
+                ``[classes, K, h, w]``.
+            members: The maps whose pixels are hidden: indices into ``M``, none of which is among ``maps``.
+            of_classes: Compare the maps of several classes with each class's logit, in one correlation over all, in
+                which a class barely affected by hiding barely counts.
 
         Returns:
-            Pearson's r between how much of a map is inside the pixels that are hidden or shown, and the log-odds, its
-            sign turned for hiding; averaged over both and over shares of pixels. ``[N, K]``, -1 to 1; chance gives 0.
+            Pearson's r between the share of a map inside the hidden or shown pixels and the log-odds, with the sign
+            flipped for hiding, averaged over both and over shares of pixels. ``[N, K]``, -1 to 1; chance level is 0.
         """
         chosen, found = list(members), []
         grid = (self.regions.shape[3], self.regions.shape[4])
@@ -91,7 +92,7 @@ class Hidden:
             large = np.stack([upsampled(torch.from_numpy(values), grid).flatten(1).numpy() for values in stacked])
             told = []
             for share in range(self.regions.shape[2]):
-                # How much of each class's map is inside, and what the model returned for it, around their means.
+                # The share of each class's map inside, and the model's logit for it, both centred.
                 inside = self.regions[place, chosen, share].reshape(len(chosen), -1) @ large.transpose(0, 2, 1)
                 inside -= inside.mean(axis=1, keepdims=True)
                 inside = inside.transpose(2, 0, 1).reshape(len(inside[0, 0]), 1, -1)
@@ -103,10 +104,10 @@ class Hidden:
         return np.stack(found)
 
     def standing(self, members: Sequence[int]) -> Array:
-        """Returns how each of some maps of a picture stands among these: the mean of the measures' standings.
+        """Returns how each of some maps of an image ranks among these: the mean over the measures' standings.
 
         Args:
-            members: Which maps, ``M`` at most.
+            members: The maps, at most ``M``.
 
         Returns:
             ``[N, len(members)]``.
@@ -125,16 +126,17 @@ def hide_and_ask(
     quick: bool,
     seed: int,
 ) -> Hidden:
-    """Measures how the confidence follows maps.
+    """Measures the confidence when pixels are hidden by maps.
 
     Args:
-        asked: Asks the model.
-        pictures: ``[N, C, H, W]``.
-        emptied: The same without their class, which hidden pixels are taken from.
-        classes: The explained class of each, and others whose logits are to be known, as many for each picture.
-        maps: The maps of each picture, signed ``[M, h, w]``.
-        quick: Fewer shares, and no ROAD.
-        seed: Of the order of pixels that are equally important, and of ROAD's noise.
+        asked: Queries the model.
+        pictures: The images, ``[N, C, H, W]``.
+        emptied: The images without their class, from which hidden pixels are taken.
+        classes: The explained class of each image, and other classes whose logits to record, the same number for each
+            image.
+        maps: The signed maps of each image, ``[M, h, w]``.
+        quick: Use fewer shares and no ROAD.
+        seed: Random seed for the order of equally important pixels and for ROAD's noise.
     """
     shares, removed = (QUICK, ()) if quick else (SHARES, REMOVED)
     size = (pictures.shape[2], pictures.shape[3])
@@ -169,7 +171,7 @@ def hide_and_ask(
     (deletion, insertion, road), (less, more, differs) = measured
 
     def curves(values: Array) -> Array:
-        """Returns what belongs to hiding and to showing, ``[2, …, S]``."""
+        """Returns the parts for hiding and for showing, ``[2, …, S]``."""
         return np.stack([values[..., 0 : 2 * len(shares) : 2], values[..., 1 : 2 * len(shares) : 2]])
 
     logits = np.stack([curves(values.reshape(found.shape)) for values in raw.numpy().T])
@@ -177,17 +179,17 @@ def hide_and_ask(
 
 
 def forwards(*, quick: bool) -> int:
-    """Returns how many pictures :func:`hide_and_ask` asks the model about for each map."""
+    """Returns the number of images on which :func:`hide_and_ask` runs the model for each map."""
     return 2 * len(QUICK) if quick else 2 * len(SHARES) + 2 * len(REMOVED)
 
 
 def shown_share(*, quick: bool) -> float:
-    """Returns the share of pixels at which a page shows what hiding them does."""
+    """Returns the share of pixels at which the page shows the effect of hiding."""
     return QUICK[1] if quick else SHARES[1]
 
 
 def _measures(values: Array, curves: int) -> tuple[Array, Array, Array]:
-    """Returns deletion, insertion and ROAD of values ``[N, M, S]``, the first ``curves`` being of the former."""
+    """Returns deletion, insertion and ROAD from values ``[N, M, S]``; the first ``curves`` belong to the first two."""
     steps, rest = values[:, :, :curves], values[:, :, curves:]
     road = np.full(values.shape[:2], np.nan)
     if rest.shape[2]:
@@ -196,7 +198,7 @@ def _measures(values: Array, curves: int) -> tuple[Array, Array, Array]:
 
 
 def _ranks(values: Tensor, shuffled: Tensor) -> Tensor:
-    """Each pixel's place in the order of importance ``[H, W]``, 0 for the most important; equal ones at random."""
+    """Returns each pixel's rank by importance ``[H, W]``, 0 for the most important; ties are in random order."""
     flat = values.flatten()
     order = shuffled[flat[shuffled].argsort(descending=True, stable=True)]
     ranks = torch.empty_like(order)

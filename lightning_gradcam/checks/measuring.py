@@ -1,4 +1,4 @@
-"""One check: all that is asked of a model, inside the guard, and the verdicts on it."""
+"""Runs one check: all queries of a model inside the guard, and the verdicts."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from lightning_gradcam.checks.verdicts import MapVerdict, advise, decide
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.record.cams import Cams
 
-# What an emptied picture has to lose, as a probability, for hiding pixels to tell anything.
+# The probability an emptied image must lose for hiding pixels to be informative.
 _LOST = 0.05
 
 
 @dataclass(eq=False)
 class Measuring:
-    """One check: the model, the pictures, and the classes that are explained."""
+    """One check: the model, the images, and the explained classes."""
 
     model: nn.Module
     inputs: Tensor
@@ -70,13 +70,13 @@ class Measuring:
         )
 
     def checked(self, masks: Tensor | None, tell: Callable[[int, int], None] | None, *, quick: bool) -> MapCheck:
-        """Measures everything, and decides."""
+        """Measures everything and decides on verdicts."""
         maps, count = arrays(self.first), len(self.inputs)
         each = self.counter.count + 2 * count * len({key.target for key in self.first.maps})
         self.tell, self.total = tell, self._cost(each, len(maps), quick=quick)
         self._moved(0)
         finite = {pair: np.asarray(np.isfinite(values).all(axis=(1, 2))) for pair, values in maps.items()}
-        # A map that is not finite shows nothing.
+        # A non-finite map shows nothing.
         raw, maps = maps, {pair: np.where(finite[pair][:, None, None], values, 0.0) for pair, values in maps.items()}
         versions = torch.cat([self.inputs[None], emptied(self.inputs)])
         logits = self.asked.logits(versions.flatten(0, 1)).view(len(versions), count, -1)
@@ -97,7 +97,7 @@ class Measuring:
         verdicts: dict[Pair, MapVerdict] = {}
         tops: dict[Pair, HiddenTop] = {}
         for pair, own in maps.items():
-            # A map that is the same everywhere ranks no pixels.
+            # A constant map ranks no pixels.
             usable = (own.min(axis=(1, 2)) < own.max(axis=(1, 2))) & (ends[0] - ends[1] >= _LOST)
             compared, tops[pair] = self._compared(pair, own, usable, varied, quick=quick)
             figures = {**shared, **evidence(own, finite[pair]), **compared}
@@ -132,7 +132,7 @@ class Measuring:
     def _compared(
         self, pair: Pair, own: Array, usable: npt.NDArray[np.bool_], varied: Varied, *, quick: bool
     ) -> tuple[dict[str, float], HiddenTop]:
-        """Returns the figures of one layer and method that compare its maps with others, and what a page shows."""
+        """Compares the maps of one layer and method with others; returns the figures and the page's data."""
         generator = np.random.default_rng(self.seed)
         fake = [random_maps(one, RANDOM, generator) for one in own]
         last, others = varied.last.get(pair), [maps[pair] for _, maps in varied.others]
@@ -176,9 +176,9 @@ class Measuring:
             self._moved(self.total - self.done)
 
     def _learnt(self, versions: Tensor, own: tuple[float, float]) -> float:
-        """How many times as much the output depends on the picture as with any random weights, by the clearer sign."""
+        """How many times more the output depends on the image than with any random weights, by the clearer sign."""
         flat, everything = versions.flatten(0, 1), from_the_top(self.model, 1)[-1][1]
-        # The versions of a picture beside each other, so that no batch has but emptied ones.
+        # Keep the versions of an image together, so that no batch contains only emptied ones.
         mixed, moved = versions.transpose(0, 1).flatten(0, 1), [(0.0, 0.0)]
         for number in range(self.effort.networks):
             with redrawn(everything, self.seed + number, lambda: self.asked.shown(mixed)):
@@ -191,7 +191,7 @@ class Measuring:
         )
 
     def _alike(self, own: Array, others: list[Array]) -> float:
-        """How much the maps of other classes are the same map; of two, one is naturally the other's negative."""
+        """How similar the maps of other classes are; with two classes, one is naturally the other's negative."""
         if not others:
             return float("nan")
         found = np.array([signed_correlation(own, other) for other in others])

@@ -1,4 +1,4 @@
-"""What a check takes from probes, and shows of them."""
+"""Takes a check's inputs from probes, and shows the probes on its page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_gradcam.probes import ProbeSet
 
 
 def shown_as(check: MapCheck, probes: ProbeSet) -> MapCheck:
-    """Returns a check whose page shows the probes as a person sees them, by name."""
+    """Returns a check whose page shows the probes' display images and names."""
     view = probes.view
     classes, others = (
         tuple(view.class_name(int(number)) for number in numbers)
@@ -25,7 +25,7 @@ def shown_as(check: MapCheck, probes: ProbeSet) -> MapCheck:
 
 
 def marked(probes: ProbeSet) -> torch.Tensor | None:
-    """Returns where the objects of probes are, bool ``[N, H, W]``, by masks or else by boxes; ``None``: not known."""
+    """Returns where the probes' objects are, bool ``[N, H, W]``, from masks or else boxes; ``None`` if unknown."""
     view = probes.view
     if view.masks is not None:
         return torch.from_numpy(view.masks)

@@ -1,4 +1,4 @@
-"""Other weights for a moment: drawn at random, of some modules or of all, with the trained ones' mean and spread."""
+"""Temporarily replaces the weights of some or all modules with random ones of the same mean and spread."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], object] | None = None) -> Iterator[None]:
-    """Gives modules random weights: each tensor's are normal, with the mean and the spread of those it has.
+    """Temporarily gives modules random weights: normal, with each tensor's own mean and standard deviation.
 
-    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: what a map shows is learnt where other weights give
-    another map. The spread is kept, so that the network neither dies nor saturates; the statistics of batch norms are
-    those of the new weights, for the same reason. The tensors' own storage is put aside and comes back, bit for bit,
-    after an exception too.
+    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: what a map shows is learnt if other weights give a
+    different map. The spread is preserved so that the network neither dies nor saturates; for the same reason, batch
+    norm statistics are recomputed for the new weights. The original storage is kept and restored bit for bit, after an
+    exception too.
 
     Args:
-        modules: Whose own weights are redrawn; not those of their parts.
-        seed: Of the draws.
-        calibrate: Runs the model on some pictures, for the statistics of the batch norms among ``modules``: in batches
-            that are alike, since they are averaged.
+        modules: The modules whose own weights to redraw, without those of their children.
+        seed: Random seed.
+        calibrate: Runs the model on some images to compute the statistics of the batch norms among ``modules``; its
+            batches should be similar, because they are averaged.
 
     Example:
         >>> linear = nn.Linear(2, 2)
@@ -47,7 +47,7 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
             if statistic is not None:
                 held[id(statistic)] = statistic, statistic.data
     modes = [(norm, norm.training, norm.momentum) for norm in norms]
-    # In training mode they would wait for the other processes, which do not take part.
+    # In training mode, they would wait for other processes that do not take part.
     alone = [m for m in norms if type(m).forward is nn.SyncBatchNorm.forward and "forward" not in vars(m)]
     try:
         for tensor, data in held.values():
@@ -55,13 +55,13 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
         torch.clear_autocast_cache()
         if norms and calibrate is not None:
             for norm in norms:
-                # The mean over batches: the last one alone may be of a kind, or a single picture.
+                # Use the mean over batches: the last batch may be unrepresentative or a single image.
                 vars(norm)["training"], norm.momentum = True, None
                 if norm.num_batches_tracked is not None:
                     norm.num_batches_tracked.zero_()
             for norm in alone:
                 vars(norm)["forward"] = MethodType(_BatchNorm.forward, norm)
-            # A batch norm that gets a single value has no statistics to take.
+            # A batch norm with a single value per channel has no statistics.
             with torch.no_grad(), suppress(ValueError):
                 calibrate()
             _as_before(modes, alone)
@@ -74,12 +74,12 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
 
 
 def can_be_redrawn(weight: Tensor) -> bool:
-    """Whether a weight can get other values for a moment: sharded and quantised ones stay as they are."""
+    """Whether a weight can be replaced temporarily; sharded and quantised weights can't."""
     return type(weight.data) is Tensor and weight.is_floating_point()
 
 
 def _waits(norm: _BatchNorm) -> bool:
-    """Whether a batch norm may wait for other processes in a forward of its own, which can't be replaced."""
+    """Whether a batch norm may wait for other processes in its own forward, which can't be replaced."""
     own = type(norm).forward is not nn.SyncBatchNorm.forward or "forward" in vars(norm)
     together = torch.distributed.is_available() and torch.distributed.is_initialized()
     return isinstance(norm, nn.SyncBatchNorm) and own and together
@@ -93,16 +93,17 @@ def _as_before(modes: Sequence[tuple[_BatchNorm, bool, float | None]], alone: Se
 
 
 def from_the_top(model: nn.Module, stages: int) -> list[tuple[str, list[nn.Module]]]:
-    """Returns which modules are redrawn at each stage, from the last layer down to all of them.
+    """Returns the modules to redraw at each stage, from the last layer down to all layers.
 
-    The order is that in which the model registers its layers, which is nearly always that of its forward.
+    The order is that in which the model registers its layers, which nearly always matches its forward.
 
     Args:
         model: The model.
-        stages: How many at most: the last layer alone, and then as many more layers each time.
+        stages: Maximum number of stages: only the last layer first, then the same number of further layers at each
+            stage.
 
     Returns:
-        The name of the lowest module of each stage, and all its modules; the last stage has every one.
+        The name of the lowest module of each stage, and all its modules; the last stage has all of them.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.Linear(2, 2))

@@ -1,4 +1,4 @@
-"""What a check of maps has found: a table to read, JSON for scripts, and a page with pictures."""
+"""The result of a check of maps: a printed table, JSON for scripts, and a page with images."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ JSON, PAGE = "check.json", "check.html"
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The pictures that led to the verdicts.
+    """The images behind the verdicts.
 
     Attributes:
-        inputs: The pictures as the model takes them, ``[N, C, H, W]``.
-        names: What each is called.
-        classes: What the explained class of each is called.
-        confidence: The model's in it, ``[N]``.
-        maps: ``(layer, method)`` to what is shown: a name (``"map"``, ``"other class"``, ``"random weights"``) to
+        inputs: The images in the model's form, ``[N, C, H, W]``.
+        names: Their names.
+        classes: The name of each image's explained class.
+        confidence: The model's confidence in it, ``[N]``.
+        maps: ``(layer, method)`` to the maps to show: a name (``"map"``, ``"other class"``, ``"random weights"``) to
             signed maps ``[N, h, w]``.
-        others: What the class of the other map is called, for each picture; empty: there is none.
-        tops: ``(layer, method)`` to what hiding the pixels of its maps did to the confidence.
-        shown: The pictures as a person sees them, uint8 ``[N, H, W, 3]``; ``None``: the inputs, scaled.
+        others: The name of the other map's class for each image; empty if there is none.
+        tops: ``(layer, method)`` to the effect on the confidence of hiding its maps' pixels.
+        shown: The images for display, uint8 ``[N, H, W, 3]``; ``None`` means the scaled inputs.
     """
 
     inputs: npt.NDArray[np.float32]
@@ -50,15 +50,15 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class MapCheck:
-    """What :func:`~lightning_gradcam.check_maps` returns; printing it shows a table with a sentence of advice a row.
+    """The result of :func:`~lightning_gradcam.check_maps`; printing it shows a table with advice for each row.
 
     Attributes:
         verdicts: ``(layer, method)`` to :class:`MapVerdict`.
-        pictures: How many were looked at.
-        forwards: How many pictures went through the model, a backward counted as two.
+        pictures: Number of images checked.
+        forwards: Number of images run through the model, counting a backward as two.
         quick: Whether fewer steps were taken.
-        remarks: What was left out, and why.
-        evidence: The pictures that led to the verdicts.
+        remarks: What was skipped, and why.
+        evidence: The images behind the verdicts.
     """
 
     verdicts: Mapping[tuple[str, str], MapVerdict]
@@ -73,7 +73,7 @@ class MapCheck:
 
     @property
     def best(self) -> tuple[str, str] | None:
-        """The layer and method that are sound and furthest above random maps; ``None`` where none is sound."""
+        """The sound layer and method furthest above random maps; ``None`` if none is sound."""
         found = max(self.verdicts.values(), key=lambda row: row.strength)
         return (found.layer, found.method) if found.verdict == "sound" else None
 
@@ -92,12 +92,12 @@ class MapCheck:
         return f"MapCheck({', '.join(f'{key}: {row.verdict!r}' for key, row in self.verdicts.items())})"
 
     def _repr_html_(self) -> str:
-        # Drawing is a later room; only a notebook, or saving, goes there.
+        # Drawing belongs to a later folder; import it only for a notebook or for saving.
         shown: str = import_module("lightning_gradcam.report.check_page").check_html(self)
         return shown
 
     def to_json(self) -> str:
-        """Returns verdicts, reasons, advice and figures as JSON; a figure that could not be measured is ``null``."""
+        """Returns verdicts, reasons, advice and figures as JSON; figures that could not be measured are ``null``."""
         rows = [
             {
                 "layer": row.layer,
@@ -124,10 +124,11 @@ class MapCheck:
         return json.dumps(content, indent=2)
 
     def save(self, folder: str | os.PathLike[str]) -> str:
-        """Writes ``check.json`` and ``check.html``, the page with the pictures that led to each verdict.
+        """Writes ``check.json`` and ``check.html``, a page with the images behind each verdict.
 
         Args:
-            folder: Local, or a URL that fsspec knows; made where it is missing. An earlier check's files are replaced.
+            folder: A local folder, or a URL that fsspec supports; created if it does not exist. Files from an earlier
+                check are replaced.
 
         Returns:
             The page's path.

@@ -1,4 +1,4 @@
-"""Runs a check of maps: inside the guard, chunk by chunk, with the cost stated before the long part begins."""
+"""Runs a check of maps inside the guard, chunk by chunk, and states the cost before the long part starts."""
 
 from __future__ import annotations
 
@@ -44,45 +44,46 @@ def check_maps(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> MapCheck:
-    """Checks whether maps can be trusted: a verdict for each layer and method, on your own model and pictures.
+    """Checks whether maps can be trusted: a verdict for each layer and method, on your own model and images.
 
-    Measured are: maps against maps of random weights (Adebayo et al. 2018; Hedström et al. 2024), deletion, insertion,
-    ROAD and agreement against random maps of the same smoothness (permutation tests), agreement over classes against
-    random weightings of the layer's channels, the inverted map, blank and negative maps, maps of other classes, and
-    maps under noise that does not change the prediction. ``docs/checks.md``
-    has each measure with its paper, all thresholds and the cost.
+    The check compares maps with maps from random weights (Adebayo et al. 2018; Hedström et al. 2024); deletion,
+    insertion, ROAD and agreement with those of random maps of the same smoothness (permutation tests); and agreement
+    over classes with random weightings of the layer's channels. It also examines the inverted map, blank and negative
+    maps, maps of other classes, and maps under noise that does not change the prediction. ``docs/checks.md`` describes
+    each measure with its paper, all thresholds and the cost.
 
-    The model comes back bit for bit as it was (:func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation
-    mode meanwhile. The verdicts hold for these pictures: give 8 or more that the model is sure of, of several classes.
+    The model runs in evaluation mode during the check, and is restored bit for bit afterwards
+    (:func:`lightning_gradcam.guard.model.preserved`). The verdicts apply to these images: pass 8 or more, from several
+    classes, on which the model is confident.
 
     Args:
         model: Any module whose output is logits ``[N, C]`` or a single logit; see
             :func:`~lightning_gradcam.compute_cams`.
-        inputs: Pictures ``[N, C, H, W]`` on the model's device, preprocessed as for training.
-        layers: Which layers, as in :func:`~lightning_gradcam.compute_cams`.
-        methods: A method's name or several, or ``"all"``, which leaves out those that can't work on the model.
-        targets: One class a picture: ``"predicted"`` (default), ``"label"``, an index or a class's name.
+        inputs: Images ``[N, C, H, W]`` on the model's device, preprocessed as for training.
+        layers: The layers, as in :func:`~lightning_gradcam.compute_cams`.
+        methods: One or more method names, or ``"all"``, which skips those that don't work on the model.
+        targets: One class for each image: ``"predicted"`` (default), ``"label"``, an index or a class name.
         labels: True classes ``[N]``, for the target ``"label"``.
-        masks: bool ``[N, H, W]``, where the object is; adds energy inside and pointing game to the figures.
-        score: What is explained: ``"logit"``, ``"probability"`` or ``"sigmoid"`` (each class on its own).
-        layout: What a layer's axes mean, where that can't be seen.
-        output_key: Where the logits are in what the model returns.
-        forward: What to call instead of ``model``.
+        masks: Where the object is, bool ``[N, H, W]``; adds energy inside and pointing game to the figures.
+        score: The score to explain: ``"logit"``, ``"probability"`` or ``"sigmoid"`` (independent classes).
+        layout: The meaning of a layer's axes, if it can't be detected.
+        output_key: Where the logits are in the model's output.
+        forward: Function called instead of ``model``.
         class_names: Names of all classes by index.
-        batch_size: How many pictures go through the model at once, at most; bounds the memory.
-        quick: Fewer steps and no ROAD: about a third of the cost, and a little less power.
-        seed: Of random maps, random weights and noise: the same seed gives the same figures.
-        progress: Called with how many forwards of one picture are done, and of how many, for the first time before the
-            long part begins: that states the cost.
+        batch_size: Largest number of images per forward; bounds memory.
+        quick: Use fewer steps and no ROAD, for about a third of the cost and slightly less statistical power.
+        seed: Random seed for random maps, random weights and noise; the same seed gives the same figures.
+        progress: Called with the number of single-image forwards done and the total; the first call, before the long
+            part starts, states the cost.
 
     Returns:
-        The verdicts with their figures; print it for a table, ``save`` it for a page with pictures.
+        The verdicts with their figures; print the result for a table, or ``save`` it as a page with images.
 
     Raises:
-        ConfigurationError: The inputs are no pictures, the model returns no classes or has no weights that can be drawn
-            at random, or an option does not fit.
-        TargetError: The target is none of a class.
-        LightningGradCAMError: What :func:`~lightning_gradcam.compute_cams` raises.
+        ConfigurationError: The inputs are not images, the model does not return classes, it has no weights that can be
+            randomised, or an option is invalid.
+        TargetError: The target is not a class.
+        LightningGradCAMError: As raised by :func:`~lightning_gradcam.compute_cams`.
 
     Example::
 
@@ -145,7 +146,7 @@ def _check_pictures(inputs: Any, batch_size: Any) -> None:
 def _working(
     model: nn.Module, inputs: Tensor, layers: LayerSpec, options: dict[str, Any]
 ) -> tuple[list[str], list[str]]:
-    """Returns the methods that work on the model, and a remark for each of the others."""
+    """Returns the methods that work on the model, and a remark for each that does not."""
     found, remarks = [], []
     labels = options["labels"]
     tried = {**options, "labels": None if labels is None else labels[:1]}

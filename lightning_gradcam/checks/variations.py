@@ -1,4 +1,4 @@
-"""Maps under changed conditions: of other classes, of random weights, of noisy pictures, and of random channels."""
+"""Maps under changed conditions: other classes, random weights, noisy images, and random channel weights."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from lightning_gradcam.targets import Given, check_score, resolve_targets
 Array = npt.NDArray[np.float64]
 Pair = tuple[str, str]
 Maps = dict[Pair, Array]
-# The noise, as a share of each picture's own spread, and how often it is halved where it changes the prediction.
+# The noise relative to each image's own spread, and how often it is halved if it changes the prediction.
 _NOISE, _HALVED = 0.1, 4
-# How many random weightings of a layer's channels: the best of them all has p = 0.01.
+# Number of random weightings of a layer's channels: a map that beats all of them has p = 0.01.
 _WEIGHTINGS = 99
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done: of networks with random weights, stages of the cascade, other classes, and noisy pictures."""
+    """Amount of work: numbers of random networks, cascade stages, other classes, and noisy images."""
 
     networks: int
     stages: int
@@ -48,14 +48,15 @@ FULL, QUICK = Effort(8, 4, 4, 3), Effort(6, 1, 4, 1)
 
 @dataclass(frozen=True, eq=False)
 class Varied:
-    """Maps of the same pictures under changed conditions.
+    """Maps of the same images under changed conditions.
 
     Attributes:
-        others: Of other classes, one after the other: the class of each picture, and the maps.
-        cascade: With random weights, from the last layer alone to all: the lowest layer that was redrawn, and maps.
-        noise: The mean size of the noise in the pictures' units.
-        noisy: Of noisy pictures.
-        smooth: With random weights, averaged over noise; ``None``: left out.
+        others: For each other class, the class of each image and its maps.
+        cascade: Maps with random weights, from only the last layer to all layers: the lowest randomised layer, and the
+            maps.
+        noise: The mean magnitude of the noise, in the images' units.
+        noisy: Maps of noisy images.
+        smooth: Maps with random weights, averaged over noise; ``None`` if skipped.
         weighted: Each layer's channels weighted at random, ``[R, N, h, w]``.
     """
 
@@ -68,27 +69,27 @@ class Varied:
 
     @property
     def last(self) -> Maps:
-        """Those with all weights at random."""
+        """The maps with all weights randomised."""
         return self.cascade[-1][1]
 
 
 @dataclass(eq=False)
 class Variations:
-    """Asks one model for maps of one set of pictures, again and again.
+    """Computes maps of one set of images repeatedly under changed conditions.
 
     Attributes:
         model: The model.
-        inputs: The pictures ``[N, C, H, W]``.
-        classes: The explained class of each.
-        first: Their maps as they are.
+        inputs: The images ``[N, C, H, W]``.
+        classes: The explained class of each image.
+        first: Their unmodified maps.
         methods: The methods by name.
         counter: Calls the model.
-        asked: Asks for its logits.
-        batch_size: How many pictures go through the model at once.
-        effort: How much is done.
-        seed: Of weights and noise.
-        layouts: What the user says of layouts.
-        moved: Called with how many forwards were made.
+        asked: Queries its logits.
+        batch_size: Number of images per forward.
+        effort: The amount of work.
+        seed: Random seed for weights and noise.
+        layouts: The user's layouts.
+        moved: Called with the number of forwards done.
     """
 
     model: nn.Module
@@ -105,13 +106,13 @@ class Variations:
     moved: Callable[[int], None]
 
     def varied(self, logits: Tensor, *, quick: bool) -> Varied:
-        """Asks for all of them; ``logits`` are those of the pictures, and ``quick`` leaves the smoothed variant out."""
+        """Computes all of them from the images' ``logits``; ``quick`` skips the smoothed variant."""
         others, cascade, (noise, noisy) = self._others(logits), self._cascade(), self._noisy()
         smooth = self._redrawn_noisy(noisy) if noisy and not quick else None
         return Varied(others, cascade, noise, noisy, smooth, self._weighted())
 
     def _weighted(self) -> dict[str, Array]:
-        """Returns maps of each layer's channels weighted at random, ``[R, N, h, w]``; none of methods without layer."""
+        """Returns maps of each layer's randomly weighted channels, ``[R, N, h, w]``, if the method has a layer."""
         methods = {
             str(n): Method(partial(weighted_at_random, seed=n), "activations") for n in range(1, 1 + _WEIGHTINGS)
         }
@@ -120,7 +121,7 @@ class Variations:
         return {layer: np.stack([found[layer, name] for name in methods]) for layer in layers}
 
     def _others(self, logits: Tensor) -> list[tuple[Tensor, Maps]]:
-        """Other classes and their maps: each picture's second most likely, its least likely, and some between."""
+        """Returns other classes and their maps: each image's second most likely, least likely, and some in between."""
         order = logits.argsort(dim=1, descending=True)
         own = self.classes.cpu()
         rest = torch.stack([row[row != number] for row, number in zip(order, own, strict=True)])
@@ -130,7 +131,7 @@ class Variations:
         return [(classes, maps) for classes, maps in found if maps]
 
     def _cascade(self) -> list[tuple[str, Maps]]:
-        """Maps with random weights, from the last layer alone to all layers."""
+        """Returns maps with random weights, from only the last layer to all layers."""
         found = []
         for name, modules in from_the_top(self.model, self.effort.stages):
             with redrawn(modules, self.seed, lambda: self.asked.shown(self.inputs)):
@@ -138,9 +139,9 @@ class Variations:
         return found
 
     def _noisy(self) -> tuple[float, list[Maps]]:
-        """Maps under noise that does not change the prediction, and the noise's mean size in the pictures' units.
+        """Returns maps under noise that does not change the prediction, and the noise's mean magnitude.
 
-        Of pictures whose prediction changes even under the smallest noise, the maps are NaN.
+        If even the smallest noise changes an image's prediction, its maps are NaN.
         """
         spread = self.inputs.flatten(1).std(dim=1).cpu()
         size = _NOISE * spread
@@ -158,7 +159,7 @@ class Variations:
         return float(size[same].mean()), [maps for maps in found if maps]
 
     def _redrawn_noisy(self, noisy: list[Maps]) -> Maps:
-        """Maps of random weights, averaged over noise: the smoothed variant (sMPRT) of Hedström et al. 2024."""
+        """Returns maps with random weights, averaged over noise: the smoothed sMPRT of Hedström et al. 2024."""
         _, modules = from_the_top(self.model, 1)[-1]
         size = _NOISE * self.inputs.flatten(1).std(dim=1).cpu()
         with redrawn(modules, self.seed, lambda: self.asked.shown(self.inputs)):
@@ -169,14 +170,14 @@ class Variations:
 
     def _draw(self, number: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed + number)
-        # The same for every picture: a result does not depend on the batch.
+        # The same for every image, so that results do not depend on the batch.
         return torch.randn(self.inputs.shape[1:], generator=generator)
 
     def _added(self, noise: Tensor, size: Tensor) -> Tensor:
         return self.inputs + (size[:, None, None, None] * noise).to(self.inputs)
 
     def _maps(self, pictures: Tensor, classes: Tensor, methods: Mapping[str, Method] | None = None) -> Maps:
-        """Returns signed maps of given classes; nothing where the model, as it is, lets none be computed."""
+        """Returns signed maps of the given classes; empty if the model does not allow computing any."""
         before = self.counter.count
         asked = Request(
             resolve_targets("label"),

@@ -1,4 +1,4 @@
-"""From figures to one word and one sentence of advice for each layer and method."""
+"""Turns figures into a verdict and one sentence of advice for each layer and method."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 Verdict = Literal["blank", "backwards", "not learnt", "class-blind", "weak", "sound"]
-# In the order in which they are decided: the first that applies.
+# In order of precedence: the first that applies is used.
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 # The share of maps without a positive value above which a layer and method are blank.
 BLANK = 0.5
 # The p-value up to which a map, or its inverse, follows the model better than chance.
 CHANCE = 0.05
-# The share of random weightings of a layer's channels that may do as well as a map, or its inverse. They are strong
-# rivals: where all channels follow the object, so does any sum of them.
+# The share of random weightings of a layer's channels that may do as well as a map or its inverse. They are strong
+# rivals: if all channels follow the object, so does any sum of them.
 RIVALS = 0.25
-# How far the output has to move, as a probability, between a picture and an emptied or another one.
+# The minimum change of probability between an image and an emptied or different one.
 DEPENDS = 0.1
-# How many times as much the output has to depend on the picture as with any random weights.
+# How many times more the output must depend on the image than with any random weights.
 LEARNT = 1.5
-# The rank correlation with maps of random weights from which maps are unchanged, and the share of their faithfulness
-# that these have to keep.
+# The rank correlation with maps from random weights above which maps count as unchanged, and the share of their
+# faithfulness that those must keep.
 KEPT, KEPT_FAITH = 0.5, 0.75
-# The correlation, in size, of maps of different classes from which they are the same: what reaches every class through
-# one number gives 1, and a network with a single kind of object up to 0.99.
+# The absolute correlation above which maps of different classes count as the same: it is 1 if all classes depend on the
+# layer through a single number, and up to 0.99 in a network for a single kind of object.
 SAME = 0.999
-# How many pictures each verdict needs at least.
+# The minimum number of images for each verdict.
 LEAST: Mapping[Verdict, int] = MappingProxyType(
     {"blank": 1, "backwards": 2, "not learnt": 1, "class-blind": 1, "weak": 0, "sound": 2}
 )
@@ -37,17 +37,17 @@ LEAST: Mapping[Verdict, int] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class MapVerdict:
-    """What :func:`~lightning_gradcam.check_maps` has found of one layer and method.
+    """The result of :func:`~lightning_gradcam.check_maps` for one layer and method.
 
     Attributes:
         layer: The layer's name; ``"model"`` for methods without a layer of their own.
         method: The method's name.
         verdict: ``"blank"``, ``"backwards"``, ``"not learnt"``, ``"class-blind"``, ``"weak"`` or ``"sound"``.
-        reason: Why, with the figures that decided.
+        reason: The reason, with the deciding figures.
         advice: What to do, in one sentence.
-        figures: All that was measured, by name; NaN where it could not be. ``docs/checks.md`` says what each means.
-        cascade: The map's likeness to that of random weights, from the last layer alone to all: the lowest layer that
-            was redrawn, rank correlation, and structural similarity.
+        figures: All measurements by name; NaN if a measurement was not possible. ``docs/checks.md`` explains each one.
+        cascade: The map's similarity to those with random weights, from only the last layer to all layers: the lowest
+            randomised layer, rank correlation, and structural similarity.
     """
 
     layer: str
@@ -63,15 +63,15 @@ class MapVerdict:
 
     @property
     def strength(self) -> float:
-        """How far a sound map is above random ones, in their standard deviations; others have minus infinity."""
+        """How many standard deviations a sound map is above random maps; minus infinity for other verdicts."""
         return self.figures["faithful"] if self.verdict == "sound" else -math.inf
 
 
 def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
-    """Returns the first verdict that applies, and why.
+    """Returns the first verdict that applies, with its reason.
 
     Args:
-        figures: Those of :class:`MapVerdict`.
+        figures: The figures of :class:`MapVerdict`.
 
     Example:
         >>> shown = {"used": 1, "p": 1.0, "channels_p": 0.6}
@@ -80,7 +80,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         ('blank', '3 of 4 maps have no positive value')
     """
     pictures, used, p = figures["pictures"], figures["used"], figures["p"]
-    # Not known of methods that have no layer.
+    # Unknown for methods without a layer.
     beats = not figures["channels_p"] > RIVALS
     inverse_p, inverse_beats = figures["inverted_p"], not figures["inverted_channels_p"] > RIVALS
     empty = f"{round(figures['blank'] * pictures)} of {pictures:g} maps have no positive value"
@@ -88,8 +88,8 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         empty += f" ({broken} {'is' if broken == 1 else 'are'} not finite)"
     blank = figures["blank"] > BLANK and pictures >= LEAST["blank"]
     same = pictures >= LEAST["class-blind"] and figures["class_correlation"] >= SAME
-    # A map of evidence for the class with its sign turned is blank where that evidence is positive everywhere. One that
-    # is the same for all classes is backwards for some of them by chance.
+    # A sign-flipped map of evidence for the class is blank if that evidence is positive everywhere. A map that is the
+    # same for all classes is backwards for some of them by chance.
     turned = figures["inverted_used"] >= LEAST["backwards"] and inverse_p <= CHANCE < p and inverse_beats
     backwards = turned and not same
     if blank and not backwards:
@@ -131,7 +131,7 @@ def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str
 
     Args:
         row: The layer and method.
-        others: All that were checked.
+        others: All layers and methods checked.
     """
     layer, method = row.layer, row.method
     if row.verdict == "sound":

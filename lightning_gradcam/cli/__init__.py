@@ -1,7 +1,7 @@
-"""The console script ``lightning-gradcam``: one module a command, whose ``add`` gives it to the parser.
+"""The console script ``lightning-gradcam``: one module for each command, whose ``add`` registers it.
 
-A command's function takes the parsed arguments and returns the exit code; what it needs is imported inside it, because
-``--help`` must not wait for torch. Nothing else in the package knows this folder.
+A command's function takes the parsed arguments and returns the exit code. It imports its dependencies itself, because
+``--help`` must not wait for torch. Nothing else in the package depends on this folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The console script ``lightning-gradcam``: finds the command, and turns its outcome into an exit code."""
+"""The console script ``lightning-gradcam``: finds the command and converts its outcome to an exit code."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: Instead of those of the command line.
+        arguments: Used instead of the command line's arguments.
 
     Returns:
-        The exit code: 0; 1 if the command failed, with one line on standard error; 130 if it was interrupted.
+        The exit code: 0 on success; 1 if the command failed, with one line on standard error; 130 if it was
+        interrupted.
 
     Raises:
-        SystemExit: With 2 for wrong usage, and with 0 after ``--help``.
+        SystemExit: With code 2 for wrong usage and code 0 after ``--help``.
     """
     chosen = _parser().parse_args(arguments)
     try:
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has closed the pipe; what is left must not fail again when Python exits.
+        # The reader (`| head`) closed the pipe; flushing the rest must not fail again when Python exits.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
-    """A console script has its own folder on the path, and not the one it is called from."""
+    """Adds the current folder to the path: a console script only has its own folder there."""
     here = os.getcwd()
     sys.path.insert(0, here)
     try:

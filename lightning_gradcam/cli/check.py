@@ -1,13 +1,13 @@
-r"""Checks whether the maps of pictures can be trusted: against random maps, random weights, other classes and noise.
+r"""Checks whether maps can be trusted, by comparing them with random maps, random weights, other classes and noise.
 
 Example:
   lightning-gradcam check version_0/checkpoints/last.ckpt photos/ --methods gradcam hirescam -o checked
   lightning-gradcam check cat.jpg dog.jpg --model torchvision.models:resnet18 --model-args weights=DEFAULT --size 224 \
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --layers layer3 layer4 --methods all --quick
 
-Give 8 or more pictures that the model is sure of. Prints a verdict for each layer and method (blank, backwards, not
-learnt, class-blind, weak or sound), why, and what to do; the cost is stated before the long part begins. Nothing but
-the folder of -o is written, which gets check.json and check.html.
+Pass 8 or more images on which the model is confident. The command prints a verdict for each layer and method (blank,
+backwards, not learnt, class-blind, weak or sound) with its reason and advice, and states the cost before the long part
+starts. It only writes check.json and check.html into the folder of -o.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Modules and data from a configuration, by LightningCLI: to train them, or to inspect them just before training."""
+"""Modules and data from a LightningCLI configuration, for training or for inspection just before training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_gradcam.storage import Storage
 
 T = TypeVar("T")
 _OFF = ("barebones", "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "fast_dev_run", "logger")
-# The Trainer's options under which a training can be inspected on any machine, without leaving anything behind.
+# Trainer options with which training can be inspected on any machine without leaving files behind.
 _QUIET: dict[str, Any] = {
     **dict.fromkeys((*_OFF, "sync_batchnorm"), False),
     **dict.fromkeys(("plugins", "precision", "profiler")),
@@ -25,11 +25,11 @@ _QUIET: dict[str, Any] = {
 
 
 def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], object]:
-    """Returns a function that runs LightningCLI with one subcommand, for modules of any class.
+    """Returns a function that runs LightningCLI with one subcommand for any module class.
 
     Args:
         name: ``"fit"``, ``"validate"`` or ``"test"``.
-        arguments: The arguments that follow it, read only to find which Lightning package the module belongs to.
+        arguments: The arguments after it, used only to find which Lightning package the module belongs to.
 
     Raises:
         ConfigurationError: jsonargparse is not installed.
@@ -37,7 +37,7 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
     base, save = _lightning_cli(name, arguments)
 
     class Saved(save):  # type: ignore[misc, valid-type]
-        """Writes the configuration beside the run under a name that is free, and never over another."""
+        """Writes the configuration next to the run under an unused name, never overwriting another."""
 
         def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
             if trainer.log_dir is not None:
@@ -47,7 +47,7 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
     class Line(base):  # type: ignore[misc, valid-type]
         def instantiate_trainer(self, **options: Any) -> Any:
             if self._get(self.config_init, "trainer", default={}).get("logger") is False:
-                # There is no folder of this run, only the current one.
+                # The run has no folder, only the current one.
                 self.save_config_callback = None
             return super().instantiate_trainer(**options)
 
@@ -55,24 +55,24 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
 
 
 def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], T]) -> T:
-    """Sets up the training that a configuration describes, inspects it before its first step, and ends it there.
+    """Sets up training from a configuration, inspects it before its first step, and stops there.
 
-    On the CPU, in one process, without loggers, checkpoints and the configuration's callbacks; random numbers are those
-    of ``fit``.
+    It runs on the CPU in one process, without loggers, checkpoints and the configuration's callbacks; random numbers
+    are those of ``fit``.
 
     Args:
-        arguments: As ``lightning-gradcam fit`` takes them.
-        look: Called with the :class:`~lightning_gradcam.callbacks.host.Host`, and with the options of the
-            configuration's first callback of this package (none: empty).
+        arguments: The arguments of ``lightning-gradcam fit``.
+        look: Called with the :class:`~lightning_gradcam.callbacks.host.Host` and the options of the configuration's
+            first callback from this package (empty if there is none).
 
     Returns:
-        What ``look`` has returned.
+        The result of ``look``.
 
     Raises:
         ConfigurationError: The configuration can't be used.
     """
     base, _ = _lightning_cli("fit", arguments)
-    # Not before: it takes the Lightning that the module has imported.
+    # Only now, because it uses the Lightning package that the module imported.
     from lightning_gradcam.callbacks.host import Callback, Host
 
     seen: list[T] = []
@@ -87,7 +87,7 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
         def before_instantiate_classes(self) -> None:
             config = self.config[self.subcommand]
             options.update(_options_of_ours(config.trainer.callbacks))
-            # Nothing more is made than needed: a logger may open a connection.
+            # Create nothing more than needed: a logger may open a connection.
             config.trainer.callbacks, config.trainer.logger, config["ckpt_path"] = None, False, None
 
         def instantiate_trainer(self, **_: Any) -> Any:
@@ -111,18 +111,18 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
 
 
 class _SeenError(Exception):
-    """Ends a training that has been looked at."""
+    """Stops a training run that has been inspected."""
 
 
 def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
-    """Returns ``LightningCLI`` with one subcommand, and the callback that saves its configuration."""
+    """Returns ``LightningCLI`` with one subcommand and the callback that saves its configuration."""
     _import_model(arguments)
     from lightning_gradcam.callbacks.stand_ins import lightning_cli
 
     module = lightning_cli()
     package = importlib.import_module("lightning_gradcam")
     for public in package.__all__:
-        # YAML may name our callbacks without their package once they are loaded.
+        # Once they are loaded, YAML may name our callbacks without their package.
         if public.endswith("Callback"):
             getattr(package, public)
 
@@ -137,20 +137,20 @@ def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
             return {name: module.LightningCLI.subcommands()[name]}
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            # LightningCLI's own warns where a command line is given beside arguments.
+            # LightningCLI's own parser warns if arguments are passed in addition to a command line.
             self.config = parser.parse_args(args)
 
     return Line, module.SaveConfigCallback
 
 
 def _parser_options(name: str, **options: Any) -> dict[str, Any]:
-    # Lightning's own usage, before each error, is a screen of options that --help-all lists with what they mean.
+    # Lightning's own usage, printed before each error, fills a screen with options that --help-all explains.
     usage = {"usage": f"lightning-gradcam {name} --config CONFIG [OPTION ...]"}
     return {"prog": "lightning-gradcam", **options, name: {**usage, **options}}
 
 
 def _import_model(arguments: Sequence[str]) -> None:
-    """Imports the module's own file first: the package that its Lightning comes from is the one to use."""
+    """Imports the module's own file first, to use the Lightning package that it uses."""
     named = _models(arguments)
     if named and not any(path for _, path in named):
         raise ConfigurationError(
@@ -159,14 +159,14 @@ def _import_model(arguments: Sequence[str]) -> None:
             " under init_args"
         )
     for _, path in named:
-        # LightningCLI reports what can't be found, with more of its context.
+        # LightningCLI reports missing modules with more context.
         with suppress(ImportError):
             if place := path.rpartition(".")[0]:
                 importlib.import_module(place)
 
 
 def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns what names or configures a model, and its class path or an empty text."""
+    """Returns the arguments that name or configure a model, and its class path or an empty string."""
     from lightning_gradcam.saved_models.config import read_config, section
 
     found: list[tuple[str, str]] = []
@@ -178,10 +178,10 @@ def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
             try:
                 config = read_config(value)
             except RefusedError:
-                # LightningCLI would read it, for hours.
+                # LightningCLI would spend hours reading it.
                 raise
             except ConfigurationError:
-                # LightningCLI reports it, with more of its context.
+                # LightningCLI reports this with more context.
                 continue
             if config.get("model") is not None:
                 found.append((value, section(config, "model")[0] or ""))
@@ -189,14 +189,14 @@ def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _options_of_ours(callbacks: Any) -> dict[str, Any]:
-    """Returns the options of the first callback that takes probes."""
+    """Returns the options of the first callback that uses probes."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks]
     found = (dict(getattr(callback, "init_args", None) or {}) for callback in listed)
     return next((options for options in found if {"probes", "num_probes", "seed"} <= set(options)), {})
 
 
 def _free(folder: str, name: str) -> str:
-    """Returns the name, or one with a number, that no file of the folder has."""
+    """Returns the name, numbered if needed, that no file in the folder has."""
     stem, dot, suffix = name.rpartition(".")
     names = chain([name], (f"{stem}_{number}{dot}{suffix}" for number in count(1)))
     return next(each for each in names if not Storage(folder).exists(each))

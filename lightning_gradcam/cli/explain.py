@@ -1,4 +1,4 @@
-r"""Explains pictures with the weights of a checkpoint; writes overlays, the raw maps and a page.
+r"""Explains images with a checkpoint's weights; writes overlays, the raw maps and a page.
 
 Example:
   lightning-gradcam explain version_0/checkpoints/last.ckpt photos/ -o maps      # saved by LightningCLI
@@ -11,8 +11,8 @@ Example:
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --class-names torchvision.models:ResNet18_Weights --top 5
   lightning-gradcam explain last.ckpt photos/ -o maps --force --layers auto --trust      # your own, of a plain script
 
-The folder maps/ gets report.html, sheets/ (one for each layer and method), overlays/ (one for each picture and map) and
-the raw maps: lightning_gradcam.Archive.open("maps").
+The folder maps/ receives report.html, sheets/ (one for each layer and method), overlays/ (one for each image and map)
+and the raw maps, which lightning_gradcam.Archive.open("maps") reads.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """Adds ``CKPT`` and ``IMAGES``, between which and after which options may come."""
+    """Adds ``CKPT`` and ``IMAGES``; options may come between and after them."""
     what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed where --model comes with weights"
     parser.add_argument("checkpoint", metavar="CKPT", help=what)
     what = "pictures; a folder (sub-folders are true classes); saved probes, or a run's"
@@ -58,7 +58,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     parse = parser.parse_known_args
 
     def gathered(*arguments: Any) -> tuple[argparse.Namespace, list[str]]:
-        # argparse fills IMAGES, which may be empty, before an option, and does not accept those after it.
+        # argparse fills IMAGES, which may be empty, before an option and then rejects images after it.
         chosen, rest = parse(*arguments)
         chosen.images += [text for text in rest if not text.startswith("-")]
         return chosen, [text for text in rest if text.startswith("-")]
@@ -67,7 +67,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say how model and pictures are read, and what is explained."""
+    """Adds the options for loading model and images, and for what to explain."""
     options.add_checkpoint(parser)
     options.add_preparation(parser)
     options.add_plan(parser, "the run's, else auto")
@@ -88,7 +88,7 @@ def _run(chosen: argparse.Namespace) -> int:
         found = explain(
             checkpoint,
             images,
-            # A threshold without --boxes would have no effect otherwise.
+            # Otherwise a threshold without --boxes would have no effect.
             drawing=Drawing(
                 top=chosen.top if chosen.top > 1 else 0,
                 boxes=chosen.boxes or chosen.box_threshold is not None,
@@ -110,7 +110,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
-    """Returns the checkpoint, or ``None`` where ``--model`` has its own weights, and the pictures."""
+    """Returns the checkpoint, or ``None`` if ``--model`` has its own weights, and the images."""
     from lightning_gradcam.errors import ConfigurationError
 
     alone = _are_pictures(chosen.checkpoint)
@@ -126,21 +126,21 @@ def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
 
 
 def reading(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Returns the options that say how model and pictures are read, as :func:`explain` takes them."""
+    """Returns the options for loading model and images, as arguments of :func:`explain`."""
     same = ("config", "data", "trust", "mean", "std", "size", "mode", "class_names", "device")
     arguments = options.model_arguments(chosen.model_args) or None
     return {"model_class": chosen.model, "model_args": arguments, **options.given(chosen, *same)}
 
 
 def _are_pictures(path: str) -> bool:
-    """Whether the first argument is not a checkpoint: a folder, a picture or saved probes."""
+    """Whether the first argument is a folder, an image or saved probes instead of a checkpoint."""
     from lightning_gradcam.probes.folder import SUFFIXES
 
     return Path(path).is_dir() or path.lower().endswith((*SUFFIXES, ".npz"))
 
 
 def _images(paths: list[str]) -> Any:
-    """Returns a folder or file as it is; of several, the files in them."""
+    """Returns a single folder or file unchanged; for several, the files in them."""
     from lightning_gradcam.probes.folder import pictures_in
 
     if len(paths) == 1:

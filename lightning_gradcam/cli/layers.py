@@ -1,4 +1,4 @@
-"""Lists a model's layers, as one forward of two samples shows them.
+"""Lists a model's layers, as seen in one forward of two samples.
 
 Example:
   lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
@@ -8,7 +8,7 @@ Example:
   lightning-gradcam layers last.ckpt --input-shape 3,224,224 --trust      # your own, of a plain script
   lightning-gradcam layers --config config.yaml --json | jq -r .auto
 
-The star marks the layer that layers="auto" takes. Weights do not matter, but a checkpoint's are read.
+The star marks the layer that layers="auto" selects. Weights do not matter, but a checkpoint's are loaded.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ def _of_model(chosen: argparse.Namespace) -> LayerListing:
     inputs = _inputs(chosen.input_shape, model, datamodule)
     run = caller(model, None, None)
     if uninitialized(model):
-        # Lazy layers get their parameters in the first forward, and this model is only looked at.
+        # Lazy layers get their parameters in the first forward, which is fine because this model is only inspected.
         run(inputs.fresh())
     with preserved(model), moving("layers", show=chosen.progress) as moved:
         return list_layers(model, inputs, run, progress=moved)
 
 
 def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
-    """Returns the model, and the data module of its checkpoint where there is one."""
+    """Returns the model, and its checkpoint's data module if there is one."""
     from lightning_gradcam.saved_models.file import Recipe
     from lightning_gradcam.saved_models.loader import build_module, load_checkpoint
 
@@ -171,7 +171,7 @@ def _cells(row: LayerRow, auto: str | None) -> tuple[str, ...]:
 
 
 def _columns(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
-    """Aligns cells; the names and the last column go on in further lines where they are too wide, and lose nothing."""
+    """Aligns cells; names and the last column continue on further lines if they are too wide."""
     head = ("", "layer", "class", "output", "parameters", "calls", "map")
     sizes = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
     most = width - sum(sizes[2:6]) - 2 * 6 - 2
@@ -188,7 +188,7 @@ def _columns(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
 
 
 def _folded(name: str, width: int) -> list[str]:
-    """Breaks a dotted name after a dot, so that its parts together are the name."""
+    """Breaks a dotted name after dots, so that its parts joined give the name."""
     parts = []
     while len(name) > width:
         at = name.rfind(".", 0, width) + 1 or width

@@ -1,4 +1,4 @@
-"""Errors in this package's callbacks on a command line or in a file: a sentence instead of jsonargparse's screen."""
+"""Reports errors in this package's callbacks in one sentence instead of jsonargparse's long message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
 
 _PACKAGE = "lightning_gradcam"
-# As jsonargparse 4.28 to 4.53 write it; the groups are the unknown names.
+# The messages of jsonargparse 4.28 to 4.53; the groups are the unknown names.
 _UNKNOWN = (
     re.compile(r"Option '(?P<name>[^']+)' is not accepted"),
     re.compile(r"Group '(?P<group>[^']+)' does not accept option '(?P<name>[^']+)'"),
@@ -30,10 +30,10 @@ _BARE = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 
 
 def one_sentence(message: str) -> str:
-    """Shortens jsonargparse's message on an option of this package to a sentence; any other message stays as it is.
+    """Shortens jsonargparse's message about an option of this package; returns other messages unchanged.
 
     Args:
-        message: As jsonargparse writes it.
+        message: The message from jsonargparse.
 
     Example:
         >>> one_sentence('''Errors:
@@ -77,7 +77,7 @@ def _no_option(kind: type, path: str) -> str:
         choices = [f"{group}.{field.name}" for field in dataclasses.fields(default)]
     else:
         choices = list(options)
-    # Of every word that is near, and those that hold it: `layer` is near `layers`, and `color` is in `colormap`.
+    # Similar names and names that contain it: `layer` is similar to `layers`, and `color` is in `colormap`.
     near = difflib.get_close_matches(path, choices, n=3, cutoff=0.6)
     near += [choice for choice in choices if name in choice.rpartition(".")[2] and choice not in near]
     listed = _either(near[:3]) if near else f"options are {', '.join(choices[:5])}, …"
@@ -94,10 +94,10 @@ def _callbacks() -> list[str]:
 
 
 def shorten_errors(parser: Any) -> None:
-    """Makes a parser report an error in a callback of this package in one sentence, without its own screen of text.
+    """Makes a parser report errors in this package's callbacks in one sentence, without its long message.
 
     Args:
-        parser: jsonargparse's; its ``error`` is replaced.
+        parser: A jsonargparse parser, whose ``error`` is replaced.
     """
     from lightning_gradcam import Drawing, GridDrawing, PatternDrawing
     from lightning_gradcam.callbacks.base import ProbeCallback
@@ -119,7 +119,7 @@ def shorten_errors(parser: Any) -> None:
 
 
 class _MistakeError(BaseException):
-    """Carries an error of this package past jsonargparse, which would wrap any exception in a screen of text."""
+    """Carries this package's error past jsonargparse, which would wrap any other exception in a long message."""
 
     def __init__(self, mistake: LightningGradCAMError) -> None:
         super().__init__(str(mistake))
@@ -128,16 +128,16 @@ class _MistakeError(BaseException):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Raises this package's errors that :func:`shorten_errors` has carried past jsonargparse.
+    """Raises this package's errors that :func:`shorten_errors` carried past jsonargparse.
 
-    Lightning's refusals become errors of this package, too, which a terminal shows in one line.
+    Lightning's configuration errors are converted to this package's errors, which a terminal shows in one line.
     """
     try:
         yield
     except _MistakeError as error:
         raise error.mistake from None
     except ValueError as error:
-        # jsonargparse before 4.30 or so makes dataclasses by themselves.
+        # jsonargparse before about 4.30 creates dataclasses separately.
         if str(error).startswith("Does not validate") and isinstance(error.__cause__, LightningGradCAMError):
             raise error.__cause__ from None
         raise

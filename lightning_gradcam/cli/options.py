@@ -1,4 +1,4 @@
-"""Options that several commands have, each added to a parser and read in one place."""
+"""Options shared by several commands, each defined and read in one place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from inspect import cleandoc
 from typing import Any
 
-# What scripts can rely on; the last line of every command's help.
+# The exit codes for scripts; the last line of every command's help.
 EXIT_CODES = "exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted"
 _PLAN = ("layers", "methods", "targets", "output_key", "score", "batch_size")
 
@@ -24,11 +24,11 @@ def add_command(
     """Adds a command's parser.
 
     Args:
-        commands: The sub-parsers that get it.
-        name: The command.
-        what: What it does, for the list of commands.
-        doc: The docstring of its module or function, which is its help: a description, then its examples.
-        **options: More of the parser, such as its ``usage``.
+        commands: The sub-parsers to which to add it.
+        name: The command's name.
+        what: A short description for the list of commands.
+        doc: The docstring of its module or function, used as help: a description followed by examples.
+        **options: Further arguments of the parser, such as ``usage``.
     """
     description, _, epilog = cleandoc(doc or "").partition("\n\n")
     parser = commands.add_parser(
@@ -39,7 +39,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
     )
-    # A command refuses combinations of options by it.
+    # Commands use it to reject combinations of options.
     parser.set_defaults(usage_error=parser.error)
     return parser
 
@@ -51,7 +51,7 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that name a model's class, and what it is made with."""
+    """Adds the options for a model's class and its arguments."""
     what = "package.module:Class, path/to/file.py:Class, or a function that returns a module"
     parser.add_argument("--model", metavar="CLASS", help=what)
     what = "arguments of that class or function; values are read as YAML"
@@ -61,7 +61,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say which class a checkpoint belongs to."""
+    """Adds the options for a checkpoint's class."""
     add_model(parser)
     parser.add_argument("--config", metavar="YAML", help="a LightningCLI file: the classes and their arguments")
     parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
@@ -76,7 +76,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say how pictures become a model's inputs."""
+    """Adds the options for preprocessing images."""
     what = "subtracted from pixels scaled to 0…1: one number, or one per channel; only undone if data has a transform"
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help=what)
     what = "pixels are then divided by this, in the same form"
@@ -93,11 +93,11 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
 
 
 def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
-    """Adds the options that say what is explained.
+    """Adds the options for what to explain.
 
     Args:
-        parser: Gets them.
-        layers: Which layers are the default.
+        parser: The parser to which to add them.
+        layers: The default layers.
     """
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help=f"dotted names or patterns (default: {layers})")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
@@ -111,7 +111,7 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
 
 
 def target(text: str) -> Any:
-    """Reads a target: a number, a JSON object such as ``{"top": 3}``, or a name.
+    """Parses a target: a number, a JSON object such as ``{"top": 3}``, or a name.
 
     Example:
         >>> target("3"), target('{"top": 2}'), target("cat")
@@ -125,7 +125,7 @@ def target(text: str) -> Any:
 
 
 def key(text: str) -> Any:
-    """Reads a key: a place, or a name.
+    """Parses a key: an index or a name.
 
     Example:
         >>> key("0"), key("out")
@@ -135,7 +135,7 @@ def key(text: str) -> Any:
 
 
 def given(chosen: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Returns the options of these names that were given on the command line."""
+    """Returns those of the named options that were given on the command line."""
     return {name: value for name in names if (value := getattr(chosen, name)) is not None}
 
 
@@ -146,13 +146,13 @@ def plan_options(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def config_arguments(chosen: argparse.Namespace) -> list[str]:
-    """Returns ``--config`` and ``--set`` as LightningCLI takes them."""
+    """Returns ``--config`` and ``--set`` as arguments of LightningCLI."""
     files = [part for file in chosen.config for part in ("--config", file)]
     return [*files, *(f"--{option.removeprefix('--')}" for option in chosen.set)]
 
 
 def model_arguments(pairs: Sequence[str]) -> dict[str, Any]:
-    """Reads ``KEY=VALUE`` pairs; values are YAML, or ``None`` as Python writes it.
+    """Parses ``KEY=VALUE`` pairs; values are YAML, or Python's ``None``.
 
     Example:
         >>> model_arguments(["width=64", "pool=max"])

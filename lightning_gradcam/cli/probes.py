@@ -119,7 +119,7 @@ def _of_data(chosen: argparse.Namespace) -> ProbeSet:
     data, _ = find_data(recipe, chosen.data)
     data.prepare_data()
     data.setup("fit")
-    # Lightning's own raises.
+    # Lightning's own hook raises an error.
     inherited = type(data).val_dataloader.__module__.split(".")[0] in ("pytorch_lightning", "lightning")
     loader = None if inherited else first_loader(data.val_dataloader())
     if not hasattr(loader, "dataset"):

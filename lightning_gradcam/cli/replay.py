@@ -1,4 +1,4 @@
-"""Rebuilds the evolution of a training from its checkpoints, as if the callback had been there.
+"""Rebuilds the evolution of a training run from its checkpoints, as if the callback had been active.
 
 Example:
   lightning-gradcam replay version_0/checkpoints -o again                   # config.yaml is beside the folder
@@ -7,11 +7,11 @@ Example:
   lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
   lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, of a plain script
 
-The callbacks in the config decide what is explained; options given here come before theirs.
-The maps equal those of a live run bit for bit on the same machine with the same number of threads. The folder again/
-gets an archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
+The callbacks in the config decide what is explained; options given here take precedence over theirs. The maps equal
+those of a live run bit for bit on the same machine with the same number of threads. The folder again/ receives an
+archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
 
-A damaged checkpoint is reported and left out; all others are replayed, and the exit code is 1.
+A damaged checkpoint is reported and skipped; all others are replayed, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from lightning_gradcam.callbacks.base import ProbeCallback
     from lightning_gradcam.saved_models.file import Recipe
 
-# The options that affect the maps; loggers, other callbacks and several devices do not.
+# Trainer options that affect the maps; loggers, other callbacks and the number of devices do not.
 _TRAINER = ("accelerator", "benchmark", "deterministic", "limit_val_batches", "precision")
-# An error ends the replay; long work is fine; and no tracker gets the pictures of another day's run.
+# Errors stop the replay, long work is allowed, and no tracker receives images of an old run.
 _OURS: dict[str, Any] = {"on_error": "raise", "max_overhead": None, "sinks": None, "log_untrained": False}
 
 
@@ -80,7 +80,7 @@ def _run(chosen: argparse.Namespace) -> int:
         find_class(chosen.data, "data")
     config = recipe.given if recipe.given is not None else recipe.beside or {}
     seed_all(config.get("seed_everything"))
-    # Before the callbacks: the Lightning that the module's class imports is the one to use.
+    # Before the callbacks, to use the Lightning package that the module's class imports.
     module: Any = build_module(recipe)
     from lightning_gradcam.saved_models.replay import replay_all
 
@@ -108,7 +108,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Recipe) -> list[ProbeCallback]:
-    """Makes this package's callbacks in the config, with the options given here; one for CAMs if it has none."""
+    """Creates the config's callbacks of this package with the options given here; one for CAMs if there are none."""
     from lightning_gradcam.callbacks.base import ProbeCallback
     from lightning_gradcam.callbacks.from_config import check_kept
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback
@@ -137,7 +137,7 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
         try:
             kind = named_class(name, "callbacks", ProbeCallback)
         except ConfigurationError:
-            # It is of another kind, or its package is not installed.
+            # It is another kind of callback, or its package is not installed.
             continue
         own = mapping(mapping(entry).get("init_args"))
         check_kept(**{str(option): value for option, value in own.items() if option not in flags})
@@ -154,7 +154,7 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
             f"--name: the config has {len(made)} callbacks of lightning-gradcam; leave it out, or give a config with"
             " one of them"
         )
-    # Only those of the run itself: no config has a callback here.
+    # Only the run's own settings: the config has no callback here.
     layers = layers_of_run(Recipe(recipe.contents))
     return made or [GradCAMCallback(**{**({"layers": list(layers)} if layers else {}), **flags, **ours})]
 
@@ -171,7 +171,7 @@ def _trainer_options(config: Mapping[str, Any], chosen: argparse.Namespace) -> d
 
 @contextmanager
 def _own_warnings() -> Iterator[None]:
-    """Keeps Lightning's own output off the terminal; this package's warnings follow in one line each at the end."""
+    """Hides Lightning's own output; this package's warnings are printed at the end, one line each."""
     caught: list[warnings.WarningMessage] = []
     try:
         with quiet_lightning(), warnings.catch_warnings(record=True) as caught:

@@ -1,11 +1,11 @@
-"""Writes one self-contained HTML page of one or several runs, which opens from disk without a network.
+"""Writes one self-contained HTML page for one or more runs, which opens from disk without a network.
 
 Example:
   lightning-gradcam report lightning_logs/version_0/gradcam -o attention.html
   lightning-gradcam report runs/cheating runs/fixed -o both.html      # next to each other, on the same probes
 
-The page has a slider over the epochs for all probes and layers, runs with the same probes next to each other, and
-below them the sheets of feature maps and filter patterns. Each run's folder gets its findings.md again.
+The page has a slider over the epochs for all probes and layers, shows runs with the same probes side by side, and ends
+with the sheets of feature maps and filter patterns. Each run's folder receives a new findings.md.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _write_findings(archive: Archive) -> None:
-    """Writes a run's findings into its folder; where that is not possible, the page is there all the same."""
+    """Writes a run's findings into its folder; if that fails, the page is still written."""
     from lightning_gradcam.findings import FINDINGS, write_findings
 
     if archive.manifest.kind != "cams":
         return
     try:
         write_findings(archive)
-    except Exception as error:  # object stores have their own exceptions
+    except Exception as error:  # object stores raise their own exceptions
         place = f"{archive.path}/{FINDINGS}"
         print(printable(f"{place} can't be written ({type(error).__name__}: {error!s:.200})"), file=sys.stderr)
 

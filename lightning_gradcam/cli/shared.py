@@ -1,4 +1,4 @@
-"""What commands share: messages and progress bars on standard error, and how a training's data is set up again."""
+"""Helpers shared by commands: messages and progress bars on standard error, and setting up training data."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "light
 
 
 def progress(items: Iterable[T], what: str, *, show: bool | None = None, total: int | None = None) -> Iterator[T]:
-    """Yields the items, and shows the number done in a bar.
+    """Yields the items and shows a progress bar.
 
     Args:
-        items: What is worked on.
+        items: The items to process.
         what: The text before the bar, such as ``"pictures"``.
-        show: ``None`` (default): only where standard error is a terminal.
-        total: How many there are, where ``items`` has no length.
+        show: ``None`` (default): only if standard error is a terminal.
+        total: The number of items, if ``items`` has no length.
 
     Example:
         >>> list(progress([1, 2], "numbers", show=False))
         [1, 2]
     """
-    # Lightning brings tqdm along.
+    # tqdm is a dependency of Lightning.
     from tqdm import tqdm
 
     bar: Iterable[T] = tqdm(items, what, total, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True)
@@ -35,14 +35,14 @@ def progress(items: Iterable[T], what: str, *, show: bool | None = None, total: 
 
 @contextmanager
 def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that reports its progress.
+    """Shows a bar for work that reports its progress.
 
     Args:
         what: The text before the bar.
         show: As in :func:`progress`.
 
     Yields:
-        Takes the number of steps done, and their total.
+        A function that takes the number of steps done and their total.
     """
     from tqdm import tqdm
 
@@ -72,7 +72,7 @@ def counted(number: int, name: str) -> str:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silences Lightning's own messages about a training that only the command needs."""
+    """Silences Lightning's own messages about training that only the command runs."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
@@ -85,17 +85,17 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def first_loader(loaders: Any) -> Any:
-    """Returns the first dataloader of what a data module's ``val_dataloader()`` returns; ``None`` if it has none."""
+    """Returns the first dataloader from a data module's ``val_dataloader()``, or ``None``."""
     while isinstance(loaders, (list, tuple, Mapping)):
         loaders = next(iter(loaders.values() if isinstance(loaders, Mapping) else loaders), None)
     return loaders
 
 
 def seed_all(value: Any) -> None:
-    """Seeds as ``fit`` does, so that a data module with a random split makes the same one.
+    """Sets seeds as ``fit`` does, so that a data module with a random split makes the same split.
 
     Args:
-        value: The config's ``seed_everything``; anything but a whole number does nothing.
+        value: The config's ``seed_everything``; anything but an integer is ignored.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         import numpy as np
@@ -107,5 +107,5 @@ def seed_all(value: Any) -> None:
 
 
 def _hidden(show: bool | None) -> bool | None:
-    # tqdm takes `None` for "unless the file is a terminal".
+    # In tqdm, `None` means "disable unless the file is a terminal".
     return None if show is None else not show

@@ -49,7 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             what,
             usage=f"lightning-gradcam {name} --config CONFIG [OPTION ...]",
             doc=(__doc__ or "").format(name=name, more=_MORE[name]),
-            # No option is parsed here: everything that follows goes to LightningCLI.
+            # Parse no options here: everything that follows is passed to LightningCLI.
             prefix_chars="\0",
             add_help=False,
         )
@@ -70,7 +70,7 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
         with refusals():
             line([name, *("--help" if argument == "--help-all" else argument for argument in arguments)])
     except SystemExit as end:
-        # Lightning ends the process itself after an interrupt.
+        # After an interrupt, Lightning ends the process itself.
         if isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         if end.code is None or isinstance(end.code, int):

@@ -1,4 +1,4 @@
-"""Guard, capture, targets and methods put together: from any ``nn.Module`` and its inputs to a result.
+"""Combines guard, capture, targets and methods to compute results from any ``nn.Module`` and its inputs.
 
-Knows nothing of Lightning, pictures or files.
+Does not depend on Lightning, drawing or files.
 """

@@ -1,4 +1,4 @@
-"""Gradient ascent in input space: where it starts, and which way each step goes. Pure functions of pictures."""
+"""Gradient ascent in input space: starting images and step directions, as pure functions of images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lightning_gradcam.errors import ConfigurationError, did_you_mean
 
 Parametrisation = Literal["pixels", "fourier"]
 
-# The book chapter's: a step of 10 for 200x200 pixels in three colours.
+# The book chapter's step size: 10 for 200x200 pixels in three colours.
 _STEP, _VALUES = 10.0, 200 * 200 * 3
 _LOW, _HIGH = 0.4, 0.6
-# Seeds that are near each other have to give filters other starts: this is above any number of channels.
+# Neighbouring seeds must give filters different starts; this exceeds any number of channels.
 _FILTERS = 1_000_003
 
 
@@ -33,22 +33,22 @@ class Ascent:
 
     Attributes:
         steps: Number of steps.
-        step_size: The length of a step, as the L2 norm of the whole picture's change. ``None`` (default): 10 for
-            200x200 pixels in three colours, as in the chapter; for other sizes, scaled so that each value changes as
-            much (root mean square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in grey.
-        border: Number of places at each edge of the feature map that are excluded from the maximised mean. On a map
-            that is too small, fewer are excluded, so that its centre remains: 4x4 places one, 2x2 none.
-        seed: Random seed of the starts and the jitter.
-        jitter: Before each step the picture is moved (around the edges) by up to this many pixels; fine noise that only
-            fits in one position averages out.
+        step_size: The length of a step, as the L2 norm of the change of the whole image. ``None`` (default): 10 for
+            200x200 pixels in three colours, as in the chapter; for other sizes, scaled so that each value changes
+            equally (root mean square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in grey.
+        border: Number of positions at each edge of the feature map to exclude from the maximised mean. On a map that is
+            too small, fewer are excluded so that its centre remains: one for 4x4, none for 2x2.
+        seed: Random seed for the starts and the jitter.
+        jitter: Before each step, the image is shifted (with wrap-around) by up to this many pixels; fine noise that
+            only fits one position averages out.
         total_variation: How strongly each step also reduces differences between neighbouring pixels: the weight of
             this direction relative to the filter's own, both of length 1. About 0.1 to 1.
-        parametrisation: ``"pixels"`` (default), or ``"fourier"``: the ascent's parameters are the picture's spectrum,
-            each frequency divided by the root of its wavelength, so that coarse forms come before fine noise (after
-            Olah et al., "Feature Visualization", Distill 2017). In pixels: the gradient, each frequency times its
-            wavelength; the start, each times its root.
-        value_range: The values of black and white in the model's inputs: starts are drawn from 0.4 to 0.6 of it, and
-            steps are scaled by it. If channels differ, normalise in ``forward`` instead.
+        parametrisation: ``"pixels"`` (default), or ``"fourier"``: the ascent's parameters are the image's spectrum,
+            with each frequency divided by the square root of its wavelength, so that coarse shapes appear before fine
+            noise (after Olah et al., "Feature Visualization", Distill 2017). In pixel space, each frequency of the
+            gradient is multiplied by its wavelength, and each frequency of the start by its square root.
+        value_range: The values of black and white in the model's inputs: starts are drawn between 0.4 and 0.6 of this
+            range, and steps are scaled by it. If channels differ, normalise in ``forward`` instead.
 
     Raises:
         ConfigurationError: A value is out of range.
@@ -92,17 +92,17 @@ class Ascent:
 
     @property
     def span(self) -> float:
-        """White less black."""
+        """White minus black."""
         return self.value_range[1] - self.value_range[0]
 
     def step_length(self, shape: Sequence[int]) -> float:
-        """Returns the length of a step for pictures of this shape, without the batch's axis."""
+        """Returns the length of a step for images of this shape, without the batch axis."""
         if self.step_size is not None:
             return self.step_size
         return _STEP * self.span * math.sqrt(math.prod(shape) / _VALUES)
 
     def described(self, shape: Sequence[int]) -> str:
-        """Returns one line on how patterns of this shape are found, for a sheet's header.
+        """Describes in one line how patterns of this shape are found, for a sheet's header.
 
         Example:
             >>> Ascent(jitter=2).described((1, 28, 28))
@@ -118,11 +118,11 @@ class Ascent:
         return ", ".join([*parts, f"seed {self.seed}"])
 
     def start(self, filters: Sequence[int], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Returns a start for each filter, ``[F, *shape]`` on the CPU: its own, whichever others are requested."""
+        """Returns each filter's start, ``[F, *shape]`` on the CPU, independent of the other filters requested."""
         starts = []
         for number in filters:
             generator = torch.Generator().manual_seed((self.seed * _FILTERS + number) % 2**63)
-            # In float64 whatever the dtype, so that starts agree up to rounding.
+            # Always in float64, so that starts agree up to rounding for all dtypes.
             starts.append(torch.rand(tuple(shape), generator=generator, dtype=torch.float64))
         noise = torch.stack(starts)
         if self.parametrisation == "fourier":
@@ -134,17 +134,17 @@ class Ascent:
         return (black + self.span * (_LOW + (_HIGH - _LOW) * noise)).to(dtype)
 
     def moves(self, axes: int) -> list[tuple[int, ...]]:
-        """Returns by how many pixels all pictures are moved before each step, along each spatial axis."""
+        """Returns the number of pixels by which all images are shifted before each step, along each spatial axis."""
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(-self.jitter, self.jitter + 1, (self.steps, axes), generator=generator)
         return [tuple(move) for move in drawn.tolist()]
 
     def direction(self, gradients: Tensor, pictures: Tensor) -> Tensor:
-        """Returns which way each picture goes, of L2 norm 1; zero everywhere where its gradient is.
+        """Returns each image's step direction, with L2 norm 1; zero if its gradient is zero.
 
         Args:
-            gradients: Of what is maximised, ``[F, *shape]``, each with its own scale.
-            pictures: The pictures, of the same shape.
+            gradients: Gradients of the maximised values, ``[F, *shape]``, each with its own scale.
+            pictures: The images, of the same shape.
         """
         axes = spatial_axes(pictures.shape[1:])
         way = unit(gradients)
@@ -157,7 +157,7 @@ class Ascent:
 
 
 def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """Returns the axes of a batch that are places, for pictures of this shape (without the batch's axis).
+    """Returns the spatial axes of a batch of images of this shape (given without the batch axis).
 
     Example:
         >>> spatial_axes((3, 32, 32)), spatial_axes((32, 32, 3)), spatial_axes((28, 28))
@@ -171,14 +171,14 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
         raise ConfigurationError(
             f"shape: got {shape!r:.60}; give the shape of one picture without the batch axis, such as (3, 224, 224)"
         )
-    # Channels stand behind the batch's axis, or last.
+    # Channels come after the batch axis, or last.
     first = 1 if batch[1 : 1 + len(size)] == size and (len(batch) == 3 or batch[2:] != size) else 2
     return tuple(range(first, first + len(size)))
 
 
 def unit(values: Tensor) -> Tensor:
-    """Divides each sample ``[F, ...]`` by the L2 norm of the whole of it; zeros stay zeros."""
-    # By the largest first: the squares of small gradients would be flushed to zero.
+    """Divides each sample ``[F, ...]`` by its total L2 norm; zeros stay zeros."""
+    # Divide by the largest value first: the squares of small gradients would underflow.
     for norm in (torch.linalg.vector_norm(values.flatten(1), math.inf, dim=1), None):
         found = torch.linalg.vector_norm(values.flatten(1), dim=1) if norm is None else norm
         values = values / torch.where(found == 0, 1, found).reshape(-1, *[1] * (values.dim() - 1))
@@ -186,12 +186,12 @@ def unit(values: Tensor) -> Tensor:
 
 
 def variation(pictures: Tensor, axes: Sequence[int]) -> Tensor:
-    """Returns each picture's total variation ``[F]``: the sum of the sizes of all steps between neighbours."""
+    """Returns each image's total variation ``[F]``: the sum of absolute differences between neighbours."""
     return torch.stack([pictures.diff(dim=axis).abs().flatten(1).sum(1) for axis in axes]).sum(0)
 
 
 def rise(pictures: Tensor, axes: Sequence[int]) -> Tensor:
-    """Returns the gradient of :func:`variation`: of each pixel, how many neighbours it is above, less those below."""
+    """Returns the gradient of :func:`variation`: for each pixel, the number of smaller minus larger neighbours."""
     total = torch.zeros_like(pictures)
     for axis in axes:
         signs = pictures.diff(dim=axis).sign()
@@ -202,15 +202,16 @@ def rise(pictures: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def weighted_by_wavelength(pictures: Tensor, axes: Sequence[int], *, power: float) -> Tensor:
-    """Multiplies each frequency of pictures by its wavelength to a power; the mean counts as the longest wave.
+    """Multiplies each frequency of images by a power of its wavelength; the mean counts as the longest wave.
 
-    Where a picture is made from parameters by this with a power, a step along their gradient is, in pixels, one along
-    the gradient weighted with twice that power: once on the way to the parameters, and once on the way back.
+    If an image is computed from parameters with this function and some power, a step along the parameters' gradient
+    equals, in pixels, a step along the gradient weighted with twice that power: once on the way to the parameters and
+    once on the way back.
 
     Args:
-        pictures: ``[F, ...]``.
-        axes: Those of the places.
-        power: Of the wavelength.
+        pictures: The images, ``[F, ...]``.
+        axes: The spatial axes.
+        power: The power of the wavelength.
     """
     sizes = [pictures.shape[axis] for axis in axes]
     squares = torch.zeros([1] * pictures.dim(), dtype=pictures.dtype, device=pictures.device)

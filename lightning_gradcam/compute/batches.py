@@ -1,4 +1,4 @@
-"""Many samples, part by part: what is asked of a model, carried out in bounded memory."""
+"""Explains many samples part by part, in bounded memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm
 
 
 class _Found(Protocol):
-    """A part's result, whose layouts hold for all parts."""
+    """A part's result, whose layouts apply to all parts."""
 
     @property
     def layouts(self) -> Mapping[str, Layout]: ...
@@ -51,12 +51,12 @@ def explain_in_parts(
     Args:
         model: The model.
         layers: As in :func:`compute_cams`.
-        load: Returns the inputs of the samples from one place to before another.
-        given: What targets may look at, of all samples.
-        asked: What is asked.
+        load: Returns the inputs of the samples between a start and a stop index.
+        given: The targets' additional data, for all samples.
+        asked: The request.
 
     Returns:
-        The maps of all samples, in their order; of a trial, those of the first two.
+        The maps of all samples, in their order; for a trial, those of the first two.
     """
 
     def explained(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
@@ -76,15 +76,15 @@ def in_searched_parts(
     asked: Request,
     call: Callable[[Search, Mapping[str, nn.Module]], F],
 ) -> list[F]:
-    """Calls a function for one part of the samples after the other; what the first part shows holds for all.
+    """Calls a function for consecutive parts of the samples; findings from the first part apply to all.
 
     Args:
         model: The model.
         layers: As in :func:`compute_cams`.
-        load: Returns the inputs of the samples from one place to before another.
-        given: What targets may look at, of all samples.
-        asked: What is asked.
-        call: From a part, and the layers by name, to its result.
+        load: Returns the inputs of the samples between a start and a stop index.
+        given: The targets' additional data, for all samples.
+        asked: The request.
+        call: Maps a part, and the layers by name, to its result.
     """
     if not given.samples:
         raise ConfigurationError("inputs: got an empty batch; give at least one sample")
@@ -113,7 +113,7 @@ def in_searched_parts(
             found = call(search, modules)
         except LayerError as error:
             raise search.beside(error) from None
-        # A last part of a single sample may not show it again.
+        # A last part with a single sample may not show it again.
         layouts = {**known.layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
         known = replace(known, layouts=layouts, copies=isinstance(found, Cams) and found.overwritten, moves=False)
         return found
@@ -121,7 +121,7 @@ def in_searched_parts(
     def one_bag(error: Exception) -> bool:
         return tried is not None and _takes_one_bag(tried, asked.run, error)
 
-    # The parts of a batch are as even as they can be.
+    # Make the parts of a batch as equal as possible.
     total = min(given.samples, TRIED) if asked.trial else given.samples
     size = -(-total // -(-total // min(asked.batch_size or total, total)))
     with eager(model):
@@ -129,7 +129,7 @@ def in_searched_parts(
 
 
 def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
-    """Whether a model that has failed on several bags or clips works on one: it squeezes the batch's axis away."""
+    """Whether a model that failed on several bags or clips works on one, because it squeezes the batch axis."""
 
     def works(part: Inputs) -> bool:
         with suppress(Exception), torch.no_grad():
@@ -139,17 +139,17 @@ def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
 
     if inputs.picture.dim() != 5 or inputs.samples == 1 or is_out_of_memory(error):
         return False
-    # On all samples, too, where its layers have failed for another reason, which is the user's to hear.
+    # Run on all samples too, so that a failure of the layers for another reason is reported to the user.
     return works(inputs.part(0, 1)) and not works(inputs)
 
 
 def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
-    """Rejects labels of any sample that the model's classes can't serve; takes no forward.
+    """Rejects labels of any sample that are not among the model's classes, without a forward.
 
     Args:
-        output: The model's, of some of the samples.
-        given: What is known of all samples.
-        targets: What is explained.
+        output: The model's output for some of the samples.
+        given: The known data for all samples.
+        targets: The explained targets.
 
     Raises:
         TargetError: A label is not among the model's classes, or is missing where one is needed.
@@ -157,7 +157,7 @@ def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
     of_classes = [target for target in targets if isinstance(target.select, (Class, Contrast))]
     if not of_classes or not isinstance(output, Tensor) or not len(output):
         return
-    # How many classes there are is all that these targets need to know of an output to read the labels.
+    # To read the labels, these targets only need the output's number of classes.
     whole = output[:1].expand(given.samples, *output.shape[1:])
     check_classes(whole, given.labels, given.names)
     for target in of_classes:
@@ -165,15 +165,15 @@ def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
 
 
 def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mapping[str, str]) -> None:
-    """Rejects layouts of layers that are not there, and warns where samples influence each other.
+    """Rejects layouts for unknown layers, and warns if samples influence each other.
 
     Args:
         available: The model's layers, by name.
-        samples: How many there are.
-        layouts: What the user says of layouts.
+        samples: Number of samples.
+        layouts: The user's layouts.
 
     Raises:
-        LayerError: There is no such layer.
+        LayerError: A layer does not exist.
     """
     for name in layouts:
         if name and name not in available and layer_of(name) not in available:
@@ -187,7 +187,7 @@ def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mappi
 
 
 def check_layouts(modules: Mapping[str, nn.Module], asked: Request) -> None:
-    """Rejects what the user says of a layout where the module's own kind says something else."""
+    """Rejects a user's layout that contradicts the module's class."""
     for name, module in modules.items():
         spec, kind = asked.layout_of(name), type(module)
         if spec and kind in _CHANNELS_FIRST and not spec.startswith(("NC", "(NT)C", "(TN)C")):
@@ -203,7 +203,7 @@ def _joined(parts: Sequence[Cams]) -> Cams:
     samples = [len(next(iter(part.scores.values()))) for part in parts]
 
     def whole(name: str) -> Any:
-        """Puts a field of tensors by key together, or one that is a tensor or ``None``."""
+        """Joins a field that holds tensors by key, a single tensor, or ``None``."""
         values = [getattr(part, name) for part in parts]
         if isinstance(values[0], Mapping):
             return {key: torch.cat([value[key] for value in values]) for key in values[0]}
@@ -213,10 +213,10 @@ def _joined(parts: Sequence[Cams]) -> Cams:
     fields = ("scores", "classes", "predicted", "confidence", "confidences", "likeliest", "likeliest_confidence")
     return replace(
         parts[0],
-        # Pictures of several sizes are explained one by one.
+        # Images of different sizes are explained one by one.
         maps={key: one_size([part.maps[key] for part in parts]) for key in parts[0].maps},
         output=_joined_output([part.output for part in parts], samples),
-        # The layer's own name where a part depends on a single level.
+        # The layer's own name if a part depends on a single level.
         levels={
             key: tuple(chain.from_iterable(p.levels.get(key, key[:1] * n) for p, n in zip(parts, samples, strict=True)))
             for key in dict.fromkeys(key for part in parts for key in part.levels)
@@ -228,7 +228,7 @@ def _joined(parts: Sequence[Cams]) -> Cams:
 
 
 def _joined_causes(parts: Sequence[Cams], samples: Sequence[int]) -> dict[CamKey, Tensor]:
-    """A part without a blank map has no causes of it."""
+    """Joins causes; a part without a blank map has none."""
     found = {}
     for key, known in {key: known for part in parts for key, known in part.causes.items()}.items():
         every = [p.causes.get(key, known.new_zeros(n)) for p, n in zip(parts, samples, strict=True)]
@@ -237,7 +237,7 @@ def _joined_causes(parts: Sequence[Cams], samples: Sequence[int]) -> dict[CamKey
 
 
 def _joined_output(outputs: Sequence[Any], samples: Sequence[int]) -> Any:
-    """Puts outputs together along the samples; a list of them where they are anything but tensors of all samples."""
+    """Joins outputs along the samples; returns a list if they are not tensors with all samples."""
     flat = [tree_flatten(output) for output in outputs]
     fits = all(structure == flat[0][1] for _, structure in flat) and all(
         isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count

@@ -1,4 +1,4 @@
-"""Why maps are blank, seen where the activation and its gradient are at hand."""
+"""Determines why maps are blank from the activation and its gradient."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lightning_gradcam.methods import Method
 from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_remarks
 from lightning_gradcam.record.cams import CamKey, Cams
 
-# Of Grad-CAM's weights, the share of the gradient's magnitude that is left in its mean over places: 1 where the
-# gradient has one sign in each channel, about 1 / sqrt(S) where it is different at each of S places.
+# For Grad-CAM's weights: the share of the gradient's magnitude that remains in its mean over positions. It is 1 if the
+# gradient has one sign in each channel, and about 1 / sqrt(S) if it varies freely over S positions.
 _CANCELLED_BELOW = 0.5
 
 
@@ -24,18 +24,17 @@ def causes_of(
     constant: Tensor | None = None,
     noise: Mapping[CamKey, Tensor] | None = None,
 ) -> dict[CamKey, Tensor]:
-    """Returns why maps are blank. On the CPU only blank ones cost more than a look at their largest value.
+    """Returns why maps are blank. On the CPU, maps that are not blank only cost a maximum.
 
     Args:
-        maps: Signed, of one layer: key to ``[N, *S]``.
-        features: The layer's activation ``[N, C, *S]``; ``None``: not at hand.
-        slopes: The gradient with respect to it, of the same shape; ``None``: not at hand.
-        constant: Where the score has no gradient by its nature, bool ``[N]``; ``None``: nowhere.
-        noise: Key to where a map was rounding alone and is zero now, bool ``[N]``, or ``[N, T]`` of frames.
+        maps: Signed maps of one layer: key to ``[N, *S]``.
+        features: The layer's activation ``[N, C, *S]``; ``None`` if not available.
+        slopes: The gradient with respect to it, of the same shape; ``None`` if not available.
+        constant: Which scores have no gradient by definition, bool ``[N]``; ``None`` if none.
+        noise: Key to which maps were only rounding error and are zero now, bool ``[N]``, or ``[N, T]`` for frames.
 
     Returns:
-        Key to int8 ``[N]`` of :class:`~lightning_gradcam.Cause`; on the CPU, keys without a blank map are
-        left out.
+        Key to int8 ``[N]`` of :class:`~lightning_gradcam.Cause`; on the CPU, keys without a blank map are omitted.
 
     Example:
         >>> key = CamKey("conv", "gradcam", "label")
@@ -51,7 +50,7 @@ def causes_of(
     for key, rows in zip(maps, blank, strict=True):
         chosen: Any = slice(None)
         if rows.device.type == "cpu":
-            # To look costs nothing here. Of another device the host would wait: there, all maps are looked into.
+            # On the CPU this check is free. For another device the host would wait, so there all maps are examined.
             places = rows.numpy().nonzero()[0]
             if not len(places):
                 continue
@@ -71,11 +70,11 @@ def causes_of(
 
 
 def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
-    """Returns what is reported of blank maps, one remark a layer.
+    """Returns the report on blank maps, one remark for each layer.
 
     Args:
-        cams: What was found.
-        methods: By name; of those of gradients on the CPU, the causes already tell which maps are blank.
+        cams: The results.
+        methods: Methods by name; for gradient methods on the CPU, the causes already show which maps are blank.
     """
     told = {name for name, method in methods.items() if method.needs == "gradients"}
     looked = {key for key, maps in cams.maps.items() if maps.device.type == "cpu" and key.method in told}
@@ -86,7 +85,7 @@ def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
 
 
 def _codes(method: str, features: Tensor, slopes: Tensor) -> Tensor:
-    """Causes int8 ``[n]`` of the blank maps alone, from ``[n, C, S]``."""
+    """Returns the causes int8 ``[n]`` of only the blank maps, from ``[n, C, S]``."""
     activity = features.abs().mean(dim=2)
     codes = torch.full((len(features),), int(Cause.NOWHERE_POSITIVE), dtype=torch.int8, device=features.device)
     if method == "gradcam":

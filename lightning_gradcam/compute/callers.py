@@ -1,4 +1,4 @@
-"""What a user gives: is it a module that can be hooked, a whole number, the arguments that a forward takes?"""
+"""Checks user arguments: a hookable module, an integer, the arguments of a forward."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def check_module(model: Any, purpose: str) -> None:
     """Rejects a model that is not a module.
 
     Args:
-        model: What the user gives as ``model``.
-        purpose: What a module is needed for, as it follows in the error: ``"whose layers are explained"``.
+        model: The user's ``model``.
+        purpose: Why a module is needed, as worded in the error: ``"whose layers are explained"``.
 
     Raises:
         ConfigurationError: It is not one.
@@ -33,13 +33,13 @@ def check_module(model: Any, purpose: str) -> None:
 
 
 def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> None:
-    """Rejects what is not a whole number, or a smaller one.
+    """Rejects a value that is not an integer or is too small.
 
     Args:
-        name: The argument's.
-        value: What the user gives.
-        least: The smallest that is possible.
-        instead: What else is possible, as it follows in the error.
+        name: The argument's name.
+        value: The user's value.
+        least: The smallest valid value.
+        instead: Other valid values, as worded in the error.
 
     Raises:
         ConfigurationError: It is not one.
@@ -49,7 +49,7 @@ def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> 
 
 
 def held_module(wrapper: Any) -> str:
-    """Returns the tail of an error about a model that is not a module: where it holds one, if it does.
+    """Returns the end of an error about a model that is not a module: the attribute that holds one, if any.
 
     Example:
         >>> class Wrapper:
@@ -70,12 +70,12 @@ def held_module(wrapper: Any) -> str:
 
 
 def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
-    """Returns what to do where a forward was called with the wrong number of arguments; empty if that is not it."""
+    """Returns advice if a forward was called with the wrong number of arguments; otherwise an empty string."""
     if not isinstance(error, TypeError) or "argument" not in str(error):
         return ""
     try:
         taken = ", ".join(inspect.signature(model.forward).parameters)
-    except (TypeError, ValueError):  # a compiled function shows none
+    except (TypeError, ValueError):  # a compiled function has no visible signature
         taken = "..."
     entries = inputs if isinstance(inputs, (list, tuple)) else []
     if len(entries) > 1 and all(isinstance(entry, Tensor) and entry.dim() == 3 for entry in entries):
@@ -88,23 +88,23 @@ def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
 
 
 def eager(model: nn.Module) -> AbstractContextManager[Any]:
-    """Returns a context in which what ``torch.compile`` has compiled runs as it is written, and calls hooks.
+    """Returns a context in which modules compiled by ``torch.compile`` run uncompiled and call hooks.
 
     Args:
         model: The model.
 
     Raises:
-        ConfigurationError: It was compiled, and this torch (before 2.6) has no such context; or the caller itself is
-            compiled.
+        ConfigurationError: The model is compiled and this torch (before 2.6) has no such context, or the caller itself
+            is compiled.
     """
-    # Hooks added after compilation do not fire, silently. Where dynamo was never imported nothing is compiled, and
+    # Hooks added after compilation silently do not fire. If dynamo was never imported, nothing is compiled, and
     # importing it would cost a second.
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     if hasattr(torch.compiler, "set_stance"):
         try:
             if torch.compiler.is_compiling():
-                raise RuntimeError  # this function is not compiled, too: it runs as it is written, and fails below
+                raise RuntimeError  # this function is not compiled either: it runs as plain Python and fails below
             stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
         except RuntimeError:
             raise ConfigurationError(

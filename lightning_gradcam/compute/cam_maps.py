@@ -1,4 +1,4 @@
-"""The functional core: guard, capture, targets and methods together, for any ``nn.Module``."""
+"""The functional core: combines guard, capture, targets and methods for any ``nn.Module``."""
 
 from __future__ import annotations
 
@@ -49,36 +49,36 @@ def compute_cams(
 ) -> Cams:
     """Explains a batch: all layers, methods and targets from one forward pass and one backward pass per target.
 
-    The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation
-    mode during the call. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters. Methods that run
-    the model again state their cost.
+    The model runs in evaluation mode during the call, and its exact state is restored afterwards (see
+    :func:`lightning_gradcam.guard.model.preserved`). Works under ``no_grad`` and ``inference_mode``, and with frozen
+    parameters. Methods that run the model again state their cost.
 
     Args:
         model: Any module whose output is logits ``[N, C]`` or a single logit ``[N]`` or ``[N, 1]``; with matching
             targets also segmentation, detection, regression or embeddings.
-        inputs: The batch, ``[N, …]``, on the model's device, preprocessed as for training; a tuple or dict for
-            several inputs. The picture is the first floating-point tensor with four or more axes.
+        inputs: The batch, ``[N, …]``, on the model's device, preprocessed as for training; a tuple or dict for several
+            inputs. The image ("picture") is the first floating-point tensor with four or more axes.
         layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
             output that the score depends on.
         targets: ``"predicted"``, ``"label"``, a class index or name, and more; or a list. See
             :func:`~lightning_gradcam.resolve_targets`.
         methods: A name of :func:`~lightning_gradcam.available_methods`, or a list of names.
-        labels: True classes ``[N]`` (several per sample: 0 and 1 for each class, ``[N, C]``), for the target
-            ``"label"``. If a row marks no class or more than one, probabilities are the sigmoids of the logits.
+        labels: True classes ``[N]`` (several per sample: 0/1 for each class, ``[N, C]``), for the target ``"label"``.
+            If a row marks no class or more than one, probabilities are the sigmoids of the logits.
         masks: bool ``[N, H, W]``, for the target ``{"segment_mask": class}``.
         score: ``"logit"`` (default) explains the output unchanged, ``"probability"`` its softmax, ``"sigmoid"`` the
-            sigmoid of each class. If the model itself ends in a sigmoid or softmax, the output is the probability,
-            whatever is given here; a warning explains how to reach the logit.
+            sigmoid of each class. If the model itself ends in a sigmoid or softmax, its output is the probability,
+            whatever is given here; a warning explains how to access the logit.
         relu: Keep only positive evidence for the target; ``False`` leaves the maps signed. A warning names each layer
-            with maps that become zero everywhere, the reason, and what to use instead.
-        layout: What a layer's axes mean, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one before a
-            grid of 14 by 14), ``"NLC:14x14+4"`` (four after it), or a mapping from layer names to these.
-        output_key: Which part of the model's output is explained: an index in a tuple, a key, an attribute, or a
+            with maps that become zero everywhere, with the reason and an alternative.
+        layout: The meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one
+            before a grid of 14 by 14), ``"NLC:14x14+4"`` (four after it), or a mapping from layer names to these.
+        output_key: Which part of the model's output to explain: an index into a tuple, a key, an attribute, or a
             callable.
-        picture: Which of several inputs is the picture: that tensor itself.
-        forward: What to call instead of ``model`` on ``inputs``, for instance to run it under autocast.
-        batch_size: Largest number of samples per forward pass; default: all. Bounds memory; a callable target is then
-            called once for each batch. If memory runs out, half the number is tried.
+        picture: Which of several inputs is the image: that tensor itself.
+        forward: Function called instead of ``model`` on ``inputs``, for instance to run it under autocast.
+        batch_size: Largest number of samples per forward pass; default: all. This bounds memory; a callable target is
+            then called once for each batch. If memory runs out, the number is halved.
         gradients: Also summarise the gradients behind the maps: ``Cams.gradients[layer, target]`` is a
             :class:`~lightning_gradcam.GradientSummary`, with histograms of the gradients and of the channel
             weights, and the channels with the largest weights. Needs no extra backward pass.
@@ -146,7 +146,7 @@ def compute_cams(
 
 
 def _is_taken_for_one(model: nn.Module, run: Callable[[], Any]) -> bool:
-    """Whether a convolution of the model gets what it takes for a picture without the batch's axis."""
+    """Whether a convolution of the model receives a tensor that it takes for an image without the batch axis."""
     met: list[int] = []
     with ExitStack() as stack, suppress(Exception), torch.no_grad():
         for part in model.modules():
@@ -158,7 +158,7 @@ def _is_taken_for_one(model: nn.Module, run: Callable[[], Any]) -> bool:
 
 
 def _advice(picture: Tensor, *, single: bool) -> str:
-    """Returns what to do about inputs on which a model has failed; nothing where they look right."""
+    """Returns advice about inputs on which a model failed; empty if they look correct."""
     shape, whole = list(picture.shape), not picture.is_floating_point() and not picture.is_complex()
     single = single or (len(shape) == 3 and shape[0] in (1, 3, 4))
     batch = ("image[None, None]" if len(shape) == 2 else "image[None]") if single else "inputs"

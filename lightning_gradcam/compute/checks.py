@@ -1,4 +1,4 @@
-"""Whether maps mean what they show: layers that no score depends on, places that have moved, scores that saturate."""
+"""Checks that maps are meaningful: layers no score depends on, moved positions, saturated scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning_gradcam.targets import Contrast, Given, Segment, Target
 from lightning_gradcam.targets.classes import Class
 from lightning_gradcam.warn import warn
 
-# Moves that no network with dead units was seen to feign: they need an answer at another place, and not a missing one.
+# Moves that dead units were never seen to imitate: they need a response at another position, not a missing one.
 _CERTAIN = ("samples", "turned", "shifted", "spectrum")
 
 
@@ -33,11 +33,11 @@ def require_reached(search: Search, missing: set[str]) -> None:
     """Rejects layers that no gradient reaches.
 
     Args:
-        search: For what to name instead.
+        search: Finds alternatives to name in the error.
         missing: Names of layers without a gradient.
 
     Raises:
-        CaptureError: There is one.
+        CaptureError: No gradient reaches a layer.
     """
     try:
         require_gradients(dict.fromkeys(sorted(missing)))
@@ -45,7 +45,7 @@ def require_reached(search: Search, missing: set[str]) -> None:
         name = min(missing)
         if why := quantised_part(search.model):
             raise CaptureError(f"layers: no gradient reaches {name!r:.80}: {why}") from None
-        # Behind it, where a part of the model runs without a graph; or before it, where it does not lead there.
+        # A later layer if part of the model runs without a graph; an earlier one if the layer does not feed the score.
         instead = search.instead_of(name, later=True) or search.instead_of(name, later=False)
         raise CaptureError(f"{error}, for instance {instead!r}" if instead else str(error)) from None
 
@@ -53,20 +53,20 @@ def require_reached(search: Search, missing: set[str]) -> None:
 def check_dependence(
     search: Search, layouts: Mapping[str, Layout], maps: Mapping[CamKey, Tensor], sums: Mapping[CamKey, float]
 ) -> None:
-    """Rejects a layer on whose places no score can depend, whatever the weights.
+    """Rejects a layer on whose positions no score can depend, whatever the weights.
 
     Args:
-        search: Is asked where all maps of a layer are zero.
+        search: Consulted if all maps of a layer are zero.
         layouts: Layer name to layout.
         maps: All maps.
-        sums: Those of the maps.
+        sums: The sums of the maps.
 
     Raises:
-        LayerError: There is one.
+        LayerError: No score depends on a layer.
     """
     needed = [name for name, method in search.asked.methods.items() if method.needs == "gradients"]
     for layer, layout in layouts.items() if needed else ():
-        # Where a map is not zero, neither is its gradient; nearly always its sum tells.
+        # If a map is not zero, neither is its gradient; its sum nearly always shows this.
         own = [key for key in maps if key.layer == layer and key.method in needed]
         if any(sums[key] != 0 or bool(maps[key].any()) for key in own) or search.is_reached(layer):
             continue
@@ -81,22 +81,22 @@ def check_dependence(
 
 
 def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None:
-    """Rejects layers whose places or rows belong elsewhere, and warns where they belong to a part of the picture.
+    """Rejects layers with misplaced positions or rows, and warns if they only cover a part of the image.
 
     Args:
         search: The model and its inputs.
-        seen: What is explained, by the feature map's name.
-        axes: What the input's axes mean, as of :class:`~lightning_gradcam.capture.inputs.InputForm`.
+        seen: The explained feature maps, by name.
+        axes: The meaning of the input's axes, as in :class:`~lightning_gradcam.capture.inputs.InputForm`.
 
     Raises:
-        LayerError: A map would be drawn on other places, or another sample, than its own.
+        LayerError: A map would be drawn at wrong positions or on another sample.
     """
     found: Mapping[str, Move] = {}
-    # A model may take no other number of samples, or no other picture.
+    # A model may not accept another number of samples or another image.
     with suppress(Exception):
         found = find_moves(Trial(search.asked.run, search.inputs, axes), seen)
         if any(move.kind not in _CERTAIN for move in found.values()):
-            # A dead unit does not see its part of the picture either: what other weights see counts.
+            # A dead unit does not see its part of the image either, so check with other weights.
             with awakened(search.model):
                 again = find_moves(Trial(search.asked.run, search.inputs, axes), seen)
             found = {name: move for name, move in found.items() if move.kind in _CERTAIN or name in again}
@@ -126,7 +126,7 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
 
 
 def remark_on_score(given: Given) -> None:
-    """Warns, once per run, where probabilities of classes are explained and logits were asked for."""
+    """Warns, once per run, if class probabilities are explained although logits were requested."""
     if given.kind not in ("softmax", "sigmoid") or given.score != "logit" or given.first:
         return
     warn(

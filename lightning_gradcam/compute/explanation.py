@@ -30,7 +30,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
     """Computes the maps of these layers; see :func:`lightning_gradcam.compute_cams`.
 
     Args:
-        search: The model, what is asked of it, and the samples.
+        search: The model, the request and the samples.
         modules: Layer name to module.
     """
     asked = search.asked
@@ -41,7 +41,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
     if asked.check:
         if of_classes:
             check_classes(first.output, given.labels, given.names)
-        # One look at all of them: each would wait for the device.
+        # Check all of them at once: each check would wait for the device.
         totals = torch.stack([values.sum() for values in first.maps.values()]).tolist() if first.maps else []
         sums = dict(zip(first.maps, totals, strict=True))
         check_dependence(search, layouts, first.maps, sums)
@@ -53,7 +53,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
     if first.seen:
         check_moves(search, first.seen, axes)
     found = {**first.maps, **(_run_again(search, modules, first, axes) if again else {})}
-    # Where a sum is finite, so are its parts, and there is nothing to mark.
+    # If a sum is finite, so are its parts, and there is nothing to mark.
     finite = {name: bool(sums) and isfinite(float(e.scores.sum())) for name, e in first.explained.items()}
     maps: dict[CamKey, Tensor] = {}
     for key in (CamKey(x, m, t.name) for x in [*modules, MODEL] for t in asked.targets for m in asked.methods):
@@ -61,7 +61,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
             sure = finite[key.target] and isfinite(sums.get(key, nan))
             marked = found[key] if sure else _marked(found[key], first.explained[key.target].scores)
             maps[key] = relu(marked) if asked.relu else marked
-    # A callable may take an output that has no row for each sample: a bag's, or every window's.
+    # A callable may accept an output without one row for each sample, such as one for a bag or for every window.
     rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (search.inputs.samples,)
     classes = rows and all(target.select.has_classes for target in asked.targets)
     classes = classes and no_class_in(first.output, given.labels) is None
@@ -88,7 +88,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
 
 
 def _run_again(search: Search, modules: Mapping[str, nn.Module], first: Shared, axes: str) -> dict[CamKey, Tensor]:
-    """Returns the maps of the methods that run the model again."""
+    """Returns the maps of the methods that rerun the model."""
     asked, inputs = search.asked, search.inputs
     model = RerunModel(search.model, asked.run, inputs, first.explained, first.whole_graph, asked.halve, axes)
     shape, found = (len(first.explained), inputs.samples), dict[CamKey, Tensor]()
@@ -107,7 +107,7 @@ def _run_again(search: Search, modules: Mapping[str, nn.Module], first: Shared, 
                 except (CaptureError, CheckpointError):
                     if model.whole_graph:
                         raise
-                    # A method that needs no gradient of the first forward has not shown that it drops the graph.
+                    # Without a gradient of the first forward, it is unknown whether the model drops the graph.
                     model = replace(model, whole_graph=True)
                     maps = method.function(Rerun(model, at))
                 parts[number] = checked_maps(maps, layer, name, shape, places=True)
@@ -118,18 +118,18 @@ def _run_again(search: Search, modules: Mapping[str, nn.Module], first: Shared, 
 
 
 def _marked(maps: Tensor, scores: Tensor) -> Tensor:
-    """Puts NaN into the maps of samples whose score is not finite: ReLUs pass no gradient there, which looks clean.
+    """Sets the maps of samples with a non-finite score to NaN: ReLUs pass no gradient, which would look valid.
 
-    And where a map itself is infinite: the ReLU that follows would make a clean zero of what is below.
+    Infinite maps are also set to NaN: the ReLU that follows would turn negative infinity into a valid-looking zero.
     """
     finite = scores.isfinite().reshape(-1, *[1] * (maps.dim() - 1))
     return torch.where(finite & maps.isfinite(), maps, torch.nan)
 
 
 def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the most likely classes and their probabilities ``[N, k]``; of equals the first, as `topk` does not."""
+    """Returns the most likely classes and their probabilities ``[N, k]``; in a tie, the first (unlike `topk`)."""
     if shares.device.type == "cpu" and shares.shape[1] > _LIKELIEST:
-        # Sorting thousands of classes takes twenty times as long.
+        # A full sort of thousands of classes takes twenty times as long.
         values, indices = shares.topk(_LIKELIEST + 1)
         if bool((values.diff(dim=1) < 0).all()):
             return indices[:, :_LIKELIEST], values[:, :_LIKELIEST]

@@ -1,4 +1,4 @@
-"""Feature maps: what every channel of some layers shows of some samples, from plain forwards without a graph."""
+"""Feature maps: every channel of some layers for some samples, from plain forwards without a graph."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class FeatureMaps(Mapping[str, Tensor]):
     Attributes:
         activations: Layer to feature maps ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D), signed and not
             normalised. Tokens and channels-last activations are converted to this form, without class tokens.
-        chosen: Layer to the channel numbers of its maps: all, or those chosen under ``max_channels``.
-        dead: Layer to bool, one for each of **all** its channels: zero everywhere on all samples.
+        chosen: Layer to the channel indices of its maps: all, or those chosen with ``max_channels``.
+        dead: Layer to bool, one for each of **all** its channels: whether it is zero everywhere on all samples.
         layouts: Layer to its layout.
     """
 
@@ -74,18 +74,17 @@ def compute_feature_maps(
 ) -> FeatureMaps:
     """Returns every channel's activation in the given layers for a batch.
 
-    The model comes back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation
-    mode during the call, without a graph.
+    The model runs in evaluation mode without a graph during the call, and its exact state is restored afterwards (see
+    :func:`lightning_gradcam.guard.model.preserved`).
 
     Args:
         model: Any module.
         inputs: The batch, in any form that :func:`~lightning_gradcam.compute_cams` accepts.
         layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the layer Grad-CAM would use.
-        layout: What a layer's axes mean, if it can't be detected; see ``compute_cams``.
-        picture: Which of several inputs is the picture: that tensor itself.
-        forward: What to call instead of ``model`` on ``inputs``.
-        batch_size: Largest number of samples per forward pass; default: all. If memory runs out, half the number is
-            tried.
+        layout: The meaning of a layer's axes, if it can't be detected; see ``compute_cams``.
+        picture: Which of several inputs is the image: that tensor itself.
+        forward: Function called instead of ``model`` on ``inputs``.
+        batch_size: Largest number of samples per forward pass; default: all. If memory runs out, the number is halved.
         max_channels: Largest number of channels kept per layer, evenly chosen; default: all.
 
     Returns:
@@ -133,25 +132,26 @@ def feature_maps(
     check: bool = True,
     halve: bool = True,
 ) -> FeatureMaps:
-    """Takes feature maps part by part; the model is in evaluation mode, and guarded by the caller.
+    """Computes feature maps part by part; the caller guards the model and sets evaluation mode.
 
     Args:
         model: The model.
         layers: As in :func:`compute_feature_maps`.
-        load: Returns the inputs of the samples from one place to before another.
-        samples: How many there are.
-        run: From inputs to the model's output.
-        batch_size: How many samples go through the model at once; ``None``: all.
-        layouts: What the user says of layouts, by layer name; ``""`` means all.
-        max_channels: Most channels that are kept of a layer, evenly chosen; ``None``: all.
-        device: Where the maps are kept; ``None``: where they were made. ``"cpu"`` bounds the device's memory.
-        check: Make sure that the layouts are possible; once is enough for a model.
-        halve: Take half as many samples at once if memory runs out.
+        load: Returns the inputs of the samples between a start and a stop index.
+        samples: Number of samples.
+        run: Maps inputs to the model's output.
+        batch_size: Number of samples per forward; ``None`` means all.
+        layouts: The user's layouts by layer name; ``""`` means all layers.
+        max_channels: Maximum number of channels kept per layer, evenly chosen; ``None`` means all.
+        device: Where to keep the maps; ``None`` keeps them where they were computed. ``"cpu"`` bounds the device's
+            memory.
+        check: Verify that the layouts are possible; once is enough for a model.
+        halve: Halve the number of samples per forward if memory runs out.
 
     Raises:
         LayerError: A layer is not found, not reached, or has no spatial activation.
     """
-    # It asks for nothing to be explained.
+    # This request explains nothing.
     asked = Request(
         resolve_targets("predicted"), {}, layouts or {}, run, batch_size=batch_size, check=check, halve=halve
     )
@@ -186,14 +186,14 @@ def _part(
         shown = min(channels, most or channels)
         chosen[name] = tuple(place * channels // shown for place in range(shown))
         dead[name] = (maps == 0).flatten(2).all(2).all(0).to(device)
-        # A copy, where not all are kept: a view would hold the whole.
+        # Copy if only some are kept: a view would keep the whole tensor alive.
         kept = maps if shown == channels else maps[:, list(chosen[name])]
         activations[name] = full_precision(kept).to(device).contiguous()
     return FeatureMaps(activations, chosen, dead, layouts)
 
 
 def _outputs(search: Search, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Returns the layers' outputs in one forward; of a layer that is called several times, the last."""
+    """Returns the layers' outputs in one forward; for a layer that is called several times, the last output."""
     found: dict[str, Tensor] = {}
     calls = {name: count() for name in modules}
 

@@ -1,4 +1,4 @@
-"""The forward that all layers, targets and methods share, and the maps that come from its activations and gradients."""
+"""The forward shared by all layers, targets and methods, and the maps from its activations and gradients."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
 
 
 class _OverwrittenError(Exception):
-    """The forward has changed an activation that was stored."""
+    """The forward modified a stored activation."""
 
 
 class _ShortGraphError(Exception):
-    """A gradient is missing, and the graph does not begin at the input."""
+    """A gradient is missing and the graph does not start at the input."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """The results of the forward that all layers, targets and methods share.
+    """The results of the forward shared by all layers, targets and methods.
 
     Attributes:
-        chosen: Layer name to what each sample is explained at.
+        chosen: Layer name to the feature map at which each sample is explained.
         explained: Target name to its scores and choices.
-        maps: Signed maps of the methods that are functions of activations and gradients.
+        maps: Signed maps of the methods that only use activations and gradients.
         causes: Why maps are blank.
-        gradients: ``(layer, target)`` to the gradients in numbers.
-        output: The model's, detached.
-        given: What targets looked at, with what the output is.
-        seen: What there is to check for moved places, by the feature map's name.
-        copies: The model went on with copies of the activations, since it changes them in place.
-        whole_graph: The graph began at the input.
+        gradients: ``(layer, target)`` to gradient statistics.
+        output: The model's output, detached.
+        given: The targets' additional data, including the kind of output.
+        seen: The data needed to check for moved positions, by the feature map's name.
+        copies: The model continued with copies of the activations, because it modifies them in place.
+        whole_graph: The graph started at the input.
     """
 
     chosen: Mapping[str, Choice]
@@ -72,10 +72,10 @@ class Shared:
 
 
 def shared_forward(search: Search, modules: Mapping[str, nn.Module]) -> Shared:
-    """Runs the model once, again only where a shorter graph or fewer copies did not do.
+    """Runs the model once, and again only if the shorter graph or the missing copies did not work.
 
     Args:
-        search: The model, what is asked of it, and the samples.
+        search: The model, the request and the samples.
         modules: Layer name to module.
     """
     copies, whole_graph = search.asked.copies, False
@@ -85,7 +85,7 @@ def shared_forward(search: Search, modules: Mapping[str, nn.Module]) -> Shared:
         except _OverwrittenError:
             copies = True
         except (CheckpointError, _ShortGraphError):
-            # A model that switches grad mode in its own forward, or checkpoints activations, drops the short graph.
+            # A model that switches grad mode in its own forward or checkpoints activations loses the short graph.
             if whole_graph:
                 raise
             whole_graph = True
@@ -138,13 +138,13 @@ def _forward(search: Search, modules: Mapping[str, nn.Module], *, copies: bool, 
 
 
 class _Layouts(Protocol):
-    """What knows the layout of an activation; :meth:`Search.layout_of` has the arguments."""
+    """Returns the layout of an activation; :meth:`Search.layout_of` documents the arguments."""
 
     def layout_of(self, name: str, module: nn.Module, activation: Tensor, *, single: bool = False) -> Layout: ...
 
 
 def lay_out(search: _Layouts, units: Mapping[str, Unit], modules: Mapping[str, nn.Module]) -> None:
-    """Finds what the axes of every map mean; of a layer with several, some may have no places."""
+    """Finds the layout of every map; if a layer has several maps, some may have no spatial axes."""
     for layer, module in modules.items():
         own = [unit for unit in units.values() if unit.layer == layer]
         for unit in own:
@@ -163,7 +163,7 @@ def lay_out(search: _Layouts, units: Mapping[str, Unit], modules: Mapping[str, n
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Maps by unit, why they are blank, and the gradients in numbers."""
+    """Maps by unit, the causes of blank ones, and gradient statistics."""
 
     maps: dict[CamKey, Tensor]
     causes: dict[CamKey, Tensor]
@@ -180,13 +180,13 @@ def _explain(
     *,
     strict: bool,
 ) -> None:
-    """Adds what the methods make that are functions of activations and gradients.
+    """Adds the maps of the methods that only use activations and gradients.
 
-    Besides, the units learn how strong their gradients are.
+    It also stores the strength of each unit's gradient.
     """
     asked, samples = search.asked, search.inputs.samples
     layouts = {name: unit.layout for name, unit in units.items() if unit.layout is not None}
-    # Frames that are folded into the batch are separate pictures: each weighs its channels by itself.
+    # Frames folded into the batch are separate images: each has its own channel weights.
     features = {name: full_precision(layout.rows(units[name].activation.detach())) for name, layout in layouts.items()}
     several = any(name != unit.layer for name, unit in units.items())
     needed = [name for name, method in asked.methods.items() if method.needs == "gradients"]
@@ -233,7 +233,7 @@ def _explain(
 def _slopes(
     units: Mapping[str, Unit], gradients: dict[str, dict[MapPlace, Tensor | None]], target: str
 ) -> dict[str, Tensor]:
-    """The gradients as feature maps, by unit; of those that have one."""
+    """Returns the gradients as feature maps, for the units that have one."""
     found: dict[str, Tensor] = {}
     for name, unit in units.items():
         slopes = unit.slopes(gradients[unit.layer].pop(unit.place), target, several=name != unit.layer)
@@ -243,10 +243,10 @@ def _slopes(
 
 
 def checked_maps(maps: Tensor, layer: str, method: str, expected: Sequence[int], *, places: bool = False) -> Tensor:
-    """Returns a method's maps where they have the expected shape; ``places``: followed by one to three axes of places.
+    """Returns a method's maps if they have the expected shape; ``places`` adds one to three spatial axes.
 
     Raises:
-        MethodError: They have another one.
+        MethodError: They have another shape.
     """
     shape, wanted = list(maps.shape), [*expected, "h", "w"] if places else list(expected)
     if shape != wanted and not (places and shape[:2] == list(expected) and len(shape) in (3, 4, 5)):
@@ -256,5 +256,5 @@ def checked_maps(maps: Tensor, layer: str, method: str, expected: Sequence[int],
 
 def _seen(unit: Unit, module: nn.Module) -> LayerMap:
     assert unit.layout is not None
-    # A copy, so that the rest of the batch is freed.
+    # Copy, so that the rest of the batch is freed.
     return LayerMap(module, unit.place, unit.layout, unit.layout.rows(unit.activation.detach())[:2].clone())

@@ -1,4 +1,4 @@
-"""A model's layers, as one forward shows them: outputs, calls, and which have a map."""
+"""Lists a model's layers from one forward: outputs, calls, and which layers have a map."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.targets import Given, resolve_targets
 
-# Number of layers whose gradients are taken at once: their activations are all held meanwhile.
+# Number of layers differentiated together, all of whose activations stay in memory.
 _AT_ONCE = 48
 
 
@@ -34,12 +34,12 @@ class LayerRow:
     Attributes:
         name: Its dotted name.
         kind: Its class.
-        output: The shape of its (first floating-point) output in its last call, ``"N"`` for the samples; without one,
-            what it returns instead.
-        parameters: How many numbers it and its children train or hold as parameters.
-        calls: How often the forward calls it.
-        layout: What its axes mean, such as ``"NCHW"`` or ``"NLC:1+14x14"``; ``None`` without a map.
-        grid: The resolution of its maps; ``None`` without.
+        output: The shape of its (first floating-point) output in its last call, with ``"N"`` for the samples; without
+            one, a description of what it returns.
+        parameters: Number of parameters in the layer and its children.
+        calls: Number of times the forward calls it.
+        layout: The meaning of its axes, such as ``"NCHW"`` or ``"NLC:1+14x14"``; ``None`` without a map.
+        grid: The resolution of its maps; ``None`` without a map.
         why: Why it has no map; ``None`` if it has one.
     """
 
@@ -59,11 +59,11 @@ class LayerListing:
 
     Attributes:
         model: The model's class.
-        inputs: The shape of one sample's picture.
-        parameters: Of the whole model.
-        rows: In the model's own order.
-        auto: What ``"auto"`` takes; ``None`` if it finds nothing.
-        why: Why it finds nothing; ``None`` if it does.
+        inputs: The shape of one sample's image.
+        parameters: Number of parameters of the whole model.
+        rows: The layers in the model's own order.
+        auto: The layer that ``"auto"`` selects; ``None`` if it finds none.
+        why: Why ``"auto"`` finds none; ``None`` if it finds one.
     """
 
     model: str
@@ -80,10 +80,10 @@ def list_layers(
     """Lists every layer of a model.
 
     Args:
-        model: In evaluation mode, guarded by the caller.
-        inputs: A few samples; a single one is doubled, so that the samples' axis can be told from others.
-        run: From inputs to the model's output.
-        progress: Called after each step with how many steps are done, and how many there are.
+        model: The model, guarded and in evaluation mode.
+        inputs: A few samples; a single one is duplicated, so that the sample axis can be distinguished from others.
+        run: Maps inputs to the model's output.
+        progress: Called after each step with the number of steps done and the total.
 
     Raises:
         ConfigurationError: The forward fails on these inputs.
@@ -100,7 +100,7 @@ def list_layers(
     with eager(model):
         try:
             seen = _watched(layers, lambda: run(few.fresh()))
-        except Exception as error:  # whatever a user's forward raises
+        except Exception as error:  # a user's forward may raise anything
             raise ConfigurationError(
                 f"model: its forward failed on inputs {list(few.picture.shape)} ({type(error).__name__}:"
                 f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
@@ -134,7 +134,7 @@ def list_layers(
 
 
 def parameters_of(module: nn.Module) -> int:
-    """Returns how many numbers a module's parameters hold, shared ones counted once."""
+    """Returns a module's number of parameters, counting shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -146,7 +146,7 @@ def _auto(model: nn.Module, survey: Survey) -> tuple[str | None, str | None]:
 
 
 def _watched(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dict[int, list[Any]]:
-    """Returns what each module returned in each call, by the module's id: a shape, or what it was instead."""
+    """Returns each module's output in each call, by the module's id: a shape, or a description of anything else."""
     seen: dict[int, list[Any]] = {id(layer): [] for layer in layers.values()}
 
     def hook(module: nn.Module, _: Any, output: Any) -> None:

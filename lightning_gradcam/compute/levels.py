@@ -1,8 +1,8 @@
-"""Layers with several feature maps: each sample is explained at the one that its score comes from.
+"""Layers with several feature maps: each sample is explained at the one that determines its score.
 
-A detector's pyramid returns a level in each entry of a dict, and its head is called once a level. The score of a box
-depends on one level alone; the boxes of a batch can come from different ones. All maps of such a layer have the size of
-its finest level: a coarser one's places are repeated.
+A detector's pyramid returns one level in each entry of a dict, and its head is called once for each level. The score of
+a box depends on only one level, and the boxes of a batch can come from different levels. All maps of such a layer have
+the size of its finest level; coarser ones are enlarged by repetition.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from lightning_gradcam.methods.variants import full_precision
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import GradientSummary
 
-# A level counts for a sample where its gradient is at least this share of the strongest level's: a softmax over all
-# boxes lets a little of each through.
+# A level counts for a sample if its gradient is at least this fraction of the strongest level's: a softmax over all
+# boxes passes a little of each.
 _LEAST_SHARE = 1e-3
 
 
@@ -33,12 +33,12 @@ class Unit:
     """One feature map of a layer.
 
     Attributes:
-        name: The layer's, with call and number where it has several such maps.
+        name: The layer's name, with call and number if it has several such maps.
         layer: The layer's name.
         place: Which of the layer's maps it is.
-        activation: As it came, attached to the graph.
+        activation: The layer's unchanged output, attached to the graph.
         layout: The meaning of its axes.
-        error: Why it has none.
+        error: Why it has no layout.
         strengths: Target name to the sum of the gradient's magnitudes ``[N]``.
     """
 
@@ -51,15 +51,15 @@ class Unit:
     strengths: dict[str, Tensor] = field(default_factory=dict)
 
     def slopes(self, gradient: Tensor | None, target: str, *, several: bool) -> Tensor | None:
-        """Returns a target's gradient as feature maps; ``None`` where there is no gradient, or no layout for it.
+        """Returns a target's gradient as feature maps; ``None`` if there is no gradient, or no layout for it.
 
         Args:
-            gradient: With respect to the activation.
+            gradient: The gradient with respect to the activation.
             target: The target's name.
-            several: The layer has further maps: the gradient's strength decides between them.
+            several: Whether the layer has further maps, between which the gradient's strength decides.
 
         Raises:
-            LayerError: The target depends on a map whose axes have no known meaning.
+            LayerError: The target depends on a map with an unknown layout.
         """
         if gradient is None:
             return None
@@ -76,12 +76,12 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Which of a layer's maps each sample is explained at.
+    """The map of a layer at which each sample is explained.
 
     Attributes:
-        units: Those that the scores depend on through the graph; the preferred one first.
-        layout: Of all maps of the layer.
-        places: Target name to the unit of each sample ``[N]``.
+        units: The maps on which the scores depend through the graph; the preferred one first.
+        layout: The layout of all maps of the layer.
+        places: Target name to each sample's unit ``[N]``.
     """
 
     units: Sequence[Unit]
@@ -89,16 +89,16 @@ class Choice:
     places: Mapping[str, Tensor]
 
     def used(self) -> list[int]:
-        """Returns the units that any sample is explained at."""
+        """Returns the units at which any sample is explained."""
         if len(self.units) == 1:
             return [0]
         return sorted({int(place) for places in self.places.values() for place in places.tolist()})
 
     def merged(self, maps: Mapping[int, Tensor], target: str) -> Tensor:
-        """Puts the maps of all units ``[N, *S]`` together, each sample's own, at one size.
+        """Merges the maps of all units ``[N, *S]`` at one size, taking each sample's own.
 
         Args:
-            maps: Of each unit in use.
+            maps: The maps of each unit in use.
             target: The target's name.
         """
         first = next(iter(maps.values()))
@@ -112,14 +112,14 @@ class Choice:
         return found
 
     def summary(self, parts: Sequence[GradientSummary[Tensor]], target: str) -> GradientSummary[Tensor]:
-        """Puts gradients in numbers together: each sample's are those of its own level."""
+        """Merges gradient statistics, taking each sample's own level."""
         if len(parts) == 1:
             return parts[0]
         arrays, rows = [part.arrays() for part in parts], self.places[target]
 
         def own(name: str, values: Tensor) -> Tensor:
             every = [array[name] for array in arrays]
-            # Levels with fewer channels list fewer of them.
+            # Levels with fewer channels list fewer channels.
             most = min((values.shape[1] for values in every), default=0) if values.dim() > 1 else None
             stacked = torch.stack([values if most is None else values[:, :most] for values in every])
             return stacked[rows, torch.arange(len(rows), device=rows.device)]
@@ -127,7 +127,7 @@ class Choice:
         return parts[0].each(own)
 
     def names(self, target: str) -> tuple[str, ...]:
-        """Returns the name of each sample's unit; nothing where the layer has a single one."""
+        """Returns the name of each sample's unit; empty if the layer has a single one."""
         if len(self.units) == 1:
             return ()
         return tuple(self.units[place].name for place in self.places[target].tolist())
@@ -141,7 +141,7 @@ class Choice:
 
 
 def units_of(captured: Captured) -> dict[str, Unit]:
-    """Returns all feature maps that layers may be explained at, by their own name; a layer's preferred one first."""
+    """Returns all feature maps at which layers may be explained, by name; each layer's preferred one first."""
     found: dict[str, Unit] = {}
     for layer, maps in captured.maps.items():
         if len(maps) == 1:
@@ -157,14 +157,14 @@ def units_of(captured: Captured) -> dict[str, Unit]:
 
 
 def choices(units: Mapping[str, Unit], targets: Sequence[str], samples: int) -> dict[str, Choice]:
-    """Decides at which of its maps each sample of each layer is explained.
+    """Chooses, for each layer, the map at which each sample is explained.
 
-    The preferred one that has a gradient decides: of calls the last, of a pyramid's levels the first.
+    This is the preferred map with a gradient: the last call, or the first level of a pyramid.
 
     Args:
         units: All maps of all layers.
-        targets: Their names.
-        samples: How many there are.
+        targets: The targets' names.
+        samples: Number of samples.
 
     Returns:
         Layer name to its choice.
@@ -188,21 +188,21 @@ def _deciding(units: Sequence[Unit], target: str, samples: int) -> Tensor:
     strengths = torch.stack([unit.strengths.get(target, none).to(device) for unit in units]).nan_to_num(
         nan=1e300, posinf=1e300
     )
-    # Calls with maps of one size are no levels: any gradient counts, and a pair of pictures stays with its last one.
+    # Calls with maps of equal size are not levels: any gradient counts, and a pair of images uses its last one.
     levels = len({unit.layout.grid for unit in units if unit.layout is not None}) > 1
     counts = (strengths > 0) & (strengths >= (_LEAST_SHARE if levels else 0.0) * strengths.amax(0))
     order = torch.arange(len(units), 0, -1, device=device)[:, None]
-    # Where no level has a gradient, the preferred one stays.
+    # If no level has a gradient, keep the preferred one.
     counts[0] |= ~counts.any(0)
     return (counts * order).argmax(0)
 
 
 def merged(parts: Mapping[CamKey, Tensor], chosen: Mapping[str, Choice]) -> dict[CamKey, Tensor]:
-    """Puts maps by unit together to maps by layer.
+    """Merges maps by unit into maps by layer.
 
     Args:
-        parts: By the unit's name in the layer's place.
-        chosen: Layer name to what each sample is explained at.
+        parts: Maps with the unit's name instead of the layer's.
+        chosen: Layer name to the map at which each sample is explained.
     """
     found: dict[CamKey, Tensor] = {}
     for layer, choice in chosen.items():

@@ -1,4 +1,4 @@
-"""The way from pictures to a layer's feature map, and no further, with the gradient all the way back."""
+"""Runs a model only up to a layer's feature map, with gradients back to the input image."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from lightning_gradcam.targets import Given, resolve_targets
 
 
 class _Reached(BaseException):
-    """The layer has been called; what follows it need not run. Models catch `Exception`, and must not catch this."""
+    """Raised once the layer has run, to skip the rest. Models may catch `Exception` but must not catch this."""
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """The way from pictures to a layer's feature map.
+    """How to get from images to a layer's feature map.
 
     Attributes:
         model: The model.
         name: The layer's name.
         module: The layer.
-        run: From pictures on.
-        layout: What the axes of the layer's output mean.
-        channels: How many filters it has.
-        calls: Which of its calls counts, from 1 on: the last, unless its name says another.
-        border: Left out of what is maximised, along each axis of places.
+        run: Runs the model on images.
+        layout: The meaning of the axes of the layer's output.
+        channels: Number of filters.
+        calls: Which of its calls is used, from 1: the last, unless its name includes another.
+        border: Number of edge positions excluded from the maximised mean, for each spatial axis.
         whole: Run the forward to its end.
-        forced: Record a graph where the model's own forward switches that off.
+        forced: Record a graph even if the model's own forward disables it.
     """
 
     model: nn.Module
@@ -59,7 +59,7 @@ class Route:
     forced: bool = False
 
     def responses(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
-        """Returns each filter's activations in its own picture, without the border, ``[F, places]``."""
+        """Returns each filter's activations on its own image, without the border, ``[F, places]``."""
         features = self.layout.feature_map(self._output(pictures))
         own = full_precision(features[torch.arange(len(filters)), list(filters)])
         for axis, border in enumerate(self.border, 1):
@@ -67,9 +67,9 @@ class Route:
         return own.flatten(1)
 
     def gradients(self, pictures: Tensor, filters: Sequence[int], dtype: torch.dtype) -> Tensor | None:
-        """Returns the gradient of each filter's summed activation in its own picture; ``None``: none comes back."""
+        """Returns the gradient of each filter's summed activation with respect to its own image, or ``None``."""
         source = pictures.detach().requires_grad_()
-        # Not the mean, which halves the range that float16 has left; the norm is divided out.
+        # Not the mean, which would use up float16's range; the gradient is normalised anyway.
         (found,) = differentiate(self.responses(source.to(dtype, copy=True), filters).sum(1), [source])
         return found
 
@@ -82,7 +82,7 @@ class Route:
             calls += 1
             tensor = main_tensor(output)
             if tensor is not None and calls <= self.calls:
-                # Where the forward goes on, an operation in place could follow.
+                # If the forward continues, an in-place operation could follow.
                 kept[:] = [tensor[0].clone() if self.whole else tensor[0]]
             if calls == self.calls and not self.whole:
                 raise _Reached
@@ -111,22 +111,22 @@ def find_routes(
     ascent: Ascent,
     layout: str | Mapping[str, str] | None,
 ) -> dict[str, Route]:
-    """Looks for layers, and how they are reached: one whole forward of two pictures shows it.
+    """Finds layers and the routes to them with one full forward of two images.
 
     Args:
-        model: In evaluation mode, guarded by the caller.
+        model: The model, guarded and in evaluation mode.
         layers: As in :func:`~lightning_gradcam.filter_patterns`.
-        run: Called with pictures.
-        like: Any batch of pictures: shape, dtype and device of what the model takes.
-        ascent: For the two pictures, and the border.
-        layout: What a layer's axes mean.
+        run: Called with images.
+        like: Any batch of images with the shape, dtype and device that the model accepts.
+        ascent: Provides the two images and the border.
+        layout: The meaning of a layer's axes.
 
     Raises:
         LayerError: A layer is not found, not reached or has no feature map.
-        ConfigurationError: The model does not take such pictures.
+        ConfigurationError: The model does not accept such images.
     """
     pictures = ascent.start((0, 1), tuple(like.shape[1:]), torch.float64).to(like)
-    # It asks for nothing to be explained.
+    # This request explains nothing.
     asked = Request(resolve_targets("predicted"), {}, parse_layouts(layout), run)
     search = Search(model, asked, Inputs(pictures), Given(2))
     check_model(named_layers(model), 1, asked.layouts)
@@ -143,7 +143,7 @@ def find_routes(
             ) from error
         shapes = {name: tuple(activation.shape) for name, activation in captured.activations.items()}
         calls = {name: times if (one := call_of(name)) is None else one + 1 for name, times in captured.calls.items()}
-    # FSDP2 keeps account of each forward's end.
+    # FSDP2 tracks the end of each forward.
     whole = any("FSDPModule" in {kind.__name__ for kind in type(part).__mro__} for part in model.modules())
     found = {}
     for name, module in modules.items():

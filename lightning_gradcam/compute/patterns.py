@@ -1,4 +1,4 @@
-"""What each filter of a layer responds to most: patterns, by gradient ascent in input space."""
+"""Filter patterns: the inputs to which a layer's filters respond most, found by gradient ascent."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class LayerPatterns:
     """The patterns of one layer's filters.
 
     Attributes:
-        filters: The filters' numbers.
-        pictures: One picture per filter, ``[F, *shape]``, in the model's input space, as the ascent ended.
-        activations: Each filter's mean activation on its picture, without the border, ``[F]``.
-        silent: Filters that had no gradient in any step, bool ``[F]``, for instance because a ReLU is inactive
-            everywhere; their picture is the starting picture.
-        layout: What the axes of the layer's output mean.
+        filters: The filters' indices.
+        pictures: One image per filter, ``[F, *shape]``, in the model's input space, at the end of the ascent.
+        activations: Each filter's mean activation on its image, without the border, ``[F]``.
+        silent: Filters without a gradient in any step, bool ``[F]``, for instance because a ReLU is inactive
+            everywhere; their image is the starting image.
+        layout: The meaning of the axes of the layer's output.
     """
 
     filters: tuple[int, ...]
@@ -63,38 +63,39 @@ def filter_patterns(
     layout: str | Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, LayerPatterns]:
-    """Finds the picture that each filter responds to most, as in the chapter "Interpreting what convnets learn".
+    """Finds the image to which each filter responds most, as in the chapter "Interpreting what convnets learn".
 
     François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23):
-    from a start of uniform noise between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation,
-    divided by its L2 norm over the whole picture, as the chapter's text describes. All filters of a layer go through
-    the model as one batch, each with its own picture, start and norm; the forward stops at the layer. The model comes
-    back exactly as it was (see :func:`lightning_gradcam.guard.model.preserved`) and runs in evaluation mode during the
-    call. Works under ``no_grad`` and ``inference_mode``, and with frozen parameters.
+    starting from uniform noise between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation,
+    divided by its L2 norm over the whole image, as the chapter's text describes. All filters of a layer run through the
+    model as one batch, each with its own image, start and norm; the forward stops at the layer. The model runs in
+    evaluation mode during the call, and its exact state is restored afterwards (see
+    :func:`lightning_gradcam.guard.model.preserved`). Works under ``no_grad`` and ``inference_mode``, and with frozen
+    parameters.
 
-    A convolution preceded only by linear layers responds, averaged over all places, to a plain colour; patterns appear
-    after the first ReLU or stride.
+    For a convolution preceded only by linear layers, the mean response over all positions is maximised by a plain
+    colour; patterns appear after the first ReLU or stride.
 
     Args:
-        model: Any module that takes a batch of pictures, normalised or not.
+        model: Any module that accepts a batch of images, normalised or not.
         layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
             output.
-        shape: Shape of one picture without the batch axis, such as ``(3, 224, 224)``.
-        filters: ``None`` (default): all. A number: that many of the first filters (the chapter uses the first
-            64). A list: filter numbers, counted from 0.
+        shape: Shape of one image without the batch axis, such as ``(3, 224, 224)``.
+        filters: ``None`` (default) means all. A number ``n``: the first ``n`` filters (the chapter uses the first 64).
+            A list: filter indices from 0.
         steps: Number of ascent steps. :class:`~lightning_gradcam.compute.ascent.Ascent` describes this and the next
             options in detail.
-        step_size: ``None``: the chapter's 10, scaled to the picture's size.
-        border: Places at each edge of the feature map that are excluded; fewer if the map is small.
+        step_size: ``None``: the chapter's 10, scaled to the image's size.
+        border: Number of positions to exclude at each edge of the feature map; fewer if the map is small.
         seed: Random seed. Each filter has its own start, which does not depend on the other filters requested.
         jitter: Largest random shift before each step, in pixels.
         total_variation: Weight of the smoothing term.
         parametrisation: ``"pixels"`` or ``"fourier"``.
         value_range: The values of black and white in the model's inputs.
-        batch_size: Largest number of pictures per forward pass; fewer if memory runs out.
-        forward: Called instead of ``model`` on pictures ``[F, *shape]``, for instance to normalise them:
+        batch_size: Largest number of images per forward pass; fewer if memory runs out.
+        forward: Called instead of ``model`` on images ``[F, *shape]``, for instance to normalise them:
             ``lambda x: model((x - mean) / std)``.
-        layout: What a layer's axes mean, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
+        layout: The meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
             layer names to these.
         progress: Called after each step with the number of steps done and the total.
 
@@ -104,7 +105,7 @@ def filter_patterns(
     Raises:
         LayerError: A layer is not found, not reached or has no feature map, or a filter does not exist.
         CaptureError: No gradient reaches the input from the layer.
-        ConfigurationError: Another option is out of range, or the model does not take pictures of this shape.
+        ConfigurationError: Another option is out of range, or the model does not accept images of this shape.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -138,18 +139,18 @@ def climb(
     halve: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, LayerPatterns]:
-    """Finds patterns as :func:`filter_patterns` does; the model is in evaluation mode, and guarded by the caller.
+    """Finds patterns as :func:`filter_patterns` does; the caller guards the model and sets evaluation mode.
 
     Args:
         model: The model.
         layers: The layers, in any form that :func:`filter_patterns` takes.
-        run: Called with pictures.
-        like: A batch of pictures, with the shape, dtype and device of the model's inputs; it may be empty.
-        ascent: How pictures are climbed to.
+        run: Called with images.
+        like: A batch of images with the shape, dtype and device of the model's inputs; it may be empty.
+        ascent: The settings of the gradient ascent.
         filters: Which filters, in any form that :func:`filter_patterns` takes.
-        layout: What a layer's axes mean, if it can't be detected.
-        batch_size: Number of pictures that go through the model at once, at most.
-        halve: Take half as many pictures at once if memory runs out.
+        layout: The meaning of a layer's axes, if it can't be detected.
+        batch_size: Maximum number of images per forward.
+        halve: Halve the number of images per forward if memory runs out.
         progress: Called after each step with the number of steps done and the total.
     """
     if not like.is_floating_point():
@@ -162,7 +163,7 @@ def climb(
         routes = find_routes(model, layers, run, like, ascent, layout)
         chosen = {name: _chosen(name, filters, route.channels) for name, route in routes.items()}
         total, done = sum(map(len, chosen.values())) * ascent.steps, 0
-        # Samples that influence each other would make a pattern depend on the other filters.
+        # If samples influence each other, a pattern would depend on the other filters.
         most = 1 if mixing_layers(named_layers(model)) else batch_size
         for name, route in routes.items():
             numbers = chosen[name]
@@ -173,7 +174,8 @@ def climb(
                 first = before + start * ascent.steps
                 return _climbed(route, ascent, numbers[start:stop], like, lambda more: tell(first + more, total))
 
-            # Where memory does not suffice for a late layer, it may for an early one: each begins with all.
+            # Memory that is too small for a late layer may suffice for an early one, so each layer starts with the full
+            # batch.
             parts = in_parts(len(numbers), most, climbed, halve=halve)
             pictures, activations, silent = (torch.cat(values) for values in zip(*parts, strict=True))
             done += len(numbers) * ascent.steps
@@ -184,8 +186,8 @@ def climb(
 def _climbed(
     route: Route, ascent: Ascent, filters: Sequence[int], like: Tensor, tell: Callable[[int], None]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns pictures, what they reach, and which filters never had a gradient."""
-    # Half precision would lose steps: near 0.5, bfloat16 counts in 1/256.
+    """Returns images, their activations, and which filters never had a gradient."""
+    # Half precision would lose steps: near 0.5, bfloat16 has a resolution of 1/256.
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     shape = tuple(like.shape[1:])
     axes, length = spatial_axes(shape), ascent.step_length(shape)
@@ -212,7 +214,7 @@ def _climbed(
 
 
 def _chosen(name: str, filters: Filters, channels: int) -> list[int]:
-    """Returns the numbers of the filters that are meant, of a layer with ``channels`` of them."""
+    """Returns the indices of the requested filters in a layer with ``channels`` filters."""
     if filters is None:
         return list(range(channels))
     what = (

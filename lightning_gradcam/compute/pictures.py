@@ -1,4 +1,4 @@
-"""Which of several pictures, or of a clip's frames, a layer sees: its maps are drawn over the picture of the inputs."""
+"""Finds which of several images, or of a clip's frames, a layer sees, because maps are drawn over one image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_gradcam.warn import warn
 
 
 def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts: Mapping[str, Layout]) -> None:
-    """Warns, once per run, where a layer's map has places of another picture, or of a part of its frames alone.
+    """Warns, once per run, if a layer's map belongs to another image or to only some of the frames.
 
     Args:
         search: The model and its inputs.
@@ -49,21 +49,21 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
 
 
 def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, list[int]]:
-    """Finds the layers that the picture does not lead to, and another one does.
+    """Finds the layers that depend on another image instead of the chosen one.
 
-    The graph alone decides, whatever the weights are. Runs two samples once for each picture.
+    Only the graph decides, whatever the weights. Runs two samples once for each image.
 
     Args:
-        run: From inputs to the explained output.
-        inputs: The batch, with a picture among others.
+        run: Maps inputs to the explained output.
+        inputs: The batch, with several images.
         modules: Layer name to module.
 
     Returns:
-        Layer name to the shape of the picture that leads to it. Nothing where the graph does not tell.
+        Layer name to the shape of the image on which it depends. Empty if the graph is inconclusive.
     """
     few = inputs.part(0, 2)
     found: dict[str, list[int]] = {}
-    # What was changed in place, a reentrant checkpoint, or a model that takes no other number of samples.
+    # An in-place change, a reentrant checkpoint, or a model that accepts no other number of samples.
     with suppress(Exception):
         unseen = set(modules) - _led_to(run, few, modules)
         for whole, other in zip(inputs.others(), few.others(), strict=True):
@@ -73,23 +73,23 @@ def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module
 
 
 def frames_seen(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, tuple[int, Tensor]]:
-    """Finds the layers that see a part of a clip's frames, or of a stack of pictures, alone.
+    """Finds the layers that see only some of a clip's frames or of a stack's images.
 
-    Runs two samples once and differentiates each layer's map; nothing of pictures without such an axis.
+    Runs two samples once and differentiates each layer's map. Does nothing for images without such an axis.
 
     Args:
-        run: From inputs to the explained output.
-        inputs: The batch; its picture has five axes.
-        modules: Layer name to module, of maps without an axis of frames.
+        run: Maps inputs to the explained output.
+        inputs: The batch; its image has five axes.
+        modules: Layer name to module, for maps without a frame axis.
 
     Returns:
-        Layer name to the input's axis, and which of the frames along it lead to the layer, bool.
+        Layer name to the input's frame axis and a bool array of the frames on which the layer depends.
     """
     found: dict[str, tuple[int, Tensor]] = {}
     few = inputs.part(0, 2)
     if few.picture.dim() != 5 or not modules:
         return found
-    # As above.
+    # An in-place change or a reentrant checkpoint, as above.
     with suppress(Exception), torch.enable_grad(), capture(modules, whole_graph=True) as captured:
         picture = with_gradient(few.picture)
         run(few.fresh(picture))
@@ -104,7 +104,7 @@ def frames_seen(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) 
 
 
 def _led_to(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> set[str]:
-    """Returns the layers whose preferred feature map depends on the picture through the graph."""
+    """Returns the layers whose preferred feature map depends on the image through the graph."""
     picture = with_gradient(inputs.picture)
     with torch.enable_grad(), capture(modules, whole_graph=True) as captured:
         run(inputs.fresh(picture))

@@ -1,4 +1,4 @@
-"""What is asked of a model, besides the layers: one object, from the caller to the forward."""
+"""The request for an explanation, apart from the layers: one object from the caller to the forward."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from lightning_gradcam.targets import Target
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What is asked of a model, besides the layers.
+    """The request for an explanation, apart from the layers.
 
     Attributes:
-        targets: What is explained.
-        methods: How, by name.
-        layouts: What the user says of layouts, by layer name; ``""`` means all.
-        run: From inputs to the explained output.
-        relu: Keep only what speaks for the target.
-        batch_size: How many samples go through the model at once; ``None``: all.
-        check: Make sure that a gradient of zero is not one by construction; once is enough for a model.
-        copies: The model is known to change a layer's output in place; it is found out if not given.
+        targets: The targets to explain.
+        methods: The methods, by name.
+        layouts: The user's layouts by layer name; ``""`` means all layers.
+        run: Maps inputs to the explained output.
+        relu: Keep only positive evidence for the target.
+        batch_size: Number of samples per forward; ``None`` means all.
+        check: Check that a zero gradient is not zero by construction; once is enough for a model.
+        copies: Whether the model modifies a layer's output in place; detected if not given.
         keep_output: Keep the model's output; it can be larger than all maps.
-        halve: Take half as many samples, or variants of them, at once if memory runs out.
-        gradients: Put the gradients into numbers, too.
-        trial: Explain the first two samples alone, and check the labels of all: whether it works is asked, not what the
-            maps are.
-        direct: ``run`` calls the model itself, with the inputs as they are.
-        moves: Make sure once that the layers' places are the picture's; without, only where the model is looked at
-            anyway.
+        halve: Halve the number of samples or variants per forward if memory runs out.
+        gradients: Also compute gradient statistics.
+        trial: Only explain the first two samples and check all labels, to find out whether it works.
+        direct: Whether ``run`` calls the model itself with unchanged inputs.
+        moves: Check once that the layers' positions match the image's; otherwise this is only checked if the model is
+            surveyed anyway.
     """
 
     targets: Sequence[Target]
@@ -50,5 +49,5 @@ class Request:
     moves: bool = False
 
     def layout_of(self, layer: str) -> str | None:
-        """Returns what the user says of a layer's layout; ``None``: nothing."""
+        """Returns the user's layout for a layer, or ``None``."""
         return self.layouts.get(layer, self.layouts.get(layer_of(layer), self.layouts.get("")))

@@ -1,30 +1,30 @@
-"""Maps that rounding alone has made: mathematically zero, and in full colours on any scale of their own."""
+"""Detects maps that are only rounding error: mathematically zero, yet in full colour on their own scale."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# How many times the precision of a number, relative to the sum of magnitudes that cancel in it, is still rounding.
+# Up to this multiple of the precision, relative to the sum of cancelling magnitudes, a number is rounding error.
 _ROUNDING = 16
-# A map that is so many times larger than that, by the gradient at a few dozen places, is not judged any closer.
+# A map larger than this multiple of that limit, estimated at a few dozen positions, is not examined further.
 _SURE, _FEW = 1000, 49
 
 
 def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Tensor | None:
-    """Finds maps of which every place is smaller than the rounding errors of what was summed up there.
+    """Finds maps that are smaller than their summation's rounding error at every position.
 
-    A norm over places behind the layer removes what is the same at all of them, so that the gradient's mean is zero;
-    one over channels removes each place's own scale, so that HiResCAM is. Gradients of any size are judged alike.
+    A norm over positions after the layer removes any constant component, so the gradient's mean is zero; a norm over
+    channels removes each position's scale, so HiResCAM is zero. The test is independent of the gradients' size.
 
     Args:
-        method: Its name; only ``"gradcam"`` and ``"hirescam"`` are judged.
-        maps: Signed ``[R, *S]``.
+        method: The method's name; only ``"gradcam"`` and ``"hirescam"`` are tested.
+        maps: Signed maps ``[R, *S]``.
         features: The layer's activation ``[R, C, *S]``.
         slopes: The gradient with respect to it, of the same shape.
 
     Returns:
-        bool ``[R]``; ``None`` if the method is not judged or, on the CPU, no map is rounding.
+        bool ``[R]``; ``None`` if the method is not tested or, on the CPU, no map is rounding error.
 
     Example:
         >>> noise = 1e-9 * torch.ones(1, 1, 2)
@@ -41,17 +41,17 @@ def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Ten
     at = place[:, None, None].expand(-1, a.shape[1], 1)
     own = a.gather(2, at)[:, :, 0]
     if method == "gradcam" and maps.device.type == "cpu":
-        # Nearly all maps end here, after a look at a part of the gradient.
+        # Nearly all maps are cleared here, using only a part of the gradient.
         about = (own * g[:, :, :: max(1, g.shape[2] // _FEW)].abs().mean(dim=2)).abs().sum(dim=1)
         if ((largest == 0) | ((about > 0) & (largest > _SURE * least * about))).numpy().all():
             return None
-    # Of the gradient's mean, each part.
+    # Each term of the gradient's mean.
     shares = g.abs().sum(dim=2) / g.shape[2] if method == "gradcam" else None
     there = own * (g.gather(2, at)[:, :, 0] if shares is None else shares)
-    # Not a number is no less than anything.
+    # Comparisons with NaN are false.
     found = (largest > 0) & (largest <= least * there.abs().sum(dim=1))
     if found.device.type == "cpu":
-        # To look costs nothing here. Of another device the host would wait: there, all maps are judged.
+        # On the CPU this check is free. For another device the host would wait, so there all maps are tested.
         places = found.numpy().nonzero()[0]
         if not len(places):
             return None

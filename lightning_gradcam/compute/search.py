@@ -1,4 +1,4 @@
-"""Which layers can be explained: the look at a model that finds them, with a few of the samples."""
+"""Finds the layers that can be explained, by surveying the model with a few samples."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from lightning_gradcam.errors import MOST, LayerError, listed
 from lightning_gradcam.targets import Given
 from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
 
-# Characters that a few names of layers need.
+# Number of characters for a few layer names.
 _ROOM = 60
-# Number of samples that a look takes: a single one's axis can't be told from others of one place.
+# Number of samples for a survey: with one, the sample axis can't be distinguished from other axes of length one.
 TRIED = 2
 _TOKENS = (nn.Linear, nn.LayerNorm)
 _PLACES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -33,13 +33,13 @@ _PLACES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.B
 
 @dataclass(eq=False)
 class Search:
-    """The look at a model with two of the samples; it is taken where it is needed first.
+    """A survey of the model with two samples, run when first needed.
 
     Attributes:
         model: The model, in evaluation mode.
-        asked: What is asked of it.
+        asked: The request.
         inputs: The batch.
-        given: What targets may look at besides the output.
+        given: The targets' additional data.
     """
 
     model: nn.Module
@@ -51,11 +51,11 @@ class Search:
 
     @property
     def survey(self) -> Survey:
-        """A look at the model with two of the samples; only where it is needed."""
+        """The survey of the model with two samples; runs only when needed."""
         return self._look[0]
 
     def axes(self, layouts: Mapping[str, Layout]) -> str:
-        """Returns what the input's axes mean where its layers show more than its shape; ``""`` where they do not.
+        """Returns the meaning of the input's axes if the layers show more than its shape; otherwise ``""``.
 
         Args:
             layouts: Layer name to layout.
@@ -64,16 +64,16 @@ class Search:
 
     @cached_property
     def _look(self) -> tuple[Survey, Inputs, Given]:
-        """The survey, its samples, and what targets may look at of these."""
+        """The survey, its samples, and the targets' additional data for these."""
         try:
             return self._surveyed(self.inputs.part(0, 2), self.given.part(0, min(2, self.given.samples)))
         except Exception:
-            # An input that all samples share can happen to have as many entries as there are samples, and a model of
-            # bags may take no other number.
+            # An input shared by all samples may happen to have as many entries as there are samples, and a model of
+            # bags may accept no other number.
             return self._surveyed(self.inputs, self.given)
 
     def _surveyed(self, inputs: Inputs, given: Given, *first: Callable[[Any], object]) -> tuple[Survey, Inputs, Given]:
-        """Looks at the model; ``first`` is called with the output of the first forward."""
+        """Surveys the model; calls ``first`` with the output of the first forward."""
         waiting = list(first)
 
         def run(picture: Tensor | None) -> Any:
@@ -83,7 +83,7 @@ class Search:
             return output
 
         def forward() -> Any:
-            # Where the search follows the graph, it begins at the picture: weights may be frozen.
+            # If the search follows the graph, start at the image, because weights may be frozen.
             return run(with_gradient(inputs.picture) if torch.is_grad_enabled() else None)
 
         survey = Survey(
@@ -100,7 +100,7 @@ class Search:
         return survey, inputs, given
 
     def needs_look(self, modules: Mapping[str, nn.Module]) -> bool:
-        """Whether the layout of one of these layers will probably need a look at the model: it may give tokens.
+        """Whether one of these layers may output tokens, so that its layout probably needs a survey.
 
         Args:
             modules: Layer name to module.
@@ -117,7 +117,7 @@ class Search:
         )
 
     def look(self, done: Callable[[], None]) -> Any:
-        """Looks at the model with all of the samples.
+        """Surveys the model with all samples.
 
         Args:
             done: Called after the first forward.
@@ -133,10 +133,10 @@ class Search:
 
     @cached_property
     def _search(self) -> tuple[Survey, Given]:
-        """The survey that is asked what the targets depend on; of all samples where a callable can't do with two.
+        """The survey used to find what the targets depend on; it uses all samples if a callable fails with two.
 
         Raises:
-            Exception: What a callable target raises, as it came.
+            Exception: The unchanged exception from a callable target.
         """
         survey, inputs, given = self._look
         with suppress(Exception):
@@ -146,17 +146,17 @@ class Search:
         return self._surveyed(self.inputs, self.given)[0], self.given
 
     def _try(self, inputs: Inputs, given: Given) -> None:
-        """Calls callable targets with the model as it is: in a search they may fail because the weights are others."""
+        """Calls callable targets with the original weights, because in a search they may fail due to other weights."""
         if any(target.select.is_particular for target in self.asked.targets):
             with torch.no_grad():
                 self._particular(self.asked.run(inputs.fresh()), given)
 
     def _particular(self, output: Any, given: Given) -> list[Tensor]:
-        """The scores of the targets that may look at a part of the output alone."""
+        """The scores of the targets that may use only a part of the output."""
         return [t.select.explain(output, given, t.name).scores for t in self.asked.targets if t.select.is_particular]
 
     def auto(self) -> str:
-        """Returns the layer that ``"auto"`` means."""
+        """Returns the layer for ``"auto"``."""
         self._searching = True
         try:
             return self._search[0].auto(self._meant)
@@ -173,27 +173,27 @@ class Search:
             self._searching = False
 
     def calls(self, name: str) -> int:
-        """Returns how often the forward calls a layer."""
+        """Returns the number of times the forward calls a layer."""
         return self.survey.calls(name)
 
     def _meant(self, output: Any) -> list[Tensor]:
-        """Numbers that depend on all that the targets may look at, of the survey's samples."""
+        """Numbers that depend on everything the targets may use, for the survey's samples."""
         try:
             own = self._particular(output, self._search[1])
-        except Exception:  # under other weights a detector may find nothing, and a callable count on finding something
+        except Exception:  # with other weights, a detector may find nothing while a callable expects a detection
             own = []
         return mixed(own if len(own) == len(self.asked.targets) else output)
 
     def beside(self, error: LayerError) -> LayerError:
-        """Returns an error about a layer with the layers that have a feature map, where it has room for them.
+        """Returns an error about a layer, with the layers that have a feature map appended if there is room.
 
-        All of them, or the last five where these take too much room.
+        It lists all of them, or the last five if all take too much room.
         """
         head = f"{error}; layers with a feature map here: "
         room = MOST - len(head)
         try:
             names = list(self.survey.spatial()) if room >= _ROOM else []
-        except Exception as failure:  # the model itself fails; what was wrong before is what counts
+        except Exception as failure:  # the model itself fails; keep the original error
             return LayerError(f"{head}{f'unknown ({type(failure).__name__}: {failure})'[:room]}")
         whole = ", ".join(names)
         if len(whole) > room:
@@ -202,29 +202,29 @@ class Search:
         return LayerError(head + whole) if names else error
 
     def is_reached(self, layer: str) -> bool:
-        """Whether any score can depend on a layer's places, whatever the weights are; also where that can't be told."""
+        """Whether any score can depend on a layer's positions, for any weights; true if unknown."""
         survey = self._search[0]
         return bool(survey.alive(self._meant, [layer])) or not survey.has_map(layer)
 
     def instead_of(self, layer: str, *, later: bool) -> str | None:
-        """Returns the nearest layer with a gradient, before a layer or ``later`` in the forward; ``None``: no such."""
+        """Returns the nearest layer with a gradient, before a layer (after it if ``later``), or ``None``."""
         return self._search[0].instead_of(layer, self._meant, later=later)
 
     def layout_of(self, name: str, module: nn.Module, activation: Tensor, *, single: bool = False) -> Layout:
-        """Returns what the axes of a layer's activation mean.
+        """Returns the layout of a layer's activation.
 
         Args:
-            name: The layer's.
+            name: The layer's name.
             module: The layer.
             activation: Its output.
-            single: A single place will do: it is one of several levels.
+            single: Accept a single position, because it is one of several levels.
 
         Raises:
-            LayerError: It has no places, or what the user says of it does not fit.
+            LayerError: It has no spatial axes, or the user's layout does not match it.
         """
         first = activation.dim() > 3 and is_channels_first(unwrapped(module), activation.shape)
         given, samples = self.asked.layout_of(name), self.inputs.samples
-        # Signals, and frames that are folded into the batch: the shapes alone do not tell.
+        # For signals and frames folded into the batch, shapes alone are ambiguous.
         signal = self.inputs.picture.dim() < 4 and activation.dim() == 3
         layout = None
         if given is not None or activation.dim() <= 2 or not (signal or activation.shape[0] != samples):
@@ -238,7 +238,7 @@ class Search:
                 given=given,
             )
         if layout is None:
-            # Nothing but the modules that ran tells: its axes hold for any number of samples.
+            # Only the modules that ran decide, so its axes hold for any number of samples.
             seen = self._seen_layout(name, activation, given)
             if "L" in seen.axes and len(seen.grid) > 1 and self._other_tokens(activation, seen):
                 raise LayerError(
@@ -256,7 +256,7 @@ class Search:
         return layout
 
     def _seen_layout(self, name: str, activation: Tensor, given: str | None) -> Layout:
-        """Returns the layout in the survey's forward, or in one before that."""
+        """Returns the layout from the survey's forward, or from an earlier one."""
         self._tokens = activation.dim() == 3
         if not self._tokens or not self.asked.direct or not self.inputs.is_single:
             return self.survey.layout(name)
@@ -274,12 +274,12 @@ class Search:
 
     @property
     def looked(self) -> bool:
-        """Whether the model has been looked at."""
+        """Whether the model has been surveyed."""
         return "_look" in self.__dict__
 
     @property
     def searched(self) -> bool:
-        """Whether it has been asked what the targets depend on."""
+        """Whether the targets' dependencies have been determined."""
         return "_search" in self.__dict__
 
     def _other_tokens(self, activation: Tensor, layout: Layout) -> bool:

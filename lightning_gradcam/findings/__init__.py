@@ -1,6 +1,6 @@
-"""What a run's maps show, in sentences: found once from its archive, with documented thresholds.
+"""Describes in sentences what a run's maps show, computed from its archive with documented thresholds.
 
-Reads each step once and knows nothing of drawing, loggers or training. A kind of finding is one function from a
+Reads each step once and does not depend on drawing, loggers or training. A kind of finding is one function from a
 :class:`~lightning_gradcam.findings.survey.RunSurvey` to findings, and one row in the table of kinds.
 """
 

@@ -1,4 +1,4 @@
-"""All findings of a run, the most severe first."""
+"""Computes all findings of a run, most severe first."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _CHECKS: tuple[Callable[[RunSurvey], Iterator[Finding]], ...] = (
 
 
 def find(archive: Archive) -> tuple[Finding, ...]:
-    """Returns what a run shows; see :attr:`Archive.findings`.
+    """Returns a run's findings; see :attr:`Archive.findings`.
 
     Args:
-        archive: The run's; one of channels has no findings.
+        archive: The run's archive; archives of channels have no findings.
 
     Returns:
-        By severity, then in the order of :data:`KINDS`, then those of most probes first.
+        The findings by severity, then in the order of :data:`KINDS`, then by descending number of probes.
 
     Raises:
         ArchiveError: A step is damaged.
     """
     survey = RunSurvey.of(archive) if archive.manifest.kind == "cams" else None
-    # Pictures that were explained once are no run.
+    # Images explained once do not make a run.
     if survey is None or survey.last.stage == "explain":
         return ()
     kinds = list(KINDS)

@@ -1,4 +1,4 @@
-"""The kinds of findings, their thresholds, and what each is called: docs/findings.md shows this table."""
+"""The kinds of findings with their titles and thresholds; docs/findings.md shows this table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from types import MappingProxyType
 from lightning_gradcam.record.finding import Severity
 from lightning_gradcam.stats.settled import SETTLED, SETTLED_PROBES, SETTLED_STEPS
 
-# Fewer probes say nothing about a layer.
+# With fewer probes, nothing can be concluded about a layer.
 PROBES = 3
-# Of probes that are named one by one.
+# Maximum number of probes named individually.
 NAMED = 2
 
 # The shortcut.
@@ -19,7 +19,7 @@ PLACED, AT_CORNER, AT_BORDER = 5, 2, 1
 MOSTLY = 0.75
 # A corner is a third of the width and height, the border a sixth on each side.
 CORNER, BORDER = 1 / 3, 1 / 6
-# Maps with fewer places along a side have no corner.
+# Maps with fewer positions along a side have no corners.
 SIDE = 5
 
 INSIDE = 0.5
@@ -37,9 +37,9 @@ class Kind:
     """One kind of finding.
 
     Attributes:
-        title: A short name for people.
-        severity: Of all its findings.
-        threshold: When it is reported, with the least number of probes and steps.
+        title: A short display name.
+        severity: The severity of all its findings.
+        threshold: The condition for reporting it, with the minimum number of probes and steps.
     """
 
     title: str
@@ -47,7 +47,7 @@ class Kind:
     threshold: str
 
 
-# In the order in which findings of one severity are listed.
+# In the order in which findings of equal severity are listed.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "shortcut": Kind(

@@ -1,4 +1,4 @@
-"""When maps moved: the largest move, when they settled, late jumps, and evidence that left or entered masks."""
+"""Findings on movement: the largest move, when maps settled, late jumps, and moves into or out of masks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def moved_most(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def settled(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields, for each layer, from which step on its maps are those of the last step."""
+    """Yields, for each layer, the step after which its maps stay close to those of the last step."""
     for key in survey.main:
         row, n = survey.settled[key]
         after = survey.count - 1 - row
@@ -70,7 +70,7 @@ def settled(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def late_jump(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields, for each layer, its largest late jump during which the validation loss stood still."""
+    """Yields, for each layer, its largest late jump while the validation loss did not change."""
     name = loss_name(survey.metrics)
     if name is None or survey.count < JUMP_STEPS:
         return
@@ -97,7 +97,7 @@ def late_jump(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def moved_across_masks(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields, for each layer, which probes' evidence moved out of their masks or boxes, and which into them."""
+    """Yields, for each layer, the probes whose evidence moved out of or into their masks or boxes."""
     rows = survey.trained()
     third = len(rows) // 3
     if len(rows) < TRAVEL_STEPS or survey.regions is None:
@@ -130,7 +130,7 @@ def moved_across_masks(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def loss_name(metrics: Mapping[str, Any]) -> str | None:
-    """Returns which of the trainer's metrics is the validation loss, ``None`` if there is none.
+    """Returns the name of the validation loss among the trainer's metrics, or ``None``.
 
     Example:
         >>> loss_name({"val_accuracy": 0, "val/ce_loss": 0, "val_loss": 0, "train_loss": 0})
@@ -141,7 +141,7 @@ def loss_name(metrics: Mapping[str, Any]) -> str | None:
 
 
 def _jumps(means: Numbers, loss: Numbers, row: int) -> bool:
-    """Whether maps jump at a step while the loss does not; unknown numbers are no jump."""
+    """Whether maps jump at a step while the loss does not; unknown values do not count as jumps."""
     earlier = means[:row][np.isfinite(means[:row])]
     if len(earlier) < JUMP_BEFORE or not means[row] >= max(JUMP, JUMP_TIMES * float(np.median(earlier))):
         return False
@@ -149,20 +149,20 @@ def _jumps(means: Numbers, loss: Numbers, row: int) -> bool:
 
 
 def _drifts(survey: RunSurvey, key: CamKey) -> tuple[Numbers, npt.NDArray[np.int64]]:
-    """Returns each step's mean drift, NaN where too few probes were compared, and how many were."""
+    """Returns each step's mean drift, NaN if too few probes were compared, and the number compared."""
     drifts = survey.series[key]["drift"].astype(np.float64)
     counts = np.isfinite(drifts).sum(axis=1)
     return np.where(counts >= PROBES, _means(drifts.T), np.nan), counts
 
 
 def _means(values: Numbers) -> Numbers:
-    """Returns means along the first axis without what is not known, NaN where nothing is."""
+    """Returns means of the known values along the first axis; NaN if none is known."""
     known = np.isfinite(values)
     sums, counts = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
     return np.asarray(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0))
 
 
 def _crossing(values: Numbers, middle: float, *, rising: bool) -> int:
-    """Returns the first place from which values stay on the far side of the middle."""
+    """Returns the first index after which values stay on the far side of the middle."""
     back = values < middle if rising else values > middle
     return min(int(np.flatnonzero(back).max(initial=-1)) + 1, len(values) - 1)

@@ -1,4 +1,4 @@
-"""``findings.md`` in a run's folder, and the few findings that fit into a line."""
+"""Writes ``findings.md`` into a run's folder, and selects the few findings that fit into one line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FINDINGS = "findings.md"
 
 
 def write_findings(archive: Archive) -> tuple[Finding, ...]:
-    """Writes ``findings.md`` into the run's folder, whole or not at all, and returns what is in it.
+    """Writes ``findings.md`` atomically into the run's folder and returns the findings.
 
     Args:
-        archive: The run's.
+        archive: The run's archive.
 
     Raises:
         ArchiveError: A step is damaged.
@@ -34,8 +34,8 @@ def markdown(archive: Archive, findings: Sequence[Finding]) -> str:
     """Returns the text of ``findings.md``.
 
     Args:
-        archive: The run's.
-        findings: Of the run, the most severe first.
+        archive: The run's archive.
+        findings: The run's findings, most severe first.
     """
     epochs = [epoch for epoch in archive.epochs if epoch >= 0]
     count = len(archive.steps)
@@ -67,8 +67,8 @@ def brief(findings: Sequence[Finding], most: int = 2) -> list[str]:
     """Returns the sentences of the most severe findings, one of each kind.
 
     Args:
-        findings: The most severe first.
-        most: How many at most.
+        findings: The findings, most severe first.
+        most: Maximum number of sentences.
     """
     first: dict[str, str] = {}
     for each in findings:
@@ -77,5 +77,5 @@ def brief(findings: Sequence[Finding], most: int = 2) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    # Names of layers and probes may be any text.
+    # Names of layers and probes may contain any text.
     return html.escape(printable(text), quote=False)

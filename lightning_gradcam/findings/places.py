@@ -1,4 +1,4 @@
-"""Where the evidence is at the last step: blank, positive everywhere, the same for all classes, or at one place."""
+"""Findings on the last step: blank maps, one-sided maps, maps equal for all classes, and shortcuts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from lightning_gradcam.stats.settled import pictures, shown
 Flags = npt.NDArray[np.bool_]
 Energy = npt.NDArray[np.float64]
 _CORNERS = ("top left", "top right", "bottom left", "bottom right")
-# Their maps are the same for all classes by definition.
+# Maps of these methods are the same for all classes by definition.
 _CLASSLESS = ("eigencam", "random")
 
 
@@ -61,7 +61,7 @@ def shortcut(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def blank_layers(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields the layers and methods whose maps are mostly blank, with the remedy."""
+    """Yields the layers and methods with mostly blank maps, and a remedy."""
     record, row = survey.last, survey.count - 1
     if survey.epochs[row] < 0:
         return
@@ -110,7 +110,7 @@ def one_sided(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields the layers whose maps do not depend on the class that they explain."""
+    """Yields the layers whose maps do not depend on the explained class."""
     record = survey.last
     for main in survey.main:
         if main.method in _CLASSLESS:
@@ -143,7 +143,7 @@ def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | None:
-    """Returns the place that most probes' evidence has in common, who they are, of how many, and their mean share."""
+    """Returns the region shared by most probes' evidence, these probes, the number tested, and their mean share."""
     maps = survey.last.maps[key]
     if maps.ndim < 3 or min(maps.shape[-2:]) < SIDE:
         return None
@@ -154,7 +154,7 @@ def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | No
     energy = np.where(np.isfinite(maps), np.maximum(maps, 0), 0).astype(np.float64)
     energy = energy.reshape(len(maps), -1, *maps.shape[-2:]).sum(axis=1)
     energy /= np.maximum(energy.sum(axis=(1, 2), keepdims=True), np.finfo(np.float64).tiny)
-    # What is inside the object is where it should be, wherever the object is.
+    # Evidence inside the object is in the right place, wherever the object is.
     usable = known & ~(survey.inside(key) >= INSIDE)
     corners = [_at(energy, place) for place in _corners(maps.shape[-2:])]
     best = max(range(4), key=lambda place: int((usable & corners[place][0]).sum()))
@@ -171,13 +171,13 @@ def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | No
 
 
 def _at(energy: Energy, place: Flags) -> tuple[Flags, Energy, float]:
-    """Returns which maps have their largest value at a place, their share there, and the place's share of the area."""
+    """Returns which maps have their maximum in a region, their share there, and the region's share of the area."""
     largest = energy.reshape(len(energy), -1).argmax(axis=1)
     return place.ravel()[largest], np.asarray(energy[:, place].sum(axis=1)), float(place.mean())
 
 
 def _corners(size: tuple[int, ...]) -> list[Flags]:
-    """Returns the places of the four corners, in the order of their names."""
+    """Returns the regions of the four corners, in the order of their names."""
     high, wide = (max(1, round(side * CORNER)) for side in size)
     found = []
     for down, across in product((slice(high), slice(-high, None)), (slice(wide), slice(-wide, None))):
@@ -188,6 +188,6 @@ def _corners(size: tuple[int, ...]) -> list[Flags]:
 
 
 def _inner(side: int) -> slice:
-    """Returns the places along a side that are not at the border."""
+    """Returns the positions along a side that are not at the border."""
     band = max(1, round(side * BORDER))
     return slice(band, side - band)

@@ -1,4 +1,4 @@
-"""Whether right and wrong predictions look at the marked part of the picture."""
+"""Findings on whether correct and wrong predictions use the marked region of the image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lightning_gradcam.record.finding import Finding
 
 
 def predictions(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields right predictions that look elsewhere, and wrong ones that look at the right place.
+    """Yields correct predictions that look elsewhere, and wrong ones that look at the right region.
 
-    Both in the layer that looks at the marked parts most, and only for maps of the true or the predicted class.
+    Both use the layer with the most evidence in the marked regions, and only maps of the true or predicted class.
     """
     areas, predicted = survey.areas(), survey.last.predicted
     keys = [key for key in survey.main if key.target in ("predicted", "label")]

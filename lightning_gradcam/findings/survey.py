@@ -1,4 +1,4 @@
-"""One reading of an archive: what findings are made of, by step and probe."""
+"""Reads an archive once and collects the data for findings, by step and probe."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.stats import affordable
 from lightning_gradcam.stats.settled import are_close
 
-# Numbers of maps that findings need in every step.
+# Statistics of maps that findings need at every step.
 _STATS = ("drift", "energy_inside")
-# Names shown of probes.
+# Number of probe names to show.
 _LISTED = 5
 
 
 @dataclass(frozen=True, eq=False)
 class RunSurvey:
-    """A run, as far as findings need it.
+    """The data of a run that findings need.
 
     Attributes:
         steps: The logged steps.
@@ -34,11 +34,11 @@ class RunSurvey:
         last: The last step, with all its maps.
         probes: The probes, without their inputs.
         regions: Their masks or boxes, bool ``[N, H, W]``; ``None`` if no probe has one.
-        main: For each layer the key that speaks for it: the first method's and target's.
-        series: Each main key's numbers, ``[steps, N]``, NaN where there is none.
-        settled: Each main key's first step from which the maps stay close to the last ones, and of how many probes
-            that was judged there; the last step and 0 where they never do.
-        metrics: What the trainer had measured, ``[steps]``, NaN where a step has no such metric.
+        main: For each layer, its representative key: that of the first method and target.
+        series: Each main key's statistics, ``[steps, N]``, NaN if missing.
+        settled: For each main key, the first step from which maps stay close to the last ones, and the number of probes
+            on which this is based; the last step and 0 if they never do.
+        metrics: The trainer's metrics, ``[steps]``, NaN if a step lacks the metric.
     """
 
     steps: tuple[int, ...]
@@ -53,17 +53,17 @@ class RunSurvey:
 
     @classmethod
     def of(cls, archive: Archive) -> RunSurvey | None:
-        """Reads an archive, each step once, from the last to the first.
+        """Reads each step of an archive once, from the last to the first.
 
-        Of all but the last step, maps are read only as far back as they may have been settled, and of as many steps as
-        are compared in some ten seconds; everything else is stored with the steps. A step that was not measured has no
-        numbers.
+        Apart from the last step, maps are only read as far back as they may have settled, and for at most as many steps
+        as can be compared in about ten seconds; everything else is stored with the steps. A step that was not measured
+        has no statistics.
 
         Args:
-            archive: Of CAMs.
+            archive: An archive of CAMs.
 
         Returns:
-            ``None`` if it has no step.
+            The survey; ``None`` if the archive has no steps.
 
         Raises:
             ArchiveError: A step is damaged.
@@ -86,11 +86,11 @@ class RunSurvey:
 
     @property
     def count(self) -> int:
-        """How many steps were logged."""
+        """Number of logged steps."""
         return len(self.steps)
 
     def when(self, row: int) -> str:
-        """Returns what a step is called: its epoch, and its step where an epoch has several."""
+        """Returns a step's label: its epoch, plus its step if the epoch has several."""
         epoch = self.epochs[row]
         if epoch < 0:
             return "the untrained model"
@@ -102,22 +102,22 @@ class RunSurvey:
         return tuple(name for name, flag in zip(self.probes.ids, flags, strict=True) if flag)
 
     def listed(self, flags: Any) -> str:
-        """Returns these probes' ids for a sentence, a few of them if they are many."""
+        """Returns these probes' ids for a sentence; only a few if there are many."""
         ids = [f"{name:.40}" for name in self.ids(flags)]
         more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
         return f"probe{'s' if len(ids) > 1 else ''} {', '.join(ids[:_LISTED])}{more}"
 
     def named(self, key: CamKey) -> str:
-        """Returns what a sentence calls a layer, with the method where it is not the only one, or not Grad-CAM."""
+        """Returns a layer's label for a sentence, with the method unless it is the only one and is Grad-CAM."""
         several = len({other.method for other in self.last.maps}) > 1
         return f"layer {key.layer!r}" + (f" ({key.method})" if several or key.method != "gradcam" else "")
 
     def trained(self) -> range:
-        """Returns the places of the steps after the untrained model's."""
+        """Returns the indices of the steps after the untrained model's."""
         return range(sum(epoch < 0 for epoch in self.epochs), self.count)
 
     def areas(self) -> FloatArray | None:
-        """Returns the share of the picture that each probe's mask or box covers, NaN for a probe without one."""
+        """Returns the share of the image covered by each probe's mask or box, NaN for a probe without one."""
         if self.regions is None:
             return None
         shares = self.regions.reshape(len(self.regions), -1).mean(axis=1)
@@ -151,12 +151,12 @@ class _Reading:
         self.series = {key: {name: np.full(shape, np.nan, np.float32) for name in _STATS} for key in main}
         self.settled = dict.fromkeys(main, (count - 1, 0))
         self.metrics: dict[str, npt.NDArray[np.float64]] = {}
-        # Keys whose maps may have been settled still earlier, and how many steps may be compared.
+        # Keys whose maps may have settled even earlier, and the number of steps that may be compared.
         self._open = list(main)
         self._most = affordable({key: last.maps[key] for key in main})
 
     def take(self, row: int) -> None:
-        """Reads one step; the last one has been read."""
+        """Reads one step before the last."""
         record = self._last
         if row < self._count - 1:
             if self._count - row > self._most:
@@ -173,5 +173,5 @@ class _Reading:
             self.metrics.setdefault(name, np.full(self._count, np.nan))[row] = value
 
     def _close(self, record: CamRecord, key: CamKey) -> int:
-        """Returns of how many probes the mean drift from the last step is small; 0 where it is not, or unknown."""
+        """Returns the number of compared probes if their mean drift from the last step is small; otherwise 0."""
         return are_close(record.maps[key], self._last.maps[key], record.changed_from(self._last).get(key.target))

@@ -1,4 +1,4 @@
-"""Leaves the model, the data set and the random numbers as they were.
+"""Saves and restores the state of the model, the data set and the random number generators.
 
-Knows nothing of maps, layers or probes; whatever we run on a user's model runs inside it.
+Does not depend on maps, layers or probes. Everything we run on a user's model runs inside this guard.
 """

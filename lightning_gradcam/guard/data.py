@@ -1,7 +1,7 @@
-"""Saves and restores the global random numbers, and the state of data sets that changes when they are used.
+"""Saves and restores the global random state, and the state of data sets that changes with use.
 
-On the failure path too: Lightning's own ``isolate_rng`` has no ``finally``, so an exception inside it leaves the
-training with other random numbers than it would have had.
+The state is restored after an exception too. Lightning's own ``isolate_rng`` has no ``finally``, so an exception inside
+it would change the random numbers that training draws afterwards.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     Private state: generators that they hold, and the attributes (counters, caches) of whatever can be indexed or
     called. These are restored by reference: no data is copied, so a tensor that is overwritten in place stays so.
 
-    An object that another thread works with meanwhile, such as a data set that prefetches, keeps its attributes and
-    containers as they are: who has changed them can't be told, and what its thread has put there must not be lost. So a
-    counter or a cache of such an object keeps what our own use has done to it; see
-    :func:`lightning_gradcam.guard.data.in_other_threads` for what counts. Generators are set back all the same, and
-    a thread that begins and ends meanwhile goes unseen.
+    The attributes and containers of an object that another thread uses in the meantime, such as a prefetching data set,
+    are not restored: we cannot tell who changed them, and what the thread stored there must not be lost. So a counter
+    or cache of such an object keeps the changes that our own use made;
+    :func:`lightning_gradcam.guard.data.in_other_threads` defines which objects count. Generators are restored
+    regardless. A thread that starts and ends in the meantime is not noticed.
 
     Args:
         *owners: The objects that are about to be used.
         deep: Follow what they hold: wrapped data sets, composed transforms, dicts and lists of them, closures,
-            partials. Bounded: containers of more than 256 entries are taken for data and left alone.
+            partials. Containers of more than 256 entries are taken to be data and are not searched.
     """
     held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
     restore_generators = restoring(generators_of(held))
@@ -76,7 +76,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
         try:
             yield
         finally:
-            # Again: indexing may have started the thread.
+            # Check again: indexing may have started the thread.
             apart |= in_other_threads(used)
             for owner, held_then in attributes:
                 if id(owner) not in apart:
@@ -87,12 +87,12 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
 def in_other_threads(owners: Iterable[object]) -> set[int]:
     """Returns the ``id()`` of each owner, and of each container, that another running thread works with.
 
-    An owner is, where it holds a thread or a pool of threads (:class:`concurrent.futures.Executor`), or where a thread
-    has it as an attribute, as an argument or in its function (``Thread(target=dataset.fill)``). One step: what a thread
-    reaches through other objects does not count, or a logger's thread would count for everything.
+    An owner counts if it holds a thread or a thread pool (:class:`concurrent.futures.Executor`), or if a thread has it
+    as an attribute, as an argument or in its function (``Thread(target=dataset.fill)``). Objects that a thread reaches
+    only through other objects do not count; otherwise a logger's thread would reach everything.
 
     Args:
-        owners: The objects that are asked about.
+        owners: The objects to check.
 
     Example:
         >>> values, end = [1], threading.Event()
@@ -113,12 +113,12 @@ def in_other_threads(owners: Iterable[object]) -> set[int]:
 def _is_running(value: object) -> bool:
     if isinstance(value, threading.Thread):
         return value is not threading.current_thread() and value.is_alive()
-    # A pool makes its threads when it is first given something to do.
+    # A pool creates its threads when its first job is submitted.
     return isinstance(value, Executor) and bool(getattr(value, "_threads", True))
 
 
 def _in_hand(attributes: dict[str, Any]) -> Iterator[object]:
-    """Yields a thread's attributes, arguments and function, and what the function is bound to or closes over."""
+    """Yields a thread's attributes, arguments and function, the object the function is bound to, and its closure."""
     for value in _with_entries(attributes.values()):
         yield value
         function = value
@@ -129,8 +129,8 @@ def _in_hand(attributes: dict[str, Any]) -> Iterator[object]:
 
 
 def _with_entries(values: Iterable[object]) -> Iterator[object]:
-    """Yields values, and the entries of small containers among them."""
-    # Copies: another thread may change them while this one looks.
+    """Yields the values and the entries of small containers among them."""
+    # Iterate over copies: another thread may change the containers meanwhile.
     for value in [*values]:
         yield value
         if isinstance(value, (list, tuple, set, frozenset)) and len(value) <= SMALL:

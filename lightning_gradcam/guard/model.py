@@ -1,4 +1,4 @@
-"""Saves and restores everything that explaining a model could disturb, on the failure path too."""
+"""Saves and restores all model state that explaining a model could disturb, after an exception too."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from lightning_gradcam.guard.snapshot import Attributes, restoring
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Puts ``model`` into evaluation mode and gives it back exactly as it was.
+    """Puts ``model`` into evaluation mode and restores its exact state on leaving.
 
     Restored, after an exception too: each submodule's mode, ``requires_grad`` and ``.grad`` of each parameter, the
     content of buffers, and of tensors and arrays kept as attributes or in a list or dict of them, every other attribute
     (counters, caches, lists, hooks), the random number generators (global ones and those that a module holds) and the
-    grad mode. Inference mode is left inside: Lightning's ``validate`` and ``test`` run under it, and no gradient can be
-    had there. Autocast keeps no casts of the weights inside: one that is made without a graph, or while the weights are
-    other ones, would be used again outside.
+    grad mode. Inference mode is switched off inside, because Lightning's ``validate`` and ``test`` run under it and it
+    forbids gradients. Autocast's weight cache is switched off inside too: a cast made without a graph, or from
+    temporarily replaced weights, would otherwise be reused outside.
 
-    Parameters are not copied (that would double the model's memory), so a ``forward`` that overwrites its
-    own weights in evaluation mode is not undone; nor is what it does to objects of other kinds that a module holds.
+    Parameters are not copied (that would double the model's memory), so changes by a ``forward`` that overwrites its
+    own weights in evaluation mode are not undone, nor are its changes to objects of any other kind that a module holds.
 
     Args:
-        model: The model that is about to be explained.
+        model: The model to explain.
 
     Raises:
-        ConfigurationError: A lazy module of it has not been run yet (see :func:`uninitialized`).
+        ConfigurationError: One of its lazy modules has not run yet (see :func:`uninitialized`).
 
     Example:
         >>> model = nn.Sequential(nn.Dropout())
@@ -56,7 +56,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
     attributes = Attributes(map(vars, modules))
     restore_generators = restoring(attributes.generators)
     grad_enabled, caching = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
-    # If one thing can't be restored, the rest still has to be.
+    # If one part can't be restored, the others must still be.
     with torch.inference_mode(False), isolated_rng(), ExitStack() as stack:
         stack.callback(torch.set_autocast_cache_enabled, caching)
         stack.callback(torch.set_grad_enabled, grad_enabled)
@@ -68,7 +68,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
             if isinstance(module, torch.jit.ScriptModule):
                 _evaluate_script(module, stack)
             elif module.training:
-                # Assigned and not `.eval()`: modules with an overridden `train()` would do more than set the flag.
+                # Assign the flag instead of calling `.eval()`: an overridden `train()` may do more than set the flag.
                 stack.callback(vars(module).__setitem__, "training", module.training)
                 vars(module)["training"] = False
         yield
@@ -76,7 +76,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def sharded_again(model: nn.Module) -> Iterator[None]:
-    """Leaves FSDP2's modules of a model with a rank's own part of the weights, as they were before a forward."""
+    """Reshards a model's FSDP2 modules on entry and exit, so that each rank holds only its own part of the weights."""
     wrapped: list[Any] = [part for part in model.modules() if _is_fsdp(part)]
     for part in wrapped:
         part.reshard()
@@ -96,8 +96,8 @@ def _is_fsdp(part: nn.Module) -> bool:
 
 
 def _end_forward(part: Any) -> None:
-    """Ends a forward that failed for FSDP2, which would keep the whole weights where their parts belong."""
-    # There is no public way, and these names may go.
+    """Cleans up FSDP2's state after a failed forward; otherwise the full weights would stay gathered."""
+    # FSDP2 has no public function for this, and these private names may disappear.
     state: Any = getattr(part, "_get_fsdp_state", lambda: None)()
     groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
     for holder in (state, *groups):
@@ -116,7 +116,7 @@ def _restore_parameters(parameters: Iterable[tuple[nn.Parameter, bool, torch.Ten
 
 
 def _evaluate_script(module: torch.jit.ScriptModule, stack: ExitStack) -> None:
-    """Puts a scripted module into evaluation mode: its flag and its buffers are not in its ``__dict__``."""
+    """Puts a scripted module into evaluation mode; its flag and buffers are not in its ``__dict__``."""
     for buffer in module._buffers.values():
         if buffer is not None:
             stack.callback(buffer.data.copy_, buffer.detach().clone())
@@ -126,9 +126,9 @@ def _evaluate_script(module: torch.jit.ScriptModule, stack: ExitStack) -> None:
 
 
 def uninitialized(model: nn.Module) -> list[str]:
-    """Returns the names of the modules whose first forward is still to come and will make their parameters.
+    """Returns the names of the lazy modules whose first forward, which creates their parameters, has not run yet.
 
-    Such a forward also changes the module's class and hooks, for good: what has begun can't be taken back.
+    That forward also changes the module's class and hooks permanently, so it cannot be undone.
 
     Example:
         >>> uninitialized(nn.Sequential(nn.LazyLinear(2), nn.ReLU()))
@@ -137,14 +137,14 @@ def uninitialized(model: nn.Module) -> list[str]:
     return [
         f"{name!r} ({type(module).__name__})"
         for name, module in model.named_modules()
-        # Loading a state dict fills the parameters, but leaves the hook, which the first forward removes.
+        # Loading a state dict fills the parameters but keeps the hook, which only the first forward removes.
         if "_initialize_hook" in vars(module)
         or any(is_lazy(held) for held in (*module._parameters.values(), *module._buffers.values()))
     ]
 
 
 def _modules(model: nn.Module) -> list[nn.Module]:
-    # `Module.modules()` asks each for its hash, which metrics compute from all that they hold.
+    # `Module.modules()` hashes each module, and metrics compute their hash from all their state.
     found, waiting = {id(model): model}, deque([model])
     while waiting:
         for child in waiting.popleft()._modules.values():

@@ -1,4 +1,4 @@
-"""What an object holds, remembered so that it can be given back: attributes, containers, tensors, generators."""
+"""Snapshots of what objects hold (attributes, containers, tensors, generators), to restore it later."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from torch.nn.parameter import is_lazy
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _CONTAINERS = (dict, list, set, deque)
-# What can hold neither a generator nor anything that a data set would change by being indexed.
+# Types that hold neither a generator nor anything that indexing a data set would change.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
 SMALL, _HUGE, _ENOUGH = 256, 100_000, 5000
 
 
 @lru_cache(maxsize=4096)
 def _kind(kind: type) -> Literal["container", "tensor", "array", "generator"] | None:
-    """What has to be done about values of a type; remembered, because asking costs more than everything else here."""
+    """How values of a type are saved and restored; cached, because this check costs more than everything else here."""
     if issubclass(kind, _CONTAINERS):
         return "container"
     if issubclass(kind, Tensor):
@@ -37,10 +37,10 @@ def _kind(kind: type) -> Literal["container", "tensor", "array", "generator"] | 
 
 
 class Attributes:
-    """What the ``__dict__``s of objects hold: references, copies of their containers, tensors and arrays.
+    """Snapshot of the ``__dict__``s of objects: references, and copies of their containers, tensors and arrays.
 
-    A model has thousands of these, nearly all empty or unchanged: all modules are looked at together, and what is
-    compared is compared by identity.
+    A model has thousands of these, nearly all empty or unchanged, so all modules are checked together and values are
+    compared by identity.
 
     Args:
         owners: The ``__dict__``s.
@@ -58,7 +58,7 @@ class Attributes:
         kinds = [*map(_kind, map(type, self._values))]
         for name, value, kind in compress(zip(self._names, self._values, kinds, strict=True), kinds):
             found[kind].append(value)
-            # One level more, for caches such as {"layer": {"calls": 3}}.
+            # One more level, for caches such as {"layer": {"calls": 3}}.
             if kind == "container" and value and name not in ("_modules", "_parameters"):
                 for entry in _entries(value) if name == "_buffers" or len(value) <= SMALL else ():
                     exact: Any = type(entry)
@@ -78,7 +78,7 @@ class Attributes:
         """Restores everything that has changed.
 
         Args:
-            apart: The ``id()`` of containers whose content is left as it is.
+            apart: The ``id()`` of containers whose content is not restored.
         """
         self._contents.restore(apart)
         if any(self._empty):
@@ -89,8 +89,8 @@ class Attributes:
         if [*map(id, values)] != self._ids or [*chain.from_iterable(self._owners)] != self._names:
             self._restore_references()
         for tensor, content in self._tensors:
-            # Not only where its version says so: `.data` changes a tensor without counting. For the same reason it is
-            # written through `.data`: training's own graph must not find a later version.
+            # Compare values even if the version is unchanged: writing through `.data` does not increase it. We write
+            # through `.data` for the same reason: training's own graph must not see a later version.
             if tensor.shape != content.shape or tensor.dtype != content.dtype:
                 tensor.data = content
             else:
@@ -112,7 +112,7 @@ class Attributes:
 
 
 class _Contents:
-    """What containers hold, in order; all are looked at together."""
+    """The contents of containers, in order; all containers are checked together."""
 
     def __init__(self, containers: list[Any]) -> None:
         self._containers = containers
@@ -166,7 +166,7 @@ def changes_by_use(owner: object) -> bool:
 
 
 def held_by(owners: Iterable[object]) -> Iterator[object]:
-    """Yields the owners and what they hold, each once."""
+    """Yields the owners and the objects they hold, each once."""
     seen: set[int] = set()
     queue: deque[object] = deque(owners)
     while queue and len(seen) < _ENOUGH:
@@ -186,15 +186,15 @@ def held_by(owners: Iterable[object]) -> Iterator[object]:
 
 
 def bound_to(function: object) -> Iterator[object]:
-    """Yields what a function closes over, and the object that a method belongs to."""
+    """Yields the values in a function's closure and the object a method is bound to."""
     for cell in getattr(function, "__closure__", None) or ():
-        with suppress(ValueError):  # a cell that is not filled yet
+        with suppress(ValueError):  # a closure cell that is still empty
             yield cell.cell_contents
     yield getattr(function, "__self__", None)
 
 
 def restoring(generators: Iterable[Any]) -> Callable[[], None]:
-    """Returns a function that sets generators of random numbers back to their state now: torch's, NumPy's, Python's."""
+    """Returns a function that resets random generators (torch, NumPy, Python) to their current state."""
     each_back = [_restoring(each) for each in {id(each): each for each in generators}.values()]
 
     def restore() -> None:
@@ -213,7 +213,7 @@ def _restoring(generator: Any) -> Callable[[], None]:
 
 
 def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """Returns each place in memory once: what ``expand()`` gives has many numbers in one, and refuses to be written."""
+    """Returns a view with each memory location once; a tensor from ``expand()`` repeats them and can't be written."""
     if 0 not in strides:
         return tensor
     for axis, stride in enumerate(strides):

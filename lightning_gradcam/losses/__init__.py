@@ -1,4 +1,4 @@
-"""Losses on the maps of a training forward, with their gradients: any ``nn.Module``, no second forward.
+"""Differentiable losses on the maps of a training forward, for any ``nn.Module`` and without a second forward.
 
-Knows nothing of Lightning, records, pictures or files.
+Does not depend on Lightning, records, drawing or files.
 """

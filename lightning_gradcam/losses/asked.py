@@ -1,4 +1,4 @@
-"""What a loss is asked for, checked: its targets and methods; and the scores of these targets."""
+"""Checks a loss's targets and methods, and computes the targets' scores."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from lightning_gradcam.targets.reading import probabilities
 
 
 class EveryClass(Selector):
-    """The log-probabilities of all classes, summed: what "right for the right reasons" explains."""
+    """The sum of all classes' log-probabilities, which "right for the right reasons" explains."""
 
     has_classes = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Explains the sum; of several labels a sample, the probabilities are sigmoids."""
+        """Explains the sum; with several labels per sample, the probabilities are sigmoids."""
         check_samples(output, given.samples)
 
         def again(values: Any, _copies: int) -> Tensor:
@@ -56,10 +56,10 @@ def asked_of(
     layout: str | Mapping[str, str] | None,
     class_names: Sequence[str] | str | None,
 ) -> Request:
-    """Reads the options of a loss.
+    """Parses the options of a loss.
 
     Raises:
-        ConfigurationError: One of them is not valid.
+        ConfigurationError: An option is invalid.
     """
     if targets is None:
         every = [Target("every_class", EveryClass())]
@@ -76,10 +76,10 @@ def explained_by(
 
     Args:
         targets: What is explained.
-        score: Which scores of a class.
-        output: The model's.
+        score: The kind of class score.
+        output: The model's output.
         labels: The true classes, if known.
-        masks: Where the evidence belongs, if known.
+        masks: Where the evidence should be, if known.
 
     Raises:
         TargetError: A target does not fit the output or the labels.

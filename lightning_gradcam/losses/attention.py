@@ -1,4 +1,4 @@
-"""The loss on where a network looks, for training."""
+"""A training loss on where a network looks."""
 
 from __future__ import annotations
 
@@ -31,45 +31,45 @@ Explain = Callable[[], dict[str, Scored]]
 
 
 class AttentionLoss(nn.Module):
-    r"""A loss on where the network looks, from the training forward itself: no second forward.
+    r"""A loss on where the network looks, computed from the training forward itself, without a second forward.
 
-    The maps :math:`M` of the batch are those of :func:`~lightning_gradcam.compute_cams` (with the model in the mode in
-    which it is), after the ReLU, and differentiable. Objectives:
+    The maps :math:`M` of the batch are those of :func:`~lightning_gradcam.compute_cams` after the ReLU, but
+    differentiable and in the model's current mode. Objectives:
 
-    - ``"inside"``: the share of the evidence outside of a mask or box, :math:`1 - \sum_{s \in B} M_s / \sum_s M_s`,
-      with the map resized to the picture's pixels :math:`s`: 1 minus :func:`~lightning_gradcam.energy_inside`. Rao et
-      al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023 (energy loss).
+    - ``"inside"``: the share of the evidence outside a mask or box, :math:`1 - \sum_{s \in B} M_s / \sum_s M_s`, with
+      the map resized to the image's pixels :math:`s`: 1 minus :func:`~lightning_gradcam.energy_inside`. Rao et al.,
+      "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023 (energy loss).
     - ``"match"``: the distance to given maps :math:`Q`, a teacher's or a person's,
       :math:`\frac{1}{2} \| M / \|M\| - Q / \|Q\| \|^2`. Zagoruyko and Komodakis, "Paying More Attention to Attention:
       Improving the Performance of Convolutional Neural Networks via Attention Transfer", ICLR 2017, equation 2,
       squared and halved.
-    - ``"reasons"``: right for the right reasons, the gradients of the input outside of a mask or box,
-      :math:`\sum_d ((1 - B_d)\, \partial y / \partial x_d)^2`, with :math:`y = \sum_k \log p_k`. Ross et al., "Right
-      for the Right Reasons: Training Differentiable Models by Constraining their Explanations", IJCAI 2017, equation 1.
+    - ``"reasons"``: right for the right reasons, the input gradients outside a mask or box, :math:`\sum_d ((1 - B_d)\,
+      \partial y / \partial x_d)^2`, with :math:`y = \sum_k \log p_k`. Ross et al., "Right for the Right Reasons:
+      Training Differentiable Models by Constraining their Explanations", IJCAI 2017, equation 1.
 
-    The loss is the mean over the samples that count, and over layers, methods and targets. A sample without a mask, box
-    or map counts nothing, and neither does one whose map is blank (zero everywhere after the ReLU). The first two
-    objectives are between 0 and 1; the third grows with the number of pixels.
+    The loss is the mean over the samples that count, and over layers, methods and targets. Samples without a mask, box
+    or map do not count, nor do samples with a blank map (zero everywhere after the ReLU). The first two objectives are
+    between 0 and 1; the third grows with the number of pixels.
 
-    It has no parameters. With ``warm_up`` it counts its steps in the buffer ``steps``, which is saved and loaded with
-    the module's state. Without, its state is empty, so checkpoints also fit a model that does not have this loss.
+    It has no parameters. With ``warm_up``, it counts steps in the buffer ``steps``, which is saved and loaded with the
+    module's state. Without it, its state is empty, so checkpoints also fit a model without this loss.
 
     Args:
-        layers: Which layers, as in :func:`~lightning_gradcam.compute_cams`, named from the watched model; ``"reasons"``
-            looks at the input and takes none.
+        layers: The layers, as in :func:`~lightning_gradcam.compute_cams`, with names relative to the watched model;
+            ``"reasons"`` uses the input and accepts none.
         objective: ``"inside"``, ``"match"`` or ``"reasons"``.
-        methods: Names of methods that are functions of activations and gradients, such as ``"gradcam"``, ``"hirescam"``
-            or ``"layercam"``, and of registered ones.
-        targets: What is explained, as in :func:`~lightning_gradcam.compute_cams`. Default: the true class, and with
-            ``"reasons"`` the sum of all classes' log-probabilities. Each further target costs another backward.
+        methods: Names of methods that only use activations and gradients, such as ``"gradcam"``, ``"hirescam"`` or
+            ``"layercam"``, including registered ones.
+        targets: The targets to explain, as in :func:`~lightning_gradcam.compute_cams`. Default: the true class, and
+            with ``"reasons"`` the sum of all classes' log-probabilities. Each further target costs another backward.
         score: ``"logit"``, ``"probability"`` or ``"sigmoid"``, as in :func:`~lightning_gradcam.compute_cams`.
-        layout: What a layer's axes mean, if it can't be detected, as in :func:`~lightning_gradcam.compute_cams`.
-        class_names: Names of all classes by index, for targets that are names.
+        layout: The meaning of a layer's axes, if it can't be detected, as in :func:`~lightning_gradcam.compute_cams`.
+        class_names: Names of all classes by index, for targets given by name.
         warm_up: Number of steps over which the loss rises linearly to its full value; a step is a call with a graph in
-            training mode. 0: it has its full value at once.
+            training mode. 0: full value from the start.
 
     Raises:
-        ConfigurationError: An argument is not valid.
+        ConfigurationError: An argument is invalid.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -112,7 +112,7 @@ class AttentionLoss(nn.Module):
             )
         check_whole("warm_up", warm_up, 0)
         self.objective, self.warm_up, self._score = objective, warm_up, check_score(score)
-        # In a tuple: a module that is set as an attribute would become a part of this one.
+        # In a tuple, because a module set as an attribute would become a submodule.
         self._layers: tuple[str | nn.Module, ...] | None = None if objective == "reasons" else tuple(specs)
         self._asked = asked_of(objective, methods, targets, layout, class_names)
         if warm_up:
@@ -125,20 +125,20 @@ class AttentionLoss(nn.Module):
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[AttentionLoss]:
-        """Watches one forward of a model; inside, run it as always.
+        """Watches one forward of a model; run the model as usual inside.
 
-        Hooks are gone when the ``with`` ends, after an exception too. Under ``no_grad``, the graph begins at the
-        earliest layer. Attention (``scaled_dot_product_attention``) runs in the kernel that has second derivatives;
-        a warning reports it once. Modules compiled by ``torch.compile`` run uncompiled inside, because compiled code
-        has no second derivatives; a warning reports that, too. Parts may be called instead of the model itself
-        (``self.net(x)`` in a LightningModule that is watched).
+        Hooks are removed when the ``with`` ends, after an exception too. Under ``no_grad``, the graph starts at the
+        earliest layer. Attention (``scaled_dot_product_attention``) uses the kernel with second derivatives, which is
+        reported once in a warning. Modules compiled by ``torch.compile`` run uncompiled inside, because compiled code
+        has no second derivatives; a warning reports this too. You may call parts of the model instead of the model
+        itself (``self.net(x)`` in a watched LightningModule).
 
         Args:
-            model: The model that layers are named in; in a LightningModule, ``self``.
+            model: The model to which layer names refer; in a LightningModule, ``self``.
 
         Raises:
-            ConfigurationError: The model is not a module, or this is inference mode.
-            LayerError: A layer does not exist, or the forward has not reached it.
+            ConfigurationError: The model is not a module, or inference mode is active.
+            LayerError: A layer does not exist, or the forward did not reach it.
         """
         check_module(model, "whose forward is watched")
         require_no_inference_mode()
@@ -171,26 +171,26 @@ class AttentionLoss(nn.Module):
         maps: Tensor | Mapping[str, Tensor] | None = None,
         inputs: Tensor | None = None,
     ) -> Tensor:
-        """Returns the loss of the forward that was watched last; each watched forward serves one call.
+        """Returns the loss of the last watched forward; each watched forward can be used once.
 
         Args:
-            output: What the targets explain, as it came from the watched forward: logits ``[N, C]``, for instance.
-            labels: True classes ``[N]``, or 0 and 1 for each class ``[N, C]``.
-            masks: Where the evidence belongs, bool ``[N, H, W]`` at the picture's size (of volumes and clips also
-                ``[N, D, H, W]``, of signals ``[N, L]``). All False: the sample counts nothing.
-            boxes: The same as boxes in pixels ``[N, 4]``: left, top, right, bottom. NaN: the sample counts nothing.
-            maps: What ``"match"`` compares with: ``[N, h, w]`` of any resolution, or a dict of these by layer. Their
-                positive values count; NaN: the sample counts nothing.
-            inputs: The pictures, exactly the tensor that the model was given. Needed where it was not the model itself
-                that was called with them, or several times.
+            output: The output to explain, unchanged from the watched forward, such as logits ``[N, C]``.
+            labels: True classes ``[N]``, or 0/1 for each class ``[N, C]``.
+            masks: Where the evidence should be, bool ``[N, H, W]`` at the image's size (for volumes and clips also
+                ``[N, D, H, W]``, for signals ``[N, L]``). A sample with only False values does not count.
+            boxes: The same as boxes in pixels ``[N, 4]``: left, top, right, bottom. A sample with NaN does not count.
+            maps: The reference maps for ``"match"``: ``[N, h, w]`` at any resolution, or a dict of these by layer. Only
+                positive values count; a sample with NaN does not count.
+            inputs: The images, exactly the tensor passed to the model. Needed if only parts of the model were called,
+                or if it was called several times.
 
         Returns:
-            The loss, without axes, in float32 (float64 where the model runs in it). Under ``no_grad`` it has no graph,
-            and no warm-up.
+            The scalar loss in float32 (float64 if the model runs in it). Under ``no_grad``, it has no graph and no
+            warm-up.
 
         Raises:
             CaptureError: No forward was watched, or no gradient reaches a layer or the input.
-            ConfigurationError: Masks, boxes, maps or inputs do not fit, or this is inference mode.
+            ConfigurationError: Masks, boxes, maps or inputs have the wrong form, or inference mode is active.
             TargetError: A target does not fit the output or the labels.
         """
         watch, self._watch = self._watch, None
@@ -229,7 +229,7 @@ class AttentionLoss(nn.Module):
         return value
 
     def extra_repr(self) -> str:
-        """Returns what is printed between the parentheses."""
+        """Returns the options shown between the parentheses of the module's ``repr``."""
         names = "" if self._layers is None else f"{', '.join(map(str, self._layers))}, "
         return f"{names}objective={self.objective!r}, methods={', '.join(self._asked.methods)}"
 
@@ -257,7 +257,7 @@ class AttentionLoss(nn.Module):
                 losses, counted = objectives.distance(maps, maps_on(own, maps, layer))
             shown.append(maps.detach().any())
             found.append(objectives.mean_of(losses, counted))
-        # Once, since it waits for the device.
+        # Only once, because it waits for the device.
         if self._begins and not bool(torch.stack(shown).any()):
             warn(
                 f"AttentionLoss: every map of the first batch is blank at {', '.join(map(repr, watch.modules))}, so the"
@@ -289,7 +289,7 @@ class AttentionLoss(nn.Module):
         return torch.stack(found).mean()
 
     def _lay_out(self, watch: Watch) -> None:
-        """Finds the layouts; once for each shape, since it may take a look at the model."""
+        """Finds the layouts, once for each shape, because this may need a survey of the model."""
         picture = watch.picture
         shapes = tuple((name, tuple(unit.activation.shape)) for name, unit in watch.units.items())
         key = shapes, None if picture is None else tuple(picture.shape)

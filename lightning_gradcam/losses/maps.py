@@ -18,18 +18,18 @@ from lightning_gradcam.targets import Scored
 
 
 def maps_of(watch: Watch, explained: Mapping[str, Scored], *, graph: bool) -> Iterator[tuple[str, Tensor]]:
-    """Yields the maps of each layer, method and target: the layer's name, and ``[N, *S]`` after the ReLU.
+    """Yields the maps of each layer, method and target: the layer's name and ``[N, *S]`` after the ReLU.
 
-    A map that is nothing but rounding is blank: its share of anything would be noise.
+    A map that is only rounding error counts as blank, because its values are noise.
 
     Args:
-        watch: The forward, laid out.
-        explained: The scores by target.
+        watch: The watched forward, with its layouts.
+        explained: Target name to scores.
         graph: Make the maps differentiable.
 
     Raises:
         CaptureError: No gradient reaches a layer.
-        LayerError: The score comes from a level that has no places.
+        LayerError: The score depends on a level without spatial axes.
         MethodError: A method returns another shape.
     """
     units, methods = watch.units, watch.asked.methods
@@ -53,7 +53,7 @@ def maps_of(watch: Watch, explained: Mapping[str, Scored], *, graph: bool) -> It
 
 
 def _slopes(units: Mapping[str, Unit], scores: Tensor, target: str, *, graph: bool, several: bool) -> dict[str, Tensor]:
-    """Returns the gradients as feature maps, by unit; of those that have one."""
+    """Returns the gradients as feature maps, for the units that have one."""
     activations = [unit.activation for unit in units.values()]
     gradients = differentiate(scores, activations, retain_graph=True, create_graph=graph)
     found: dict[str, Tensor] = {}

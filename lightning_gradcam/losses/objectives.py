@@ -1,7 +1,7 @@
-r"""What maps are compared with: pure functions from maps of a batch to a loss of each sample.
+r"""The objectives: pure functions from a batch's maps to a loss for each sample.
 
-Throughout, :math:`M` is a map after its ReLU and :math:`s` one of its places. A sample counts where it has something to
-compare; the others have no share in :func:`mean_of`.
+Throughout, :math:`M` is a map after its ReLU and :math:`s` one of its positions. A sample counts only if it has
+something to compare; :func:`mean_of` ignores the others.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from torch import Tensor
 
 
 def share_outside(maps: Tensor, marked: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Share of the evidence outside of the mask: :math:`L = 1 - \sum_{s \in B} M_s / \sum_s M_s`.
+    r"""Share of the evidence outside the mask: :math:`L = 1 - \sum_{s \in B} M_s / \sum_s M_s`.
 
-    The maps are resized bilinearly to the mask's pixels :math:`s`, as in :func:`lightning_gradcam.energy_inside`, of
-    which this is 1 less. Resizing is linear, so the mask is brought to the map's places instead (see
-    :func:`lightning_gradcam.losses.regions.on_grid`), which costs the graph nothing.
+    The maps are resized bilinearly to the mask's pixels :math:`s`, as in :func:`lightning_gradcam.energy_inside`; the
+    loss is 1 minus that. Resizing is linear, so the mask is resampled to the map's grid instead (see
+    :func:`lightning_gradcam.losses.regions.on_grid`), which adds nothing to the graph.
 
     Rao et al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023: their energy
     loss. The measure is that of Wang et al., "Score-CAM", CVPR 2020 workshops.
 
     Args:
-        maps: ``[N, *S]``, not negative.
-        marked: What each place counts in the numerator, ``[N, *S]``.
-        whole: What it counts in the denominator, ``[*S]``.
+        maps: Non-negative maps, ``[N, *S]``.
+        marked: Each position's weight in the numerator, ``[N, *S]``.
+        whole: Its weight in the denominator, ``[*S]``.
 
     Returns:
-        The loss of each sample, and which of them have a map that is not blank, both ``[N]``.
+        The loss of each sample, and whether its map is not blank, both ``[N]``.
 
     Example:
         >>> maps = torch.tensor([[[3.0, 1.0]], [[0.0, 0.0]]])
@@ -50,11 +50,11 @@ def distance(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     ICCV 2019.
 
     Args:
-        maps: ``[N, *S]``, not negative.
-        others: Of the same shape; their positive part counts. A row with NaN is no map.
+        maps: Non-negative maps, ``[N, *S]``.
+        others: The reference maps, in the same shape; only their positive part counts. A row with NaN means no map.
 
     Returns:
-        The loss of each sample, and for which of them both maps are there and not blank, both ``[N]``.
+        The loss of each sample, and whether both of its maps exist and are not blank, both ``[N]``.
 
     Example:
         >>> distance(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
@@ -76,8 +76,8 @@ def gradients_outside(gradients: Tensor, outside: Tensor) -> Tensor:
     the default score. It grows with the number of pixels and has no upper bound, unlike the other objectives.
 
     Args:
-        gradients: Of the scores with respect to the inputs ``[N, …]``.
-        outside: How far each entry is outside of the mask, 0 to 1, of the same number of axes.
+        gradients: Gradients of the scores with respect to the inputs, ``[N, …]``.
+        outside: The fraction of each entry outside the mask, 0 to 1, with the same number of axes.
 
     Returns:
         The loss of each sample ``[N]``.
@@ -93,8 +93,8 @@ def mean_of(losses: Tensor, counted: Tensor) -> Tensor:
     """Averages over the samples that count; 0, with a gradient of 0, if none does.
 
     Args:
-        losses: ``[N]``.
-        counted: bool ``[N]``.
+        losses: The loss of each sample, ``[N]``.
+        counted: Which samples count, bool ``[N]``.
 
     Example:
         >>> mean_of(torch.tensor([0.5, 9.0]), torch.tensor([True, False]))
@@ -104,9 +104,9 @@ def mean_of(losses: Tensor, counted: Tensor) -> Tensor:
 
 
 def _relative(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns maps ``[N, S]`` as shares of their maximum, and which of them are not blank; NaN is not blank."""
+    """Returns maps ``[N, S]`` divided by their maximum, and which of them are not blank; NaN is not blank."""
     flat = maps.flatten(1)
     top = flat.detach().amax(dim=1)
-    # Below, the gradient of a share overflows.
+    # Below this, the gradient of the quotient overflows.
     shown = ~(top < torch.finfo(flat.dtype).tiny * 1e8)
     return torch.where(shown[:, None], flat / torch.where(shown, top, 1)[:, None], 0), shown

@@ -1,4 +1,4 @@
-"""What the user marks, masks, boxes or maps, checked against the picture and brought to the places of a layer."""
+"""Checks the user's masks, boxes or maps against the image and resamples them to a layer's grid."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lightning_gradcam.targets.reading import described
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """The part of each picture where evidence belongs.
+    """The region of each image where the evidence should be.
 
     Attributes:
-        inside: How much of each pixel it holds, 0 to 1, ``[N, *P]``.
-        known: Which samples have one, bool ``[N]``.
+        inside: The fraction of each pixel inside it, 0 to 1, ``[N, *P]``.
+        known: Which samples have a region, bool ``[N]``.
     """
 
     inside: Tensor
@@ -35,12 +35,12 @@ def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, .
     Args:
         masks: bool ``[N, *P]``, or ``None``.
         boxes: ``[N, 4]``, or ``None``.
-        like: The maps ``[N, *S]`` of a layer, or the inputs.
-        sizes: The shapes that a mask may have, the picture's height and width last; empty where these are not known.
-        layer: The layer's name; ``""`` of the inputs.
+        like: A layer's maps ``[N, *S]``, or the inputs.
+        sizes: The shapes that a mask may have, ending in the image's height and width; empty if these are unknown.
+        layer: The layer's name; ``""`` for the inputs.
 
     Raises:
-        ConfigurationError: They do not fit the samples or their pictures.
+        ConfigurationError: They do not match the samples or their images.
     """
     samples = len(like)
     if (masks is None) == (boxes is None):
@@ -69,7 +69,7 @@ def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, .
             f"masks: got {list(masks.shape)}, which has other proportions than the maps {list(like.shape)} of"
             f" {layer!r}; give masks at the size of the model's pictures"
         )
-    # One mask holds for all slices.
+    # One mask applies to all slices.
     if layer and not 0 <= like.dim() - masks.dim() <= (like.dim() == 4):
         raise ConfigurationError(
             f"masks: got {list(masks.shape)} for maps {list(like.shape)} of {layer!r}; give"
@@ -80,14 +80,14 @@ def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, .
 
 
 def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Brings pixels to the places of a map, so that sums over the map are sums over the map resized bilinearly.
+    """Resamples pixels to a map's grid, so that sums over the map equal sums over the bilinearly resized map.
 
     Args:
-        values: Of each pixel ``[N, *P]``; one axis of places fewer than the map has means that all slices are alike.
+        values: The value of each pixel ``[N, *P]``; with one spatial axis fewer than the map, all slices share them.
         grid: The map's shape ``S``.
 
     Returns:
-        What each place counts, ``[N, *S]``, and what it would count if all pixels were 1, ``[*S]``.
+        The weight of each position, ``[N, *S]``, and its weight if all pixels were 1, ``[*S]``.
 
     Example:
         >>> marked, whole = on_grid(torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]), (1, 2))
@@ -97,7 +97,7 @@ def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
     shape, own = values.shape[1:], tuple(grid[-(values.dim() - 1) :])
     whole = values.new_ones(own)
     for axis, (pixels, places) in enumerate(zip(shape, own, strict=True)):
-        # Column by column what a place gives each pixel.
+        # Each column holds a position's contribution to every pixel.
         shares = functional.interpolate(
             torch.eye(places, dtype=values.dtype, device=values.device)[None], pixels, mode="linear"
         )[0]
@@ -110,14 +110,14 @@ def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def over_axes(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Gives pixels ``[N, *P]`` an axis of size 1 for each axis of the input ``[N, …]`` that they do not have.
+    """Adds to pixels ``[N, *P]`` an axis of size 1 for each axis of the input ``[N, …]`` that they lack.
 
     Example:
         >>> over_axes(torch.zeros(2, 8, 9), (2, 3, 8, 9)).shape, over_axes(torch.zeros(2, 8, 9), (2, 8, 9, 3)).shape
         (torch.Size([2, 1, 8, 9]), torch.Size([2, 8, 9, 1]))
     """
     left, found = list(values.shape[1:]), list[int]()
-    # From the last axis on: channels come last only where the picture's own shape shows it.
+    # Start at the last axis: channels come last only if the image's own shape shows it.
     last = ends_in_channels(shape)
     for place in reversed(range(1, len(shape))):
         takes = left and left[-1] == shape[place] and not (last and place == len(shape) - 1)
@@ -126,15 +126,15 @@ def over_axes(values: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
-    """Reads the maps that a layer's are to match, at these' size: enlarged bilinearly, or averaged where finer.
+    """Reads a layer's reference maps at the size of its own: enlarged bilinearly, or averaged if finer.
 
     Args:
-        given: ``[N, *P]``.
+        given: The reference maps, ``[N, *P]``.
         maps: The layer's own, ``[N, *S]``.
         layer: The layer's name.
 
     Raises:
-        ConfigurationError: They do not fit.
+        ConfigurationError: Their shape or values are invalid.
     """
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != maps.dim():
         raise ConfigurationError(
@@ -179,6 +179,6 @@ def _of_boxes(boxes: Any, samples: int, sizes: Sequence[tuple[int, ...]], like: 
 
 
 def _covered(edges: Tensor, size: int) -> Tensor:
-    """Returns how much of each pixel ``[N, size]`` is between two edges ``[N, 2]``."""
+    """Returns the fraction of each pixel ``[N, size]`` between two edges ``[N, 2]``."""
     left = torch.arange(size, dtype=edges.dtype, device=edges.device)
     return (torch.minimum(left + 1, edges[:, 1:]) - torch.maximum(left, edges[:, :1])).clamp(min=0)

@@ -1,4 +1,4 @@
-"""One forward of a training step, watched: its layers' activations with their graph, and what went into the model."""
+"""Watches one forward of a training step: the layers' activations with their graph, and the model's inputs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from lightning_gradcam.targets import Given
 
 @dataclass(frozen=True, eq=False)
 class Entrance:
-    """One call of the watched model or, where its parts are called one by one, of a part.
+    """One call of the watched model, or of a part if its parts are called one by one.
 
     Attributes:
-        name: The part's; ``""`` for the model itself.
+        name: The part's name; ``""`` for the model itself.
         module: The part.
-        inputs: What it was called with: its arguments and its keyword arguments.
-        picture: The picture that the user gave.
-        leaf: What its gradient is taken with respect to; ``None`` unless the gradient of the input is needed.
+        inputs: Its positional and keyword arguments.
+        picture: The image passed by the user.
+        leaf: The tensor with respect to which to differentiate; ``None`` unless the input gradient is needed.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Entrance:
     leaf: Tensor | None
 
     def search(self, asked: Request) -> Search:
-        """Returns the look at this part, run with the same inputs."""
+        """Returns the survey of this part, run with the same inputs."""
         start = len(self.name) + 1 if self.name else 0
         inner = f"{self.name}." if self.name else ""
         layouts = {name[start:]: spec for name, spec in asked.layouts.items() if name.startswith(inner)}
@@ -67,14 +67,14 @@ class Entrance:
 
 @dataclass(eq=False)
 class Watch:
-    """What a forward has shown.
+    """The observations from one forward.
 
     Attributes:
-        asked: What is asked of the model.
+        asked: The request.
         modules: Layer name to module.
         units: Every feature map of every layer, attached to its graph.
-        entrances: What was called, in order.
-        attends: It called torch's attention, which has fused kernels; ``None`` if that was not looked at.
+        entrances: The calls, in order.
+        attends: Whether it called torch's attention, which has fused kernels; ``None`` if unknown.
     """
 
     asked: Request
@@ -85,17 +85,17 @@ class Watch:
 
     @property
     def picture(self) -> Tensor | None:
-        """The picture that the model itself was called with last; ``None`` if only its parts were called."""
+        """The image in the last call of the model itself; ``None`` if only its parts were called."""
         return next((e.picture for e in reversed(self.entrances) if not e.name), None)
 
     def entered(self, inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns the picture that the user gave, and what its gradient is taken with respect to.
+        """Returns the image passed by the user, and the tensor with respect to which to differentiate.
 
         Args:
-            inputs: Which one; ``None``: there is a single one.
+            inputs: Which image; ``None`` if there is only one.
 
         Raises:
-            ConfigurationError: It was not given to the model, has whole numbers, or there are several.
+            ConfigurationError: It was not passed to the model, holds integers, or there are several.
         """
         own = [e for e in self.entrances if inputs is None or e.picture is inputs]
         if len(own) != 1:
@@ -112,10 +112,10 @@ class Watch:
         return own[0].picture, own[0].leaf
 
     def layout_of(self, name: str, module: nn.Module, activation: Tensor, *, single: bool = False) -> Layout:
-        """Returns what the axes of a layer's activation mean.
+        """Returns the layout of a layer's activation.
 
         Raises:
-            LayerError: It has no places, or nothing tells them.
+            LayerError: It has no spatial axes, or its layout is unknown.
         """
         entrance = next((e for e in reversed(self.entrances) if not e.name or name.startswith(f"{e.name}.")), None)
         shape, given = activation.shape, self.asked.layout_of(name)
@@ -148,15 +148,15 @@ class Watch:
 def watched(
     model: nn.Module, layers: LayerSpec | None, asked: Request, *, found: list[str], first: bool, ask: bool
 ) -> Iterator[Watch]:
-    """Watches the forward that runs inside; on leaving, hooks, grad mode and attention kernels are as before.
+    """Watches the forward inside; on leaving, removes hooks and restores grad mode and attention kernels.
 
     Args:
         model: The model.
-        layers: Which layers; ``None``: none, and the gradient of the input is needed.
-        asked: What is asked of the model.
-        found: The names that ``layers`` meant before, where that takes a look at the model; filled by the first.
-        first: Check what the user gives.
-        ask: Find out whether the model calls attention.
+        layers: The layers; ``None`` means no layers, because the input gradient is needed.
+        asked: The request.
+        found: The layer names resolved earlier, if resolving ``layers`` needs a survey; filled by the first forward.
+        first: Check the user's arguments.
+        ask: Detect whether the model calls attention.
 
     Raises:
         LayerError: A layer does not exist or, on leaving, was not reached.
@@ -205,12 +205,12 @@ def watched(
 
 
 def needs_look(layers: LayerSpec) -> bool:
-    """Whether a forward has to show which layers are meant."""
+    """Whether resolving the layers needs a forward."""
     return any(spec == AUTO or (isinstance(spec, str) and spec.endswith("#*")) for spec in check_layers(layers))
 
 
 def sizes_of(picture: Tensor | None) -> list[tuple[int, ...]]:
-    """Returns the shapes that a mask of a picture may have; all of a signal's and a clip's axes could be places."""
+    """Returns the shapes that a mask may have; for signals and clips, every axis could be spatial."""
     if picture is None:
         return []
     shape, size = tuple(picture.shape), input_size(picture)
@@ -218,19 +218,19 @@ def sizes_of(picture: Tensor | None) -> list[tuple[int, ...]]:
         return [shape[1:]] if len(shape) == 2 else []
     if len(shape) == 3:
         return [size, size[:1], size[1:]]
-    # Of a volume, one mask for all slices or one for each; frames may come before their channels.
+    # For a volume, one mask for all slices or one for each; frames may come before channels.
     return list(dict.fromkeys([size[-2:], size, (shape[1], *size[-2:])])) if len(shape) == 5 else [size]
 
 
 def _around(names: Sequence[str] | Mapping[str, nn.Module]) -> Iterator[str]:
-    """Yields the names of all modules around these layers, the outermost first."""
+    """Yields the names of all modules that contain these layers, outermost first."""
     for name in names:
         parts = name.split(".")
         yield from (".".join(parts[:count]) for count in range(1, len(parts)))
 
 
 def _looking(layers: LayerSpec, asked: Request, found: list[str], begin: Any) -> Any:
-    """Returns the hook that finds out which layers are meant, right before the forward that is watched."""
+    """Returns the hook that resolves the layers right before the watched forward."""
     looked: list[bool] = []
 
     def look(model: nn.Module, args: Any, kwargs: Any) -> None:
@@ -260,13 +260,13 @@ def require_no_inference_mode() -> None:
 
 
 def _entered(watch: Watch, name: str, module: nn.Module, args: Any, kwargs: Any, *, leaves: bool) -> Any:
-    """Notes what a module is called with, unless that is inside of a call that was noted."""
+    """Records a module's inputs, unless the call is inside one already recorded."""
     if any(not e.name or name.startswith(f"{e.name}.") for e in watch.entrances if e.name != name):
         return None
     try:
         inputs = Inputs((args, kwargs))
     except ConfigurationError:
-        return None  # there is no picture; names and layouts may do without
+        return None  # there is no image; names and layouts may work without one
     picture = inputs.picture
     if not leaves or not picture.is_floating_point():
         watch.entrances.append(Entrance(name, module, inputs, picture, None))
@@ -275,18 +275,18 @@ def _entered(watch: Watch, name: str, module: nn.Module, args: Any, kwargs: Any,
         watch.entrances.append(Entrance(name, module, inputs, picture, picture))
         return None
     leaf = picture.detach().requires_grad_()
-    # The model may change its input in place, which a leaf does not allow.
+    # The model may modify its input in place, which a leaf does not allow.
     handed_on = leaf.clone()
     watch.entrances.append(Entrance(name, module, inputs, picture, leaf))
     return with_tensors((args, kwargs), lambda tensor: handed_on if tensor is picture else tensor)
 
 
-# Inside of a function that is noted, nothing more is.
+# Nothing inside a recorded function is recorded.
 _ATTENTION = (functional.scaled_dot_product_attention, functional.multi_head_attention_forward)
 
 
 class _Attention(TorchFunctionMode):
-    """Notes whether torch's own attention is called."""
+    """Records whether torch's own attention is called."""
 
     met = False
 

@@ -1,6 +1,6 @@
 """CAM methods: pure functions from activations and gradients to signed maps, and their registry.
 
-Knows nothing of training, results or files; what a method needs of the model goes through a rerun handle.
+Does not depend on training, results or files. Methods access the model only through a rerun handle.
 """
 
 from lightning_gradcam.methods.registry import (

@@ -1,4 +1,4 @@
-"""Methods that look for the direction in which a layer varies most, and the baseline that any method must beat."""
+"""Methods based on a layer's principal component, and the random baseline that any method must beat."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def eigencam(activations: Tensor) -> Tensor:
-    r"""Eigen-CAM: the activations' projection on their first principal component; does not depend on a class.
+    r"""Eigen-CAM: the projection of the activations onto their first principal component; class-independent.
 
-    With the places as samples and the channels centred (as pytorch-grad-cam does; the paper leaves them uncentred,
-    where a ReLU's mean takes the first component). A component has no sign of its own: it is turned so that the map's
-    largest magnitude is positive.
+    Positions are treated as samples, and channels are centred, as in pytorch-grad-cam; in the paper they are not
+    centred, so that after a ReLU the mean dominates the first component. A component's sign is arbitrary; it is chosen
+    so that the map's largest magnitude is positive.
 
     Muhammad and Yeasin, "Eigen-CAM: Class Activation Map using Principal Components", IJCNN 2020.
 
@@ -28,7 +28,7 @@ def eigencam(activations: Tensor) -> Tensor:
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Eigen-CAM of activations times gradients, which makes it class-specific.
 
-    As pytorch-grad-cam's ``EigenGradCAM``; there is no paper. Centring and sign as in :func:`eigencam`.
+    Equivalent to pytorch-grad-cam's ``EigenGradCAM``; there is no paper. Centring and sign are as in :func:`eigencam`.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
@@ -41,10 +41,10 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def random(activations: Tensor) -> Tensor:
-    """Channels weighted at random, uniformly from -1 to 1: the baseline that any method must beat.
+    """Weights channels at random, uniformly from -1 to 1: the baseline that any method must beat.
 
-    The weights are the same in every call, for every sample and on every device, so that the maps can be compared over
-    epochs; no global random number is drawn.
+    The weights are the same in every call, for every sample and on every device, so maps are comparable over epochs.
+    The global random state is not used.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
@@ -56,7 +56,7 @@ def random(activations: Tensor) -> Tensor:
 
 
 def weighted_at_random(activations: Tensor, seed: int) -> Tensor:
-    """Returns :func:`random` maps of any seed."""
+    """Returns :func:`random` maps for a given seed."""
     generator = torch.Generator().manual_seed(seed)
     weights = torch.rand(activations.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
     return torch.einsum("nc...,c->n...", activations, weights.to(activations))

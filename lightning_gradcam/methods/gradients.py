@@ -1,9 +1,9 @@
-r"""Methods that weigh activations by gradients.
+r"""Methods that weight activations by gradients.
 
-Throughout, :math:`A_{ks}` is the activation of channel :math:`k` at place :math:`s`, :math:`S` the places of the layer,
-:math:`y` the explained score and :math:`g_{ks} = \partial y / \partial A_{ks}`. Every function takes activations and
-gradients ``[N, C, *S]`` and returns a signed map ``[N, *S]``. Each costs one forward and one backward, shared with all
-other methods, layers and targets of the same call.
+Throughout, :math:`A_{ks}` is the activation of channel :math:`k` at position :math:`s`, :math:`S` the set of positions
+of the layer, :math:`y` the explained score and :math:`g_{ks} = \partial y / \partial A_{ks}`. Every function takes
+activations and gradients ``[N, C, *S]`` and returns a signed map ``[N, *S]``. Each costs one forward and one backward,
+shared with all other methods, layers and targets of the same call.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    r"""HiResCAM: :math:`M_s = \sum_k g_{ks} A_{ks}`, the gradient at each place and not its mean.
+    r"""HiResCAM: :math:`M_s = \sum_k g_{ks} A_{ks}`, with the gradient at each position instead of its mean.
 
     Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks",
     arXiv 2011.08891, equation 3.
@@ -91,7 +91,7 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    r"""LayerCAM: :math:`M_s = \sum_k \max(g_{ks}, 0) A_{ks}`, usable in shallow layers.
+    r"""LayerCAM: :math:`M_s = \sum_k \max(g_{ks}, 0) A_{ks}`, also usable in shallow layers.
 
     Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021, equations 6
     and 7.
@@ -101,7 +101,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
         gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
-        Signed map ``[N, *S]``; not negative where the activations are not.
+        Signed map ``[N, *S]``; non-negative wherever the activations are.
     """
     return (activations * gradients.clamp(min=0)).sum(dim=1)
 
@@ -109,7 +109,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
     r"""Element-wise Grad-CAM: :math:`M_s = \sum_k \max(g_{ks} A_{ks}, 0)`; negative contributions are not counted.
 
-    As pytorch-grad-cam's ``GradCAMElementWise``; there is no paper.
+    Equivalent to pytorch-grad-cam's ``GradCAMElementWise``; there is no paper.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
@@ -126,8 +126,8 @@ def _places(values: Tensor) -> Tensor:
 
 
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
-    # A product of matrices writes no weighted copy of the activations, which costs three times as much on a CPU; on a
-    # GPU it may be allowed to round to TF32.
+    # A matrix product avoids a weighted copy of the activations, which costs three times as much on a CPU; on a GPU, it
+    # may be allowed to round to TF32.
     places = _places(activations)
     maps = (places * weights[:, :, None]).sum(dim=1) if places.is_cuda else weights[:, None].bmm(places)[:, 0]
     return maps.reshape(-1, *activations.shape[2:])

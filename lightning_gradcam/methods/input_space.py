@@ -11,12 +11,13 @@ from lightning_gradcam.methods.variants import refused
 
 
 def guided_backprop(rerun: Rerun) -> Tensor:
-    r"""Guided backpropagation: the input's gradient, where every ReLU passes back positive gradients only.
+    r"""Guided backpropagation: the gradient at the input if every ReLU propagates only positive gradients.
 
-    Summed over the colour channels. The rule is the same for ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish, as
-    modules and as functions: the gradient at the output passes unchanged where it and the activation's input are
-    positive, and is 0 elsewhere. The activation's own slope and ReLU6's upper limit have no effect. Other
-    activations (Tanh, ELU, sigmoid gates, swish written as ``x * sigmoid(x)``) pass their plain gradient.
+    The gradient is summed over the colour channels. The same rule applies to ReLU, ReLU6, LeakyReLU, SiLU, GELU and
+    Hardswish, as modules and as functions: the gradient at the output is passed unchanged where both it and the
+    activation's input are positive, and is set to 0 elsewhere. The activation's own slope and ReLU6's upper limit have
+    no effect. Other activations (Tanh, ELU, sigmoid gates, swish written as ``x * sigmoid(x)``) pass their plain
+    gradient.
 
     Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
 
@@ -33,7 +34,7 @@ def guided_backprop(rerun: Rerun) -> Tensor:
 
 
 def guided_gradcam(rerun: Rerun) -> Tensor:
-    r"""Guided Grad-CAM: guided backpropagation times Grad-CAM after its ReLU, resized to the input (bilinear).
+    r"""Guided Grad-CAM: guided backpropagation times Grad-CAM after its ReLU, resized bilinearly to the input.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
     section 3.2.
@@ -54,11 +55,11 @@ def guided_gradcam(rerun: Rerun) -> Tensor:
 
 
 def fullgrad(rerun: Rerun) -> Tensor:
-    r"""FullGrad: :math:`\psi(\nabla_x f \circ x) + \sum_l \sum_c \psi(f^b_{lc})`, the input's share and every bias's.
+    r"""FullGrad: :math:`\psi(\nabla_x f \circ x) + \sum_l \sum_c \psi(f^b_{lc})`, summed over input and biases.
 
     :math:`f^b` is the gradient at the output of a convolution or batch norm times its bias; :math:`\psi` takes the
     magnitude, scales a layer's channels together to 0…1, for each sample, and resizes them (bilinear) to the input.
-    Biases without places (of linear layers) and those of other norms have no map and are left out.
+    Biases without a map, in linear layers and other norms, are left out.
 
     Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS 2019, equation 8.
     Scaling the channels together follows their code (idiap/fullgrad-saliency): channels that contribute little stay
@@ -86,7 +87,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
             continue
         number += 1
         shares = (gradients * bias.reshape(-1, *[1] * (gradients.dim() - 3))).abs()
-        # Resizing is linear: the sum is resized, and not each of many channels.
+        # Resizing is linear, so resize the sum instead of each of many channels.
         total = total + at_size(scaled_maps(shares).sum(dim=2), total.shape[2:])
     if not number:
         raise refused(
@@ -96,7 +97,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
 
 
 def scaled_maps(maps: Tensor) -> Tensor:
-    """Scales ``[T, N, C, *S]`` to 0…1, the channels of a target and sample together."""
+    """Scales ``[T, N, C, *S]`` to 0…1, jointly over the channels of each target and sample."""
     axes = tuple(range(2, maps.dim()))
     low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
     span = high - low
@@ -104,7 +105,7 @@ def scaled_maps(maps: Tensor) -> Tensor:
 
 
 def at_size(maps: Tensor, size: torch.Size) -> Tensor:
-    """Resizes ``[T, N, *S]`` linearly, corners not aligned; the maps of a single frame serve all frames of a clip."""
+    """Resizes ``[T, N, *S]`` linearly, without aligned corners; a single frame's map is repeated for a whole clip."""
     places = size[-(maps.dim() - 2) :]
     mode = ("linear", "bilinear", "trilinear")[len(places) - 1]
     resized = F.interpolate(maps, size=tuple(places), mode=mode, align_corners=False)

@@ -1,4 +1,4 @@
-"""The registry of CAM methods, and the one step that follows all of them."""
+"""The registry of CAM methods, and the ReLU that follows all of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class Method:
-    """A method's function, and what it is called with.
+    """A method's function and the arguments it requires.
 
     Attributes:
         function: The formula.
-        needs: ``"gradients"``: activations and gradients ``[N, C, *S]``, and returns ``[N, *S]``. ``"activations"``:
-            those alone. ``"rerun"``: a :class:`~lightning_gradcam.Rerun` for each layer, and returns
-            ``[T, N, …]`` of every target. ``"model"``: one for all layers together, whose maps have the key
-            ``"model"``.
+        needs: ``"gradients"``: it takes activations and gradients ``[N, C, *S]`` and returns ``[N, *S]``.
+            ``"activations"``: it takes only activations. ``"rerun"``: it takes a :class:`~lightning_gradcam.Rerun` for
+            each layer and returns ``[T, N, …]`` for all targets. ``"model"``: the same, once for all layers together;
+            its maps have the key ``"model"``.
     """
 
     function: CamMethod
@@ -73,15 +73,15 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
     """Registers a CAM method under a name that ``methods=`` then accepts.
 
     Args:
-        name: The name in options, keys and tags: lower-case letters, digits, ``_`` and ``+``.
+        name: The method's name in options, keys and tags: lower-case letters, digits, ``_`` and ``+``.
         method: A pure function from activations ``[N, C, *S]`` and gradients of the same shape to a signed map
-            ``[N, *S]``; both come in float32 (float64 where the model runs in it).
-        needs: ``"gradients"`` (default), or ``"activations"``: the method is called with these alone. ``"rerun"``: it
-            is called with a :class:`~lightning_gradcam.Rerun`, which runs the model again, and returns
-            the maps ``[T, N, *S]`` of every target. ``"model"``: the same, once for all layers; its maps have the key
-            ``"model"`` in a layer's place.
-        overwrite: Replace a method that was registered under this name before, as a notebook does whose cell runs
-            again. Default: a name that is taken is an error. The methods of lightning-gradcam are never replaced.
+            ``[N, *S]``; both inputs are float32 (float64 if the model runs in it).
+        needs: ``"gradients"`` (default); ``"activations"``: the method is called with activations only. ``"rerun"``: it
+            is called with a :class:`~lightning_gradcam.Rerun`, which runs the model again, and returns the maps
+            ``[T, N, *S]`` of all targets. ``"model"``: the same, once for all layers; its maps have the key ``"model"``
+            instead of a layer's name.
+        overwrite: Replace a method registered earlier under this name, for instance when a notebook cell runs again. By
+            default, a name that is taken is an error. The built-in methods are never replaced.
 
     Raises:
         MethodError: The name has other characters or is taken, ``method`` can't be called, or ``needs`` is unknown.
@@ -106,7 +106,7 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
 def _checked(name: str, method: CamMethod) -> CamMethod:
     @wraps(method)
     def call(*given: Any) -> Tensor:
-        # The methods after this one are given the same tensors, and it may work in place.
+        # Later methods get the same tensors, and this one may work in place.
         maps = method(*(value.clone() if isinstance(value, Tensor) else value for value in given))
         if not isinstance(maps, Tensor):
             raise MethodError(
@@ -123,13 +123,13 @@ def available_methods() -> tuple[str, ...]:
 
 
 def resolve_methods(methods: str | Sequence[str]) -> dict[str, Method]:
-    """Looks up one name or several.
+    """Looks up one or more methods by name.
 
     Returns:
         Name to method, in the order requested.
 
     Raises:
-        MethodError: Nothing was given, or a name is unknown.
+        MethodError: No name was given, or a name is unknown.
     """
     names = list(methods) if isinstance(methods, Sequence) and not isinstance(methods, str) else [methods]
     if not names:

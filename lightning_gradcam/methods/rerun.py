@@ -1,4 +1,4 @@
-"""The handle by which methods run the model again, without knowing its modules."""
+"""The handle with which methods rerun the model without knowing its modules."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ ScoreOf = Callable[[Tensor, Tensor], Tensor]
 
 
 class Rerun:
-    """Runs the model again, with each target's choices (class, region, box) held.
+    """Runs the model again with each target's choices (class, region, box) fixed.
 
-    ``T`` counts targets, ``N`` samples, ``V`` variants; ``S`` are the layer's places.
+    ``T`` is the number of targets, ``N`` of samples, ``V`` of variants; ``S`` is the layer's spatial shape.
 
     Args:
-        model: What is run.
-        at: The layer that is explained; ``None`` for methods that explain the model as a whole.
+        model: The model to run, with its inputs and targets.
+        at: The explained layer; ``None`` for methods that explain the model as a whole.
     """
 
     def __init__(self, model: RerunModel, at: RerunLayer | None = None) -> None:
         self._model, self._layer = model, at
         self._targets = list(model.explained.values())
-        # A layer whose map has no time is explained on the picture as its shape reads.
+        # If a layer's map has no time axis, interpret the input by its shape alone.
         plain = at is not None and len(at.layout.grid) > 1 and not at.layout.fold
         self._form = InputForm(model.inputs.picture, "" if plain else model.axes)
         self.layer = "model" if at is None else at.name
 
     @property
     def picture(self) -> Tensor:
-        """The model's input as floating-point ``[N, C, …]``, however the model takes it; a copy that may be changed."""
+        """The model's input as floating-point ``[N, C, …]``; a copy that may be modified."""
         return self._form.seen(self._form.own).clone()
 
     @property
@@ -52,14 +52,14 @@ class Rerun:
         """The input's spatial shape.
 
         Raises:
-            MethodError: The input is not a picture.
+            MethodError: The input is not an image.
         """
         self._form.require(gradient=False)
         return self._form.seen(self._form.own).shape[2:]
 
     @property
     def activations(self) -> Tensor:
-        """The layer's feature map ``[N, C, *S]``, in float32 at least; a copy that may be changed."""
+        """The layer's feature map ``[N, C, *S]``, at least float32; a copy that may be modified."""
         return self._map(self._at.activation).clone()
 
     @property
@@ -69,7 +69,7 @@ class Rerun:
 
     @property
     def precision(self) -> float:
-        """How exactly two ways to the same score agree, as a share of it: by the model's own precision."""
+        """The relative tolerance for two computations of the same score, given the model's precision."""
         dtypes = {self._at.activation.dtype, *(e.scores.dtype for e in self._targets)}
         if dtypes & {torch.float16, torch.bfloat16}:
             return 5e-2
@@ -81,11 +81,11 @@ class Rerun:
         return torch.stack([e.classes for e in self._targets])
 
     def on_pictures(self, pictures: Iterable[Tensor]) -> Tensor:
-        """Scores other pictures in the input's place.
+        """Scores other images in place of the input.
 
         Args:
-            pictures: Variants ``[N, C, …]`` of the input; taken as they are needed. For a model that takes whole
-                numbers they are rounded, and kept in the range of their type.
+            pictures: Variants ``[N, C, …]`` of the input, consumed lazily. For a model with integer inputs, they are
+                rounded and clipped to the range of the type.
 
         Returns:
             ``[V, T, N]``.
@@ -93,10 +93,10 @@ class Rerun:
         return self._model.scores_of((self._form.restored(picture), None) for picture in pictures)
 
     def on_activations(self, feature_maps: Iterable[Tensor]) -> Tensor:
-        """Scores what the model makes of other feature maps in the layer's place.
+        """Scores the model's output with other feature maps in place of the layer's.
 
         Args:
-            feature_maps: Variants ``[N, C, *S]``; taken as they are needed.
+            feature_maps: Variants ``[N, C, *S]``, consumed lazily.
 
         Returns:
             ``[V, T, N]``.
@@ -104,18 +104,18 @@ class Rerun:
         return self._model.scores_of(((self._form.own, other) for other in feature_maps), self._replaced)
 
     def gradients(self, picture: Tensor | None = None, score: ScoreOf | None = None) -> Tensor:
-        """Differentiates at the layer, for another picture or another score.
+        """Differentiates at the layer, for another image or another score.
 
         Args:
-            picture: In the input's place, ``[N, C, …]``.
-            score: From the scores of all classes ``[N, K]`` and the explained classes ``[N]`` to what is
-                differentiated, ``[N]``; the targets' own if not given.
+            picture: Replaces the input, ``[N, C, …]``.
+            score: Maps the scores of all classes ``[N, K]`` and the explained classes ``[N]`` to the scores to
+                differentiate, ``[N]``; default: the targets' own.
 
         Returns:
             ``[T, N, C, *S]``.
 
         Raises:
-            MethodError: ``score`` is given, and a target has no classes.
+            MethodError: ``score`` is given but a target has no classes.
         """
         with self._captured() as captured:
             output = self._model.forward(self._form.own if picture is None else self._form.restored(picture))
@@ -131,7 +131,7 @@ class Rerun:
 
         Returns:
             The gradient ``g`` and the product ``H a`` of the Hessian with the activation, both ``[T, N, C, *S]``; the
-            product is 0 where the score is linear in the layer.
+            product is 0 if the score is linear in the layer.
         """
         gradients, products = [], []
         for explained in self._targets:
@@ -151,14 +151,14 @@ class Rerun:
         """Differentiates with respect to the input.
 
         Args:
-            guided: Let ReLUs and similar activations pass back only what is positive (guided backpropagation).
+            guided: Make ReLUs and similar activations propagate only positive gradients (guided backpropagation).
 
         Returns:
             ``[T, N, C, …]``.
 
         Raises:
-            MethodError: ``guided`` is requested, but the model has no such activation; or the input is not a picture,
-                or is a picture of whole numbers.
+            MethodError: ``guided`` is requested but the model has no such activation, or the input is not a
+                floating-point image.
         """
         self._form.require(gradient=True)
         found = []
@@ -181,11 +181,11 @@ class Rerun:
         return torch.stack(found)
 
     def bias_gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Differentiates at every convolution and batch norm that adds a bias, all in one forward and backward.
+        """Differentiates at every convolution and batch norm with a bias, in one forward and backward.
 
         Yields:
-            The bias ``[C]`` (of a batch norm, what it adds in evaluation mode) and the gradients ``[T, N, C, *S]`` at
-            the layer's output.
+            The bias ``[C]`` (for a batch norm, its total offset in evaluation mode) and the gradients ``[T, N, C, *S]``
+            at the layer's output.
         """
         picture = with_gradient(self._form.own)
         with torch.enable_grad():
@@ -198,7 +198,7 @@ class Rerun:
             yield full_precision(bias), full_precision(torch.stack(slopes))
 
     def attention(self) -> tuple[Tensor, Tensor]:
-        """Differentiates with respect to the attention that the layer, or a part of it, pays last.
+        """Differentiates with respect to the last attention weights in the layer or its parts.
 
         Returns:
             The attention ``[N, heads, queries, keys]``, and its gradients ``[T, N, heads, queries, keys]``.
@@ -227,10 +227,10 @@ class Rerun:
         return full_precision(paid[0].detach()), full_precision(torch.stack([g for g in found if g is not None]))
 
     def tokens_to_map(self, tokens: Tensor) -> Tensor:
-        """Arranges a value a token, ``[T, N, L]``, on the layer's grid: ``[T, N, *S]``.
+        """Arranges one value for each token, ``[T, N, L]``, on the layer's grid: ``[T, N, *S]``.
 
         Raises:
-            MethodError: The attention is not over the layer's own tokens.
+            MethodError: The attention does not run over the layer's own tokens.
         """
         length = self._at.layout.tokens
         if tokens.shape[2] != length or tokens.shape[1] != self._model.inputs.samples:
@@ -276,14 +276,14 @@ class Rerun:
         return self._hooked(replace)
 
     def _hooked(self, act: Callable[[Any], Any]) -> AbstractContextManager[Any]:
-        """Hooks the layer; of several calls, ``act`` gets the output of the one whose activation is explained."""
+        """Hooks the layer; if it is called several times, ``act`` gets the output of the explained call."""
         calls = count()
         hook = lambda _module, _args, output: act(output) if next(calls) == self._at.place.call else None  # noqa: E731
         return self._at.module.register_forward_hook(hook)
 
 
 def plain_attention() -> AbstractContextManager[Any]:
-    """Returns a context in which attention is computed by operations that have second derivatives."""
+    """Returns a context in which attention uses operations with second derivatives."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel(SDPBackend.MATH)

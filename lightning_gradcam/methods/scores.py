@@ -1,4 +1,4 @@
-"""Methods that need other gradients than that of the target's score with respect to the layer."""
+"""Methods that need gradients other than that of the target's score with respect to the layer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lightning_gradcam.errors import MethodError
 from lightning_gradcam.methods.rerun import Rerun
 
 _SIMILAR, _FAR = 3, 16
-# As torch, torchvision and once_differentiable put it.
+# The wording of torch, torchvision and once_differentiable.
 _NO_SECOND_DERIVATIVE = re.compile(r"double backward|differentiate twice|derivative for .* is not implemented", re.I)
 
 
 def cam(rerun: Rerun) -> Tensor:
-    r"""CAM, where the head is global average pooling and one linear layer: :math:`M_s = \sum_k w_{k} A_{ks}`.
+    r"""CAM, for a head of global average pooling and one linear layer: :math:`M_s = \sum_k w_{k} A_{ks}`.
 
-    The weight of a linear head on pooled activations is the gradient, summed over places, so no module has to be found.
-    Whether the head is of that kind is asked of the model itself: the gradient has to be the same at all places, and
-    the scores of the activation at sixteen times its size, and of its negative, those of a linear function.
+    For a linear head on pooled activations, the weight is the gradient summed over positions, so no module has to be
+    found. The model itself is used to test for this kind of head: the gradient must be equal at all positions, and the
+    scores for the activation times sixteen and times minus one must be those of a linear function.
 
     Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, equation 2.
 
@@ -31,7 +31,7 @@ def cam(rerun: Rerun) -> Tensor:
         Signed maps ``[T, N, *S]``. Cost: a forward and a backward, and three forwards for the check.
 
     Raises:
-        MethodError: What follows the layer is something else than pooling and one linear layer.
+        MethodError: The layer is not followed by pooling and one linear layer.
     """
     activations, gradients = rerun.activations, rerun.gradients()
     flat = gradients.flatten(3)
@@ -39,7 +39,7 @@ def cam(rerun: Rerun) -> Tensor:
     largest = flat.abs().amax(dim=(2, 3), keepdim=True)
     precision = rerun.precision
     same = bool(((flat - flat.mean(dim=3, keepdim=True)).abs() <= precision * largest).all())
-    # Far out, so that what bends is not hidden by biases.
+    # Scale far up, so that biases do not hide non-linearity.
     none, minus, plus = rerun.on_activations([activations * 0, activations * -_FAR, activations * _FAR])
     change = torch.einsum("tnks,nks->tn", flat, activations.flatten(2))
     size = torch.stack([rerun.scores, none, minus, plus]).abs().amax(dim=0)
@@ -47,7 +47,7 @@ def cam(rerun: Rerun) -> Tensor:
         bool(((other - none - factor * change).abs() <= precision * size).all())
         for factor, other in ((1, rerun.scores), (-_FAR, minus), (_FAR, plus))
     )
-    # Of activations that are not finite nothing can be told; the map comes out marked.
+    # Non-finite activations can't be checked; their map is marked with NaN.
     if bool(change.isfinite().all()) and not (same and linear):
         differs = "its gradient differs from place to place; name the last layer before the pooling"
         raise MethodError(
@@ -59,12 +59,12 @@ def cam(rerun: Rerun) -> Tensor:
 
 
 def finercam(rerun: Rerun) -> Tensor:
-    r"""Finer-CAM: Grad-CAM of what tells the class from the three most similar ones.
+    r"""Finer-CAM: Grad-CAM of the difference between the class and its three most similar classes.
 
     The explained score is :math:`\sum_d p_d (y_c - y_d) / \sum_d p_d` over the classes :math:`d` whose logits are
-    nearest to that of the explained class :math:`c`, with :math:`p` the softmax of the logits, as in pytorch-grad-cam's
-    implementation, written by the paper's authors (there :math:`\alpha = 1`). Under ``score="probability"`` too, logits
-    are compared.
+    nearest to that of the explained class :math:`c`, with :math:`p` the softmax of the logits, as in the
+    pytorch-grad-cam implementation by the paper's authors (with :math:`\alpha = 1`). Logits are compared even with
+    ``score="probability"``.
 
     Zhang et al., "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation", CVPR 2025.
 
@@ -93,9 +93,9 @@ def finercam(rerun: Rerun) -> Tensor:
 def shapleycam(rerun: Rerun) -> Tensor:
     r"""ShapleyCAM: :math:`\alpha_k = \frac{1}{|S|} \sum_s (g - \tfrac{1}{2} H A)_{ks}`, with :math:`H` the Hessian.
 
-    The second-order expansion of the score between the activation and nothing, of which Grad-CAM keeps the first term.
-    Behind a ReLU and a linear head the Hessian of a logit is 0 and the map is Grad-CAM's; the paper explains
-    scores that curve, such as ``score="probability"``.
+    It is the second-order expansion of the score between the activation and zero; Grad-CAM keeps only the first term.
+    With a ReLU and a linear head, the Hessian of a logit is 0 and the map equals Grad-CAM's; the paper explains
+    non-linear scores, such as ``score="probability"``.
 
     Cai, "CAMs as Shapley Value-based Explainers", The Visual Computer 2025.
 
@@ -124,18 +124,19 @@ def shapleycam(rerun: Rerun) -> Tensor:
 def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.15) -> Tensor:
     r"""Smooth Grad-CAM++: Grad-CAM++ with derivatives averaged over noisy copies of the input.
 
-    :math:`\alpha_{ks} = \bar{D_2} / (2 \bar{D_2} + \bar{D_3} \sum_t A_{kt})` and weights
-    :math:`\sum_s \alpha_{ks} \max(\bar{D_1}, 0)_{ks}`, where :math:`D_1 = g`, :math:`D_2 = g^2`, :math:`D_3 = g^3` and
-    the bar is the mean over ``samples`` copies with normal noise. The noise is drawn from its own seed, the same
-    at every step, so that maps can be compared over epochs.
+    :math:`\alpha_{ks} = \bar{D_2} / (2 \bar{D_2} + \bar{D_3} \sum_t A_{kt})` and weights :math:`\sum_s \alpha_{ks}
+    \max(\bar{D_1}, 0)_{ks}`, where :math:`D_1 = g`, :math:`D_2 = g^2`, :math:`D_3 = g^3` and the bar is the mean over
+    ``samples`` copies with Gaussian noise. The noise has its own seed and is the same at every step, so that maps are
+    comparable over epochs.
 
     Omeiza et al., "Smooth Grad-CAM++: An Enhanced Inference Level Visualization Technique for Deep Convolutional
     Neural Network Models", arXiv 1908.01224, equations 9 to 11.
 
     Args:
         rerun: The handle to the model.
-        samples: Number of noisy copies; :func:`functools.partial` and ``register_method`` give another number a name.
-        noise: The noise's standard deviation, as a share of each picture's range from minimum to maximum.
+        samples: Number of noisy copies; to use another number, register a :func:`functools.partial` with
+            ``register_method``.
+        noise: Standard deviation of the noise, as a fraction of each image's range from minimum to maximum.
 
     Returns:
         Signed maps ``[T, N, *S]``. Cost: ``samples`` forwards and, for each target, as many backwards.
@@ -146,11 +147,11 @@ def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.
     spread = (picture.amax(axes, keepdim=True) - picture.amin(axes, keepdim=True)) * noise
     first = second = third = size = torch.zeros(())
     for number in range(samples):
-        # The same for every sample, so that a map does not depend on which samples are explained together.
+        # The same noise for every sample, so that a map does not depend on the other samples in the batch.
         drawn = torch.randn(picture.shape[1:], generator=generator).to(picture)
         g = rerun.gradients(picture + drawn * spread)
         if not number:
-            # Powers of small gradients underflow; in units of the first copy's largest they do not.
+            # Powers of small gradients underflow unless they are scaled by the first copy's largest gradient.
             size = g.abs().amax(dim=tuple(range(2, g.dim())), keepdim=True)
             size = torch.where((size > 0) & size.isfinite(), size, 1)
         g = g / size / samples
@@ -164,17 +165,17 @@ def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.
 
 
 def legrad(rerun: Rerun) -> Tensor:
-    r"""LeGrad: how much the score would grow if a token were attended to more.
+    r"""LeGrad: how much the score would increase if a token received more attention.
 
     :math:`M_j = \frac{1}{hL} \sum_{h,i} \max(\partial y / \partial \mathcal{A}_{hij}, 0)`, with :math:`\mathcal{A}` the
-    attention of the layer after its softmax, over heads and queries :math:`i`. One layer's term, of the model's own
-    score: the paper sums the terms of several layers, each for the score that the head gives that layer's tokens.
+    attention of the layer after its softmax, over heads and queries :math:`i`. This is one layer's term for
+    the model's own score; the paper sums the terms of several layers, each for the score of that layer's tokens.
 
     Bousselham et al., "LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity",
     ICCV 2025, equations 4 to 6.
 
     Args:
-        rerun: The handle to the model; its layer is an attention, or a block that pays attention.
+        rerun: The handle to the model; its layer is an attention module, or a block that contains one.
 
     Returns:
         Maps ``[T, N, *S]``, never negative. Cost: a forward, and a backward per target.

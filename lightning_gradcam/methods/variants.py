@@ -1,4 +1,4 @@
-"""Runs a model again, on variants of its input or of a layer's output, several in one forward where that is allowed."""
+"""Reruns a model on variants of its input or of a layer's output, several in one forward if possible."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.errors import MethodError
 from lightning_gradcam.targets import Scored
 
-# Samples a forward; Score-CAM and its like have as many variants as the layer has channels.
+# Samples per forward; Score-CAM and similar methods have one variant for each channel.
 _BATCH = 32
 
-# A picture, and a replacement for a layer's output.
+# An image, and a replacement for a layer's output.
 Variant = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
 class RerunLayer:
-    """The feature map that a method explains.
+    """The feature map explained by a method.
 
     Attributes:
         name: The layer's name.
         module: The layer.
         activation: Its output, detached.
         layout: The meaning of its axes.
-        place: Which of the layer's calls, and of the feature maps that this call returns, is explained.
+        place: The explained call of the layer, and the explained feature map in its output.
     """
 
     name: str
@@ -47,19 +47,19 @@ class RerunLayer:
 
 @dataclass(frozen=True, eq=False)
 class RerunModel:
-    """What is run again: the model, how it is called, with what, and the choices that every target has made.
+    """Everything needed for a rerun: the model, how to call it, its inputs, and the targets' choices.
 
     Attributes:
         module: The model.
-        run: From inputs to the explained output.
+        run: Maps inputs to the explained output.
         inputs: The batch.
-        explained: Target name to its choices.
-        whole_graph: The model needs its graph from the input on; see
+        explained: Target name to that target's choices.
+        whole_graph: Whether the model needs its graph from the input on; see
             :func:`lightning_gradcam.capture.activations.capture`.
-        axes: What the picture's axes mean, where its shape does not tell; see
+        axes: The meaning of the image's axes, if its shape is ambiguous; see
             :class:`~lightning_gradcam.capture.inputs.InputForm`.
-        halve: Run half as many variants at once if memory runs out; ranks that have to run the same
-            forwards can't.
+        halve: Halve the number of variants per forward if memory runs out; not possible if all ranks must run the same
+            forwards.
     """
 
     module: nn.Module
@@ -71,28 +71,28 @@ class RerunModel:
     axes: str = ""
 
     def forward(self, picture: Tensor, *, copies: int = 1) -> Any:
-        """Returns what the model makes of another picture, or of ``copies`` of them, one after the other."""
+        """Returns the model's output for another image, or for ``copies`` consecutive images."""
         if self.whole_graph and torch.is_grad_enabled() and not picture.requires_grad:
             picture = with_gradient(picture)
-        # The model may change its inputs in place.
+        # The model may modify its inputs in place.
         return self.run(self.inputs.fresh(picture.clone(), copies))
 
     def scores_of(
         self, variants: Iterable[Variant], replaced: Callable[[Tensor], AbstractContextManager[object]] | None = None
     ) -> Tensor:
-        """Scores variants of what the model is given.
+        """Scores variants of the model's input or of a layer's output.
 
         Args:
-            variants: Taken as they are needed.
-            replaced: Puts the second of a variant's two in its place, inside its ``with``.
+            variants: The variants, consumed lazily.
+            replaced: A context in which a variant's second part replaces the layer's output.
 
-        If memory runs out, half as many variants are run at once for the rest of this call; the next call
-        begins with all again.
+        If memory runs out, the number of variants per forward is halved for the rest of this call; the next call starts
+        with the full number again.
 
         Returns:
             ``[V, T, N]``.
         """
-        # Copies that are run together would lend each other their statistics.
+        # Copies that run together would share batch statistics.
         mixing = mixing_layers(named_layers(self.module))
         repeats = not mixing and all(explained.repeats for explained in self.explained.values())
         together = max(1, _BATCH // self.inputs.samples) if repeats else 1
@@ -106,9 +106,9 @@ class RerunModel:
                     short = is_out_of_memory(error)
                     if size == 1 or (short and not self.halve):
                         raise
-                    # An input that all samples share can happen to have as many entries as there are samples.
+                    # An input shared by all samples may happen to have as many entries as there are samples.
                     together = (size + 1) // 2 if short else 1
-                    # The next attempt is outside of this block: the error's traceback holds the tensors of this one.
+                    # Retry outside this block: the error's traceback keeps this attempt's tensors alive.
                     continue
                 del waiting[:size]
         return torch.cat(found)
@@ -126,10 +126,10 @@ class RerunModel:
 
 
 def refused(why: str) -> MethodError:
-    """Returns the error of a method that can't work here; most others can."""
+    """Returns the error for a method that can't be used here; most others can."""
     return MethodError(f"methods: {why}; use gradcam, hirescam or layercam here")
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """Returns float64 as it is and everything else in float32."""
+    """Returns float64 tensors unchanged and all others as float32."""
     return values if values.dtype == torch.float64 else values.float()

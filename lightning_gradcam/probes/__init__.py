@@ -1,6 +1,6 @@
-"""The fixed inputs: their ids, labels, masks and display pixels; how they are chosen, saved and restored.
+"""The probes (fixed inputs): ids, labels, masks and display pixels, and how they are chosen, saved and restored.
 
-Knows nothing of models, maps or training.
+Does not depend on models, maps or training.
 """
 
 from lightning_gradcam.probes.probe_set import ProbeSet

@@ -1,4 +1,4 @@
-"""The samples of a class-balanced draw: from labels that are all known, or from a bounded number of samples."""
+"""Class-balanced draws, from known labels or from the labels of a bounded number of samples."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Samples whose labels are read where a data set does not list them: a class of 1 % is missed once in 20,000 draws.
+# Number of samples whose labels are read if the data set does not list them: a class of 1 % is missed once in 20,000
+# draws.
 LOOKED_AT = 1000
-# Looked at for each probe before all are; how many are looked at depends on how long it would take, in seconds.
+# Samples read first, for each probe; how many follow depends on the time they would take, in seconds.
 _POOL = 8
 _PATIENCE = 20.0
-# A part of the order in which a draw from many classes finds all that it takes.
+# A prefix of the order that is long enough for a draw from many classes.
 _FIRST_PART = 1 << 16
 
 
 def balanced(labels: npt.NDArray[np.int64], order: npt.NDArray[np.int64], count: int) -> list[int]:
-    """Takes samples class by class in turn, where the label of each is known.
+    """Takes samples from each class in turn, given the label of each sample.
 
     Args:
         labels: The class of each sample, by its index.
         order: The indices to draw from, in random order. Within a class, and among the classes, the first come first.
-        count: How many to take, at most ``len(order)``.
+        count: Number of samples to take, at most ``len(order)``.
 
     Returns:
         Their indices, sorted by class, then by index.
@@ -36,11 +37,11 @@ def balanced(labels: npt.NDArray[np.int64], order: npt.NDArray[np.int64], count:
         [2, 4, 3]
     """
     low, high = int(labels.min()), int(labels.max())
-    # Small numbers are gathered and sorted faster, the latter by their digits.
+    # Small integer types are faster to gather and to sort (radix sort).
     compact = (labels - low).astype(np.uint16) if high - low < 1 << 16 else labels
     part = order[:_FIRST_PART]
     members = _members(compact[part], count)
-    # As many classes as samples: the rest of the order could add none that comes first.
+    # With `count` classes found, the rest of the order can't add an earlier one.
     if len(members) < count and len(part) < len(order):
         part = order
         members = _members(compact[part], count)
@@ -54,21 +55,21 @@ def looked_up(
     count: int,
     classes: int | None,
 ) -> dict[int, Hashable] | None:
-    """Reads the classes of as many samples as a balanced draw needs, and of :data:`LOOKED_AT` at most.
+    """Reads the classes of as many samples as a balanced draw needs, at most :data:`LOOKED_AT`.
 
-    It ends as soon as no further sample could change the draw: there are as many classes as probes, or enough samples
-    of every class. Slow samples are not waited for: of those that a thousand would take more than 20 seconds of, 8 for
-    each probe are read, and only as many as will be taken where these 8 would take more. Samples that become slow on
-    the way end it, too.
+    Reading stops once no further sample could change the draw: there are as many classes as probes, or enough samples
+    of every class. Slow data sets are read less: if a thousand samples would take more than 20 seconds, 8 samples for
+    each probe are read, and if those would take longer too, only as many as will be taken. Reading also stops if
+    samples become slow on the way.
 
     Args:
-        class_at: Decodes the sample at an index and returns its class; ``None`` if it shows none.
-        order: The indices to look at, in random order.
-        count: How many will be taken.
-        classes: How many there are, if known.
+        class_at: Decodes the sample at an index and returns its class; ``None`` if it has none.
+        order: The indices to read, in random order.
+        count: Number of samples that will be taken.
+        classes: Number of classes, if known.
 
     Returns:
-        Index to class, in the order given; ``None`` as soon as one sample shows no class.
+        Index to class, in the order given; ``None`` if any sample has no class.
     """
     found: dict[int, Hashable] = {}
     seen: Counter[Hashable] = Counter()
@@ -80,10 +81,10 @@ def looked_up(
         seen[label] += 1
         if len(seen) >= count or (len(seen) == classes and min(seen.values()) * classes >= count):
             break
-        if len(found) == 1:  # which may have opened files for all that follow
+        if len(found) == 1:  # the first sample may have opened files for all others
             began = time.perf_counter()
         if len(found) == check:
-            # At few places, so that the same data gives the same draw again, and on every rank.
+            # Decide only at a few fixed positions, so that the same data gives the same draw again and on every rank.
             planned = pool if check < pool else LOOKED_AT
             if check > 1 and (time.perf_counter() - began) / (check - 1) * planned > _PATIENCE:
                 break
@@ -92,7 +93,7 @@ def looked_up(
 
 
 def balanced_of(found: Mapping[int, Hashable], count: int) -> list[int]:
-    """Takes samples class by class in turn, from those that :func:`looked_up` has found.
+    """Takes samples from each class in turn, among those that :func:`looked_up` found.
 
     Returns:
         Their indices, sorted by class, then by index.
@@ -106,7 +107,7 @@ def balanced_of(found: Mapping[int, Hashable], count: int) -> list[int]:
 
 
 def _members(labels: npt.NDArray[Any], most: int) -> list[npt.NDArray[np.int64]]:
-    """Returns the first places of each class, the class that comes first before the others."""
+    """Returns the first positions of each class; classes are ordered by their first position."""
     places = np.argsort(labels, kind="stable")
     sorted_labels = labels[places]
     starts = np.concatenate([[0], np.flatnonzero(sorted_labels[1:] != sorted_labels[:-1]) + 1, [len(labels)]])

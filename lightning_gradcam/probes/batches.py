@@ -1,4 +1,4 @@
-"""Collated batches of any structure: slicing and joining them by sample."""
+"""Slicing and joining collated batches of any structure by sample."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lightning_gradcam.probes.paths import entries_in, of_entries, tensors_in
 
 
 def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
-    """Returns some samples of a collated batch.
+    """Returns a range of samples from a collated batch.
 
     Args:
         batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists, mappings and dataclasses; anything
-            else belongs to every sample.
+            else is shared by all samples.
         start: The first sample.
         stop: The one after the last.
         samples: ``N``.
@@ -27,7 +27,7 @@ def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
     """
     if isinstance(batch, Tensor):
         return batch[start:stop] if batch.dim() and len(batch) == samples else batch
-    # (x, y) of two samples has as many entries as samples, too.
+    # For two samples, (x, y) also has as many entries as samples.
     if isinstance(batch, (tuple, list)) and len(batch) == samples and not _is_batch(batch, samples):
         return batch[start:stop]
     whole = entries_in(batch) is None
@@ -38,8 +38,8 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
     """Joins parts of batches: the reverse of :func:`part_of`.
 
     Args:
-        parts: Of one structure.
-        sizes: How many samples each has.
+        parts: Parts with the same structure.
+        sizes: Number of samples in each part.
 
     Example:
         >>> join_parts([(torch.tensor([1]), ["a"]), (torch.tensor([2, 3]), ["b", "c"])], [1, 2])
@@ -61,24 +61,24 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
 
 
 def origins(samples: Sequence[Any], pictures: Tensor) -> list[int]:
-    """Returns which sample each picture of a collated batch is from, as far as that can be seen.
+    """Returns the sample that each image of a collated batch comes from, as far as can be determined.
 
-    A ``collate_fn`` may sort its samples, or put another one instead of one that it drops.
+    A ``collate_fn`` may sort its samples, or replace a sample that it drops.
 
     Args:
-        samples: What was collated.
-        pictures: As many, collated.
+        samples: The samples that were collated.
+        pictures: The same number of collated images.
 
     Returns:
-        The places of the samples. A picture that equals none of them, such as a normalised one, is assumed to have
-        kept its sample's place.
+        The samples' positions. An image that equals none of them, such as a normalised one, is assumed to have kept its
+        position.
 
     Example:
         >>> origins([(torch.zeros(2), 0), (torch.ones(2), 1)], torch.tensor([[1.0, 1.0], [5.0, 5.0]]))
         [1, 1]
     """
     held = [[tensor for _, tensor in tensors_in(sample)] for sample in samples]
-    # The items of a data set may be whole batches, of which `collate_fn` takes one.
+    # The items of a data set may be whole batches, and `collate_fn` takes one of them.
     whole = next((place for place, tensors in enumerate(held) if any(_equal(pictures, t) for t in tensors)), None)
     if whole is not None and len(samples) > 1:
         return [whole] * len(samples)
@@ -100,7 +100,7 @@ def _is_batch(entries: Any, samples: int) -> bool:
 
 
 def _is_whole(entry: Any, samples: int) -> bool:
-    """Whether an entry of a batch holds something of every sample: a tensor, several of them, or a list of texts."""
+    """Whether an entry of a batch holds data for every sample: a tensor, several tensors, or a list of strings."""
     if isinstance(entry, Tensor):
         return entry.dim() > 0 and len(entry) == samples
     if not isinstance(entry, (tuple, list)) or not entry:

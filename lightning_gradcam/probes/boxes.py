@@ -1,4 +1,4 @@
-"""Boxes around the parts of probes that show the class."""
+"""Bounding boxes around the regions of probes that show the class."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightning_gradcam.errors import ProbeError
 
 
 def check_boxes(boxes: Tensor) -> None:
-    """Rejects anything but ``[N, 4]`` with left below right and top below bottom, or NaN.
+    """Rejects boxes that are not ``[N, 4]`` with left < right and top < bottom, or NaN.
 
     Raises:
-        ProbeError: The message shows the box and what is valid.
+        ProbeError: A box is invalid; the message shows it and the valid form.
     """
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ProbeError(f"boxes: got {list(boxes.shape)}; give left, top, right and bottom of each probe, [N, 4]")
@@ -29,7 +29,7 @@ def check_boxes(boxes: Tensor) -> None:
 
 
 def filled(boxes: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Returns boxes as masks, bool ``[N, *size]``: the pixels whose centres are inside; none for a box of NaN.
+    """Converts boxes to masks, bool ``[N, *size]``: pixels with their centre inside are set; none for a NaN box.
 
     Args:
         boxes: ``[N, 4]``: left, top, right, bottom in pixels.

@@ -1,4 +1,4 @@
-"""Class names in every form that users give: a list, a file, the weights of a model, or ``"imagenet"``."""
+"""Reads class names from every supported form: a list, a file, a model's weights, or ``"imagenet"``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_gradcam.errors import TargetError
 IMAGENET = "imagenet"
 _SUFFIXES = (".txt", ".json", ".csv", ".names", ".lst", ".labels", ".yaml", ".yml")
 _LARGEST = 1 << 22
-# What class names may be, for errors.
+# The accepted forms of class names, for errors.
 FORMS = (
     "give the names, a file with one name a line, a JSON file, 'imagenet', or the weights that have them, such as"
     " torchvision.models:ResNet18_Weights"
@@ -21,14 +21,14 @@ FORMS = (
 
 
 def named_classes(given: Any, find: Callable[[str, str], Any] | None = None) -> Any:
-    """Returns the names that a text refers to; everything else stays as it is.
+    """Returns the names that a string refers to; any other value is returned unchanged.
 
     Args:
-        given: The names, or one text: ``"imagenet"``, a file, or ``"package.module:Name"``, as in :func:`names_of`.
-        find: Imports what a text names; default: from modules, not from scripts.
+        given: The names, or one string: ``"imagenet"``, a file, or ``"package.module:Name"``, as in :func:`names_of`.
+        find: Imports the object that a string names; default: from modules, not from scripts.
 
     Raises:
-        TargetError: The text refers to neither a file nor an object with class names.
+        TargetError: The string refers to neither a file nor an object with class names.
 
     Example:
         >>> named_classes(["cat", "dog"])
@@ -43,11 +43,11 @@ def names_of(text: str, find: Callable[[str, str], Any] | None = None) -> list[s
     """Returns the names of all classes, in the order of the model's outputs.
 
     Args:
-        text: ``"imagenet"`` for torchvision's 1000 names; a file with one name per line, or with JSON (a list of
-            names; ``{"0": "cat"}``, with Keras's ``{"0": ["n01440764", "tench"]}``; ``{"cat": 0}``; a Hugging Face
-            ``config.json`` with its ``id2label``); or ``"package.module:Name"`` of a list of names or of weights whose
-            ``meta["categories"]`` has them, as torchvision's have.
-        find: Imports what a text names; its second argument is ``"class_names"``, for its errors.
+        text: ``"imagenet"`` for torchvision's 1000 names; a file with one name per line, or with JSON (a list of names;
+            ``{"0": "cat"}``, with Keras's ``{"0": ["n01440764", "tench"]}``; ``{"cat": 0}``; a Hugging Face
+            ``config.json`` with its ``id2label``); or ``"package.module:Name"`` for a list of names or for weights with
+            names in ``meta["categories"]``, such as torchvision's.
+        find: Imports the object that a string names; its second argument is ``"class_names"``, for its errors.
 
     Raises:
         TargetError: There is no such file or object, it holds no names, or torchvision is not installed.
@@ -63,13 +63,13 @@ def names_of(text: str, find: Callable[[str, str], Any] | None = None) -> list[s
 
 
 def is_object(text: str) -> bool:
-    """Whether a text has the form of something to import: ``"package.module:Name"`` or ``"path/to/file.py:Name"``."""
+    """Whether a string has the form of an import path: ``"package.module:Name"`` or ``"path/to/file.py:Name"``."""
     place, _, attribute = text.rpartition(":")
     return place.endswith(".py") or all(part.isidentifier() for part in (*place.split("."), *attribute.split(".")))
 
 
 def is_path(text: str) -> bool:
-    """Whether a text given among names is the path of a file."""
+    """Whether a string given as a class name is really a file's path."""
     return text.lower().endswith(_SUFFIXES) or (os.sep in text and os.path.isfile(text))
 
 
@@ -96,7 +96,7 @@ def _of_file(path: str) -> list[str]:
 def _of_imagenet() -> list[str]:
     try:
         weights = import_module("torchvision.models").ResNet50_Weights.DEFAULT
-    # A torchvision that was built for another torch raises RuntimeError.
+    # A torchvision built for another torch raises RuntimeError.
     except (ImportError, RuntimeError, AttributeError) as error:
         raise TargetError(
             "class_names: 'imagenet' takes the 1000 names from torchvision 0.13 or newer, which can't be imported"
@@ -118,7 +118,7 @@ def _imported(name: str, argument: str) -> Any:
 
 def _of_object(name: str, find: Callable[[str, str], Any]) -> list[str]:
     found: Any = find(name, "class_names")
-    # Of torchvision's enums of weights, one member is the default; each has its classes in `meta`.
+    # In torchvision's weight enums, one member is the default; each has its classes in `meta`.
     metas = [getattr(one, "meta", None) for one in (found, getattr(found, "DEFAULT", None))]
     meta = next((one for one in metas if isinstance(one, Mapping)), None)
     return _listed_names(found if meta is None else meta.get("categories"), name)

@@ -1,4 +1,4 @@
-"""Drawing probes from a data set by index, without iterating anyone's dataloader."""
+"""Draws probes from a data set by index, without iterating a dataloader."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ class Drawn:
 
     Attributes:
         probes: The probes.
-        batch: As collated.
-        transferred: The transfer hooks have been applied to it.
-        remark: Why the batch's labels are not kept, for the user; ``None`` if they are, or there are none.
-        rebuilt: The batch was made of archived probes: what else the collated one held is not known.
+        batch: The collated batch.
+        transferred: Whether the transfer hooks have been applied to it.
+        remark: A note for the user on why the batch's labels are not kept; ``None`` if they are kept or there are none.
+        rebuilt: Whether the batch was rebuilt from archived probes; the other entries of the original batch are
+            unknown.
     """
 
     probes: ProbeSet
@@ -46,10 +47,10 @@ class Drawn:
     rebuilt: bool = False
 
     def form(self, input_key: Key | None) -> str:
-        """Returns how the pictures are kept in the batch: one of ``FORMS``, or ``""`` where they are one tensor.
+        """Returns how the batch stores its images: one of ``FORMS``, or ``""`` if they are one tensor.
 
         Args:
-            input_key: Where they are.
+            input_key: Where the batch holds them.
         """
         if isinstance(self.batch, Apart):
             return "apart"
@@ -69,10 +70,10 @@ def draw_probes(
 
     Args:
         dataset: A map-style data set of tuples, dicts or tensors.
-        num_probes: Number to draw; default: 8, or all samples if there are fewer.
-        indices: Use these samples, in this order, instead of a draw.
-        collate_fn: From samples to a batch; torch's default if not given.
-        **options: Those of :class:`~lightning_gradcam.probes.options.ProbeOptions`.
+        num_probes: Number of probes to draw; default: 8, or all samples if there are fewer.
+        indices: Use these samples, in this order, instead of drawing.
+        collate_fn: Function from samples to a batch; default: torch's own.
+        **options: The fields of :class:`~lightning_gradcam.probes.options.ProbeOptions`.
     """
     return draw(dataset, ProbeOptions(num_probes=num_probes, **options), indices=indices, collate_fn=collate_fn)
 
@@ -85,26 +86,25 @@ def draw(
     among: Sequence[int] | None = None,
     collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> Drawn:
-    """Draws a fixed probe set, reproducibly, and leaves every random number generator as it was.
+    """Draws a fixed probe set reproducibly, without changing the state of any random number generator.
 
-    Labels, class names, the transform, ``probe_mask(index)`` and ``probe_note`` are looked for on the data set and,
-    through ``Subset``, ``random_split``, ``ConcatDataset`` and wrappers with a ``dataset`` attribute, on those
-    inside.
+    Labels, class names, the transform, ``probe_mask(index)`` and ``probe_note`` are looked up on the data set and on
+    the data sets inside ``Subset``, ``random_split``, ``ConcatDataset`` and wrappers with a ``dataset`` attribute.
 
     Args:
         dataset: A map-style data set of tuples, dicts or tensors.
         options: The user's choice.
-        indices: Use these samples, in this order, instead of a draw.
-        among: Draw only from these samples; default: from all.
-        collate_fn: From samples to a batch; torch's default if not given.
+        indices: Use these samples, in this order, instead of drawing.
+        among: Draw only from these samples; default: all.
+        collate_fn: Function from samples to a batch; default: torch's own.
 
     Returns:
         The probes (sorted by class if labels exist) and their batch.
 
     Raises:
-        ProbeError: ``num_probes`` is below 1 or above the number of samples, the data set has no indices, or a
-            batch has no tensor where the input is expected.
-        UnindexedError: The data set can't be read by index in this process, or its samples can't be put into a batch.
+        ProbeError: ``num_probes`` is below 1 or above the number of samples, the data set has no indices, or a batch
+            has no tensor at the input's position.
+        UnindexedError: The data set can't be read by index in this process, or its samples can't be collated.
     """
     if not has_indices(dataset):
         raise UnindexedError(
@@ -133,18 +133,18 @@ def drawn_from(
     indices: Sequence[int] | None = None,
     masks: Tensor | None = None,
 ) -> Drawn:
-    """Makes probes of a batch, with what the data set provides: class names, normalisation, a note.
+    """Makes probes from a batch, with the data set's class names, normalisation and note.
 
     Args:
-        dataset: Where the batch comes from.
-        batch: As collated.
-        options: How it is read.
-        indices: The places of its samples in the data set.
-        masks: Which parts of the pictures show the class.
+        dataset: The batch's data set.
+        batch: The collated batch.
+        options: How to read the batch.
+        indices: The indices of its samples in the data set.
+        masks: Which pixels of the images show the class.
 
     Raises:
-        ProbeError: The batch has no tensor where the input is expected.
-        UnindexedError: It has another number of samples than there are indices.
+        ProbeError: The batch has no tensor at the input's position.
+        UnindexedError: Its number of samples differs from the number of indices.
     """
     inputs, found = split_batch(batch, options.input_key, options.label_key)
     if indices is not None and len(inputs) != len(indices):
@@ -174,7 +174,7 @@ def drawn_from(
 
 
 def _chosen(dataset: Any, options: ProbeOptions, among: Sequence[int]) -> list[int]:
-    """Returns the indices that are drawn."""
+    """Returns the drawn indices."""
     total, wanted = len(among), options.num_probes
     count = min(DEFAULT_PROBES, total) if wanted is None else min(wanted, total) if options.fewer else wanted
     if not 1 <= count <= total:
@@ -199,18 +199,18 @@ def _check_indices(indices: Sequence[int], total: int) -> None:
 
 
 def _label(sample: Any, label_key: Key | None) -> Hashable | None:
-    # Only a collate function may understand the sample; whether a label is missing is seen at the batch.
+    # Possibly only the collate function understands a sample; missing labels are detected on the batch.
     known = isinstance(sample, (Mapping, list, tuple)) or entries_of(sample) is not None
     try:
         return class_in(label_of(sample, label_key, required=False)) if known else None
-    except ProbeError:  # the user's own function may understand batches only
+    except ProbeError:  # the user's function may only accept batches
         return None
 
 
 def _sample(dataset: Any, index: int) -> Any:
     try:
         return dataset[index]
-    except Exception as error:  # whatever a data set raises whose samples have other keys, or which only workers read
+    except Exception as error:  # any error from a data set whose samples have other keys or that only workers can read
         raise UnindexedError(
             f"probes: {type(dataset).__name__} can't be indexed by {index} here"
             f" ({type(error).__name__}: {error!s:.100})"
@@ -226,7 +226,7 @@ def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], option
     except LightningGradCAMError:
         raise
     except Exception as error:
-        # A batch of one sample in training does not show that sizes differ.
+        # A training batch of one sample does not reveal that sizes differ.
         tensors = [next((tensor for _, tensor in tensors_in(sample)), None) for sample in samples]
         shapes = list(dict.fromkeys(str(list(tensor.shape)) for tensor in tensors if tensor is not None))
         if not options.apart or not differ_in_size(tensors):
@@ -245,9 +245,9 @@ def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], option
 
 
 def _collated_order(indices: list[int], samples: list[Any], pictures: Tensor) -> list[int]:
-    """Returns the indices in the order in which ``collate_fn`` puts their samples."""
+    """Returns the indices in the order in which ``collate_fn`` arranges their samples."""
     if len(pictures) != len(samples) or pictures.dim() < 2:
-        return indices  # which are refused as probes
+        return indices  # inputs that are rejected as probes
     places = origins(samples, pictures)
     if len(set(places)) < len(places):
         raise UnindexedError("probes: collate_fn replaces samples with other ones")

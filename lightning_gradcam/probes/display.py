@@ -1,4 +1,4 @@
-"""From preprocessed inputs back to pixels that a person can look at."""
+"""Converts preprocessed inputs back to displayable pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Normalization:
-    """Per-channel mean and standard deviation that the inputs were normalised with, and where that is known from."""
+    """The per-channel mean and standard deviation used to normalise the inputs, and their source."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -50,11 +50,11 @@ def normalization(mean: float | Sequence[float] | None, std: float | Sequence[fl
 
 
 def find_normalization(transform: Any) -> Normalization | None:
-    """Looks for a ``Normalize`` in a transform, through compositions, without importing torchvision.
+    """Finds a ``Normalize`` in a transform, also inside compositions, without importing torchvision.
 
     Returns:
-        Its mean and deviation; mean 0 and deviation 1 where the transform ends in a scaled tensor without
-        ``Normalize``; ``None`` if the transform does not show it.
+        Its mean and standard deviation; mean 0 and deviation 1 if the transform only scales to a tensor; ``None`` if
+        the transform does not reveal it.
     """
     steps = _steps(transform)
     for step in reversed(steps):
@@ -67,20 +67,20 @@ def find_normalization(transform: Any) -> Normalization | None:
 
 
 def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels, str]:
-    """Turns inputs into pictures, or clips and volumes into frames.
+    """Converts inputs to images, or clips and volumes to frames.
 
     Args:
         inputs: ``[N, C, H, W]`` or ``[N, H, W]``; a clip or volume ``[N, C, T, H, W]``; float or uint8; 1, 3 or 4
-            channels may come last. One channel is shown as grey, three or four as colour (a fourth is left out), any
+            channels may come last. One channel is shown in grey, three or four in colour (the fourth is dropped), any
             other number as the mean over channels.
-        normalized: What to undo; ``None`` stretches each picture from its minimum to its maximum, a clip by those of
-            all its frames.
+        normalized: The normalisation to undo; ``None`` stretches each image between its minimum and maximum, and a clip
+            between those of all its frames.
 
     Returns:
-        uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, and a caption that says how the pixels were recovered.
+        uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, and a caption that states how the pixels were recovered.
 
     Raises:
-        ProbeError: The inputs are not pictures, or ``normalized`` is for another number of channels.
+        ProbeError: The inputs are not images, or ``normalized`` has a different number of channels.
     """
     pixels = inputs[:, None] if inputs.dim() == 3 else inputs
     if pixels.dim() not in (4, 5):
@@ -114,12 +114,12 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
 
 
 def displayed(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels, str]:
-    """Turns inputs into pictures before it is known how the model reads them; see :func:`to_pixels`.
+    """Converts inputs to images before the model's reading of their axes is known; see :func:`to_pixels`.
 
     Args:
-        inputs: As in :func:`to_pixels`; signals ``[N, L]``, which are a row; frames ``[N, T, C, H, W]`` where
-            ``normalized`` has as many values as these have channels.
-        normalized: What to undo.
+        inputs: As in :func:`to_pixels`; signals ``[N, L]``, shown as one row; frames ``[N, T, C, H, W]`` if
+            ``normalized`` has one value for each of their channels.
+        normalized: The normalisation to undo.
     """
     if inputs.dim() == 2:
         return to_pixels(inputs[:, None], normalized)
@@ -130,9 +130,9 @@ def displayed(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
 
 
 def choose(found: Sequence[Normalization | None], given: Normalization | None) -> Normalization | None:
-    """Returns what to undo: a ``Normalize`` that was found, else the user's numbers, else a plain scaling found.
+    """Returns the normalisation to undo: a detected ``Normalize``, else the user's values, else a detected scaling.
 
-    A transform that only scales to 0…1 says nothing of a normalisation that happens later, on the device.
+    A transform that only scales to 0…1 does not rule out a later normalisation on the device.
     """
     known = [scale for scale in found if scale is not None]
     undone = next((scale for scale in known if scale.source == "Normalize undone"), None)
@@ -161,7 +161,7 @@ def _steps(transform: Any) -> list[Any]:
         elif isinstance(step, torch.nn.Sequential):
             queue = [*step, *queue]
         elif type(step).__name__ == "StandardTransform":
-            # torchvision's VisionDataset keeps the picture's transform inside this pair.
+            # torchvision's VisionDataset keeps the image's transform inside this pair.
             queue = [step.transform, *queue]
         elif step is not None:
             steps.append(step)

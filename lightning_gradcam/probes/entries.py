@@ -1,4 +1,4 @@
-"""The model's input and the labels in a collated batch of any structure."""
+"""Finds the model's input and the labels in a collated batch of any structure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tup
     """Extracts inputs and labels from a collated batch: a tensor, a tuple or a dict.
 
     Returns:
-        The inputs, and the labels as they are; ``None`` if there are none.
+        The inputs, and the labels unchanged; ``None`` if there are none.
 
     Raises:
         ProbeError: A key does not exist, or the input is not a tensor; the message lists what exists.
@@ -33,16 +33,16 @@ def split_batch(batch: Any, input_key: Key | None, label_key: Key | None) -> tup
 
 
 def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -> Tensor:
-    """Extracts the model's input from a batch: of several views of the same samples, the first.
+    """Extracts the model's input from a batch; if there are several views of the same samples, the first view.
 
     Args:
         batch: As collated.
-        input_key: Where the input is.
-        listed: Its pictures are separate (see :func:`~lightning_gradcam.probes.listed.is_listed`); default: as the
-            batch shows. A part of a batch shows it less well than the whole.
+        input_key: Where the batch holds the input.
+        listed: Whether its images are separate (see :func:`~lightning_gradcam.probes.listed.is_listed`); default:
+            detected from the batch, which works less well on a part of a batch.
 
     Raises:
-        ProbeError: The key does not exist, or what it selects is not a tensor.
+        ProbeError: The key does not exist, or the selected entry is not a tensor.
     """
     if isinstance(batch, Tensor):
         return batch
@@ -52,7 +52,7 @@ def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -
     if listed if listed is not None else is_listed(inputs, batch):
         found = torch.stack(list(inputs)) if len({each.shape for each in inputs}) == 1 else None
     else:
-        # Signals have three axes, as separate pictures do.
+        # Signals have three axes, just as separate images do.
         found = inputs if isinstance(inputs, Tensor) else first_view(inputs, 3 if are_flat(inputs) else 4)
     if found is None:
         raise _wrong(
@@ -64,7 +64,7 @@ def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -
 
 
 def entry_of(batch: Any, input_key: Key | None) -> Any:
-    """Returns the entry of a batch that holds the model's input: a tensor, or a tuple or list of separate pictures.
+    """Returns the batch entry that holds the model's input: a tensor, or a tuple or list of separate images.
 
     Raises:
         ProbeError: The key does not exist.
@@ -78,11 +78,11 @@ def entry_of(batch: Any, input_key: Key | None) -> Any:
 
 
 def label_of(batch: Any, label_key: Key | None, *, required: bool) -> Any:
-    """Returns the labels of a batch, or of one sample; among other annotations, those with a usual name.
+    """Returns the labels of a batch or of one sample; among several annotations, those with a common label name.
 
     Args:
-        batch: As collated, or one sample.
-        label_key: Where the labels are.
+        batch: A collated batch, or one sample.
+        label_key: Where the batch holds the labels.
         required: Raise an error if there are none; otherwise return ``None``.
     """
     found = _item(batch, label_key, LABEL_KEYS, 1, "label_key", required=required)
@@ -133,6 +133,6 @@ def _shown(key: Any) -> str:
 
 
 def _wrong(text: str, batch: Any) -> ProbeError:
-    """Returns an error with the structure of the batch, as far as there is room for it."""
+    """Returns an error that shows the batch's structure, shortened to fit."""
     room = MOST - len(text) - len("; the batch is ")
     return ProbeError(f"{text}; the batch is {structure(batch, min(room, 240))}" if room > 20 else text)

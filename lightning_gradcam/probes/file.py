@@ -1,4 +1,4 @@
-"""The file of a probe set: a NumPy ``.npz`` without pickles, read without trust."""
+"""The file format of a probe set: a NumPy ``.npz`` without pickles, read as untrusted data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA = 1
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 _DTYPES = {str(dtype): dtype for dtype in (*_FLOATS, *_INTEGERS)}
-# Arrays that may be missing: their type, and how many axes they may have.
+# Optional arrays: their type and allowed numbers of axes.
 _OPTIONAL: dict[str, tuple[str, tuple[int, ...]]] = {
     "labels": ("int64", (1, 2)),
     "masks": ("bool", (2, 3, 4)),
@@ -39,14 +39,14 @@ def to_bytes(probes: ProbeSet) -> bytes:
     encoded = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     np.savez_compressed(buffer, meta=encoded, **arrays)
     if room(buffer.tell()) < sum(array.nbytes for array in arrays.values()) + 2**16:
-        # So flat that a reader would have to take it for a zip bomb.
+        # So uniform that a reader would have to take it for a zip bomb.
         buffer = io.BytesIO()
         np.savez(buffer, meta=encoded, **arrays)
     return buffer.getvalue()
 
 
 def from_bytes(data: bytes, name: str) -> ProbeSet:
-    """Reads the content of a probe set's file, which may come from anyone.
+    """Reads the content of a probe set's file, which may come from an untrusted source.
 
     Args:
         data: The whole file.
@@ -80,7 +80,7 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         intact = probes.fingerprint == text(meta, "fingerprint")
     except ProbeFileError:
         raise
-    except Exception as error:  # broken bytes raise from many depths of zip, zlib, NumPy and JSON
+    except Exception as error:  # corrupt bytes raise various errors from zip, zlib, NumPy and JSON
         raise ProbeFileError(
             f"probes: {name!r} is truncated or not a probe set ({type(error).__name__}: {error!s:.200}); save the"
             " probes again, or leave probes= out to have them drawn"

@@ -1,4 +1,4 @@
-"""Probes from a folder of pictures."""
+"""Reads probes from a folder of images."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from lightning_gradcam.probes.display import Normalization, choose, find_normali
 from lightning_gradcam.probes.probe_set import ProbeSet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# Folders of pictures in that of a run.
+# Folders of images inside a run's folder.
 _DRAWN = ("sheets", "overlays", "evolution")
 _AS_LOADED = Normalization((0.0,), (1.0,), "as loaded")
 
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """How pictures become a model's inputs.
+    """How images become a model's inputs.
 
     Attributes:
-        transform: From a PIL image to the input ``[C, H, W]``; ``None``: scaled to 0…1, then by ``mean`` and ``std``.
-        size: Height and width that pictures are resized to before that (one number: both); ``None`` leaves them.
+        transform: Function from a PIL image to the input ``[C, H, W]``; ``None``: scale to 0…1, then apply ``mean`` and
+            ``std``.
+        size: Height and width to resize images to before that (one number: both); ``None`` keeps their size.
         mean: Subtracted, if there is no transform; otherwise only undone for display.
         std: Divided by, if there is no transform; otherwise only undone for display.
-        mode: The PIL mode that pictures are converted to, ``"RGB"`` or ``"L"``; ``None``: ``"RGB"``.
+        mode: The PIL mode to convert images to, ``"RGB"`` or ``"L"``; ``None``: ``"RGB"``.
         class_names: The model's classes in order.
-        remarks: Notes for the user on how this was found.
+        remarks: Notes for the user on how this preprocessing was determined.
     """
 
     transform: Callable[[Any], Tensor] | None = None
@@ -46,7 +47,7 @@ class Preparation:
     remarks: tuple[str, ...] = ()
 
     def apply(self, image: Any) -> Tensor:
-        """Returns a PIL image of the right mode as the model's input."""
+        """Converts a PIL image of the right mode to the model's input."""
         if self.size is not None:
             height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
             image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -61,18 +62,18 @@ class Preparation:
     def probes(
         self, inputs: Sequence[Any], ids: tuple[str, ...], *, labels: Tensor | None = None, raw: bool = False
     ) -> ProbeSet:
-        """Makes probes of a model's inputs.
+        """Makes probes from model inputs.
 
         Args:
-            inputs: One for each picture.
+            inputs: One input for each image.
             ids: Their names.
             labels: Their true classes.
-            raw: They were given as inputs: how they were made is not known.
+            raw: The user passed them as inputs, so their preprocessing is unknown.
 
         Raises:
-            ProbeError: They have different sizes.
+            ProbeError: The inputs have different sizes.
         """
-        # Transforms of other libraries give arrays.
+        # Transforms from other libraries return arrays.
         tensors = [torch.as_tensor(each) for each in inputs]
         odd = next((place for place, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
         if odd is not None:
@@ -92,11 +93,11 @@ class Preparation:
 
 
 def read_folder(path: str | os.PathLike[str], how: Preparation) -> ProbeSet:
-    """Reads every picture in a folder; see :meth:`ProbeSet.from_folder`.
+    """Reads every image in a folder; see :meth:`ProbeSet.from_folder`.
 
     Args:
         path: The folder.
-        how: How the pictures become inputs.
+        how: How the images become inputs.
     """
     root = Path(path)
     if not root.is_dir():
@@ -112,10 +113,10 @@ def read_folder(path: str | os.PathLike[str], how: Preparation) -> ProbeSet:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Returns the pictures below a folder by name.
+    """Returns all images in a folder and its sub-folders, by name.
 
-    Hidden files, as macOS leaves them next to pictures, are left out, and so are the sheets and overlays that this
-    package has written into a folder below, such as ``explained/`` of an earlier ``explain``.
+    Hidden files, such as those macOS creates next to images, are skipped. So are sheets and overlays that this package
+    wrote into a sub-folder, such as ``explained/`` from an earlier ``explain``.
     """
     files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     return sorted(file for file in files if not file.name.startswith(".") and not _is_drawn(file, folder))
@@ -130,15 +131,15 @@ def _is_drawn(file: Path, folder: Path) -> bool:
 
 
 def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tensor:
-    """Returns a picture file as the model's input.
+    """Reads an image file as the model's input.
 
     Args:
         file: Its path.
-        mode: Pillow's, such as ``"RGB"``.
+        mode: Pillow's mode, such as ``"RGB"``.
         apply: The transform.
 
     Raises:
-        ProbeError: It is not a picture.
+        ProbeError: It is not an image.
     """
     try:
         with Image.open(file) as image:
@@ -148,14 +149,14 @@ def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tenso
 
 
 def upright(image: Any, name: str) -> Any:
-    """Returns a picture as viewers show it: turned as its camera says, and deep grey values scaled to 8 bits.
+    """Returns an image as viewers show it: rotated by its EXIF orientation, with deep grey values scaled to 8 bits.
 
     Args:
         image: A PIL image.
         name: Its name, for errors.
 
     Raises:
-        ProbeError: Its values have no range that is known.
+        ProbeError: The range of its values is unknown.
     """
     turned = ImageOps.exif_transpose(image)
     if turned.mode in ("F", "I") or turned.mode.startswith("I;16"):
@@ -165,13 +166,13 @@ def upright(image: Any, name: str) -> Any:
                 f"probes: {name!r} holds {values.dtype} values from {values.min():g} to {values.max():g}, whose range"
                 " is not known; save it with 8 or 16 bits, or give tensors"
             )
-        # Pillow's own conversion would cut everything above 255.
+        # Pillow's own conversion would clip everything above 255.
         return Image.fromarray((values // 257).astype(np.uint8))
     return turned
 
 
 def _from_pictures(transform: Callable[[Any], Any], path: str | os.PathLike[str]) -> Callable[[Any], Tensor]:
-    """Returns a transform with a clear error where it does not take pictures: a data set's may take anything."""
+    """Wraps a transform to raise a clear error if it does not accept images."""
 
     def apply(image: Any) -> Tensor:
         cause: Exception | None = None

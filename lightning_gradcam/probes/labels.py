@@ -1,4 +1,4 @@
-"""What a data set's labels are: classes, several classes per sample, or other numbers."""
+"""Interprets a data set's labels: classes, several classes per sample, or other numbers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lightning_gradcam.errors import did_you_mean
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels as they are kept with probes.
+    """Labels in the form stored with probes.
 
     Attributes:
-        classes: int64 ``[N]``, or 0 and 1 for each class ``[N, C]``; ``None`` if the labels are not classes.
+        classes: int64 ``[N]``, or 0/1 for each class ``[N, C]``; ``None`` if the labels are not classes.
         numbers: Numbers that are not classes, float32 ``[N]`` or ``[N, K]``; ``None`` if there are none.
-        remark: Why there is neither, for the user.
+        remark: A note for the user if there are neither classes nor numbers.
     """
 
     classes: Tensor | None = None
@@ -32,12 +32,12 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
     """Reads the labels of a batch.
 
     Args:
-        found: Whole numbers, booleans or the floating-point numbers 0 and 1, ``[N]`` or with axes of length 1
-            (``[N, 1]``); 0 and 1 for each class ``[N, C]``; names of classes; other numbers ``[N]`` or ``[N, K]``,
-            which are never rounded. A tensor, an array or a list.
+        found: A tensor, array or list: integers, booleans or the floats 0 and 1, ``[N]`` or with axes of length 1
+            (``[N, 1]``); 0/1 for each class ``[N, C]``; class names; other numbers ``[N]`` or ``[N, K]``, which are
+            never rounded.
         samples: ``N``.
-        names: Of the classes by index.
-        whole: Floating-point numbers without a fraction are classes too, and not only 0 and 1.
+        names: Class names by index.
+        whole: Also accept other floats without a fractional part as classes, not only 0 and 1.
 
     Example:
         >>> read_labels(torch.tensor([[1.0], [0.0]]), 2).classes, read_labels(["dog", "ant"], 2, ["ant", "dog"]).classes
@@ -67,11 +67,11 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
 
 
 def class_in(label: Any) -> Hashable | None:
-    """Returns the class that one sample's label shows, for a balanced draw.
+    """Returns the class in one sample's label, for a balanced draw.
 
     Returns:
-        A class's index, its name, or the indices of the classes that are marked in a label with several; ``None`` where
-        it shows no class.
+        A class index, a class name, or the indices of all classes marked in a multi-class label; ``None`` if the label
+        has no class.
 
     Example:
         >>> class_in(torch.tensor([1.0])), class_in("dog"), class_in([0, 0, 1]), class_in([1, 0, 1]), class_in(0.7)

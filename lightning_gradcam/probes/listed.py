@@ -1,4 +1,4 @@
-"""Batches with separate pictures: in a tuple or list, or, where their sizes differ, in batches of one each."""
+"""Batches of separate images: in a tuple or list, or, if their sizes differ, in batches of one image each."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from torch.nn.functional import interpolate
 from lightning_gradcam.probes.batches import join_parts, part_of
 from lightning_gradcam.probes.paths import entries_in, of_entries, tensors_in
 
-# How separate pictures come: in a tuple, in a list, or in batches of one each.
+# The forms of separate images: in a tuple, in a list, or in batches of one each.
 FORMS = ("tuple", "list", "apart")
-# Of pictures: grey, in colours, with an alpha channel.
+# Channel counts of images: grey, colour, colour with alpha.
 _CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
 class Apart:
-    """Batches of one sample each, whose pictures have different sizes.
+    """Batches of one sample each, with images of different sizes.
 
     Attributes:
-        batches: As collated.
+        batches: The collated batches.
     """
 
     batches: tuple[Any, ...]
 
 
 def is_listed(entry: Any, batch: Any) -> bool:
-    """Whether an entry of a batch is separate pictures ``[C, H, W]``, and not views ``[N, C, L]`` of the samples.
+    """Whether a batch entry holds separate images ``[C, H, W]`` rather than views ``[N, C, L]`` of the samples.
 
-    The rest of the batch decides: it has a row for each picture, or for each of the ``N`` samples. Where both numbers
-    are the same, one, three or four channels make pictures.
+    The rest of the batch decides: it has one row for each image, or one for each of the ``N`` samples. If both numbers
+    are equal, entries with one, three or four channels are taken as images.
 
     Example:
         >>> pair = (torch.zeros(5, 2, 8), torch.ones(5, 2, 8))
@@ -50,18 +50,18 @@ def is_listed(entry: Any, batch: Any) -> bool:
 
 
 def are_flat(entry: Any) -> bool:
-    """Whether an entry of a batch is a tuple or list of tensors of three axes."""
+    """Whether a batch entry is a tuple or list of tensors with three axes."""
     listed = isinstance(entry, (tuple, list)) and len(entry) > 0
     return listed and all(isinstance(each, Tensor) and each.dim() == 3 for each in entry)
 
 
 def differ_in_size(entry: Any) -> bool:
-    """Whether an entry of a batch is a tuple or list of pictures ``[C, H, W]`` of several sizes."""
+    """Whether a batch entry is a tuple or list of images ``[C, H, W]`` of different sizes."""
     return are_flat(entry) and len({each.shape for each in entry}) > 1 and len({len(each) for each in entry}) == 1
 
 
 def exchanged(batch: Any, old: Any, new: Any) -> Any:
-    """Returns a batch with an object in it replaced by another one; what holds it is copied."""
+    """Returns a batch with one object replaced by another; its containers are copied."""
     if batch is old:
         return new
     whole = entries_in(batch) is None
@@ -69,7 +69,7 @@ def exchanged(batch: Any, old: Any, new: Any) -> Any:
 
 
 def part_of_listed(batch: Any, start: int, stop: int, samples: int) -> Any:
-    """Returns some samples of a batch in which each entry is a tuple, list or tensor of all samples.
+    """Returns a range of samples from a batch in which each entry is a tuple, list or tensor of all samples.
 
     Example:
         >>> part_of_listed((("a", "b"), torch.tensor([3, 4])), 1, 2, 2)
@@ -97,7 +97,7 @@ def join_listed(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
 
 
 def one_size(pictures: Sequence[Tensor], mode: str = "bilinear") -> Tensor:
-    """Returns pictures or maps ``[N, …, h, w]`` along ``N``, resized to the first one's size where theirs differ."""
+    """Joins images or maps ``[N, …, h, w]`` along ``N``, resized to the size of the first if sizes differ."""
     if all(each.shape[1:] == pictures[0].shape[1:] for each in pictures):
         return torch.cat(list(pictures))
     size = pictures[0].shape[-2:]

@@ -1,4 +1,4 @@
-"""What the user chooses of the probes, in one object that drawing, streaming and resuming take as it is."""
+"""The user's probe options in one object, shared by drawing, streaming and resuming."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ class ProbeOptions:
     """The user's choice of probes.
 
     Attributes:
-        given: A probe set, the path of a saved one or of a folder of pictures, or ``None`` to draw.
-        num_probes: Number to draw; ``None``: 8, or all if there are fewer. Classes are balanced (their counts
-            differ by one at most) if labels exist: on an attribute (``targets``, ``labels``, ``samples``), in a
-            column of a Hugging Face data set, or among the first samples of the draw, which are decoded for it: 1,000
-            at most, fewer where that changes nothing or would take more than 20 seconds.
-        seed: Of the draw.
-        input_key: Where a sample's picture is: a key of a dict, a field, a place in a tuple, a path of these
-            (``["views", "left"]``, ``"views.left"``, ``"0.1"``), or a function that takes it out of the batch.
-            Default: the first of a tuple, or the usual names (``image``, ``pixel_values``, ``x``, …). Of several views
-            of the same samples, the first.
-        label_key: Where the true class is, in the same forms; default: the second of a tuple, or the usual names.
-        class_names: Names of the classes by index, if the data set has none. A text is read: ``"imagenet"``, the
-            path of a file, or ``"package.module:Name"``.
-        mean: The normalisation to undo for display, where the data set's transform does not show one.
-        std: Its deviation.
-        apart: Put pictures of several sizes into a batch each; the probes then show them resized to the first one's.
-        fewer: Take all samples if there are fewer than ``num_probes``.
+        given: A probe set, the path of a saved one or of a folder of images, or ``None`` to draw probes.
+        num_probes: Number of probes to draw; ``None``: 8, or all if there are fewer. Classes are balanced (their counts
+            differ by at most one) if labels exist: in an attribute (``targets``, ``labels``, ``samples``), in a column
+            of a Hugging Face data set, or in the first samples of the draw. Up to 1,000 samples are decoded for this,
+            fewer if more would change nothing or take over 20 seconds.
+        seed: Random seed of the draw.
+        input_key: Where a sample's image is: a key of a dict, a field, an index into a tuple, a path of these
+            (``["views", "left"]``, ``"views.left"``, ``"0.1"``), or a function that extracts it from the batch.
+            Default: the first entry of a tuple, or a common name (``image``, ``pixel_values``, ``x``, …). If there are
+            several views of the same samples, the first is used.
+        label_key: Where the true class is, in the same forms; default: the second entry of a tuple, or a common name.
+        class_names: Class names by index, if the data set has none; or ``"imagenet"``, the path of a file, or
+            ``"package.module:Name"``.
+        mean: Mean of the normalisation to undo for display, if the data set's transform does not reveal one.
+        std: Its standard deviation.
+        apart: Put images of different sizes into one batch each; the probes then show them resized to the first one's
+            size.
+        fewer: Use all samples if there are fewer than ``num_probes``.
     """
 
     given: str | os.PathLike[str] | ProbeSet | None = None
@@ -56,8 +57,8 @@ class ProbeOptions:
         object.__setattr__(self, "class_names", named_classes(self.class_names))
 
     def passing(self) -> Passing:
-        """Returns an empty collection of samples that pass by."""
-        # Which itself draws with these options.
+        """Returns an empty collector for samples from passing batches."""
+        # That module itself draws with these options.
         from lightning_gradcam.probes.streaming import Passing
 
         return Passing(self.num_probes or DEFAULT_PROBES, self.input_key)

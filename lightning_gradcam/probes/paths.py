@@ -1,4 +1,4 @@
-"""Where an input is in a batch: keys, places and dotted paths, and how errors describe the available ones."""
+"""Paths to an entry of a batch (keys, indices, dotted paths), and their description in errors."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def named_in(batch: Any) -> Any:
 
 
 def entries_in(batch: Any) -> Any:
-    """Returns the entries of a container by key, field or place; ``None`` for anything else."""
+    """Returns the entries of a container by key, field or index; ``None`` for anything else."""
     named = named_in(batch)
     return dict(enumerate(batch)) if named is None and isinstance(batch, (list, tuple)) else named
 
 
 def of_entries(function: Callable[..., Any], *batches: Any) -> Any:
-    """Returns a container of the same kind, with what a function makes of each entry.
+    """Returns a container of the same kind, with a function applied to each entry.
 
     Args:
-        function: Takes the entry of each batch at one place.
+        function: Takes the entries of all batches at one position.
         batches: Containers of the same structure.
 
     Example:
@@ -45,13 +45,13 @@ def of_entries(function: Callable[..., Any], *batches: Any) -> Any:
 
 
 def follow(batch: Any, key: str | int | Sequence[str | int]) -> Any:
-    """Returns the entry at a place in a batch; ``MISSING`` where there is no such place.
+    """Returns the entry at a path in a batch; ``MISSING`` if there is none.
 
     Args:
-        batch: Of mappings, dataclasses, named tuples, tuples and lists in each other.
-        key: A key of a mapping, the name of a field, a place in a tuple; or a path of these, dotted or as a list. A
-            key with a dot in it comes before a path. Where there is no such key, digits and their number are the same:
-            a configuration that is saved and loaded turns the key "0" into the number.
+        batch: Nested mappings, dataclasses, named tuples, tuples and lists.
+        key: A key of a mapping, the name of a field or an index into a tuple; or a path of these, dotted or as a list.
+            A key that contains a dot takes precedence over a path. If there is no such key, a string of digits and its
+            number are equivalent, because saving and loading a configuration turns the key "0" into a number.
 
     Example:
         >>> batch = ({"left": 1, "a.b": 2}, [3, 4])
@@ -75,7 +75,7 @@ def follow(batch: Any, key: str | int | Sequence[str | int]) -> Any:
         return batch[place] if -len(batch) <= place < len(batch) else MISSING
     if not isinstance(key, str):
         return MISSING
-    # The longest first: keys may have dots in them.
+    # The longest first: keys may contain dots.
     dots = [at for at, sign in enumerate(key) if sign == "."]
     for dot in reversed(dots):
         inner = follow(batch, key[:dot]) if key[:dot] else MISSING
@@ -86,7 +86,7 @@ def follow(batch: Any, key: str | int | Sequence[str | int]) -> Any:
 
 
 def nested(key: str | Sequence[str | int], value: Any) -> Any:
-    """Returns a batch that has nothing but a value at a path.
+    """Returns a batch that contains only one value, at the given path.
 
     Example:
         >>> nested("views.left", 1), nested([1, "a.b"], 2)
@@ -101,33 +101,33 @@ def first_view(entry: Any, axes: int = 4) -> Tensor | None:
     """Returns the first of several views of the same samples, such as ``(left, right)``, each ``[N, C, H, W]``.
 
     Args:
-        entry: Of the batch.
-        axes: How many a view has at least.
+        entry: An entry of the batch.
+        axes: Minimum number of axes of a view.
 
     Returns:
-        ``None`` if the entry holds no such tensors, or other numbers of samples in them.
+        ``None`` if the entry holds no such tensors, or if their numbers of samples differ.
     """
     views = [tensor for _, tensor in tensors_in(entry) if tensor.dim() >= axes]
     return views[0] if views and len({len(view) for view in views}) == 1 else None
 
 
 def any_picture(batch: Any) -> Tensor | None:
-    """Returns what is likely the picture in a batch of unknown structure: the first tensor with the most axes, up to 4.
+    """Returns the likely image in a batch of unknown structure: the first tensor with the most axes, up to 4.
 
     Returns:
         ``None`` if there is no tensor.
     """
     found = [tensor for _, tensor in tensors_in(batch) if tensor.dim() >= 2]
-    # Floating-point ones first: whole numbers may be tokens or label maps.
+    # Floating-point tensors first: integers may be tokens or label maps.
     return max(found, key=lambda tensor: (min(tensor.dim(), 4), tensor.is_floating_point()), default=None)
 
 
 def structure(value: Any, most: int = 200) -> str:
-    """Returns what a batch is made of, in one line.
+    """Describes a batch's structure in one line.
 
     Args:
         value: The batch.
-        most: Of this many characters at most.
+        most: Maximum number of characters.
 
     Example:
         >>> import torch
@@ -162,16 +162,16 @@ def tensors_in(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
         yield path, batch
         return
     entries = entries_in(batch)
-    # Not by its truth, which some mappings of tensors refuse to have.
+    # Don't test its truth value, which some mappings of tensors do not support.
     for key, value in () if entries is None else entries.items():
         yield from tensors_in(value, (*path, key))
 
 
 def no_tensor(selected: Any, batch: Any) -> str:
-    """Returns advice for a batch that has no tensor where the input was expected.
+    """Returns advice for a batch that has no tensor at the input's position.
 
     Args:
-        selected: What was found instead.
+        selected: The entry found instead.
         batch: The whole batch.
     """
     entries = list(selected) if isinstance(selected, (list, tuple)) else []
@@ -191,13 +191,13 @@ def no_tensor(selected: Any, batch: Any) -> str:
 
 
 def fed(found: Sequence[tuple[Path, Tensor]]) -> str:
-    """Returns the ``forward_fn`` that feeds these tensors of a batch to the module."""
+    """Returns the ``forward_fn`` that passes these tensors of a batch to the module."""
     arguments = ", ".join("batch" + "".join(f"[{key!r:.40}]" for key in path) for path, _ in found[:3])
     return f"give forward_fn=lambda module, batch: module({arguments})"
 
 
 def inputs_in(batch: Any) -> list[tuple[Path, Tensor]]:
-    """Returns the floating-point tensors of a batch that have two axes or more, with their paths."""
+    """Returns the floating-point tensors of a batch with at least two axes, with their paths."""
     return [(path, t) for path, t in tensors_in(batch) if t.is_floating_point() and t.dim() >= 2]
 
 

@@ -1,4 +1,4 @@
-"""The fixed probes of a run, and their file."""
+"""The fixed probes of a run, with saving and loading."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lightning_gradcam.probes.labels import read_labels
 from lightning_gradcam.probes.view import ProbeView, rows_of, signals_of, true_classes_of
 from lightning_gradcam.storage import Storage
 
-# What has one entry for each probe, besides its input.
+# Attributes with one entry for each probe, besides the inputs.
 _EACH = ("ids", "labels", "masks", "boxes", "display", "indices", "values")
 _TYPES = {"masks": torch.bool, "boxes": torch.float32, "values": torch.float32}
 
@@ -35,24 +35,24 @@ class ProbeSet:
 
     Attributes:
         inputs: ``[N, …]``, preprocessed as for the model, on the CPU.
-        ids: One unique name for each probe; counted from 0 if not given.
-        labels: True classes, int64 ``[N]`` (several per sample: 0 and 1 for each class, ``[N, C]``), or ``None``. Given
-            as whole numbers, ``[N]`` or ``[N, 1]``, as names among ``class_names``, or as a row of 0 and 1 a sample.
+        ids: One unique name for each probe; default: numbers from 0.
+        labels: True classes, int64 ``[N]`` (several per sample: 0/1 for each class, ``[N, C]``), or ``None``. Accepted
+            as integers, ``[N]`` or ``[N, 1]``, as names from ``class_names``, or as one row of 0/1 for each sample.
             Numbers that are not classes, such as 0.37, become ``values``.
         masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
         boxes: The same regions as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's
-            picture (the input's, if there are no masks); NaN for a probe without one. ``None``: not known.
-        class_names: Names of the classes by index, or ``None``. A text is read: ``"imagenet"``, the path of a file, or
+            picture (the input's, if there are no masks); NaN for a probe without a box. ``None`` if unknown.
+        class_names: Class names by index, or ``None``; or ``"imagenet"``, the path of a file, or
             ``"package.module:Name"``.
-        display: Pictures to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
-            ``[N, T, H, W, 3]``; each input min-max stretched if not given.
+        display: Images to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
+            ``[N, T, H, W, 3]``; default: each input stretched between its minimum and maximum.
         display_source: How ``display`` was recovered, for the sheet's header.
-        indices: The probes' places in the data set they were drawn from, or ``None``.
-        note: A remark for every sheet's header, for instance that the data is synthetic.
-        axes: What the axes of ``inputs`` mean, if their shape is ambiguous and a model has shown it
-            (:meth:`read_as`); else ``""``.
-        normalized: What ``display`` was recovered with; not saved.
-        values: True numbers of a regression, or shares of classes, float32 ``[N]`` or ``[N, K]``; ``None``: not known.
+        indices: The probes' indices in their data set, or ``None``.
+        note: A note for every sheet's header, for instance that the data is synthetic.
+        axes: The meaning of the axes of ``inputs``, if their shape is ambiguous and a model has resolved it
+            (:meth:`read_as`); otherwise ``""``.
+        normalized: The normalisation undone for ``display``; not saved.
+        values: True values of a regression, or class proportions, float32 ``[N]`` or ``[N, K]``; ``None`` if unknown.
 
     Raises:
         ProbeError: Lengths differ, ids are not unique, or there are no probes.
@@ -98,7 +98,7 @@ class ProbeSet:
             if (given := getattr(self, name)) is not None:
                 put(name, torch.as_tensor(given).detach().cpu().to(kind))
         if self.masks is not None and self.masks.dim() == 2 and self.inputs.dim() < 4:
-            # A stretch of a signal is a picture of one row.
+            # A signal is drawn as an image with one row.
             put("masks", self.masks[:, None])
         if self.boxes is not None:
             check_boxes(self.boxes)
@@ -121,7 +121,7 @@ class ProbeSet:
         if len(set(self.ids)) != count:
             twice = Counter(self.ids).most_common(1)[0][0]
             raise ProbeError(f"probes: the id {twice!r} is used more than once; give each probe its own id")
-        # Not at the first use, which is in the background: nothing there touches torch.
+        # Not lazily: the first use is in the background, where nothing may call torch.
         put("_view", self._viewed())
 
     def __len__(self) -> int:
@@ -132,13 +132,13 @@ class ProbeSet:
 
     @property
     def pixels(self) -> Pixels:
-        """The pictures to draw on, uint8 ``[N, H, W, 3]``, or ``[N, T, H, W, 3]`` for clips and volumes."""
+        """The images to draw on, uint8 ``[N, H, W, 3]``, or ``[N, T, H, W, 3]`` for clips and volumes."""
         assert self.display is not None
         return self.display
 
     @property
     def view(self) -> ProbeView:
-        """What drawing needs, in NumPy only; arrays share their memory with the tensors."""
+        """The data that drawing needs, in NumPy only; arrays share memory with the tensors."""
         view: ProbeView = self._view  # type: ignore[attr-defined]
         return view
 
@@ -161,16 +161,16 @@ class ProbeSet:
         )
 
     def read_as(self, axes: str) -> ProbeSet:
-        """Returns the probes with the axes as a model has interpreted them; frames are drawn accordingly.
+        """Returns the probes with their axes interpreted as the model does; frames are drawn accordingly.
 
         Args:
-            axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""``: nothing
-                was shown, and nothing changes.
+            axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""``: the model
+                does not show them, and nothing changes.
         """
         if not axes or axes == self.axes:
             return self
         display, source = self.display, self.display_source
-        # Pictures of the user's own have no source, and stay.
+        # Display images from the user have no source and are kept.
         if axes in ("NTCHW", "NTHW") and source:
             frames = self.inputs.movedim(1, 2) if axes == "NTCHW" else self.inputs[:, None]
             known = self.normalized
@@ -180,14 +180,14 @@ class ProbeSet:
 
     @cached_property
     def regions(self) -> npt.NDArray[np.bool_] | None:
-        """Which pixels show the class, bool ``[N, H, W]``: the masks, or else the boxes filled; ``None``: not known."""
+        """Which pixels show the class, bool ``[N, H, W]``: the masks, or else the filled boxes; ``None`` if unknown."""
         if self.masks is not None:
             return self.view.masks
         return None if self.view.boxes is None else filled(self.view.boxes, self.view.size)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the inputs' type, shape and bytes, in hexadecimal: equal only where the inputs are equal."""
+        """SHA-256 of the inputs' type, shape and bytes, in hexadecimal; equal only if the inputs are equal."""
         head = f"{self.inputs.dtype} {list(self.inputs.shape)} ".encode()
         return hashlib.sha256(head + raw(self.inputs).tobytes()).hexdigest()
 
@@ -206,8 +206,8 @@ class ProbeSet:
         Args:
             dataset: The data set; ``Subset``, ``random_split`` and ``ConcatDataset`` are searched for labels,
                 class names and the transform.
-            num_probes: How many, class-balanced if labels exist; default: 8, or all if there are fewer.
-            **options: ``indices`` and ``collate_fn``, and those of the callback: ``seed``, ``input_key``,
+            num_probes: Number of probes, class-balanced if labels exist; default: 8, or all samples if there are fewer.
+            **options: ``indices`` and ``collate_fn``, and these options of the callback: ``seed``, ``input_key``,
                 ``label_key``, ``class_names``, ``mean``, ``std``.
 
         Example:
@@ -232,25 +232,25 @@ class ProbeSet:
         mode: str = "RGB",
         class_names: Sequence[str] | str | None = None,
     ) -> ProbeSet:
-        """Reads every picture in a folder and its sub-folders, in order of name.
+        """Reads every image in a folder and its sub-folders, in order of name.
 
         Args:
-            path: The folder. Pictures in sub-folders get the sub-folder's name as their true class.
-            transform: From a PIL image to the model's input ``[C, H, W]``, for instance the validation data set's. The
-                other preprocessing arguments are then only used to undo it for display.
+            path: The folder. Images in a sub-folder get its name as their true class.
+            transform: Function from a PIL image to the model's input ``[C, H, W]``, such as the validation data set's
+                transform. The other preprocessing arguments are then only used to undo it for display.
             size: Height and width to resize to (one number: both), without ``transform``.
-            mean: Subtracted after scaling to 0…1, for each channel or all, without ``transform``.
+            mean: Subtracted after scaling to 0…1, one value for each channel or one for all, without ``transform``.
             std: Divided by afterwards.
-            mode: The PIL mode to open the pictures in: ``"RGB"`` or ``"L"``.
-            class_names: The model's classes in order; sub-folders are then looked up here instead of being numbered by
-                their sorted names. As for a :class:`ProbeSet`, a text is read.
+            mode: The PIL mode in which to open the images: ``"RGB"`` or ``"L"``.
+            class_names: The model's classes in order, in any form that :class:`ProbeSet` accepts; sub-folders are then
+                looked up here instead of being numbered by their sorted names.
 
         Returns:
             The probes; ids are paths relative to ``path``.
 
         Raises:
-            ProbeError: No folder, no picture, an unreadable picture, pictures of different sizes, a sub-folder
-                that is not in ``class_names``, or a transform that does not take PIL images or return tensors.
+            ProbeError: The folder does not exist or contains no images, an image is unreadable, images differ in size,
+                a sub-folder is not in ``class_names``, or the transform does not accept PIL images or return tensors.
         """
         from lightning_gradcam.probes.folder import Preparation, read_folder
 
@@ -284,7 +284,7 @@ class ProbeSet:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str = "probe set") -> ProbeSet:
-        """Reads the output of :meth:`to_bytes`; ``name`` is what errors call it.
+        """Reads the output of :meth:`to_bytes`; errors refer to it by ``name``.
 
         Raises:
             ProbeFileError: As :meth:`load`.
@@ -295,6 +295,6 @@ class ProbeSet:
 
 
 def raw(inputs: Tensor) -> npt.NDArray[Any]:
-    """Returns inputs as an array; NumPy has no bfloat16, whose bits become int16."""
+    """Returns inputs as an array; bfloat16, which NumPy lacks, is stored bit by bit as int16."""
     plain = inputs.contiguous()
     return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()

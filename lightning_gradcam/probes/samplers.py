@@ -1,4 +1,4 @@
-"""The samples of a data set that a dataloader yields, found without advancing its sampler."""
+"""Finds the samples that a dataloader yields without advancing its sampler."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from lightning_gradcam.errors import ProbeError
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.wrapped import has_indices, nested_datasets
 
-# A sampler may never end: at most this many of its samples are read.
+# A sampler may be infinite, so read at most this many samples.
 _MOST = 100_000
 _LISTS = (list, tuple, range, np.ndarray, Tensor)
 
 
 class UnindexedError(ProbeError):
-    """Samples can't be read by index here, for the reason in the text; probes have to come from passing batches."""
+    """Samples can't be read by index, for the reason in the message; probes must come from passing batches."""
 
 
 def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequence[int]:
-    """Returns the samples of its data set that a dataloader yields, each once, in ascending order.
+    """Returns the indices of the samples that a dataloader yields, each once, in ascending order.
 
-    A sampler of PyTorch's or Lightning's, or a list, is read. Of any other one a copy is iterated, from fixed random
-    numbers, up to 100,000 samples; neither the sampler nor a generator that it holds is advanced. Every rank has the
-    same result: of a distributed sampler, what it distributes.
+    For a list or a sampler from PyTorch or Lightning, the indices are read directly. For any other sampler, a copy is
+    iterated with fixed random numbers, up to 100,000 samples, so that neither the sampler nor its generator advances.
+    Every rank gets the same result: for a distributed sampler, all the samples that it distributes.
 
     Args:
-        loader: Has a ``dataset``; without a ``sampler``, it is assumed to yield all of it.
-        seed: Of the random numbers that a copy gets.
-        batches: The loader's first batches alone, in the order of the data set, as under ``overfit_batches``.
+        loader: A loader with a ``dataset``; without a ``sampler``, it is assumed to yield every sample.
+        seed: Random seed for the copy.
+        batches: Use only this many first batches of the loader, in data set order, as with ``overfit_batches``.
 
     Raises:
-        UnindexedError: The data set has no numbered samples, or the sampler yields something else, or can't be copied.
+        UnindexedError: The data set can't be indexed, or the sampler does not yield indices or can't be copied.
 
     Example:
         >>> from torch.utils.data import DataLoader, SubsetRandomSampler
@@ -56,7 +56,7 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
         raise UnindexedError("probes: batch_size=None leaves the batches to the data set")
     plain = isinstance(sampler, data.BatchSampler) and type(sampler).__iter__ is data.BatchSampler.__iter__
     if plain and batches is not None:
-        # Lightning puts a sequential sampler in the place of any other one.
+        # Lightning replaces any other sampler with a sequential one.
         return range(min(batches * sampler.batch_size, len(dataset)))
     try:
         if plain:
@@ -65,7 +65,7 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
             found = _of_copy(sampler, dataset, seed, lambda each: _flat(islice(each, batches)))
     except UnindexedError:
         raise
-    except Exception as error:  # whatever a user's sampler raises
+    except Exception as error:  # a user's sampler may raise anything
         raise UnindexedError(
             f"probes: the sampler {type(sampler.sampler if plain else sampler).__name__} can't be copied and inspected"
             f" ({type(error).__name__}: {error!s:.80})"
@@ -74,7 +74,7 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
 
 
 def _yielded(sampler: Any, dataset: Any, seed: int) -> Iterable[Any]:
-    """Returns what a sampler can yield, in any order."""
+    """Returns the indices a sampler can yield, in any order."""
     iterates = type(sampler).__iter__
     if iterates in (data.SequentialSampler.__iter__, data.RandomSampler.__iter__):
         return range(len(sampler.data_source))
@@ -85,7 +85,7 @@ def _yielded(sampler: Any, dataset: Any, seed: int) -> Iterable[Any]:
         return np.flatnonzero(np.asarray(sampler.weights))
     if isinstance(sampler, data.DistributedSampler):
         whole: Any = sampler.dataset
-        # What Lightning puts around a sampler: a private class, in each of its namespaces.
+        # Lightning's private wrapper around a sampler, in each of its namespaces.
         if type(whole).__name__ == "_DatasetSamplerWrapper":
             return _yielded(whole._sampler, dataset, seed)
         if iterates is data.DistributedSampler.__iter__:
@@ -96,17 +96,17 @@ def _yielded(sampler: Any, dataset: Any, seed: int) -> Iterable[Any]:
 
 
 def _of_copy(sampler: Any, dataset: Any, seed: int, taken: Callable[[Iterator[Any]], Iterable[Any]]) -> list[Any]:
-    """Returns what ``taken`` returns of what a copy of a sampler yields."""
+    """Applies ``taken`` to the output of a copy of a sampler."""
     held = [*getattr(sampler, "__dict__", {}).values()]
     if any(isinstance(value, nn.Module) for value in held):
         raise UnindexedError(f"probes: the sampler {type(sampler).__name__} holds a model")
-    # Data is not copied, and is given back as it was.
+    # Data is not copied; its state is restored afterwards.
     shared = [*nested_datasets(dataset), *(value for value in held if isinstance(value, data.Dataset))]
     with isolated(sampler, *shared):
         copy = deepcopy(sampler, {id(each): each for each in shared})
         if isinstance(copy, data.DistributedSampler):
             copy.rank = 0
-        # Not `torch.manual_seed`: it would seed a GPU that is not in use yet, too, which can't be undone.
+        # Not `torch.manual_seed`: it would also seed a GPU that is not in use yet, which can't be undone.
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
@@ -131,13 +131,13 @@ def _numbers(found: Iterable[Any], total: int) -> Sequence[int]:
         raise UnindexedError("probes: the sampler yields nothing")
     try:
         values = np.asarray(listed)
-    except ValueError:  # entries of several lengths
+    except ValueError:  # entries of different lengths
         values = np.empty(0)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise UnindexedError(f"probes: the sampler yields {type(listed[0]).__name__} instead of numbers")
     if values.min() < 0 or values.max() >= total:
         raise UnindexedError(f"probes: the sampler yields numbers other than 0 to {total - 1}")
-    # Of millions, faster than to sort them.
+    # For millions of indices, this is faster than sorting.
     yielded = np.zeros(total, bool)
     yielded[values] = True
     indices: list[int] = np.flatnonzero(yielded).tolist()

@@ -1,4 +1,4 @@
-"""Which probes a run uses: those given, those of the checkpoint it resumes, or freshly drawn ones."""
+"""Chooses a run's probes: those given, those of the resumed checkpoint, or newly drawn ones."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def obtain_probes(
     passing: Passing | None = None,
     batches: int | None = None,
 ) -> tuple[Drawn, str | None]:
-    """Returns the run's probes and the batch that they are fed in.
+    """Returns the run's probes and the batch that contains them.
 
     Args:
         options: The user's choice.
-        find_loader: Returns the dataloader (``dataset``, ``collate_fn``) to draw from; called where it is needed.
-        resumed: The state in the checkpoint, empty without one: ``indices``, ``fingerprint``, ``archive``.
+        find_loader: Returns the dataloader (``dataset``, ``collate_fn``) to draw from; called only if needed.
+        resumed: The checkpoint's state (``indices``, ``fingerprint``, ``archive``); empty without a checkpoint.
         archived: Reads the probes of the archive in a folder.
-        redraw: The loader's data set is the one that a resumed run's indices belong to. ``False``: the archived inputs
-            are used as they are.
-        passing: Samples that have passed by, of data that can't be indexed.
-        batches: Draw from the loader's first batches alone.
+        redraw: Whether the resumed run's indices belong to the loader's data set. ``False``: use the archived inputs
+            unchanged.
+        passing: Samples collected from passing batches, for data that can't be indexed.
+        batches: Draw only from this many first batches of the loader.
 
     Returns:
-        The probes with their batch, and a remark for the user where they are not what the checkpoint names.
+        The probes with their batch, and a note for the user if they differ from the checkpoint's probes.
 
     Raises:
         ProbeError: They can't be drawn.
-        UnindexedError: They can only be had from batches that pass by.
+        UnindexedError: They can only be collected from passing batches.
         ProbeFileError: A saved probe set can't be read.
     """
     remark = None
-    # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
+    # Autograd would permanently reject tensors created under Lightning's inference mode.
     with torch.inference_mode(False):
         if options.given is not None:
             drawn = _given(options, find_loader)
@@ -84,7 +84,7 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     path = Path(options.given)
     if not path.is_dir():
         return _batched(ProbeSet.load(path), options)
-    # The pictures need the model's preprocessing, which the validation data set's transform has.
+    # The images need the model's preprocessing, which is in the validation data set's transform.
     loader = _found(find_loader)
     dataset = getattr(loader, "dataset", None)
     transform = find_transform(dataset)
@@ -102,10 +102,10 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
 
 
 def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSet:
-    """Returns pictures that are scaled to 0…1 in the form of a data set's samples: whole numbers, or channels last."""
+    """Converts images scaled to 0…1 to the form of a data set's samples: integers, or channels last."""
     try:
         sample = _draw(options, loader, [0]).probes.inputs
-    except Exception:  # there is no data set, or it raises whatever it likes because it can't be indexed
+    except Exception:  # there is no data set, or it can't be indexed and raises any error
         return probes
     inputs = probes.inputs
     if sample.dtype == torch.uint8:
@@ -114,7 +114,7 @@ def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSe
 
 
 def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Passing) -> tuple[Drawn, str | None]:
-    # Loaders of other libraries have no data set.
+    # Loaders from other libraries have no data set.
     drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None), options), None
     if not passing.complete and options.num_probes is not None and not options.fewer:
         few = f"num_probes: got {options.num_probes}, and only {len(passing)} samples passed by; these are the probes"
@@ -151,7 +151,7 @@ def _drawn_again(
             if drawn.probes.fingerprint == resumed["fingerprint"]:
                 return drawn, None
             changed = "the data set gives other inputs at the checkpoint's indices"
-        except Exception as error:  # whatever a data set raises where its files have changed
+        except Exception as error:  # a data set whose files have changed may raise anything
             changed = f"the checkpoint's probes can't be drawn again ({type(error).__name__}: {error})"
     try:
         used = f"; their {_ONE_SIZE}" if resumed.get("form") == "apart" else ""
@@ -164,7 +164,8 @@ def _drawn_again(
 
 def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Drawn, str | None]:
     among = sampled(loader, seed=options.seed, batches=batches)
-    # More than the data set has is an error; that its sampler leaves some out may come as a surprise, and is a remark.
+    # Asking for more than the data set has is an error; if its sampler omits samples, which may surprise, that is a
+    # note.
     few = options.num_probes is not None and len(among) < options.num_probes <= len(loader.dataset)
     drawn = _draw(replace(options, num_probes=len(among)) if few else options, loader, None, among)
     remark = f"num_probes: got {options.num_probes}, and the loader has only {len(among)} samples; these are the probes"
@@ -179,7 +180,7 @@ def _draw(
 
 
 def _recalled(options: ProbeOptions, resumed: Mapping[str, Any], archived: Callable[[str], ProbeSet]) -> Drawn:
-    """Returns the probes in the archive of the run that is resumed, in the form that its model took them in."""
+    """Returns the probes from the resumed run's archive, in the form that its model accepted."""
     return replace(_batched(archived(resumed["archive"]), options, resumed.get("form", "")), rebuilt=True)
 
 
@@ -191,9 +192,9 @@ def _batched(probes: ProbeSet, options: ProbeOptions, form: str = "") -> Drawn:
 
 
 def rebuilt_batch(inputs: Any, labels: Tensor | None, input_key: Key | None, label_key: Key | None) -> Any:
-    """Returns a batch in the form that a module's transfer hooks expect, for probes not drawn from a data set."""
+    """Returns a batch in the form that a module's transfer hooks expect, for probes that no data set provided."""
     if callable(input_key) and input_key is not any_picture:
-        # Nobody knows what it would take them out of; a tensor is taken as it is.
+        # The original batch structure is unknown, so pass the plain tensor.
         return inputs
     if isinstance(label_key, str) and label_key.isdecimal():
         label_key = int(label_key)

@@ -1,4 +1,4 @@
-"""Probes from data that can't be indexed: the first samples that pass by, copied before the model gets them."""
+"""Probes from data that can't be indexed: copies of the first samples that the model receives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_gradcam.probes.paths import Key
 
 
 class Passing:
-    """Collects samples from batches that pass by, until there are enough.
+    """Collects samples from passing batches until there are enough.
 
     Args:
         count: Number of samples wanted.
@@ -44,16 +44,16 @@ class Passing:
 
     @property
     def complete(self) -> bool:
-        """Whether there are as many as wanted."""
+        """Whether enough samples have been collected."""
         return len(self) >= self._count
 
     def take(self, batch: Any) -> None:
-        """Copies the samples of a batch that are still wanted, to the CPU; none if their size is another.
+        """Copies the samples that are still needed to the CPU; none if their size differs from the first.
 
         Raises:
-            ProbeError: The batch has no tensor where the input is expected.
+            ProbeError: The batch has no tensor at the input's position.
         """
-        if batch is None:  # the validation step takes its batches itself
+        if batch is None:  # the validation step fetches its batches itself
             return
         entry = entry_of(batch, self._input_key)
         if is_listed(entry, batch) and differ_in_size(entry):
@@ -64,21 +64,21 @@ class Passing:
         found = len(picture)
         wanted = min(self._count - len(self), found)
         shape = tuple(picture.shape[1:])
-        # Samples of another size than the first don't fit into one batch with it.
+        # Samples that differ in size from the first can't share a batch with it.
         if wanted > 0 and shape == (self._shape or shape):
             self._shape = shape
-            # Under Lightning's inference mode every tensor made here would be refused by autograd for good.
+            # Autograd would permanently reject tensors created under Lightning's inference mode.
             with torch.inference_mode(False):
                 part = part_of_listed if is_listed(entry, batch) else part_of
                 self._batches.append(mapped(_copied, part(batch, 0, wanted, found)))
             self._sizes.append(wanted)
 
     def drawn(self, dataset: Any, options: ProbeOptions | None = None) -> Drawn:
-        """Returns the probes, in the order in which they passed.
+        """Returns the probes in the order in which they were collected.
 
         Args:
-            dataset: Where they come from, for its class names and normalisation.
-            options: How the batches are read.
+            dataset: Their data set, for its class names and normalisation.
+            options: How to read the batches.
         """
         first = self._batches[0]
         join = join_listed if is_listed(entry_of(first, self._input_key), first) else join_parts

@@ -1,4 +1,4 @@
-"""What drawing needs from probes, in NumPy only: it runs during training, which torch's threads would slow down."""
+"""Probe data for drawing, in NumPy only: drawing runs during training, which torch's threads would slow down."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ProbeView:
-    """Pictures, names and known regions of probes, without their inputs.
+    """Images, names and known regions of probes, without their inputs.
 
-    A torch operation on a large tensor wakes a team of threads for the thread that calls it. In a background thread
-    that is a second team besides the training's own, and both then compete for the same cores; so all that is drawn,
-    measured or written in the background takes its probes from here.
+    A torch operation on a large tensor starts a pool of threads for its calling thread. In a background thread this is
+    a second pool, which competes with training's own for the same cores. So everything drawn, measured or written in
+    the background takes its probes from here.
 
     Attributes:
         ids: One unique name for each probe.
-        pixels: The pictures to draw on, uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
+        pixels: The images to draw on, uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
         true: The true classes of each probe; ``None`` if no labels are known.
         masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
-        boxes: The same parts as boxes, float32 ``[N, 4]``, or ``None``.
-        size: Height and width of the picture in whose pixels the boxes are: the mask's, or the input's.
+        boxes: The same regions as boxes, float32 ``[N, 4]``, or ``None``.
+        size: Height and width of the image to whose pixels the boxes refer: the mask's or the input's.
         class_names: Names of the classes by index, or ``None``.
         note: A remark for every header.
         display_source: How the pictures were recovered.
@@ -55,7 +55,7 @@ class ProbeView:
 
     @property
     def view(self) -> ProbeView:
-        """Itself, so that drawing takes a probe set or its view."""
+        """The view itself, so that drawing accepts a probe set or its view."""
         return self
 
     def class_name(self, index: int) -> str:
@@ -64,7 +64,7 @@ class ProbeView:
         return names[index] if 0 <= index < len(names) else str(index)
 
     def true_classes(self, row: int) -> tuple[int, ...]:
-        """Returns the true classes of one probe; none if not known."""
+        """Returns the true classes of one probe; empty if unknown."""
         return () if self.true is None else self.true[row]
 
     def part(self, rows: Sequence[int]) -> ProbeView:
@@ -83,10 +83,10 @@ def rows_of(values: Any, rows: Sequence[int]) -> Any:
 
 
 def true_classes_of(labels: Tensor | None) -> tuple[tuple[int, ...], ...] | None:
-    """Returns each probe's true classes: one, or those marked in a label with several.
+    """Returns each probe's true classes: one class, or all those marked in a multi-class label.
 
     Args:
-        labels: int64 ``[N]``, below 0 if a sample has none; or 0 and 1 for each class ``[N, C]``.
+        labels: int64 ``[N]``, negative if a sample has none; or 0/1 for each class ``[N, C]``.
 
     Example:
         >>> import torch
@@ -102,11 +102,11 @@ def true_classes_of(labels: Tensor | None) -> tuple[tuple[int, ...], ...] | None
 
 
 def signals_of(inputs: Tensor, axes: str) -> npt.NDArray[np.float32] | None:
-    """Returns inputs with a single axis of places as float32 ``[N, C, L]``; ``None`` for other inputs.
+    """Returns inputs with a single spatial axis as float32 ``[N, C, L]``; ``None`` for other inputs.
 
     Args:
         inputs: ``[N, L]``, ``[N, C, L]`` or ``[N, L, C]``.
-        axes: ``"NLC"`` where the channels come last.
+        axes: ``"NLC"`` if the channels come last.
     """
     if inputs.dim() not in (2, 3) or not inputs.is_floating_point():
         return None

@@ -1,4 +1,4 @@
-"""Looking through wrappers (subsets, concatenations) for labels, class names and transforms of a data set."""
+"""Finds a data set's labels, class names and transforms inside wrappers (subsets, concatenations)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDatas
 
 from lightning_gradcam.probes.labels import read_labels
 
-# The usual names of labels in a sample or a batch.
+# Common names of labels in a sample or a batch.
 LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
 
 
@@ -23,13 +23,14 @@ def has_indices(dataset: Any) -> bool:
 
 
 def find_class_names(dataset: Any, label_key: Any = None) -> tuple[str, ...] | None:
-    """Returns the names that the data set (or one inside it) gives its classes.
+    """Returns the class names of the data set (or of one inside it).
 
-    As ``classes`` or ``class_names``, or as the ``ClassLabel`` among the ``features`` of a data set of Hugging Face.
+    They are read from ``classes`` or ``class_names``, or from the ``ClassLabel`` in a Hugging Face data set's
+    ``features``.
 
     Args:
         dataset: The data set.
-        label_key: The name of the feature, if it has none of the usual ones.
+        label_key: The name of the feature, if it is not a common label name.
     """
     for owner in nested_datasets(dataset):
         for name in ("classes", "class_names"):
@@ -52,7 +53,7 @@ def find_labels(dataset: Any, label_key: Any = None) -> npt.NDArray[np.int64] | 
 
     Args:
         dataset: The data set.
-        label_key: Where a sample holds its label; only columns of Hugging Face's data sets are asked by it.
+        label_key: Where a sample holds its label; only used for columns of Hugging Face data sets.
     """
     if isinstance(dataset, Subset):
         inner = find_labels(dataset.dataset, label_key)
@@ -95,13 +96,13 @@ def _wrapped(dataset: Any) -> Any:
 
 
 def _label_feature(dataset: Any, label_key: Any) -> tuple[str, list[str]] | None:
-    """Returns the name of the column with the labels, and the names of classes; of Hugging Face's data sets."""
+    """Returns the name of a Hugging Face data set's label column, and its class names."""
     features = getattr(dataset, "features", None)
     if not isinstance(features, Mapping):
         return None
     for name in LABEL_KEYS if label_key is None else (label_key,):
         feature = features.get(name) if isinstance(name, str) else None
-        # Several labels a sample are a sequence of a feature.
+        # Several labels per sample are a sequence of a feature.
         names = getattr(getattr(feature, "feature", feature), "names", None)
         if isinstance(names, list) and names:
             return str(name), names
@@ -112,7 +113,7 @@ def _column(dataset: Any, name: str) -> Any:
     """Returns a column of a Hugging Face data set, without its other columns or its transform."""
     try:
         return dataset.with_format("numpy").select_columns([name])[:][name]
-    except Exception:  # other libraries' data sets may have `features` too
+    except Exception:  # data sets of other libraries may have `features` too
         return None
 
 
@@ -124,7 +125,7 @@ def _integers(candidate: Any) -> npt.NDArray[np.int64] | None:
     except (ValueError, TypeError, RuntimeError):
         return None  # ragged lists of annotations are not class labels
     if values.ndim == 1 and values.dtype.kind in "biu":
-        return values.astype(np.int64, copy=False)  # of which there may be millions
+        return values.astype(np.int64, copy=False)  # there may be millions of labels
     classes = read_labels(values, len(values)).classes if values.ndim and len(values) else None
     if classes is not None and classes.dim() == 2:
         classes = classes.argmax(1) if bool((classes.sum(1) == 1).all()) else None
@@ -132,7 +133,7 @@ def _integers(candidate: Any) -> npt.NDArray[np.int64] | None:
 
 
 def locate(dataset: Any, index: int) -> tuple[Any, int]:
-    """Follows one index through the wrappers to the data set that holds the sample."""
+    """Resolves an index through the wrappers to the data set that holds the sample."""
     if isinstance(dataset, Subset):
         return locate(dataset.dataset, int(dataset.indices[index]))
     if isinstance(dataset, ConcatDataset):

@@ -1,4 +1,4 @@
-"""Results of one step, frozen and raw: maps, channels, statistics of gradients.
+"""The raw, frozen results of one step: maps, channels and gradient statistics.
 
-Knows nothing of models, and computes, draws and writes nothing itself.
+Does not depend on models, and does not compute, draw or write anything itself.
 """

@@ -1,8 +1,8 @@
-"""Blank maps: how many there are, why, and what to use instead.
+"""Reporting of blank maps: how many there are, why, and what to use instead.
 
-A map is blank where it is zero everywhere after its ReLU. Why it is so is seen where gradient and activation are at
-hand (:mod:`lightning_gradcam.compute.blank`), travels with the record as a code, and is put into words here: the same
-sentence in a warning, on a sheet, a film strip and the page.
+A map is blank if it is zero everywhere after its ReLU. The cause is determined from the gradient and activation
+(:mod:`lightning_gradcam.compute.blank`) and stored in the record as a code. This module turns it into the one sentence
+used in warnings, sheets, film strips and the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Codes = npt.NDArray[np.int8]
 
 
 class Cause(IntEnum):
-    """Why a map is blank; ``SHOWN``: it is not."""
+    """Why a map is blank; ``SHOWN`` means it is not."""
 
     SHOWN = 0
     NOWHERE_POSITIVE = 1
@@ -36,7 +36,7 @@ class Cause(IntEnum):
 
 
 HIRESCAM = 16
-"""Added to a cause where HiResCAM's map of the same layer and target is not blank."""
+"""Added to a cause if HiResCAM's map of the same layer and target is not blank."""
 
 _WHY = {
     Cause.NOWHERE_POSITIVE: "the method finds no place that speaks for the score",
@@ -58,11 +58,11 @@ _USE_HIRESCAM = "Use methods=['hirescam'] or an earlier layer."
 
 
 def codes_of(maps: npt.NDArray[Any], causes: Codes | None) -> Codes:
-    """Returns each map's cause; 0 where it is not blank, or not finite.
+    """Returns each map's cause; 0 if it is not blank or not finite.
 
     Args:
         maps: ``[N, *S]``, signed or after their ReLU.
-        causes: What was found of them, int8 ``[N]``; ``None``: nothing, as in archives of version 0.1.0.
+        causes: Their known causes, int8 ``[N]``; ``None`` if unknown, as in archives of version 0.1.0.
 
     Example:
         >>> codes_of(np.array([[[-1.0, 0.0]], [[-1.0, 2.0]]]), None).tolist()
@@ -77,13 +77,13 @@ def codes_of(maps: npt.NDArray[Any], causes: Codes | None) -> Codes:
 def record_codes(
     maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], keys: Iterable[CamKey], rows: Sequence[int]
 ) -> Codes:
-    """Returns the causes of some of a record's maps, one after the other.
+    """Returns the causes of some of a record's maps in one array.
 
     Args:
-        maps: The record's.
-        causes: The record's.
-        keys: Which maps.
-        rows: The places of the probes.
+        maps: The record's maps.
+        causes: The record's causes.
+        keys: The maps to include.
+        rows: The indices of the probes.
     """
     chosen = list(rows)
     found = [codes_of(maps[key][chosen], causes[key][chosen] if key in causes else None) for key in keys]
@@ -91,12 +91,12 @@ def record_codes(
 
 
 def blank_sentence(codes: Codes, *, what: str = "maps", zero: str = "zero after the ReLU") -> str:
-    """Says how many maps are blank, why most of them are, and what to use; empty if none is.
+    """Returns a sentence on how many maps are blank, the most common cause, and what to use; empty if none is blank.
 
     Args:
         codes: The causes of all maps, blank or not, as :func:`codes_of` returns them.
-        what: What the maps are called.
-        zero: What blank means.
+        what: The noun for the maps.
+        zero: The meaning of blank.
 
     Example:
         >>> blank_sentence(np.array([Cause.NEGATIVE, Cause.SHOWN], np.int8))
@@ -107,13 +107,13 @@ active channel. Use an earlier layer."
 
 
 def blank_parts(codes: Codes, *, what: str = "maps", zero: str = "zero after the ReLU") -> tuple[str, str]:
-    """Returns the two parts of :func:`blank_sentence`: what is blank and why, and what to use."""
+    """Returns the two parts of :func:`blank_sentence`: what is blank and why, and what to use instead."""
     blank = codes[codes != 0]
     if not blank.size:
         return "", ""
     counted = Counter((blank & (HIRESCAM - 1)).tolist())
     number, most = counted.most_common(1)[0]
-    # Written by a later version, it may be a cause that is not known here.
+    # A later version may have written a cause that is unknown here.
     cause = Cause(number) if number in _WHY else Cause.NOWHERE_POSITIVE
     helped = bool(((blank & HIRESCAM) != 0).any())
     instead = _USE_HIRESCAM if helped else _INSTEAD.get(cause, _EARLIER)
@@ -125,12 +125,12 @@ def blank_parts(codes: Codes, *, what: str = "maps", zero: str = "zero after the
 def blank_remarks(
     maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], when: str = ""
 ) -> dict[str, str]:
-    """Returns what is reported of blank maps, by layer: of the first method that has any.
+    """Returns the report on blank maps for each layer: that of the first method with any.
 
     Args:
         maps: All maps ``[N, *S]``.
-        causes: Why they are blank, as a record has it.
-        when: Which step they are of, for the remark.
+        causes: Why they are blank, as in a record.
+        when: Their step, for the report.
 
     Example:
         >>> key = CamKey("conv", "gradcam", "label")
@@ -148,8 +148,8 @@ def blank_remarks(
 
 @cache
 def longest_sentence() -> str:
-    """Returns the longest that :func:`blank_sentence` says of a few hundred maps: sheets keep room for it."""
+    """Returns the longest :func:`blank_sentence` for a few hundred maps, for which sheets reserve space."""
     each = [np.full(100, cause | flag, np.int8) for cause in _WHY for flag in (0, HIRESCAM)]
-    # With one of another cause the sentence also says of how many it speaks.
+    # With one map of another cause, the sentence also states how many maps it covers.
     others = [np.concatenate([codes, [Cause.SHOWN, 1 + codes[0] % 2]]).astype(np.int8) for codes in each]
     return max(map(blank_sentence, others), key=len)

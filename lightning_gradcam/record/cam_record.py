@@ -1,4 +1,4 @@
-"""The frozen record of one logged step: signed maps and what they explain, on the CPU."""
+"""The frozen record of one logged step: signed maps and the scores they explain, on the CPU."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ UNTRAINED_EPOCH = -1
 
 @dataclass(frozen=True, eq=False)
 class CamRecord:
-    """What one logged step found for every probe. Arrays are read-only.
+    """The results of one logged step for every probe. Arrays are read-only.
 
     Attributes:
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         step: The step at which Lightning logs this validation's metrics.
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
-        score: What ``scores`` hold: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
+        score: The kind of ``scores``: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
         probe_ids: One id for each probe, in the order of the arrays.
-        maps: :class:`~lightning_gradcam.CamKey` to signed maps, float32 ``[N, h, w]``
-            (``[N, d, h, w]`` in 3-D, ``[N, t, h, w]`` of folded frames, ``[N, l]`` of signals), not normalised.
+        maps: :class:`~lightning_gradcam.CamKey` to signed maps, float32 ``[N, h, w]`` (``[N, d, h, w]`` in 3-D,
+            ``[N, t, h, w]`` for folded frames, ``[N, l]`` for signals), not normalised.
         scores: Target name to explained scores, float32 ``[N]``.
         classes: Target name to explained classes, int64 ``[N]``; -1 if there is none.
-        predicted: The model's most likely classes, int64 ``[N]``; -1 if its output has no classes.
-        confidence: Their probabilities, float32 ``[N]``; NaN there.
-        confidences: Target name to the probabilities of the explained classes, float32 ``[N]``; NaN if not known.
-        numbers: Key to the numbers of its maps (:data:`~lightning_gradcam.STATS`), each float32 ``[N]``; empty
-            before they are measured.
-        likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, ten at most; ``[N, 0]``
-            where the output has no classes.
+        predicted: The model's most likely classes, int64 ``[N]``; -1 if it does not output classes.
+        confidence: Their probabilities, float32 ``[N]``; NaN if it does not output classes.
+        confidences: Target name to the probabilities of the explained classes, float32 ``[N]``; NaN if unknown.
+        numbers: Key to its maps' statistics (:data:`~lightning_gradcam.STATS`), each float32 ``[N]``; empty until they
+            are measured.
+        likeliest: The most likely classes, at most ten, starting with ``predicted``: int64 ``[N, k]``; ``[N, 0]`` if
+            the model does not output classes.
         likeliest_confidence: Their probabilities, float32 ``[N, k]``.
-        gradients: ``(layer, target)`` to the gradients in numbers, if requested, as NumPy arrays
-            (:class:`~lightning_gradcam.GradientSummary`); sums and norms float64, other such numbers
+        gradients: ``(layer, target)`` to gradient statistics, if requested, as NumPy arrays
+            (:class:`~lightning_gradcam.GradientSummary`); sums and norms are float64, other floating-point values
             float32.
-        limits: Key to the values that each map's colours reach to on the run's scale, float32 ``[N, 2]``: the largest
-            98th percentile of its places in this and all earlier logged steps, after the ReLU and of the magnitudes
-            (for signed drawing). A resumed run continues them. Empty if not known, as in archives of version 0.1.0.
-        causes: Key to why maps are blank, int8 ``[N]``, 0 where they are not (see
+        limits: Key to the upper limits of each map's colours on the run's scale, float32 ``[N, 2]``: the largest 98th
+            percentile over its positions in this and all earlier logged steps, after the ReLU and of the magnitudes
+            (for signed drawing). A resumed run continues them. Empty if unknown, as in archives of version 0.1.0.
+        causes: Key to the causes of blank maps, int8 ``[N]``, 0 for maps that are not blank (see
             :class:`~lightning_gradcam.Cause`); keys without a blank map are missing.
-        levels: ``(layer, target)`` to the feature map that each probe is explained at, ``N`` names such as
-            ``"fpn[1]"`` or ``"head#2"``, of layers with several (:class:`~lightning_gradcam.Cams`).
-        metrics: What ``trainer.callback_metrics`` had at the end of this validation, by name: its results, and the
-            latest ones of training, without the numbers that ``monitor=`` puts there. Values that are not single finite
-            numbers are left out. Empty for the untrained baseline, outside a Trainer, in archives of version 0.1.0, and
-            where training was stopped, or another callback read the archive, before Lightning had them.
+        levels: For layers with several feature maps, ``(layer, target)`` to the one at which each probe is explained,
+            ``N`` names such as ``"fpn[1]"`` or ``"head#2"`` (see :class:`~lightning_gradcam.Cams`).
+        metrics: The contents of ``trainer.callback_metrics`` at the end of this validation, by name: its results and
+            the latest training metrics, without the numbers that ``monitor=`` adds. Values that are not single finite
+            numbers are omitted. Empty for the untrained baseline, outside a Trainer, in archives of version 0.1.0, and
+            if training stopped, or another callback read the archive, before Lightning had computed them.
 
     Example:
         The channels with the largest weights for the first probe, ``record`` being the first of an archive::
@@ -88,7 +88,7 @@ class CamRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Copied: whoever keeps the limits raises them with the next step.
+        # Copy: the owner of the limits raises them with the next step.
         changed: dict[str, Any] = {"limits": {key: _frozen(np.array(v, np.float32)) for key, v in self.limits.items()}}
         for name in ("likeliest", "likeliest_confidence"):
             if not getattr(self, name).size:
@@ -101,7 +101,7 @@ class CamRecord:
     def from_cams(
         cls, cams: Cams, *, probe_ids: tuple[str, ...], epoch: int, step: int, stage: str, score: ScoreKind
     ) -> CamRecord:
-        """Copies signed maps to the CPU and freezes them, with the step and epoch at which they were made."""
+        """Copies signed maps to the CPU and freezes them, with the step and epoch at which they were computed."""
         count = len(probe_ids)
         unknown = _frozen(np.full(count, np.nan, np.float32))
 
@@ -136,7 +136,7 @@ class CamRecord:
         return _nbytes(vars(self))
 
     def changed_from(self, other: CamRecord) -> dict[str, npt.NDArray[np.bool_]]:
-        """Returns where the explained class is another than in a record of the same probes: target to bool ``[N]``."""
+        """Returns where the explained class differs from another record of the same probes: target to bool ``[N]``."""
         return {
             name: classes != other.classes[name] if name in other.classes else np.zeros(len(classes), np.bool_)
             for name, classes in self.classes.items()
@@ -148,7 +148,7 @@ class CamRecord:
 
 
 def _at(values: Any, rows: list[int]) -> Any:
-    """Returns the part that belongs to some probes, of an array or of all that a mapping holds."""
+    """Returns the rows of some probes from an array, or from every array in a mapping."""
     if isinstance(values, Mapping):
         return MappingProxyType({name: _at(each, rows) for name, each in values.items()})
     if isinstance(values, GradientSummary):
@@ -167,7 +167,7 @@ def _nbytes(values: Any) -> int:
 
 
 def _array(values: Tensor, dtype: npt.DTypeLike) -> Any:
-    # A copy, so that nothing of the model's memory is kept or can change under the record.
+    # Copy, so that the record neither keeps the model's memory alive nor changes with it.
     return _frozen(values.detach().to("cpu", copy=True).to(getattr(torch, np.dtype(dtype).name)).numpy())
 
 

@@ -1,4 +1,4 @@
-"""What was found: maps by layer, method and target, and what they explain."""
+"""The results: maps by layer, method and target, with the scores they explain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DRAWN = "lightning_gradcam.sheets.of_cams"
 
 
 class CamKey(NamedTuple):
-    """What one map explains: the layer's name, the method's name and the target's name."""
+    """The key of one map: the names of its layer, method and target."""
 
     layer: str
     method: str
@@ -30,12 +30,12 @@ class CamKey(NamedTuple):
 
 
 def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
-    """Finds the key that ``wanted`` means.
+    """Finds the key that ``wanted`` refers to.
 
     Args:
         keys: All keys.
-        wanted: A full ``(layer, method, target)``, where a class index may replace its name, or a layer's name
-            where that layer has a single map.
+        wanted: A full ``(layer, method, target)``, in which a class index may replace its name, or just a layer's name
+            if that layer has a single map.
 
     Raises:
         KeyError: There is no such key, or a bare layer name is ambiguous; the message lists the keys.
@@ -55,42 +55,40 @@ def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
 
 @dataclass(frozen=True, eq=False)
 class Cams(Mapping[CamKey, Tensor]):
-    """The maps of one batch, and what was explained. A read-only mapping.
+    """The maps of one batch with the explained scores; a read-only mapping.
 
     ``cams[layer, method, target]`` is a float tensor ``[N, h, w]`` at the layer's own resolution, not normalised;
-    signed where ``relu=False``. It is ``[N, d, h, w]`` in 3-D, ``[N, t, h, w]`` for frames folded into the batch, and
-    ``[N, l]`` for signals. ``cams["layer4"]`` works where that layer has a single map.
+    signed if ``relu=False``. It is ``[N, d, h, w]`` in 3-D, ``[N, t, h, w]`` for frames folded into the batch, and
+    ``[N, l]`` for signals. ``cams["layer4"]`` works if that layer has a single map.
 
     Attributes:
         maps: :class:`CamKey` to map.
         scores: Target name to the explained scores ``[N]``.
         classes: Target name to the explained classes ``[N]`` (int64; -1 if there is none).
         output: The model's output, detached.
-        predicted: The most likely classes ``[N]``; ``None`` if the output has no classes.
-        confidence: Their probabilities ``[N]``: the softmax; the sigmoid under ``score="sigmoid"``, and where labels
-            mark several classes per sample; the output itself where the model ends in one of these.
-            ``None`` if the output has no classes.
+        predicted: The most likely classes ``[N]``; ``None`` if the model does not output classes.
+        confidence: Their probabilities ``[N]``: the softmax; the sigmoid with ``score="sigmoid"`` or if labels mark
+            several classes per sample; the output itself if the model ends in one of these. ``None`` without classes.
         layouts: Layer name to the meaning of its activation's axes.
-        overwritten: Whether the model changes a layer's output in place, so that it had to be copied.
-        confidences: Target name to the probabilities of the explained classes ``[N]``, as in ``confidence``; NaN where
-            a sample has none. Empty if the output has no classes.
-        inputs: What :func:`~lightning_gradcam.compute_cams` got, for showing the maps on; the same memory. ``None``
-            where it is not a tensor.
-        score: What ``scores`` are: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
-        likeliest: The most likely classes, the first being ``predicted``: int64 ``[N, k]``, ten at most; ``None``
-            where the output has no classes.
+        overwritten: Whether the model modifies a layer's output in place, so that it had to be copied.
+        confidences: Target name to the probabilities of the explained classes ``[N]``, as in ``confidence``; NaN for
+            samples without a class. Empty without classes.
+        inputs: The inputs of :func:`~lightning_gradcam.compute_cams` (not a copy), used to draw overlays. ``None`` if
+            they are not a tensor.
+        score: The kind of ``scores``: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
+        likeliest: The most likely classes, at most ten, starting with ``predicted``: int64 ``[N, k]``; ``None`` without
+            classes.
         likeliest_confidence: Their probabilities ``[N, k]``, as in ``confidence``; ``None`` without
             classes.
-        gradients: ``(layer, target)`` to the gradients in numbers, if requested
-            (:class:`~lightning_gradcam.GradientSummary`); only methods of activations and gradients
-            have any.
-        levels: ``(layer, target)`` to the feature map that each sample is explained at, ``N`` names: ``"fpn[1]"`` is
-            the second of the maps that ``fpn`` returns, ``"head#2"`` the third call of ``head``. Only of layers
-            with several maps that the scores depend on, such as a detector's pyramid; their maps have the size of the
-            finest of these, where a coarser one's places are repeated.
-        axes: What the axes of the input mean where that was seen and its shape does not tell: ``"NCL"``, ``"NLC"`` or
-            ``"NL"`` of a signal, ``"NTCHW"`` or ``"NTHW"`` of frames; else ``""``.
-        causes: :class:`CamKey` to why maps are blank, int8 ``[N]``, 0 where they are not: see
+        gradients: ``(layer, target)`` to gradient statistics, if requested
+            (:class:`~lightning_gradcam.GradientSummary`); only for methods that use activations and gradients.
+        levels: ``(layer, target)`` to the feature map at which each sample is explained, ``N`` names: ``"fpn[1]"`` is
+            the second map that ``fpn`` returns, ``"head#2"`` the third call of ``head``. Only for layers with several
+            maps on which the scores depend, such as a detector's pyramid; their maps have the size of the finest level,
+            and coarser ones are enlarged by repetition.
+        axes: The meaning of the input's axes if its shape is ambiguous and the model resolves it: ``"NCL"``, ``"NLC"``
+            or ``"NL"`` for a signal, ``"NTCHW"`` or ``"NTHW"`` for frames; otherwise ``""``.
+        causes: :class:`CamKey` to the causes of blank maps, int8 ``[N]``, 0 for maps that are not blank; see
             :class:`~lightning_gradcam.Cause`. Keys without a blank map may be missing.
     """
 
@@ -183,7 +181,7 @@ class Cams(Mapping[CamKey, Tensor]):
         import_module(_DRAWN).save_cams(self, path, drawing)
 
     def _repr_html_(self) -> str:
-        # Only a notebook needs it.
+        # Drawing belongs to a later folder; import it only when a notebook displays the maps.
         shown: str = import_module("lightning_gradcam.report.notebook").cams_html(self)
         return shown
 

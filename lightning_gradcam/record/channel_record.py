@@ -1,4 +1,4 @@
-"""The frozen record of what the channels of some layers show at one logged step: activations, or filters' patterns."""
+"""The frozen record of some layers' channels at one logged step: activations or filter patterns."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ DEAD, ACTIVATION = "dead", "activation"
 
 @dataclass(frozen=True, eq=False)
 class ChannelRecord:
-    """What one logged step shows of the channels of some layers.
+    """The channels of some layers at one logged step.
 
-    Arrays become float32 where they are not, and read-only where they are: what is handed in must not be used for
-    anything else.
+    Arrays are converted to float32; those that are already float32 become read-only, so the caller must not use them
+    for anything else.
 
     Attributes:
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         step: The step at which Lightning logs this validation's metrics.
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
-        kind: ``"features"``: the activations of probes. ``"patterns"``: what each filter responds to most.
-        probe_ids: One id for each probe, in the order of the arrays; none for patterns.
-        channels: Layer to what is shown of it. Features: activations, ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D), as
-            they are. Patterns: a picture for each filter in the model's input space, ``[F, c, H, W]``.
-        chosen: Layer to the numbers of the channels or filters that these are, ``C`` or ``F`` of them.
-        numbers: Layer to name to values, one axis. Features: ``"dead"``, 1 for each channel **of the layer** (also of
-            those that were not chosen) that is zero everywhere on all probes, else 0. Patterns: ``"activation"``, what
-            each of the chosen filters reached, ``[F]``.
+        kind: ``"features"``: activations of the probes. ``"patterns"``: the input to which each filter responds most.
+        probe_ids: One id for each probe, in the order of the arrays; empty for patterns.
+        channels: Layer to its data. Features: unscaled activations, ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D).
+            Patterns: one image for each filter in the model's input space, ``[F, c, H, W]``.
+        chosen: Layer to the indices of these channels or filters, ``C`` or ``F`` of them.
+        numbers: Layer to name to a 1-D array. Features: ``"dead"``, 1 for each channel **of the layer** (including
+            those not chosen) that is zero everywhere on all probes, otherwise 0. Patterns: ``"activation"``, the
+            activation reached by each chosen filter, ``[F]``.
         metrics: As in :class:`~lightning_gradcam.CamRecord`.
 
     Raises:
-        ValueError: The arrays do not fit each other.
+        ValueError: The arrays' shapes are inconsistent.
 
     Example:
         >>> maps = np.zeros((1, 2, 4, 4), np.float32)
@@ -100,7 +100,7 @@ class ChannelRecord:
         return sum(values.nbytes for part in (self.channels, *self.numbers.values()) for values in part.values())
 
     def part(self, rows: Sequence[int]) -> ChannelRecord:
-        """Returns the record of the probes at these indices; patterns belong to none and stay as they are."""
+        """Returns the record of the probes at these indices; patterns belong to no probe and stay unchanged."""
         if self.kind == "patterns":
             return self
         chosen = list(rows)
@@ -112,14 +112,14 @@ class ChannelRecord:
 
 
 def dead_numbers(record: ChannelRecord) -> dict[str, dict[str, float]]:
-    """Returns what loggers get of a record of activations.
+    """Returns the values of an activation record that go to loggers.
 
     Args:
-        record: Of the kind ``"features"``.
+        record: A record of the kind ``"features"``.
 
     Returns:
-        Layer to ``"dead"``, how many of its channels are zero everywhere on all probes, and ``"dead_share"``, which
-        share of them that is.
+        Layer to ``"dead"``, the number of channels that are zero everywhere on all probes, and ``"dead_share"``, their
+        share of all channels.
 
     Example:
         >>> maps = np.zeros((1, 2, 4, 4))
@@ -135,7 +135,7 @@ def dead_numbers(record: ChannelRecord) -> dict[str, dict[str, float]]:
 
 
 def _check_numbers(layer: str, name: str, values: FloatArray, chosen: tuple[int, ...]) -> None:
-    # Drawing looks the chosen channels up in what is known of all.
+    # Drawing looks up the chosen channels among the values for all channels.
     least = max(chosen, default=-1) + 1 if name == DEAD else 0
     if values.ndim != 1 or len(values) < least or (name == ACTIVATION and len(values) != len(chosen)):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One statement about a run, with the evidence for it and what to do about it."""
+"""One finding about a run, with its evidence and advice."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
 
 @dataclass(frozen=True)
 class Finding:
-    """What a run's maps show, in one sentence with its evidence; see ``Archive.findings``.
+    """One observation about a run's maps, with its evidence; see ``Archive.findings``.
 
     Attributes:
-        kind: What it is about, such as ``"shortcut"`` or ``"settled"``; docs/findings.md lists the kinds and their
+        kind: The kind of finding, such as ``"shortcut"`` or ``"settled"``; docs/findings.md lists the kinds and their
             thresholds.
         severity: ``"high"``, ``"medium"`` or ``"low"``.
         layer: The layer of the maps.
         method: Their method.
-        probes: Ids of the probes it is about, in the order of the probe set.
-        epochs: The epochs it is about, -1 for the untrained model: one, or the first and last of a span.
-        figures: The numbers behind it, by name; ``"n"`` is always among them: how many probes were judged.
+        probes: Ids of the probes concerned, in the order of the probe set.
+        epochs: The epochs concerned, -1 for the untrained model: one epoch, or the first and last of a range.
+        figures: The numbers behind it, by name; always includes ``"n"``, the number of probes evaluated.
         text: The sentence.
         advice: What to do, in one or two sentences.
 

@@ -1,10 +1,10 @@
-r"""Gradients in numbers: how large they are, which channels they speak for, and whether they have vanished.
+r"""Gradient statistics: their distribution, the channels they favour, and whether they have vanished.
 
-Of each layer and target, the gradients :math:`g_{ks} = \partial y / \partial A_{ks}` that explain anyway (no further
-backward) are counted into bins, and so are the channel weights :math:`\alpha_k = \frac{1}{|S|} \sum_s g_{ks}` of
-Grad-CAM. The bins are the same for all layers, steps and runs, so that steps can be compared, and parts of a batch put
-together, exactly: two bins an octave from :math:`2^{-32}` to :math:`2^8` for either sign, one on each side for what is
-smaller and what is larger, and one for zero. They are read off the numbers' own bits, without rounding.
+For each layer and target, the gradients :math:`g_{ks} = \partial y / \partial A_{ks}` that the maps use anyway (no
+extra backward) are counted into bins, and so are the channel weights :math:`\alpha_k = \frac{1}{|S|} \sum_s g_{ks}` of
+Grad-CAM. The bins are the same for all layers, steps and runs, so that steps can be compared and parts of a batch
+combined exactly: two bins per octave from :math:`2^{-32}` to :math:`2^8` for each sign, one bin on each side for
+smaller and for larger values, and one for zero. A number's bin is read directly from its bits, without rounding.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ B = TypeVar("B")
 NumPyArray = npt.NDArray[Any]
 
 CHANNELS = 8
-# Bins an octave are 2 to the power of this many bits of the mantissa.
+# This many mantissa bits give 2 to that power bins per octave.
 _BITS = 1
 _LOWEST, _HIGHEST = -32, 8
-# Float32's smallest normal number, and what lies beyond its largest.
+# Float32's smallest normal number, and the bound above its largest.
 _ZERO, _BEYOND = -126, 128
-# Rows that are counted at once hold at most this many numbers: their codes take twice the memory of the gradients.
+# Rows counted together hold at most this many numbers, because their codes take twice the memory of the gradients.
 _ROOM = 2**22
 
 
@@ -55,19 +55,19 @@ DTYPES: Mapping[str, Any] = MappingProxyType(
         "vanished": np.bool_,
     }
 )
-"""What a record keeps of a :class:`GradientSummary`: the name of an array to its type."""
+"""The arrays of a :class:`GradientSummary` stored in a record: name to dtype."""
 
 
 @dataclass(frozen=True, eq=False)
 class Spread(Generic[A]):
-    """Distribution of the numbers of each sample.
+    """Distribution of each sample's numbers.
 
     Attributes:
-        counts: How many fall between each two of :data:`EDGES`, int64 ``[N, B]``; NaN and infinity are not counted.
+        counts: Number of values between consecutive :data:`EDGES`, int64 ``[N, B]``; NaN and infinity are not counted.
         min: The smallest ``[N]``.
         max: The largest ``[N]``.
         sum: Their sum ``[N]``.
-        norm: The root of the sum of their squares ``[N]``; float32 takes squares below ``1e-45`` for 0.
+        norm: The square root of the sum of their squares ``[N]``; in float32, squares below ``1e-45`` are 0.
     """
 
     counts: A
@@ -84,21 +84,21 @@ class Spread(Generic[A]):
 
 @dataclass(frozen=True, eq=False)
 class GradientSummary(Generic[A]):
-    """The gradients of one layer and target in numbers, for each sample; tensors, and NumPy arrays in a record.
+    """Statistics of one layer and target's gradients, for each sample; tensors, or NumPy arrays in a record.
 
-    Only the places that maps show count: class and register tokens are left out.
+    Only positions that appear in maps are included; class and register tokens are not.
 
     Attributes:
         gradients: All gradients of the layer.
-        weights: The channel weights of Grad-CAM: the means of the gradients over the places.
-        channels: The channels with the largest weights, int64 ``[N, k]``, the largest first; at most eight.
+        weights: Grad-CAM's channel weights: the means of the gradients over the positions.
+        channels: The channels with the largest weights, at most eight, largest first: int64 ``[N, k]``.
         channel_weights: Their weights ``[N, k]``.
         largest: The largest magnitude of a gradient ``[N]``.
         vanished: Whether no gradient reaches the sample at all, bool ``[N]``: each is zero, or smaller than float32's
             smallest normal number.
 
-    Of a sample whose score is not finite, for which ReLUs pass gradients of zero, all numbers are NaN, and ``vanished``
-    is false.
+    If a sample's score is not finite, ReLUs pass zero gradients; all its numbers are then NaN and ``vanished`` is
+    false.
     """
 
     gradients: Spread[A]
@@ -109,7 +109,7 @@ class GradientSummary(Generic[A]):
     vanished: A
 
     def arrays(self) -> dict[str, A]:
-        """Returns all arrays by name, those of a :class:`Spread` as ``"gradients.counts"``; each begins with ``N``."""
+        """Returns all arrays by name, those of a :class:`Spread` as ``"gradients.counts"``; the first axis is ``N``."""
         found: dict[str, A] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -121,7 +121,7 @@ class GradientSummary(Generic[A]):
 
     @classmethod
     def of(cls, arrays: Mapping[str, A]) -> GradientSummary[A]:
-        """Builds a summary from what :meth:`arrays` returns."""
+        """Builds a summary from the result of :meth:`arrays`."""
 
         def spread(name: str) -> Spread[A]:
             return Spread(**{part.name: arrays[f"{name}.{part.name}"] for part in fields(Spread)})
@@ -130,19 +130,20 @@ class GradientSummary(Generic[A]):
         return GradientSummary(spread("gradients"), spread("weights"), **plain)
 
     def each(self, call: Callable[[str, A], B]) -> GradientSummary[B]:
-        """Returns a summary of what a function makes of each array and its name."""
+        """Returns a summary with a function applied to each array and its name."""
         return GradientSummary.of({name: call(name, values) for name, values in self.arrays().items()})
 
 
 def summarised(gradients: Tensor, scores: Tensor) -> GradientSummary[Tensor]:
-    """Puts a layer's gradients into numbers, on their device, without making the host wait for it.
+    """Computes the statistics of a layer's gradients on their device, without blocking the host.
 
     Args:
-        gradients: Of the scores with respect to the activation ``[N, C, *S]``, float32 or float64; not changed.
+        gradients: Gradients of the scores with respect to the activation ``[N, C, *S]``, float32 or float64; not
+            modified.
         scores: The explained scores ``[N]``.
 
     Returns:
-        The summary; floating-point numbers are of the gradients' type.
+        The summary; floating-point values have the gradients' dtype.
 
     Example:
         >>> slopes = torch.tensor([[[[0.0, 0.5]], [[-2.0, -2.0]]]])
@@ -162,7 +163,7 @@ def summarised(gradients: Tensor, scores: Tensor) -> GradientSummary[Tensor]:
         for values in (every, weights)
         for fact in (values.amin(1), values.amax(1), values.sum(1), torch.linalg.vector_norm(values, dim=1))
     ]
-    # In few operations: of small layers, each takes as long as a pass over the gradients.
+    # Use few operations: for small layers, each takes as long as a pass over the gradients.
     facts = list(torch.stack(facts).where(known, torch.nan))
     counts = _counts(torch.stack([_table(every), _table(weights)]))
     largest = torch.maximum(facts[0].abs(), facts[1].abs())
@@ -179,17 +180,17 @@ def summarised(gradients: Tensor, scores: Tensor) -> GradientSummary[Tensor]:
 
 
 def joined(parts: Sequence[GradientSummary[Tensor]]) -> GradientSummary[Tensor]:
-    """Puts the summaries of a batch's parts together; they are what the whole batch would give."""
+    """Joins the summaries of a batch's parts; the result equals the summary of the whole batch."""
     arrays = [part.arrays() for part in parts]
     return GradientSummary.of({name: torch.cat([each[name] for each in arrays]) for name in arrays[0]})
 
 
 def _counts(table: Tensor) -> Tensor:
-    """From leading parts of bits, ``[…, 2, codes]`` as :func:`_table` counts them, to bins ``[…, B]``."""
+    """Converts counts of leading bits, ``[…, 2, codes]`` from :func:`_table`, to bins ``[…, B]``."""
     codes = table.shape[-1]
     bias = {2 ** (8 + _BITS): 127, 2 ** (11 + _BITS): 1023}[codes]
     zero, low, high = ((bias + power) << _BITS for power in (_ZERO, _LOWEST, _HIGHEST))
-    # The last exponent is that of NaN and infinity.
+    # The last exponent belongs to NaN and infinity.
     end = codes - (1 << _BITS)
     below = table[..., zero:low].sum(dim=-1, keepdim=True)
     above = table[..., high:end].sum(dim=-1, keepdim=True)
@@ -199,7 +200,7 @@ def _counts(table: Tensor) -> Tensor:
 
 
 def _table(values: Tensor) -> Tensor:
-    """How often ``[N, K]`` have each leading part of their bits, ``[N, 2, codes]``: negative ones, then the others."""
+    """Counts the leading bits of ``[N, K]`` numbers, ``[N, 2, codes]``: negative numbers first, then the others."""
     rows = max(1, _ROOM // values.shape[1])
     if len(values) > rows:
         return torch.cat([_table(part) for part in torch.split(values, rows)])
@@ -207,17 +208,17 @@ def _table(values: Tensor) -> Tensor:
     whole, exponent, mantissa = (torch.int64, 11, 52) if double else (torch.int32, 8, 23)
     codes = 2 ** (exponent + _BITS)
     places = len(values) * 2 * codes
-    # An arithmetic shift: of the sign it makes -codes, and leaves exponent and mantissa as they count upwards.
+    # An arithmetic shift: the sign becomes -codes, and exponent and mantissa keep their order.
     begin = torch.arange(codes, places, 2 * codes, device=values.device, dtype=whole)[:, None]
     leading = (values.contiguous().view(whole) >> (mantissa - _BITS)).add_(begin).flatten()
-    # `bincount` would make the host wait for another device.
+    # `bincount` would make the host wait for the device.
     on_cpu = values.device.type == "cpu"
     found = torch.bincount(leading, minlength=places) if on_cpu else _tally(leading, places)
     return found.reshape(len(values), 2, codes)
 
 
 def _tally(codes: Tensor, places: int) -> Tensor:
-    """Counts whole numbers from 0 to before ``places``."""
+    """Counts integers from 0 up to, but excluding, ``places``."""
     one = torch.ones((), dtype=torch.int64, device=codes.device)
     found = torch.zeros(places, dtype=torch.int64, device=codes.device)
     return found.scatter_add_(0, codes.long(), one.expand_as(codes))
@@ -229,11 +230,11 @@ def vanished_of(
     """Returns whether the gradient has vanished, for each layer and target.
 
     Args:
-        gradients: A record's.
+        gradients: A record's gradients.
 
     Returns:
-        ``(layer, target)`` to 1 or 0 for each sample, float32 ``[N]``; NaN if its score or gradient is not finite.
-        The mean over those that are known is the share that is logged.
+        ``(layer, target)`` to 1 or 0 for each sample, float32 ``[N]``; NaN if its score or gradient is not finite. The
+        logged share is the mean over the known ones.
     """
     return {
         key: np.where(np.isfinite(summary.largest), summary.vanished, np.nan).astype(np.float32)
@@ -242,7 +243,7 @@ def vanished_of(
 
 
 def vanished_layers(gradients: Mapping[tuple[str, str], GradientSummary[NumPyArray]]) -> Iterator[str]:
-    """Yields the layers at which the gradients of all samples and all targets have vanished."""
+    """Yields the layers whose gradients have vanished for all samples and all targets."""
     shares = vanished_of(gradients)
     for layer in dict.fromkeys(layer for layer, _ in shares):
         every = np.concatenate([values for (other, _), values in shares.items() if other == layer])
@@ -251,13 +252,13 @@ def vanished_layers(gradients: Mapping[tuple[str, str], GradientSummary[NumPyArr
 
 
 def vanishing_remark(layer: str, *, epoch: int, step: int, score: str) -> str:
-    """Returns, once per layer, a warning that no gradient reaches it in a trained step.
+    """Returns, once per layer, a warning that no gradient reaches it at a training step.
 
     Args:
         layer: Its name.
-        epoch: Of the step.
-        step: Its x value.
-        score: What is explained: a saturated probability is a likely cause.
+        epoch: The step's epoch.
+        step: The step.
+        score: The kind of score: a saturated probability is a likely cause.
     """
     cause = (
         f"a {score} that has saturated (explain the 'logit' instead), or ReLUs behind it that have died"

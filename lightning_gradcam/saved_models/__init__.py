@@ -1,4 +1,4 @@
-"""After training: loads checkpoints, explains pictures with them, and replays a run's maps.
+"""For use after training: loads checkpoints, explains images with them, and replays a run's maps.
 
-Asks ``callbacks.host`` for all that needs Lightning; knows nothing of the command line.
+Uses ``callbacks.host`` for everything that needs Lightning; does not depend on the command line.
 """

@@ -1,4 +1,4 @@
-"""A check of maps for pictures and checkpoints as :func:`~lightning_gradcam.explain` takes them."""
+"""Checks maps for the images and checkpoints that :func:`~lightning_gradcam.explain` accepts."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def check_pictures(
     progress: Callable[[int, int], None] | None = None,
     **reading: Any,
 ) -> tuple[MapCheck, tuple[str, ...]]:
-    """Checks the maps of pictures.
+    """Checks the maps of images.
 
     Args:
-        model: A module, a checkpoint's path, or ``None``, as :func:`~lightning_gradcam.explain` takes it.
-        images: Pictures, as :func:`~lightning_gradcam.explain` takes them.
-        layers: Which; default: those that the checkpoint's run explained, else ``"auto"``.
-        methods: As :func:`~lightning_gradcam.check_maps` takes them, and so are the next seven.
-        targets: What is explained.
-        score: What its score is.
-        output_key: Where the logits are.
-        batch_size: How many pictures at once.
-        quick: Fewer steps.
-        seed: Of what is drawn.
-        progress: Called with how many forwards are done, and of how many.
-        **reading: How model and pictures are read: the other options of :func:`~lightning_gradcam.explain`.
+        model: A module, a checkpoint's path, or ``None``, as in :func:`~lightning_gradcam.explain`.
+        images: Images, as in :func:`~lightning_gradcam.explain`.
+        layers: The layers; default: those that the checkpoint's run explained, else ``"auto"``.
+        methods: As in :func:`~lightning_gradcam.check_maps`, as are the next seven arguments.
+        targets: The targets to explain.
+        score: The kind of score.
+        output_key: Where the logits are in the model's output.
+        batch_size: Number of images per forward.
+        quick: Use fewer steps.
+        seed: Random seed.
+        progress: Called with the number of forwards done and the total.
+        **reading: How to load model and images: the other options of :func:`~lightning_gradcam.explain`.
 
     Returns:
-        The check, and what a user should know of how model and pictures were loaded.
+        The check, and notes for the user on how model and images were loaded.
     """
     if isinstance(targets, list):
         raise TargetError(f"targets: got {targets!r:.80}; a check explains one class a picture: give one target")

@@ -1,4 +1,4 @@
-"""The checkpoints of a training, in the order of their steps; nothing here imports Lightning."""
+"""Finds the checkpoints of a training run in the order of their steps, without importing Lightning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Saved:
         epoch: The epoch whose weights it holds, counted from 0.
         step: The x value at which Lightning logged the validation of these weights.
         states: The states of callbacks, by their keys.
-        remark: Notes for the user on these, or ``None``.
+        remark: A note for the user on epoch and step, or ``None``.
     """
 
     path: str
@@ -37,9 +37,9 @@ class Found:
     """The checkpoints of a training.
 
     Attributes:
-        checkpoints: In the order of their steps, each epoch and step once.
-        damaged: Files that can't be read, with the reason.
-        repeated: Files that hold an epoch and step which another one has given.
+        checkpoints: The checkpoints in the order of their steps, each epoch and step once.
+        damaged: Unreadable files, with the reason.
+        repeated: Files with an epoch and step that another file already provides.
     """
 
     checkpoints: tuple[Saved, ...]
@@ -48,16 +48,16 @@ class Found:
 
 
 def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, trust: bool = False) -> Found:
-    """Reads checkpoints, and puts them in order.
+    """Reads checkpoints and sorts them.
 
     Args:
-        paths: Files, and folders whose ``.ckpt`` files are taken.
+        paths: Files, and folders with ``.ckpt`` files.
         trust: As in :func:`~lightning_gradcam.load_checkpoint`.
 
     Raises:
         CheckpointFileError: A path does not exist, there is no checkpoint, or all of them are damaged.
-        ConfigurationError: One holds objects that only ``trust=True`` reads, or two have the same epoch and step, and
-            other weights.
+        ConfigurationError: One contains objects that require ``trust=True``, or two have the same epoch and step but
+            different weights.
     """
     found: dict[tuple[int, int, Any], Saved] = {}
     damaged, repeated = [], []
@@ -84,7 +84,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 
 
 def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool) -> None:
-    """Rejects checkpoints of two trainings, of which only one could be replayed."""
+    """Rejects checkpoints of two training runs, because only one could be replayed."""
     known = weights_of(read_checkpoint(first, trust=trust, mapped=True), first)
     tensors = {name: value for name, value in known.items() if isinstance(value, torch.Tensor)}
     if known.keys() != weights.keys() or not all(torch.equal(value, weights[name]) for name, value in tensors.items()):

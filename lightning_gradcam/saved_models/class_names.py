@@ -1,4 +1,4 @@
-"""Class names as a command line gives them: a list, or one text that says where to find them."""
+"""Class names from a command line: a list, or one string that says where to find them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ def read_class_names(given: Sequence[str] | str | None) -> list[str] | None:
     """Returns the names of all classes, in the order of the model's outputs.
 
     Args:
-        given: The names; or one text, alone or in a list, as :func:`~lightning_gradcam.probes.class_names.names_of`
-            reads it. It may also name an object in a script (``"path/to/file.py:NAMES"``). ``None`` stays ``None``.
+        given: The names; or one string, alone or in a list, as in
+            :func:`~lightning_gradcam.probes.class_names.names_of`. It may also name an object in a script
+            (``"path/to/file.py:NAMES"``). ``None`` stays ``None``.
 
     Raises:
-        TargetError: There is a path among names, the file does not exist, or it holds no names.
+        TargetError: A path is mixed with names, or the file does not exist or contains no names.
 
     Example:
         >>> read_class_names(["cat", "dog"])

@@ -1,4 +1,4 @@
-"""Configurations of LightningCLI, and YAML of any origin: read within bounds, and without objects of other types."""
+"""Reads LightningCLI configurations and untrusted YAML, within limits and without custom objects."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import yaml
 
 from lightning_gradcam.errors import ConfigurationError, RefusedError
 
-# Configurations of LightningCLI have some hundred values, ten levels deep.
+# LightningCLI configurations have a few hundred values, ten levels deep.
 _LONGEST, _MOST, _DEEPEST = 1 << 18, 100_000, 50
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Parses a YAML text: plain values, lists and dicts.
+    """Parses YAML: plain values, lists and dicts.
 
     Args:
-        text: The text.
+        text: The YAML text.
         source: Its name, for errors, such as ``"config: 'config.yaml'"``.
 
     Raises:
-        RefusedError: It has more than 262,144 characters, 50 levels or, with its aliases written out, 100,000 values, a
-            number of more than 1,000 digits, or an alias inside what it refers to.
+        RefusedError: It has more than 262,144 characters, 50 levels or (with aliases expanded) 100,000 values, a number
+            with more than 1,000 digits, or a recursive alias.
         ValueError: It is not valid YAML.
 
     Example:
@@ -36,7 +36,7 @@ def parse_yaml(text: str, source: str) -> Any:
         return _Bounded(text).get_single_data()
     except _TooMuchError as error:
         raise RefusedError(f"{source} is not read: {error}; give a configuration that LightningCLI saved") from None
-    except Exception as error:  # constructors of tags such as !!int and !!timestamp raise of many kinds
+    except Exception as error:  # constructors of tags such as !!int and !!timestamp raise various errors
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
@@ -47,7 +47,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: The file, such as the ``config.yaml`` that LightningCLI saves next to a run's logs.
 
     Raises:
-        RefusedError: It has more values or levels than a configuration.
+        RefusedError: It has more values or levels than allowed.
         ConfigurationError: It does not exist, or is not a YAML mapping.
     """
     try:
@@ -65,7 +65,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigurationError(
             f"config: {os.fspath(path)!r} holds a {type(values).__name__}; it needs sections such as model: and data:"
         )
-    # A file for a command line with subcommands has one section more.
+    # A file for a command line with subcommands has one more section level.
     inner = values.get("fit")
     return inner if isinstance(inner, dict) and "model" not in values else values
 
@@ -74,7 +74,7 @@ def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str,
     """Returns the class's path (``None`` if the section has only arguments), and the arguments.
 
     Args:
-        config: As :func:`read_config` returned it.
+        config: The result of :func:`read_config`.
         name: ``"model"`` or ``"data"``.
 
     Example:
@@ -93,7 +93,7 @@ def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str,
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """Returns a section of a file as a dict; an empty one where it is not a mapping.
+    """Returns a section of a file as a dict; empty if it is not a mapping.
 
     Example:
         >>> mapping({"width": 3}), mapping("text"), mapping(None)
@@ -103,11 +103,11 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 class _TooMuchError(Exception):
-    """The text exceeds a limit."""
+    """The YAML text exceeds a limit."""
 
 
 class _Bounded(yaml.SafeLoader):
-    """Counts values before any is made: a few aliases of aliases are billions of values."""
+    """Counts values before constructing any, because a few nested aliases can expand to billions of values."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""From text to objects: classes by their import path, arguments from a config or checkpoint."""
+"""Constructs objects from text: classes by import path, arguments from a config or checkpoint."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _INSTEAD = {
     "model": "; if you trust it, name the class or function yourself (--model)",
     "data": "; if you trust it, name the class yourself (--data)",
 }
-# What urllib, sockets, requests and huggingface_hub raise where a server can't be reached or has no such file.
+# Errors of urllib, sockets, requests and huggingface_hub if a server can't be reached or lacks the file.
 _OFFLINE = {"URLError", "ConnectionError", "TimeoutError", "Timeout", "HTTPError", "LocalEntryNotFoundError"}
 
 
 def find_class(name: str, argument: str) -> Callable[..., Any]:
     """Imports a class, or a function that returns an instance.
 
-    The folder of a file is put in front of ``sys.path``, as Python does with that of a script, and stays there.
+    A file's folder is prepended to ``sys.path``, as Python does for a script, and stays there.
 
     Args:
         name: ``"package.module:Class"``, ``"package.module.Class"`` or ``"path/to/file.py:Class"``.
-        argument: The option that gave the name, for errors.
+        argument: The option that provided the name, for errors.
 
     Raises:
         ConfigurationError: The module, or the name in it, does not exist.
@@ -58,7 +58,7 @@ def find_object(name: str, argument: str) -> Any:
 
     Args:
         name: ``"package.module:name"``, ``"package.module.name"`` or ``"path/to/file.py:name"``.
-        argument: The option that gave the name, for errors.
+        argument: The option that provided the name, for errors.
 
     Raises:
         ConfigurationError: The module, or the name in it, does not exist.
@@ -71,7 +71,7 @@ def find_object(name: str, argument: str) -> Any:
     module = _imported(place, argument)
     try:
         return attrgetter(attribute)(module)
-    except Exception as error:  # packages that import their parts late raise of any kind
+    except Exception as error:  # packages with lazy imports may raise anything
         public = [entry for entry, value in vars(module).items() if callable(value) and not entry.startswith("_")]
         why = "" if isinstance(error, AttributeError) else f" ({error!s:.200})"
         near = did_you_mean(attribute, public)
@@ -79,15 +79,15 @@ def find_object(name: str, argument: str) -> Any:
 
 
 def named_class(name: str, argument: str, base: type | str) -> type:
-    """Imports a class that a file names, and checks it before anything is called.
+    """Imports a class named in a file and checks it before anything is called.
 
     Args:
-        name: ``"package.module.Class"`` or ``"package.module:Class"``; no script, and no function.
-        argument: The option that gave the name, for errors.
-        base: A base class that it has to inherit from, or the name of a class of Lightning's.
+        name: ``"package.module.Class"`` or ``"package.module:Class"``; not a script or function.
+        argument: The option that provided the name, for errors.
+        base: A required base class, or the name of one in Lightning.
 
     Raises:
-        RefusedError: It is not a class of that kind; nothing was called.
+        RefusedError: It is not such a class; nothing was called.
         ConfigurationError: It can't be imported.
 
     Example:
@@ -102,21 +102,21 @@ def named_class(name: str, argument: str, base: type | str) -> type:
 
 
 def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
-    """Returns what a file names if it is a class of the right kind; nothing is called.
+    """Returns an object named in a file if it is a class of the right kind, without calling anything.
 
     Args:
-        found: The object of that name.
+        found: The object with that name.
         name: The name, for errors.
         argument: The option that named it, for errors.
         base: As in :func:`named_class`.
 
     Raises:
-        RefusedError: It is not a class of that kind.
+        RefusedError: It is not such a class.
     """
-    # Lightning is one of two packages, and may have been imported just now.
+    # Lightning exists as two packages, and may have been imported just now.
     homes = [sys.modules.get(package) for package in ("pytorch_lightning", "lightning.pytorch")]
     bases = [base] if isinstance(base, type) else [getattr(home, base) for home in homes if hasattr(home, base)]
-    # Not `issubclass`, which asks abstract classes; not `isinstance`, which asks the object.
+    # Not `issubclass`, which abstract classes can override; not `isinstance`, which the object can override.
     if not issubclass(type(found), type) or not any(kind in found.__mro__ for kind in bases):
         wanted = base if isinstance(base, str) else base.__name__
         raise RefusedError(
@@ -128,7 +128,7 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
 
 
 def accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of the arguments that a constructor takes: all of them where it takes any.
+    """Returns the arguments that a constructor accepts: all of them if it accepts any.
 
     Example:
         >>> accepted(lambda width, depth=2: None, {"width": 3, "color": "red"})
@@ -155,12 +155,12 @@ def build(
 
     Args:
         function: A class, or a function that returns an instance.
-        arguments: By name.
+        arguments: The arguments by name.
         argument: The option that named the class, for errors.
-        parsed: The arguments are plain values of a command line or YAML file, which jsonargparse converts as the
-            constructor's annotations say, importing classes and functions that they name; otherwise they are passed on
-            as they are.
-        kept: Arguments that are passed on as they are in any case; ``arguments`` come before them.
+        parsed: The arguments are plain values from a command line or YAML file. jsonargparse converts them according to
+            the constructor's annotations, importing the classes and functions they name; otherwise they are passed
+            unchanged.
+        kept: Arguments that are always passed unchanged; ``arguments`` take precedence over them.
 
     Raises:
         ConfigurationError: An argument is missing, unknown or can't be used.
@@ -168,13 +168,13 @@ def build(
     name = getattr(function, "__qualname__", repr(function))
     rest = {key: value for key, value in (kept or {}).items() if key not in arguments}
     try:
-        # Without arguments there is nothing to parse, and jsonargparse is not needed.
+        # Without arguments there is nothing to parse, so jsonargparse is not needed.
         if parsed and arguments and isinstance(function, type):
             return _parsed(function, arguments, rest)
         return function(**rest, **arguments)
     except ConfigurationError:
         raise
-    except Exception as error:  # whatever a user's constructor raises
+    except Exception as error:  # a user's constructor may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if argument == "model" and {kind.__name__ for kind in type(error).__mro__} & _OFFLINE:
             raise ConfigurationError(
@@ -199,7 +199,7 @@ def _imported(place: str, argument: str) -> Any:
     try:
         if file is not None and place in sys.modules:
             origin = getattr(sys.modules[place], "__file__", None) or ""
-            # Another file of the same name, or a module of Python's own, may have it.
+            # Another file with the same name, or a module of Python itself, may have this name.
             place = place if Path(origin).resolve() == file.resolve() else _loaded_from(file)
         return import_module(place)
     except SystemExit as error:
@@ -215,7 +215,7 @@ def _imported(place: str, argument: str) -> Any:
 
 
 def _loaded_from(file: Path) -> str:
-    """Makes a file importable under a name that is its own, and returns that name."""
+    """Makes a file importable under a unique name and returns that name."""
     name = f"{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
     if name not in sys.modules:
         spec = spec_from_file_location(name, file.resolve())
@@ -244,13 +244,13 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
 
     parser, skip = ArgumentParser(exit_on_error=False), set(kept)
     if kept:
-        # Values of an untrusted file never reach jsonargparse, which would import what they name.
+        # Values from an untrusted file never reach jsonargparse, which would import the objects they name.
         parser.add_instantiator(make, function, subclasses=False)
     if set(arguments) <= set(inspect.signature(function).parameters):
         parser.add_class_arguments(function, "made", fail_untyped=False, skip=skip)
         values: dict[str, Any] = {"made": dict(arguments)}
     else:
-        # Arguments that go through **kwargs to a base class.
+        # Arguments passed through **kwargs to a base class.
         parser.add_subclass_arguments(function, "made", fail_untyped=False, skip=skip)
         path = f"{function.__module__}.{function.__qualname__}"
         values = {"made": {"class_path": path, "dict_kwargs": dict(arguments)}}

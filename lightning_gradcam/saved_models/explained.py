@@ -1,4 +1,4 @@
-"""What an explanation of pictures has found: looked at, and saved with its overlays and a page."""
+"""The result of explaining images: shown in a notebook, or saved with overlays and a page."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ STAGE = "explain"
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """What :func:`explain` has found; a notebook shows it as the viewer of a run.
+    """The result of :func:`explain`; a notebook shows it in the viewer.
 
     Attributes:
-        record: Signed maps, scores and classes of every picture.
-        probes: The pictures.
+        record: Signed maps, scores and classes of every image.
+        probes: The images.
         manifest: The manifest of their archive.
         plan: The options of the maps and of their sheets.
         path: The folder it was saved to, or ``None``.
@@ -60,15 +60,16 @@ class Explained:
         that :meth:`Archive.open` reads, and ``report.html``.
 
         Args:
-            folder: A new one, or one without an archive; local, or a URL that fsspec knows.
-            force: Replace what an earlier ``explain`` has written there. Your own files stay, except a ``report.html``.
+            folder: A new folder, or one without an archive: a local path or a URL that fsspec supports.
+            force: Replace the results of an earlier ``explain`` there. Your own files are kept, except a
+                ``report.html``.
 
         Returns:
-            The same, with its ``path``.
+            The same result, with its ``path`` set.
 
         Raises:
-            ConfigurationError: The folder holds an archive or a ``report.html`` already, with ``force`` the record of a
-                training.
+            ConfigurationError: The folder already contains an archive or a ``report.html`` (with ``force``, the record
+                of a training run).
             ArchiveError: It can't be written.
         """
         root = os.fspath(folder)
@@ -80,7 +81,7 @@ class Explained:
             ArchiveWriter(storage, earlier.manifest).discard()
             for inner in (SHEETS, OVERLAYS):
                 for file in storage.names(inner):
-                    # The user may keep other files there.
+                    # The user may have other files there.
                     if file.rpartition(".")[0] in drawn:
                         storage.remove(f"{inner}/{file}")
         archive, _ = ArchiveWriter.start(root, self.manifest, self.probes)
@@ -126,10 +127,10 @@ class Explained:
                     yield _overlay_name(probe, key), Picture(shown, enlarged=not whole)
 
     def lines(self, top: int = 1) -> Iterator[str]:
-        """Yields a line a picture: its name, the most likely classes with their probabilities, and the true class.
+        """Yields one line for each image: its name, the most likely classes with probabilities, and the true class.
 
         Args:
-            top: How many classes.
+            top: Number of classes.
         """
         record, probes = self.record, self.probes
         width = min(max(map(len, probes.ids)), 60)
@@ -150,12 +151,12 @@ class Explained:
 
     def _repr_html_(self) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            # The last two parts are the page's title.
+            # The last two parts of the path form the page's title.
             count = len(self.probes)
             place = join(folder, self.plan.name, f"{count} picture{'' if count == 1 else 's'}")
             archive, _ = ArchiveWriter.start(place, self.manifest, self.probes)
             archive.append(self.record)
-            # The page is drawn from an archive's files.
+            # The page is built from an archive's files.
             shown: str = import_module("lightning_gradcam.report.notebook").archive_html(archive)
         return shown
 
@@ -170,21 +171,21 @@ def _overlay_name(probe: str, key: CamKey) -> str:
 
 
 def _names_drawn(archive: Archive) -> set[str]:
-    """Returns the names, without their endings, of the sheets and overlays that :meth:`Explained.save` has written."""
+    """Returns the names, without extensions, of the sheets and overlays from :meth:`Explained.save`."""
     keys = list(archive.record(0).maps)
     sheets = {_sheet_name(tag) for key in keys for tag in (key.layer, f"{key.layer}/{key.method}")}
     return sheets | {_overlay_name(probe, key) for probe in archive.probes.ids for key in keys}
 
 
 def check_free(folder: str, *, force: bool = False) -> None:
-    """Rejects a folder with an archive or a report, and a local one that can't be written, before hours of work.
+    """Rejects a folder with an archive or a report, or a local one that can't be written, before long work starts.
 
     Args:
         folder: The folder.
-        force: An archive that :func:`explain` has made may be there; those of trainings are never replaced.
+        force: Allow an archive from :func:`explain`; archives of training runs are never replaced.
 
     Raises:
-        ConfigurationError: It is one of these.
+        ConfigurationError: The folder can't be used.
     """
     if "://" not in folder:
         there = next((path for path in (Path(folder), *Path(folder).resolve().parents) if path.exists()), Path("."))

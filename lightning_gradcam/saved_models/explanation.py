@@ -1,4 +1,4 @@
-"""Maps for pictures, from any module or checkpoint."""
+"""Computes maps for images with any module or checkpoint."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def explain(
     progress: Callable[[int, int], None] | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Explained:
-    """Explains pictures with the same options as the callback.
+    """Explains images with the same options as the callback.
 
-    The model comes back exactly as it was, except that ``device`` moves it.
+    The model's exact state is restored afterwards, except that ``device`` moves it.
 
     Args:
         model: Any module whose output is logits ``[N, C]``, or the path of a checkpoint; ``None`` to build one
@@ -79,21 +79,22 @@ def explain(
             Default: the layers that the checkpoint's run explained, if this package's callback stored them or a config
             names them, else ``"auto"``.
         methods: CAM methods by name.
-        targets: What is explained; also the name of a class.
-        score: What the targets' scores are.
+        targets: The targets to explain; class names are accepted too.
+        score: The kind of the targets' scores.
         layout: The meaning of the layers' axes.
         output_key: Where the logits are in the model's output.
-        transform: From a PIL image to the model's input ``[C, H, W]``. Default: the transform of the data module's
-            validation or test data, if known; else pictures are scaled to 0…1, then by ``mean`` and ``std``.
-        mean: Subtracted from pictures scaled to 0…1: one number for each channel, or one for all.
+        transform: Function from a PIL image to the model's input ``[C, H, W]``. Default: the transform of the data
+            module's validation or test data, if known; otherwise images are scaled to 0…1, then by ``mean`` and
+            ``std``.
+        mean: Subtracted from images scaled to 0…1: one number for each channel, or one for all.
         std: Divided by afterwards, in the same form.
-        size: Height and width that pictures are resized to first; one number: both.
+        size: Height and width to which images are resized first; one number sets both.
         mode: ``"RGB"`` or ``"L"``; default: grey if the model's first convolution has one input channel.
         class_names: Names of the classes, if the data has none: a list, or a file or object that contains them
             (:func:`~lightning_gradcam.saved_models.class_names.read_class_names`).
-        labels: True classes ``[N]``, if the pictures have none.
-        batch_size: Largest number of pictures per forward pass.
-        drawing: How sheets and overlays look.
+        labels: True classes ``[N]``, if the images have none.
+        batch_size: Largest number of images per forward pass.
+        drawing: Appearance of sheets and overlays.
         device: Device to compute on; default: the model's device, or the CPU for a checkpoint.
         forward: Called with a batch of inputs, instead of ``model``.
         model_class: The class that a checkpoint belongs to. This and the next three options are as in
@@ -104,15 +105,15 @@ def explain(
         name: Title of the sheets.
         output: Save everything into this folder; see :meth:`Explained.save`.
         force: Replace the results of an earlier ``explain`` in that folder.
-        progress: Called with the number of pictures done and the total.
+        progress: Called with the number of images done and the total.
         model_args: Arguments of a checkpoint's class, such as ``{"num_classes": 10}``; they take precedence.
 
     Returns:
-        The maps with their probes, scores and drawings; a notebook shows them as pictures.
+        The maps with their probes, scores and drawings; a notebook shows them as images.
 
     Raises:
-        LightningGradCAMError: An option, the checkpoint or the pictures can't be used; the message names valid choices.
-            Most are ``ConfigurationError``; pictures raise ``ProbeError``, and files ``CheckpointFileError``.
+        LightningGradCAMError: An option, the checkpoint or the images can't be used; the message names valid choices.
+            Most errors are ``ConfigurationError``; images raise ``ProbeError`` and files ``CheckpointFileError``.
 
     Example::
 
@@ -155,7 +156,7 @@ def explain(
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model and the pictures that it is asked about, ready to be explained or checked.
+    """A model and images, ready to be explained or checked.
 
     Attributes:
         loaded: The model, with what its checkpoint knows.
@@ -189,7 +190,7 @@ def prepared(
     trust: bool = False,
     model_args: Any = None,
 ) -> Prepared:
-    """Loads a model and pictures; the arguments are those of :func:`explain`, ``given`` how pictures become inputs."""
+    """Loads a model and images; arguments are as in :func:`explain`, with ``given`` for the preprocessing."""
     given = replace(given, class_names=read_class_names(given.class_names))
     loaded = _loaded(model, model_class, config, data, device, trust, model_args)
     how = prepare_for(loaded.module, loaded.datamodule, given, asked=data is not None)
@@ -223,26 +224,26 @@ def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, t
         raise ConfigurationError(f"model: got {came}; give a torch.nn.Module or a checkpoint's path, or model_class=")
     place, options = device or "cpu", {"trust": trust, "model_args": model_args}
     loaded = load_checkpoint(model, model=model_class, config=config, data=named, map_location=place, **options)
-    # An instance is taken as it is.
+    # An instance is used unchanged.
     return loaded if data is None or named is not None else replace(loaded, datamodule=data)
 
 
 def _names_remark(record: CamRecord, probes: ProbeSet) -> list[str]:
-    """Returns a remark where the model has another number of classes than there are names."""
+    """Returns a remark if the model's number of classes differs from the number of names."""
     if probes.class_names is None or not record.likeliest.size:
         return []
     named, largest = len(probes.class_names), int(record.likeliest.max())
     known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
     if largest >= named:
         return [f"{known} more classes: {largest} has no name; give a name for each class, in order"]
-    # The record lists that many classes at most, and all of them where there are fewer.
+    # The record lists at most this many classes, and all of them if there are fewer.
     if (classes := max(2, record.likeliest.shape[1])) < min(named, MOST_LISTED):
         return [f"{known} {classes} classes: they may be the names of another model, and wrong here"]
     return []
 
 
 def _layers_in(module: nn.Module, of_run: Sequence[str]) -> tuple[LayerSpec, str | None]:
-    """Returns the layers that a run explained, and a remark where the module does not have them; else ``"auto"``."""
+    """Returns the layers that a run explained, else ``"auto"`` with a remark if the module lacks them."""
     if not of_run:
         return "auto", None
     try:
@@ -253,7 +254,7 @@ def _layers_in(module: nn.Module, of_run: Sequence[str]) -> tuple[LayerSpec, str
 
 
 def _classes_named(targets: Any, names: Sequence[str]) -> Any:
-    """Returns the targets, with the names of classes replaced by their indices."""
+    """Returns the targets with class names replaced by indices."""
     if isinstance(targets, str) and targets not in ("predicted", "label"):
         if not names:
             raise TargetError(
@@ -283,7 +284,7 @@ def _cams(
     run: Forward = module if forward is None else forward
     try:
         if own and uninitialized(module):
-            # A lazy module's first forward can't be undone; here it may run, as the module is not the user's.
+            # A lazy module's first forward can't be undone; it may run here because the module is not the user's.
             with torch.no_grad():
                 run(load(0, 1).fresh())
         with preserved(module):

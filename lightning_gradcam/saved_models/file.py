@@ -1,4 +1,4 @@
-"""Checkpoint files: how they are read, their weights, and where in the training they were written."""
+"""Reads checkpoint files: their weights, and the epoch and step at which they were written."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from lightning_gradcam.errors import CheckpointFileError, ConfigurationError, Re
 from lightning_gradcam.saved_models.config import read_config, section
 
 SUFFIX = ".ckpt"
-# The entries with weights in files of Lightning, of training scripts, and of torchvision's references.
+# The entries that hold weights in files from Lightning, training scripts, and torchvision's references.
 _STATES = ("state_dict", "model_state_dict", "model")
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What a module and its data module are made from, and how far the user trusts them.
+    """The sources from which to build a module and its data module, and how far the user trusts them.
 
     Attributes:
-        contents: The checkpoint's; empty for a model without one.
+        contents: The checkpoint's contents; empty for a model without one.
         path: Its file, for errors.
-        model: The class or function that the user has named, as in :func:`~lightning_gradcam.load_checkpoint`.
-        given: The sections of a config that the user has given.
-        beside: Those of the config next to the checkpoint, where the user has given none.
-        model_args: The user's arguments of the class, which come before all others.
-        trust: The user trusts the checkpoint, and the config next to it.
+        model: The class or function named by the user, as in :func:`~lightning_gradcam.load_checkpoint`.
+        given: The sections of the user's config.
+        beside: The sections of the config next to the checkpoint, if the user has none.
+        model_args: The user's arguments for the class, which take precedence over all others.
+        trust: Whether the user trusts the checkpoint and the config next to it.
     """
 
     contents: Mapping[str, Any]
@@ -47,10 +47,10 @@ class Recipe:
     def of(
         cls, contents: Mapping[str, Any], path: str = "", *, config: str | os.PathLike[str] | None, **rest: Any
     ) -> Recipe:
-        """Reads the config: the one that the user has given, else the one next to the checkpoint.
+        """Reads the user's config, or else the one next to the checkpoint.
 
         Args:
-            contents: The checkpoint's.
+            contents: The checkpoint's contents.
             path: Its file.
             config: A LightningCLI YAML file.
             **rest: The other attributes.
@@ -61,7 +61,7 @@ class Recipe:
 
     @property
     def names(self) -> bool:
-        """Whether classes that the files name may be imported: not where the user has named one."""
+        """Whether classes named in the files may be imported: not if the user has named one."""
         return self.trust or (self.model is None and section(self.given or {}, "model")[0] is None)
 
     @property
@@ -71,7 +71,7 @@ class Recipe:
 
 
 def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Returns files, and those of folders that end in ``.ckpt``, each once.
+    """Returns files, and the ``.ckpt`` files in folders, each once.
 
     Args:
         paths: Files and folders.
@@ -100,20 +100,20 @@ def read_checkpoint(
 
     Args:
         path: The file.
-        map_location: As ``torch.load`` takes it.
+        map_location: As in ``torch.load``.
         trust: Read objects of any type.
-        mapped: Leave the weights on disk until they are used, where the file's format allows it.
+        mapped: Leave the weights on disk until they are used, if the file format allows it.
 
     Raises:
         CheckpointFileError: It is missing, damaged, or not a checkpoint.
-        ConfigurationError: It holds objects that only ``trust=True`` reads.
+        ConfigurationError: It contains objects that require ``trust=True``.
     """
     place = os.fspath(path)
     if not Path(place).is_file():
         raise CheckpointFileError(f"checkpoint: no file {place!r}; give a Lightning .ckpt, or a .pt or .pth file")
     try:
         contents = _read(place, map_location, trust, mapped)
-    except Exception as error:  # torn files raise from many depths of zip and torch
+    except Exception as error:  # truncated files raise various errors from zip and torch
         strange = [] if trust else _strange_types(place, str(error))
         if strange:
             raise ConfigurationError(
@@ -140,7 +140,7 @@ def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
     """Returns the weights by name.
 
     Raises:
-        CheckpointFileError: It has none.
+        CheckpointFileError: The file has no weights.
     """
     for name in _STATES:
         if isinstance(found := contents.get(name), Mapping):
@@ -154,10 +154,10 @@ def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
 
 
 def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
-    """Returns epoch and step of the validation that a checkpoint's weights belong to; a remark where that is a guess.
+    """Returns epoch and step of the validation of a checkpoint's weights, and a remark if they are a guess.
 
-    Lightning logs validation metrics at the number of batches that stepped. It counts the last batch of an epoch after
-    the validation at its end, so that a checkpoint saved at the end of the epoch is one ahead of it.
+    Lightning logs validation metrics at the number of batches that stepped. It counts an epoch's last batch only after
+    the validation, so a checkpoint saved at the end of the epoch is one batch ahead.
 
     Example:
         >>> place_of({"epoch": 3, "global_step": 40})[:2]
@@ -173,29 +173,29 @@ def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
         return epoch, step, f"the file does not say at which step its metrics were logged; {guess}"
     ready, processed = _count(progress.get("ready")), _count(progress.get("processed"))
     if ready:
-        # Saved after training, a checkpoint names the epoch that would come next.
+        # A checkpoint saved after training names the next epoch.
         epoch = min(epoch, ready - 1)
     return epoch, stepped - 1 if ready and processed == ready else stepped, None
 
 
 def _read(path: str, map_location: Any, trust: bool, mapped: bool) -> Any:
     if mapped:
-        # Files of old formats can't be left on disk, and damaged ones say why below.
+        # Files in old formats can't be memory-mapped; damaged files raise the reason below.
         with suppress(RuntimeError, ValueError):
             return torch.load(path, map_location=map_location, weights_only=not trust, mmap=True)
     return torch.load(path, map_location=map_location, weights_only=not trust)
 
 
 def _strange_types(path: str, message: str) -> list[str]:
-    """Returns the names of a checkpoint's types that are not read without trust; none if that is not the problem."""
+    """Returns the types in a checkpoint that require trust; empty if that is not the problem."""
     found: list[str] = []
-    with suppress(Exception):  # files of old formats, damaged ones, and versions of torch that can't look
+    with suppress(Exception):  # files in old formats, damaged files, and torch versions without this function
         found = list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     return sorted(found) or re.findall(r"(?:GLOBAL|global) `?([\w.]+)`? was not an allowed", message)
 
 
 def averaged(contents: Mapping[str, Any], state: Mapping[str, Tensor]) -> str | None:
-    """Returns a remark on other weights of the same names that a file holds, such as averaged ones."""
+    """Returns a remark on other weights in a file with the same names, such as averaged ones."""
     twins = {str(name): value for name, value in contents.items() if isinstance(value, Mapping) and value}
     others = [name for name, value in twins.items() if value is not state and value.keys() == state.keys()]
     taken = next((name for name, value in twins.items() if value is state), None)
@@ -203,16 +203,16 @@ def averaged(contents: Mapping[str, Any], state: Mapping[str, Tensor]) -> str | 
 
 
 def some(names: list[str]) -> str:
-    """Returns the first four names, and how many there are more."""
+    """Returns the first four names and the number of further ones."""
     rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(names[:4]) + rest
 
 
 def config_beside(path: str) -> dict[str, Any] | None:
-    """Returns the config that LightningCLI saved with the run that a checkpoint belongs to.
+    """Returns the config that LightningCLI saved with a checkpoint's run.
 
     Raises:
-        RefusedError: It has more values or levels than a configuration.
+        RefusedError: It has more values or levels than allowed.
     """
     folder = Path(path).resolve().parent
     found = next((file for file in (folder.parent / "config.yaml", folder / "config.yaml") if file.is_file()), None)

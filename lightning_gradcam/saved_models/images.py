@@ -1,4 +1,4 @@
-"""From pictures in any form (a folder, files, PIL images, arrays, tensors) to probes, as a model takes its inputs."""
+"""Converts images in any form (folder, files, PIL images, arrays, tensors) to probes with model inputs."""
 
 from __future__ import annotations
 
@@ -35,21 +35,20 @@ def prepare_for(
     *,
     asked: bool = False,
 ) -> Preparation:
-    """Finds out how pictures become a model's inputs.
+    """Determines how images become a model's inputs.
 
-    A transform is taken from the data module's validation or test data set, else from its attributes
+    The transform is taken from the data module's validation or test data set, else from its attributes
     (``val_transform``, ``test_transform``, ``eval_transform``, ``predict_transform``, ``transform``).
 
     Args:
-        module: Pictures are read in grey where its first convolution has one input channel.
+        module: The model; images are read in grey if its first convolution has one input channel.
         datamodule: A data module that has not been set up; nothing is downloaded.
-        given: The user's own choice, which comes first. Its ``mean`` replaces the transform of a data module that
-            nobody asked for; where ``mode`` is ``None``, the module decides.
-        asked: The user has named the data module, so that it is an error if it has no transform.
+        given: The user's choice, which takes precedence. Its ``mean`` replaces the transform of a data module that the
+            user did not name; if ``mode`` is ``None``, the module decides.
+        asked: The user named the data module, so it is an error if it has no transform.
 
     Raises:
-        ConfigurationError: The named data module has no transform that can be found, or ``size`` or ``mode`` is
-            invalid.
+        ConfigurationError: No transform is found in the named data module, or ``size`` or ``mode`` is invalid.
     """
     size = given.size
     sides: list[Any] = [1] if size is None else list(size) if isinstance(size, (list, tuple)) else [size]
@@ -82,7 +81,7 @@ def prepare_for(
 
 
 def are_inputs(images: Any) -> bool:
-    """Whether images are a model's inputs already, and need no preparation."""
+    """Whether images are already model inputs and need no preprocessing."""
     if isinstance(images, (str, os.PathLike)):
         return Path(images).suffix == ".npz" or _is_archive(Path(images))
     entries = list(images) if isinstance(images, (list, tuple)) else [images]
@@ -90,17 +89,17 @@ def are_inputs(images: Any) -> bool:
 
 
 def probes_from(images: Any, how: Preparation, *, labels: Any = None) -> ProbeSet:
-    """Makes probes of pictures.
+    """Makes probes from images.
 
     Args:
-        images: A folder (sub-folders are true classes), a file, a saved :class:`ProbeSet`, a run's archive; PIL
-            images, uint8 arrays ``[H, W]`` or ``[H, W, 3]``; tensors as the model takes them, ``[C, H, W]``; a list of
-            these; a tensor or uint8 array with an axis more; or a :class:`ProbeSet`, which is taken as it is.
-        how: How they become inputs.
-        labels: True classes ``[N]``, where the pictures have none.
+        images: A folder (sub-folders are true classes), a file, a saved :class:`ProbeSet`, a run's archive; PIL images,
+            uint8 arrays ``[H, W]`` or ``[H, W, 3]``; tensors in the model's form, ``[C, H, W]``; a list of these; a
+            tensor or uint8 array with one more axis; or a :class:`ProbeSet`, which is used unchanged.
+        how: How the images become inputs.
+        labels: True classes ``[N]``, if the images have none.
 
     Raises:
-        ProbeError: No picture was given, one can't be read, or they have different sizes.
+        ProbeError: There are no images, one can't be read, or they have different sizes.
     """
     found = images if isinstance(images, ProbeSet) else _probes(images, how)
     changes: dict[str, Any] = {} if labels is None else {"labels": labels}
@@ -160,7 +159,7 @@ def _input(entry: Any, name: str, how: Preparation) -> Tensor:
 
 
 def _names(entries: Sequence[Any]) -> tuple[str, ...]:
-    """Returns an id for each: a file's name, its path where two have the same, otherwise its place."""
+    """Returns an id for each image: the file's name, its path if names repeat, otherwise its index."""
     paths = [Path(entry) if isinstance(entry, (str, os.PathLike)) else None for entry in entries]
     times = Counter(path.name for path in paths if path is not None)
     found = [
@@ -177,14 +176,14 @@ def _first_channels(module: nn.Module) -> int:
 
 
 def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str, ...] | None, str]:
-    """Returns the transform and the class names that a data module has, and why there is no data set."""
+    """Returns a data module's transform and class names, and why there is no data set."""
     why, own, names = "its loaders have no data set", None, None
     for stage, loader in _LOADERS:
         try:
             with isolated_rng():
                 datamodule.setup(stage)
                 loaded = getattr(datamodule, loader)()
-        except Exception as error:  # whatever a user's data module raises where its data is not there
+        except Exception as error:  # a user's data module without its data may raise anything
             why = f"setup({stage!r}) fails: {type(error).__name__}: {error!s:.200}"
             continue
         loaded = next(iter(loaded.values()), None) if isinstance(loaded, dict) else loaded
@@ -197,14 +196,14 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
                 f"nor has its {type(dataset).__name__}",
             )
             break
-    # Not before: its setup() may make them.
+    # Only now, because setup() may create them.
     candidates = (getattr(datamodule, name, None) for name in _ATTRIBUTES)
     attribute = next((transform for transform in candidates if callable(transform)), None)
     return own or attribute, names or find_class_names(datamodule), why
 
 
 def _changes_batches(*owners: Any) -> str:
-    """Returns who has transfer hooks of their own, which change a batch after the data set's transform."""
+    """Returns which modules have custom transfer hooks, which modify a batch after the data set's transform."""
     hooks = [(type(owner), f"on_{when}_batch_transfer") for owner in owners for when in ("before", "after")]
     homes = [getattr(getattr(kind, name, None), "__module__", "lightning") for kind, name in hooks]
     own = [home.split(".")[0] not in ("pytorch_lightning", "lightning") for home in homes]

@@ -1,4 +1,4 @@
-"""From a saved checkpoint to the module it belongs to, in evaluation mode, with its place in the training."""
+"""Loads a checkpoint's module in evaluation mode, with its epoch and step."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Loaded:
 
     Attributes:
         path: The file.
-        module: In evaluation mode, with the checkpoint's weights.
+        module: The module in evaluation mode, with the checkpoint's weights.
         datamodule: The data module, if one is named; it has not been set up.
-        epoch: The epoch whose weights these are, counted from 0.
+        epoch: The epoch of these weights, counted from 0.
         step: The x value at which Lightning logged the validation that belongs to these weights.
-        callbacks: The states of callbacks, by their keys.
+        callbacks: The callbacks' states, by key.
         hyper_parameters: The module's arguments, as saved by ``save_hyperparameters``.
         remarks: Notes for the user on how the checkpoint was loaded.
         layers: The layers that the run explained; empty if unknown.
@@ -104,14 +104,14 @@ def load_checkpoint(
     state = {} if path is None else weights_of(contents, place)
     recipe = Recipe.of(contents, place, config=config, model=model, model_args=model_args, trust=trust)
     if isinstance(data, str):
-        # The module's class may be in the same script, which the user's word then loads.
+        # The module's class may be in the same script, which is then loaded at the user's request.
         find_class(data, "data")
     module = build_module(recipe)
     if path is not None:
         restore(module, contents, state, place)
     datamodule, failed = find_data(recipe, data)
     epoch, step, guess = place_of(contents)
-    # A file of weights alone does not claim to know of steps.
+    # A file with only weights does not contain a step.
     remarks = [guess if "global_step" in contents else None, averaged(contents, state), failed]
     given = [value for name, value in (model_args or {}).items() if "weights" in name or "pretrained" in name]
     if path is None and not any(given):
@@ -149,11 +149,11 @@ def check_device(device: str | torch.device) -> None:
 
 
 def build_module(recipe: Recipe) -> nn.Module:
-    """Makes the module that a checkpoint belongs to, with its own initial weights.
+    """Builds a checkpoint's module with its initial weights.
 
     Raises:
-        RefusedError: A file names what is not imported or called.
-        ConfigurationError: The class is unknown, or can't be made.
+        RefusedError: A file names something that must not be imported or called.
+        ConfigurationError: The class is unknown or can't be built.
     """
     function = model_class(recipe)
     if function is None:
@@ -172,10 +172,10 @@ def build_module(recipe: Recipe) -> nn.Module:
         recipe,
         function,
         "model",
-        # Links between arguments leave some out of the config.
+        # Linked arguments are missing from the config.
         saved=accepted(function, arguments),
         configured=section(config or {}, "model")[1],
-        # Values that a Python program has kept are what its constructor took.
+        # Values stored by a Python program are exactly its constructor's arguments.
         parsed=_INSTANTIATOR in saved or config is not None,
     )
     if not isinstance(module, nn.Module):
@@ -188,10 +188,10 @@ def build_module(recipe: Recipe) -> nn.Module:
 
 
 def model_class(recipe: Recipe) -> Callable[..., Any] | None:
-    """Returns a checkpoint's class: the user's, or the one that a config or the checkpoint names.
+    """Returns a checkpoint's class: the user's, or the one named in a config or the checkpoint.
 
     Raises:
-        RefusedError: A file names something else than a module's class.
+        RefusedError: A file names something other than a module class.
         ConfigurationError: It can't be imported.
     """
     if recipe.model is not None:
@@ -208,19 +208,19 @@ def plain_arguments(saved: Any) -> dict[str, Any]:
 
 
 def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = False) -> tuple[Any, str | None]:
-    """Makes the data module that the user, the config or the checkpoint names, where one does.
+    """Builds the data module named by the user, the config or the checkpoint, if any.
 
     Args:
         recipe: The checkpoint and the configs.
         data: As in :func:`load_checkpoint`.
-        asked: Without its data module, the user can't go on.
+        asked: The user requires the data module.
 
     Returns:
-        The data module or ``None``, and a remark where one is named and not made.
+        The data module or ``None``, and a remark if one is named but was not built.
 
     Raises:
-        RefusedError: A file names what is not imported or called.
-        ConfigurationError: One that was asked for can't be made.
+        RefusedError: A file names something that must not be imported or called.
+        ConfigurationError: A required data module can't be built.
     """
     saved = mapping(recipe.contents.get("datamodule_hyper_parameters"))
     of_given, of_files = (

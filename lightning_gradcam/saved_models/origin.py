@@ -1,4 +1,4 @@
-"""What this package's callbacks have stored in a checkpoint, or a config says, about the checkpoint's run."""
+"""Information about a checkpoint's run, from this package's callbacks in the checkpoint or from a config."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from lightning_gradcam.saved_models.config import mapping
 from lightning_gradcam.saved_models.construction import check_class, find_class
 from lightning_gradcam.saved_models.file import Recipe
 
-# Not the class itself: its module's import would choose a Lightning before the user's module does.
+# Not the class itself: importing its module would select a Lightning package before the user's module does.
 _PACKAGE, _CALLBACK = "lightning_gradcam", "GradCAMCallback"
 _LONGEST = 1000
 
 
 def class_of_run(recipe: Recipe) -> type | None:
-    """Returns the module's class that a callback has stored the name of, or ``None`` if none has.
+    """Returns the module class whose name a callback stored, or ``None``.
 
-    It is imported only if the user trusts the file. Otherwise it is taken from the modules that are loaded, whose
-    code has run.
+    It is imported only if the user trusts the file. Otherwise it is only looked up in loaded modules, whose code has
+    already run.
 
     Args:
         recipe: The checkpoint.
 
     Raises:
-        RefusedError: What is stored names something else than a module's class; nothing was called.
-        ConfigurationError: It is not loaded, or can't be imported.
+        RefusedError: The stored name is not that of a module class; nothing was called.
+        ConfigurationError: It is not loaded or can't be imported.
     """
     path, states = recipe.path, mapping(recipe.contents.get("callbacks")).values()
     name = next((found for state in states if isinstance(found := mapping(state).get("model"), str)), None)
@@ -57,10 +57,10 @@ def class_of_run(recipe: Recipe) -> type | None:
 
 
 def layers_of_run(recipe: Recipe) -> tuple[str, ...]:
-    """Returns the layers that a run explained; none if they are unknown.
+    """Returns the layers that a run explained; empty if unknown.
 
-    They are those of a config that the user has given, else those that the run's ``GradCAMCallback`` has stored
-    (``"auto"`` as the layer that it chose), else those of the config next to the checkpoint.
+    They come from the user's config, else from the run's ``GradCAMCallback`` in the checkpoint (for ``"auto"``, the
+    chosen layer), else from the config next to the checkpoint.
 
     Args:
         recipe: The checkpoint and the configs.
@@ -79,10 +79,10 @@ def layers_of_run(recipe: Recipe) -> tuple[str, ...]:
 
 
 def options_in_config(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the options of each ``GradCAMCallback`` that a config names.
+    """Yields the options of each ``GradCAMCallback`` in a config.
 
     Args:
-        config: Its sections.
+        config: The config's sections.
 
     Example:
         >>> callback = {"class_path": "lightning_gradcam.GradCAMCallback", "init_args": {"seed": 3}}
@@ -97,7 +97,7 @@ def options_in_config(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _loaded(place: str, attribute: str) -> Any:
-    """Returns what a loaded module has under a name; nothing is imported, and no ``__getattr__`` is asked."""
+    """Returns a loaded module's attribute without importing anything or calling ``__getattr__``."""
     is_script = place.endswith(".py")
     for name, module in list(sys.modules.items()):
         if not (_is_script(module, place) if is_script else name == place):

@@ -1,4 +1,4 @@
-"""The evolution of a training, rebuilt from its checkpoints, as if a callback had been there."""
+"""Rebuilds the evolution of a training run from its checkpoints, as if a callback had been active."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def replay(
     trust: bool = False,
     progress: Progress | None = None,
 ) -> Archive:
-    """Rebuilds the evolution of a training from its checkpoints, as if the callback had been there.
+    """Rebuilds the evolution of a training run from its checkpoints, as if the callback had been active.
 
     ``fit`` is set up and ended before its first step; the callback's own hooks then run with each checkpoint's weights,
     at its epoch and step. Probes are drawn as the callback draws them; if the last checkpoint contains the state of a
@@ -89,12 +89,12 @@ def replay_all(
     trust: bool = False,
     progress: Progress | None = None,
 ) -> list[Archive]:
-    """Replays a training for several callbacks at once; see :func:`replay`.
+    """Replays a training run for several callbacks together; see :func:`replay`.
 
     Returns:
-        The archive of each.
+        The archive of each callback.
     """
-    # As Lightning's own Trainer unwraps it.
+    # Unwrap it as Lightning's own Trainer does.
     module = getattr(module, "_orig_mod", module)
     root = os.path.abspath(output) if "://" not in os.fspath(output) else os.fspath(output)
     for callback in callbacks:
@@ -140,7 +140,7 @@ def replay_all(
         at_train_start(module, datamodule, list(callbacks), prepare, visit, folder=root, options=trainer or {})
     except BaseException:
         for callback in callbacks:
-            # Nothing is left in the way of the next attempt.
+            # Leave nothing behind that would block the next attempt.
             if callback.archive is not None and not callback.archive.steps:
                 for name in (MANIFEST, PROBES):
                     with suppress(OSError):
@@ -154,11 +154,11 @@ def _check_all(found: Found, module: Any, trust: bool) -> None:
     """Rejects checkpoints of other models before anything is written."""
     configure = getattr(module, "configure_model", None)
     if callable(configure):
-        # Lightning calls it again in `fit`, and expects it to do nothing then.
+        # Lightning calls it again in `fit` and expects no effect the second time.
         configure()
     home = str(getattr(type(module).on_load_checkpoint, "__module__", "")).split(".")[0]
     if home not in ("pytorch_lightning", "lightning"):
-        # A hook of the module's own may change the weights' names as they are loaded.
+        # The module's own hook may rename the weights on loading.
         return
     for saved in found.checkpoints:
         contents = read_checkpoint(saved.path, trust=trust, mapped=True)
@@ -166,7 +166,7 @@ def _check_all(found: Found, module: Any, trust: bool) -> None:
 
 
 def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
-    """Returns what the last checkpoint keeps of a callback of this name, so that its very probes are taken."""
+    """Returns the state of a callback with this name in the last checkpoint, so that its probes are reused."""
     state = found.checkpoints[-1].states.get(callback.state_key)
     if state is None:
         return None
@@ -179,5 +179,5 @@ def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
     except ArchiveError:
         archive = ""
     kept = ("schema", "indices", "fingerprint", "run", "transferred", "form")
-    # Step -1: no step of the live run's archive is taken over.
+    # Step -1: take over no steps from the live run's archive.
     return {**{name: state[name] for name in kept if name in state}, "archive": archive, "step": -1}

@@ -1,4 +1,4 @@
-"""Arguments from a file, converted as a constructor's annotations say; nothing but a checked class is called."""
+"""Converts arguments from a file according to a constructor's annotations, calling only checked classes."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _SCALARS = (bool, int, float, str, bytes)
 def stored_arguments(
     function: Callable[..., Any], values: Mapping[str, Any], argument: str, *, names: bool
 ) -> dict[str, Any]:
-    """Converts plain values of a checkpoint or YAML file as a constructor's annotations say.
+    """Converts plain values from a checkpoint or YAML file according to a constructor's annotations.
 
-    Unlike jsonargparse, it imports no function, reads no YAML in strings, and makes an object of a class that the file
-    names only where the annotation is one of its base classes.
+    Unlike jsonargparse, it does not import functions or parse YAML in strings, and it only instantiates a class named
+    in the file if the annotation is one of its base classes.
 
     Args:
         function: The constructor.
-        values: By the names of its arguments. Values of arguments without an annotation stay as they are.
+        values: The values by argument name. Values of arguments without an annotation are not converted.
         argument: The option that named the constructor, for errors.
-        names: Classes that the values name (``class_path``) may be imported.
+        names: Whether classes named in the values (``class_path``) may be imported.
 
     Raises:
-        RefusedError: A value does not fit its annotation, or names what may not be imported or called.
+        RefusedError: A value does not match its annotation, or names something that must not be imported or called.
 
     Example:
         >>> def net(size: tuple[int, int], folder: Path): ...
@@ -64,19 +64,19 @@ def build_stored(
     configured: Mapping[str, Any],
     parsed: bool,
 ) -> Any:
-    """Calls a constructor with arguments of a checkpoint, of a config and of the user, each as far as it is trusted.
+    """Calls a constructor with arguments from a checkpoint, a config and the user, each as far as it is trusted.
 
     Args:
-        recipe: What the user trusts: if it is the checkpoint or the config, jsonargparse may import what its
-            values name.
+        recipe: States what the user trusts: for a trusted checkpoint or config, jsonargparse may import the objects
+            named in its values.
         function: The constructor.
         argument: The option that named the constructor, for errors: ``"model"`` also gets the user's arguments.
         saved: The checkpoint's arguments.
-        configured: The config's, which come before these.
-        parsed: The values are those of a command line or YAML file, which are converted as annotations say.
+        configured: The config's arguments, which take precedence over the checkpoint's.
+        parsed: The values come from a command line or YAML file and are converted according to annotations.
 
     Raises:
-        RefusedError: As :func:`stored_arguments` does.
+        RefusedError: As for :func:`stored_arguments`.
         ConfigurationError: An argument is missing, unknown or can't be used.
     """
     own = recipe.model_args or {} if argument == "model" else {}
@@ -90,11 +90,11 @@ def build_stored(
 
 
 class _UnfitError(Exception):
-    """A value does not fit an annotation."""
+    """A value does not match an annotation."""
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Returns the annotations of a constructor's arguments, and of those that it may hand on to its base classes'."""
+    """Returns the annotations of a constructor's arguments, including those it may pass to base classes."""
     kinds = function.__mro__ if isinstance(function, type) else ()
     found: dict[str, Any] = {}
     for made in [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)] or [function]:
@@ -102,7 +102,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
             one: Any = SimpleNamespace(__annotations__={name: hint})
             try:
                 hint = get_type_hints(one, getattr(made, "__globals__", {}))[name]
-            except Exception:  # names that only type checkers import
+            except Exception:  # names that are imported only for type checkers
                 hint = Any
             found.setdefault(name, hint)
     return found
@@ -141,7 +141,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
         return kind(value) if issubclass(kind, PurePath) else Path(value)
     if (scalar := next((one for one in _SCALARS if issubclass(kind, one)), None)) is not None:
         return _scalar(value, scalar)
-    with suppress(TypeError):  # protocols can't be asked
+    with suppress(TypeError):  # protocols don't support this check
         if isinstance(value, kind):
             return value
     if is_dataclass(kind) and isinstance(value, Mapping) and "class_path" not in value:
@@ -160,7 +160,7 @@ def _of_union(value: Any, members: tuple[Any, ...], argument: str, names: bool) 
     if functions and isinstance(value, str) and "." in value:
         raise _UnfitError("might name a function")
     if functions and _names_class(value):
-        # The constructor itself would make an object of it.
+        # The constructor itself would instantiate it.
         raise _UnfitError("names a class, which could be any class")
     why: _UnfitError | None = None
     for member in members:
@@ -174,7 +174,7 @@ def _of_union(value: Any, members: tuple[Any, ...], argument: str, names: bool) 
 def _scalar(value: Any, kind: type) -> Any:
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):
-            # PyYAML reads 1e-3 as text.
+            # PyYAML parses 1e-3 as a string.
             return float(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise _UnfitError(f"is not a {kind.__name__}")
@@ -182,7 +182,7 @@ def _scalar(value: Any, kind: type) -> Any:
 
 
 def _names_class(value: Any) -> bool:
-    """Whether there is a ``class_path`` anywhere in a value, of which a checkpoint may hold parts many times."""
+    """Whether a value contains a ``class_path`` anywhere; a checkpoint may contain the same part many times."""
     queue, seen = [value], set()
     while queue:
         one = queue.pop()

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint: whether they fit a module, under which names, and how it gets them."""
+"""Matches a checkpoint's weights to a module and loads them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _COMPILED = "_orig_mod."
 
 
 def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, Tensor], path: str) -> None:
-    """Gives a module the weights of a checkpoint, as Lightning does.
+    """Loads a checkpoint's weights into a module, as Lightning does.
 
     Args:
-        module: Their owner; whether all have to fit is its own ``strict_loading``.
-        contents: The checkpoint's, for the module's ``on_load_checkpoint``.
-        state: The weights in it.
+        module: The module, whose ``strict_loading`` decides whether all weights must match.
+        contents: The checkpoint's contents, for the module's ``on_load_checkpoint``.
+        state: The checkpoint's weights.
         path: Its file, for errors.
 
     Raises:
-        ConfigurationError: They belong to another model; the message says how they differ.
+        ConfigurationError: The weights belong to another model; the message shows the differences.
     """
     hook: Any = getattr(module, "on_load_checkpoint", None)
     if callable(hook):
@@ -37,15 +37,15 @@ def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, 
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    """Rejects weights of another model, before any of them is loaded.
+    """Rejects another model's weights before any of them is loaded.
 
     Args:
-        module: Their owner.
+        module: The module.
         state: The weights.
         path: Their file, for errors.
 
     Raises:
-        ConfigurationError: They do not fit; the message says how they differ.
+        ConfigurationError: They do not match; the message shows the differences.
     """
     strict = bool(getattr(module, "strict_loading", True))
     if (why := _mismatch(aligned(state, module), module, strict=strict)) is not None:
@@ -53,10 +53,10 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None
 
 
 def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
-    """Returns weights under the module's own names, whichever of the two went through torch.compile or DataParallel.
+    """Renames weights to the module's names, in case either was wrapped by torch.compile or DataParallel.
 
-    Where none of the names is the module's, but all of its names are there behind the same prefix (``"model."``), these
-    are used: the module was a part of the one that was saved.
+    If none of the names match, but all of the module's names exist with a common prefix (``"model."``), those are used:
+    the module was part of the saved one.
 
     Example:
         >>> import torch

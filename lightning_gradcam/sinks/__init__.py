@@ -1,6 +1,6 @@
-"""Where finished pictures go: one module a backend, chosen by the logger's class.
+"""Logging backends for finished images: one module for each backend, selected by the logger's class.
 
-Knows nothing about how pictures and numbers are made.
+Does not depend on how images and numbers are made.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def sinks_for(loggers: Sequence[object], files: Callable[[], Sink]) -> list[Sink
     """Selects a sink for every logger.
 
     Args:
-        loggers: The trainer's loggers; subclasses count as their base.
-        files: Creates the sink for loggers that accept no pictures, and for runs without a logger; called at most once.
+        loggers: The trainer's loggers; subclasses are treated like their base class.
+        files: Creates the sink for loggers without image support and for runs without a logger; called at most once.
 
     Returns:
-        One sink for each logger, and one file sink where some logger takes no pictures, or there is none.
+        One sink for each logger, plus one file sink if any logger does not support images or there is no logger.
     """
     found: list[Sink] = []
     plain = not loggers

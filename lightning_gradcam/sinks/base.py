@@ -1,4 +1,4 @@
-"""What every backend gets, the interface it fills, and what several backends need: fitting names, finished files."""
+"""The interface of logging backends, the data they receive, and shared helpers for names and files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_gradcam.storage import digest, safe_name
 
 @dataclass(frozen=True)
 class _AtStep:
-    """What a backend gets belongs to one logged step."""
+    """Data for one logged step."""
 
     step: int
     epoch: int
@@ -34,7 +34,7 @@ class Entry(_AtStep):
     Attributes:
         step: The x value: the step at which Lightning logs this validation's metrics.
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
-        pictures: Tag (``gradcam/<layer>``) to picture.
+        pictures: Tag (``gradcam/<layer>``) to image.
     """
 
     pictures: Mapping[str, Picture]
@@ -95,14 +95,14 @@ class Row:
 
     Attributes:
         probe: Its id.
-        original: Its picture; the same object in all of its rows.
+        original: Its image; the same object in all of its rows.
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         step: The x value.
-        true: Names of the true classes, with commas; empty if not known.
+        true: Names of the true classes, separated by commas; empty if unknown.
         predicted: Name of the predicted class; empty if there are no classes.
-        confidence: Its probability; NaN there.
+        confidence: Its probability; NaN if there are no classes.
         score: The explained score.
-        overlays: Tag (``gradcam/<layer>``) to the picture with its map, on one colour scale for all steps.
+        overlays: Tag (``gradcam/<layer>``) to the overlay of its map, on one colour scale for all steps.
     """
 
     probe: str
@@ -118,18 +118,18 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Evolution:
-    """The run so far: given after 1, 2, 4, 8, … logged steps, and once more when it ends.
+    """The run so far: sent after 1, 2, 4, 8, … logged steps, and again when the run ends.
 
     Attributes:
         name: The callback's name.
         step: The latest step.
         epoch: Its epoch.
-        ended: The run is over: there are animations and rows.
+        ended: Whether the run has ended, so that there are animations and rows.
         strips: Tag (``gradcam_evolution/<layer>``) to film strip.
-        animations: Tag (``gradcam_evolution/<layer>``) to animation; empty while the run goes on.
-        rows: For a table, where a sink takes them; empty while the run goes on.
-        repeated: The run ended right after a call with these very strips.
-        remark: At the end, what was left out of strips and animations; empty if that is nothing.
+        animations: Tag (``gradcam_evolution/<layer>``) to animation; empty during the run.
+        rows: Table rows, for sinks that accept them; empty during the run.
+        repeated: Whether the previous call already had exactly these strips.
+        remark: At the end, what strips and animations omit; empty if nothing.
     """
 
     name: str
@@ -144,13 +144,13 @@ class Evolution:
 
 
 class Sink(ABC):
-    """A backend for pictures. Give instances to ``GradCAMCallback(sinks=[…])`` to add your own.
+    """A logging backend for images. Pass instances to ``GradCAMCallback(sinks=[…])`` to add your own.
 
     Attributes:
-        thread_safe: ``False`` (default): everything is called on the training thread, at the next hook after the
-            pictures are finished. ``True``: in the background, one call at a time, while training goes on.
-        formats: The file formats that it accepts; these are encoded in the background. Others are given to it as PNG.
-        takes_rows: Whether it has tables: if so, the evolution at the end of the run includes rows.
+        thread_safe: ``False`` (default): all methods are called on the training thread, at the next hook after the
+            images are ready. ``True``: they are called in the background, one at a time, while training continues.
+        formats: The file formats that it accepts, encoded in the background. Images in other formats are passed as PNG.
+        takes_rows: Whether it supports tables; if so, the evolution at the end of the run includes rows.
 
     Example::
 
@@ -172,10 +172,10 @@ class Sink(ABC):
 
     @abstractmethod
     def log(self, entry: Entry) -> None:
-        """Logs all pictures of one step; called in the order of the steps."""
+        """Logs all images of one step; called in the order of the steps."""
 
     def log_numbers(self, numbers: Numbers) -> None:  # noqa: B027 - a backend may take pictures alone
-        """Logs numbers of one step, after its pictures; there may be several calls per step."""
+        """Logs numbers of one step, after its images; there may be several calls per step."""
 
     def log_histograms(self, histograms: Histograms) -> None:  # noqa: B027 - a backend may have none
         """Logs histograms of one step; ignored by default."""
@@ -184,23 +184,23 @@ class Sink(ABC):
         """Logs film strips of the run so far, and animations at its end; ignored by default."""
 
     def log_summary(self, summary: Mapping[str, str]) -> None:  # noqa: B027 - a backend may have none
-        """Logs, once when a run ends, what it shows: tag (``gradcam_findings/1``) to sentence; ignored by default."""
+        """Logs the findings once, when a run ends: tag (``gradcam_findings/1``) to sentence; ignored by default."""
 
     def close(self) -> None:  # noqa: B027 - most backends have nothing to close
         """Called once on the training thread when the run ends, also after an exception."""
 
 
 def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
-    """Returns a tag as it is if that is possible, and elsewhere a name like it.
+    """Returns a tag unchanged if the backend accepts it, otherwise a similar valid name.
 
-    Each part between slashes is taken by itself; one that has to change gets a few digits of its hash, so that
-    different tags stay different, and so does a name that has to be cut. The last part, which says what a number is, is
+    Each part between slashes is handled separately. A part that has to change gets a few digits of its hash, so that
+    different tags stay different; so does a name that has to be shortened. The last part, which names the number, is
     kept.
 
     Args:
-        tag: A tag, with any text in it.
-        unfit: What may not be in a part.
-        longest: The greatest number of characters, 64 or more.
+        tag: A tag with any text.
+        unfit: Pattern of the text not allowed in a part.
+        longest: Maximum number of characters, 64 or more.
 
     Example:
         >>> fitting("gradcam_stats/conv1/drift", re.compile(r"[^a-z0-9_]"), 80)
@@ -217,12 +217,12 @@ def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
 
 
 def ready(content: bytes) -> Image.Image:
-    """Returns an image whose ``save`` writes this very file, whatever format is requested.
+    """Returns an image whose ``save`` writes exactly this file, whatever format is requested.
 
-    Nothing is decoded before somebody wants pixels.
+    Nothing is decoded until pixels are accessed.
 
     Args:
-        content: Of a picture's file.
+        content: The content of an image file.
 
     Example:
         >>> from lightning_gradcam.render.picture import Picture

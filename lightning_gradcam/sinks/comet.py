@@ -1,4 +1,4 @@
-"""Comet, through the experiment of Lightning's CometLogger."""
+"""Logs to Comet through the experiment of Lightning's CometLogger."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 from lightning_gradcam.sinks.base import Entry, Evolution, Histogram, Histograms, Numbers, Sink, fitting, ready
 
-# Comet cuts longer names of numbers, with the logger's prefix, so that two could become one.
+# Comet truncates longer metric names, including the logger's prefix, so two names could become one.
 _UNFIT, _LONGEST = re.compile(r"[^ -~\w]"), 100
 
 
 class CometSink(Sink):
-    """Logs pictures, numbers and histograms by step, online or offline.
+    """Logs images, numbers and histograms by step, online or offline.
 
-    An experiment keeps the step of its last call and puts it on whatever comes next, so that calls from another thread
-    could date the training's own numbers: this sink is called on the training thread, with finished files, and sets the
-    step back. Uploads happen in Comet's own threads.
+    An experiment remembers the step of its last call and applies it to later calls, so calls from another thread could
+    assign a wrong step to training's own metrics. This sink is therefore called on the training thread, with finished
+    files, and resets the step. Uploads happen in Comet's own threads.
 
     Args:
         logger: Lightning's ``CometLogger``.
@@ -33,15 +33,16 @@ class CometSink(Sink):
         self._logger = logger
 
     def log(self, entry: Entry) -> None:
-        """Logs every tag's picture at its step.
+        """Logs each tag's image at its step.
 
         Raises:
-            RuntimeError: Comet rejected the picture; see Comet's log for the reason.
+            RuntimeError: Comet rejected the image; see Comet's log for the reason.
         """
         with self._experiment() as experiment:
             for tag, picture in entry.pictures.items():
                 format, content = picture.file(self.formats)
-                # A file's end would be guessed from the name, as .conv1 from net.conv1; an image has none.
+                # For a file, Comet would guess the extension from the name, such as .conv1 from net.conv1; an image has
+                # none.
                 _log_image(experiment, ready(content), name=self._name(tag), image_format=format, step=entry.step)
 
     def log_numbers(self, numbers: Numbers) -> None:
@@ -50,13 +51,13 @@ class CometSink(Sink):
             self._logger.log_metrics({self._name(tag): n for tag, n in numbers.values.items()}, numbers.step)
 
     def log_histograms(self, histograms: Histograms) -> None:
-        """Logs each as one layer of a 3-D histogram, in Comet's bins (each 10 % wider than the one before)."""
+        """Logs each as one layer of a 3-D histogram, in Comet's bins (each 10 % wider than the previous one)."""
         with self._experiment() as experiment:
             for tag, histogram in histograms.values.items():
                 experiment.log_histogram_3d(_in_comets_bins(histogram), name=self._name(tag), step=histograms.step)
 
     def log_evolution(self, evolution: Evolution) -> None:
-        """Logs the film strips; at the end also the animations, as pictures ``<tag>/animation.gif``."""
+        """Logs the film strips; at the end also the animations, as images ``<tag>/animation.gif``."""
         if not evolution.repeated:
             self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
         with self._experiment() as experiment:
@@ -79,7 +80,7 @@ class CometSink(Sink):
 
 
 def _log_image(experiment: Any, image: object, **options: Any) -> None:
-    # Comet reports what fails in its own log, and goes on; so it does with everything once an experiment is over.
+    # Comet reports failures in its own log and continues, as it does with all calls after an experiment has ended.
     if experiment.log_image(image, **options) is None and experiment.alive:
         raise RuntimeError(f"Comet rejected {options['name']!r}; see its messages above")
 
@@ -88,7 +89,7 @@ def _in_comets_bins(histogram: Histogram) -> Any:
     import comet_ml
 
     found: Any = cast(Any, comet_ml).Histogram()
-    # The first and the last bin may be wider than what there is.
+    # The first and the last bin may extend beyond the values.
     middles = np.clip((histogram.edges[:-1] + histogram.edges[1:]) / 2, histogram.min, histogram.max)
     filled = histogram.counts > 0
     if filled.any():

@@ -1,4 +1,4 @@
-"""Plain picture files, for loggers that take no pictures and for runs without a logger."""
+"""Writes plain image files, for loggers that don't accept images and for runs without a logger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import count
 from lightning_gradcam.sinks.base import Entry, Sink
 from lightning_gradcam.storage import Storage, safe_name
 
-# Longer paths are not possible on some systems.
+# Some systems do not support longer paths.
 _LONGEST = 180
 
 
@@ -15,8 +15,8 @@ class FileSink(Sink):
     """Writes ``<root>/<layer>/step-0000000469-epoch-0003.png``.
 
     Args:
-        root: The folder, local or a URL that fsspec knows.
-        prefix: The first part of every tag, left out of the path.
+        root: The folder: a local path or a URL that fsspec supports.
+        prefix: The first part of every tag, omitted from the path.
     """
 
     thread_safe = True
@@ -26,7 +26,7 @@ class FileSink(Sink):
         self._prefix = prefix
 
     def log(self, entry: Entry) -> None:
-        """Writes one file a picture; each appears whole or not at all."""
+        """Writes one file for each image, atomically."""
         epoch = "untrained" if entry.epoch < 0 else f"{entry.epoch:04d}"
         for tag, picture in entry.pictures.items():
             place = tag.removeprefix(f"{self._prefix}/")
@@ -35,7 +35,7 @@ class FileSink(Sink):
                 folder = safe_name(place)
             stem, name = f"{folder}/step-{entry.step:010d}-epoch-{epoch}", ""
             format, content = picture.file(self.formats)
-            # Under accumulation two validations can share a step.
+            # With gradient accumulation, two validations can share a step.
             for repeat in count():
                 name = f"{stem}{f'-{repeat}' if repeat else ''}.{format}"
                 if not self._storage.exists(name):

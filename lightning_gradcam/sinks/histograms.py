@@ -1,4 +1,4 @@
-"""From a record's gradients to the histograms that loggers take."""
+"""Converts a record's gradient statistics to histograms for loggers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lightning_gradcam.sinks.base import Histogram
 def histograms_of(
     gradients: Mapping[tuple[str, str], GradientSummary[NumPyArray]], name: str, first: str
 ) -> dict[str, Histogram]:
-    """Puts all probes of a step together.
+    """Combines all probes of a step.
 
     Args:
-        gradients: A record's, by layer and target.
+        gradients: A record's gradients, by layer and target.
         name: The callback's name.
-        first: The first target, whose name is left out of tags.
+        first: The first target, whose name is omitted from tags.
 
     Returns:
-        ``<name>_gradients/<layer>`` to the histogram of all gradients of the layer, ``<name>_weights/<layer>`` to that
-        of its channel weights; with ``/<target>`` for all targets but the first. Probes whose gradients are not finite
-        are left out; without any other, so is the histogram.
+        ``<name>_gradients/<layer>`` to the histogram of the layer's gradients, ``<name>_weights/<layer>`` to that of
+        its channel weights; with ``/<target>`` appended for all targets but the first. Probes with non-finite gradients
+        are excluded; if none remain, the histogram is omitted.
     """
     found: dict[str, Histogram] = {}
     for (layer, target), summary in gradients.items():
@@ -35,7 +35,7 @@ def histograms_of(
 
 
 def pooled(spread: Spread[NumPyArray]) -> Histogram | None:
-    """Puts all samples together, from the first bin that is not empty to the last; ``None`` if none is known."""
+    """Combines all samples, from the first non-empty bin to the last; ``None`` if no values are known."""
     known = np.isfinite(spread.sum) & np.isfinite(spread.norm)
     counts = spread.counts[known].sum(axis=0)
     if not counts.any():
@@ -44,7 +44,7 @@ def pooled(spread: Spread[NumPyArray]) -> Histogram | None:
     low, high = int(filled[0]), int(filled[-1]) + 1
     smallest, largest = float(spread.min[known].min()), float(spread.max[known].max())
     edges = EDGES[low : high + 1].copy()
-    # The outermost bins end where the numbers do, or a chart would seem to go on; none becomes a point.
+    # Trim the outermost bins to the range of values, so that charts don't extend further; no bin gets zero width.
     if edges[0] < smallest < min(edges[1], largest):
         edges[0] = smallest
     if max(edges[-2], smallest) < largest < edges[-1]:

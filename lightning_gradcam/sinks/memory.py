@@ -1,4 +1,4 @@
-"""Pictures kept in memory, for tests and notebooks."""
+"""Keeps images in memory, for tests and notebooks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class MemorySink(Sink):
     """Keeps every entry.
 
     Attributes:
-        entries: The pictures that were logged, in order.
-        numbers: The numbers that were logged, in order.
+        entries: The logged images, in order.
+        numbers: The logged numbers, in order.
         histograms: The histograms, in order.
         evolutions: The film strips and animations, in order.
-        summaries: What runs show, by tag, in order.
+        summaries: The findings by tag, in order.
         closed: Whether the run has ended.
 
     Example:
@@ -57,5 +57,5 @@ class MemorySink(Sink):
         self.summaries.append(dict(summary))
 
     def close(self) -> None:
-        """Remembers that the run has ended; the entries stay."""
+        """Records that the run has ended; the entries are kept."""
         self.closed = True

@@ -1,4 +1,4 @@
-"""MLflow, through the client of Lightning's MLFlowLogger."""
+"""Logs to MLflow through the client of Lightning's MLFlowLogger."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 
 from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink, fitting, ready
 
-# A metric's key may have 250 characters; a picture's file has its key, step, time and a UUID in a name of 255 bytes.
+# Metric keys may have 250 characters; image files have the key, step, time and a UUID in a name of 255 bytes.
 _UNFIT, _LONGEST = re.compile(r"[^A-Za-z0-9_. -]"), 150
 
 
 class MLflowSink(Sink):
-    """Logs pictures by step, which the run's page shows with a slider, and animations as artifacts.
+    """Logs images by step, which the run's page shows with a slider, and animations as artifacts.
 
     Args:
         logger: Lightning's ``MLFlowLogger``, on any tracking server or store.
     """
 
-    # Unlike `mlflow.log_…`, the client has no current run: each call is a request, a transaction or a file of its own,
-    # and MLflow logs from threads itself (asynchronous logging, system metrics). Uploads would hold training up.
+    # Unlike `mlflow.log_…`, the client has no current run: each call is its own request, transaction or file, and
+    # MLflow itself logs from threads (asynchronous logging, system metrics). Uploads would block training.
     thread_safe = True
-    # MLflow names all pictures .png.
+    # MLflow names all images .png.
     formats = ("png",)
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     def prepare(self) -> None:
-        """Makes sure that there is one run: the logger makes it at the first use, without a lock."""
+        """Creates the run now, because the logger creates it at the first use without a lock."""
         _ = self._logger.run_id
 
     def log(self, entry: Entry) -> None:
-        """Logs every tag's picture at its step."""
+        """Logs each tag's image at its step."""
         for tag, picture in entry.pictures.items():
             image = ready(picture.small(("png",))[1])
             self._logger.experiment.log_image(self._logger.run_id, image, key=_name(tag), step=entry.step)
@@ -44,7 +44,7 @@ class MLflowSink(Sink):
         self._logger.log_metrics({_name(tag): value for tag, value in numbers.values.items()}, numbers.step)
 
     def log_evolution(self, evolution: Evolution) -> None:
-        """Logs the film strips by step; at the end also ``<tag>/animation.gif`` among the run's artifacts."""
+        """Logs the film strips by step; at the end also ``<tag>/animation.gif`` as an artifact."""
         if not evolution.repeated:
             self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
         with TemporaryDirectory(prefix="lightning-gradcam-") as folder:

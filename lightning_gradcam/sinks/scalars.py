@@ -1,4 +1,4 @@
-"""Loggers that take numbers and no pictures, such as Lightning's CSVLogger."""
+"""For loggers that accept numbers but no images, such as Lightning's CSVLogger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightning_gradcam.sinks.base import Entry, Numbers, Sink
 
 
 class ScalarSink(Sink):
-    """Logs numbers through the interface that all of Lightning's loggers have.
+    """Logs numbers through the interface common to all Lightning loggers.
 
     Args:
         logger: Any of Lightning's loggers.
@@ -18,8 +18,8 @@ class ScalarSink(Sink):
         self._logger = logger
 
     def log(self, entry: Entry) -> None:
-        """Does nothing: the logger takes no pictures."""
+        """Does nothing, because the logger accepts no images."""
 
     def log_numbers(self, numbers: Numbers) -> None:
-        """Logs them as metrics."""
+        """Logs the numbers as metrics."""
         self._logger.log_metrics(dict(numbers.values), numbers.step)

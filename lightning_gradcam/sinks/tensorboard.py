@@ -1,4 +1,4 @@
-"""TensorBoard, through the SummaryWriter of Lightning's TensorBoardLogger."""
+"""Logs to TensorBoard through the SummaryWriter of Lightning's TensorBoardLogger."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ class TensorBoardSink(Sink):
         logger: Lightning's ``TensorBoardLogger``.
     """
 
-    # Event files are written by a thread of TensorBoard's own, which takes its summaries under a lock.
+    # TensorBoard's own thread writes event files and receives summaries under a lock.
     thread_safe = True
-    # TensorBoard's page tells a browser nothing of WebP files.
+    # TensorBoard's page does not declare WebP files to the browser.
     formats = ("png", "jpeg")
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     def prepare(self) -> None:
-        """Makes sure that there is one writer: the logger makes it at the first use, without a lock."""
+        """Creates the writer now, because the logger creates it at the first use without a lock."""
         _ = self._logger.experiment
 
     def log(self, entry: Entry) -> None:
-        """Writes one image summary a tag."""
+        """Writes one image summary for each tag."""
         writer = self._logger.experiment
-        # Lightning falls back to tensorboardX, whose event files are made of its own classes.
+        # Lightning falls back to tensorboardX, whose event files use its own classes.
         ready = type(writer).__module__.startswith("torch.utils.tensorboard")
         for tag, picture in entry.pictures.items():
             if ready:
-                # `add_image` encodes slowly (0.9 s for a large sheet) and draws nothing better; ready bytes pass
-                # through. Each goes through TensorBoard's checksum, a second for 7 MB, while no other Python runs.
+                # `add_image` encodes slowly (0.9 s for a large sheet) without any benefit, so pass encoded bytes.
+                # TensorBoard computes a checksum of them, which takes a second for 7 MB and blocks all other Python
+                # code.
                 content = picture.small(self.formats)[1]
                 _add(writer, printable(tag), picture.size, content, entry.step)
             else:
                 writer.add_image(printable(tag), picture.pixels, entry.step, dataformats="HWC")
-        # TensorBoard's own thread would keep them for up to two minutes.
+        # Flush, because TensorBoard's own thread would keep them for up to two minutes.
         writer.flush()
 
     def log_numbers(self, numbers: Numbers) -> None:
-        """Writes one scalar summary a tag."""
+        """Writes one scalar summary for each tag."""
         for tag, value in numbers.values.items():
             self._logger.experiment.add_scalar(printable(tag), value, numbers.step)
 
     def log_histograms(self, histograms: Histograms) -> None:
-        """Writes one histogram summary a tag, with the bins as they are."""
+        """Writes one histogram summary for each tag, with unchanged bins."""
         writer = self._logger.experiment
         for tag, found in histograms.values.items():
             writer.add_histogram_raw(
@@ -59,14 +60,14 @@ class TensorBoardSink(Sink):
                 num=found.number,
                 sum=found.sum,
                 sum_squares=found.sum_squares,
-                # TensorBoard has the right edges; the first bin begins at the smallest value.
+                # TensorBoard stores right edges; the first bin starts at the smallest value.
                 bucket_limits=found.edges[1:].tolist(),
                 bucket_counts=found.counts.tolist(),
                 global_step=histograms.step,
             )
 
     def log_evolution(self, evolution: Evolution) -> None:
-        """Writes the film strips, and at the end the animations, which the images tab plays."""
+        """Writes the film strips and, at the end, the animations, which the Images tab plays."""
         if not evolution.repeated:
             self.log(Entry(evolution.step, evolution.epoch, evolution.strips))
         writer = self._logger.experiment

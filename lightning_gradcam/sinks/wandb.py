@@ -1,4 +1,4 @@
-"""Weights & Biases, through Lightning's WandbLogger."""
+"""Logs to Weights & Biases through Lightning's WandbLogger."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LONGEST_PART, _LONGEST_PATH = 150, 500
 
 
 class WandbSink(Sink):
-    """Logs all pictures of a step as one row.
+    """Logs all images of a step as one row.
 
-    A run's rows are built up by its ``log`` calls, so that one from another thread could end up in the middle of the
-    training's own: this sink is called on the training thread, with finished files.
+    A run builds its rows from ``log`` calls, so a call from another thread could end up in the middle of training's own
+    row. This sink is therefore called on the training thread, with finished files.
 
     Args:
         logger: Lightning's ``WandbLogger``.
@@ -32,11 +32,11 @@ class WandbSink(Sink):
         self._logger = logger
 
     def log(self, entry: Entry) -> None:
-        """Logs every tag's picture under ``trainer/global_step``, next to the metrics."""
+        """Logs each tag's image at ``trainer/global_step``, next to the metrics."""
         import wandb
 
         caption = "untrained" if entry.epoch < 0 else f"epoch {entry.epoch}"
-        # wandb copies the files into its run's folder while they are logged.
+        # wandb copies the files into the run's folder during the call.
         with TemporaryDirectory(prefix="lightning-gradcam-") as folder:
             images = {}
             for place, (tag, picture) in enumerate(entry.pictures.items()):
@@ -44,7 +44,7 @@ class WandbSink(Sink):
                 file = Path(folder, f"{place}.{format}")
                 file.write_bytes(content)
                 images[_key(tag)] = [wandb.Image(str(file), caption=caption)]
-            # One call for all tags: `log_image` would make a row of each.
+            # One call for all tags: `log_image` would create a row for each.
             self._logger.log_metrics(images, entry.step)
 
     def log_evolution(self, evolution: Evolution) -> None:
@@ -71,11 +71,11 @@ class WandbSink(Sink):
         self._logger.log_metrics(dict(numbers.values), numbers.step)
 
     def log_summary(self, summary: Mapping[str, str]) -> None:
-        """Puts the run's findings into its summary."""
+        """Adds the run's findings to its summary."""
         self._logger.experiment.summary.update(dict(summary))
 
     def log_histograms(self, histograms: Histograms) -> None:
-        """Logs the histograms as one row, with the bins as they are; wandb takes 512 of them."""
+        """Logs the histograms as one row, with unchanged bins; wandb accepts up to 512."""
         import wandb
 
         logged = {
@@ -94,7 +94,7 @@ def _table(rows: Sequence[Row], folder: Path) -> Any:
     made: dict[int, Any] = {}
 
     def image(picture: Picture) -> Any:
-        # A probe's original is one object in all of its rows, and goes up once.
+        # A probe's original is the same object in all of its rows, and is uploaded once.
         if id(picture) not in made:
             file = folder / f"table-{len(made)}.png"
             file.write_bytes(picture.encoded("png"))
@@ -110,14 +110,14 @@ def _table(rows: Sequence[Row], folder: Path) -> Any:
 
 
 def _key(tag: str) -> str:
-    """Returns a tag that wandb can make a file's path of; it does so with any, and leaves its folder with ``..``."""
+    """Returns a tag that is safe as a path: wandb turns any tag into one, and ``..`` would leave its folder."""
     parts = [part if _is_plain(part) else safe_name(part) for part in tag.split("/")]
     key = "/".join(parts)
     return key if len(key.encode()) <= _LONGEST_PATH else f"{parts[0]}/{safe_name(tag)}"
 
 
 def _is_plain(part: str) -> bool:
-    # What Windows refuses in a file's name, wandb refuses there too.
+    # On Windows, wandb also rejects characters that are invalid in file names.
     if not part.isprintable() or not part.strip(". ") or re.search(r'[\\:*?"<>|]', part):
         return False
     return len(part.encode()) <= _LONGEST_PART

@@ -1,10 +1,10 @@
-"""Numbers of maps: how they change from step to step, how focused they are, and whether they are where they should be.
+"""Statistics of maps: how they change between steps, how focused they are, and whether they are in the right place.
 
-:func:`measure` gives all of one logged step, and :data:`STATS` says how each is read. Those of maps in torch
-(:func:`energy_inside`, :func:`pointing_game`) are for one's own evaluations; all others take NumPy arrays, because they
-are measured while training goes on.
+:func:`measure` computes all of them for one logged step, and :data:`STATS` explains each. :func:`energy_inside` and
+:func:`pointing_game` take torch tensors, for your own evaluations; all others take NumPy arrays, because they run
+during training.
 
-Knows nothing of training or files.
+Does not depend on training or files.
 """
 
 from lightning_gradcam.stats.masks import energy_inside, inside, pointing_game, points_inside, upsampled

@@ -1,4 +1,4 @@
-"""Asking a model how sure it is of the classes that maps explain."""
+"""Computes a model's confidence in the classes that maps explain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Model = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Checked arguments: the maps in the pictures' size, and what is asked of the model."""
+    """Checked arguments: the maps at the images' size, and how to query the model."""
 
     model: Model
     inputs: Tensor
@@ -31,13 +31,13 @@ class Case:
 
     @classmethod
     def of(cls, model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> Case:
-        """Checks the arguments of a metric; the classes default to the most likely ones.
+        """Checks a metric's arguments; classes default to the most likely ones.
 
         Raises:
-            ConfigurationError: A shape or option does not fit, or the model returns no logits.
+            ConfigurationError: A shape or option is invalid, or the model does not return logits.
         """
         if isinstance(inputs, Tensor) and isinstance(maps, Tensor) and (inputs.dim(), maps.dim()) == (3, 2):
-            # A signal and its map, as pictures of one row.
+            # A signal and its map, as images with one row.
             inputs, maps, model = inputs[:, :, None], maps[:, None], _of_rows(model)
         inputs, kind = checked_pictures("inputs", inputs), check_score(score)
         resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
@@ -55,25 +55,25 @@ class Case:
         return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind, found)
 
     def score(self, pictures: Tensor) -> Tensor:
-        """The confidence in the explained classes, ``[N]``; NaN where the map is not finite."""
+        """Returns the confidence in the explained classes, ``[N]``; NaN if the map is not finite."""
         with torch.no_grad():
-            # A model may change what it is given in place.
+            # A model may modify its input in place.
             output = self.model(pictures.clone())
         values = _class_scores(output, self.kind, self.output)
         found = values.gather(1, self.classes[:, None])[:, 0]
         return found.where(self.maps.flatten(1).isfinite().all(dim=1), torch.nan)
 
     def ranks(self, seed: int) -> Tensor:
-        """Each pixel's place in the order of importance, ``[N, H, W]``, 0 for the most important."""
+        """Each pixel's rank by importance, ``[N, H, W]``, 0 for the most important."""
         flat = self.maps.flatten(1)
-        # A stable sort of shuffled pixels: reading order would remove equal ones from the top left corner on.
+        # A stable sort of shuffled pixels; in reading order, ties would be removed from the top left corner onwards.
         shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
         order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
         return order.argsort(dim=1).view_as(self.maps)
 
 
 def _of_rows(model: Model) -> Model:
-    """Returns a model of signals ``[N, C, L]`` as one of pictures ``[N, C, 1, L]``."""
+    """Wraps a model of signals ``[N, C, L]`` as a model of images ``[N, C, 1, L]``."""
     return lambda pictures: model(pictures[:, :, 0])
 
 

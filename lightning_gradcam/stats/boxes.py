@@ -1,8 +1,8 @@
-r"""Boxes from maps: where a map says that the object is, and how well that fits a known box.
+r"""Bounding boxes from maps, and their overlap with known boxes.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, section
-4.1 (weakly supervised localisation): the map is cut at 15 % of its maximum, and the box drawn around the single largest
-connected segment. By NumPy alone: it is done while training goes on.
+4.1 (weakly supervised localisation): the map is thresholded at 15 % of its maximum, and the box is drawn around the
+largest connected segment. Uses only NumPy, because it runs during training.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ THRESHOLD = 0.15
 
 
 def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: float = THRESHOLD) -> FloatArray:
-    """Returns the box around the largest connected part of each map.
+    """Returns the bounding box of the largest connected segment of each map.
 
-    A map is resized to the picture as in an overlay: bilinearly, averaged where it is finer. Positive pixels with at
-    least ``threshold`` of its maximum are kept. Pixels that touch at a corner are connected (eight neighbours,
-    as in the contours of OpenCV that evaluations of localisation use: Choe et al., "Evaluating Weakly
-    Supervised Object Localization Methods Right", CVPR 2020). The largest part is the one with the most pixels; in a
-    tie, the one whose first pixel comes first in reading order.
+    A map is resized to the image as in an overlay: bilinearly, or by averaging if it is finer. Positive pixels of at
+    least ``threshold`` times its maximum are kept. Pixels that touch at a corner are connected (eight neighbours, as in
+    OpenCV's contours, which localisation benchmarks use: Choe et al., "Evaluating Weakly Supervised Object Localization
+    Methods Right", CVPR 2020). The largest part is the one with the most pixels; in a tie, the one whose first pixel
+    comes first in reading order.
 
     Args:
-        maps: Signed or not, ``[N, h, w]``; of ``[N, d, h, w]``, the slice with the largest value
+        maps: Signed or non-negative maps, ``[N, h, w]``; for ``[N, d, h, w]``, the slice with the largest value is used
             (:func:`strongest_slices`).
-        size: Height and width of the picture.
-        threshold: Share of the map's maximum, from 0 to less than 1; with 0, all that is positive.
+        size: Height and width of the image.
+        threshold: Fraction of the map's maximum, at least 0 and below 1; with 0, all positive pixels are kept.
 
     Returns:
-        float32 ``[N, 4]``: left, top, right and bottom in pixels of the picture; right and bottom are the edges after
-        the last pixel, as in ``ProbeSet.boxes``. NaN where the map has no positive value or one that is not finite.
+        float32 ``[N, 4]``: left, top, right and bottom in pixels of the image; right and bottom are the edges after the
+        last pixel, as in ``ProbeSet.boxes``. NaN if the map has no positive value or is not finite.
 
     Raises:
-        ConfigurationError: The maps, the size or the threshold are not valid.
+        ConfigurationError: The maps, the size or the threshold are invalid.
 
     Example:
         >>> maps = np.array([[[0.0, 0.0, 9.0], [0.1, 0.0, 2.0]], [[-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
@@ -57,16 +57,16 @@ def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: flo
         raise ConfigurationError(f"threshold: got {threshold!r}; give a share from 0 to less than 1, such as 0.15")
     flat = maps[np.arange(len(maps)), strongest_slices(maps)] if maps.ndim == 4 else maps
     found = np.full((len(maps), 4), np.nan, np.float32)
-    # One at a time, so that large pictures of many probes take the memory of one.
+    # One at a time, so that many large images only need the memory of one.
     for row, signed in enumerate(flat):
-        # All slices: what is broken in one is not to be trusted in another.
+        # Check all slices: if one is not finite, the others can't be trusted.
         if np.isfinite(maps[row]).all() and signed.max() > 0:
-            # Scaled first: neither tiny nor huge values are lost.
+            # Scale first, so that neither tiny nor huge values are lost.
             values = np.maximum(signed, 0).astype(np.float64)
             shares = (values / values.max()).astype(np.float32)
             if shares.shape != tuple(size):
                 shares = resized(shares[None], size, "bilinear")[0]
-            # What is at the threshold by hand is not missed by rounding.
+            # Rounding must not exclude values that lie exactly on the threshold.
             found[row] = _largest((shares > 0) & (shares >= threshold * float(shares.max()) * (1 - 1e-6)))
     return found
 
@@ -79,10 +79,10 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
         others: The boxes to compare with, ``[N, 4]``.
 
     Returns:
-        ``[N]``, 0 to 1; 1: the same box. NaN if either is NaN.
+        ``[N]``, 0 to 1; 1 means identical boxes. NaN if either is NaN.
 
     Raises:
-        ConfigurationError: They are not ``[N, 4]``, or their numbers differ.
+        ConfigurationError: The boxes are not ``[N, 4]``, or their numbers differ.
 
     Example:
         >>> iou(np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[1.0, 0.0, 3.0, 2.0]])).round(3).tolist()
@@ -100,7 +100,7 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
 
 
 def strongest_slices(maps: npt.NDArray[Any]) -> IntArray:
-    """Returns which slice of each map ``[N, d, h, w]`` holds its largest value, the first of equals, ``[N]``.
+    """Returns the slice of each map ``[N, d, h, w]`` with its largest value (the first in a tie), ``[N]``.
 
     Example:
         >>> strongest_slices(np.array([[[[1.0]], [[5.0]], [[5.0]]]])).tolist()
@@ -111,30 +111,30 @@ def strongest_slices(maps: npt.NDArray[Any]) -> IntArray:
 
 
 def picture_size(probes: ProbeSet | ProbeView) -> tuple[int, int]:
-    """Returns height and width of the picture in whose pixels the boxes of probes are: the mask's, or the input's."""
+    """Returns height and width of the image to whose pixels the probes' boxes refer: the mask's or the input's."""
     return probes.view.size
 
 
 def known_boxes(probes: ProbeSet | ProbeView) -> FloatArray | None:
-    """Returns the known boxes of probes, float32 ``[N, 4]``, NaN for a probe without one; ``None`` if all are."""
+    """Returns the probes' known boxes, float32 ``[N, 4]``, NaN for a probe without one; ``None`` if no box is known."""
     boxes = probes.view.boxes
     return None if boxes is None or np.isnan(boxes).any(axis=1).all() else boxes
 
 
 def _largest(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Returns the box around the largest part of a mask ``[H, W]`` that has one."""
+    """Returns the bounding box of the largest segment of a non-empty mask ``[H, W]``."""
     begins, ends, wide = _runs(mask)
     parts = _parts(begins, ends, wide)
-    # The first of the largest is that of the first run, whose number the part has.
+    # In a tie, the first segment wins: a segment's number is that of its first run.
     chosen = parts == np.bincount(parts, weights=ends - begins).argmax()
     rows, lefts, rights = begins[chosen] // wide, begins[chosen] % wide, ends[chosen] % wide
     return int(lefts.min()), int(rows.min()), int(rights.max()), int(rows.max()) + 1
 
 
 def _runs(mask: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray, int]:
-    """Returns where runs of a mask's rows begin and end, as places of the rows one after the other, and their width."""
+    """Returns the starts and ends of runs in a mask's concatenated rows, and the row width."""
     height, width = mask.shape
-    # A place behind each row keeps its runs from those of the next.
+    # An extra position after each row separates its runs from those of the next.
     padded = np.zeros((height, width + 1), np.int8)
     padded[:, :width] = mask
     steps = np.diff(padded.ravel(), prepend=np.int8(0))
@@ -142,8 +142,8 @@ def _runs(mask: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray, int]:
 
 
 def _parts(begins: IntArray, ends: IntArray, wide: int) -> IntArray:
-    """Returns each run's connected part, called by the number of its first run: a union-find on all runs at once."""
-    # A run touches those of the next row from the place before its first to the one after its last, corners included.
+    """Returns each run's segment, numbered by its first run: a union-find over all runs at once."""
+    # A run touches runs of the next row from one position before its first to one after its last (corners count).
     first = np.searchsorted(ends, begins + wide - 1, side="right")
     last = np.searchsorted(begins, ends + wide + 1, side="left")
     counts = np.maximum(last - first, 0)

@@ -1,12 +1,12 @@
-r"""Whether a model's confidence follows its maps: pixels are hidden by importance, and the model is asked again.
+r"""Faithfulness metrics: how a model's confidence changes when pixels are hidden in order of importance.
 
 Throughout, :math:`f(x)` is the confidence in the explained class (its ``score``) and :math:`M` the map, resized
-bilinearly to the picture :math:`x`. The model is called under ``no_grad`` in the mode it is in: put it in ``eval()``.
-Every forward is one batch like ``inputs``; a sample's numbers do not depend on the others in its batch. Where a map is
-not finite, they are NaN. Signals ``[N, C, L]`` with maps ``[N, l]`` are taken as pictures of one row. Of a model that
-ends in a softmax or sigmoid of its own, the confidence is its output as it is, whatever ``score`` says. No number is
-good or bad alone: changed pictures are unlike those the model has learned from, so compare methods on the same model
-and pictures, with ``random`` among them.
+bilinearly to the image :math:`x`. The model is called under ``no_grad`` in its current mode, so call ``eval()`` first.
+Every forward is one batch like ``inputs``; a sample's values do not depend on the others in its batch. They are NaN if
+its map is not finite. Signals ``[N, C, L]`` with maps ``[N, l]`` are treated as images with one row. If a model ends in
+its own softmax or sigmoid, the confidence is its unchanged output, whatever ``score`` is. No value is good or bad on
+its own, because the changed images differ from the training data; compare methods on the same model and images,
+including ``random``.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.stats.asking import Case, Model
 from lightning_gradcam.stats.imputation import baseline_of, impute
 
-# Filled-in pixels are off by a hundredth of the noise at most; see `impute`.
+# Filled-in pixels deviate by at most a hundredth of the noise; see `impute`.
 _FILLED = 1e-5
 
 
 def average_drop(
     model: Model, inputs: Tensor, maps: Tensor, *, classes: Tensor | None = None, score: str = "probability"
 ) -> Tensor:
-    r"""Share of the confidence that is lost where the map hides the picture: :math:`\max(f(x) - f(x \circ H), 0)/f(x)`.
+    r"""Share of the confidence lost when the map masks the image: :math:`\max(f(x) - f(x \circ H), 0)/f(x)`.
 
-    :math:`H = \max(M, 0) / \max_s M_s` leaves the most important pixel as it is and turns what has no importance into
+    :math:`H = \max(M, 0) / \max_s M_s` keeps the most important pixel unchanged and sets pixels without importance to
     0, in the model's own units; a map without a positive value hides everything.
 
     Chattopadhyay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional Networks",
     WACV 2018; they report the mean in percent.
 
     Args:
-        model: Any callable from inputs to logits ``[N, C]``, or to a single logit ``[N]`` or ``[N, 1]``; or to the
-            probabilities that a softmax or sigmoid at its end makes of them.
-        inputs: Preprocessed pictures ``[N, C, H, W]``.
-        maps: ``[N, h, w]``.
+        model: Any callable from inputs to logits ``[N, C]``, to a single logit ``[N]`` or ``[N, 1]``, or to the
+            probabilities from a final softmax or sigmoid.
+        inputs: Preprocessed images ``[N, C, H, W]``.
+        maps: The maps, ``[N, h, w]``.
         classes: The explained classes ``[N]``, such as ``cams.classes["predicted"]``; default: the most likely ones.
         score: ``"probability"`` or ``"sigmoid"``.
 
     Returns:
-        ``[N]``, 0 to 1; lower is better. It favours maps that hide little.
+        ``[N]``, 0 to 1; lower is better. The metric favours maps that hide little.
 
     Raises:
-        ConfigurationError: A shape or option does not fit, or the model returns no logits.
+        ConfigurationError: A shape or option is invalid, or the model does not return logits.
 
     Example:
         >>> model = lambda x: x.flatten(1)[:, :1].log()
@@ -61,12 +61,12 @@ def average_drop(
 def average_increase(
     model: Model, inputs: Tensor, maps: Tensor, *, classes: Tensor | None = None, score: str = "probability"
 ) -> Tensor:
-    r"""Whether hiding what has no importance makes the model more confident: 1 where :math:`f(x \circ H) > f(x)`.
+    r"""Whether hiding unimportant pixels makes the model more confident: 1 where :math:`f(x \circ H) > f(x)`.
 
-    The same paper and :math:`H` as :func:`average_drop`; its mean is the share of pictures.
+    From the same paper and with the same :math:`H` as :func:`average_drop`; its mean is the share of such images.
 
     Args:
-        model: As for :func:`average_drop`, and so are the other arguments.
+        model: As for :func:`average_drop`, as are the other arguments.
         inputs: ``[N, C, H, W]``.
         maps: ``[N, h, w]``.
         classes: ``[N]``.
@@ -98,28 +98,28 @@ def deletion_curve(
     steps: int = 25,
     seed: int = 0,
 ) -> Tensor:
-    """Confidence while pixels are deleted, the most important first, equally many at every step.
+    """Confidence while pixels are deleted, most important first, with equal numbers at every step.
 
     Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018.
 
     Args:
         model: As for :func:`average_drop`.
         inputs: ``[N, C, H, W]``.
-        maps: ``[N, h, w]``; of signed maps, what speaks against the class goes last.
+        maps: The maps, ``[N, h, w]``; in signed maps, evidence against the class is deleted last.
         classes: ``[N]``; default: the most likely ones.
         score: ``"probability"``, ``"sigmoid"`` or ``"logit"``.
-        baseline: What deleted pixels become: ``"zeros"`` (in the model's units: after the usual normalisation, the
-            data's mean colour), ``"mean"`` (each channel's mean over the picture), ``"blurred"``, or a tensor that
+        baseline: The replacement for deleted pixels: ``"zeros"`` (in the model's units: after the usual normalisation,
+            the data's mean colour), ``"mean"`` (each channel's mean over the image), ``"blurred"``, or a tensor that
             broadcasts to the inputs.
-        steps: How many forwards follow the first.
-        seed: Decides the order of pixels that are equally important, the same in every picture: a map that is the
-            same everywhere deletes at random.
+        steps: Number of forwards after the first.
+        seed: Random seed for the order of equally important pixels, which is the same in every image; with a constant
+            map, pixels are deleted at random.
 
     Returns:
-        ``[N, steps + 1]``, from the picture to the baseline. A steep fall is good: a low :func:`area_under`.
+        ``[N, steps + 1]``, from the image to the baseline. A steep fall, that is a low :func:`area_under`, is good.
 
     Raises:
-        ConfigurationError: A shape or option does not fit, or the model returns no logits.
+        ConfigurationError: A shape or option is invalid, or the model does not return logits.
 
     Example:
         >>> model = lambda x: torch.stack([x.sum((1, 2, 3)), x.sum((1, 2, 3)) * 0], 1)
@@ -141,20 +141,20 @@ def insertion_curve(
     steps: int = 25,
     seed: int = 0,
 ) -> Tensor:
-    """Confidence while pixels appear, the most important first: :func:`deletion_curve` from the baseline's side.
+    """Confidence while pixels are inserted, most important first: :func:`deletion_curve` starting at the baseline.
 
     Args:
-        model: As for :func:`deletion_curve`, and so are the other arguments.
+        model: As for :func:`deletion_curve`, as are the other arguments.
         inputs: ``[N, C, H, W]``.
         maps: ``[N, h, w]``.
         classes: ``[N]``.
         score: ``"probability"``, ``"sigmoid"`` or ``"logit"``.
-        baseline: Where it starts; ``"blurred"`` is a Gaussian of 11 by 11 pixels, sigma 5, as RISE's.
-        steps: How many forwards follow the first.
-        seed: Decides the order of pixels that are equally important.
+        baseline: The starting image; ``"blurred"`` uses a Gaussian of 11 by 11 pixels with sigma 5, as in RISE.
+        steps: Number of forwards after the first.
+        seed: Random seed for the order of equally important pixels.
 
     Returns:
-        ``[N, steps + 1]``, from the baseline to the picture. A steep rise is good: a high :func:`area_under`.
+        ``[N, steps + 1]``, from the baseline to the image. A steep rise, that is a high :func:`area_under`, is good.
 
     Raises:
         ConfigurationError: As :func:`deletion_curve`.
@@ -164,16 +164,16 @@ def insertion_curve(
 
 
 def area_under(curve: Tensor) -> Tensor:
-    """Area under curves by the trapezoidal rule; all pixels together are 1.
+    """Area under curves by the trapezoidal rule, with the fraction of pixels from 0 to 1 on the x axis.
 
     Args:
         curve: ``[N, steps + 1]``.
 
     Returns:
-        ``[N]``, between the curve's least and greatest value. Low is good for deletion, high for insertion.
+        ``[N]``, between the curve's smallest and largest value. Low is good for deletion, high for insertion.
 
     Raises:
-        ConfigurationError: A curve has less than two points.
+        ConfigurationError: A curve has fewer than two points.
 
     Example:
         >>> area_under(torch.tensor([[1.0, 0.5, 0.0]]))
@@ -195,29 +195,31 @@ def road(
     noise: float = 0.01,
     seed: int = 0,
 ) -> Tensor:
-    r"""ROAD, combined: how much more it costs to lose the important pixels: :math:`\frac{1}{2}(f(x_L) - f(x_M))`.
+    r"""ROAD, combined: how much more the loss of important pixels costs: :math:`\frac{1}{2}(f(x_L) - f(x_M))`.
 
-    In :math:`x_M` the most important pixels are removed (MoRF), in :math:`x_L` as many of the least important (LeRF);
-    removed means filled in by :func:`impute`, as a hole's shape could tell the class. The mean over ``percentiles``.
+    In :math:`x_M` the most important pixels are removed (MoRF), in :math:`x_L` the same number of the least important
+    (LeRF). Removed pixels are filled in by :func:`impute`, because a hole's shape could reveal the class. The result is
+    the mean over ``percentiles``.
 
-    Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022; combined as
-    pytorch-grad-cam's ``ROADCombined``, whose percentiles say what stays (80 there is 20 here; 20, 40, 60, 80 agree).
+    Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022; combined as in
+    pytorch-grad-cam's ``ROADCombined``, whose percentiles specify what remains (80 there is 20 here; 20, 40, 60, 80
+    agree).
 
     Args:
-        model: As for :func:`deletion_curve`, and so are the next four.
+        model: As for :func:`deletion_curve`, as are the next four arguments.
         inputs: ``[N, C, H, W]``.
         maps: ``[N, h, w]``.
         classes: ``[N]``.
         score: ``"probability"``, ``"sigmoid"`` or ``"logit"``.
-        percentiles: How many percent of the pixels are removed, between 0 and 100; two forwards each.
+        percentiles: Percentages of pixels to remove, between 0 and 100; each takes two forwards.
         noise: As for :func:`impute`.
-        seed: Of the noise, and of the order of pixels that are equally important.
+        seed: Random seed for the noise and for the order of equally important pixels.
 
     Returns:
-        ``[N]``, -0.5 to 0.5 for probabilities; higher is better, 0 is what chance gives.
+        ``[N]``, -0.5 to 0.5 for probabilities; higher is better, and 0 is chance level.
 
     Raises:
-        ConfigurationError: A shape or option does not fit, or the model returns no logits.
+        ConfigurationError: A shape or option is invalid, or the model does not return logits.
     """
     if not percentiles or not all(0 < percent < 100 for percent in percentiles):
         raise ConfigurationError(f"percentiles: got {percentiles!r}; give some between 0 and 100, such as [20, 80]")
@@ -232,7 +234,7 @@ def road(
 
 
 def _in_rows(baseline: str | Tensor, inputs: Tensor) -> str | Tensor:
-    """Returns a baseline of signals as one of pictures of one row."""
+    """Returns a baseline for signals in the form of one-row images."""
     rows = isinstance(baseline, Tensor) and inputs.dim() == 3 and baseline.dim() > 0
     return baseline.unsqueeze(-2) if isinstance(baseline, Tensor) and rows else baseline
 

@@ -1,4 +1,4 @@
-"""What hidden pixels become: a blurred picture, a plain colour, or what their neighbours suggest."""
+"""Replacements for hidden pixels: a blurred image, a plain colour, or imputation from their neighbours."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from torch.nn import functional as F
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.targets.reading import described
 
-# RISE's, for photographs of 224 by 224.
+# RISE's values, for photographs of 224 by 224 pixels.
 _BLUR_SIZE, _BLUR_SIGMA = 11, 5.0
-# The last precision that float32 carries.
+# The highest precision that float32 can reach.
 _SINGLE = 1e-6
 
 
 def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int = 0, precision: float = 1e-8) -> Tensor:
     """Fills in removed pixels by ROAD's noisy linear imputation.
 
-    Each becomes the mean of its up to eight neighbours, removed ones included: a direct neighbour weighs 1/6, a
-    diagonal one 1/12, what is outside the picture nothing. That is one sparse, symmetric and positive definite
-    linear system a picture and channel, solved by conjugate gradients with a multigrid preconditioner.
+    Each becomes the mean of its up to eight neighbours, including removed ones: a direct neighbour has the weight 1/6,
+    a diagonal one 1/12; pixels outside the image have none. This is one sparse, symmetric and positive definite linear
+    system for each image and channel, solved by conjugate gradients with a multigrid preconditioner.
 
     Args:
-        pictures: ``[N, C, H, W]``.
-        removed: bool ``[N, H, W]``; at least one pixel of each picture stays.
-        noise: Standard deviation of the Gaussian noise that is added to what was filled in, in the pictures' units.
-        seed: Of the noise; it is the same for every picture, so that a result does not depend on the batch.
-        precision: The norm of the system's residual, as a share of its right side's. With 1e-5, computed in float32, no
-            pixel of a photograph is off by more than 1e-4 of the picture's range, a hundredth of the usual noise, in a
-            third of the time of 1e-8, which is computed in float64.
+        pictures: The images, ``[N, C, H, W]``.
+        removed: Removed pixels, bool ``[N, H, W]``; at least one pixel of each image must remain.
+        noise: Standard deviation of the Gaussian noise added to filled-in pixels, in the images' units.
+        seed: Random seed for the noise, which is the same for every image, so that results do not depend on the batch.
+        precision: The norm of the system's residual relative to that of its right-hand side. With 1e-5, computed in
+            float32, no pixel of a photograph deviates by more than 1e-4 of the image's range, a hundredth of the usual
+            noise. It takes a third of the time of 1e-8, which is computed in float64.
 
     Returns:
-        The pictures, with the removed pixels filled in.
+        The images with removed pixels filled in.
 
     Raises:
-        ConfigurationError: A shape or type is another one, or nothing stays of a picture.
+        ConfigurationError: A shape or type is wrong, or all pixels of an image are removed.
 
     Example:
         >>> impute(torch.tensor([[[[1.0, 9.0, 3.0]]]]), torch.tensor([[[False, True, False]]]), noise=0)
@@ -48,7 +48,7 @@ def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int 
     if bool(removed.flatten(1).all(dim=1).any()):
         raise ConfigurationError("removed: got a picture with every pixel removed; keep at least one pixel")
     dtype = torch.float64 if precision < _SINGLE or pictures.dtype == torch.float64 else torch.float32
-    # Apple's accelerators have no float64.
+    # Apple's GPUs have no float64.
     on = torch.device("cpu") if pictures.device.type == "mps" else pictures.device
     filled = _solved(pictures.to(on, dtype), removed.to(on)[:, None], precision).to(pictures)
     grain = torch.randn(pictures.shape[1:], generator=torch.Generator().manual_seed(seed)).to(pictures)
@@ -56,19 +56,19 @@ def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int 
 
 
 def baseline_of(pictures: Tensor, baseline: str | Tensor) -> Tensor:
-    """Returns what each picture is without its information.
+    """Returns an uninformative replacement for each image.
 
     Args:
         pictures: ``[N, C, H, W]``.
         baseline: ``"zeros"``, ``"mean"`` (each channel's mean over the picture), ``"blurred"`` (a Gaussian of 11 by 11
-            pixels, sigma 5, as RISE's; the border is repeated, where RISE pads with zeros and so darkens it), or a
-            tensor that broadcasts to the pictures.
+            pixels with sigma 5, as in RISE, but with a replicated border: RISE pads with zeros and so darkens it), or a
+            tensor that broadcasts to the images.
 
     Returns:
         ``[N, C, H, W]``.
 
     Raises:
-        ConfigurationError: It is anything else, or does not broadcast.
+        ConfigurationError: The baseline is anything else or does not broadcast.
 
     Example:
         >>> baseline_of(torch.tensor([[[[1.0, 3.0]]]]), "mean")
@@ -90,7 +90,7 @@ def baseline_of(pictures: Tensor, baseline: str | Tensor) -> Tensor:
 
 
 def checked_pictures(argument: str, pictures: Tensor) -> Tensor:
-    """Returns the pictures, detached.
+    """Returns the images, detached.
 
     Raises:
         ConfigurationError: They are not a floating-point tensor ``[N, C, H, W]``.
@@ -109,9 +109,9 @@ def _blurred(pictures: Tensor) -> Tensor:
 
 
 def _solved(pictures: Tensor, removed: Tensor, precision: float) -> Tensor:
-    """Returns the solution of each picture's system, 0 where nothing was removed.
+    """Returns the solution of each image's system, 0 where nothing was removed.
 
-    Conjugate gradients, preconditioned by one V-cycle of multigrid: some ten steps, where plain ones need hundreds.
+    Uses conjugate gradients preconditioned by one multigrid V-cycle: about ten steps, compared with hundreds without.
     """
     grids = _grids(removed.to(pictures.dtype))
     weight, hole = grids[0]
@@ -119,9 +119,9 @@ def _solved(pictures: Tensor, removed: Tensor, precision: float) -> Tensor:
     solution, enough = torch.zeros_like(residual), precision**2 * _dot(residual, residual)
     direction = better = _cycle(grids, residual)
     square = _dot(residual, better)
-    # In exact arithmetic it has ended after as many steps as there are unknowns.
+    # In exact arithmetic, it ends after at most as many steps as there are unknowns.
     for _ in range(removed.shape[1:].numel()):
-        # Those that have arrived rest, so that they end the same in any batch.
+        # Stop updating converged images, so that their result is the same in any batch.
         going = _dot(residual, residual) > enough
         if not bool(going.any()):
             break
@@ -135,7 +135,7 @@ def _solved(pictures: Tensor, removed: Tensor, precision: float) -> Tensor:
 
 
 def _grids(hole: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Returns each grid's weights and hole, from the picture's own to the coarsest: a cell's hole is of whole cells."""
+    """Returns each grid's weights and hole, from the image's own grid to the coarsest; holes consist of whole cells."""
     grids = []
     while True:
         grids.append((_neighbours(torch.ones_like(hole[:1])).clamp_min(1e-30), hole))
@@ -146,10 +146,10 @@ def _grids(hole: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _cycle(grids: list[tuple[Tensor, Tensor]], residual: Tensor) -> Tensor:
-    """One V-cycle from 0, with one Jacobi step before and one after: symmetric, as conjugate gradients need it.
+    """Runs one V-cycle from 0, with one Jacobi step before and one after: symmetric, as conjugate gradients require.
 
-    A Jacobi step of this stencil divides what is rough by three; the coarser grids, where the stencil is the same, see
-    to the rest.
+    A Jacobi step with this stencil divides the rough part of the error by three; the coarser grids, with the same
+    stencil, handle the rest.
     """
     weight, hole = grids[0]
     found = residual / weight
@@ -162,7 +162,7 @@ def _cycle(grids: list[tuple[Tensor, Tensor]], residual: Tensor) -> Tensor:
 
 
 def _neighbours(values: Tensor) -> Tensor:
-    # The weights are 1-2-1 across times 1-2-1 down, less the middle; in place, since most of the time goes here.
+    # The weights are 1-2-1 across times 1-2-1 down, minus the centre; in place, because most of the time is spent here.
     padded = F.pad(values, (1, 1, 1, 1))
     rows = (padded[..., :-2, :] + padded[..., 2:, :]).add_(padded[..., 1:-1, :], alpha=2)
     return (rows[..., :-2] + rows[..., 2:]).add_(rows[..., 1:-1], alpha=2).sub_(values, alpha=4).div_(12)

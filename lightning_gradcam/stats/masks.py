@@ -1,12 +1,12 @@
-"""Numbers from maps alone, without the model: whether a map points at what a mask marks.
+"""Metrics that compare maps with masks, without the model.
 
 Throughout, :math:`M` is a map ``[h, w]`` after its ReLU, resized bilinearly (corners not aligned) to the mask's
-``[H, W]``, :math:`s` a pixel of it and :math:`B` the mask's pixels. A mask marks what should tell a class to a person;
-a model that rightly looks elsewhere scores low. Compare with the method ``random`` and with the mask's share of
-the picture.
+``[H, W]``, :math:`s` a pixel of it and :math:`B` the mask's pixels. A mask marks the evidence a person would use; a
+model that rightly looks elsewhere scores low. Compare with the method ``random`` and with the mask's share of the
+image.
 
-:func:`energy_inside` and :func:`pointing_game` take torch tensors; :func:`inside` and :func:`points_inside` have the
-same formulas in NumPy only, for maps of any number of axes: one mask holds for all slices of a clip or volume.
+:func:`energy_inside` and :func:`pointing_game` take torch tensors; :func:`inside` and :func:`points_inside` compute the
+same formulas with only NumPy, for maps with any number of axes: one mask applies to all slices of a clip or volume.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
         masks: bool ``[N, H, W]``.
 
     Returns:
-        ``[N]``, 0 to 1; 1: all of the map is inside. A constant map has the mask's share of the picture, which is
-        chance level. NaN where the map has no positive value or is not finite, and where the
-        mask is empty: ``nanmean`` leaves these out.
+        ``[N]``, 0 to 1; 1 means the whole map is inside. A constant map has the mask's share of the image, which is
+        chance level. NaN if the map has no positive value or is not finite, or if the mask is empty; ``nanmean``
+        ignores these.
 
     Raises:
-        ConfigurationError: A shape or type is another one.
+        ConfigurationError: A shape or type is wrong.
 
     Example:
         >>> mask = torch.tensor([[[True, False], [False, False]]])
@@ -56,20 +56,20 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tenso
     r"""Whether a map's maximum is inside the mask: :math:`\min_{s \in B} \| s - \arg\max_t M_t \| \le` tolerance.
 
     Zhang et al., "Top-Down Neural Attention by Excitation Backprop", IJCV 2018. Their hit rate is the mean over the
-    pictures of each class, averaged over classes, with a tolerance of 15 pixels on photographs.
+    images of each class, averaged over classes, with a tolerance of 15 pixels on photographs.
 
     Args:
         maps: ``[N, h, w]`` at the layer's resolution.
         masks: bool ``[N, H, W]``.
-        tolerance: How far from the mask the maximum may be, in pixels of the mask's picture.
+        tolerance: Maximum distance from the mask, in pixels of the mask.
 
     Returns:
-        bool ``[N]``; chance is the mask's share of the picture (with a tolerance, of the widened mask). Of several
-        equal maxima the first in reading order counts. A map without a positive value or with one that is not finite
-        points nowhere and is a miss, and so is an empty mask.
+        bool ``[N]``; chance level is the mask's share of the image (with a tolerance, that of the widened mask). In a
+        tie, the first maximum in reading order counts. A map without a positive value or with a non-finite value is a
+        miss, and so is an empty mask.
 
     Raises:
-        ConfigurationError: A shape or type is another one, or the tolerance is negative.
+        ConfigurationError: A shape or type is wrong, or the tolerance is negative.
 
     Example:
         >>> mask = torch.tensor([[[True, False], [False, False]]]).expand(2, -1, -1)
@@ -81,14 +81,14 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tenso
 
 
 def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes maps bilinearly, corners not aligned, as they are drawn and as these numbers take them.
+    """Resizes maps bilinearly without aligned corners, as for drawing and for these metrics.
 
     Args:
-        maps: ``[N, h, w]``, signed or not.
+        maps: Signed or non-negative maps, ``[N, h, w]``.
         size: Height and width.
 
     Returns:
-        ``[N, *size]`` in float32; float64 where the maps are.
+        ``[N, *size]`` in float32 (float64 if the maps are).
 
     Raises:
         ConfigurationError: The maps are not a floating-point tensor ``[N, h, w]``.
@@ -123,15 +123,14 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
     """Share of a map's positive values inside its mask: :func:`~lightning_gradcam.energy_inside`.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``, whose slices are summed.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]`` with summed slices.
         masks: bool ``[N, H, W]``.
 
     Returns:
-        ``[N]``, 0 to 1. NaN if the map, resized, has no positive value or is not finite, and where the mask is
-        empty.
+        ``[N]``, 0 to 1. NaN if the resized map has no positive value or is not finite, or if the mask is empty.
 
     Raises:
-        ConfigurationError: A shape or type is another one.
+        ConfigurationError: A shape or type is wrong.
 
     Example:
         >>> inside(np.array([[[3.0, 1.0], [0.0, -5.0]]]), np.array([[[True, False], [False, False]]])).tolist()
@@ -140,11 +139,12 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
     _check(maps, masks)
     found = np.full(len(maps), np.nan)
     for row, values in _shown(maps, masks):
-        # Resizing is linear: the sum is resized, and not each slice.
+        # Resizing is linear, so resize the sum instead of each slice.
         energy = interpolated(values.sum(axis=0), masks.shape[1:])
         total = energy.sum()
         if total > 0:
-            # Terms in the same order as in the total: rounding can't bring the share above 1, nor all of it below.
+            # Sum terms in the same order as in the total, so that rounding can't push the share above 1, or a full
+            # share below 1.
             energy *= masks[row]
             found[row] = energy.sum() / total
     return found
@@ -154,16 +154,16 @@ def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
     """Whether a map's maximum is inside its mask: :func:`~lightning_gradcam.pointing_game`.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``; the largest value of all slices counts.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``; the largest value over all slices counts.
         masks: bool ``[N, H, W]``.
-        tolerance: How far from the mask the maximum may be, in pixels of the mask's picture.
+        tolerance: Maximum distance from the mask, in pixels of the mask.
 
     Returns:
-        ``[N]``: 1 for a hit, 0 for a miss, as is a map without a positive value. NaN where the map is not finite, and
-        where the mask is empty. Of several equal maxima the first in reading order counts.
+        ``[N]``: 1 for a hit, 0 for a miss; a map without a positive value is a miss. NaN if the map is not finite or
+        the mask is empty. In a tie, the first maximum in reading order counts.
 
     Raises:
-        ConfigurationError: A shape or type is another one, or the tolerance is negative.
+        ConfigurationError: A shape or type is wrong, or the tolerance is negative.
 
     Example:
         >>> masks = np.array([[[True, False]]]).repeat(2, axis=0)
@@ -186,13 +186,13 @@ def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
 
 
 def interpolated(values: Numbers, size: tuple[int, ...]) -> Numbers:
-    """Resizes bilinearly, corners not aligned, with the numbers of ``torch.nn.functional.interpolate``.
+    """Resizes bilinearly without aligned corners, with the same results as ``torch.nn.functional.interpolate``.
 
-    Unlike :func:`lightning_gradcam.stats.resize.resized`, nothing is averaged where a map is finer than the picture,
-    and places that are equal by hand are equal: of several equal maxima the first is found.
+    Unlike :func:`lightning_gradcam.stats.resize.resized`, it does not average if a map is finer than the image, and
+    mathematically equal positions stay equal, so that the first of several equal maxima is found.
 
     Args:
-        values: ``[..., h, w]``.
+        values: The maps, ``[..., h, w]``.
         size: ``(H, W)``.
 
     Returns:
@@ -210,10 +210,10 @@ def interpolated(values: Numbers, size: tuple[int, ...]) -> Numbers:
 
 
 def _taps(source: int, target: int) -> tuple[Any, Any, Numbers, Numbers]:
-    """Returns the two places of the source on either side of each of the target's, and their weights."""
-    # In whole numbers: the centre of pixel i is at (i + 1/2) * source / target - 1/2.
+    """Returns the two source positions around each target position, with their weights."""
+    # In integers: the centre of pixel i is at (i + 1/2) * source / target - 1/2.
     below, rest = np.divmod(np.maximum((2 * np.arange(target) + 1) * source - target, 0), 2 * target)
-    # The smaller weight is what the larger leaves of 1, exactly: mirrored places get mirrored weights.
+    # The smaller weight is exactly 1 minus the larger, so that mirrored positions get mirrored weights.
     larger = np.maximum(rest, 2 * target - rest) / (2 * target)
     swapped = rest > target
     near, far = np.where(swapped, 1 - larger, larger), np.where(swapped, larger, 1 - larger)
@@ -230,9 +230,9 @@ def _check(maps: Maps, masks: Masks) -> None:
 
 
 def _shown(maps: Maps, masks: Masks) -> Iterator[tuple[int, Numbers]]:
-    """Yields the places of probes that have a mask and a finite map, and the map's shares of its maximum ``[d, h, w]``.
+    """Yields the index of each probe with a mask and a finite map, and its map over its maximum ``[d, h, w]``.
 
-    One at a time, so that large pictures of many probes take the memory of one.
+    One at a time, so that many large images only need the memory of one.
     """
     for row, signed in enumerate(maps):
         if masks[row].any() and np.isfinite(signed).all():

@@ -1,4 +1,4 @@
-"""All numbers of one logged step, for every probe and map."""
+"""Computes all statistics of one logged step, for every probe and map."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from lightning_gradcam.stats.numbers import (
 )
 
 Flags = npt.NDArray[np.bool_]
-# Places of maps that are measured at once: in float64 and with their ranks they take ten times their own memory.
+# Map positions measured together: in float64 and with their ranks, they need ten times their own memory.
 _PLACES = 1 << 16
-# About six million places a second are ranked and compared.
+# About six million positions are ranked and compared per second.
 _AFFORDABLE = 60_000_000
 _OTHER_TARGET = {"label": "predicted", "predicted": "label"}
 
@@ -47,27 +47,27 @@ def measure(
     """Measures the maps of one step.
 
     Args:
-        maps: The step's: key to signed maps ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` of signals, which have no
-            ``center_y`` and no ``box_iou``.
-        previous: Those of the logged step before, of the same probes; ``None`` at the first.
-        masks: Where the probes' telling parts are, bool ``[N, H, W]`` (``[N, 1, L]`` of signals); a probe whose mask
-            is empty has none. In maps with time or depth a mask holds for all slices.
+        maps: The step's maps: key to signed maps ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` for signals, which
+            have no ``center_y`` and no ``box_iou``.
+        previous: The maps of the previous logged step for the same probes; ``None`` at the first step.
+        masks: Where the evidence is in each probe, bool ``[N, H, W]`` (``[N, 1, L]`` for signals); an empty mask means
+            none. In maps with time or depth, a mask applies to all slices.
         boxes: Where the objects are, float32 ``[N, 4]`` (left, top, right, bottom), NaN for a probe without one; in
-            maps with time or depth a box holds for all slices.
-        size: Height and width of the picture in whose pixels the boxes are; needed with them.
-        changed: Target to where the explained class is another than in ``previous``, bool ``[N]``: maps of two classes
+            maps with time or depth, a box applies to all slices.
+        size: Height and width of the image to whose pixels the boxes refer; required with boxes.
+        changed: Target to where the explained class differs from ``previous``, bool ``[N]``: maps of different classes
             are not compared.
 
     Returns:
-        For each key the numbers by name, each float32 ``[N]``, in the order of
-        :data:`~lightning_gradcam.STATS`. ``drift`` and ``rank_correlation`` are there where ``previous`` has the
-        key in the same shape, and NaN if either map is blank or the class ``changed``; with ``changed`` so are
-        ``compared``, ``flipped``, ``went_blank`` and ``came_back``, each 1 or 0. ``agreement`` is there for the targets
-        ``"label"`` and ``"predicted"`` where the layer and method have both; ``energy_inside`` and ``pointing_game``
-        with masks, ``box_iou`` with boxes. NaN if a probe has no such number.
+        For each key, its statistics by name, each float32 ``[N]``, in the order of :data:`~lightning_gradcam.STATS`.
+        ``drift`` and ``rank_correlation`` are included if ``previous`` has the key with the same shape, and are NaN if
+        either map is blank or the class ``changed``. With ``changed``, ``compared``, ``flipped``, ``went_blank`` and
+        ``came_back`` are also included, each 1 or 0. ``agreement`` is included for the targets ``"label"`` and
+        ``"predicted"`` if the layer and method have both; ``energy_inside`` and ``pointing_game`` with masks;
+        ``box_iou`` with boxes. A value is NaN if it is undefined for a probe.
 
     Raises:
-        ConfigurationError: The numbers of masks, boxes and maps differ, a map is not valid, or boxes lack a size.
+        ConfigurationError: The numbers of masks, boxes and maps differ, a map is invalid, or boxes lack a size.
 
     Example:
         >>> found = measure({CamKey("layer4", "gradcam", "label"): np.ones((1, 2, 2), np.float32)})
@@ -80,7 +80,7 @@ def measure(
     found = {key: _measured(key, shown, before, masks, changed) for key in maps}
     for key, numbers in found.items():
         if maps[key].ndim == 2:
-            # Neither a signal nor its box has a height.
+            # Signals and their boxes have no height.
             del numbers["center_y"]
         elif boxes is not None and size is not None:
             numbers["box_iou"] = _box_iou(maps[key], boxes, size)
@@ -92,8 +92,8 @@ def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) ->
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
-        last: Of the same shape.
-        changed: Where the last step's explained class is another one, bool ``[N]``; ``None``: nowhere.
+        last: The last step's maps, in the same shape.
+        changed: Where the last step explains a different class, bool ``[N]``; ``None`` means nowhere.
 
     Returns:
         ``drift_to_last`` and ``rank_correlation_to_last``, each float32 ``[N]``; NaN if either map is blank or the
@@ -112,10 +112,10 @@ def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) ->
 
 
 def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
-    """Returns of how many steps such maps can be compared with others in some ten seconds; 24 at least.
+    """Returns the number of steps whose maps can be compared with others in about ten seconds; at least 24.
 
     Args:
-        maps: One step's.
+        maps: The maps of one step.
 
     Example:
         >>> affordable({CamKey("layer4", "gradcam", "label"): np.ones((16, 56, 56), np.float32)})
@@ -125,7 +125,7 @@ def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
 
 
 def _pictures(maps: FloatArray) -> FloatArray:
-    """Returns maps of signals as those of pictures of one row."""
+    """Returns maps of signals in the form of one-row images."""
     return maps[:, None] if maps.ndim == 2 else maps
 
 
@@ -152,13 +152,13 @@ def _measured(
         found["agreement"] = _without_blank(_by_parts(agreement, own, other), own, other)
     if masks is not None:
         found["energy_inside"] = inside(own, masks).astype(np.float32)
-        # A map that points nowhere misses nothing.
+        # A map that points nowhere is not a miss.
         found["pointing_game"] = np.where(empty > 0, np.nan, points_inside(own, masks)).astype(np.float32)
     return found
 
 
 def _counted(drifts: FloatArray, now: FloatArray, before: FloatArray, flipped: Flags) -> dict[str, FloatArray]:
-    """Returns what became of each probe since the step before, 1 or 0; at most one of the four is 1."""
+    """Returns each probe's change since the previous step, 1 or 0; at most one of the four is 1."""
     kinds = {
         "compared": np.isfinite(drifts),
         "flipped": flipped,
@@ -187,18 +187,18 @@ def _compared(maps: FloatArray, others: FloatArray, changed: Flags | None) -> di
 
 
 def _without_blank(values: FloatArray, maps: FloatArray, others: FloatArray) -> FloatArray:
-    """Leaves out what was compared with a blank map: it has no places to compare."""
+    """Discards comparisons with a blank map, which has nothing to compare."""
     either = (_by_parts(blank, maps) > 0) | (_by_parts(blank, others) > 0)
     return np.asarray(np.where(either, np.nan, values), np.float32)
 
 
 def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray) -> FloatArray:
-    """Measures some probes at a time, so that the memory does not grow with their number."""
+    """Measures a few probes at a time, so that memory does not grow with their number."""
     check_arrays(maps)
     for other in others:
         check_pair(maps, other)
     rows = max(1, _PLACES // math.prod(maps.shape[1:]))
-    # Once even without probes.
+    # Run once even without probes.
     starts = range(0, max(1, len(maps)), rows)
     parts = [number(*(array[start : start + rows] for array in (maps, *others))) for start in starts]
     return np.concatenate(parts, axis=-1).astype(np.float32)

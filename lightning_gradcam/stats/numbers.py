@@ -1,12 +1,12 @@
-r"""Numbers of one map, and of two maps compared, with NumPy only.
+r"""Statistics of one map, and of two maps compared, with NumPy only.
 
-They are measured in the thread that draws, while training goes on: no torch, and no matrix products, whose library has
-its own threads.
+They are computed in the drawing thread during training, so they use neither torch nor matrix products, whose library
+starts its own threads.
 
 Throughout, maps are ``[N, h, w]`` or ``[N, d, h, w]``, signed and of any floating-point type; :math:`M` is a map after
-its ReLU, :math:`s` one of its places and :math:`S` how many there are, slices included. All is computed in float64, and
-no number but :func:`maximum` depends on a map's scale. A map that is not finite has NaN for every number. ``nanmean``
-leaves NaN out.
+its ReLU, :math:`s` one of its positions and :math:`S` their number, including slices. Everything is computed in
+float64, and only :func:`maximum` depends on a map's scale. All statistics of a non-finite map are NaN, which
+``nanmean`` ignores.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Numbers = npt.NDArray[np.float64]
 
 
 def drift(maps: Maps, others: Maps) -> Numbers:
-    r"""How far a map is from another one: :math:`1 - \cos(M, M') = 1 - \sum_s M_s M'_s / (\|M\| \|M'\|)`.
+    r"""Distance between two maps: :math:`1 - \cos(M, M') = 1 - \sum_s M_s M'_s / (\|M\| \|M'\|)`.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
-        others: Of the same shape; the same places, such as an earlier step's.
+        others: The maps to compare with, in the same shape, such as an earlier step's.
 
     Returns:
-        ``[N]``, 0 to 1; 0: the same up to scale, 1: no place is positive in both. Where exactly one of the two has no
-        positive value, 1; NaN if neither has one, for there is nothing to compare.
+        ``[N]``, 0 to 1; 0: equal up to scale, 1: no position is positive in both. 1 if exactly one of the two has no
+        positive value; NaN if neither has one, because there is nothing to compare.
 
     Raises:
-        ConfigurationError: The shapes differ, or these are not maps.
+        ConfigurationError: The shapes differ, or the arrays are not maps.
 
     Example:
         >>> drift(np.array([[[3.0, 0.0]], [[1.0, 0.0]]]), np.array([[[5.0, -1.0]], [[0.0, 1.0]]])).tolist()
@@ -55,17 +55,17 @@ def drift(maps: Maps, others: Maps) -> Numbers:
 
 
 def agreement(maps: Maps, others: Maps) -> Numbers:
-    r"""How alike two maps are: :math:`\cos(M, M')`, which is 1 less their :func:`drift`.
+    r"""Similarity of two maps: :math:`\cos(M, M')`, which is 1 minus their :func:`drift`.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``, such as those of the true class.
-        others: Of the same shape, such as those of the predicted class.
+        others: Maps of the same shape, such as those of the predicted class.
 
     Returns:
-        ``[N]``, 0 to 1; 1: the same up to scale. 0 where exactly one has no positive value; NaN if neither has one.
+        ``[N]``, 0 to 1; 1: equal up to scale. 0 if exactly one has no positive value; NaN if neither has one.
 
     Raises:
-        ConfigurationError: The shapes differ, or these are not maps.
+        ConfigurationError: The shapes differ, or the arrays are not maps.
 
     Example:
         >>> agreement(np.array([[[3.0, 4.0]]]), np.array([[[1.0, 0.0]]])).round(6).tolist()
@@ -75,21 +75,21 @@ def agreement(maps: Maps, others: Maps) -> Numbers:
 
 
 def rank_correlation(maps: Maps, others: Maps) -> Numbers:
-    """Whether two maps put their places in the same order of importance: Spearman's rho.
+    """Whether two maps rank their positions in the same order of importance: Spearman's rho.
 
     Spearman, "The Proof and Measurement of Association between Two Things", American Journal of Psychology 1904: the
-    correlation of ranks. Places with equal values, such as all that the ReLU leaves 0, have the mean of their ranks.
+    correlation of ranks. Positions with equal values, such as the zeros after the ReLU, share the mean of their ranks.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
-        others: Of the same shape.
+        others: Maps of the same shape.
 
     Returns:
-        ``[N]``, -1 to 1; 1: the same order, 0: unrelated, -1: the reverse. NaN if either map is, after its ReLU, the
-        same everywhere.
+        ``[N]``, -1 to 1; 1: the same order, 0: unrelated, -1: the reverse. NaN if either map is constant after its
+        ReLU.
 
     Raises:
-        ConfigurationError: The shapes differ, or these are not maps.
+        ConfigurationError: The shapes differ, or the arrays are not maps.
 
     Example:
         >>> rank_correlation(np.array([[[1.0, 2.0, 3.0]]]), np.array([[[1.0, 4.0, 9.0]]])).tolist()
@@ -114,8 +114,8 @@ def entropy(maps: Maps) -> Numbers:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
 
     Returns:
-        ``[N]``, 0 to 1; 0: a single place is positive, 1: the same everywhere. NaN without a positive value, and for
-        maps of a single place, which are both at once.
+        ``[N]``, 0 to 1; 0: a single position is positive, 1: constant. NaN without a positive value, and for maps with
+        a single position, which would be both.
 
     Raises:
         ConfigurationError: These are not maps.
@@ -136,14 +136,14 @@ def entropy(maps: Maps) -> Numbers:
 
 
 def half_area(maps: Maps) -> Numbers:
-    """The smallest share of the area that holds half of the map: the fewest places whose values make up half its sum.
+    """The smallest fraction of the area that holds half of the map: the fewest positions with half of its sum.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
 
     Returns:
-        ``[N]``, in whole places of all: from one place up to 0.5, the value of a map that is the same everywhere (with
-        an odd number of places too, where half the places and one half of a place would be needed). NaN without a
+        ``[N]``, the number of positions divided by their total number: from one position up to 0.5, the value of a
+        constant map (also with an odd number of positions, which would need half a position more). NaN without a
         positive value.
 
     Raises:
@@ -155,20 +155,20 @@ def half_area(maps: Maps) -> Numbers:
     """
     reached = np.sort(_relative(maps), axis=1)[:, ::-1].cumsum(axis=1)
     total = reached[:, -1:]
-    # What is half by hand is not missed by rounding.
+    # Rounding must not miss an exact half.
     needed = 1 + (reached < total / 2 * (1 - 1e-12)).sum(axis=1)
     return np.where(total[:, 0] > 0, np.minimum(needed / reached.shape[1], 0.5), np.nan)
 
 
 def center(maps: Maps) -> tuple[Numbers, Numbers]:
-    r"""Where a map's centre of mass is: :math:`\sum_s M_s x_s / \sum_s M_s`, and the same for :math:`y`.
+    r"""Position of a map's centre of mass: :math:`\sum_s M_s x_s / \sum_s M_s`, and the same for :math:`y`.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``; slices count alike.
+        maps: ``[N, h, w]`` or ``[N, d, h, w]``; all slices count equally.
 
     Returns:
-        ``x`` and ``y``, each ``[N]``: shares of width and height from the left and the top, 0 to 1. The centre of place
-        i of w is at (i + 0.5) / w, so a map that is the same everywhere has 0.5. NaN without a positive value.
+        ``x`` and ``y``, each ``[N]``: fractions of width and height from the left and the top, 0 to 1. The centre of
+        position i of w is at (i + 0.5) / w, so a constant map has 0.5. NaN without a positive value.
 
     Raises:
         ConfigurationError: These are not maps.
@@ -190,7 +190,7 @@ def center(maps: Maps) -> tuple[Numbers, Numbers]:
 
 
 def blank(maps: Maps) -> Numbers:
-    """Whether a map is zero everywhere after its ReLU, and so shows nothing.
+    """Whether a map is zero everywhere after its ReLU and so shows nothing.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
@@ -215,7 +215,7 @@ def maximum(maps: Maps) -> Numbers:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
 
     Returns:
-        ``[N]``, 0 and more; 0 without a positive value.
+        ``[N]``, 0 or more; 0 without a positive value.
 
     Raises:
         ConfigurationError: These are not maps.
@@ -228,11 +228,11 @@ def maximum(maps: Maps) -> Numbers:
 
 
 def check_arrays(maps: Any, name: str = "maps") -> None:
-    """Checks that these are maps of NumPy.
+    """Checks that the value is a NumPy array of maps.
 
     Args:
-        maps: What came.
-        name: What the argument is called.
+        maps: The value to check.
+        name: The argument's name.
 
     Raises:
         ConfigurationError: They are not.
@@ -251,10 +251,10 @@ def check_arrays(maps: Any, name: str = "maps") -> None:
 
 
 def check_pair(maps: Any, others: Any) -> None:
-    """Checks that these are maps of the same shape.
+    """Checks that both are maps of the same shape.
 
     Args:
-        maps: What came.
+        maps: The value to check.
         others: The maps to compare with.
 
     Raises:
@@ -278,13 +278,13 @@ def _finite(maps: Maps) -> npt.NDArray[np.bool_]:
 
 
 def _positive(maps: Maps) -> Maps:
-    """Returns the positive parts ``[N, S]``, in the maps' own type; one that is not finite becomes zero everywhere."""
+    """Returns the positive parts ``[N, S]`` in the maps' own dtype; a non-finite map becomes zero everywhere."""
     return np.asarray(np.where(_finite(maps)[:, None], np.maximum(_flat(maps), 0), 0))
 
 
 def _relative(maps: Maps) -> Numbers:
-    """Returns the positive parts ``[N, S]`` as shares of their maximum; zero everywhere without one."""
+    """Returns the positive parts ``[N, S]`` divided by their maximum; zero everywhere without one."""
     values = _positive(maps).astype(np.float64)
     top = values.max(axis=1, keepdims=True)
-    # So that neither tiny nor huge values are lost in sums and squares.
+    # Scale so that neither tiny nor huge values are lost in sums and squares.
     return np.asarray(np.divide(values, top, out=np.zeros_like(values), where=top > 0))

@@ -1,4 +1,4 @@
-"""Ranks of many maps at once."""
+"""Ranks the positions of many maps together."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 
 def ranks(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """Ranks the values of each row; equal ones have the mean of their ranks.
+    """Ranks the values of each row; equal values share the mean of their ranks.
 
     Args:
-        values: ``[N, S]``, none below 0 and all finite.
+        values: ``[N, S]``, non-negative and finite.
 
     Returns:
-        ``[N, S]``: twice the rank, less the row's mean: whole numbers, so that sums of them are exact.
+        ``[N, S]``: twice the rank minus the row's mean; these are integers, so their sums are exact.
 
     Example:
         >>> ranks(np.array([[0.5, 0.1, 0.5]])).tolist()
@@ -26,7 +26,7 @@ def ranks(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     ordered = values.ravel()[order].reshape(count, size)
     begins = np.ones(values.shape, bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
-    # Where each run of equal values begins and ends, counted through all rows.
+    # Start and end of each run of equal values, counted through all rows.
     first = np.flatnonzero(begins)
     after = np.append(first[1:], values.size)
     twice = first + after - 1 - first // size * (2 * size)

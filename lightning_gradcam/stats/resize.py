@@ -1,7 +1,7 @@
-"""Maps at the resolution of a picture, by Pillow and NumPy.
+"""Resizes maps to an image's resolution, with Pillow and NumPy.
 
-Drawing runs while training goes on. torch would give its thread its own pool of threads, which take the training's
-cores and have to be left alone while a dataloader forks its workers.
+Drawing runs during training. torch would start a thread pool for the drawing thread, which would compete with training
+for cores and must not be active while a dataloader forks its workers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Interpolation = Literal["bilinear", "nearest", "bicubic"]
 
 
 def resized(maps: FloatArray, size: tuple[int, int], interpolation: Interpolation) -> FloatArray:
-    """Resizes maps; places are matched by area, corners not aligned.
+    """Resizes maps by area, without aligned corners.
 
     Args:
         maps: ``[N, h, w]``.
         size: ``(H, W)``.
-        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``, with the numbers of
-            ``torch.nn.functional.interpolate`` (for ``"bicubic"`` those with ``antialias=True``); where a map is finer
-            than the picture along either side, what falls on one pixel is averaged instead.
+        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``, with the same results as
+            ``torch.nn.functional.interpolate`` (for ``"bicubic"``, with ``antialias=True``); if a map is finer than the
+            image along either side, the positions in each pixel are averaged instead.
 
     Returns:
         ``[N, H, W]``.
@@ -47,7 +47,7 @@ def resized(maps: FloatArray, size: tuple[int, int], interpolation: Interpolatio
 
 
 def _averaged(maps: npt.NDArray[Any], target: int) -> npt.NDArray[Any]:
-    """Averages, along the rows ``[N, h, w]``, all that fall on each of ``target`` rows, also in part."""
+    """Averages the rows ``[N, h, w]`` that fall, wholly or partly, on each of ``target`` rows."""
     places = np.arange(target)
     begin, end = places * maps.shape[1] // target, -(-(places + 1) * maps.shape[1] // target)
     sums = np.insert(maps.cumsum(axis=1, dtype=np.float64), 0, 0, axis=1)

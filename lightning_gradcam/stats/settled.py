@@ -1,4 +1,4 @@
-"""Whether maps have settled: one definition for the number of a logged step and the finding at the end of a run."""
+"""Whether maps have settled: the shared definition for a step's statistic and for the finding at the end of a run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from lightning_gradcam.stats.numbers import drift
 
-# How many logged steps before a step have to be close to it, the largest mean drift that is close, and how many probes
-# it has to be a mean of.
+# The number of earlier logged steps that must be close, the largest mean drift that counts as close, and the minimum
+# number of probes for that mean.
 SETTLED_STEPS, SETTLED, SETTLED_PROBES = 3, 0.05, 3
 
 Flags = npt.NDArray[np.bool_]
@@ -24,17 +24,17 @@ def shown(maps: npt.NDArray[Any]) -> Flags:
 
 
 def pictures(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns maps of signals as those of pictures of one row."""
+    """Returns maps of signals in the form of one-row images."""
     return maps[:, None] if maps.ndim == 2 else maps
 
 
 def are_close(maps: npt.NDArray[Any], others: npt.NDArray[Any], changed: Flags | None = None) -> int:
-    """Returns of how many probes the mean drift between two steps is small; 0 if it is not, or is of too few probes.
+    """Returns the number of compared probes if the mean drift between two steps is small; otherwise 0.
 
     Args:
-        maps: One step's, ``[N, ...]``.
-        others: The other step's, of the same probes and shape.
-        changed: Where the two steps explain different classes, bool ``[N]``: these probes are left out, as are those
+        maps: The maps of one step, ``[N, ...]``.
+        others: The other step's maps of the same probes, in the same shape.
+        changed: Where the two steps explain different classes, bool ``[N]``. These probes are excluded, as are those
             with a blank map at either step.
 
     Example:
@@ -54,15 +54,15 @@ def are_close(maps: npt.NDArray[Any], others: npt.NDArray[Any], changed: Flags |
 def have_settled(
     maps: npt.NDArray[Any], earlier: Iterable[tuple[npt.NDArray[Any], Flags | None]]
 ) -> npt.NDArray[np.float32]:
-    """Whether the maps of a step have settled: those of the three logged steps before it are :func:`are_close` to them.
+    """Whether a step's maps have settled: those of the three previous logged steps are :func:`are_close` to them.
 
     Args:
-        maps: The step's, ``[N, ...]``.
-        earlier: The maps of the logged steps before it, the latest first, each with where its explained class is
-            another one, bool ``[N]``. Read no further than needed.
+        maps: The step's maps, ``[N, ...]``.
+        earlier: The maps of the previous logged steps, latest first, each with where its explained class differs, bool
+            ``[N]``. Consumed only as far as needed.
 
     Returns:
-        float32 ``[N]``: 1 or 0, the same for all probes, since a mean over them decides.
+        float32 ``[N]``: 1 or 0, the same for all probes, because their mean decides.
     """
     count = 0
     for others, changed in earlier:

@@ -1,4 +1,4 @@
-"""What each number is called, how far it ranges and how it is read; pages and documentation show it."""
+"""The title, range and interpretation of each statistic, for pages and documentation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Better = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Stat:
-    """One number of a map, measured for every probe.
+    """One statistic of a map, measured for every probe.
 
     Attributes:
-        title: A short name for people.
-        low: The smallest value; ``None``: open.
-        high: The largest value; ``None``: open.
+        title: A short display name.
+        low: The smallest value; ``None`` if unbounded.
+        high: The largest value; ``None`` if unbounded.
         reading: One sentence on how to read it.
-        better: ``"higher"`` or ``"lower"``; ``None``: neither is good by itself.
-        counted: Loggers get how many probes have it, and not a mean over the probes.
+        better: ``"higher"`` or ``"lower"``; ``None`` if neither is good by itself.
+        counted: Loggers get the number of probes with a value of 1 instead of the mean over probes.
     """
 
     title: str
@@ -38,7 +38,7 @@ DEFAULT = ("drift", "half_area", "blank", "energy_inside")
 
 
 def _share(title: str, reading: str, better: Better | None = None, *, counted: bool = False) -> Stat:
-    """Returns a number from 0 to 1."""
+    """Returns a statistic with values from 0 to 1."""
     return Stat(title, 0, 1, reading, better, counted)
 
 

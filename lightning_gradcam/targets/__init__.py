@@ -1,6 +1,6 @@
-"""From a model's output to the scores that are explained.
+"""Converts a model's output to the scores to explain.
 
-Knows nothing of layers, CAM methods or training.
+Does not depend on layers, CAM methods or training.
 """
 
 from lightning_gradcam.targets.base import (

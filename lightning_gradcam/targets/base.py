@@ -1,4 +1,4 @@
-"""What every target has in common: what it is given, what it gives, and how outputs become scores of classes."""
+"""The common part of all targets: their inputs, their results, and how outputs become class scores."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What a target may look at besides the output. Many samples are explained in parts.
+    """The data a target may use besides the output. Large batches are explained in parts.
 
     Attributes:
-        samples: How many there are in this part.
-        labels: True classes ``[N]``, or 0 and 1 for every class ``[N, C]`` (several labels a sample), or a regression's
-            numbers, or ``None``.
+        samples: Number of samples in this part.
+        labels: True classes ``[N]``, 0/1 for every class ``[N, C]`` (several labels per sample), regression values, or
+            ``None``.
         masks: bool ``[N, H, W]``, or ``None``.
         score: ``"logit"``, ``"probability"`` or ``"sigmoid"``; see :func:`class_scores`.
-        first: The place of this part's first sample among all.
-        total: How many samples there are in all parts; ``None``: this part is all.
-        output_of: The model's output for the one sample at a place among all.
-        several: Each class is likely or not on its own, so that probabilities are sigmoids and no softmax. Where not
-            given: under ``score="sigmoid"``, and under ``"logit"`` where any label marks none or more than one class.
-        names: How many names of classes the user gives; ``None``: none.
-        kind: What the output is; see :func:`~lightning_gradcam.targets.reading.output_kind`.
+        first: Index of this part's first sample among all samples.
+        total: Number of samples in all parts; ``None`` if this part is everything.
+        output_of: Returns the model's output for the sample at an index among all samples.
+        several: Whether classes are independent, so that probabilities are sigmoids rather than a softmax. This is
+            the default with ``score="sigmoid"``, and with ``"logit"`` if any label marks no class or several classes.
+        names: Number of class names from the user; ``None`` if there are none.
+        kind: The kind of output; see :func:`~lightning_gradcam.targets.reading.output_kind`.
     """
 
     samples: int
@@ -56,19 +56,19 @@ class Given:
 
     @property
     def chances(self) -> ScoreKind:
-        """What turns logits into probabilities of classes: ``"sigmoid"`` or ``"probability"``."""
+        """How logits become class probabilities: ``"sigmoid"`` or ``"probability"``."""
         return "sigmoid" if self.several else "probability"
 
     @property
     def all(self) -> int:
-        """How many samples there are in all parts."""
+        """Number of samples in all parts."""
         return self.samples if self.total is None else self.total
 
     def check(self) -> None:
-        """Rejects labels and masks that are not as many as the samples; a part of too many would look right.
+        """Rejects labels and masks whose number differs from the samples'; a part of too many would look correct.
 
         Raises:
-            TargetError: They are not.
+            TargetError: Their number differs.
         """
         for name, values, wanted in (
             ("labels", self.labels, "one class for each, or a 0 or 1 for each of its classes"),
@@ -78,20 +78,20 @@ class Given:
                 raise TargetError(f"{name}: got shape {list(values.shape)} for {self.samples} inputs; give {wanted}")
 
     def part(self, start: int, stop: int, output_of: Callable[[int], Any] | None = None) -> Given:
-        """Returns what belongs to some of this part's samples."""
+        """Returns the data for a range of this part's samples."""
         own = {name: getattr(self, name)[start:stop] for name in ("labels", "masks") if getattr(self, name) is not None}
         return replace(self, samples=stop - start, first=self.first + start, total=self.all, output_of=output_of, **own)
 
     def own(self, values: Sequence[T], name: str, what: str) -> Sequence[T]:
-        """Returns this part's of the values that a target has for each sample.
+        """Returns this part's share of a target's values, one for each sample.
 
         Args:
             values: One for each sample of all parts.
-            name: The target's.
-            what: What they are, for the error.
+            name: The target's name.
+            what: What the values are, for the error.
 
         Raises:
-            TargetError: They are not as many as the samples.
+            TargetError: Their number differs from the number of samples.
         """
         if len(values) != self.all:
             raise TargetError(
@@ -102,19 +102,20 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What a target makes of one output.
+    """A target's result for one output.
 
     Attributes:
         scores: ``[N]``, attached to the graph.
         classes: The explained classes ``[N]`` (int64; -1 if there is none).
-        again: The scores of the same choices (classes, regions, boxes) in another output, of ``m`` copies of the batch
-            one after the other: ``(output, m)`` to ``[m * N]``.
-        repeats: Whether ``again`` takes more than one copy at a time; a user's callable may count samples.
-        of_classes: Whether the scores are those of ``classes`` and of nothing else.
-        kind: What the output was, where the scores are those of classes.
-        is_cut_off: Whether a callable left the output's graph, by a ``detach()`` or through NumPy.
-        constant: Where a score has no gradient by its nature, bool ``[N]``: a sample compared with itself. ``None``:
-            nowhere.
+        again: Scores another output with the same choices (classes, regions, boxes); the output holds ``m`` consecutive
+            copies of the batch: ``(output, m)`` to ``[m * N]``.
+        repeats: Whether ``again`` accepts more than one copy at a time; a user's callable may depend on the number of
+            samples.
+        of_classes: Whether the scores are exactly those of ``classes``.
+        kind: The kind of output, if the scores are class scores.
+        is_cut_off: Whether a callable detached its scores from the output's graph, by ``detach()`` or through NumPy.
+        constant: Which scores have no gradient by definition, bool ``[N]``: a sample compared with itself. ``None`` if
+            none.
     """
 
     scores: Tensor
@@ -128,11 +129,11 @@ class Scored:
 
 
 class Selector(ABC):
-    """How one kind of target chooses what is explained.
+    """How one kind of target chooses the score to explain.
 
     Attributes:
-        has_classes: Whether the model's output is one of classes, so that there is a most likely one.
-        is_particular: Whether it may look at a part of the output alone, whatever the weights.
+        has_classes: Whether the model outputs classes, so that a most likely class exists.
+        is_particular: Whether the score may depend on only a part of the output, whatever the weights.
     """
 
     has_classes = False
@@ -140,11 +141,11 @@ class Selector(ABC):
 
     @abstractmethod
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Chooses, and computes the scores; ``name`` is what errors call the target."""
+        """Chooses and computes the scores; errors refer to the target by ``name``."""
 
 
 def check_score(score: str) -> ScoreKind:
-    """Returns ``score`` where it is possible.
+    """Returns ``score`` if it is valid.
 
     Raises:
         TargetError: It is not ``"logit"``, ``"probability"`` or ``"sigmoid"``.
@@ -158,10 +159,10 @@ def check_score(score: str) -> ScoreKind:
 
 
 def check_samples(output: Any, samples: int) -> None:
-    """Rejects an output that has not one row for each sample.
+    """Rejects an output that does not have one row for each sample.
 
     Raises:
-        TargetError: It has more or fewer; a single sample's classes would pass for many samples' single logits.
+        TargetError: It has more or fewer; one sample's classes could be mistaken for many samples' single logits.
     """
     if isinstance(output, Tensor) and (not output.dim() or len(output) != samples):
         raise TargetError(
@@ -173,29 +174,29 @@ def check_samples(output: Any, samples: int) -> None:
 
 
 def check_place(name: str, what: str, place: int, whole: str, count: int) -> None:
-    """Rejects a place that is not among those of the output.
+    """Rejects an index outside the output's range.
 
     Args:
         name: The target's name.
-        what: What it asks for: ``"class"``.
-        place: Which, counted from 0.
-        whole: What it is a place of, as it follows in the error: ``", but the output has 3 classes"``.
-        count: How many there are.
+        what: What the target selects: ``"class"``.
+        place: The index, from 0.
+        whole: The end of the error message: ``", but the output has 3 classes"``.
+        count: The number of valid indices.
 
     Raises:
-        TargetError: There is no such place.
+        TargetError: The index is out of range.
     """
     if not 0 <= place < count:
         raise TargetError(f"targets: {name!r} asks for {what} {place}{whole}; valid: 0 to {count - 1}")
 
 
 def no_classes(scores: Tensor) -> Tensor:
-    """Returns what :attr:`Scored.classes` is where scores ``[N]`` are of no class: -1 everywhere."""
+    """Returns :attr:`Scored.classes` for scores ``[N]`` that belong to no class: -1 everywhere."""
     return torch.full((len(scores),), -1, device=scores.device)
 
 
 def explained_score(score: ScoreKind, kind: OutputKind) -> ScoreKind:
-    """Returns what the scores of classes are where ``score`` is requested of an output of this kind."""
+    """Returns the kind of class score that ``score`` yields for an output of this kind."""
     if kind == "logits" or (score == "logit" and kind.startswith("log_")):
         return score
     return "probability" if kind in ("softmax", "log_softmax") else "sigmoid"
@@ -205,19 +206,19 @@ def class_scores(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> 
     """Returns the score of every class.
 
     Args:
-        output: Logits ``[N, C]`` with two classes or more; or one logit ``z`` a sample, ``[N]`` or ``[N, 1]``, whose
-            sign decides between class 0 and class 1. Or probabilities of the same shapes; of a single ``p`` a sample,
-            the classes have ``1 - p`` and ``p``.
-        score: ``"logit"``: the logits as they are; of a single one, ``-z`` and ``z``. ``"probability"``: their softmax;
-            of a single one, the sigmoid of ``-z`` and of ``z``. ``"sigmoid"``: the sigmoid of each. Probabilities are
-            taken as they are under each of these.
-        kind: What the output is.
+        output: Logits ``[N, C]`` with two or more classes; or one logit ``z`` for each sample, ``[N]`` or ``[N, 1]``,
+            whose sign decides between class 0 and class 1; or probabilities of the same shapes. A single probability
+            ``p`` gives the classes ``1 - p`` and ``p``.
+        score: ``"logit"``: the logits unchanged; for a single one, ``-z`` and ``z``. ``"probability"``: their softmax;
+            for a single one, the sigmoids of ``-z`` and ``z``. ``"sigmoid"``: the sigmoid of each. Outputs that are
+            probabilities stay unchanged in all three cases.
+        kind: The kind of output.
 
     Returns:
         ``[N, C]``, attached to the graph; ``[N, 2]`` for a single logit.
 
     Raises:
-        TargetError: The output is anything else; a callable target can take that.
+        TargetError: The output has another form; a callable target can handle it.
     """
     if isinstance(output, Tensor) and output.is_floating_point():
         if output.dim() == 2 and output.shape[1] >= 2:
@@ -234,7 +235,7 @@ def class_scores(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> 
 def scored_axis(values: Tensor, score: ScoreKind, kind: OutputKind = "logits") -> Tensor:
     """Returns the scores of an output ``[N, C, …]``.
 
-    Of a single channel: of logits ``z``, those of ``-z`` and ``z``; of probabilities, ``1 - p`` and ``p``.
+    A single channel of logits ``z`` gives ``-z`` and ``z``; one of probabilities ``p`` gives ``1 - p`` and ``p``.
     """
     if values.shape[1] == 1:
         if kind == "logits":
@@ -252,7 +253,7 @@ def scored_axis(values: Tensor, score: ScoreKind, kind: OutputKind = "logits") -
 
 
 def class_logits(output: Any, kind: OutputKind) -> Tensor:
-    """Returns the logits of every class ``[N, C]``; those of a softmax are known up to a number for each sample."""
+    """Returns the logits of every class ``[N, C]``; from a softmax, up to a constant for each sample."""
     scores = class_scores(output, "logit", kind)
     if kind in ("logits", "log_softmax"):
         return scores
@@ -262,12 +263,13 @@ def class_logits(output: Any, kind: OutputKind) -> Tensor:
 
 
 def class_probabilities(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> Tensor | None:
-    """Returns the probability of every class, ``[N, C]``, float32 or float64; ``None`` if there are no classes.
+    """Returns the probability of every class, ``[N, C]``, float32 or float64; ``None`` without classes.
 
     Args:
         output: As in :func:`class_scores`.
-        score: ``"sigmoid"``: each class on its own; else the softmax. An output of probabilities is taken as it is.
-        kind: What the output is.
+        score: ``"sigmoid"`` treats each class independently; otherwise the softmax is used. Outputs that are
+            probabilities stay unchanged.
+        kind: The kind of output.
     """
     try:
         scores = class_scores(output, "sigmoid" if score == "sigmoid" else "probability", kind)
@@ -277,7 +279,7 @@ def class_probabilities(output: Any, score: ScoreKind, kind: OutputKind = "logit
 
 
 def probability_of(probabilities: Tensor, classes: Tensor) -> Tensor:
-    """Returns the probabilities ``[N]`` of one class each; NaN if the class is -1, or not among them."""
+    """Returns the probability ``[N]`` of each sample's class; NaN if the class is -1 or out of range."""
     possible = classes.clamp(0, probabilities.shape[1] - 1)
     found = probabilities.gather(1, possible[:, None])[:, 0]
     return torch.where(classes == possible, found, torch.nan)

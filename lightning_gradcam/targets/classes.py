@@ -1,4 +1,4 @@
-"""Targets of models that give classes, plain numbers or an embedding for each picture."""
+"""Targets for models that output classes, plain numbers or an embedding for each image."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from lightning_gradcam.targets.base import (
 from lightning_gradcam.targets.labels import no_class_in
 from lightning_gradcam.targets.reading import described
 
-# How many times a number's precision two directions may differ by rounding alone.
+# Maximum difference of two directions due to rounding, in units of the floating-point precision.
 _ROUNDING = 8
 
 
 @dataclass(frozen=True)
 class Class(Selector):
-    """One class of each sample.
+    """One class for each sample.
 
     Attributes:
         which: ``"predicted"``, ``"label"``, an index, an index for each sample, or a :class:`Rank`.
@@ -41,8 +41,8 @@ class Class(Selector):
     has_classes = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Explains the score of that class; of several true labels, the sum of their scores."""
-        # [N, 1] is what a binary cross entropy on a single logit takes: one class a sample.
+        """Explains the score of that class; for several true labels, the sum of their scores."""
+        # Binary cross-entropy on a single logit uses labels of shape [N, 1]: one class for each sample.
         if self.which == "label" and given.labels is not None and given.labels.shape[1:] not in ((), (1,)):
             return _several(output, given, name)
         (index,) = _indices(output, given, name, self.which)
@@ -51,19 +51,19 @@ class Class(Selector):
 
 @dataclass(frozen=True)
 class ClassName(Selector):
-    """The class of a name, exactly as the data set writes it: ``{"class": name}``.
+    """The class with a name, spelled exactly as in the data set: ``{"class": name}``.
 
-    Names come with the probes; until then the class has no index.
+    Class names come with the probes; until then, the class has no index.
 
     Attributes:
-        name: The name.
+        name: The class name.
     """
 
     name: str
     has_classes = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Refuses, since the class has no index without names."""
+        """Raises an error, since the class has no index without names."""
         raise TargetError(
             f"targets: class {self.name!r} is given by its name, but no names are known here; give class_names=, or the"
             " class's index"
@@ -72,18 +72,18 @@ class ClassName(Selector):
 
 @dataclass(frozen=True)
 class Rank:
-    """The class at one place of each sample's ranking; 0 is the most likely."""
+    """The class at one rank for each sample; rank 0 is the most likely."""
 
     place: int
 
 
 @dataclass(frozen=True)
 class Contrast(Selector):
-    """One class's score less another's: ``{"contrast": [first, second]}``.
+    """One class's score minus another's: ``{"contrast": [first, second]}``.
 
     Attributes:
-        first: An index, ``"predicted"`` or ``"label"``.
-        second: The same.
+        first: A class index, ``"predicted"`` or ``"label"``.
+        second: The class to subtract, in the same form.
     """
 
     first: int | str
@@ -98,10 +98,10 @@ class Contrast(Selector):
 
 @dataclass(frozen=True)
 class Output(Selector):
-    """One number of the output as it is, for regression: ``{"output": index}``.
+    """One number of the output, unchanged, for regression: ``{"output": index}``.
 
     Attributes:
-        index: Its place, counted from 0; ``[N]`` and ``[N, 1]`` have the index 0 alone.
+        index: Its index, from 0; outputs ``[N]`` and ``[N, 1]`` only have index 0.
     """
 
     index: int
@@ -127,14 +127,14 @@ class Output(Selector):
 
 @dataclass(frozen=True)
 class Called(Selector):
-    """What a user's callable makes of the output."""
+    """A user's callable applied to the output."""
 
     function: TargetCallable
     has_classes = True
     is_particular = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Explains its scores, which have to be ``[N]``."""
+        """Explains its scores, which must have the shape ``[N]``."""
         scores = self._scores(output, given.samples, name)
         attached = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output))
         return Scored(
@@ -157,18 +157,18 @@ class Called(Selector):
 
 @dataclass(frozen=True)
 class SimilarTo(Selector):
-    """The cosine similarity of each sample's embedding to that of a reference among the probes.
+    """The cosine similarity between each sample's embedding and that of a reference probe.
 
     In a dict: ``{"similar_to": reference}``.
 
     Attributes:
-        reference: The reference's place among the probes, counted from 0.
+        reference: Index of the reference probe, from 0.
     """
 
     reference: int
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Explains what makes each picture similar to the reference, whose embedding is held."""
+        """Explains what makes each image similar to the reference, whose embedding is kept constant."""
         check_samples(output, given.samples)
         check_place(name, "probe", self.reference, f" of {given.all}", given.all)
         place = self.reference - given.first
@@ -181,19 +181,19 @@ class SimilarTo(Selector):
             return cosine_similarity(_embedding(other, name), anchor[None], dim=1)
 
         scores = again(output, 1)
-        # At its maximum a similarity has no gradient; what is computed is rounding, which a map would show in full
-        # colours.
+        # At its maximum, a similarity has no gradient; the computed one is rounding error, which a map would show in
+        # full colour.
         same = _as_similar_as_can_be(_embedding(output, name).detach(), anchor)
         scores = torch.where(same, scores.detach(), scores)
         return Scored(scores, no_classes(scores), again, constant=same)
 
 
 def _as_similar_as_can_be(embeddings: Tensor, anchor: Tensor) -> Tensor:
-    """Whether embeddings ``[N, D]`` have the anchor's direction, up to rounding, or the opposite one."""
+    """Whether embeddings ``[N, D]`` are parallel to the anchor (same or opposite direction), up to rounding."""
     own, other = normalize(embeddings, dim=1), normalize(anchor, dim=0)
     along = own @ other
     across = (own - along[:, None] * other).norm(dim=1)
-    # One of zeros alone has no direction.
+    # A zero vector has no direction.
     found: Tensor = (across <= _ROUNDING * torch.finfo(embeddings.dtype).eps) & (along.abs() > 0.5)
     return found
 
@@ -226,7 +226,7 @@ def _several(output: Any, given: Given, name: str) -> Scored:
 
 
 def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
-    """Rejects an output of other rows, and a predicted or true class where the labels show that there is none."""
+    """Rejects an output with other rows, and a predicted or true class if the labels show that there are no classes."""
     check_samples(output, given.samples)
     if not isinstance(which, (str, Rank)) or (wrong := no_class_in(output, given.labels)) is None:
         return

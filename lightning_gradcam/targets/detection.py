@@ -1,4 +1,4 @@
-"""Targets of detectors."""
+"""Targets for detectors."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _SAME_OBJECT = 0.5
 
 @dataclass(frozen=True)
 class Detect(Selector):
-    """A detector's score of one box a picture, for outputs like those of torchvision's detectors.
+    """A detector's score for one box in each image, for outputs like those of torchvision's detectors.
 
     In a dict: ``{"detect": category}`` or ``{"detect": category, "boxes": [[x1, y1, x2, y2], …]}``.
 
-    Such an output is a list with a dict for each picture: ``boxes`` ``[K, 4]`` (x1, y1, x2, y2), ``labels`` ``[K]`` and
+    Such an output is a list with one dict for each image: ``boxes`` ``[K, 4]`` (x1, y1, x2, y2), ``labels`` ``[K]`` and
     ``scores`` ``[K]``.
 
     Attributes:
-        category: A class index, or ``"predicted"``: that of the box with the highest score.
-        boxes: A box for each picture; its match is the detection of the class with the largest overlap
-            (intersection over union), of at least one half. Without boxes, the detection with the highest score.
+        category: A class index, or ``"predicted"``: the class of the box with the highest score.
+        boxes: One box for each image; its match is the detection of the class with the largest overlap (intersection
+            over union), which must be at least 0.5. Without boxes, the detection with the highest score is explained.
     """
 
     category: int | str
     boxes: Sequence[Sequence[float]] | None = None
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Explains the matched boxes' scores; a picture without a match has the score 0."""
+        """Explains the matched boxes' scores; an image without a match has the score 0."""
         found = self._checked(output, given.samples, name)
         boxes = None if self.boxes is None else given.own(self.boxes, name, "boxes")
         chosen: list[tuple[int, Tensor] | None] = []
@@ -96,5 +96,5 @@ def overlaps(boxes: Tensor, box: Tensor) -> Tensor:
 
 
 def _score(detections: Mapping[str, Tensor], place: int | None) -> Tensor:
-    # Attached to the graph where the picture has boxes, so that one without a match has the gradient 0 and not none.
+    # Attached to the graph if the image has boxes, so that without a match the gradient is 0 rather than missing.
     return detections["scores"].sum() * 0 if place is None else detections["scores"][place]

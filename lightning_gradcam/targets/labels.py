@@ -1,4 +1,4 @@
-"""What labels tell of a model's output: several classes per sample, numbers, or classes that it can't have."""
+"""What labels reveal about a model's output: several classes per sample, numbers, or impossible classes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lightning_gradcam.probes.class_names import named_classes
 
 
 def check_names(names: Any) -> Any:
-    """Returns the class names: a text is read, and a dict, of which only the keys would be taken, is refused.
+    """Returns the class names, reading those a string refers to; rejects a dict, whose values would be ignored.
 
     Args:
-        names: What the user gives as ``class_names=``: a list, or a text such as ``"imagenet"`` or a file's path
+        names: The user's ``class_names=``: a list, or a string such as ``"imagenet"`` or a file's path
             (:func:`~lightning_gradcam.probes.class_names.names_of`).
 
     Raises:
-        TargetError: They are a dict, or a text that refers to no names.
+        TargetError: They are a dict, or a string that does not refer to any names.
     """
     if not isinstance(names, (bytes, Mapping)):
         return named_classes(names)
@@ -30,9 +30,9 @@ def check_names(names: Any) -> Any:
 
 
 def are_multi_hot(labels: Tensor) -> bool:
-    """Whether labels are rows of 0 and 1, ``[N, C]``, of which any marks none or several classes.
+    """Whether labels are rows of 0/1, ``[N, C]``, and any row marks no class or several.
 
-    Rows with a single 1 each may simply be one-hot labels with one class per sample.
+    Rows that each contain a single 1 may simply be one-hot labels with one class per sample.
     """
     if labels.dim() != 2 or labels.shape[1] < 2 or not len(labels):
         return False
@@ -41,10 +41,10 @@ def are_multi_hot(labels: Tensor) -> bool:
 
 
 def no_class_in(output: Any, labels: Tensor | None) -> float | None:
-    """Returns a label which shows that an output is of numbers and not of classes; ``None`` if none does.
+    """Returns a label that shows that an output holds numbers rather than classes; ``None`` if none does.
 
     Args:
-        output: The model's output. One number a sample may be a logit, whose classes are 0 and 1.
+        output: The model's output. One number for each sample may be a logit, with the classes 0 and 1.
         labels: True classes or numbers.
     """
     if labels is None or not isinstance(output, Tensor) or output.dim() not in (1, 2):
@@ -56,22 +56,22 @@ def no_class_in(output: Any, labels: Tensor | None) -> float | None:
     if output.shape[1:] in ((), (1,)) and labels.shape[1:] in ((), (1,)):
         wrong = numbers[(numbers != 0) & (numbers != 1)]
     else:
-        # Rows of shares, as of mixed pictures, are labels of classes; rows of whole numbers, a mistake in these.
+        # Rows of proportions, as for mixed images, are class labels; rows of integers are a mistake in them.
         rows = labels.shape == output.shape and bool((numbers != numbers.round()).any())
         wrong = numbers[(numbers < 0) | (numbers > 1)] if rows else numbers[:0]
     return wrong[0].item() if len(wrong) else None
 
 
 def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None:
-    """Rejects names and labels that do not fit the number of a model's classes.
+    """Rejects names and labels that do not match the model's number of classes.
 
     Args:
         output: The model's class scores: ``[N]``, or ``[N, C, …]``; all other outputs are ignored.
         labels: True classes ``[N]``; labels of another shape are ignored.
-        names: Number of class names given by the user; ``None`` if none are.
+        names: Number of class names given by the user; ``None`` if there are none.
 
     Raises:
-        TargetError: There are more or fewer names than classes, or a label is a class that the model can't have.
+        TargetError: The number of names differs from the number of classes, or a label is not one of the classes.
     """
     if not isinstance(output, Tensor) or not output.dim() or no_class_in(output, labels) is not None:
         return
@@ -85,7 +85,7 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
     if labels is None or output.dim() > 2 or labels.shape[1:] not in ((), (1,)):
         return
     flat = labels.flatten()
-    # What is below 0 marks samples without a label.
+    # Negative values mark samples without a label.
     if len(wrong := flat[flat >= classes]):
         raise TargetError(
             f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid: 0 to"

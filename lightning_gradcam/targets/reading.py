@@ -1,4 +1,4 @@
-"""What a model's output is: logits, or probabilities that a sigmoid or a softmax at its end has made."""
+"""Detects the kind of a model's output: logits, or probabilities from a final sigmoid or softmax."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _ENDS: dict[str, OutputKind] = {
     "LogSigmoid": "log_sigmoid",
     "LogSoftmax": "log_softmax",
 }
-# What moves, picks, casts, limits, averages or (1 - p) complements probabilities: they stay probabilities.
+# Operations that move, select, cast, clamp, average or complement (1 - p) probabilities, which stay probabilities.
 _PASSED = re.compile(
     r"(Unsafe|As)?(View|Strided)|(Reshape|Squeeze|Unsqueeze|T|Transpose|Permute|Movedim|Alias|Clone|ToCopy|Copy|Expand)"
     r"|(Select|Slice|Index|IndexSelect|Gather|Unbind|Split|SplitWithSizes|Narrow|Diagonal|Clamp|ClampMin|ClampMax|Amax"
     r"|Max|Amin|Min|Mean|Rsub)|Upsample\w+"
 )
-# What makes probabilities of probabilities only where rows still sum to 1: an ensemble's mean, or a mixture.
+# Operations whose result is still a probability only if rows sum to 1: an ensemble's mean, or a mixture.
 _COMBINED = frozenset({"Cat", "Stack", "Add", "Sub", "Mul", "Div", "Sum"})
 _DEEPEST = 24
 
 
 def output_kind(output: Any) -> OutputKind:
-    """Returns what the numbers of an output are, told by the graph that made them and confirmed by their values.
+    """Returns the kind of an output, determined from its graph and confirmed by its values.
 
     Args:
-        output: The model's output, attached to its graph; classes on axis 1, or a single number a sample.
+        output: The model's output, attached to its graph; classes on axis 1, or a single number for each sample.
 
     Returns:
         ``"sigmoid"`` and ``"softmax"`` for probabilities, ``"log_sigmoid"`` and ``"log_softmax"`` for their logarithms;
@@ -50,11 +50,11 @@ def output_kind(output: Any) -> OutputKind:
 
 
 def kind_of(output: Any, node: Any) -> OutputKind:
-    """Returns what the numbers of an output are, as :func:`output_kind`.
+    """Returns the kind of an output, as :func:`output_kind` does.
 
     Args:
         output: The model's output.
-        node: What made it: a node of autograd's graph, or what looks like one; ``None``: not known.
+        node: The operation that made it: a node of autograd's graph or a compatible object; ``None`` if unknown.
     """
     if not isinstance(output, Tensor) or not output.is_floating_point() or not output.dim() or node is None:
         return "logits"
@@ -65,12 +65,12 @@ def kind_of(output: Any, node: Any) -> OutputKind:
 
 
 def probabilities(values: Tensor, kind: OutputKind) -> Tensor:
-    """Returns what an output that is anything but logits says: itself, or of logarithms the exponential."""
+    """Returns the probabilities in an output other than logits: the output itself, or the exponential of logarithms."""
     return values.exp() if kind.startswith("log_") else values
 
 
 def is_whole_numbers(output: Any) -> bool:
-    """Whether an output holds whole numbers and no others, such as the classes that an argmax gives.
+    """Whether an output holds only integers, such as the classes from an argmax.
 
     Example:
         >>> is_whole_numbers({"class": torch.tensor([2, 0])}), is_whole_numbers([torch.tensor([2]), torch.rand(3)])
@@ -84,7 +84,7 @@ def is_whole_numbers(output: Any) -> bool:
 
 
 def whole_numbers(output: Any) -> TargetError:
-    """Returns the error about an output of whole numbers."""
+    """Returns the error for an output of integers."""
     return TargetError(
         f"targets: the model returned {described(output)}: whole numbers, which have no gradient; explain what it"
         " computes before it rounds or takes the argmax, with forward= or output_key=, or use methods that need no"
@@ -93,7 +93,7 @@ def whole_numbers(output: Any) -> TargetError:
 
 
 def described(value: Any) -> str:
-    """Returns what an error says of an output: its shape, or its type and keys."""
+    """Returns an error's description of an output: its shape, or its type and keys."""
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} of {value.dtype}"
     if isinstance(value, dict):
@@ -104,7 +104,7 @@ def described(value: Any) -> str:
 
 
 def _ends(node: Any, left: int) -> tuple[frozenset[OutputKind], bool]:
-    """Returns which activations a graph ends in, and whether sums or products lie behind them; none if unsure."""
+    """Returns the activations at the end of a graph, and whether sums or products follow them; none if unsure."""
     name = re.sub(r"Backward\d*$", "", node.name())
     none: frozenset[OutputKind] = frozenset()
     if name in _ENDS:
@@ -123,18 +123,18 @@ def _ends(node: Any, left: int) -> tuple[frozenset[OutputKind], bool]:
     parts = [_ends(parent, left - 1) for parent in before]
     if not all(found for found, _ in parts):
         return none, False
-    # Side by side, or multiplied with each other, they are probabilities whatever their sums.
+    # Concatenated or multiplied with each other, they are probabilities whatever their sums.
     sound = name in ("Cat", "Stack") or (name == "Mul" and len(parts) > 1)
     return frozenset().union(*(found for found, _ in parts)), not sound or any(combined for _, combined in parts)
 
 
 def _confirmed(values: Tensor, found: frozenset[OutputKind], *, combined: bool) -> OutputKind:
-    """Returns the kind that the values agree with."""
+    """Returns the kind if the values are consistent with it."""
     kind: OutputKind = next(iter(found)) if len(found) == 1 else "softmax"
     if any(end.startswith("log_") for end in found) and (len(found) > 1 or combined):
         return "logits"
     shares = probabilities(values.double() if values.dtype == torch.float64 else values.float(), kind)
-    # A model that has diverged is still one of probabilities.
+    # A diverged model still outputs probabilities.
     shares = shares[shares.flatten(1).isfinite().all(dim=1)] if shares.dim() > 1 else shares[shares.isfinite()]
     slack = 2e-2 if values.dtype in (torch.float16, torch.bfloat16) else 1e-3
     in_range = bool(((shares >= -slack) & (shares <= 1 + slack)).all())
@@ -144,5 +144,5 @@ def _confirmed(values: Tensor, found: frozenset[OutputKind], *, combined: bool) 
         return "logits"
     if combined or len(found) > 1:
         return "softmax" if to_one else "sigmoid"
-    # Of one column of a softmax, and of some of its classes, each number is a probability by itself.
+    # In one column of a softmax, or in a subset of its classes, each number is a probability on its own.
     return kind

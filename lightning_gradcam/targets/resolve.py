@@ -1,4 +1,4 @@
-"""From what the user writes to targets."""
+"""Parses the user's target specifications."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lightning_gradcam.targets.segmentation import Segment
 
 @dataclass(frozen=True)
 class PerProbe:
-    """A class for each probe: ``{"per_probe": [index, …]}``.
+    """One class for each probe: ``{"per_probe": [index, …]}``.
 
     Attributes:
         classes: The indices, in the order of the probes.
@@ -34,10 +34,10 @@ class PerProbe:
 
 @dataclass(frozen=True)
 class Top:
-    """The most likely classes of each sample, as the targets ``top1`` to ``topk``: ``{"top": k}``.
+    """The k most likely classes of each sample, as the targets ``top1`` to ``topk``: ``{"top": k}``.
 
     Attributes:
-        count: How many.
+        count: Number of classes, ``k``.
     """
 
     count: int
@@ -55,26 +55,26 @@ _CHOICES = (
 
 @dataclass(frozen=True)
 class Target:
-    """One explained target: how it is named in keys, columns and files, and what it selects.
+    """One target: its name in keys, columns and files, and the score it selects.
 
     Attributes:
-        name: ``"predicted"``, ``"label"``, the class index as text (``"3"``; also of a class that is given by name),
+        name: ``"predicted"``, ``"label"``, the class index as a string (``"3"``; also for a class given by name),
             ``"per_probe"``, ``"top1"``, ``"3_vs_5"``, ``"segment3"``, …, or the callable's own name.
-        select: What chooses the score.
+        select: Chooses the score.
     """
 
     name: str
     select: Selector
 
     def explain(self, output: Any, given: Given) -> Scored:
-        """Computes what is explained.
+        """Computes the scores to explain.
 
         Args:
-            output: The model's output, of the kind that the target is for.
+            output: The model's output, of the kind that the target requires.
             given: Labels, masks and the kind of score.
 
         Returns:
-            The scores with their classes, and how to score another output with the same choices.
+            The scores with their classes, and a function that scores another output with the same choices.
 
         Raises:
             TargetError: The output has another shape, labels or masks are missing, an index is out of range, or a
@@ -91,34 +91,35 @@ def resolve_targets(
     Args:
         targets: One of these, or a list:
 
-            - ``"predicted"``: each sample's most likely class; ``"label"``: its true one (of several, their sum);
-            - a class index; where names are known, a class's name, exactly as the data set writes it, or
-              ``{"class": name}``, also for a class that is called ``label`` or ``predicted``; ``{"class": [name, …]}``:
-              several, one target each;
-            - ``{"per_probe": [index, …]}``: a class for each sample;
+            - ``"predicted"``: each sample's most likely class; ``"label"``: its true class (if several, the sum);
+            - a class index; if names are known, a class name exactly as in the data set, or ``{"class": name}``, which
+              also works for a class named ``label`` or ``predicted``; ``{"class": [name, …]}``: several classes, one
+              target each;
+            - ``{"per_probe": [index, …]}``: one class for each sample;
             - ``{"top": k}``: each sample's k most likely classes, as ``top1`` to ``topk``;
-            - ``{"contrast": [a, b]}``: the score of a minus that of b, each an index, ``"predicted"`` or ``"label"``;
+            - ``{"contrast": [a, b]}``: the score of a minus the score of b, each an index, ``"predicted"`` or
+              ``"label"``;
             - ``{"output": k}``: the k-th number of the output, unchanged (regression);
-            - ``{"segment": c}``: the logits of class c, summed where c is predicted (``"predicted"``: the class that
-              covers most); ``{"segment_mask": c}``: summed over the probes' masks;
+            - ``{"segment": c}``: the logits of class c, summed where c is predicted (``"predicted"``: the class with
+              the largest area); ``{"segment_mask": c}``: summed over the probes' masks;
             - ``{"detect": c}``: the score of the best box of class c (``"predicted"``: of any);
-              ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: of the one that matches the given box, one a sample;
-            - ``{"similar_to": i}``: the cosine similarity of the embedding to probe i's;
+              ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: the score of the box that matches the given one, one
+              for each sample;
+            - ``{"similar_to": i}``: the cosine similarity between the embedding and that of probe i;
             - a callable from the model's output to scores ``[N]``.
 
-            Each dict has an object that reads the same in Python: :class:`~lightning_gradcam.ClassName`,
-            :class:`~lightning_gradcam.PerProbe`, :class:`~lightning_gradcam.Top`,
-            :class:`~lightning_gradcam.Contrast`, :class:`~lightning_gradcam.Output`,
-            :class:`~lightning_gradcam.Segment`, :class:`~lightning_gradcam.Detect`,
+            Each dict form has an equivalent Python object: :class:`~lightning_gradcam.ClassName`,
+            :class:`~lightning_gradcam.PerProbe`, :class:`~lightning_gradcam.Top`, :class:`~lightning_gradcam.Contrast`,
+            :class:`~lightning_gradcam.Output`, :class:`~lightning_gradcam.Segment`, :class:`~lightning_gradcam.Detect`,
             :class:`~lightning_gradcam.SimilarTo`.
-        class_names: Names of the classes by index. If they are not known yet, ``{"class": name}`` is accepted
-            unchecked, and can't explain.
+        class_names: Class names by index. If they are not known yet, ``{"class": name}`` is accepted unchecked but
+            can't be explained.
 
     Returns:
-        The targets in the order requested, names unique. A class given by name is named by its index.
+        The targets in the order requested, with unique names. A class given by name is named by its index.
 
     Raises:
-        TargetError: An entry is none of these, two have the same name, or a class name is unknown or ambiguous.
+        TargetError: An entry is invalid, two have the same name, or a class name is unknown or ambiguous.
 
     Example:
         >>> [target.name for target in resolve_targets(["predicted", 3])]
@@ -157,7 +158,7 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
     if isinstance(spec, Mapping) and (found := _resolve_kind(dict(spec), class_names)):
         return found
     if callable(spec):
-        # A functools.partial goes by the name of its function, unless it has been given one.
+        # A functools.partial gets its function's name unless it has its own.
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
         return [Target(name or type(spec).__name__, Called(spec))]
     by_name = f"; a class of that name is {{'class': {spec!r}}}, with class_names=" if isinstance(spec, str) else ""
@@ -181,7 +182,7 @@ def _named(name: str | int, class_names: Sequence[str] | None, also: Sequence[st
 def _resolve_kind(spec: dict[str, Any], class_names: Sequence[str] | None) -> list[Target]:
     spec = {kind: plain_numbers(value) for kind, value in spec.items()}
     if "detect" in spec and set(spec) <= {"detect", "boxes"}:
-        # In any order: a saved configuration may have sorted them.
+        # Accept keys in any order: a saved configuration may have sorted them.
         return _resolve_detection(spec["detect"], spec.get("boxes"))
     if len(spec) != 1:
         return []
@@ -223,7 +224,7 @@ def _is_index(value: Any) -> bool:
 
 
 def written(target: Any) -> Any:
-    """Returns an object that says what to explain as the dict that says the same in YAML; everything else as it is.
+    """Converts a target object to its equivalent dict for YAML; returns anything else unchanged.
 
     Example:
         >>> written(Contrast("predicted", 3))
@@ -243,7 +244,7 @@ def written(target: Any) -> Any:
 
 
 def plain_numbers(value: Any) -> Any:
-    """Returns numbers, arrays and tensors of other libraries as Python's own."""
+    """Converts numbers, arrays and tensors of other libraries to plain Python numbers and lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return [plain_numbers(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Targets of models that tell classes apart at every place."""
+"""Targets for segmentation models."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lightning_gradcam.targets.reading import OutputKind, described
 
 @dataclass(frozen=True)
 class Segment(Selector):
-    """A class of a segmentation: the sum of its scores over a region.
+    """One class of a segmentation: the sum of its scores over a region.
 
-    In a dict: ``{"segment": category}``, and with masks ``{"segment_mask": category}``.
+    In a dict: ``{"segment": category}``, or with masks ``{"segment_mask": category}``.
 
-    A single channel gives two classes, as a single logit does: its sign decides.
+    A single channel means two classes, as a single logit does: its sign decides.
 
     Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation Mapping",
     AAAI 2020 (Seg-Grad-CAM).
 
     Attributes:
-        category: A class index, or ``"predicted"``: the class that covers most of each picture.
-        masked: The region is the probes' masks, and not where the class is predicted: where it is the most likely one
-            or, under ``score="sigmoid"``, more likely than not.
+        category: A class index, or ``"predicted"``: the class with the largest area in each image.
+        masked: Use the probes' masks as the region. Otherwise the region is where the class is predicted: where it is
+            the most likely class or, with ``score="sigmoid"``, where its probability exceeds 0.5.
     """
 
     category: int | str
@@ -41,7 +41,7 @@ class Segment(Selector):
         logits = scored_axis(self._checked(output, name), "logit", given.kind)
         check_samples(logits, given.samples)
         several = given.score == "sigmoid"
-        # On a CPU, argmax over any axis but the last takes four times as long.
+        # On a CPU, argmax over an axis other than the last takes four times as long.
         found = logits > _even(given.kind) if several else logits.max(dim=1).indices
         if self.category != "predicted":
             category = torch.full((len(logits),), int(self.category), device=logits.device)
@@ -60,7 +60,7 @@ class Segment(Selector):
         def again(other: Any, copies: int) -> Tensor:
             scores = _at(scored_axis(self._checked(other, name), given.score, given.kind), category.repeat(copies))
             inside = scores.where(region.repeat(copies, *places), 0)
-            # Sums over pictures leave the range of half precision.
+            # Sums over an image exceed the range of half precision.
             return inside.flatten(1).sum(dim=1, dtype=torch.promote_types(inside.dtype, torch.float32))
 
         return Scored(again(output, 1), category, again)
@@ -77,12 +77,12 @@ class Segment(Selector):
 
 
 def _even(kind: OutputKind) -> float:
-    """Returns the score of a channel that is as likely as not."""
+    """Returns the score that corresponds to a probability of 0.5."""
     return 0.0 if kind == "logits" else math.log(0.5) if kind.startswith("log_") else 0.5
 
 
 def _at(values: Tensor, category: Tensor) -> Tensor:
-    """Returns each sample's channel of its class: from ``[N, C, …]`` to ``[N, …]``."""
+    """Selects the channel of each sample's class: from ``[N, C, …]`` to ``[N, …]``."""
     index = category.reshape(-1, *[1] * (values.dim() - 1)).expand(-1, 1, *values.shape[2:])
     return values.gather(1, index)[:, 0]
 

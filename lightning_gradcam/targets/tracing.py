@@ -1,4 +1,4 @@
-"""What a model's output is, told without a graph: by the operations of one call, which may run under ``no_grad``."""
+"""Detects the kind of a model's output without a graph, from the operations of one call under ``no_grad``."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from lightning_gradcam.targets.reading import OutputKind, kind_of
 
-# Names of what autograd calls otherwise, and what changes no number.
+# Operations that autograd names differently, and those that change no values.
 _NAMES = {"LogSigmoidForward": "LogSigmoid", "ReshapeAlias": "View", "Detach": "Alias", "LiftFresh": "Alias"}
 
 
 class _Step:
-    """One operation, with the part of autograd's interface that :mod:`lightning_gradcam.targets.reading` looks at."""
+    """One operation, with the part of autograd's node interface that :mod:`lightning_gradcam.targets.reading` uses."""
 
     def __init__(self, name: str, before: list[_Step]) -> None:
         self._name = name
         self.next_functions = tuple((step, 0) for step in before)
 
     def name(self) -> str:
-        """Returns what autograd calls this operation."""
+        """Returns autograd's name for this operation."""
         return f"{self._name}Backward0"
 
 
 class _Traced(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which operation made each tensor that still exists."""
+    """Records the operation that made each existing tensor."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -50,19 +50,19 @@ class _Traced(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not isinstance(leaf, Tensor):
             return None
         found: _Step | None = self.steps.get(leaf)
-        # As autograd has it: what is learnt counts, constants do not.
+        # As in autograd: trainable tensors count, constants do not.
         return _Step("Accumulate", []) if found is None and leaf.requires_grad else found
 
 
 def traced_output(model: Callable[[Tensor], Any], inputs: Tensor) -> tuple[Any, OutputKind]:
-    """Calls a model under ``no_grad``, and tells what the numbers of its output are.
+    """Calls a model under ``no_grad`` and detects the kind of its output.
 
     Args:
         model: Any callable.
-        inputs: What it is called with; it may change them in place.
+        inputs: Its inputs, which it may change in place.
 
     Returns:
-        The output, and what :func:`~lightning_gradcam.targets.reading.output_kind` would say of it.
+        The output, and its kind as in :func:`~lightning_gradcam.targets.reading.output_kind`.
 
     Example:
         >>> traced_output(lambda x: x.softmax(1), torch.zeros(1, 2))

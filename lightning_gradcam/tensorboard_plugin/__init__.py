@@ -1,9 +1,9 @@
-"""The tab Grad-CAM of TensorBoard: the archives below its log directory, in the viewer of ``report.html``.
+"""TensorBoard's Grad-CAM tab, which shows the archives below its log directory in the viewer of ``report.html``.
 
 TensorBoard finds :class:`GradCAMPlugin` by its entry point; there is nothing to configure. Importing this package and
 searching for archives imports neither torch nor Lightning; reading the first archive does.
 
-Knows nothing of training: it reads archives.
+Does not depend on training: it only reads archives.
 """
 
 from lightning_gradcam.tensorboard_plugin.plugin import GradCAMPlugin

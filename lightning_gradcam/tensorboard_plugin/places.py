@@ -21,7 +21,7 @@ class FolderEntry:
     Attributes:
         name: The last part of its path.
         folder: Whether it is a folder; symbolic links, pipes, sockets and devices are not listed at all.
-        state: Changes with its content: time and size if they are known. ``None``: not asked for, or not known.
+        state: Changes with its content: time and size if known. ``None`` if not requested or unknown.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Place:
         self.root = root.rstrip("/") if self.remote else os.path.realpath(os.path.expanduser(root))
 
     def run_name(self, folder: str) -> str:
-        """Returns what TensorBoard calls a folder below the root; ``"."`` is the root itself."""
+        """Returns TensorBoard's name for a folder below the root; ``"."`` is the root itself."""
         return "/".join(filter(None, (self.prefix, folder))) or "."
 
     def path(self, *parts: str) -> str:
-        """Returns the path or URL of something below the root."""
+        """Returns the path or URL of a file or folder below the root."""
         return "/".join((self.root, *filter(None, parts)))
 
     def entries(self, folder: str, *, states: bool = False) -> Iterator[FolderEntry]:
@@ -83,7 +83,7 @@ class Place:
             return file.read()
 
     def holds(self, folder: str) -> bool:
-        """Whether a folder is below the root and no link leads out of it."""
+        """Whether a folder is really below the root, without a link that leads outside."""
         return self.remote or os.path.realpath(self.path(folder)) == os.path.normpath(self.path(folder))
 
     def _of_disk(self, folder: str, states: bool) -> Iterator[FolderEntry]:
@@ -100,7 +100,7 @@ class Place:
                         if not folder_too and not entry.is_file(follow_symlinks=False):
                             continue
                         yield FolderEntry(entry.name, folder_too, _state_of(entry) if states else None)
-                    except OSError:  # deleted meanwhile, or unreadable on its disk
+                    except OSError:  # deleted in the meantime, or unreadable
                         continue
         except (FileNotFoundError, NotADirectoryError):
             return

@@ -27,10 +27,10 @@ _SMALL = 1000
 
 
 class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
-    """The tab Grad-CAM.
+    """TensorBoard's Grad-CAM tab.
 
-    It is shown as soon as there is an archive below the log directory. It serves only the files of its own page and the
-    archives there, which the page requests by the names in the list of runs.
+    It is shown as soon as there is an archive below the log directory. It only serves its page's own files and those
+    archives, which the page requests by their names in the list of runs.
 
     Args:
         context: TensorBoard's context, which names the log directories.
@@ -50,7 +50,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Grad-CAM")
 
     def is_active(self) -> bool:
-        """Whether there is anything to show; answers quickly and imports neither torch nor Lightning."""
+        """Returns whether there is anything to show; answers quickly and imports neither torch nor Lightning."""
         return bool(self._finder.listing(patience=_START_PATIENCE).runs)
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
@@ -87,7 +87,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return _response(request, packed, "application/octet-stream", content_encoding="gzip")
 
     def _asked(self, request: wrappers.Request) -> FoundRun:
-        """Returns the run named in a request."""
+        """Returns the name of the run in a request."""
         name = request.args.get("run", "")
         for fresh in (False, True):
             run = self._finder.listing(patience=_PAGE_PATIENCE, fresh=fresh).runs.get(name)
@@ -106,7 +106,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
 
 class _RefusedError(Exception):
-    """A request that is refused, with its status and a sentence for the page."""
+    """A rejected request, with its status and a sentence for the page."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)

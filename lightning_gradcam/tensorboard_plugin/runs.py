@@ -14,9 +14,9 @@ from typing import Any
 from lightning_gradcam.errors import printable
 from lightning_gradcam.tensorboard_plugin.places import FolderEntry, Place
 
-# Most entries and folders that one search looks at; fewer folders of a store, where each costs a request.
+# Maximum number of entries and folders in one search; fewer folders in a store, where each costs a request.
 _MAX_ENTRIES, _MAX_FOLDERS, _MAX_REMOTE_FOLDERS, _MAX_DEPTH = 200_000, 20_000, 500, 16
-# Seconds for which a listing is valid, and the largest share of the time spent on making it.
+# Seconds for which a listing is valid, and the maximum share of time spent on creating listings.
 _FRESH, _SHARE = 2.0, 0.05
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 

@@ -31,7 +31,7 @@ _FEW, _ENDED = 60, 600.0
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the page shows of a run at one time.
+    """A run's data on the page at one point in time.
 
     Attributes:
         mark: A hash of all its steps.
@@ -52,8 +52,9 @@ class Shelf:
     """Views of the runs requested last; thread-safe.
 
     Args:
-        room: Most bytes to keep; the run requested last is always kept.
-        max_bytes: Most bytes of maps in a view; of more steps, every second, fourth, eighth, … and the last are shown.
+        room: Maximum number of bytes to keep; the run requested last is always kept.
+        max_bytes: Maximum number of bytes of maps in a view; with more steps, only every second, fourth, eighth, … and
+            the last step are shown.
     """
 
     def __init__(self, *, room: int = _ROOM, max_bytes: int = MAX_BYTES) -> None:
@@ -62,7 +63,7 @@ class Shelf:
         self._readers: OrderedDict[tuple[str, str], _Reader] = OrderedDict()
 
     def view(self, run: FoundRun, mark: str | None = None) -> View:
-        """Returns a run as it is now, or as it was at ``mark`` if that is the view shown last.
+        """Returns a run's current state, or its state at ``mark`` if that is the view shown last.
 
         Raises:
             ArchiveError: The archive is damaged.
@@ -112,7 +113,7 @@ class _Reader:
     def _renewed(self) -> View:
         raw = self._storage.read("manifest.json")
         files = self._files()
-        # The first step determines what all steps share.
+        # The first step determines the data shared by all steps.
         origin = mark_of([raw.decode("utf-8", "replace"), *(f"{file} {state}" for file, state in files[:1])])
         if self._outline is None or self._outline[0] != origin:
             archive = Archive(self._storage, Manifest.parse(raw, self._storage.root))
@@ -142,7 +143,7 @@ class _Reader:
         ]
         whole = mark_of([origin, compared, *(mark for mark, _ in kept)])
         own = {"block": block, "mark": whole, "marks": [mark for mark, _ in kept]}
-        # As costly as comparing all steps with the last one, and shown under the same condition.
+        # This is as costly as comparing all steps with the last one, and subject to the same condition.
         found = statements(Archive(self._storage, Manifest.parse(raw, self._storage.root))) if compared else []
         header = {**outline.header, "remark": "; ".join(filter(None, remarks)), "findings": found, **own}
         described = json.dumps(header).encode()
@@ -151,7 +152,7 @@ class _Reader:
         return View(whole, described, tuple(maps for _, maps in kept.values()))
 
     def _last(self, outline: Outline, marks: Mapping[str, str], block: int) -> tuple[str, CamRecord | None]:
-        """Returns the mark of the step that all are compared with, and the step; ``None`` if it would cost too much."""
+        """Returns the step with which all are compared, and its mark; ``None`` if comparing would cost too much."""
         files = list(marks.items())
         if files and (len(files) <= _FEW or self._quiet(files[-1][1])):
             for mark, file in reversed(files):
