@@ -83,9 +83,8 @@ def explain(
         score: The kind of the targets' scores.
         layout: The meaning of the layers' axes.
         output_key: Where the logits are in the model's output.
-        transform: Function from a PIL image to the model's input ``[C, H, W]``. Default: the transform of the data
-            module's validation or test data, if known; otherwise images are scaled to 0…1, then by ``mean`` and
-            ``std``.
+        transform: Turns a PIL image into the model's input ``[C, H, W]``. Default: the transform of the data module's
+            validation or test data, if known; otherwise images are scaled to 0…1, then by ``mean`` and ``std``.
         mean: Subtracted from images scaled to 0…1: one number for each channel, or one for all.
         std: Divided by afterwards, in the same form.
         size: Height and width to which images are resized first; one number sets both.
