@@ -190,7 +190,7 @@ def check_output_key(key: Any) -> None:
     """
     if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
         raise ConfigurationError(
-            f"output_key: got {key!r}; give a place in a tuple, a key of a dict, the name of an attribute, or a"
+            f"output_key: got {key!r}; give an index into a tuple, a key of a dict, the name of an attribute, or a"
             " callable"
         )
 

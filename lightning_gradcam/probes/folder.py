@@ -78,8 +78,8 @@ class Preparation:
         odd = next((place for place, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
         if odd is not None:
             raise ProbeError(
-                f"probes: {ids[odd]!r} gives {list(tensors[odd].shape)} and {ids[0]!r} {list(tensors[0].shape)}; give"
-                " size= (--size), or a transform that resizes"
+                f"probes: {ids[odd]!r} and {ids[0]!r} have different shapes ({list(tensors[odd].shape)} and"
+                f" {list(tensors[0].shape)}); give size= (--size), or a transform that resizes"
             )
         given = normalization(self.mean, self.std)
         if self.transform is not None:

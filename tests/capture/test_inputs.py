@@ -154,7 +154,7 @@ def test_an_output_key_that_is_not_there_is_refused_with_what_is(output: Any, ke
 
 @pytest.mark.parametrize("key", [1.5, ["a"], True])
 def test_an_impossible_output_key_is_refused(key: Any) -> None:
-    with pytest.raises(ConfigurationError, match="output_key: got .*; give a place in a tuple, a key of a dict"):
+    with pytest.raises(ConfigurationError, match="output_key: got .*; give an index into a tuple, a key of a dict"):
         check_output_key(key)
 
 
