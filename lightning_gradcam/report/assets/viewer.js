@@ -4,7 +4,7 @@ import {Bar} from './bar.js';
 import {Board} from './card.js';
 import {readColours} from './colour.js';
 import {Detail} from './detail.js';
-import {make, setText} from './dom.js';
+import {make, noticeBox, setText} from './dom.js';
 import {listFindings} from './findings.js';
 import {Head} from './head.js';
 import {helpDialog, keyHandler} from './keys.js';
@@ -16,7 +16,7 @@ import {choicesOf} from './state.js';
 import {blankNotices, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that need no new elements.
-const LIGHT = ['epoch', 'step', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme'];
+const LIGHT = ['epoch', 'step', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme', 'curves'];
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
 // root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {colours: address of colormaps.png,
@@ -65,9 +65,10 @@ class Viewer {
     this.help = helpDialog();
     this.status = make('p.status', {role: 'status'}, 'Reading the maps…');
     this.count = make('p.count', {role: 'status'});
-    this.notices = make('ul.notices', {'aria-label': 'Blank maps and flipped predictions'});
+    this.notices = noticeBox();
     const {head, bar, overview, board, detail} = this;
-    this.main = make('main', this.findings, overview.element, this.count, this.notices, board.element, detail.element);
+    const key = make('div.key-line', this.count, bar.legend);
+    this.main = make('main', this.findings, overview.element, key, this.notices.element, board.element, detail.element);
     root.classList.add('gradcam');
     root.append(head.element, this.status, bar.element, head.standIn, this.main, this.help);
     this.reveal(false);
@@ -83,6 +84,8 @@ class Viewer {
     };
     on(document, 'keydown', (event) => this.scene && handler(event));
     on(window.matchMedia('(prefers-color-scheme: dark)'), 'change', () => this.dress());
+    on(window, 'beforeprint', () => this.print(true));
+    on(window, 'afterprint', () => this.print(false));
     const stop = this.source.watch?.(() => this.renew());
     if (stop) this.stops.push(stop);
     for (const part of [this.address, this.sequence, this.board, this.overview, this.detail]) {
@@ -213,7 +216,7 @@ class Viewer {
     this.bar.dress(scene);
     this.bar.move(scene);
     this.head.move(scene);
-    this.notice(blankNotices(scene));
+    this.notices.show(blankNotices(scene));
     if (this.openProbe() >= 0) this.detail.update(scene);
     else {
       this.overview.move(scene);
@@ -224,14 +227,6 @@ class Viewer {
       setText(this.count, `${shown} · ${scaleWords(scene)}`);
     }
     this.announceLater();
-  }
-
-  notice(lines) {
-    const text = lines.join('\n');
-    if (this.noticed === text) return;
-    this.noticed = text;
-    this.notices.replaceChildren(...lines.map((line) => make('li', line)));
-    this.notices.hidden = lines.length === 0;
   }
 
   openProbe() {
@@ -285,10 +280,17 @@ class Viewer {
     this.set({theme: this.root.dataset.theme === 'dark' ? 'light' : 'dark'});
   }
 
+  // On paper all probes are drawn, in dark colours on white.
+  print(begins) {
+    this.printing = begins;
+    this.dress();
+    if (begins && this.scene && this.openProbe() < 0) this.board.drawAll();
+  }
+
   dress() {
     const chosen = this.state.theme === 'auto' ? this.options.theme : this.state.theme;
     const dark = chosen === 'dark' || (chosen === 'auto' && window.matchMedia('(prefers-color-scheme: dark)').matches);
-    this.root.dataset.theme = dark ? 'dark' : 'light';
+    this.root.dataset.theme = dark && !this.printing ? 'dark' : 'light';
     this.head.named(this.state.theme);
   }
 
