@@ -25,7 +25,6 @@ export class Bar {
     this.buildOptions();
     this.buildTransport();
     this.element = make('div.bar', this.transport, this.options);
-    if (window.innerWidth < 900) this.toggle();
   }
 
   buildTransport() {
@@ -38,7 +37,7 @@ export class Bar {
     this.spoken = make('div.unseen', {'aria-live': 'polite'});
     this.more = button('Options', () => this.toggle(), {
       class: 'more',
-      'aria-expanded': 'true',
+      'aria-expanded': 'false',
       'aria-controls': this.options.id,
     });
     const name = 'Epochs per second';
@@ -100,9 +99,9 @@ export class Bar {
     const {layers, method, target, region, signed, scale, before, ...which} = this.fields;
     this.options = make(
       'div.options',
-      {id: freshId('options')},
+      {id: freshId('options'), hidden: true},
       group('What is shown', show.element, view.element, before, layers, method, target, region, this.draw),
-      group('Colours', signed, this.colour, this.legend, scale, opacity.field, threshold.field),
+      group('Colours', signed, this.colour, scale, opacity.field, threshold.field),
       group('Which probes', Object.values(which)),
     );
     for (const element of [show.element, ...Object.values(which)]) element.classList.add('board-only');

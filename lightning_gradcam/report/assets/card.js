@@ -194,6 +194,11 @@ export class Board {
     if (how === 'near') this.drawNear();
   }
 
+  // Draws what is off the screen, too.
+  drawAll() {
+    for (const card of this.cards) card.draw(this.scene);
+  }
+
   // Moves the keyboard's focus to another card.
   step(by) {
     const names = [...this.element.querySelectorAll('.probe-name')];

@@ -45,11 +45,12 @@ export class Overview {
     const numbers = curve('A number of the maps over the epochs', title, this.right.element, this.reading);
     const summary = make('summary', make('span', 'Curves'), this.about);
     this.element = make('details.overview', summary, make('div.curves', this.predictions, numbers));
-    this.element.open = window.innerWidth >= 700;
+    this.element.addEventListener('toggle', () => act.set({curves: this.element.open ? 'on' : 'off'}));
   }
 
   build(scene) {
     const [run] = scene.runs;
+    this.element.open = scene.state.curves === 'on';
     const names = mapNumbers(run);
     const name = chosenNumber(run, scene.state.number);
     const info = numberInfo(run, name);

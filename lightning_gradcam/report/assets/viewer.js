@@ -5,7 +5,7 @@ import {Bar} from './bar.js';
 import {Board} from './card.js';
 import {readColours} from './colour.js';
 import {Detail} from './detail.js';
-import {make, setText} from './dom.js';
+import {make, noticeBox, setText} from './dom.js';
 import {listFindings} from './findings.js';
 import {Head} from './head.js';
 import {helpDialog, keyHandler} from './keys.js';
@@ -17,7 +17,8 @@ import {Sequence} from './sequence.js';
 import {blankNotices, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that need no new elements.
-const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme'];
+const OF_COLOURS = ['opacity', 'threshold', 'colour', 'scale', 'signed'];
+const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', ...OF_COLOURS, 'speed', 'theme', 'curves'];
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
 // root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {colours: address of colormaps.png,
@@ -53,9 +54,11 @@ class Viewer {
     this.help = helpDialog();
     this.status = make('p.status', {role: 'status'}, 'Reading the maps…');
     this.count = make('p.count', {role: 'status'});
-    this.notices = make('ul.notices', {'aria-label': 'Blank maps and flipped predictions'});
+    this.notices = noticeBox();
     const {head, bar, overview, board, detail, region} = this;
-    this.main = make('main', this.findings, overview.element, this.count, this.notices, board.element, detail.element, region.element);
+    const key = make('div.key-line', this.count, bar.legend);
+    const parts = [this.findings, overview, key, this.notices, board, detail, region];
+    this.main = make('main', parts);
     region.watch(this.main);
     root.classList.add('gradcam');
     root.append(head.element, this.status, bar.element, head.standIn, this.main, this.help);
@@ -72,6 +75,8 @@ class Viewer {
     };
     on(document, 'keydown', (event) => this.scene && handler(event));
     on(window.matchMedia('(prefers-color-scheme: dark)'), 'change', () => this.dress());
+    on(window, 'beforeprint', () => this.print(true));
+    on(window, 'afterprint', () => this.print(false));
     const stop = this.source.watch?.(() => this.renew());
     if (stop) this.stops.push(stop);
     for (const part of [this.address, this.sequence, this.board, this.overview, this.detail, this.region]) {
@@ -203,7 +208,7 @@ class Viewer {
     this.bar.dress(scene);
     this.bar.move(scene);
     this.head.move(scene);
-    this.notice(blankNotices(scene));
+    this.notices.show(blankNotices(scene));
     if (this.openProbe() >= 0) this.detail.update(scene);
     else {
       this.overview.move(scene);
@@ -215,14 +220,6 @@ class Viewer {
     }
     this.region.update(scene, fresh);
     this.announceLater();
-  }
-
-  notice(lines) {
-    const text = lines.join('\n');
-    if (this.noticed === text) return;
-    this.noticed = text;
-    this.notices.replaceChildren(...lines.map((line) => make('li', line)));
-    this.notices.hidden = lines.length === 0;
   }
 
   openProbe() {
@@ -264,10 +261,17 @@ class Viewer {
     this.set({theme: this.root.dataset.theme === 'dark' ? 'light' : 'dark'});
   }
 
+  // On paper all probes are drawn, in dark colours on white.
+  print(begins) {
+    this.printing = begins;
+    this.dress();
+    if (begins && this.scene && this.openProbe() < 0) this.board.drawAll();
+  }
+
   dress() {
     const chosen = this.state.theme === 'auto' ? this.options.theme : this.state.theme;
     const dark = chosen === 'dark' || (chosen === 'auto' && window.matchMedia('(prefers-color-scheme: dark)').matches);
-    this.root.dataset.theme = dark ? 'dark' : 'light';
+    this.root.dataset.theme = dark && !this.printing ? 'dark' : 'light';
     this.head.named(this.state.theme);
   }
 
