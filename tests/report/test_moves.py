@@ -44,8 +44,8 @@ def at(shown: Opened) -> str:
 def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button(report: Open) -> None:
     shown = report(moving(PLANTED, predicted=[[0] * 3] * 5 + [[1, 0, 0]]))
     assert at(shown) == "epoch 3"
-    assert shown.texts(".headline") == [
-        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 of 3 probes."
+    assert [text.strip() for text in shown.texts(".headline")] == [
+        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes)."
         " Probe 1 moved furthest (0.90): its largest value went from the lower left to the lower right."
     ]
     assert shown.hash() == ""
@@ -107,7 +107,7 @@ def test_without_a_large_change_the_page_opens_at_the_last_step_and_says_so(repo
     small = {name: [[0.1 * (step == 1)] * 3 for step in range(4)] for name in ("conv", "deep")}
     shown = report(moving(small))
     assert at(shown) == "epoch 3"
-    assert shown.texts(".headline") == [
+    assert [text.strip() for text in shown.texts(".headline")] == [
         "No large change of the maps: the largest is from epoch 0 to epoch 1 at layer conv (mean drift 0.10, 3 probes)."
     ]
     shown.press("n")

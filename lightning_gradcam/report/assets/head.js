@@ -47,8 +47,9 @@ export class Head {
     this.compare.append(...groups.filter(Boolean));
     this.compare.value = scene.runs[1]?.name ?? '';
     this.compareField.hidden = others.length === 0;
-    setText(this.headline, scene.runs.map((run, r) => headlineOf(run, scene.prefix(r))).join(' ').trim());
-    this.headline.hidden = this.headline.textContent === '';
+    const moves = scene.runs.map((run, r) => headlineOf(run, scene.prefix(r))).filter(Boolean);
+    this.headline.replaceChildren(...moves.flatMap(([move, probe]) => [make('strong', move), `${probe} `]));
+    this.headline.hidden = moves.length === 0;
     const facts = [
       scene.runs.map((run, r) => (scene.runs.length > 1 ? `${scene.marks[r]}: ${run.name}` : run.name)).join(', '),
       numberOf(header.probes.length, scene.once ? 'picture' : 'probe'),

@@ -50,22 +50,23 @@ export function largestMove(run) {
   return best && {...best, count: sampleSizes(run, 'drift', best.key, all)[best.step]};
 }
 
-// 'The maps moved most from epoch 2 to epoch 3, …'; empty where no step was compared with the one before.
+// ['The maps moved most from epoch 2 to epoch 3, …', ' Probe 4 moved furthest …']; null where no step was compared with
+// the one before.
 export function headlineOf(run, prefix) {
   const found = largestMove(run);
-  if (!found) return '';
+  if (!found) return null;
   const {step, key, value, count} = found;
   const [before, now] = [step - 1, step].map((at) => inWords(run.label(at)));
   const span = run.header.thinned ? `in ${now}` : `from ${before} to ${now}`;
   const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value.toFixed(2)}`];
   const sample = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
   const small = `${prefix}No large change of the maps: the largest is ${span} ${named} (${amount}, ${sample}).`;
-  if (value < LARGE) return small;
+  if (value < LARGE) return [small, ''];
   const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);
   const probe = drifts.indexOf(Math.max(...drifts));
   const furthest = `Probe ${run.probes[probe].id} moved furthest (${drifts[probe].toFixed(2)})`;
   const [from, to] = [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe)));
   const went = from === to ? `stayed at the ${to}` : `went from the ${from} to the ${to}`;
   const where = run.header.thinned ? '' : `: its largest value ${went}`;
-  return `${prefix}The maps moved most ${span}, ${named}: ${amount} of ${sample}. ${furthest}${where}.`;
+  return [`${prefix}The maps moved most ${span}, ${named}: ${amount} (${sample}).`, ` ${furthest}${where}.`];
 }
