@@ -108,7 +108,8 @@ def test_without_a_large_change_the_page_opens_at_the_last_step_and_says_so(repo
     shown = report(moving(small))
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
-        "No large change of the maps: the largest is from epoch 0 to epoch 1 at layer conv (mean drift 0.10, 3 probes)."
+        "No large change of the maps: the largest is from epoch 0 to epoch 1, at layer conv (mean drift 0.10,"
+        " 3 probes)."
     ]
     shown.press("n")
     assert at(shown) == "epoch 3"

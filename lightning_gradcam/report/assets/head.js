@@ -47,7 +47,7 @@ export class Head {
     this.compare.append(...groups.filter(Boolean));
     this.compare.value = scene.runs[1]?.name ?? '';
     this.compareField.hidden = others.length === 0;
-    const moves = scene.runs.map((run, r) => headlineOf(run, scene.prefix(r))).filter(Boolean);
+    const moves = scene.runs.map((run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '))).filter(Boolean);
     this.headline.replaceChildren(...moves.flatMap(([move, probe]) => [make('strong', move), `${probe} `]));
     this.headline.hidden = moves.length === 0;
     const facts = [

@@ -58,9 +58,9 @@ export function headlineOf(run, prefix) {
   const {step, key, value, count} = found;
   const [before, now] = [step - 1, step].map((at) => inWords(run.label(at)));
   const span = run.header.thinned ? `in ${now}` : `from ${before} to ${now}`;
-  const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value.toFixed(2)}`];
+  const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value < 0.005 ? 'below 0.01' : value.toFixed(2)}`];
   const sample = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
-  const small = `${prefix}No large change of the maps: the largest is ${span} ${named} (${amount}, ${sample}).`;
+  const small = `${prefix}No large change of the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;
   if (value < LARGE) return [small, ''];
   const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);
   const probe = drifts.indexOf(Math.max(...drifts));
