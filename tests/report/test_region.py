@@ -110,7 +110,7 @@ def test_region_is_typed_by_keyboard_alone_and_masks_have_their_logged_numbers(r
     energy = np.array([[1.0, 1.0], [1.0, 1.0], [0.3, 0.3], [0.1, 0.1]])
     payload = made({KEY: PLACES}, np.zeros((2, 4, 4, 3)), masks=[mask, mask], numbers={"energy_inside": energy})
     shown = report(payload)
-    shown.press("r")
+    shown.press("e")
     assert shown.page.evaluate("document.activeElement.getAttribute('aria-label')") == "Left"
     for value in ("3", "3", "4", "4"):
         shown.page.keyboard.press("Control+a")

@@ -92,7 +92,7 @@ export class Bar {
     this.check('signed', 'For and against', 'Show also what lowers the score, in blue (a)');
     this.before = select([], (before) => act.set({before}));
     this.fields.before = labelled('Before', this.before, 'The earlier epoch of the difference (b: this one)');
-    const drawing = 'Draw a rectangle on a picture and follow the evidence inside it (r)';
+    const drawing = 'Draw a rectangle on a picture and follow the evidence inside it (e)';
     this.draw = button('Draw a region', act.region, {title: drawing});
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
     const {show, view, opacity, threshold} = this;
