@@ -13,6 +13,8 @@ const HELP = [
   ['c', 'next colour map'],
   ['s', 'next colour scale'],
   ['m', 'outline of the marked region'],
+  ['r  x', 'next run beside A; swap A and B'],
+  ['w', 'difference A − B'],
   ['j  k', 'next and previous probe; Enter opens it'],
   ['Esc', 'back to all probes'],
   ['d', 'dark or light'],
@@ -31,7 +33,8 @@ const READING = [
     'it is wrong; the line is the confidence.',
 ];
 
-// commands: {step(by), ends(last), play(), flip(by), layer(by), cycle(name), probe(by), close(), theme(), help()}.
+// commands: {step(by), ends(last), play(), flip(by), layer(by), cycle(name), beside(by), probe(by), close(), theme(),
+// help()}.
 export function keyHandler(commands) {
   const groups = {
     letters: {
@@ -45,6 +48,9 @@ export function keyHandler(commands) {
       c: () => commands.cycle('colour'),
       s: () => commands.cycle('scale'),
       m: () => commands.cycle('region'),
+      r: () => commands.beside(1),
+      x: () => commands.beside(0),
+      w: () => commands.cycle('versus'),
       j: () => commands.probe(1),
       k: () => commands.probe(-1),
       d: commands.theme,

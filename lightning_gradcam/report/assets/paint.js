@@ -9,11 +9,15 @@ const buffers = new WeakMap();
 // Draws 'original', 'overlay' or 'map' at the picture's resolution; the page enlarges it.
 // look: {colour, opacity: 0…1, threshold: 0…1, scale, signed}. Returns 'blank', 'broken' or ''.
 export function paint(canvas, picture, run, step, key, probe, look, kind) {
-  const {width, height, signal} = run.keys[key];
   const slices = kind === 'original' ? picture.slices : run.keys[key].slices;
-  const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
   const state = kind === 'original' ? '' : stateOfMap(run.strongest(look, step, key, probe));
-  const map = run.shares(look, step, key, probe);
+  lay(canvas, picture, {...run.keys[key], slices}, run.shares(look, step, key, probe), look, kind, state);
+  return state;
+}
+
+// map: as shares of the brightest colour's value; its shape is the key's.
+export function lay(canvas, picture, {width, height, slices, signal}, map, look, kind, state) {
+  const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
   for (let slice = 0; slice < slices; slice += 1) {
     const frame = Math.floor(((2 * slice + 1) * picture.slices) / (2 * slices));
     const place = {frame, left: slice * (picture.width + SEAM)};
@@ -31,7 +35,6 @@ export function paint(canvas, picture, run, step, key, probe, look, kind) {
   const context = canvas.getContext('2d');
   context.putImageData(image, 0, 0);
   if (state === 'broken') crossOut(context, picture, slices);
-  return state;
 }
 
 function stateOfMap(strongest) {
