@@ -17,6 +17,7 @@ const FIELDS = {
 };
 const CHANGE = 'Next large change of the maps';
 const OF_TRAINING = ['drift', 'flips', 'flipped'];
+const OF_TRUTH = ['wrong', 'right'];
 
 export class Bar {
   // act: {set(changes), step(by)}; sequence: the Sequence of the positions.
@@ -138,6 +139,9 @@ export class Bar {
     this.fields.class.hidden = names.length < 2;
     this.fields.region.hidden = !scene.pictures.flat().some((picture) => picture.region);
     this.fields.filter.hidden = !scene.hasClasses();
+    // Nothing is right or wrong where no true class is known.
+    const judged = scene.runs[0].probes.some((probe) => probe.true.length > 0);
+    for (const option of this.filter.options) option.hidden ||= !judged && OF_TRUTH.includes(option.value);
     this.show.press(state.show);
     this.view.press(state.view);
     for (const name of ['scale', 'size', 'sort', 'filter', 'speed']) this[name].value = state[name];
