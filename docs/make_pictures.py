@@ -67,7 +67,7 @@ def make() -> None:
         with Image.open(archive / "evolution" / "network.relu2.png") as strip:
             strip.save(IMAGES / "strip.png", optimize=True)
         shot(browser, archive / "report.html", "report.png", state="epoch=2", height=1000)
-        shot(browser, archive / "report.html", "drift.png", state="number=drift&epoch=7", height=620)
+        shot(browser, archive / "report.html", "drift.png", state="number=drift&epoch=7&curves=on", height=620)
         run(folder, str(ROOT / "examples" / "shortcut.py"), "--out", "shortcut")
         both = folder / "both.html"
         runs = [str(folder / "shortcut" / name) for name in ("cheating", "fixed")]

@@ -18,6 +18,7 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.render.drawing import COLOUR_MAPS
 from lightning_gradcam.report.gallery import Gallery
+from lightning_gradcam.report.naming import describe_runs, hyperparameters
 from lightning_gradcam.report.payload import Payload
 from lightning_gradcam.storage import Storage
 
@@ -81,6 +82,9 @@ def write_report(
 ) -> None:
     """Reads runs and writes their page, whole or not at all.
 
+    Several runs are named by what differs between their hyperparameters (``hparams.yaml`` or ``config.yaml`` in or
+    above a run's folder), or else by their folders.
+
     Args:
         archives: The runs, the first of which is shown when the page opens.
         galleries: Sheets of feature maps and filter patterns, below the runs.
@@ -92,7 +96,12 @@ def write_report(
         ConfigurationError: No run is given.
         OSError: The file can't be written.
     """
-    text = page([Payload.of(archive) for archive in archives], galleries, title=title)
+    payloads = [Payload.of(archive) for archive in archives]
+    if len(payloads) > 1:
+        titles = [payload.header["title"] for payload in payloads]
+        for payload, told in zip(payloads, describe_runs(titles, list(map(hyperparameters, archives))), strict=True):
+            payload.header.update(told)
+    text = page(payloads, galleries, title=title)
     where = os.fspath(path)
     folder, name = where.rsplit("/", 1) if "://" in where else os.path.split(os.path.abspath(where))
     Storage(folder).write(name, text.encode())

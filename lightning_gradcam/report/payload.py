@@ -149,6 +149,8 @@ class Outline:
             "targets": of_targets,
             "maps": entries,
         }
+        if record.likeliest.size and any(len(probe["true"]) > 1 for probe in self.header["probes"]):
+            described["sets"] = _sets(record, rows)
         return described, b"".join(blocks)
 
 
@@ -234,6 +236,12 @@ def _signed_bytes(maps: FloatArray, top: FloatArray, low: FloatArray) -> npt.NDA
     count, shown, height, width = steps.shape
     found = (128 + np.sign(clean) * steps).transpose(0, 2, 1, 3).reshape(count, height, shown * width)
     return np.asarray(found, np.uint8)
+
+
+def _sets(record: CamRecord, rows: list[int]) -> list[list[list[float]]]:
+    """Returns each probe's classes above one half, with their probabilities: several can be true at once."""
+    pairs = zip(record.likeliest[rows], record.likeliest_confidence[rows], strict=True)
+    return [[[int(c), float(f"{p:.4g}")] for c, p in zip(*pair, strict=True) if p > 0.5] for pair in pairs]
 
 
 def _stat(stat: Any) -> dict[str, Any]:

@@ -79,13 +79,18 @@ def probe_entries(
             {
                 "id": probes.ids[row],
                 "true": true,
-                "true_names": [probes.class_name(index) for index in true],
+                "true_names": [_class_name(probes, index) for index in true],
                 "image": _picture_url(Image.fromarray(pictures[place])),
                 "mask": mask,
                 "box": box,
             }
         )
     return found
+
+
+def _class_name(probes: ProbeView, index: int) -> str:
+    name = probes.class_name(index)
+    return f"class {index}" if name == str(index) else name
 
 
 def _picture_url(image: Image.Image) -> str:

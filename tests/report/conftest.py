@@ -20,13 +20,20 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def report(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    """Opens runs in a page of their own; fails where anything was logged, or asked for from elsewhere."""
+    """Opens runs in a page of their own, with the options unless `folded`.
+
+    Fails where anything was logged, or asked for from elsewhere.
+    """
     opened: list[Opened] = []
 
-    def open_(*payloads: Payload, hash: str = "", **options: Any) -> Opened:
+    def open_(*payloads: Payload, hash: str = "", folded: bool = False, **options: Any) -> Opened:
         path = tmp_path / f"report-{len(opened)}.html"
         path.write_text(page(payloads), encoding="utf-8")
         opened.append(Opened(browser, as_url(path, hash), **options))
+        more = opened[-1].page.locator(".more")
+        if not folded and more.is_visible():
+            # Without the focus that a click would give it.
+            more.evaluate("button => button.click()")
         return opened[-1]
 
     yield open_

@@ -20,6 +20,7 @@ export function actsOf(viewer) {
     move: (by) => travel(nextMove(viewer.scene, by)),
     hold: () => viewer.set(viewer.scene.held()),
     layer: (by) => viewer.set({layers: viewer.scene.soloed(by)}),
+    beside: (by) => (by ? viewer.compared.next(viewer.scene) : viewer.compared.swap(viewer.scene)),
     probe: (by) => viewer.toProbe(by),
     region: () => viewer.region.toggle(),
     open: (probe) => viewer.open(probe),

@@ -17,6 +17,7 @@ const FIELDS = {
 };
 const CHANGE = 'Next large change of the maps';
 const OF_TRAINING = ['drift', 'flips', 'flipped'];
+const OF_TRUTH = ['wrong', 'right'];
 
 export class Bar {
   // act: {set(changes), step(by)}; sequence: the Sequence of the positions.
@@ -25,7 +26,6 @@ export class Bar {
     this.buildOptions();
     this.buildTransport();
     this.element = make('div.bar', this.transport, this.options);
-    if (window.innerWidth < 900) this.toggle();
   }
 
   buildTransport() {
@@ -38,7 +38,7 @@ export class Bar {
     this.spoken = make('div.unseen', {'aria-live': 'polite'});
     this.more = button('Options', () => this.toggle(), {
       class: 'more',
-      'aria-expanded': 'true',
+      'aria-expanded': 'false',
       'aria-controls': this.options.id,
     });
     const name = 'Epochs per second';
@@ -100,9 +100,9 @@ export class Bar {
     const {layers, method, target, region, signed, scale, before, ...which} = this.fields;
     this.options = make(
       'div.options',
-      {id: freshId('options')},
+      {id: freshId('options'), hidden: true},
       group('What is shown', show.element, view.element, before, layers, method, target, region, this.draw),
-      group('Colours', signed, this.colour, this.legend, scale, opacity.field, threshold.field),
+      group('Colours', signed, this.colour, scale, opacity.field, threshold.field),
       group('Which probes', Object.values(which)),
     );
     for (const element of [show.element, ...Object.values(which)]) element.classList.add('board-only');
@@ -139,6 +139,9 @@ export class Bar {
     this.fields.class.hidden = names.length < 2;
     this.fields.region.hidden = !scene.pictures.flat().some((picture) => picture.region);
     this.fields.filter.hidden = !scene.hasClasses();
+    // Nothing is right or wrong where no true class is known.
+    const judged = scene.runs[0].probes.some((probe) => probe.true.length > 0);
+    for (const option of this.filter.options) option.hidden ||= !judged && OF_TRUTH.includes(option.value);
     this.show.press(state.show);
     this.view.press(state.view);
     for (const name of ['scale', 'size', 'sort', 'filter', 'speed']) this[name].value = state[name];

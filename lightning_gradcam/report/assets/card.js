@@ -1,5 +1,6 @@
 // One probe: its name, and for each run the prediction, the pictures (or film strips) and the timeline.
 import {cellsOf, cellWidth, kindsOf} from './cell.js';
+import {apartCells, apartPane, isSided, lineOf, sidedWidth} from './compare.js';
 import {button, make, setText} from './dom.js';
 import {Film} from './film.js';
 import {moveMarkers, sparkline, sparkScale, timeline} from './timeline.js';
@@ -25,11 +26,11 @@ export class Row {
   update(scene) {
     const run = scene.runs[this.r];
     const step = scene.step(this.r);
-    const {text, kind} = verdict(run, step, this.place);
+    const {text, kind, spoken} = verdict(run, step, this.place);
     const flipped = run.flipped(step, this.place);
     setText(this.verdict, text || this.none);
     this.verdict.className = `verdict ${kind}${flipped ? ' just-flipped' : ''}`;
-    this.verdict.title = flipped ? 'predicted; it has just changed' : 'predicted';
+    this.verdict.title = flipped ? `${spoken}; it has just changed` : spoken;
     for (const part of this.parts) part.update(scene);
   }
 }
@@ -51,26 +52,39 @@ class Card {
     this.element.card = this;
     this.rows = [];
     this.markers = [];
-    for (const {r, place} of scene.rowsOf(probe)) this.addRow(scene, r, place, act, head, spark);
+    const sided = isSided(scene);
+    const whole = sided ? make('div.versus') : this.element;
+    if (sided) this.element.append(whole);
+    for (const {r, place} of scene.rowsOf(probe)) this.addRow(scene, r, place, act, head, spark, whole);
+    const cells = sided ? apartCells(scene, probe) : [];
+    if (cells.length > 0) whole.append(apartPane(cells));
+    this.rows.push(...cells);
   }
 
-  addRow(scene, r, place, act, head, spark) {
-    const parts = this.films
+  addRow(scene, r, place, act, head, spark, whole) {
+    let parts = this.films
       ? scene.columnsOf(r).map((column) => new Film(scene, r, place, column, act.pick))
       : cellsOf(scene, r, place);
     const row = new Row(r, place, parts);
+    if (whole !== this.element) {
+      // Both runs have the same picture, which is shown once.
+      if (r === 0) whole.append(make('div.versus-picture', parts[0]));
+      else row.parts = parts.slice(1);
+      parts = parts.slice(1);
+    }
     const pictures = make(this.films ? 'div.films' : 'div.cells', parts);
     if (!this.films) pictures.addEventListener('click', () => act.open(this.probe));
     const several = scene.runs.length > 1;
     if (!several) head.append(row.verdict);
-    const line = several && make('div.run-line', make('span.badge', scene.marks[r]), row.verdict);
+    const mark = make('span.badge', {title: scene.runs[r].name}, scene.marks[r]);
+    const line = several && make('div.run-line', mark, row.verdict);
     const strips = scene.positions.length > 1 && [
       scene.hasClasses() && timeline(scene, r, place, act.pick),
       sparkline(scene, r, place, spark),
     ];
     const element = make('div.run-row', line, pictures, strips && make('div.strips', strips));
     this.markers.push(...element.querySelectorAll('.marker'));
-    this.element.append(element);
+    whole.append(element);
     this.rows.push(row);
   }
 
@@ -124,16 +138,19 @@ export class Board {
     const {display} = scene.runs[0].header;
     const {slices} = scene;
     const kinds = kindsOf(scene).length;
-    const count = Number(kinds < 3) + scene.columns.length * kinds;
+    const count = Number(kinds < 3 || scene.runs.length > 1) + scene.columns.length * kinds;
     const width = cellWidth(display, size);
     const thumb = size === 'original' ? Math.min(display.width, 64) : cellWidth(display, THUMBS[size]);
     const film = scene.positions.length * (thumb * slices + FRAME) + FILM_NAME;
-    const card = show === 'film' ? film : Math.min(count, 12) * (width * slices + GAP);
+    const sided = isSided(scene);
+    const line = sided ? sidedWidth(scene, count) : Math.min(count, 12);
+    const card = show === 'film' ? film : line * (width * slices + GAP);
     const base = show === 'film' ? thumb : width;
     this.sizes = {
       size,
       slices,
-      count: Math.min(count, 12),
+      count: sided ? count : Math.min(count, 12),
+      sided,
       base,
       pixels: display.width,
       film: show === 'film' ? scene.positions.length : 0,
@@ -148,18 +165,20 @@ export class Board {
   // Enlarges pictures to fill their cards, small ones by whole numbers, so that no pixel is smeared.
   fit() {
     if (!this.sizes) return;
-    const {size, slices, count, base, pixels, film, card} = this.sizes;
+    const {size, slices, count, sided, base, pixels, film, card} = this.sizes;
     const whole = this.element.clientWidth;
     const across = Math.max(1, Math.floor((whole + BETWEEN) / (card + BETWEEN)));
     const inside = (whole + BETWEEN) / across - BETWEEN - EDGES;
-    const room = film
-      ? ((inside - FILM_NAME - FRAME) / film - FRAME) / slices
-      : (inside - GAP * (count - 1)) / count / slices;
+    const roomOf = (cells) => (inside - GAP * (cells - 1)) / cells / slices;
+    const {panes, all} = sided ? lineOf(this.scene, count, roomOf, base * 0.7) : {panes: 0, all: count};
+    this.element.style.setProperty('--panes', String(panes));
+    const room = film ? ((inside - FILM_NAME - FRAME) / film - FRAME) / slices : roomOf(all);
     const unit = base > pixels ? pixels : 1;
     const wide = Math.floor(Math.min(room, base * 1.7) / unit) * unit;
     // Better a strip that fits than pixels of one size.
     const nearly = film && room < base && room > base * 0.7 ? Math.floor(room) : base;
-    const best = size === 'original' || wide < base ? nearly : wide;
+    const least = sided ? base * 0.7 : base;
+    const best = size === 'original' || wide < least ? nearly : wide;
     this.element.style.setProperty(film ? '--thumb' : '--cell', `${best}px`);
   }
 
@@ -192,6 +211,11 @@ export class Board {
       if (isIntersecting && how === 'visible') target.card.draw(this.scene);
     }
     if (how === 'near') this.drawNear();
+  }
+
+  // Draws what is off the screen, too.
+  drawAll() {
+    for (const card of this.cards) card.draw(this.scene);
   }
 
   // Moves the keyboard's focus to another card.

@@ -99,6 +99,6 @@ export function kindsOf({state}, otherwise) {
 export function cellsOf(scene, r, probe) {
   const kinds = kindsOf(scene);
   const maps = scene.columnsOf(r).flatMap((column) => kinds.map((kind) => new Cell(scene, r, probe, column, kind)));
-  // Before, after and difference are a row of three.
-  return kinds === OF_TWO ? maps : [new Cell(scene, r, probe, null, 'original'), ...maps];
+  // Before, after and difference are a row of three; two runs side by side share the picture.
+  return kinds === OF_TWO && scene.runs.length === 1 ? maps : [new Cell(scene, r, probe, null, 'original'), ...maps];
 }

@@ -26,14 +26,12 @@ export function placeOfClick(event, left, width, count) {
 }
 
 // series: [{label, values: [number or null], counts: [of how many probes each value is], of: how many there are, dash:
-// index, second: whether it is of run B}]; info: {title, low, high,
-// reading}; ticks: text below each position. Returns {element, move(at)}.
-export function lineChart({series, info, ticks, width, height, name, onpick}) {
+// index, second: whether it is of run B, band: {lows, highs, counts} of runs}]; info: {title, low, high,
+// reading}; ticks: text below each position; room: characters of the longest label. Returns {element, move(at)}.
+export function lineChart({series, info, ticks, width, height, name, onpick, room = labelRoom({series, ticks})}) {
   const count = ticks.length;
   const [low, high] = range(series, info);
-  const sample = (one) => Math.max(0, ...ticks.map((_, at) => sampleOf(one, at).length));
-  const longest = Math.max(0, ...series.map((one) => clipped(one.label).length + sample(one)));
-  const edge = {left: LEFT, right: Math.min(width * 0.5, (longest + 9) * SIGN), top: TOP, bottom: BOTTOM};
+  const edge = {left: LEFT, right: Math.min(width * 0.5, (room + 9) * SIGN), top: TOP, bottom: BOTTOM};
   const x = (place) => edge.left + ((place + 0.5) / count) * (width - edge.left - edge.right);
   const y = (value) => edge.top + (1 - (value - low) / (high - low)) * (height - edge.top - edge.bottom);
   const marker = draw('line', {class: 'now', y1: edge.top, y2: height - edge.bottom});
@@ -69,12 +67,22 @@ export function lineChart({series, info, ticks, width, height, name, onpick}) {
   return {element: svg, move};
 }
 
+// Characters of the longest label beside the lines, without its number.
+export function labelRoom({series, ticks}) {
+  const sample = (one) => Math.max(0, ...ticks.map((_, at) => sampleOf(one, at).length));
+  return Math.max(0, ...series.map((one) => clipped(one.label).length + sample(one)));
+}
+
 function setAll(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
 }
 
-// Of how many probes a mean is, where some have no such number.
-function sampleOf({counts = [], of = 0}, at) {
+// Of how many probes a mean is, where some have no such number; of a band its range and how many runs there are.
+function sampleOf({counts = [], of = 0, band}, at) {
+  if (band?.counts[at]) {
+    const [low, high] = [band.lows, band.highs].map((values) => shortNumber(values[at]));
+    return ` (${low}–${high}, n = ${band.counts[at]})`;
+  }
   const count = counts[at] ?? null;
   return count === null || count === of || of < 2 ? '' : ` (${count} of ${of})`;
 }
@@ -84,7 +92,8 @@ function clipped(label) {
 }
 
 function range(series, {low, high}) {
-  const values = series.flatMap((one) => one.values).filter((value) => value !== null && Number.isFinite(value));
+  const all = series.flatMap(({values, band}) => [...values, ...(band ? [...band.lows, ...band.highs] : [])]);
+  const values = all.filter((value) => value !== null && Number.isFinite(value));
   const top = values.length ? largest(values) : 1;
   const bottom = values.length ? -largest(values.map((value) => -value)) : 0;
   const from = low === null || low === undefined || !Number.isFinite(low) ? Math.min(bottom, 0) : Math.min(low, bottom);
@@ -110,12 +119,26 @@ function axis({low, high, x, y, ticks, width, height, right}) {
   return found;
 }
 
-function line({values, dash, second}, x, y, count) {
+// The range of runs, interrupted where there is none.
+function bandArea({lows, highs}, x, y) {
+  const parts = [];
+  lows.forEach((low, place) => {
+    if (low === null) return;
+    if (place === 0 || lows[place - 1] === null) parts.push([]);
+    parts.at(-1).push(place);
+  });
+  const side = (places, values) => places.map((place) => `${x(place).toFixed(1)} ${y(values[place]).toFixed(1)}`);
+  const around = (places) => `M${[...side(places, highs), ...side([...places].reverse(), lows)].join('L')}Z`;
+  return parts.map(around).join('');
+}
+
+function line({values, dash, second, band}, x, y, count) {
   const kind = second ? ' second' : '';
   const hue = `hue-${dash % 8}${kind}`;
   const dot = draw('circle', {class: `dot ${hue}`, r: second ? 4 : 3.5});
   const text = draw('text', {class: `direct ${hue}`});
-  const group = draw('g', linePath(values, x, y, dash, kind));
+  const area = band && draw('path', {d: bandArea(band, x, y), class: `band ${hue}`});
+  const group = draw('g', area, linePath(values, x, y, dash, kind));
   // Lone values have no line to be seen by.
   values.forEach((value, place) => {
     const alone = value !== null && (values[place - 1] ?? null) === null && (values[place + 1] ?? null) === null;

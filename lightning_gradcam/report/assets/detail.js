@@ -2,6 +2,7 @@
 import {Row} from './card.js';
 import {Cell, cellWidth, kindsOf} from './cell.js';
 import {ChartPanel} from './chart.js';
+import {apartCells, apartPane} from './compare.js';
 import {button, make} from './dom.js';
 import {Film} from './film.js';
 import {chosenNumber, mapNumbers, numberInfo, shortNumber, valueOf} from './numbers.js';
@@ -26,7 +27,10 @@ export class Detail {
     const numbers = [make('h3', scene.once ? 'Numbers' : 'Numbers at this epoch'), this.table];
     const curves = make('div.detail-numbers', !scene.once && make('section', curve), make('section', numbers));
     this.element.setAttribute('aria-label', `Probe ${run.probes[probe].id}`);
-    this.element.replaceChildren(this.head(scene, probe), ...runs, curves);
+    this.apart = apartCells(scene, probe);
+    const pane = this.apart.length > 0 && make('div.detail-run', apartPane(this.apart));
+    const sides = make('div.detail-runs', runs, pane);
+    this.element.replaceChildren(this.head(scene, probe), sides, curves);
     this.measure(scene);
     this.panel.show(chartContent(scene, [name], [probe], this.act.pick), scene.at);
   }
@@ -89,7 +93,7 @@ export class Detail {
   }
 
   update(scene) {
-    for (const row of this.rows) row.update(scene);
+    for (const row of [...this.rows, ...this.apart]) row.update(scene);
     moveMarkers(this.element.querySelectorAll('.marker'), scene);
     this.panel.move(scene.at);
     this.fillTable(scene);

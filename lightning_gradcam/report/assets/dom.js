@@ -85,3 +85,20 @@ export function segments(name, choices, onpick, titles = {}) {
   };
   return {element, press};
 }
+
+// Notices of which the first is seen, and the others once the box is opened. show(lines) renews it.
+export function noticeBox() {
+  const first = make('summary');
+  const list = make('ul.notices', {'aria-label': 'Blank maps and flipped predictions'});
+  const element = make('details.notice-box', first, list);
+  let shown = null;
+  const show = (lines) => {
+    const text = lines.join('\n');
+    if (shown === text) return;
+    shown = text;
+    setText(first, lines.length > 1 ? `${lines[0]} (and ${lines.length - 1} more)` : lines[0] || '');
+    list.replaceChildren(...lines.map((line) => make('li', line)));
+    element.hidden = lines.length === 0;
+  };
+  return {element, show};
+}

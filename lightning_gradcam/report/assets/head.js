@@ -6,8 +6,7 @@ import {numberOf} from './words.js';
 
 const LEAD = 'Colours show which places of a picture raise the score of the explained class.';
 const SIGNED = 'Red places of a picture raise the score of the explained class, blue places lower it.';
-const MOTION =
-  ' Press ▶ or drag the slider to see how they change during training. “Film strips” shows all epochs at once.';
+const MOTION = ' Press ▶ or drag the slider to see how they change during training.';
 
 export class Head {
   // act: {set(changes), theme(), help()}.
@@ -26,8 +25,9 @@ export class Head {
     this.lead = make('p.lead');
     this.standIn = make('p.stand-in', {role: 'status'});
     const pickers = make('div.pickers', this.runField, this.compareField);
-    const line = make('div.head-line', this.title, pickers, make('div.tools', this.theme, help));
-    this.element = make('header.head', line, this.headline, this.facts, this.note, this.lead);
+    const tools = make('div.tools', this.theme, help);
+    const line = make('div.head-line', this.title, this.facts, pickers, tools);
+    this.element = make('header.head', line, this.headline, make('div.about-line', this.lead, this.note));
   }
 
   // entries: all runs that can be chosen.

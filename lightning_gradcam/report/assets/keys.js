@@ -16,6 +16,8 @@ const HELP = [
   ['s', 'next colour scale'],
   ['m', 'outline of the marked region'],
   ['e', 'draw a region, and follow the evidence inside it (Tab: its edges)'],
+  ['r  x', 'next run beside A; swap A and B'],
+  ['w', 'difference A − B'],
   ['j  k', 'next and previous probe; Enter opens it'],
   ['Esc', 'back to all probes'],
   ['d', 'dark or light'],
@@ -34,7 +36,8 @@ const READING = [
     'it is wrong; the line is the confidence.',
 ];
 
-// commands: {step(by), ends(last), play(), flip(by), move(by), hold(), layer(by), cycle(name), probe(by), region(), close(), theme(), help()}.
+// commands: {step(by), ends(last), play(), flip(by), move(by), hold(), layer(by), cycle(name), beside(by), probe(by),
+// region(), close(), theme(), help()}.
 export function keyHandler(commands) {
   const groups = {
     letters: {
@@ -52,6 +55,9 @@ export function keyHandler(commands) {
       s: () => commands.cycle('scale'),
       m: () => commands.cycle('region'),
       e: commands.region,
+      r: () => commands.beside(1),
+      x: () => commands.beside(0),
+      w: () => commands.cycle('versus'),
       j: () => commands.probe(1),
       k: () => commands.probe(-1),
       d: commands.theme,

@@ -1,4 +1,5 @@
 // The runs of a source: their list, and those already read.
+import {familyOf} from './band.js';
 import {picturesOf} from './pictures.js';
 import {Run} from './run.js';
 
@@ -23,6 +24,21 @@ export class Library {
     const second = named(compare);
     const fits = first && second && second !== first && second.fingerprint === first.fingerprint;
     return [first, fits ? second : undefined].filter(Boolean);
+  }
+
+  // For each run shown, those that differ from it by their seed alone, without their maps; the same list for two of one
+  // family.
+  async families(shown) {
+    const found = new Map();
+    const head = ({run}) => new Run(run, {header: this.source.header(run), maps: null});
+    const heads = async (entries) => entries.map(head);
+    const each = shown.map(({run}) => {
+      const kin = this.source.header ? familyOf(run.name, this.entries) : [];
+      const key = kin.map((entry) => entry.run).join('\n');
+      if (!found.has(key)) found.set(key, heads(kin));
+      return found.get(key);
+    });
+    return Promise.all(each);
   }
 
   // Returns a promise of {run, pictures}.

@@ -1,5 +1,6 @@
 // The curves above the cards: predictions on the left, one of the maps' numbers on the right.
-import {ChartPanel} from './chart.js';
+import {bandSeries, bandWords} from './band.js';
+import {ChartPanel, labelRoom} from './chart.js';
 import {fill, make, select, setText} from './dom.js';
 import {chosenNumber, isCounted, isOfPredictions, mapNumbers, means, numberInfo, sampleSizes} from './numbers.js';
 import {numberOf} from './words.js';
@@ -8,13 +9,12 @@ import {numberOf} from './words.js';
 // has the number of probes that its mean is of (`counts`), and of how many (`of`).
 function seriesOf(scene, name, probes) {
   return scene.runs.flatMap((run, r) => {
+    const family = scene.families[r];
+    if (family.length > 0) return scene.families.indexOf(family) === r ? bands(scene, r, name, probes) : [];
     const places = probes.map((probe) => scene.placeIn(r, probe)).filter((place) => place >= 0);
     const along = (values) =>
       scene.positions.map((_, place) => (scene.has(place, r) ? values[scene.stepAt(place, r)] : null));
-    const lines = isOfPredictions(name)
-      ? [{title: name === 'accuracy' ? 'right' : name, key: -1, dash: name === 'accuracy' ? 0 : 1}]
-      : scene.columnsOf(r).map(({title, places: keys, dash}) => ({title, key: keys[r], dash}));
-    return lines.map(({title, key, dash}) => ({
+    return linesOf(scene, r, name).map(({title, key, dash}) => ({
       label: scene.prefix(r) + title,
       values: along(means(run, name, key, places)),
       counts: isCounted(run, name) ? [] : along(sampleSizes(run, name, key, places)),
@@ -23,6 +23,24 @@ function seriesOf(scene, name, probes) {
       second: r > 0,
     }));
   });
+}
+
+// What has a line of a run: its predictions, or each column of its maps.
+function linesOf(scene, r, name) {
+  if (!isOfPredictions(name))
+    return scene.columnsOf(r).map((column) => ({...column, column, key: column.places[r]}));
+  return [{title: name === 'accuracy' ? 'right' : name, column: null, key: -1, dash: name === 'accuracy' ? 0 : 1}];
+}
+
+// The lines of a family of runs.
+function bands(scene, r, name, probes) {
+  const mark = scene.families.every((family) => family === scene.families[0]) ? '' : scene.prefix(r);
+  return linesOf(scene, r, name).map(({title, column, dash}) => ({
+    label: mark + title,
+    ...bandSeries(scene, scene.families[r], name, column, probes),
+    dash,
+    second: r > 0,
+  }));
 }
 
 export function chartContent(scene, names, probes, onpick) {
@@ -45,11 +63,12 @@ export class Overview {
     const numbers = curve('A number of the maps over the epochs', title, this.right.element, this.reading);
     const summary = make('summary', make('span', 'Curves'), this.about);
     this.element = make('details.overview', summary, make('div.curves', this.predictions, numbers));
-    this.element.open = window.innerWidth >= 700;
+    this.element.addEventListener('toggle', () => act.set({curves: this.element.open ? 'on' : 'off'}));
   }
 
   build(scene) {
     const [run] = scene.runs;
+    this.element.open = scene.state.curves === 'on';
     const names = mapNumbers(run);
     const name = chosenNumber(run, scene.state.number);
     const info = numberInfo(run, name);
@@ -58,18 +77,19 @@ export class Overview {
     const probes = scene.steady();
     const pick = this.act.pick;
     this.predictions.hidden = !scene.hasClasses();
-    if (!this.predictions.hidden) {
-      const known = run.probes.some((probe) => probe.true.length > 0);
-      const shown = chartContent(scene, known ? ['accuracy', 'confidence'] : ['confidence'], probes, pick);
-      this.left.show({...shown, name: 'Predictions'}, scene.at);
-    }
-    this.right.show(chartContent(scene, [name], probes, pick), scene.at);
+    const known = run.probes.some((probe) => probe.true.length > 0);
+    const left = chartContent(scene, known ? ['accuracy', 'confidence'] : ['confidence'], probes, pick);
+    const right = chartContent(scene, [name], probes, pick);
+    // With as much room for labels, both have their epochs at the same places.
+    const room = Math.max(this.predictions.hidden ? 0 : labelRoom(left), labelRoom(right));
+    if (!this.predictions.hidden) this.left.show({...left, room, name: 'Predictions'}, scene.at);
+    this.right.show({...right, room}, scene.at);
     setText(this.reading, info.reading);
     this.choice.title = info.reading;
     const few = probes.length < run.probes.length;
     const all = `${few ? `${probes.length} of ` : ''}${numberOf(run.probes.length, 'probe')}`;
     const what = isCounted(run, name) ? `number of probes, of ${all}` : `mean of ${all} (fewer where noted)`;
-    setText(this.about, `${what}; click to go to an epoch`);
+    setText(this.about, [what, ...bandWords(scene), 'click to go to an epoch'].join('; '));
   }
 
   move(scene) {

@@ -7,8 +7,9 @@ async function reportRuns() {
   const {length} = document.querySelectorAll('[id^="gradcam-run-"]');
   for (let place = 0; place < length; place += 1) {
     const header = JSON.parse(new TextDecoder().decode(await inflated(`gradcam-run-${place}`)));
-    let name = header.title;
-    for (let number = 2; names.has(name); number += 1) name = `${header.title} (${number})`;
+    const stem = header.name || header.title;
+    let name = stem;
+    for (let number = 2; names.has(name); number += 1) name = `${stem} (${number})`;
     names.set(name, {header, place});
   }
   return names;
@@ -28,6 +29,7 @@ async function inflated(id) {
 function reportSource(runs) {
   return {
     runs: async () => [...runs].map(([run, {header}]) => ({...header, run, steps: header.steps.length})),
+    header: (name) => runs.get(name).header,
     load: async (name) => ({...runs.get(name), maps: await inflated(`gradcam-maps-${runs.get(name).place}`)}),
   };
 }

@@ -186,17 +186,18 @@ export function positions(a, b) {
   return found;
 }
 
-function stepAt(run, epoch, share) {
+export function stepAt(run, epoch, share) {
   const first = run.steps.findIndex((step) => step.epoch === epoch);
   if (first >= 0) return first + Math.ceil(share * run.several.get(epoch)) - 1;
   const later = run.steps.findIndex((step) => step.epoch > epoch);
   return later < 0 ? run.steps.length - 1 : Math.max(later - 1, 0);
 }
 
-// Layer names without the dotted beginning that all share.
+// Layer names without the dotted beginning that all share; where a bare number would be left, with the part before it.
 export function shortNames(layers) {
   const parts = layers.map((layer) => layer.split('.'));
   let shared = 0;
   while (layers.length > 0 && parts.every((p) => p.length > shared + 1 && p[shared] === parts[0][shared])) shared += 1;
+  while (shared > 0 && parts.some((p) => /^\d+$/.test(p[shared]))) shared -= 1;
   return new Map(layers.map((layer, i) => [layer, parts[i].slice(shared).join('.')]));
 }

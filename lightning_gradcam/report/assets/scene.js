@@ -5,10 +5,10 @@ import {largest, mean, valueOf} from './numbers.js';
 import {positions, shortNames, UNTRAINED} from './run.js';
 
 export class Scene {
-  // shown: [{run, pictures of its probes}].
-  constructor(shown) {
+  // shown: [{run, pictures of its probes}]; families: for each, the runs that differ by their seed alone (or none).
+  constructor(shown, families) {
     const runs = shown.map(({run}) => run);
-    Object.assign(this, {runs, pictures: shown.map(({pictures}) => pictures)});
+    Object.assign(this, {runs, families, pictures: shown.map(({pictures}) => pictures)});
     this.positions = positions(runs[0], runs[1]);
     this.marks = ['A', 'B'];
     this.once = runs.every((run) => run.once);
@@ -113,6 +113,13 @@ export class Scene {
 
   stepAt(place, r) {
     return r === 0 ? this.positions[place].a : this.positions[place].b;
+  }
+
+  // A position's epoch, and which share of the epoch's steps are over with it.
+  momentAt(place) {
+    const {epoch} = entryOf(this.positions[place]);
+    const same = this.positions.flatMap((p, at) => (entryOf(p).epoch === epoch ? [at] : []));
+    return {epoch, share: (same.indexOf(place) + 1) / same.length};
   }
 
   // Whether a run has a step of its own there.

@@ -6,7 +6,8 @@ import {COLOUR_NAMES} from './colour.js';
 const FREE = ['run', 'compare', 'epoch', 'step', 'before', 'method', 'target', 'class', 'number', 'probe', 'area', 'passed'];
 const LOOK = {view: 'overlay', scale: 'run', colour: 'turbo', signed: 'off', opacity: '50', threshold: '0'};
 const BOARD = {region: 'off', show: 'cards', size: 'medium', sort: 'id', filter: 'all', speed: '2', theme: 'auto'};
-const DEFAULTS = {...Object.fromEntries(FREE.map((name) => [name, ''])), ...LOOK, ...BOARD};
+const PARTS = {curves: 'off', versus: 'on'};
+const DEFAULTS = {...Object.fromEntries(FREE.map((name) => [name, ''])), ...LOOK, ...BOARD, ...PARTS};
 // Values and what the page calls them.
 const CHOICES = {
   show: {cards: 'Pictures', film: 'Film strips'},
@@ -14,6 +15,8 @@ const CHOICES = {
   scale: {image: 'image', run: 'run', layer: 'layer'},
   colour: Object.fromEntries(COLOUR_NAMES.map((name) => [name, name])),
   size: {original: 'original', small: 'small', medium: 'medium', large: 'large'},
+  curves: {off: 'off', on: 'on'},
+  versus: {on: 'on', off: 'off'},
   region: {off: 'off', on: 'on'},
   signed: {off: 'off', on: 'on'},
   sort: {

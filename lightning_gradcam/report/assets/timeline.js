@@ -17,7 +17,9 @@ export function timeline(scene, r, probe, onpick) {
     },
   };
   const parts = pieces(scene, r, probe).map(({from, to, step}) => piece(run, probe, from, to, step, count));
-  const strip = make('div.timeline', attributes, parts, confidenceLine(scene, r, probe), make('div.marker'));
+  const known = run.steps.some((_, step) => run.confidence(step, probe) !== null);
+  const name = known && make('span.confidence-name', {'aria-hidden': 'true'}, 'confidence');
+  const strip = make('div.timeline', attributes, parts, confidenceLine(scene, r, probe), name, make('div.marker'));
   return strip;
 }
 

@@ -3,9 +3,10 @@ import {actsOf} from './acts.js';
 import {Address} from './address.js';
 import {Bar} from './bar.js';
 import {Board} from './card.js';
+import {CompareLine} from './compare.js';
 import {readColours} from './colour.js';
 import {Detail} from './detail.js';
-import {make, setText} from './dom.js';
+import {make, noticeBox, setText} from './dom.js';
 import {listFindings} from './findings.js';
 import {Head} from './head.js';
 import {helpDialog, keyHandler} from './keys.js';
@@ -14,16 +15,18 @@ import {Overview} from './overview.js';
 import {Region} from './region.js';
 import {Scene} from './scene.js';
 import {Sequence} from './sequence.js';
+import {Theme} from './theme.js';
 import {blankNotices, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that need no new elements.
-const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', 'opacity', 'threshold', 'colour', 'scale', 'signed', 'speed', 'theme'];
+const OF_COLOURS = ['opacity', 'threshold', 'colour', 'scale', 'signed'];
+const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', ...OF_COLOURS, 'speed', 'theme', 'curves'];
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
 // root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {colours: address of colormaps.png,
 // title, hash: whether the address keeps the state, theme: 'auto', 'light' or 'dark', empty: text while there are no
-// runs, beside: the run to compare with where the address names none}. Returns {ready: Promise, destroy(),
-// show([run, compare]), theme(name)}.
+// runs, beside: the run to compare with where the address names none, fixed: whether they are chosen
+// elsewhere}. Returns {ready: Promise, destroy(), show([run, compare]), theme(name)}.
 export function mount(root, source, options = {}) {
   const viewer = new Viewer(root, source, {...OPTIONS, ...options});
   return {
@@ -36,7 +39,7 @@ export function mount(root, source, options = {}) {
 
 class Viewer {
   constructor(root, source, options) {
-    Object.assign(this, {root, source, options, library: new Library(source)});
+    Object.assign(this, {root, source, options, library: new Library(source), theme: new Theme(root, options.theme)});
     Object.assign(this, {scene: null, ticket: 0, frame: 0, pause: 0});
     this.address = new Address(options.hash, (state) => this.follow(state));
     this.state = this.address.state();
@@ -49,13 +52,16 @@ class Viewer {
     this.board = new Board(act);
     this.detail = new Detail(act);
     this.region = new Region(act, root);
+    this.compared = new CompareLine(act, options.fixed);
     this.findings = make('section.findings', {'aria-label': 'Findings'});
     this.help = helpDialog();
     this.status = make('p.status', {role: 'status'}, 'Reading the maps…');
     this.count = make('p.count', {role: 'status'});
-    this.notices = make('ul.notices', {'aria-label': 'Blank maps and flipped predictions'});
+    this.notices = noticeBox();
     const {head, bar, overview, board, detail, region} = this;
-    this.main = make('main', this.findings, overview.element, this.count, this.notices, board.element, detail.element, region.element);
+    const key = make('div.key-line', this.count, bar.legend);
+    const above = [this.findings, overview, this.compared, key, this.notices];
+    this.main = make('main', above, board, detail, region);
     region.watch(this.main);
     root.classList.add('gradcam');
     root.append(head.element, this.status, bar.element, head.standIn, this.main, this.help);
@@ -72,6 +78,8 @@ class Viewer {
     };
     on(document, 'keydown', (event) => this.scene && handler(event));
     on(window.matchMedia('(prefers-color-scheme: dark)'), 'change', () => this.dress());
+    on(window, 'beforeprint', () => this.print(true));
+    on(window, 'afterprint', () => this.print(false));
     const stop = this.source.watch?.(() => this.renew());
     if (stop) this.stops.push(stop);
     for (const part of [this.address, this.sequence, this.board, this.overview, this.detail, this.region]) {
@@ -94,8 +102,7 @@ class Viewer {
 
   // The theme of the page around.
   wear(theme) {
-    this.options.theme = theme;
-    this.dress();
+    this.dress({around: theme});
   }
 
   destroy() {
@@ -125,7 +132,9 @@ class Viewer {
     if (ticket !== this.ticket) return undefined;
     const shown = found.filter(({run}) => run.steps.length > 0 && run.keys.length > 0);
     if (shown.length === 0) return this.say(`${entries[0].run} has no logged step yet.`);
-    this.scene = new Scene(shown);
+    const families = await this.library.families(shown);
+    if (ticket !== this.ticket) return undefined;
+    this.scene = new Scene(shown, families);
     this.reveal(true);
     return this.layout();
   }
@@ -174,6 +183,7 @@ class Viewer {
     this.root.dataset.page = probe < 0 ? 'board' : 'detail';
     this.head.build(scene, this.library.entries);
     this.bar.build(scene);
+    this.compared.build(scene, this.library.entries);
     listFindings(this.findings, scene.runs, (epoch, method) => {
       if (scene.methods.length > 1) this.set({method});
       this.sequence.pick(scene.placeOf({epoch, step: ''}));
@@ -203,7 +213,7 @@ class Viewer {
     this.bar.dress(scene);
     this.bar.move(scene);
     this.head.move(scene);
-    this.notice(blankNotices(scene));
+    this.notices.show(blankNotices(scene));
     if (this.openProbe() >= 0) this.detail.update(scene);
     else {
       this.overview.move(scene);
@@ -215,14 +225,6 @@ class Viewer {
     }
     this.region.update(scene, fresh);
     this.announceLater();
-  }
-
-  notice(lines) {
-    const text = lines.join('\n');
-    if (this.noticed === text) return;
-    this.noticed = text;
-    this.notices.replaceChildren(...lines.map((line) => make('li', line)));
-    this.notices.hidden = lines.length === 0;
   }
 
   openProbe() {
@@ -261,13 +263,17 @@ class Viewer {
   }
 
   cycleTheme() {
-    this.set({theme: this.root.dataset.theme === 'dark' ? 'light' : 'dark'});
+    this.set({theme: this.theme.opposite});
   }
 
-  dress() {
-    const chosen = this.state.theme === 'auto' ? this.options.theme : this.state.theme;
-    const dark = chosen === 'dark' || (chosen === 'auto' && window.matchMedia('(prefers-color-scheme: dark)').matches);
-    this.root.dataset.theme = dark ? 'dark' : 'light';
+  // On paper all probes are drawn, in dark colours on white.
+  print(begins) {
+    this.dress({printing: begins});
+    if (begins && this.scene && this.openProbe() < 0) this.board.drawAll();
+  }
+
+  dress(changes = {}) {
+    this.theme.dress({chosen: this.state.theme, ...changes});
     this.head.named(this.state.theme);
   }
 

@@ -20,13 +20,30 @@ export function signOf(right) {
   return right ? {kind: 'right', glyph: '✓ '} : {kind: 'wrong', glyph: '✗ '};
 }
 
-// '✓ Coat 93 %'.
+// '✓ Coat 93 %'; of several labels the set; of a regression the value, of embeddings the similarity.
 export function verdict(run, step, probe) {
   const predicted = run.predicted(step, probe);
-  if (predicted < 0) return {text: '', kind: 'none', spoken: 'no prediction'};
+  if (predicted < 0) return valueWords(run, step, probe);
+  const set = run.steps[step].sets?.[probe];
+  if (set) {
+    const names = set.map(([index, share]) => `${run.className(index)} ${percent(share)}`);
+    const text = names.join(', ') || 'no class above 50 %';
+    return {text, kind: 'open', spoken: `predicted ${text}`};
+  }
   const {kind, glyph} = signOf(run.right(step, probe));
   const words = `${run.className(predicted)} ${percent(run.confidence(step, probe))}`.trim();
   return {text: glyph + words, kind, spoken: `predicted ${words}${glyph && `, ${kind}`}`};
+}
+
+// What is explained where there are no classes.
+function valueWords(run, step, probe) {
+  const targets = Object.entries(run.steps[step].targets).filter(([, {scores}]) => scores[probe] !== null);
+  const named = targets.map(([name, {scores}]) => {
+    const word = name.startsWith('output') ? 'value' : name.startsWith('similar_to') ? 'similarity' : 'score';
+    return `${targets.length > 1 ? name : word} ${shortNumber(scores[probe])}`;
+  });
+  const text = named.join(', ');
+  return {text, kind: text ? 'open' : 'none', spoken: text ? `no predicted class, ${text}` : 'no prediction'};
 }
 
 export function noticeOf(state, {signed}) {

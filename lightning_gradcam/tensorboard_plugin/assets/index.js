@@ -89,7 +89,8 @@ class Tab {
     hash.set('compare', compare);
     window.history.replaceState(window.history.state, '', `#${hash}`);
     const empty = 'No run is chosen. Tick one in the list of runs. A run can be ticked once its first epoch is logged.';
-    this.viewer = mount(this.root, this.source, {theme: this.host.theme, empty, colours: own('viewer/colormaps.png')});
+    const colours = own('viewer/colormaps.png');
+    this.viewer = mount(this.root, this.source, {theme: this.host.theme, empty, colours, fixed: true});
   }
 
   // Reloading TensorBoard's page creates a new frame.

@@ -1,0 +1,55 @@
+// Runs that differ by their seed alone: one curve for all of them, their mean, with the range as a band.
+import {largest, mean, means} from './numbers.js';
+import {stepAt} from './run.js';
+
+// The entries of the runs that differ from one by their seed alone, itself included, one for each seed; none if it is
+// alone. entries: {run, fingerprint, family, seed, steps}.
+export function familyOf(name, entries) {
+  const own = entries.find(({run}) => run === name);
+  if (!own?.family) return [];
+  const kin = entries.filter(
+    ({fingerprint, family, steps}) => fingerprint === own.fingerprint && family === own.family && steps > 0,
+  );
+  const found = [...new Map([...kin, own].map((entry) => [entry.seed, entry])).values()];
+  return found.length > 1 ? found : [];
+}
+
+// A line of the chart: at each position the mean over runs of a number's mean over probes, and the range. key: of the
+// maps, such as a column; null for predictions.
+export function bandSeries(scene, family, name, key, probes) {
+  const ids = probes.map((probe) => scene.runs[0].probes[probe].id);
+  const lines = family.map((run) => {
+    const place = key === null ? -1 : run.keys.findIndex((other) => isSameMap(key, other));
+    const places = ids.map((id) => run.places.get(id)).filter((found) => found !== undefined);
+    const values = key !== null && place < 0 ? run.steps.map(() => null) : means(run, name, place, places);
+    return scene.positions.map((_, at) => {
+      const {epoch, share} = scene.momentAt(at);
+      return run.several.has(epoch) ? values[stepAt(run, epoch, share)] : null;
+    });
+  });
+  const at = (place) => lines.map((line) => line[place]).filter((value) => value !== null);
+  const all = scene.positions.map((_, place) => at(place));
+  const top = (values) => (values.length ? largest(values) : null);
+  return {
+    values: all.map((values) => mean(values)),
+    band: {
+      lows: all.map((values) => (values.length ? -top(values.map((value) => -value)) : null)),
+      highs: all.map(top),
+      counts: all.map((values) => values.length),
+    },
+  };
+}
+
+function isSameMap(x, y) {
+  return x.layer === y.layer && x.method === y.method && x.target === y.target;
+}
+
+// What the curves show, of which runs.
+export function bandWords({families, runs}) {
+  const known = families.filter((family, r) => family.length > 0 && families.indexOf(family) === r);
+  return known.map((family) => {
+    const seeds = family.map(({header}) => header.seed).join(', ');
+    const whose = families[0] === families[runs.length - 1] ? '' : ` like ${'AB'[families.indexOf(family)]}`;
+    return `mean and range of n = ${family.length} runs${whose} that differ by their seed alone (seeds ${seeds})`;
+  });
+}

@@ -1,0 +1,181 @@
+// Two runs side by side: their names, the runs that can take B's place, and the difference of their maps.
+import {regionOutline} from './cell.js';
+import {DIVERGING, paintColourBar} from './colour.js';
+import {button, make, setText} from './dom.js';
+import {percent} from './numbers.js';
+import {lay} from './paint.js';
+import {resized} from './resize.js';
+
+// More runs than that are chosen from the list alone.
+const MOST_CHIPS = 12;
+const SWAP = 'Swap A and B';
+const VIEWS = ['overlay', 'map', 'both'];
+
+// Whether runs are shown next to each other, and not below each other as their film strips are.
+export function isSided({runs, state}) {
+  return runs.length > 1 && state.show !== 'film';
+}
+
+// Whether the difference of their maps is shown beside them.
+export function showsApart(scene) {
+  return scene.runs.length > 1 && scene.state.versus === 'on' && VIEWS.includes(scene.state.view);
+}
+
+// The map of A less that of B, each as a share of the brightest colour of its own run: what is seen, subtracted. On
+// A's grid. null: they have slices that do not fit each other.
+function apartOf(scene, places, keys) {
+  const [a, b] = scene.runs.map((run, r) => ({
+    ...run.keys[keys[r]],
+    shares: run.shares(scene.look, scene.step(r), keys[r], places[r]),
+  }));
+  if (a.slices !== b.slices) return null;
+  const found = new Float32Array(a.shares.length);
+  for (let slice = 0; slice < a.slices; slice += 1) {
+    const other = resized(b.shares, b.slices * b.width, slice * b.width, b.width, b.height, a.width, a.height);
+    for (let y = 0; y < a.height; y += 1) {
+      for (let x = 0; x < a.width; x += 1) {
+        const at = y * a.slices * a.width + slice * a.width + x;
+        found[at] = a.shares[at] - other[y * a.width + x];
+      }
+    }
+  }
+  return found;
+}
+
+// One picture of a difference: red where A has more evidence, blue where B has, grey where both have as much.
+export class ApartCell {
+  // places: the probe's in both runs; column: one that both runs have.
+  constructor(scene, places, column) {
+    Object.assign(this, {places, column, keys: column.places});
+    this.picture = scene.pictures[0][places[0]];
+    const {slices} = scene.runs[0].keys[this.keys[0]];
+    const sharp = this.picture.width < 128 ? 'crisp' : 'smooth';
+    this.canvas = make('canvas', {role: 'img', class: sharp, width: 1, height: 1});
+    const outlined = scene.state.region === 'on' && this.picture.region;
+    const frame = make('div.frame', this.canvas, outlined && regionOutline(this.picture, slices));
+    this.value = make('span.caption-value');
+    const name = make('span.caption-name', {title: column.layer}, column.title);
+    this.element = make('figure.cell.apart', frame, make('figcaption', name, this.value));
+    this.element.style.setProperty('--slices', String(slices));
+  }
+
+  update(scene) {
+    const [a, b] = scene.runs;
+    const broken = scene.runs.some((run, r) => run.maximum(scene.step(r), this.keys[r], this.places[r]) === null);
+    const shares = apartOf(scene, this.places, this.keys);
+    const state = broken || shares === null ? 'broken' : '';
+    const look = {...scene.look, colour: DIVERGING, signed: true};
+    lay(this.canvas, this.picture, a.keys[this.keys[0]], shares || new Float32Array(1), look, 'map', state);
+    const classes = [a, b].map((run, r) => classOf(run, scene.step(r), this.keys[r], this.places[r]));
+    const other = classes[0] === classes[1] ? '' : `classes differ: ${classes.join(' | ')}; `;
+    const [most, least] = shares ? [Math.max(0, ...shares), Math.max(0, ...shares.map((share) => -share))] : [0, 0];
+    const ends = `A +${percent(most)}, B +${percent(least)}`;
+    setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));
+    this.element.classList.toggle('broken', state !== '');
+    this.canvas.title = `${APART_WORDS} Largest: ${ends}.`;
+    const {id} = a.probes[this.places[0]];
+    this.canvas.setAttribute(
+      'aria-label',
+      `Probe ${id}, layer ${this.column.layer}, A minus B: ${this.value.textContent}`,
+    );
+  }
+}
+
+const APART_WORDS =
+  'A − B: red where A’s map is brighter, blue where B’s is, grey where both are as bright. The full colours are a' +
+  ' difference of 100 % of the brightest colour.';
+
+function classOf(run, step, key, probe) {
+  const index = run.steps[step].targets[run.keys[key].target]?.classes[probe] ?? -1;
+  return index < 0 ? '' : run.className(index);
+}
+
+// The cells of one probe's differences; none where a run lacks the probe or a layer.
+export function apartCells(scene, probe) {
+  const places = scene.runs.map((_, r) => scene.placeIn(r, probe));
+  if (!showsApart(scene) || places.includes(-1)) return [];
+  const both = scene.columns.filter((column) => !column.places.includes(-1));
+  return both.map((column) => new ApartCell(scene, places, column));
+}
+
+// A pane of differences; null where there is none.
+export function apartPane(cells) {
+  const head = make('div.run-line', make('span.badge.wide', {title: APART_WORDS}, 'A − B'));
+  return cells.length > 0 && make('div.run-row.apart-row', head, make('div.cells', cells));
+}
+
+// How many cells there are in a line, and in each pane. count: of one run's cells, its picture included; room(n): a
+// cell's width where n are in a line; least: the smallest width.
+export function lineOf(scene, count, room, least) {
+  const panes = 2 + Number(showsApart(scene));
+  let each = count - 1;
+  while (each > 1 && room(1 + panes * each) < least) each -= 1;
+  return {panes, all: 1 + panes * each};
+}
+
+// How wide the cells of a card are together, at most.
+export function sidedWidth(scene, count) {
+  return 1 + (2 + Number(showsApart(scene))) * (count - 1);
+}
+
+// The line above the maps: which runs are A and B, and what the colours of the difference mean.
+export class CompareLine {
+  // act: {set(changes)}; fixed: whether the runs are chosen elsewhere on the page.
+  constructor(act, fixed) {
+    Object.assign(this, {act, fixed, others: []});
+    this.element = make('section.compare-line', {'aria-label': 'Runs side by side'});
+    this.colours = make('canvas.colour-bar', {'aria-hidden': 'true', width: 256, height: 1});
+  }
+
+  // entries: all runs that can be chosen.
+  build(scene, entries) {
+    const [a, b] = scene.runs;
+    const {fingerprint} = a.header;
+    const others = entries.filter((entry) => entry.run !== a.name && entry.fingerprint === fingerprint && entry.steps);
+    this.others = others.map(({run}) => run);
+    this.element.hidden = others.length === 0;
+    if (this.element.hidden) return;
+    const chip = (name) => {
+      const pressed = b?.name === name;
+      const go = () => this.act.set({compare: pressed ? '' : name});
+      return button(name, go, {class: 'segment', 'aria-pressed': String(pressed), title: name});
+    };
+    const few = others.length > 1 || !b ? this.others.slice(0, MOST_CHIPS) : [];
+    const chips = few.length > 0 && make('div.segments', {role: 'group', 'aria-label': 'Run beside A'}, few.map(chip));
+    const mark = (text) => make('span.badge', text);
+    const name = (run) => make('span.side-name', {title: run.header.path || run.name}, run.name);
+    const swap = () => this.swap(scene);
+    const parts = b
+      ? [
+          [mark('A'), name(a)],
+          [mark('B'), chips || name(b)],
+          !this.fixed && [button('⇄', swap, {class: 'tool', 'aria-label': SWAP, title: `${SWAP} (x)`})],
+          this.legend(scene),
+        ]
+      : [[make('span.field-name', 'Compare with'), chips]];
+    this.element.replaceChildren(...parts.filter(Boolean).map((part) => make('div.side', part)));
+  }
+
+  legend(scene) {
+    const on = scene.state.versus === 'on';
+    const flip = () => this.act.set({versus: on ? 'off' : 'on'});
+    const key = {class: 'segment', 'aria-pressed': String(on), title: `${APART_WORDS} (w)`};
+    const found = [make('div.segments', button('A − B', flip, key))];
+    if (!showsApart(scene)) return found;
+    paintColourBar(this.colours, DIVERGING);
+    const bar = make('div.legend', make('span', 'more in B'), this.colours, make('span', 'more in A'));
+    return [...found, bar, make('span.reading', 'full colours: ±100 % of the brightest colour')];
+  }
+
+  // The next run beside A; after the last none.
+  next(scene) {
+    if (this.fixed) return;
+    const names = ['', ...this.others];
+    const now = names.indexOf(scene.runs[1]?.name ?? '');
+    this.act.set({compare: names[(now + 1) % names.length]});
+  }
+
+  swap(scene) {
+    if (scene.runs.length > 1 && !this.fixed) this.act.set({run: scene.runs[1].name, compare: scene.runs[0].name});
+  }
+}

@@ -1,0 +1,20 @@
+// Light or dark: as chosen, or as the page around, or as the system is; on paper always light.
+
+export class Theme {
+  // around: the theme of the page around, 'auto' for the system's.
+  constructor(root, around) {
+    Object.assign(this, {root, around, chosen: 'auto', printing: false});
+  }
+
+  // changes: {chosen, around, printing}.
+  dress(changes) {
+    Object.assign(this, changes);
+    const wanted = this.chosen === 'auto' ? this.around : this.chosen;
+    const dark = wanted === 'auto' ? window.matchMedia('(prefers-color-scheme: dark)').matches : wanted === 'dark';
+    this.root.dataset.theme = dark && !this.printing ? 'dark' : 'light';
+  }
+
+  get opposite() {
+    return this.root.dataset.theme === 'dark' ? 'light' : 'dark';
+  }
+}

@@ -1,0 +1,133 @@
+"""Names of runs by what differs between their hyperparameters, and which of them differ by their seed alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from lightning_gradcam.archive import Archive
+from lightning_gradcam.errors import printable
+from lightning_gradcam.storage import Storage
+
+# What Lightning's loggers and LightningCLI write; the second is read over the first.
+_FILES = ("config.yaml", "hparams.yaml")
+# A file beyond these is no list of hyperparameters, and is not read.
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 100_000, 1_000, 12
+_SEED = re.compile(r"(?:^|\.)(?:seed|seed_everything|random_seed|manual_seed)$")
+# Where a run's files go, which differs between all runs.
+_PLACE = re.compile(r"(?:^|\.)(?:logger|default_root_dir|ckpt_path|dirpath|save_dir|log_dir|run_name|run_id)(?:\.|$)")
+_PRIVATE = re.compile(r"password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
+# Differences that a name states, and characters of a value.
+_MOST_NAMED, _LONGEST = 3, 24
+
+
+def hyperparameters(archive: Archive) -> dict[str, str]:
+    """Reads what is known of how a run was trained, from ``hparams.yaml`` and ``config.yaml``.
+
+    Both are looked for in the archive's folder and in the one above it. A file that is too large, damaged, or more than
+    plain YAML counts as missing.
+
+    Args:
+        archive: The run's.
+
+    Returns:
+        Dotted name to the value as JSON, such as ``{"optimizer.lr": "0.1", "seed": "3"}``. Places of files, and what
+        looks like a password, are left out. Empty if there is no such file.
+    """
+    root = archive.path if "://" in archive.path else os.path.abspath(archive.path)
+    found: dict[str, str] = {}
+    for place in (re.split(r"[/\\][^/\\]*$", root.rstrip("/\\"))[0], root):
+        for name in _FILES:
+            with suppress(Exception):  # stores, YAML and odd values raise anything
+                found.update(_read(place, name))
+    return found
+
+
+def describe_runs(folders: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Returns what tells runs apart.
+
+    Args:
+        folders: A name for each run that needs no hyperparameters, such as its folder.
+        settings: Each run's :func:`hyperparameters`.
+
+    Returns:
+        For each run a ``name`` (what differs between its hyperparameters and the others', or else its folder), and
+        where a seed is known ``family``, which is the same for runs that differ by their seed alone, and ``seed``.
+
+    Example:
+        >>> found = describe_runs(["a", "b"], [{"lr": "0.1", "seed": "0"}, {"lr": "0.2", "seed": "0"}])
+        >>> [run["name"] for run in found]
+        ['lr=0.1', 'lr=0.2']
+    """
+    names = _names(folders, settings)
+    return [{"name": name, **_family(each)} for name, each in zip(names, settings, strict=True)]
+
+
+def _read(place: str, name: str) -> dict[str, str]:
+    import yaml
+
+    with Storage(place).open(name) as file:
+        raw = file.read(_MOST_BYTES + 1)
+    if len(raw) > _MOST_BYTES or b"<<" in raw:  # keys merged from aliases can grow without bound
+        return {}
+    found: dict[str, str] = {}
+    _flatten(yaml.safe_load(raw), "", found, 0)
+    return found
+
+
+def _flatten(value: Any, name: str, found: dict[str, str], depth: int) -> None:
+    if depth > _DEEPEST or len(found) > _MOST_VALUES:
+        raise ValueError("these are no hyperparameters")
+    if isinstance(value, (dict, list)):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            # `init_args` is LightningCLI's word, `_instantiator` its note to itself.
+            inner = name if key == "init_args" else ".".join(filter(None, (name, str(key))))
+            if not str(key).startswith("_"):
+                _flatten(each, inner, found, depth + 1)
+    elif name and not _PLACE.search(name) and not _PRIVATE.search(name):
+        found[name] = json.dumps(value, default=str)
+
+
+def _family(settings: Mapping[str, str]) -> dict[str, str]:
+    seeds = {name: value for name, value in settings.items() if _SEED.search(name)}
+    if not seeds:
+        return {}
+    rest = sorted((name, value) for name, value in settings.items() if name not in seeds)
+    family = hashlib.sha256(json.dumps(rest).encode()).hexdigest()[:16]
+    return {"family": family, "seed": ", ".join(dict.fromkeys(seeds.values()))}
+
+
+def _names(folders: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[str]:
+    known = [each for each in settings if each]
+    every = dict.fromkeys(key for each in known for key in each)
+    differing = [key for key in every if len({each.get(key) for each in known}) > 1]
+    # The same value is often written twice, in the model's and in the command's hyperparameters: the shortest stays.
+    kept: dict[tuple[str, tuple[str | None, ...]], str] = {}
+    for key in sorted(differing, key=len):
+        kept.setdefault((_last(key), tuple(each.get(key) for each in known)), key)
+    keys = [key for key in differing if key in kept.values()]
+    lasts = [_last(key) for key in keys]
+    titles = {key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)}
+    names = []
+    for folder, each in zip(folders, settings, strict=True):
+        stated = [f"{titles[key]}={_short(each[key])}" for key in keys if key in each]
+        rest = ["…"] if len(stated) > _MOST_NAMED else []
+        names.append(", ".join(stated[:_MOST_NAMED] + rest) or folder)
+    return [
+        f"{name} ({folder})" if names.count(name) > 1 and name != folder else name
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2] if not key.rpartition(".")[2].isdigit() else key
+
+
+def _short(value: str) -> str:
+    text = printable(str(json.loads(value))) if value.startswith('"') else value
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

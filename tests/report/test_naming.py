@@ -1,0 +1,84 @@
+"""Names of runs, from files that anybody can write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightning_gradcam import Archive
+from lightning_gradcam.report import write_report
+from lightning_gradcam.report.naming import describe_runs, hyperparameters
+from tests.report.archives import written
+from tests.report.held import described
+
+CLI = """# pytorch_lightning
+seed_everything: {seed}
+trainer:
+  logger: {{class_path: x.Logger, init_args: {{save_dir: here, version: {seed}}}}}
+  default_root_dir: /somewhere/{seed}
+model: {{class_path: m.Net, init_args: {{lr: {lr}, api_key: hunter{seed}}}}}
+"""
+
+
+def named(*settings: dict[str, str]) -> list[str]:
+    folders = [f"folder-{place}" for place in range(len(settings))]
+    return [run["name"] for run in describe_runs(folders, settings)]
+
+
+def test_a_page_of_runs_names_them_by_what_differs_and_finds_those_that_differ_by_their_seed(tmp_path: Path) -> None:
+    archives = []
+    for place, (lr, seed) in enumerate([("0.1", 0), ("0.1", 1), ("0.001", 0)]):
+        folder = tmp_path / f"version_{place}"
+        archives.append(Archive.open(written(folder / "gradcam", [0], run=str(place)).path))
+        (folder / "config.yaml").write_text(CLI.format(seed=seed, lr=lr))
+        # Lightning writes the model's hyperparameters once more.
+        (folder / "hparams.yaml").write_text(f"lr: {lr}\n_instantiator: x\nwidth: 8\n")
+    write_report(archives, tmp_path / "page.html")
+    headers = [described((tmp_path / "page.html").read_text(), place) for place in range(3)]
+    names = ["seed_everything=0, lr=0.1", "seed_everything=1, lr=0.1", "seed_everything=0, lr=0.001"]
+    assert [header["name"] for header in headers] == names
+    assert [header["seed"] for header in headers] == ["0", "1", "0"]
+    families = [header["family"] for header in headers]
+    assert families[0] == families[1] != families[2]
+    assert "hunter" not in str(headers)
+
+
+def test_runs_without_differences_or_files_have_the_names_of_their_folders() -> None:
+    assert named({}, {}) == named({"lr": "0.1"}, {"lr": "0.1"}) == ["folder-0", "folder-1"]
+    assert named({"lr": "0.1"}, {}, {"lr": "0.2"}) == ["lr=0.1", "folder-1", "lr=0.2"]
+    assert named({"lr": "0.1"}, {"lr": "0.1"}, {"lr": "0.2"}) == [
+        "lr=0.1 (folder-0)",
+        "lr=0.1 (folder-1)",
+        "lr=0.2",
+    ]
+    long, odd = f'"{"x" * 90}"', '"<b>\\u202e"'
+    assert named({"a.size": "1", "b.size": "2", "c": long}, {"a.size": "2", "b.size": "1", "c": odd}) == [
+        f"a.size=1, b.size=2, c={'x' * 23}…",
+        "a.size=2, b.size=1, c=<b>\\u202e",
+    ]
+    assert "family" not in describe_runs(["a"], [{"lr": "0.1"}])[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"!!python/object/apply:os.system ['touch owned']",
+        b"lr: [",
+        b"\xff\xfe\x00",
+        b"lr: 1\n" + b"x" * 200_000,
+        b"a: &a {b: 1}\nc: {<<: *a}\n",
+        b"a: &a [*a]",
+        b"x: " + b"[" * 5_000,
+        b"a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c]",
+        b"just text",
+        b"",
+    ],
+)
+def test_odd_and_hostile_files_count_as_missing(tmp_path: Path, content: bytes) -> None:
+    archive = Archive.open(written(tmp_path / "gradcam", [0]).path)
+    (tmp_path / "hparams.yaml").write_bytes(content)
+    assert hyperparameters(archive) == {}
+    assert not (tmp_path / "owned").exists()
+    (tmp_path / "gradcam" / "hparams.yaml").mkdir()
+    assert hyperparameters(archive) == {}
