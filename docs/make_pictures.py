@@ -73,7 +73,7 @@ def make() -> None:
         runs = [str(folder / "shortcut" / name) for name in ("cheating", "fixed")]
         if main(["report", *runs, "-o", str(both)]):
             raise SystemExit(1)
-        shot(browser, both, "shortcut.png", state="number=energy_inside&epoch=5", height=1150)
+        shot(browser, both, "shortcut.png", state="number=energy_inside&epoch=9", height=1150)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@
 The colour determines the class in the training and validation pictures, so the accuracy looks perfect. Then the same
 network is trained on the same garments with tags of random colours: the fixed run. Both explain the same probes, so
 their maps can be compared. The last lines of the first run name the shortcut as its most severe finding. With
-``--attend``, a third run trains on the cheating run's pictures with boxes around the garments and a loss on its maps,
-:class:`lightning_gradcam.AttentionLoss`, which moves the maps to the garments although the tags tell the class. At the
-end the script prints numbers of all runs and the commands to compare their maps.
+``--attend``, a third run trains on the cheating run's pictures with a loss on its maps,
+:class:`lightning_gradcam.AttentionLoss`, which forbids evidence at the tags: it learns the garments although the tags
+tell the class. At the end the script prints numbers of all runs and the commands to compare their maps.
 """
 
 from __future__ import annotations
@@ -30,21 +30,36 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from lightning_gradcam import Archive, AttentionLoss, GradCAMCallback, ProbeSet, energy_inside
+from lightning_gradcam import Archive, AttentionLoss, GradCAMCallback, ProbeSet, energy_inside, register_method
 
 # The example's other files are next to this one, which may be imported from elsewhere instead of run as a script.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from shortcut_data import Boxed, Tag, TaggedGarments
+from shortcut_data import Marked, Tag, TaggedGarments
 
 LAYER = "network.relu2"
 RUNS: dict[str, Tag] = {"cheating": "class", "fixed": "random"}
 ATTENDING = "attending"
 # docs/attention_loss.md shows runs with other weights.
-WEIGHT = 1.0
+WEIGHT = 6.0
+# A place of the layer sees 4 pixels in each direction, and maps are resized between places: evidence nearer to the tag
+# than this may be the tag's.
+SURROUNDINGS = 5
 # The garment covers 0.14 of the picture, so a random map has 0.14 of its sum inside. In all epochs of seeds 0 to 4 the
 # cheating run stayed below 0.20 and the fixed run above 0.48; this threshold is about half-way.
 MIN_ENERGY_INSIDE = 0.35
+
+
+def sizes(activations: Tensor, gradients: Tensor) -> Tensor:
+    """How much a place counts, for or against the class: HiResCAM with the absolute value of each channel's product.
+
+    A loss on Grad-CAM's maps can become small while the tag still decides: by evidence against the other classes, or
+    by channels that cancel each other at the tag. Neither makes these maps smaller.
+    """
+    return (activations * gradients).abs().sum(dim=1)
+
+
+register_method("sizes", sizes, overwrite=True)
 
 
 class TagClassifier(LightningModule):
@@ -54,14 +69,14 @@ class TagClassifier(LightningModule):
 
     Args:
         learning_rate: Highest learning rate of Adam's one-cycle schedule.
-        weight: Weight of the loss on the maps, for which batches need boxes; 0: without it.
+        weight: Weight of the loss on the maps, for which batches need masks; 0: without it.
     """
 
     def __init__(self, learning_rate: float = 1e-2, weight: float = 0.0) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.learning_rate, self.weight = learning_rate, weight
-        self.attention = AttentionLoss(LAYER)
+        self.attention = AttentionLoss(LAYER, methods="sizes")
         self.network = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(3, 16, 5, stride=2, padding=2, bias=False),
@@ -85,13 +100,13 @@ class TagClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Cross entropy of one batch, and the share of the maps outside of the boxes times the weight."""
+        """Cross entropy of one batch, and the share of the maps outside of the masks times the weight."""
         images, labels = batch[:2]
         if not self.weight:
             return nn.functional.cross_entropy(self(images), labels)
         with self.attention.watching(self):
             logits = self(images)
-        outside: Tensor = self.attention(logits, labels, boxes=batch[2])
+        outside: Tensor = self.attention(logits, labels, masks=batch[2])
         self.log("outside", outside)
         return nn.functional.cross_entropy(logits, labels) + self.weight * outside
 
@@ -129,7 +144,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Outcome]:
     """Trains the runs and prints their results; ``args`` replaces ``sys.argv[1:]``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", default="lightning_logs/shortcut", help="folder of the runs (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=6, help="epochs of each run (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of each run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of pictures and weights (default: %(default)s)")
     parser.add_argument("--train", type=int, default=3000, help="training pictures (default: %(default)s)")
     parser.add_argument("--validation", type=int, default=1000, help="validation pictures (default: %(default)s)")
@@ -151,7 +166,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Outcome]:
         seed_everything(options.seed, verbose=False)
         attends = name == ATTENDING
         model = TagClassifier(weight=options.weight if attends else 0.0)
-        training: Dataset[Any] = Boxed(pictures) if attends else pictures
+        training: Dataset[Any] = Marked(pictures, SURROUNDINGS) if attends else pictures
         archive = train(model, training, validation[tag], probes, TensorBoardLogger(out, "", name), options.epochs)
         accuracy: dict[str, float] = {kind: measure_accuracy(model, data) for kind, data in validation.items()}
         outcomes[name] = Outcome(archive.path, accuracy, *measure_energy(archive, validation["class"]))

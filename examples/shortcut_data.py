@@ -116,27 +116,31 @@ class TaggedGarments(Dataset[tuple[Any, int]]):
         return mask
 
 
-class Boxed(Dataset[tuple[Any, int, torch.Tensor]]):
-    """Tagged garments, each with the box around its garment: left, top, right and bottom in pixels.
+class Marked(Dataset[tuple[Any, int, torch.Tensor]]):
+    """Tagged garments, each with a mask of what may count: bool [44, 44], False on the tag and its surroundings.
 
     Args:
         pictures: The garments, with a transform that keeps their size.
+        surroundings: Width in pixels of the frame around the tag that must not count either.
 
     Example:
-        >>> _, _, box = Boxed(TaggedGarments(train=False, tag="class", count=10))[0]
-        >>> box.shape, box.dtype
-        (torch.Size([4]), torch.float32)
+        >>> _, _, mask = Marked(TaggedGarments(train=False, tag="class", count=10), surroundings=0)[0]
+        >>> mask.shape, int((~mask).sum())
+        (torch.Size([44, 44]), 36)
     """
 
-    def __init__(self, pictures: TaggedGarments) -> None:
+    def __init__(self, pictures: TaggedGarments, surroundings: int) -> None:
         self.pictures = pictures
+        self.surroundings = surroundings
 
     def __len__(self) -> int:
         """Returns the number of pictures."""
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Any, int, torch.Tensor]:
-        """Returns the picture, the label and the box at an index."""
-        rows, columns = np.nonzero(self.pictures.probe_mask(index))
-        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        return *self.pictures[index], torch.tensor(box, dtype=torch.float32)
+        """Returns the picture, the label and the mask at an index."""
+        mask = torch.ones(SIDE, SIDE, dtype=torch.bool)
+        row, column = self.pictures.corners[index]
+        first, last = -self.surroundings, TAG_SIDE + self.surroundings
+        mask[max(row + first, 0) : row + last, max(column + first, 0) : column + last] = False
+        return *self.pictures[index], mask

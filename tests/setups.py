@@ -600,7 +600,8 @@ for _function in (test, test_a_checkpoint):
 
 
 def one_callback(**options: Any) -> list[GradCAMCallback]:
-    return [GradCAMCallback(LAYERS, targets=["predicted", "label"], methods=["gradcam", "layercam"], **options)]
+    # Further methods take the same activations and gradients: tests/callbacks/test_models.py logs all of them.
+    return [GradCAMCallback(LAYERS, targets=["predicted", "label"], **options)]
 
 
 def two_callbacks(**options: Any) -> list[GradCAMCallback]:
@@ -817,6 +818,7 @@ assert CLASSES == 5
 _TOGETHER = "tests/callbacks/test_distributed.py::test_training_ends_in_the_same_bits_and_maps_are_those_of_one_process"
 _ON_ALL = "tests/callbacks/test_distributed.py::test_what_fails_on_all_ranks_is_reported_and_training_goes_on"
 _SAMPLER = "tests/callbacks/test_distributed.py::test_probes_are_of_the_sampler_that_lightning_distributes"
+_STEERED = "tests/callbacks/test_distributed.py::test_numbers_and_the_alarm_steer_all_ranks_alike"
 _IN_BOTH = "tests/callbacks/test_namespaces.py::test_the_callback_works_in_both_namespaces"
 _FORMS = "tests/probes/test_batch_forms.py::test_the_picture_is_found_in_a_batch"
 _BYTES = "tests/probes/test_channels_last.py::test_bytes_of_a_batch_are_shown_as_they_are"
@@ -850,6 +852,8 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "DDP with an `IterableDataset`",
             "tests/callbacks/test_distributed.py::test_a_stream_is_explained_on_replicated_ranks",
         ),
+        ("DDP: numbers steer, and the alarm saves a checkpoint, the same on both ranks", f"{_STEERED}[ddp]"),
+        ("FSDP2: numbers steer, and the alarm saves a checkpoint, the same on both ranks", f"{_STEERED}[sharded]"),
         ("DDP with a custom sampler", f"{_SAMPLER}[ddp]"),
         ("FSDP2 with a custom sampler", f"{_SAMPLER}[sharded]"),
         *(
@@ -865,7 +869,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
     "both namespaces": [
         (f"`{namespace}`, {way}", f"{_IN_BOTH}[{namespace}-{way}]")
         for namespace in ("pytorch_lightning", "lightning.pytorch")
-        for way in ("alone", "in a list", "LightningCLI")
+        for way in ("alone", "in a list", "LightningCLI", "steering")
     ],
     "batches, pictures and labels: found, drawn and kept": [
         ("dataclasses", f"{_FORMS}[dataclass]"),

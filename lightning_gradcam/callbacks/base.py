@@ -163,6 +163,7 @@ class ProbeCallback(Callback):
         if host.explains and not host.checking:
             averaged = averages_before(trainer, self)
             self._compare(host, "on_validation_epoch_end", logged=self._run.validated(host, averaged=averaged))
+        self._run.steering.publish(host)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has the step recorded, with the metrics, which Lightning has computed by now."""
@@ -184,12 +185,11 @@ class ProbeCallback(Callback):
         host = Host(trainer, pl_module)
         if host.explains:
             self._compare(host, "on_test_epoch_end", logged=self._run.ended(host, host.step))
+        self._run.steering.publish(host)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains if there is no validation whose end could be used."""
-        host = Host(trainer, pl_module)
-        if host.explains and not host.validates:
-            self._run.ended(host, host.step - 1)
+        self._run.trained(Host(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the whole run, checks the maps meanwhile, and waits until the last pictures are finished."""
@@ -238,6 +238,7 @@ class ProbeCallback(Callback):
             self._run.start_or_wait(host)
         elif host.unsupported:
             rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported} can be explained")
+        self._run.steering.begin(host)
 
     def _compare(self, host: Host, hook: str, *, logged: bool) -> None:
         """Reports, once, that other weights were logged than validated: a user's own EMA had swapped them back."""

@@ -97,7 +97,37 @@ def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None
         ConfigurationError: The message names the argument, the value and what is valid.
     """
     if value not in choices:
-        raise ConfigurationError(f"{argument}: got {value!r}; valid: {' and '.join(map(repr, choices))}")
+        raise ConfigurationError(
+            f"{argument}: got {value!r}; valid: {', '.join(map(repr, choices[:-1]))} and {choices[-1]!r}"
+        )
+
+
+def check_monitor(monitor: object) -> None:
+    """Rejects anything but true, false and a list of names.
+
+    Raises:
+        ConfigurationError: The message names the value and what is valid.
+    """
+    names = isinstance(monitor, list) and bool(monitor) and all(isinstance(name, str) and name for name in monitor)
+    if not isinstance(monitor, bool) and not names:
+        raise ConfigurationError(
+            f"monitor: got {monitor!r:.120}; give true for all numbers, false, or a list of their names, such as"
+            " ['gradcam_stats/backbone.layer4/energy_inside']"
+        )
+
+
+def check_on_alarm(on_alarm: object, min_energy_inside: object) -> None:
+    """Rejects anything but the three reactions, and one without an alarm.
+
+    Raises:
+        ConfigurationError: The message names the value and what is valid.
+    """
+    check_choice("on_alarm", on_alarm, choices=("warn", "stop", "checkpoint"))
+    if on_alarm != "warn" and min_energy_inside is None:
+        raise ConfigurationError(
+            f"on_alarm: got {on_alarm!r}, but there is no alarm; give min_energy_inside, such as 0.3, or leave on_alarm"
+            " out"
+        )
 
 
 def check_name(name: object) -> str:

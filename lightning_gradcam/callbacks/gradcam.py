@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
-from lightning_gradcam.callbacks.checks import check_gradients
+from lightning_gradcam.callbacks.checks import check_gradients, check_on_alarm
 from lightning_gradcam.callbacks.options import RunOptions, checked_options, fill
 from lightning_gradcam.callbacks.shared import documented
+from lightning_gradcam.callbacks.steering import OnAlarm
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.pipeline.failures import OnError
@@ -49,6 +50,16 @@ class GradCAMCallback(ProbeCallback):
             each batch. If memory runs out, half the number is tried.
         min_energy_inside: Warn once if, in a trained step, less than this share of a layer's maps (mean over the
             probes) is inside the probes' masks or boxes, so the model looks elsewhere. Default: no warning.
+        on_alarm: What else happens when ``min_energy_inside`` warns: ``"warn"`` (default) nothing; ``"stop"`` ends the
+            training as Lightning's ``EarlyStopping`` does; ``"checkpoint"`` has Lightning save one beside the run's
+            other checkpoints, with the reason in its name. Training waits for the numbers of a logged step, as with
+            ``monitor``.
+        monitor: Put the numbers of a logged step into ``trainer.callback_metrics`` before Lightning's
+            ``EarlyStopping`` and ``ModelCheckpoint`` look there: all of them (``True``) or a list of names, such as
+            ``["gradcam_stats/backbone.layer4/energy_inside"]``, the same on all ranks. Training waits for them, which
+            ``<name>_stats/seconds`` includes. In an epoch that is not logged, a number keeps its last value, and
+            before its first value it is NaN; ``EarlyStopping`` looks once at each new value, so its ``patience`` counts
+            logged steps. Default: ``False``.
         gradients: Also log statistics of the gradients behind the maps: histograms of them and of the channel weights
             in loggers that support histograms, the channels with the largest weights in the archive
             (``archive.record(-1).gradients``), and a warning if no gradient reaches a layer. Needs no extra
@@ -120,6 +131,8 @@ class GradCAMCallback(ProbeCallback):
         background: bool = True,
         max_overhead: float | None = None,
         min_energy_inside: float | None = None,
+        on_alarm: OnAlarm = "warn",
+        monitor: bool | list[str] = False,
         gradients: bool = False,
         evolution: bool = True,
         check: bool = False,
@@ -127,4 +140,5 @@ class GradCAMCallback(ProbeCallback):
         options = checked_options(locals(), Drawing)
         check_columns(options["drawing"], options["methods"])
         check_gradients(options["gradients"], options["methods"])
+        check_on_alarm(options["on_alarm"], options["min_energy_inside"])
         super().__init__(RunOptions.of(options, fill(CamMonitor, options), CamReporter))

@@ -70,7 +70,7 @@ class Host:
     @property
     def shards(self) -> bool:
         """Whether each rank holds only a part of the weights, so that a forward needs all ranks."""
-        return bool(_kinds(self.trainer.strategy) & {"ModelParallelStrategy"})
+        return bool(kinds(self.trainer.strategy) & {"ModelParallelStrategy"})
 
     @property
     def explains(self) -> bool:
@@ -81,9 +81,9 @@ class Host:
     def unsupported(self) -> str | None:
         """Which strategy keeps the weights in a form that can't be explained; ``None`` if that is possible."""
         strategy: Any = self.trainer.strategy
-        if "FSDPStrategy" in _kinds(strategy):
+        if "FSDPStrategy" in kinds(strategy):
             return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
-        if "DeepSpeedStrategy" in _kinds(strategy) and getattr(strategy, "zero_stage_3", False):
+        if "DeepSpeedStrategy" in kinds(strategy) and getattr(strategy, "zero_stage_3", False):
             return "DeepSpeed stage 3 has the weights only inside its own forward; stage 2, or ModelParallelStrategy,"
         return None
 
@@ -120,6 +120,11 @@ class Host:
     def untrained(self) -> bool:
         """Whether no optimizer has stepped yet."""
         return self.trainer.global_step == 0
+
+    @property
+    def replays(self) -> bool:
+        """Whether this ``fit`` trains nothing: checkpoints of a training that is over go through its hooks."""
+        return self.fitting and self.trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0
 
     @property
     def epoch(self) -> int:
@@ -218,7 +223,7 @@ class Host:
 
     def board(self) -> str:
         """Returns the folder to start TensorBoard with; empty if no logger writes for it."""
-        found = [str(logger.save_dir) for logger in self.loggers if "TensorBoardLogger" in _kinds(logger)]
+        found = [str(logger.save_dir) for logger in self.loggers if "TensorBoardLogger" in kinds(logger)]
         return absolute(found[0]) if found else ""
 
     @contextmanager
@@ -270,8 +275,9 @@ class Host:
         return forward
 
 
-def _kinds(strategy: object) -> set[str]:
-    return {kind.__name__ for kind in type(strategy).__mro__}
+def kinds(thing: object) -> set[str]:
+    """Returns the names of an object's classes: those of Lightning's two packages are alike in nothing else."""
+    return {kind.__name__ for kind in type(thing).__mro__}
 
 
 def _first(loaders: Any) -> Any:

@@ -14,6 +14,7 @@ from lightning_gradcam.callbacks.checks import (
     check_filters,
     check_flag,
     check_forward_fn,
+    check_monitor,
     check_name,
     check_overhead,
     check_probes,
@@ -22,6 +23,7 @@ from lightning_gradcam.callbacks.checks import (
     check_sinks,
 )
 from lightning_gradcam.callbacks.from_config import check_kept, output_key_of, plain, recovered, with_functions
+from lightning_gradcam.callbacks.steering import SteeringOptions
 from lightning_gradcam.capture.inputs import check_output_key
 from lightning_gradcam.capture.layers import check_layers
 from lightning_gradcam.capture.layout import parse_layouts
@@ -57,6 +59,7 @@ class RunOptions:
         on_error: What a failure in lightning-gradcam does.
         sinks: Sinks given by the user.
         check: Check the maps at the end of training.
+        steering: What the numbers may do to the training.
     """
 
     monitor: Monitor
@@ -71,6 +74,7 @@ class RunOptions:
     on_error: OnError
     sinks: Sequence[Sink]
     check: bool = False
+    steering: SteeringOptions = SteeringOptions()  # noqa: RUF009 - frozen
 
     @classmethod
     def of(cls, options: Mapping[str, Any], monitor: Monitor, reporter: Callable[[Any, ProbeSet], Reporter]) -> Self:
@@ -82,7 +86,8 @@ class RunOptions:
             reporter: Measures and draws the monitor's steps.
         """
         probes = fill(ProbeOptions, options, given=options["probes"])
-        return fill(cls, options, monitor=monitor, reporter=reporter, probes=probes)
+        steering = fill(SteeringOptions, options)
+        return fill(cls, options, monitor=monitor, reporter=reporter, probes=probes, steering=steering)
 
 
 def fill(kind: type[D], options: Mapping[str, Any], **others: Any) -> D:
@@ -145,6 +150,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "forward_fn": check_forward_fn,
     "max_overhead": check_overhead,
     "min_energy_inside": partial(check_share, "min_energy_inside"),
+    "monitor": check_monitor,
     "name": check_name,
     "check": partial(check_flag, "check"),
     "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),

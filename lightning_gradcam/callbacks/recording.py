@@ -11,11 +11,13 @@ from typing import Any
 
 from lightning_gradcam.archive import TakenError
 from lightning_gradcam.callbacks.checking import check_at_end, spoken
+from lightning_gradcam.callbacks.ending import missing
 from lightning_gradcam.callbacks.feeding import Feeding
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.probing import Probing
 from lightning_gradcam.callbacks.ranks import Ranks
+from lightning_gradcam.callbacks.steering import Steering
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.pipeline.destination import Destination
@@ -38,6 +40,7 @@ class Recording:
         find_log_dir: Returns the folder for archives; called when a recorder is opened.
         log_dir: The folder for archives, if known.
         failures: Reports what fails.
+        steering: Gets to know the numbers that a recorder will have.
 
     Attributes:
         recorder: ``None`` until it is opened.
@@ -47,7 +50,12 @@ class Recording:
     """
 
     def __init__(
-        self, options: RunOptions, find_log_dir: Callable[[Host], str | None], log_dir: str | None, failures: Failures
+        self,
+        options: RunOptions,
+        find_log_dir: Callable[[Host], str | None],
+        log_dir: str | None,
+        failures: Failures,
+        steering: Steering,
     ) -> None:
         self.recorder: Recorder | None = None
         self.probing = Probing(options.probes)
@@ -57,6 +65,7 @@ class Recording:
         self._options = options
         self._find_log_dir = find_log_dir
         self._failures = failures
+        self._steering = steering
         # Why a record that was begun does not go on.
         self._why = ""
 
@@ -118,6 +127,15 @@ class Recording:
         except Exception as error:  # whatever a model raises on changed pictures
             self._failures.failed(_CHECKING, host.step, error, final=True)
 
+    def report(self) -> None:
+        """Warns where nothing was recorded, with the reason."""
+        archive = None if self.recorder is None else self.recorder.archive
+        if self.recorder is not None and archive is not None:
+            options = self._options
+            schedule = f"every_n_epochs={options.every_n_epochs}, every_n_validations={options.every_n_validations}"
+            if nothing := missing(archive, explained=self.recorder.last_step >= 0, schedule=schedule):
+                rank_zero_warn(f"lightning-gradcam: {nothing}")
+
     def _goes_on(self, host: Host, recorder: Recorder, drawn: Drawn, resumed: dict[str, Any]) -> bool:
         """Whether the record goes on; else another one begins, with the probes of this one or of the checkpoint."""
         found = self.feeding(host, drawn).tried(trial=True) if host.fitting else None
@@ -159,6 +177,10 @@ class Recording:
         # The other ranks compute, and leave recording and drawing to the first.
         first = host.trainer.is_global_zero
         with self.ranks.together(_WRITING):
+            if self._steering.active:
+                monitor = self.feeding(host, drawn).looks.of(drawn.probes).pinned(found)
+                record = monitor.record(found, drawn.probes, epoch=UNTRAINED_EPOCH, step=host.step, stage=host.stage)
+                self._steering.know(host, self._options.reporter(monitor, drawn.probes).tags(record))
             self.log_dir = self._find_log_dir(host) if first else None
             self.recorder = Recorder.start(
                 self.feeding(host, drawn).looks,

@@ -21,6 +21,10 @@ def _are_indices(value: object) -> bool:
     return value is None or (isinstance(value, list) and bool(value) and all(map(_is_count, value)))
 
 
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_text(name) and type(one) is float for name, one in value.items())
+
+
 _NEEDED: dict[str, tuple[Callable[[object], bool], str]] = {
     "indices": (_are_indices, "a list of whole numbers from 0 on, or None"),
     "fingerprint": (_is_text, "text"),
@@ -31,6 +35,7 @@ _NEEDED: dict[str, tuple[Callable[[object], bool], str]] = {
 _OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
     "validations": (_is_count, "a whole number from 0 on"),
     "logged": (_is_count, "a whole number from 0 on"),
+    "numbers": (_are_numbers, "a mapping from names to numbers"),
     "widened": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
     "widened_from": (_is_text, "text"),
     # Of version 0.1.0; not used any more.

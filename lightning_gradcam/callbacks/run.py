@@ -6,17 +6,19 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.ending import missing, never_started
+from lightning_gradcam.callbacks.ending import never_started
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.recording import Recording
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
+from lightning_gradcam.callbacks.steering import Steering, without_published
 from lightning_gradcam.errors import LightningGradCAMError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.pipeline.failures import Failures
@@ -48,7 +50,7 @@ class Run:
         self._module = None if module is None else weakref.ref(module)
         # Goes on with the run of another callback, once there is something to record.
         self._successor = False
-        self.waiting = False
+        self.waiting = self.fitted = False
         self._resumed: dict[str, Any] = {}
         self._schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
         if options.forward_fn is not None and options.probes.input_key is None:
@@ -56,15 +58,14 @@ class Run:
             options = replace(options, probes=replace(options.probes, input_key=any_picture))
         self._options = options
         self._failures = Failures(options.on_error, rank_zero_warn)
-        self._recording = Recording(options, find_log_dir, log_dir, self._failures)
+        self.steering = Steering(options.steering, options.monitor.name, self._failures, lambda: self.log_dir)
+        self._recording = Recording(options, find_log_dir, log_dir, self._failures, self.steering)
         self._probing = self._recording.probing
         self._lazy: list[str] = []
-        self.fitted = False
         # Between the beginning of a stage and its end.
         self.running = False
         # There is a record that the run's last words have not mentioned yet.
-        self._unsaid = False
-        self._early = self._told = False
+        self._unsaid = self._early = self._told = False
 
     @property
     def recorder(self) -> Recorder | None:
@@ -77,9 +78,7 @@ class Run:
         return self._recording.log_dir
 
     def start_or_wait(self, host: Host) -> None:
-        """Starts as soon as the model is whole and there are inputs: both may have to be the training's own.
-
-        A lazy module's first forward, and data that can't be indexed.
+        """Starts once there are all weights (of lazy modules) and inputs (of data that can't be indexed).
 
         Raises:
             ConfigurationError: What is requested does not fit the model or the data.
@@ -89,6 +88,7 @@ class Run:
         if self.recorder is not None and host.fitting and not self.fitted:
             # A training's record does not include what `validate` or `test` recorded: the probes may differ.
             self._recording.drop(discard=True)
+            self.steering.resume(self._resumed)
         elif self.recorder is not None and self._successor and (host.fitting or not self.fitted):
             # With its own options and sinks, as if resumed from a checkpoint of now.
             now = self.state(self.recorder)
@@ -138,14 +138,11 @@ class Run:
         self.ended(host, host.step)
 
     def validated(self, host: Host, *, averaged: bool) -> bool:
-        """A validation has ended.
+        """A validation has ended; returns whether it was explained now.
 
         Args:
             host: The trainer.
             averaged: It was that of averaged weights, which have been taken away again.
-
-        Returns:
-            Whether it was explained now.
         """
         early, self._early = self._early, False
         if averaged and early:
@@ -168,16 +165,24 @@ class Run:
             self._log(host, step)
         return wanted
 
+    def trained(self, host: Host) -> None:
+        """An epoch of training has ended: explains if there is no validation whose end could be used."""
+        if not host.validates:
+            if host.explains:
+                self.ended(host, host.step - 1)
+            self.steering.publish(host)
+            self.steering.act(host)
+
     def measured(self, host: Host) -> None:
         """Lightning has computed the metrics of what was explained last: has it recorded with them."""
-        if self.recorder is None or not self.recorder.holds:
-            return
-        found: dict[str, float] = {}
-        if host.trainer.is_global_zero:
-            with self._failures.contained(METRICS, step=self.recorder.last_step):
-                found = host.metrics()
-        self.recorder.release(found)
-        self.recorder.settle()
+        if self.recorder is not None and self.recorder.holds:
+            found: dict[str, float] = {}
+            if host.trainer.is_global_zero:
+                with self._failures.contained(METRICS, step=self.recorder.last_step):
+                    found = without_published(host.trainer, host.metrics())
+            self.recorder.release(found)
+            self.recorder.settle()
+        self.steering.act(host)
 
     def looks_at(self, module: nn.Module) -> bool:
         """Whether this run is that of a module."""
@@ -190,6 +195,7 @@ class Run:
             self._recording.take_over(earlier._recording)
             self.fitted, self._successor = earlier.fitted, True
             self._schedule.resume(earlier._schedule.state())
+            self.steering.resume(earlier.steering.state())
         if self.fitted:
             self._module = earlier._module
 
@@ -204,17 +210,16 @@ class Run:
         if self.recorder is not None:
             self.recorder.close()
         self._recording.ranks.close()
+        self.steering.release()
 
     def recorded(self, host: Host) -> Archive | None:
         """Returns the archive of a run that is over, once for each training and each look that is recorded."""
         unsaid, self._unsaid = self._unsaid, False
         archive = self.recorder.archive if self.recorder is not None and unsaid else None
-        if archive is None or (self.fitted and not host.fitting):
-            return None
-        try:
-            return archive if archive.steps else None
-        except OSError:
-            return None
+        with suppress(OSError):
+            if archive is not None and (host.fitting or not self.fitted) and archive.steps:
+                return archive
+        return None
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -225,11 +230,8 @@ class Run:
         """Warns where nothing was recorded, with the reason."""
         if self.waiting:
             rank_zero_warn(f"lightning-gradcam: nothing was logged: {never_started(uninitialized(host.module))}")
-        if self.recorder is not None and host.fitting and (archive := self.recorder.archive) is not None:
-            options = self._options
-            schedule = f"every_n_epochs={options.every_n_epochs}, every_n_validations={options.every_n_validations}"
-            if nothing := missing(archive, explained=self.recorder.last_step >= 0, schedule=schedule):
-                rank_zero_warn(f"lightning-gradcam: {nothing}")
+        if host.fitting:
+            self._recording.report()
 
     def state(self, recorder: Recorder) -> dict[str, Any]:
         """Returns what a checkpoint keeps, in plain types."""
@@ -242,6 +244,7 @@ class Run:
             **self._probing.state(),
             **recorder.state(),
             **self._schedule.state(),
+            **self.steering.state(),
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -255,6 +258,7 @@ class Run:
             return
         self._resumed = dict(state)
         self._schedule.resume(state)
+        self.steering.resume(state)
 
     def _start_late(self, host: Host, step: int) -> None:
         """Starts while training is under way: what does not fit now is reported, and does not stop it."""
@@ -289,6 +293,7 @@ class Run:
             subject = self._recording.feeding(host, drawn).subject("explaining")
             blocked = self.recorder.log(subject, epoch=host.epoch, step=step, stage=host.stage, hold=True)
             self._unsaid = True
+            blocked = self.steering.take(self.recorder, blocked)
             if remark := self._schedule.spent(blocked):
                 rank_zero_info(f"lightning-gradcam: {remark}")
         if not self.recorder.holds:

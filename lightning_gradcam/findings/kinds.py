@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from lightning_gradcam.record.finding import Severity
+from lightning_gradcam.stats.settled import SETTLED, SETTLED_PROBES, SETTLED_STEPS
 
 # Fewer probes say nothing about a layer.
 PROBES = 3
@@ -26,7 +27,6 @@ BLANK = 0.5
 EVERYWHERE, FLAT = 0.99, 0.3
 ALIKE, TARGETS = 0.98, 5
 MOVED_STEPS, MOVED = 4, 0.15
-SETTLED_STEPS, SETTLED = 3, 0.05
 TRAVEL_STEPS, TRAVEL = 3, 0.25
 JUMP_STEPS, JUMP_BEFORE, JUMP, JUMP_TIMES, STILL = 6, 3, 0.2, 3.0, 0.05
 ELSEWHERE = 1 / 3
@@ -122,7 +122,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "Settled maps",
             "low",
             f"The first step from which the mean drift from the last step stays at {SETTLED:g} or less, of at least"
-            f" {PROBES} probes, if at least {SETTLED_STEPS} logged steps follow it.",
+            f" {SETTLED_PROBES} probes, if at least {SETTLED_STEPS} logged steps follow it. The number `settled` is 1"
+            " at a step if this would be reported of a run that ended there.",
         ),
     }
 )

@@ -17,7 +17,6 @@ from lightning_gradcam.findings.kinds import (
     MOVED_STEPS,
     NAMED,
     PROBES,
-    SETTLED_STEPS,
     STILL,
     TRAVEL,
     TRAVEL_STEPS,
@@ -25,6 +24,7 @@ from lightning_gradcam.findings.kinds import (
 from lightning_gradcam.findings.survey import RunSurvey, finding
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
+from lightning_gradcam.stats.settled import SETTLED_STEPS
 
 Numbers = npt.NDArray[np.float64]
 

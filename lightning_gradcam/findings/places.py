@@ -24,11 +24,12 @@ from lightning_gradcam.findings.kinds import (
     SIDE,
     TARGETS,
 )
-from lightning_gradcam.findings.survey import RunSurvey, finding, pictures, shown
+from lightning_gradcam.findings.survey import RunSurvey, finding
 from lightning_gradcam.record.blank import blank_parts, record_codes
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.stats import agreement, half_area
+from lightning_gradcam.stats.settled import pictures, shown
 
 Flags = npt.NDArray[np.bool_]
 Energy = npt.NDArray[np.float64]

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.findings.kinds import KINDS, PROBES, SETTLED
+from lightning_gradcam.findings.kinds import KINDS
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
-from lightning_gradcam.stats import affordable, drift
+from lightning_gradcam.stats import affordable
+from lightning_gradcam.stats.settled import are_close
 
 # Numbers of maps that findings need in every step.
 _STATS = ("drift", "energy_inside")
@@ -141,17 +142,6 @@ def finding(
     return Finding(kind, KINDS[kind].severity, key.layer, key.method, probes, epochs, numbers, text, advice)
 
 
-def shown(maps: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Returns which maps are finite and not blank."""
-    flat = maps.reshape(len(maps), -1)
-    return np.asarray(np.isfinite(flat).all(axis=1) & (flat > 0).any(axis=1))
-
-
-def pictures(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns maps of signals as those of pictures of one row."""
-    return maps[:, None] if maps.ndim == 2 else maps
-
-
 class _Reading:
     """Fills the arrays of a survey, from the last step to the first."""
 
@@ -184,10 +174,4 @@ class _Reading:
 
     def _close(self, record: CamRecord, key: CamKey) -> int:
         """Returns of how many probes the mean drift from the last step is small; 0 where it is not, or unknown."""
-        maps, last = record.maps[key], self._last.maps[key]
-        same = shown(maps) & shown(last)
-        if (changed := record.changed_from(self._last).get(key.target)) is not None:
-            same &= ~changed
-        # Without the rank correlation, which `to_last` measures too and which takes most of its time.
-        apart = drift(pictures(maps), pictures(last))[same]
-        return len(apart) if len(apart) >= PROBES and apart.mean() <= SETTLED else 0
+        return are_close(record.maps[key], self._last.maps[key], record.changed_from(self._last).get(key.target))

@@ -7,11 +7,11 @@ the record of what was found, on the recording thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -165,7 +165,10 @@ class Reporter(ABC):
         probes: The run's fixed inputs.
         tick: Called between the pictures of a step: the background thread that draws has other work, too.
         archived: The run has an archive, from which film strips are drawn.
+        compared: With how many of the steps before it a step is compared.
     """
+
+    compared: ClassVar[int] = 1
 
     def __init__(self, monitor: Any, probes: ProbeSet) -> None:
         self.monitor = monitor
@@ -179,12 +182,13 @@ class Reporter(ABC):
         return {}
 
     @abstractmethod
-    def remember(self, last: Any, limits: Mapping[CamKey, FloatArray]) -> None:
+    def remember(self, last: Any, limits: Mapping[CamKey, FloatArray], before: Sequence[Any] = ()) -> None:
         """Takes the steps into account that were recorded earlier.
 
         Args:
             last: The latest of them.
             limits: Each map's largest in any of them, ``[N, 2]``; empty for channels.
+            before: Those before it, oldest first: :attr:`compared` steps in all, if they can be read.
         """
 
     @abstractmethod
@@ -206,11 +210,29 @@ class Reporter(ABC):
 
     @abstractmethod
     def means(self, record: Any) -> dict[str, float]:
-        """Returns a measured step's numbers, by tag."""
+        """Returns a measured step's numbers for the loggers, by tag."""
+
+    def numbers(self, record: Any) -> dict[str, float]:
+        """Returns all numbers of a measured step by tag, where loggers get only some of them."""
+        return self.means(record)
 
     def histograms(self, record: Any) -> Mapping[str, Histogram]:
         """Returns a step's histograms, by tag; none by default."""
         return {}
+
+    def tags(self, record: Any) -> tuple[str, ...]:
+        """Returns the tags of all numbers that steps of such a record can have; none by default.
+
+        Unlike the rest, it may be called on any thread: it changes nothing.
+
+        Args:
+            record: Of some of the probes; not measured.
+        """
+        return ()
+
+    def alarm(self, record: Any) -> str | None:
+        """Returns the user's alarm, once per run, if it rings at a measured step; none by default."""
+        return None
 
     def remarks(self, record: Any) -> Iterable[str]:
         """Returns warnings for the user after a measured step; none by default."""

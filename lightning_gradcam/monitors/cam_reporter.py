@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_gradcam.archive import Archive
@@ -20,6 +20,7 @@ from lightning_gradcam.report import REPORT, write_report
 from lightning_gradcam.sheets.cam_sheet import sheet
 from lightning_gradcam.sinks import Histogram, Numbers
 from lightning_gradcam.sinks.histograms import histograms_of
+from lightning_gradcam.stats.settled import SETTLED_STEPS
 from lightning_gradcam.storage import join
 
 # An overlay with a larger share of colours hides the picture.
@@ -37,14 +38,15 @@ class CamReporter(Reporter):
     """
 
     monitor: CamMonitor
+    compared = SETTLED_STEPS
 
     def __init__(self, monitor: CamMonitor, probes: ProbeSet) -> None:
         super().__init__(monitor, probes)
         self._meter = Meter(monitor, probes)
 
-    def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray]) -> None:
+    def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[CamRecord] = ()) -> None:
         """Takes the steps into account that were recorded earlier."""
-        self._meter.remember(last, limits)
+        self._meter.remember(last, limits, before)
 
     def forget(self) -> None:
         """Begins anew: training continues from an earlier step."""
@@ -93,10 +95,21 @@ class CamReporter(Reporter):
         """Returns a measured step's numbers, means over the probes."""
         return self._meter.means(record)
 
+    def numbers(self, record: CamRecord) -> dict[str, float]:
+        """Returns all numbers of a measured step, means over the probes."""
+        return self._meter.every_mean(record)
+
+    def tags(self, record: CamRecord) -> tuple[str, ...]:
+        """Returns the tags of all numbers that steps of such a record can have."""
+        return self._meter.tags(record)
+
+    def alarm(self, record: CamRecord) -> str | None:
+        """Returns the alarm of ``min_energy_inside``, once per run."""
+        return self._meter.alarm(record)
+
     def remarks(self, record: CamRecord) -> Iterable[str]:
-        """Returns the alarm of ``min_energy_inside``, once per run, and what makes maps blank, once per layer."""
-        alarm = self._meter.alarm(record)
-        return [*(() if alarm is None else (alarm,)), *self._meter.vanishing(record), *self._meter.blanks(record)]
+        """Returns what makes maps blank, once per layer."""
+        return [*self._meter.vanishing(record), *self._meter.blanks(record)]
 
     def histograms(self, record: CamRecord) -> dict[str, Histogram]:
         """Returns histograms of the gradients and of the channel weights."""

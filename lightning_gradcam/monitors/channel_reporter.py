@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_gradcam.archive import Archive
@@ -27,7 +27,9 @@ class ChannelReporter(Reporter):
 
     monitor: ChannelMonitor
 
-    def remember(self, last: ChannelRecord, limits: Mapping[CamKey, FloatArray]) -> None:
+    def remember(
+        self, last: ChannelRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[ChannelRecord] = ()
+    ) -> None:
         """Needs nothing of earlier steps: channels are not compared."""
 
     def forget(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
 from lightning_gradcam.errors import ProbeError, printable
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
@@ -18,6 +20,7 @@ from lightning_gradcam.record.gradients import vanished_layers, vanished_of, van
 from lightning_gradcam.render.scale import both_limits, raise_limits
 from lightning_gradcam.stats import STATS, measure, to_last
 from lightning_gradcam.stats.boxes import known_boxes, picture_size
+from lightning_gradcam.stats.settled import SETTLED_STEPS, have_settled
 
 
 class Meter:
@@ -39,7 +42,8 @@ class Meter:
         self._monitor = monitor
         self._regions = probes.regions
         self._boxes, self._size = known_boxes(probes), picture_size(probes)
-        self._before: CamRecord | None = None
+        # The latest logged steps, oldest first: as many as maps have to stay close to.
+        self._earlier: deque[CamRecord] = deque(maxlen=SETTLED_STEPS)
         self._alarmed = False
         self._vanished: set[str] = set()
         self._blank: set[str] = set()
@@ -56,7 +60,7 @@ class Meter:
         Args:
             record: The next step's.
         """
-        before = self._before
+        before = self._earlier[-1] if self._earlier else None
         numbers = measure(
             record.maps,
             None if before is None else before.maps,
@@ -65,7 +69,9 @@ class Meter:
             size=self._size,
             changed=None if before is None else record.changed_from(before),
         )
-        self._before = record
+        for key, stats in numbers.items():
+            stats["settled"] = have_settled(record.maps[key], self._back(record, key))
+        self._earlier.append(record)
         raise_limits(self.limits, {key: both_limits(maps) for key, maps in record.maps.items()})
         return replace(
             record,
@@ -73,20 +79,30 @@ class Meter:
             limits=MappingProxyType({key: self.limits[key] for key in record.maps}),
         )
 
-    def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray]) -> None:
+    def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[CamRecord] = ()) -> None:
         """Takes the steps into account that were measured earlier.
 
         Args:
             last: The latest of them.
             limits: Each map's largest in any of them, ``[N, 2]``.
+            before: Those before the latest, oldest first; without them, maps count as settled only when enough new
+                steps are close.
         """
-        self._before = last
+        self._earlier.clear()
+        self._earlier.extend([*before, last])
         self.limits = dict(limits)
 
     def forget(self) -> None:
         """Begins anew: training continues from an earlier step."""
         self.limits = {}
-        self._before = None
+        self._earlier.clear()
+
+    def _back(self, record: CamRecord, key: CamKey) -> Iterator[tuple[FloatArray, npt.NDArray[np.bool_] | None]]:
+        """Yields a key's maps at the steps before a record, the latest first, and where they explain another class."""
+        for other in reversed(self._earlier):
+            if key not in other.maps:
+                return
+            yield other.maps[key], record.changed_from(other).get(key.target)
 
     def means(self, record: CamRecord) -> dict[str, float]:
         """Returns a measured step's numbers by tag: means over the probes that have the number, or how many do.
@@ -96,6 +112,29 @@ class Meter:
         Args:
             record: As :meth:`measured` returned it.
         """
+        return self.every_mean(record)
+
+    def every_mean(self, record: CamRecord) -> dict[str, float]:
+        """Returns all numbers of a measured step by tag, as :meth:`means` does those of the loggers."""
+        found, counts = self._tagged(record)
+        return _means(found) | {printable(tag): float(np.nansum(values)) for tag, values in counts.items()}
+
+    def tags(self, record: CamRecord) -> tuple[str, ...]:
+        """Returns the tags of all numbers that steps with such maps can have, from the second one on.
+
+        Args:
+            record: Of some of the probes; not measured.
+        """
+        # One probe is measured, which costs next to nothing, as if the step before had been the same.
+        one = record.part([0])
+        masks = None if self._regions is None else self._regions[:1]
+        boxes = None if self._boxes is None else self._boxes[~np.isnan(self._boxes).any(axis=1)][:1]
+        numbers = measure(one.maps, one.maps, masks, boxes=boxes, size=self._size, changed=one.changed_from(one))
+        named = {key: {**stats, "settled": stats["blank"]} for key, stats in numbers.items()}
+        return tuple(printable(tag) for kind in self._tagged(replace(one, numbers=named)) for tag in kind)
+
+    def _tagged(self, record: CamRecord) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """Returns a measured step's numbers by tag, each ``[N]``: those of which loggers get means, and the counts."""
         found: dict[str, FloatArray] = {}
         counts: dict[str, FloatArray] = {}
         for place, target in enumerate(record.scores):
@@ -110,7 +149,7 @@ class Meter:
                 kind[f"{self._monitor.stats_tag(key)}/{name}"] = values
         for (layer, target), values in vanished_of(record.gradients).items():
             found[f"{self._monitor.stats_tag(CamKey(layer, 'gradcam', target))}/vanished"] = values
-        return _means(found) | {printable(tag): float(np.nansum(values)) for tag, values in counts.items()}
+        return found, counts
 
     def vanishing(self, record: CamRecord) -> list[str]:
         """Returns a warning, once per layer, where no gradient reaches it in a trained step."""

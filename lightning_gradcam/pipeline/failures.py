@@ -24,6 +24,7 @@ _MEANS = {
     "measuring": "no numbers of this step; its maps are in the archive all the same",
     "the end of the run": "no film strips, last numbers and report of the whole run; its maps are in the archive",
     "the check of the maps": "there is no verdict on the maps; they are in the archive all the same",
+    "the checkpoint of the alarm": "this one checkpoint is missing",
     "the evolution": "no film strips of the run so far; its maps are in the archive all the same",
     "the findings": "no findings.md, and none in the last lines of the run; Archive.findings has them",
     "the last numbers": "no drift from the last step in the loggers; Archive.numbers has it",

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import ArchiveWriter
+from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.findings import brief
 from lightning_gradcam.monitors.base import EvolutionParts, Record, Reporter
 from lightning_gradcam.pipeline.delivery import Delivery, Parcel
@@ -21,27 +22,45 @@ from lightning_gradcam.sinks import Entry, Evolution, Histograms, Numbers
 RECALLING = "reading an earlier step for the run's scale"
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What the training thread may wait for of a step.
+
+    Attributes:
+        numbers: All its numbers, by tag.
+        alarm: The run's alarm rings at this step.
+    """
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    alarm: bool = False
+
+
 @dataclass(eq=False)
-class _Step:
+class Step:
     """A record on its way from the training thread to the sinks.
 
     Attributes:
         record: As it came, and then with its numbers.
-        blocked: How many seconds training has waited for it.
-        count: How many steps there were with it.
+        count: How many steps there were with it; 0 until it is measured.
         archived: How many of them the archive had.
         limits: Each map's limits by then.
         means: Its numbers for the loggers.
+        measured: All its numbers, and the alarm.
         seconds: What has been spent on it.
     """
 
     record: Record
-    blocked: float
     count: int = 0
     archived: int = 0
     limits: Mapping[CamKey, FloatArray] = field(default_factory=dict)
     means: dict[str, float] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
     seconds: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds in memory."""
+        return self.record.nbytes
 
 
 # Of the end of a run: what a report calls such a part, its own name, and the call that does it.
@@ -97,40 +116,53 @@ class Processor:
             self._delivery.attempt("the archive", step, partial(self._take_over, self._archive, parent))
         self._delivery.attempt(RECALLING, step, partial(self._remember, self._archive))
 
-    def step(self, record: Record, blocked: float) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Returns the two parts of the work on a record: measure and archive it, then draw it for the sinks.
+    def step(
+        self, step: Step, blocked: float, metrics: Mapping[str, float] | None
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Returns the two parts of the work on a step: measure and archive it, then draw it for the sinks.
 
         Args:
-            record: The next step's.
+            step: The next one.
             blocked: How many seconds training has waited for it.
+            metrics: What else was measured of the model at this step.
         """
-        step = _Step(record, blocked)
-        return partial(self._keep, step), partial(self._show, step)
+        return partial(self._keep, step, metrics), partial(self._show, step, blocked)
 
-    def _keep(self, kept: _Step) -> None:
-        begin = time.perf_counter()
-        record = kept.record
-        step, attempt = record.step, self._delivery.attempt
+    def measure(self, kept: Step) -> Measured:
+        """Measures a step, once: where its numbers are waited for, before the parts of :meth:`step`."""
+        if kept.count:
+            return kept.measured
+        begin, record = time.perf_counter(), kept.record
 
         def measure() -> None:
             kept.record = self._reporter.measured(record)
+            alarm = self._reporter.alarm(kept.record)
             kept.means = self._reporter.means(kept.record)
-            for remark in self._reporter.remarks(kept.record):
+            kept.measured = Measured(self._reporter.numbers(kept.record), bool(alarm))
+            for remark in filter(None, [alarm, *self._reporter.remarks(kept.record)]):
                 self._delivery.remark(remark)
 
-        attempt("measuring", step, measure)
+        self._delivery.attempt("measuring", record.step, measure)
         self._count += 1
         kept.count, kept.limits = self._count, self._reporter.limits
-        if self._archive is not None:
-            attempt("the archive", step, partial(self._append, self._archive, kept.record))
-        kept.archived = self._archived
         kept.seconds = time.perf_counter() - begin
+        return kept.measured
+
+    def _keep(self, kept: Step, metrics: Mapping[str, float] | None) -> None:
+        self.measure(kept)
+        begin = time.perf_counter()
+        if metrics:
+            kept.record = replace(kept.record, metrics=metrics)
+        if self._archive is not None:
+            self._delivery.attempt("the archive", kept.record.step, partial(self._append, self._archive, kept.record))
+        kept.archived = self._archived
+        kept.seconds += time.perf_counter() - begin
 
     def _append(self, archive: ArchiveWriter, record: Record) -> None:
         archive.append(record)
         self._archived += 1
 
-    def _show(self, kept: _Step) -> None:
+    def _show(self, kept: Step, blocked: float) -> None:
         begin, self._aside = time.perf_counter(), 0.0
         record = kept.record
         parcel = self._drawn(kept) if self._delivery else Parcel(record.step)
@@ -138,7 +170,7 @@ class Processor:
         name = self._reporter.monitor.name
         timed = f"{name}_stats/background_seconds"
         spent = kept.seconds + time.perf_counter() - begin - self._aside
-        values = {f"{name}_stats/seconds": kept.blocked, timed: spent, **kept.means}
+        values = {f"{name}_stats/seconds": blocked, timed: spent, **kept.means}
         numbers = Numbers(record.step, record.epoch, values)
         self._delivery.send(replace(parcel, evolution=evolution, numbers=numbers, timed=timed))
 
@@ -176,11 +208,19 @@ class Processor:
         self.earlier = self._count = self._archived = len(archive.steps)
         last, limits, damaged = archive.recall()
         if last is not None:
-            self._reporter.remember(last, limits)
+            self._reporter.remember(last, limits, () if damaged else self._before_last(archive))
         for why in damaged:
             self._delivery.remark(f"an earlier step does not count in the scale of the coming pictures: {why}")
 
-    def _drawn(self, kept: _Step) -> Parcel:
+    def _before_last(self, archive: ArchiveWriter) -> list[Record]:
+        rows = range(max(0, self._count - self._reporter.compared), self._count - 1)
+        try:
+            return [archive.any_record(row) for row in rows]
+        except ArchiveError:
+            # Reported where steps are read one by one; the next steps are compared with fewer.
+            return []
+
+    def _drawn(self, kept: Step) -> Parcel:
         record = kept.record
         step, epoch = record.step, record.epoch
         parcels = [Parcel(step)]
@@ -193,7 +233,7 @@ class Processor:
         self._delivery.attempt("drawing", step, draw)
         return parcels[-1]
 
-    def _evolution(self, kept: _Step) -> Evolution | None:
+    def _evolution(self, kept: Step) -> Evolution | None:
         """Draws the run so far at once: while training goes on there are no animations and no table."""
         if self._archive is None or not self._reporter.monitor.evolution or kept.record.stage != "fit":
             return None

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import Archive, ArchiveWriter
 from lightning_gradcam.errors import StalledError
-from lightning_gradcam.monitors.base import Monitor, Record, Reporter, Subject
+from lightning_gradcam.monitors.base import Monitor, Reporter, Subject
 from lightning_gradcam.pipeline.delivery import WORKER, Delivery, reportable
 from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
-from lightning_gradcam.pipeline.processing import Processor
+from lightning_gradcam.pipeline.processing import Measured, Processor, Step
 from lightning_gradcam.pipeline.threads import Threads
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes import ProbeSet
@@ -27,9 +26,8 @@ from lightning_gradcam.storage import absolute
 class Recorder:
     """Records step after step of one run.
 
-    The calling thread explains, copies what it found to the CPU, and hands a frozen record over. One thread measures
-    it, writes the archive and draws; another calls the sinks that can be called in the background; the rest of the
-    sinks are called by :meth:`settle`, on the calling thread.
+    The calling thread explains, and hands a frozen record over. One thread measures it, writes the archive and draws;
+    another calls the sinks that can be called in the background, and :meth:`settle` the rest, on the calling thread.
 
     Args:
         reporter: Measures and draws.
@@ -66,10 +64,9 @@ class Recorder:
         self._delivery = Delivery(sinks, failures, self._threads.serving)
         self._processor = Processor(reporter, archive, self._delivery, self._threads.recording)
         # The latest step, with how long training has waited for it, while its metrics are not known yet.
-        self._held: tuple[Record, float] | None = None
+        self._held: tuple[Step, float] | None = None
         self._stage = ""
-        self._handed = 0
-        self._concluded = -1
+        self._handed, self._concluded = 0, -1
         self._process = os.getpid()
 
     @classmethod
@@ -130,8 +127,7 @@ class Recorder:
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the record, in plain types: up to the last step handed over.
 
-        Nothing is waited for: a process that is killed before that step is written has it in a checkpoint and not in
-        its archive, which is reported when the run is resumed.
+        Nothing is waited for: if the process is killed before that step is written, a resumed run reports it missing.
         """
         state: dict[str, Any] = {"archive": self.place, "step": self.last_step}
         if self._archive is not None:
@@ -144,7 +140,7 @@ class Recorder:
         """Explains a model, and has the result recorded, drawn and logged.
 
         Args:
-            subject: The model as it is now.
+            subject: The model.
             epoch: Counted from 0.
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
@@ -164,7 +160,7 @@ class Recorder:
             found: What the monitor found.
             epoch: Counted from 0.
             step: The x value.
-            stage: ``"fit"``, ``"validate"`` or ``"test"``.
+            stage: As in :meth:`log`.
             began: When explaining began, by ``time.perf_counter()``.
             hold: As in :meth:`log`.
         """
@@ -174,7 +170,7 @@ class Recorder:
         self._handed += 1
         self._delivery.begin()
         blocked = self._threads.blocked_before() + time.perf_counter() - began
-        self._held = record, blocked
+        self._held = Step(record), blocked
         if not hold:
             self.release()
         return blocked
@@ -184,6 +180,15 @@ class Recorder:
         """Whether a step waits for :meth:`release`."""
         return self._held is not None
 
+    def measured(self) -> tuple[Measured, float]:
+        """Waits for the numbers of the step that is held; returns them, and how long training has waited for it."""
+        if self._held is None:
+            return Measured(), 0.0
+        began, (step, blocked) = time.perf_counter(), self._held
+        found = self._threads.answer(f"measuring step {self.last_step}", partial(self._processor.measure, step))
+        self._held = step, blocked + time.perf_counter() - began
+        return found or Measured(), self._held[1]
+
     def release(self, metrics: Mapping[str, float] | None = None) -> None:
         """Has the step recorded, drawn and logged that :meth:`log` holds, if there is one.
 
@@ -192,18 +197,12 @@ class Recorder:
         """
         if self._held is None:
             return
-        (record, blocked), self._held = self._held, None
-        if metrics:
-            record = replace(record, metrics=metrics)
-        keep, show = self._processor.step(record, blocked)
-        self._threads.hand_over(f"step {record.step}", keep, show, record.nbytes)
+        (step, blocked), self._held = self._held, None
+        keep, show = self._processor.step(step, blocked, metrics)
+        self._threads.hand_over(f"step {self.last_step}", keep, show, step.nbytes)
 
     def settle(self, *, final: bool = False) -> None:
-        """Serves, on this thread, the sinks that ask for it, and reports what has failed since the last call.
-
-        Args:
-            final: The run is over: failures are only reported.
-        """
+        """Serves the sinks that are called on this thread, and reports what has failed; see :meth:`Delivery.settle`."""
         if self._is_forked:
             return
         self.release()
@@ -221,10 +220,11 @@ class Recorder:
         Raises:
             TakenError: Layers or their sizes changed, or the archive is no longer this run's.
         """
-        if self._archive is not None:
-            if found is not None:
-                self._archive.check(self.monitor.manifest(self.probes, found, self._archive.manifest.run))
-            self._archive.reclaim()
+        if self._archive is None:
+            return
+        if found is not None:
+            self._archive.check(self.monitor.manifest(self.probes, found, self._archive.manifest.run))
+        self._archive.reclaim()
 
     def discard(self) -> None:
         """Deletes the archive's steps and manifest, to begin again in its folder; for a recorder that is closed."""
@@ -255,8 +255,8 @@ class Recorder:
 
     def conclude(self) -> None:
         """Has the whole run drawn, once, where it was a training."""
-        done = self._concluded == self.last_step or self._is_forked
-        if self._archive is None or self._stage != "fit" or done or not self.monitor.evolution:
+        unneeded = self._concluded == self.last_step or self._is_forked or not self.monitor.evolution
+        if self._archive is None or self._stage != "fit" or unneeded:
             return
         self.release()
         self._concluded = self.last_step

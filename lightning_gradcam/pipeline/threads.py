@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 from lightning_gradcam.errors import StalledError
 from lightning_gradcam.pipeline.worker import Worker
+
+T = TypeVar("T")
 
 # Of the thread that measures and draws.
 _NICENESS = 10
@@ -60,6 +63,22 @@ class Threads:
             # Sinks that lag hold the training up, and not the archive.
             self._wait_for(partial(self.serving.wait_for_room, name))
 
+    def answer(self, name: str, question: Callable[[], T]) -> T | None:
+        """Has the recording thread answer before it goes on drawing earlier steps, and waits for the answer.
+
+        Args:
+            name: What is answered, for reports.
+            question: Called on that thread.
+
+        Returns:
+            ``None`` if the thread makes no progress.
+        """
+        found: list[T] = []
+        first = partial(_put, found, question)
+        self._wait_for(partial(self.recording.submit, name, None, first=first, wait=False))
+        self._wait_for(partial(self.recording.wait_until, lambda: bool(found), f"{name} is not waited for"))
+        return found[0] if found else None
+
     def submit(self, name: str, job: Callable[[], object]) -> None:
         """Gives the recording thread a job; nothing is waited for."""
         self._wait_for(partial(self.recording.submit, name, job, wait=False))
@@ -89,3 +108,7 @@ class Threads:
             call()
         except StalledError as error:
             self._stalled(error)
+
+
+def _put(found: list[T], question: Callable[[], T]) -> None:
+    found.append(question())

@@ -26,7 +26,7 @@ _MOST_BYTES, _MOST_JOBS = 256 * 2**20, 1000
 @dataclass(eq=False)
 class _Job:
     name: str
-    call: Callable[[], object]
+    call: Callable[[], object] | None
     nbytes: int
     first: Callable[[], object] | None
     begun: bool = False
@@ -35,7 +35,8 @@ class _Job:
         """Does all of it."""
         if self.first is not None and not self.begun:
             self.first()
-        self.call()
+        if self.call is not None:
+            self.call()
 
 
 class Worker:
@@ -93,7 +94,7 @@ class Worker:
     def submit(
         self,
         name: str,
-        job: Callable[[], object],
+        job: Callable[[], object] | None,
         *,
         first: Callable[[], object] | None = None,
         nbytes: int = 0,
@@ -103,7 +104,7 @@ class Worker:
 
         Args:
             name: What errors call it.
-            job: What it raises ends neither the thread nor later jobs, and is kept for :meth:`failed`.
+            job: What it raises ends neither the thread nor later jobs, and is kept for :meth:`failed`; may be left out.
             first: Done before the job, and before earlier jobs that had a first part, too, and wait.
             nbytes: What it keeps in memory while it waits.
             wait: ``False`` does not wait for room.
@@ -113,9 +114,7 @@ class Worker:
                 waits behind it that this one is left out.
         """
         if not self._background:
-            if first is not None:
-                first()
-            job()
+            _Job(name, job, nbytes, first).now()
             return
         self._leave_parent()
         with self._changed:
@@ -135,27 +134,40 @@ class Worker:
             self.wait_for_room(name)
 
     def wait_for_room(self, name: str) -> None:
-        """Waits until no more jobs wait than there is room for.
-
-        Args:
-            name: What the caller has given, for the error.
-
-        Raises:
-            StalledError: The job at work has run out of patience; what waits is kept.
-        """
-        self._leave_parent()
-        with self._changed:
-            self._wait(lambda: len(self._waiting) <= self._size, f"{name} waits for it in memory")
+        """Waits, as :meth:`wait_until`, until there is room for more jobs; ``name`` is the caller's own."""
+        self.wait_until(lambda: len(self._waiting) <= self._size, f"{name} waits for it in memory")
 
     def finish(self) -> None:
-        """Waits until all jobs have ended.
+        """Waits, as :meth:`wait_until`, until all jobs have ended."""
+        self.wait_until(lambda: not self._waiting and self._current is None, "what waits behind it is not done yet")
+
+    def wait_until(self, ready: Callable[[], bool], otherwise: str) -> None:
+        """Waits for what jobs bring about.
+
+        Args:
+            ready: Whether it is there.
+            otherwise: What is the case without it, for the error.
 
         Raises:
             StalledError: The job at work has run out of patience; what waits is kept.
         """
         self._leave_parent()
         with self._changed:
-            self._wait(lambda: not self._waiting and self._current is None, "what waits behind it is not done yet")
+            waited, progress = 0.0, self._progress
+            while not ready() and not self._stalled:
+                self._run()
+                if progress != self._progress:
+                    waited, progress = 0.0, self._progress
+                if waited >= self._patience:
+                    self._stalled = True
+                    raise StalledError(
+                        f"background: {self._current} has not finished in {self._patience:g} seconds; {otherwise}"
+                    )
+                look = min(_LOOK, self._patience - waited)
+                begin = time.monotonic()
+                self._changed.wait(timeout=look)
+                # A clock that ran on while the process was suspended says nothing about the job.
+                waited += min(time.monotonic() - begin, look)
 
     def close(self, *, drop: bool = False) -> None:
         """Waits until all jobs have ended, and ends the thread; a later job begins a new one.
@@ -218,6 +230,8 @@ class Worker:
                 if job is None or job.first is None:
                     return
                 job.begun = True
+                if job.call is None:
+                    self._waiting.remove(job)
             self._do(job.name, job.first)
             self.tick()
 
@@ -250,23 +264,6 @@ class Worker:
         self._left = []
         self._changed.notify_all()
 
-    def _wait(self, ready: Callable[[], bool], otherwise: str) -> None:
-        waited, progress = 0.0, self._progress
-        while not ready() and not self._stalled:
-            self._run()
-            if progress != self._progress:
-                waited, progress = 0.0, self._progress
-            if waited >= self._patience:
-                self._stalled = True
-                raise StalledError(
-                    f"background: {self._current} has not finished in {self._patience:g} seconds; {otherwise}"
-                )
-            look = min(_LOOK, self._patience - waited)
-            begin = time.monotonic()
-            self._changed.wait(timeout=look)
-            # A clock that ran on while the process was suspended says nothing about the job.
-            waited += min(time.monotonic() - begin, look)
-
     def _work(self) -> None:
         if self._niceness and sys.platform == "linux":
             with suppress(OSError):
@@ -285,7 +282,8 @@ class Worker:
                 if not job.begun:
                     self._do(job.name, job.first)
                 self.ahead()
-            self._do(job.name, job.call)
+            if job.call is not None:
+                self._do(job.name, job.call)
             # Not kept until the next job comes: what it holds is as large as a step's maps and pictures.
             del job
             with self._changed:

@@ -56,9 +56,9 @@ class CamRecord:
         levels: ``(layer, target)`` to the feature map that each probe is explained at, ``N`` names such as
             ``"fpn[1]"`` or ``"head#2"``, of layers with several (:class:`~lightning_gradcam.Cams`).
         metrics: What ``trainer.callback_metrics`` had at the end of this validation, by name: its results, and the
-            latest ones of training. Values that are not single finite numbers are left out. Empty for the untrained
-            baseline, outside a Trainer, in archives of version 0.1.0, and where training was stopped, or another
-            callback read the archive, before Lightning had them.
+            latest ones of training, without the numbers that ``monitor=`` puts there. Values that are not single finite
+            numbers are left out. Empty for the untrained baseline, outside a Trainer, in archives of version 0.1.0, and
+            where training was stopped, or another callback read the archive, before Lightning had them.
 
     Example:
         The channels with the largest weights for the first probe, ``record`` being the first of an archive::

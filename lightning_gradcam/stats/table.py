@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from lightning_gradcam.stats.settled import SETTLED, SETTLED_PROBES, SETTLED_STEPS
+
 Better = Literal["higher", "lower"]
 
 
@@ -120,6 +122,12 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "How well the box around the map's largest part fits the probe's known box: 1 is the same box, 0 has"
             " nothing in common (intersection over union; 0.5 and more counts as found).",
             "higher",
+        ),
+        "settled": _share(
+            "settled maps",
+            f"1 if the maps of the {SETTLED_STEPS} logged steps before are close to those of this step: a mean drift of"
+            f" {SETTLED:g} or less for each of them, of at least {SETTLED_PROBES} probes. Else 0; the same for all"
+            " probes.",
         ),
         "drift_to_last": _share(
             "drift from the last step",

@@ -23,8 +23,6 @@ from tests.archive.test_archive import COUNT, manifest, probe_set, record
 from tests.children import FORKED, LIMIT
 from tests.conftest import TinyModule, loaders, trainer
 
-pytestmark = pytest.mark.slow
-
 KILLS, FOLDERS = 200, 20
 RUNS, EPOCHS = 20, 8
 BIG = CamKey("conv1", "gradcam", "predicted")
@@ -102,6 +100,7 @@ def _check_sheets(root: Path, finished: list[int], seen: set[str]) -> None:
     seen |= sheets
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_at_any_moment_leaves_every_finished_step_and_no_half_one(tmp_path: Path) -> None:
     generator = random.Random(20)
     steps_in_all = 0
@@ -184,7 +183,13 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[int, ...],
     return process.all("done")[0][1], span
 
 
-@pytest.mark.parametrize("same_folder", [True, False], ids=["in its own folder", "in a new folder"])
+@pytest.mark.parametrize(
+    "same_folder",
+    [
+        pytest.param(True, id="in its own folder", marks=pytest.mark.slow),
+        pytest.param(False, id="in a new folder", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_run_that_is_killed_at_any_moment_is_resumed_to_the_steps_of_an_uninterrupted_one(
     tmp_path: Path, straight: tuple[tuple[int, ...], float], same_folder: bool
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ import lightning_gradcam.callbacks.recording
 from lightning_gradcam import GradCAMCallback
 from lightning_gradcam.callbacks.ranks import Ranks
 from tests.callbacks.test_purity import Recorder, Watch, flat, random_states
+from tests.callbacks.test_steering import probes
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 from tests.setups import LAYERS, Shuffled, Stream
 
@@ -90,6 +92,13 @@ def main(options: dict[str, Any], out: Path) -> None:
         own = [Shuffled(20, torch.Generator().manual_seed(1), np.random.default_rng(1)) for _ in range(2)]
         data = DataLoader(tiny_data(), 4, sampler=own[0]), DataLoader(tiny_data(seed=2), 4, sampler=own[1])
     callbacks: list[Any] = [watch := Watch()]
+    steered: list[Any] = []
+    if name := options.get("steered"):
+        options["ours"]["probes"] = probes()
+        # Of the values that it looks at, none is better by ten: the second one ends the training.
+        steered = [EarlyStopping(name, min_delta=10, patience=1, mode="max", check_on_train_epoch_end=False)]
+        steered.append(ModelCheckpoint(out / "best", monitor=name, mode="max", filename="{epoch}"))
+    callbacks += steered
     ours = GradCAMCallback(LAYERS, targets=["predicted", "label"], log_untrained=True, **options.get("ours", {}))
     if options.get("with", True):
         callbacks.append(ours)
@@ -101,8 +110,7 @@ def main(options: dict[str, Any], out: Path) -> None:
         callbacks=callbacks,
         logger=recorder,
         log_every_n_steps=1,
-        max_epochs=3,
-        **options.get("trainer", {}),
+        **{"max_epochs": 3, **options.get("trainer", {})},
     )
     pl.seed_everything(7, verbose=False)
     model = module()
@@ -134,6 +142,9 @@ def main(options: dict[str, Any], out: Path) -> None:
         "maps": maps,
         "inputs": ours.probes.inputs if ours.probes is not None else None,
         "steps": list(ours.archive.steps) if ours.archive is not None else [],
+        "metrics": {name: float(value) for name, value in running.callback_metrics.items()},
+        "epoch": running.current_epoch,
+        "best": float(steered[1].best_model_score) if steered else None,
         "groups": len(torch.distributed.distributed_c10d._world.pg_map),
     }
     torch.save(left, out / f"rank{rank}.pt")

@@ -70,8 +70,14 @@ def test_training_ends_in_the_same_bits(tmp_path: Path, name: str) -> None:
     same_bits(tmp_path, name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
+# Every third with the slow tests; which of them does not matter, since tests/callbacks/test_purity.py has all.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.nightly if place % 3 else pytest.mark.slow)
+        for place, name in enumerate(OTHERS)
+    ],
+)
 def test_training_ends_in_the_same_bits_in_every_set_up(tmp_path: Path, name: str) -> None:
     same_bits(tmp_path, name)
 

@@ -152,6 +152,8 @@ ROWS: dict[type[ProbeCallback], dict[str, list[Any]]] = {
         ],
         "output_key": [*_KEYS, "out", "logits", "0", f"{HERE}.first_score"],
         "min_energy_inside": [0.5, 1, None],
+        "on_alarm": ["stop", "checkpoint", "warn"],
+        "monitor": [True, ["gradcam_stats/net.relu1/drift", "gradcam_stats/score"], False],
         "gradients": [True],
         "evolution": [False],
         "check": [True],

@@ -116,6 +116,29 @@ def test_the_maps_are_checked_once_and_training_ends_in_the_same_bits(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_numbers_and_the_alarm_steer_all_ranks_alike(tmp_path: Path, strategy: str) -> None:
+    name = "gradcam_stats/net.conv1/energy_inside"
+    ours = {"monitor": True, "every_n_epochs": 2, "min_energy_inside": 1.0, "on_alarm": "checkpoint"}
+    options = {"max_epochs": 9, "enable_checkpointing": True}
+    ranks, printed = run(tmp_path, strategy=strategy, ours=ours, steered=name, trainer=options)
+    assert [rank["epoch"] for rank in ranks] == [4, 4]
+    own = [{tag: value for tag, value in rank["metrics"].items() if tag.startswith("gradcam_stats/")} for rank in ranks]
+    # NaN is not equal to itself.
+    assert repr(own[0]) == repr(own[1])
+    archive = Archive.open(next(tmp_path.rglob("manifest.json")).parent)
+    assert archive.epochs == (-1, 1, 3)
+    numbers = archive.numbers("net.conv1")["energy_inside"].mean(axis=1)[1:]
+    assert own[0][name] == pytest.approx(numbers[-1], rel=1e-5)
+    assert [rank["best"] for rank in ranks] == pytest.approx([max(numbers)] * 2, rel=1e-5)
+    # Five batches of an epoch's 40 samples, half of them on each rank.
+    assert [path.name for path in (tmp_path / "best").glob("*min_energy_inside=1.ckpt")] == [
+        "epoch=1-step=6-gradcam-min_energy_inside=1.ckpt"
+    ]
+    assert printed.count("on_alarm='checkpoint' has saved") == 1, printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
 def test_a_wrong_configuration_ends_all_ranks_before_the_first_step(tmp_path: Path, strategy: str) -> None:
     done = start(tmp_path / "run", strategy=strategy, ours={"layout": {"net.conv9": "NCHW"}})
     assert done.returncode != 0

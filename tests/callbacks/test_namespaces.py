@@ -16,10 +16,18 @@ _TRAINER = """
 from lightning_gradcam import GradCAMCallback
 callback = GradCAMCallback("net.1", on_error="raise")
 quiet = dict(enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
-pl.Trainer(max_epochs=2, callbacks={callbacks}, default_root_dir=sys.argv[1], accelerator="cpu", **quiet).fit(
+pl.Trainer(max_epochs={epochs}, callbacks={callbacks}, default_root_dir=sys.argv[1], accelerator="cpu", **quiet).fit(
     Module(), datamodule=Data()
 )
 """
+
+# Its threshold is below any value: it stops at the first one, which is there in the second epoch.
+_STEERED = """[
+    pl.callbacks.EarlyStopping(
+        "cam_stats/net.1/entropy", mode="max", stopping_threshold=-1.0, check_on_train_epoch_end=False
+    ),
+    callback := GradCAMCallback("net.1", name="cam", monitor=True, every_n_epochs=2, on_error="raise"),
+]"""
 
 _CLI = """
 from {namespace}.cli import LightningCLI
@@ -55,7 +63,7 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "way", ["alone", pytest.param("in a list", marks=SLOW), pytest.param("LightningCLI", marks=SLOW)]
+    "way", ["alone", *(pytest.param(way, marks=SLOW) for way in ("in a list", "LightningCLI", "steering"))]
 )
 @pytest.mark.parametrize("namespace", [pytest.param("pytorch_lightning", marks=SLOW), "lightning.pytorch"])
 def test_the_callback_works_in_both_namespaces(tmp_path: Path, namespace: str, way: str) -> None:
@@ -64,13 +72,17 @@ def test_the_callback_works_in_both_namespaces(tmp_path: Path, namespace: str, w
     if way == "LightningCLI" and find_spec("jsonargparse") is None:
         pytest.skip("jsonargparse is not installed")
     (tmp_path / "config.yaml").write_text(_YAML.format(root=tmp_path))
-    callbacks = "[callback, pl.Callback()]" if way == "in a list" else "callback"
-    doing = _CLI.format(namespace=namespace) if way == "LightningCLI" else _TRAINER.format(callbacks=callbacks)
+    callbacks = {"in a list": "[callback, pl.Callback()]", "steering": _STEERED}.get(way, "callback")
+    doing = (
+        _CLI.format(namespace=namespace)
+        if way == "LightningCLI"
+        else _TRAINER.format(callbacks=callbacks, epochs=4 if way == "steering" else 2)
+    )
     script = "import sys" + plain_module(namespace) + doing + _CHECK
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     epochs, base = done.stdout.strip().splitlines()[-1].rsplit(" ", 1)
-    assert epochs == "(0, 1)"
+    assert epochs == ("(1,)" if way == "steering" else "(0, 1)")
     assert base.startswith(namespace)
     if way == "alone":
         events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"), size_guidance={"images": 0})

@@ -80,7 +80,13 @@ def test_how_many_probes_have_a_grid_is_always_known() -> None:
 def test_every_option_is_a_field_of_what_it_is_for(kind: type[ProbeCallback]) -> None:
     """Options are filled in by name: one without a field would be taken and ignored."""
     options = kind()._options
-    filled = [options, options.probes, options.monitor, *([options.monitor.ascent] if kind is KINDS[2] else [])]  # type: ignore[attr-defined]
+    filled = [
+        options,
+        options.probes,
+        options.monitor,
+        options.steering,
+        *([options.monitor.ascent] if kind is KINDS[2] else []),
+    ]  # type: ignore[attr-defined]
     names = {field.name for each in filled for field in dataclasses.fields(each)}
     assert set(inspect.signature(kind).parameters) - names <= {"report"}
     if kind is not GradCAMCallback:

@@ -108,7 +108,11 @@ def run(setup: Setup, root: Path, ours: list[Any]) -> dict[str, Any]:
         "optimizers": [flat(optimizer.state_dict()) for optimizer in running.optimizers],
         "schedulers": [flat(config.scheduler.state_dict()) for config in running.lr_scheduler_configs],
         "watched": [flat(seen) for seen in watch.seen],
-        "metrics": {name: torch.as_tensor(value).clone() for name, value in running.callback_metrics.items()},
+        "metrics": {
+            name: torch.as_tensor(value).clone()
+            for name, value in running.callback_metrics.items()
+            if "_stats/" not in name
+        },
         "logged": recorder.rows,
         "random": random_states(),
         "threads": [torch.get_num_threads(), *thread_names() - threads],
@@ -176,6 +180,13 @@ VARIANTS = {
     "64-true",
     "pictures in tuples",
     "a module with generators, loaders asked for late",
+    "augmentation, two dataloader workers",
+    "a custom EMA callback, listed before",
+    "stochastic weight averaging",
+    "overfit_batches=2",
+    "batch_size=None",
+    "a data set that workers open",
+    "a collate_fn that leaves samples out",
 }
 assert set(SETUPS) >= VARIANTS
 
@@ -213,6 +224,28 @@ def test_training_ends_in_the_same_bits_when_the_maps_are_checked(tmp_path: Path
     if name in CHECKED:
         assert [path.name for path in tmp_path.rglob("check.json")] == ["check.json"]
     assert_all_same(run(setup, tmp_path / "without", []), with_ours)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "augmentation",
+        pytest.param("early stopping", marks=pytest.mark.slow),
+        pytest.param("resumed inside an epoch", marks=pytest.mark.slow),
+        pytest.param("validate, fit and test with one Trainer", marks=pytest.mark.slow),
+        pytest.param("weight averaging (EMA), listed before", marks=pytest.mark.slow),
+        pytest.param("no validation loader", marks=pytest.mark.slow),
+        pytest.param("new callbacks from configure_callbacks each time", marks=pytest.mark.slow),
+    ],
+)
+def test_training_ends_in_the_same_bits_where_numbers_may_steer(tmp_path: Path, name: str) -> None:
+    setup = SETUPS[name]
+    if setup.needs and not any(hasattr(place, setup.needs) for place in (pl.callbacks, torch.compiler)):
+        pytest.skip(f"this Lightning or torch has no {setup.needs}")
+    without = run(setup, tmp_path / "without", [])
+    # The probes of a set-up have no masks, without which there is no alarm.
+    steered = setup.ours(monitor=True, on_alarm="warn", on_error="raise")
+    assert_all_same(without, run(setup, tmp_path / "with", steered))
 
 
 @pytest.mark.parametrize("place", ["forward", "target", "sink"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from photographs import LAYER, PHOTOGRAPHS, load_network, load_photograph, photograph_probes, prepared
-from PIL import ImageOps
+from PIL import ImageEnhance, ImageOps
 from torch import Tensor
 
 from lightning_gradcam import check_maps
@@ -67,6 +68,30 @@ def test_mirrored_photographs(layer: str) -> None:
     check = check_maps(network(), mirrored, layer, methods=["gradcam", "random"], quick=True, batch_size=8)
     assert check.verdicts[layer, "gradcam"].verdict == "sound", str(check)
     assert check.verdicts[layer, "random"].verdict != "sound", str(check)
+
+
+def drawn_photographs(seed: int) -> Tensor:
+    """Four of eight photographs, each with its own crop, brightness and side."""
+    chance = random.Random(seed)
+    found = []
+    for name in chance.sample([*(one.name for one in PHOTOGRAPHS), "camera", "clock", "coins", "horse"], 4):
+        image = load_photograph(name)
+        sides = [round(side * chance.uniform(0.75, 1)) for side in image.size]
+        left, top = (chance.randint(0, whole - side) for whole, side in zip(image.size, sides, strict=True))
+        image = image.crop((left, top, left + sides[0], top + sides[1]))
+        image = ImageOps.mirror(image) if chance.random() < 0.5 else image
+        found.append(prepared(ImageEnhance.Brightness(image).enhance(chance.uniform(0.8, 1.2))))
+    return torch.stack(found)
+
+
+@pytest.mark.nightly
+def test_at_most_one_of_twenty_sets_of_photographs_is_not_sound() -> None:
+    found = []
+    for seed in range(20):
+        check = check_maps(network(), drawn_photographs(seed), BLOCK, seed=seed, quick=True, batch_size=8)
+        row = check.verdicts[BLOCK, "gradcam"]
+        found.append((seed, row.verdict, row.figures["p"], row.figures["channels_p"], row.reason))
+    assert sum(verdict != "sound" for _, verdict, *_ in found) <= 1, found
 
 
 @pytest.mark.slow

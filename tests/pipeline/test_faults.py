@@ -91,7 +91,8 @@ def _with_a_limit_of_size(root: Path) -> Any:
     return steps, texts, read(root / "gradcam_runs/0/gradcam"), files_of(root)
 
 
-@pytest.mark.parametrize("work", [pytest.param(_on_a_full_disk, marks=pytest.mark.slow), _with_a_limit_of_size])
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [_on_a_full_disk, _with_a_limit_of_size])
 def test_a_disk_that_is_full_for_a_while_costs_the_steps_of_that_while(
     tmp_path: Path, work: Callable[[Path], Any]
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import lightning_gradcam.pipeline.worker
 from lightning_gradcam import StalledError
+from lightning_gradcam.pipeline.threads import Threads
 from lightning_gradcam.pipeline.worker import THREAD_NAME, Worker
 from tests.children import FORKED, LIMIT
 
@@ -278,3 +279,24 @@ def test_a_first_part_that_fails_is_reported_and_costs_no_other() -> None:
     worker.close()
     assert done == [2]
     assert [(name, type(error)) for name, error in worker.failed()] == [("2", SystemExit)]
+
+
+def test_an_answer_is_not_kept_waiting_by_drawing_nor_waited_for_in_vain() -> None:
+    drawn, hangs, stalled = threading.Event(), threading.Event(), list[StalledError]()
+    both = Threads(partial(Worker, patience=2), stalled.append)
+
+    def draw() -> None:
+        while not drawn.wait(0.01):
+            both.recording.ahead()
+
+    both.hand_over("step 1", lambda: None, draw, 0)
+    # While the first step is drawn; what was answered takes no room.
+    assert [both.answer(f"measuring step {step}", partial(int, step)) for step in range(2, 9)] == [*range(2, 9)]
+    both.hand_over("step 2", lambda: None, lambda: None, 0)
+    drawn.set()
+    both.submit("a job", hangs.wait)
+    assert both.answer("measuring step 3", lambda: 3) is None
+    assert "a job has not finished in 2 seconds; measuring step 3 is not waited for" in str(stalled[0])
+    hangs.set()
+    both.close()
+    assert len(stalled) == 1

@@ -180,7 +180,7 @@ def test_maps_of_other_probes_are_refused() -> None:
 
 
 def test_the_table_has_all_numbers() -> None:
-    elsewhere = ["drift_to_last", "rank_correlation_to_last", "score", "confidence"]
+    elsewhere = ["settled", "drift_to_last", "rank_correlation_to_last", "score", "confidence"]
     counts = ["compared", "flipped", "went_blank", "came_back"]
     measured = ["drift", "rank_correlation", *counts, *ALWAYS, "agreement", "energy_inside", "pointing_game", "box_iou"]
     assert [name for name, stat in STATS.items() if stat.counted] == counts
