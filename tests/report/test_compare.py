@@ -34,7 +34,7 @@ def test_any_number_of_runs_two_side_by_side_and_bands_of_seeds(browser: Any, tm
         archives.append(Archive.open(written(folder / "gradcam", [0, 1], run=str(place), seed=place).path))
         (folder / "hparams.yaml").write_text(f"lr: {rate}\nseed: {seed}\n")
     write_report(archives, tmp_path / "page.html")
-    shown = Opened(browser, as_url(tmp_path / "page.html", "#compare=lr%3D0.2,+seed%3D0"))
+    shown = Opened(browser, as_url(tmp_path / "page.html", "#number=maximum&compare=lr%3D0.2,+seed%3D0"))
     # Both runs of a probe, and their difference, without scrolling.
     boxes = [shown.page.locator(SIDES).nth(place).bounding_box() for place in range(3)]
     assert len({round(box["y"]) for box in boxes}) == 1

@@ -70,7 +70,7 @@ def test_runs_without_differences_or_files_have_the_names_of_their_folders() -> 
         b"a: &a {b: 1}\nc: {<<: *a}\n",
         b"a: &a [*a]",
         b"x: " + b"[" * 5_000,
-        b"a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c]",
+        b"a: &a [1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c]",
         b"just text",
         b"",
     ],

@@ -18,7 +18,8 @@ export function isSided({runs, state}) {
 
 // Whether the difference of their maps is shown beside them.
 export function showsApart(scene) {
-  return scene.runs.length > 1 && scene.state.versus === 'on' && VIEWS.includes(scene.state.view);
+  const {versus, view, show, probe} = scene.state;
+  return scene.runs.length > 1 && versus === 'on' && VIEWS.includes(view) && (show !== 'film' || probe !== '');
 }
 
 // The map of A less that of B, each as a share of the brightest colour of its own run: what is seen, subtracted. On
@@ -100,7 +101,7 @@ export function apartCells(scene, probe) {
 
 // A pane of differences; null where there is none.
 export function apartPane(cells) {
-  const head = make('div.run-line', make('span.badge.wide', {title: APART_WORDS}, 'A − B'));
+  const head = make('div.run-line', make('span.apart-mark', {title: APART_WORDS}, 'A − B'));
   return cells.length > 0 && make('div.run-row.apart-row', head, make('div.cells', cells));
 }
 
