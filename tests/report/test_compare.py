@@ -104,7 +104,7 @@ def test_a_difference_is_red_in_a_blue_in_b_and_grey_where_both_are_as_bright(br
     assert np.abs(found[1, 0] - table[round(127.5 + 127.5 * 0.25)]).max() <= step
     assert found[1, 1].tolist() == found[1, 2].tolist() == table[128].tolist()
     said = shown.texts(".cell.apart .caption-value")
-    assert said == ["classes differ: class 0 | class 1; A +100 %, B +100 %", "cannot be subtracted"]
+    assert said == ["classes differ: class 0 | class 1; A brighter by up to 100 %, B by 100 %", "cannot be subtracted"]
     assert shown.texts(".cell.apart .caption-name") == ["net.1", "net.1"]
     assert "full colours: ±100 % of the brightest colour" in shown.texts(".compare-line")[0]
     # Signed, what speaks against the class counts too: A is less than B there.

@@ -17,7 +17,7 @@ Open = Callable[..., Opened]
 DEEP = KEY._replace(layer="deep")
 
 
-def moving(drifts: dict[str, Any], predicted: Any = None) -> Payload:
+def moving(drifts: dict[str, Any], predicted: Any = None, inside: Any = None) -> Payload:
     """Maps whose largest value goes round the corners, with drifts `[steps, N]` of layers by name."""
     steps, probes = np.shape(next(iter(drifts.values())))
     maps = np.full((steps, probes, 2, 2), 0.1)
@@ -27,6 +27,8 @@ def moving(drifts: dict[str, Any], predicted: Any = None) -> Payload:
     for step, entry in enumerate(payload.header["steps"]):
         for key, described in zip(payload.header["keys"], entry["maps"], strict=True):
             described["numbers"] = {"drift": list(drifts[key["layer"]][step])}
+            if inside is not None:
+                described["numbers"]["energy_inside"] = list(inside[step])
     return payload
 
 
@@ -46,6 +48,7 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
         "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes)."
+        " The largest value moved to another part of the picture in 3 of 3, most often to the lower right (3)."
         " Probe 1 moved furthest (0.90): its largest value went from the lower left to the lower right."
     ]
     assert shown.hash() == ""
@@ -69,6 +72,14 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
     assert at(shown) == "epoch 4"
     shown.press("]", "n")
     assert at(shown) == "epoch 5"
+
+
+def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_moved_much(report: Open) -> None:
+    shown = report(moving(PLANTED, inside=[[0.9] * 3] * 2 + [[0.5, 0.4, 0.6], [0.1, 0.2, None]] + [[0.9] * 3] * 2))
+    assert " Inside the masks: 45 % of the evidence before, 15 % after. Probe 1" in shown.texts(".headline")[0]
+    calm = report(moving({"conv": [[None] * 3, [0.02] * 3], "deep": [[None] * 3, [0.03] * 3]}))
+    assert calm.texts(".headline strong") == [""]
+    assert calm.texts(".headline")[0].startswith("No large change of the maps: the largest is from epoch 0 to epoch 1")
 
 
 def test_strip_has_a_row_for_each_layer_and_a_tick_for_changed_predictions(report: Open) -> None:

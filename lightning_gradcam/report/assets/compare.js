@@ -70,7 +70,7 @@ export class ApartCell {
     const classes = [a, b].map((run, r) => classOf(run, scene.step(r), this.keys[r], this.places[r]));
     const other = classes[0] === classes[1] ? '' : `classes differ: ${classes.join(' | ')}; `;
     const [most, least] = shares ? [Math.max(0, ...shares), Math.max(0, ...shares.map((share) => -share))] : [0, 0];
-    const ends = `A +${percent(most)}, B +${percent(least)}`;
+    const ends = `A brighter by up to ${percent(most)}, B by ${percent(least)}`;
     setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));
     this.element.classList.toggle('broken', state !== '');
     this.canvas.title = `${APART_WORDS} Largest: ${ends}.`;

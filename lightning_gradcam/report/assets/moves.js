@@ -1,5 +1,5 @@
 // When maps moved, and where to: drift from the step before by layer and position, and what a large change is.
-import {means, sampleSizes} from './numbers.js';
+import {isKnown, means, percent, sampleSizes} from './numbers.js';
 import {inWords, numberOf, whereabouts} from './words.js';
 
 // As MOVED and PROBES in lightning_gradcam/findings/kinds.py: a mean of fewer probes says nothing about a layer.
@@ -50,8 +50,8 @@ export function largestMove(run) {
   return best && {...best, count: sampleSizes(run, 'drift', best.key, all)[best.step]};
 }
 
-// ['The maps moved most from epoch 2 to epoch 3, …', ' Probe 4 moved furthest …']; null where no step was compared with
-// the one before.
+// ['The maps moved most from epoch 2 to epoch 3, …', 'where to; the probe that moved furthest']; the first is empty where no
+// change is large. null where no step was compared with the one before.
 export function headlineOf(run, prefix) {
   const found = largestMove(run);
   if (!found) return null;
@@ -61,12 +61,30 @@ export function headlineOf(run, prefix) {
   const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value < 0.005 ? 'below 0.01' : value.toFixed(2)}`];
   const sample = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
   const small = `${prefix}No large change of the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;
-  if (value < LARGE) return [small, ''];
+  if (value < LARGE) return ['', small];
   const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);
   const probe = drifts.indexOf(Math.max(...drifts));
   const furthest = `Probe ${run.probes[probe].id} moved furthest (${drifts[probe].toFixed(2)})`;
   const [from, to] = [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe)));
   const went = from === to ? `stayed at the ${to}` : `went from the ${from} to the ${to}`;
   const where = run.header.thinned ? '' : `: its largest value ${went}`;
-  return [`${prefix}The maps moved most ${span}, ${named}: ${amount} (${sample}).`, ` ${furthest}${where}.`];
+  const headline = `${prefix}The maps moved most ${span}, ${named}: ${amount} (${sample}).`;
+  return [headline, `${run.header.thinned ? '' : destination(run, step, key)} ${furthest}${where}.`];
+}
+
+// Where all probes' maps went in a step: how much of them is inside the masks, if there are any, else where their largest
+// values came to lie.
+function destination(run, step, key) {
+  const all = run.probes.map((_, probe) => probe);
+  const marked = all.filter((probe) => [step - 1, step].every((at) => isKnown(run.number('energy_inside', at, key, probe))));
+  if (marked.length > 0) {
+    const [before, now] = means(run, 'energy_inside', key, marked).slice(step - 1, step + 1).map(percent);
+    return ` Inside the masks: ${before} of the evidence before, ${now} after.`;
+  }
+  const parts = all.map((probe) => [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe))));
+  const moved = parts.filter(([before, now]) => before !== now).map(([, now]) => now);
+  if (moved.length === 0) return ` In all ${all.length} the largest value stayed in the same part of the picture.`;
+  const times = (part) => moved.filter((other) => other === part).length;
+  const most = moved.reduce((best, part) => (times(part) > times(best) ? part : best));
+  return ` The largest value moved to another part of the picture in ${moved.length} of ${all.length}, most often to the ${most} (${times(most)}).`;
 }

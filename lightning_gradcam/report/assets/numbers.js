@@ -66,7 +66,7 @@ export function sampleSizes(run, name, key, probes) {
   return run.steps.map((_, step) => probes.filter((probe) => isKnown(valueOf(run, name, step, key, probe))).length);
 }
 
-function isKnown(value) {
+export function isKnown(value) {
   return value !== null && value !== undefined;
 }
 
