@@ -152,7 +152,7 @@ def test_mixed_sizes_are_refused_with_both_shapes(tmp_path: Path) -> None:
     picture(tmp_path / "b.png", size=(5, 4))
     with pytest.raises(
         ProbeError,
-        match=r"'b\.png' gives \[3, 4, 5\] and 'a\.png' \[3, 4, 6\]; give size= \(--size\), or a transform",
+        match=r"'b\.png' and 'a\.png' have different shapes \(\[3, 4, 5\] and \[3, 4, 6\]\); give size= \(--size\), or",
     ):
         read_folder(tmp_path)
 
