@@ -187,6 +187,17 @@ VARIANTS = {
     "batch_size=None",
     "a data set that workers open",
     "a collate_fn that leaves samples out",
+    "a learning-rate scheduler",
+    "activation checkpointing, reentrant",
+    "channels last",
+    "named tuples of byte pictures, channels last, binary labels [N, 1] in a dict",
+    "a sampler with generators and a list that it shuffles",
+    "a custom batch sampler",
+    "a sampler and overfit_batches=2",
+    "a data set of `__getitems__` alone",
+    "pictures in tuples, of several sizes",
+    "two modules with one Trainer",
+    "a data set with hidden generators, split in two",
 }
 assert set(SETUPS) >= VARIANTS
 

@@ -254,7 +254,7 @@ def test_a_file_that_has_lost_an_option_is_refused(tmp_path: Path, capsys: pytes
     [
         (
             "num_probe=3",
-            "GradCAMCallback has no option 'num_probe'; did you mean 'num_probes', 'probes' or 'numbers'? ",
+            "GradCAMCallback has no option 'num_probe'; did you mean 'num_probes' or 'probes' or 'numbers'?",
         ),
         ("drawing.colormp=Reds", "GradCAMCallback has no option 'drawing.colormp'; did you mean 'drawing.colormap'"),
         ("score=logits", "GradCAMCallback: score: expected typing.Literal['logit', 'probability', 'sigmoid']"),

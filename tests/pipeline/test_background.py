@@ -222,6 +222,7 @@ def test_the_way_from_the_hook_to_a_logger_is_short(tmp_path: Path, background: 
     assert 3 < depths[0] <= 15
 
 
+@pytest.mark.slow
 def test_a_slow_but_healthy_end_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part of the end takes a good part of the patience; all together take several times as long."""
 

@@ -144,6 +144,7 @@ def _stopped_while_it_waits(pipe: Any) -> None:
     pipe.send("finished")
 
 
+@pytest.mark.slow
 def test_time_in_which_the_process_is_suspended_does_not_count() -> None:
     ours, theirs = FORKED.Pipe(duplex=False)
     process = FORKED.Process(target=_stopped_while_it_waits, args=(theirs,))

@@ -112,6 +112,7 @@ FIT = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed on Linux alone")
 def test_the_worker_wakes_no_second_team_of_threads(tmp_path: Path) -> None:
     ran = subprocess.run(

@@ -355,7 +355,7 @@ def test_half_precision(folder: Path, model: TinyNet) -> None:
         (
             [np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)],
             ProbeError,
-            r"'1' and '0' have.*\[1, 9, 8\].*--size",
+            r"'1' and '0' .*\[1, 9, 8\].*--size",
         ),
         (
             [np.zeros((9, 9), np.uint8)],

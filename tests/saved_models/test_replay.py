@@ -216,6 +216,7 @@ class Wide(pl.LightningModule):
     configure_optimizers = TinyModule.configure_optimizers
 
 
+@pytest.mark.slow
 def test_in_parts_of_the_batch_size(tmp_path: Path) -> None:
     options = {"layers": "network.[135]", "batch_size": 4, "num_probes": 11, "methods": ["gradcam", "layercam"]}
     callback = live(tmp_path, Wide, callbacks=[GradCAMCallback(**options)])  # type: ignore[arg-type]
