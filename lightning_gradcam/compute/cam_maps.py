@@ -129,7 +129,8 @@ def compute_cams(
             found = explain_in_parts(model, layers, whole.part, given, asked)
             for remark in remarks_of(found, asked.methods) if relu else ():
                 warn(remark)
-            return replace(found, inputs=whole.picture.detach())
+            names_of_all = None if class_names is None else tuple(class_names)
+            return replace(found, inputs=whole.picture.detach(), class_names=names_of_all)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             if is_out_of_memory(error):
                 raise

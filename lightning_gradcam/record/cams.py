@@ -90,6 +90,7 @@ class Cams(Mapping[CamKey, Tensor]):
             or ``"NL"`` for a signal, ``"NTCHW"`` or ``"NTHW"`` for frames; otherwise ``""``.
         causes: :class:`CamKey` to the causes of blank maps, int8 ``[N]``, 0 for maps that are not blank; see
             :class:`~lightning_gradcam.Cause`. Keys without a blank map may be missing.
+        class_names: Names of all classes by index, if they were given; :meth:`save` states them.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -109,6 +110,7 @@ class Cams(Mapping[CamKey, Tensor]):
     levels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     axes: str = ""
     causes: Mapping[CamKey, Tensor] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("maps", "scores", "classes", "layouts", "confidences", "gradients", "levels", "causes"):

@@ -51,11 +51,13 @@ class Samples:
         count, inputs, ids = shape[0], cams.inputs, tuple(map(str, range(shape[0])))
         if inputs is None or len(inputs) != count or (inputs.dim() < 4 and not cams.axes):
             # A signal without its curve is drawn as one row.
-            probes = ProbeSet(torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1]))), ids=ids)
-            seen = False
+            empty = torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1])))
+            probes, seen = ProbeSet(empty, ids=ids, class_names=cams.class_names), False
         else:
             inputs = inputs[:, None] if cams.axes == "NL" else inputs
-            probes = ProbeSet(inputs, ids=ids).read_as("NCL" if cams.axes == "NL" else cams.axes)
+            probes = ProbeSet(inputs, ids=ids, class_names=cams.class_names).read_as(
+                "NCL" if cams.axes == "NL" else cams.axes
+            )
             seen = True
         record = CamRecord.from_cams(cams, probe_ids=ids, epoch=0, step=NO_STEP, stage="", score=cams.score)
         return cls(record, probes.view, seen)

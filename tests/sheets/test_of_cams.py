@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from lightning_gradcam import CamKey, Cams, DrawingError
+from lightning_gradcam import CamKey, Cams, DrawingError, compute_cams
 from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.sheets.of_cams import Samples
 
 KEY = CamKey("conv", "gradcam", "predicted")
 OTHER = CamKey("conv", "gradcam", "1")
@@ -69,3 +71,10 @@ def test_one_map_is_saved_as_its_overlay_and_several_as_a_sheet(tmp_path: Path) 
     assert Image.open(tmp_path / "cats.webp").size == sheet.shape[1::-1]
     black = (sheet == 0).all(axis=-1).sum(axis=1) > 100
     assert np.count_nonzero(np.diff(black.astype(int)) == 1) == 4
+
+
+def test_names_given_to_compute_cams_are_those_of_the_sheet() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3))
+    found = compute_cams(model, torch.rand(2, 3, 6, 8), "0", targets=["cup", 0], class_names=["cat", "cup", "boat"])
+    assert found.class_names == Samples.of(found).view.class_names == ("cat", "cup", "boat")
