@@ -119,6 +119,11 @@ class Steering:
         # What an earlier stage has measured is no news for EarlyStopping.
         self._values.clear()
         self._looked_at.clear()
+        if not self._options.monitor and (missing := self._looked_for(host)):
+            rank_zero_warn(
+                f"lightning-gradcam: another callback monitors {missing[0]!r}, which is not in"
+                " trainer.callback_metrics; if it is a number of GradCAMCallback, give that monitor=True"
+            )
         if self.active:
             # Without names from :meth:`know` yet: a model or probes that come with the first batches.
             self._numbers = self._known([*self._numbers, *self._asked(host)])
@@ -190,9 +195,13 @@ class Steering:
         if not self._options.monitor:
             return []
         listed = [] if self._options.monitor is True else list(self._options.monitor)
+        return list(dict.fromkeys([*listed, *self._looked_for(host)]))
+
+    def _looked_for(self, host: Host) -> list[str]:
+        """Returns the names under this callback's that other callbacks of the trainer have to find."""
         callbacks: list[Any] = host.trainer.callbacks  # type: ignore[attr-defined]
-        looked_at = [str(getattr(each, "monitor", "")) for each in callbacks if getattr(each, "strict", True)]
-        return list(dict.fromkeys([*listed, *(n for n in looked_at if n.startswith(f"{self._name}_stats/"))]))
+        names = [str(getattr(each, "monitor", "")) for each in callbacks if getattr(each, "strict", True)]
+        return [name for name in names if name.startswith(f"{self._name}_stats/")]
 
     def _known(self, names: Sequence[str]) -> dict[str, float]:
         return {name: self._numbers.get(name, math.nan) for name in names}

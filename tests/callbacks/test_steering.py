@@ -153,6 +153,31 @@ def test_an_early_stopping_that_is_held_back_stays_the_users(tmp_path: Path) -> 
     assert [one._run_early_stopping_check.__self__ for one in meddling.copies] == meddling.copies  # type: ignore[attr-defined]
 
 
+class Interrupting(MemorySink):
+    def close(self) -> None:
+        raise KeyboardInterrupt
+
+
+class FailingModule(TinyModule):
+    def on_train_epoch_end(self) -> None:
+        raise RuntimeError("the user's")
+
+
+def test_an_interrupt_while_closing_leaves_early_stopping_as_it_was(tmp_path: Path) -> None:
+    stopper = EarlyStopping(INSIDE, mode="max")
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(tmp_path, ours(sinks=[Interrupting()]), stopper, module=FailingModule)
+    assert "_run_early_stopping_check" not in vars(stopper)
+
+
+def test_a_number_that_is_looked_for_without_monitor_is_reported_before_the_first_step(tmp_path: Path) -> None:
+    with (
+        pytest.warns(UserWarning, match=f"another callback monitors '{INSIDE}'.* give that monitor=True"),
+        pytest.raises(RuntimeError, match="which is not available"),
+    ):
+        fit(tmp_path, ours(monitor=False), EarlyStopping(INSIDE), max_epochs=1)
+
+
 def test_a_number_whose_measuring_fails_keeps_its_value_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,8 +256,8 @@ def test_the_alarm_saves_one_checkpoint_beside_the_others(tmp_path: Path) -> Non
     fit(tmp_path / "resumed", resumed, ckpt=str(tmp_path / "all" / alarms[0]), max_epochs=3)
     assert resumed.archive is not None
     # Before 2.5, Lightning validates once more where it goes on from the end of a validation.
-    again = (1,) if tuple(map(int, pl.__version__.split(".")[:2])) < (2, 5) else ()
-    assert resumed.archive.epochs == (1, *again, 2)
+    once_more = (1,) if tuple(map(int, pl.__version__.split(".")[:2])) < (2, 5) else ()
+    assert resumed.archive.epochs == (1, *once_more, 2)
     # A replay has nothing to stop or save.
     options = {"layers": "net.conv1", "probes": probes(), "min_energy_inside": 1.0, "on_alarm": "checkpoint"}
     again = replay(tmp_path / "all", TinyModule(), {**options, "monitor": True}, output=tmp_path / "again")
