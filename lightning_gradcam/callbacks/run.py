@@ -207,10 +207,10 @@ class Run:
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks."""
         self.running = False
+        self.steering.release()
         if self.recorder is not None:
             self.recorder.close()
         self._recording.ranks.close()
-        self.steering.release()
 
     def recorded(self, host: Host) -> Archive | None:
         """Returns the archive of a run that is over, once for each training and each look that is recorded."""

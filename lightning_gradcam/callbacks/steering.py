@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -45,6 +44,23 @@ class SteeringOptions:
     min_energy_inside: float | None = None
 
 
+class _Held:
+    """In the place of an EarlyStopping's method: calls it where there is something new to look at.
+
+    A copy of the EarlyStopping, also by pickle, has the method itself.
+    """
+
+    def __init__(self, callback: Any, check: Callable[..., Any], is_new: Callable[[Any], bool]) -> None:
+        self._callback, self._check, self._is_new = callback, check, is_new
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._check(*args, **kwargs) if self._is_new(self._callback) else None
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # Called while the copy is still empty, this finds the method of its class.
+        return getattr, (self._callback, _CHECK)
+
+
 class Steering:
     """What of a run's numbers its trainer knows. Rank zero measures; all ranks are told the same.
 
@@ -70,7 +86,8 @@ class Steering:
         self._looked_at: Counter[int] = Counter()
         # Rings until :meth:`act`; where its checkpoint goes.
         self._alarm, self._path = False, ""
-        self._held: list[Any] = []
+        # Each EarlyStopping that is held back, with the method that a user had put on it.
+        self._held: list[tuple[Any, dict[str, Any]]] = []
 
     @property
     def active(self) -> bool:
@@ -99,9 +116,17 @@ class Steering:
 
     def begin(self, host: Host) -> None:
         """A stage begins, on every rank: the numbers exist, as NaN or with the last value of a run that goes on."""
+        # What an earlier stage has measured is no news for EarlyStopping.
+        self._values.clear()
+        self._looked_at.clear()
+        if not self._options.monitor and (missing := self._looked_for(host)):
+            rank_zero_warn(
+                f"lightning-gradcam: another callback monitors {missing[0]!r}, which is not in"
+                " trainer.callback_metrics; if it is a number of GradCAMCallback, give that monitor=True"
+            )
         if self.active:
             # Without names from :meth:`know` yet: a model or probes that come with the first batches.
-            self._numbers = self._numbers or self._known(self._asked(host))
+            self._numbers = self._known([*self._numbers, *self._asked(host)])
             self.publish(host)
 
     def take(self, recorder: Recorder, blocked: float) -> float:
@@ -151,8 +176,9 @@ class Steering:
 
     def release(self) -> None:
         """Leaves the trainer's callbacks as they were."""
-        for callback in self._held:
+        for callback, before in self._held:
             vars(callback).pop(_CHECK, None)
+            vars(callback).update(before)
         self._held = []
 
     def state(self) -> dict[str, Any]:
@@ -169,9 +195,13 @@ class Steering:
         if not self._options.monitor:
             return []
         listed = [] if self._options.monitor is True else list(self._options.monitor)
+        return list(dict.fromkeys([*listed, *self._looked_for(host)]))
+
+    def _looked_for(self, host: Host) -> list[str]:
+        """Returns the names under this callback's that other callbacks of the trainer have to find."""
         callbacks: list[Any] = host.trainer.callbacks  # type: ignore[attr-defined]
-        looked_at = [str(getattr(each, "monitor", "")) for each in callbacks if getattr(each, "strict", True)]
-        return list(dict.fromkeys([*listed, *(n for n in looked_at if n.startswith(f"{self._name}_stats/"))]))
+        names = [str(getattr(each, "monitor", "")) for each in callbacks if getattr(each, "strict", True)]
+        return [name for name in names if name.startswith(f"{self._name}_stats/")]
 
     def _known(self, names: Sequence[str]) -> dict[str, float]:
         return {name: self._numbers.get(name, math.nan) for name in names}
@@ -182,15 +212,19 @@ class Steering:
         It would stop at the NaN before the first value, and count the epochs that are not logged as no better.
         """
         for callback in host.trainer.callbacks:  # type: ignore[attr-defined]
-            own = "EarlyStopping" in kinds(callback) and callback.monitor in self._numbers
-            if own and callback not in self._held and hasattr(callback, _CHECK):
-                vars(callback)[_CHECK] = partial(self._look, callback, getattr(callback, _CHECK))
-                self._held.append(callback)
+            # A user's own class may have this name and nothing else in common.
+            own = "EarlyStopping" in kinds(callback) and str(getattr(callback, "monitor", None)) in self._numbers
+            if own and hasattr(callback, _CHECK) and all(callback is not held for held, _ in self._held):
+                self._held.append((callback, {_CHECK: vars(callback)[_CHECK]} if _CHECK in vars(callback) else {}))
+                vars(callback)[_CHECK] = _Held(callback, getattr(callback, _CHECK), self._is_new)
 
-    def _look(self, callback: Any, check: Callable[[Trainer], None], trainer: Trainer) -> None:
-        if self._values[callback.monitor] > self._looked_at[id(callback)]:
-            self._looked_at[id(callback)] = self._values[callback.monitor]
-            check(trainer)
+    def _is_new(self, callback: Any) -> bool:
+        name = str(callback.monitor)
+        if name not in self._numbers:
+            # It looks at something else by now.
+            return True
+        seen, self._looked_at[id(callback)] = self._looked_at[id(callback)], self._values[name]
+        return self._values[name] > seen
 
     def _checkpoint(self, host: Host) -> str:
         """Returns where the alarm's checkpoint goes: beside the others, with the reason in its name."""
