@@ -87,5 +87,7 @@ function destination(run, step, key) {
   if (moved.length === 0) return ` In all ${all.length} the largest value stayed in the same part of the picture.`;
   const times = (part) => moved.filter((other) => other === part).length;
   const most = moved.reduce((best, part) => (times(part) > times(best) ? part : best));
-  return ` The largest value moved to another part of the picture in ${moved.length} of ${all.length}, most often to the ${most} (${times(most)}).`;
+  const tied = moved.some((part) => part !== most && times(part) === times(most));
+  const where = tied ? '' : `, most often to the ${most} (${times(most)})`;
+  return ` The largest value moved to another part of the picture in ${moved.length} of ${all.length}${where}.`;
 }
