@@ -6,6 +6,7 @@ it would change the random numbers that training draws afterwards.
 
 from __future__ import annotations
 
+import pickle
 import random
 import threading
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ from lightning_gradcam.guard.snapshot import (
     generators_of,
     held_by,
     restoring,
+    state_of,
 )
 
 
@@ -82,6 +84,25 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
                 if id(owner) not in apart:
                     held_then.restore(apart=apart)
             restore_generators()
+
+
+def random_states(*owners: object) -> bytes:
+    """Returns the state of the global random numbers (torch on the CPU, NumPy, Python) and of the owners' generators.
+
+    It differs after anything has drawn from them.
+
+    Args:
+        *owners: Data sets and transforms.
+
+    Example:
+        >>> before = random_states()
+        >>> with isolated_rng():
+        ...     _, drawn = random.random(), random_states() != before
+        >>> drawn, random_states() == before
+        (True, True)
+    """
+    of_all = random.getstate(), np.random.get_state(), torch.get_rng_state().numpy()
+    return pickle.dumps([of_all, *map(state_of, generators_of(held_by(owners)))])
 
 
 def in_other_threads(owners: Iterable[object]) -> set[int]:

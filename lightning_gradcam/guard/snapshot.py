@@ -204,12 +204,18 @@ def restoring(generators: Iterable[Any]) -> Callable[[], None]:
     return restore
 
 
-def _restoring(generator: Any) -> Callable[[], None]:
+def state_of(generator: Any) -> Any:
+    """Returns the current state of a random generator (torch, NumPy, Python)."""
     if isinstance(generator, np.random.Generator):
-        return partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
-    if isinstance(generator, random.Random):
-        return partial(generator.setstate, generator.getstate())
-    return partial(generator.set_state, generator.get_state())
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _restoring(generator: Any) -> Callable[[], None]:
+    state = state_of(generator)
+    if isinstance(generator, np.random.Generator):
+        return partial(setattr, generator.bit_generator, "state", state)
+    return partial(generator.setstate if isinstance(generator, random.Random) else generator.set_state, state)
 
 
 def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:

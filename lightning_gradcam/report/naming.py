@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from lightning_gradcam.archive import Archive
@@ -17,34 +18,42 @@ from lightning_gradcam.storage import Storage
 # What Lightning's loggers and LightningCLI write; the second is read over the first.
 _FILES = ("config.yaml", "hparams.yaml")
 # A file beyond these is no list of hyperparameters, and is not read.
-_MOST_BYTES, _MOST_VALUES, _DEEPEST = 100_000, 1_000, 12
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 100_000, 1_500, 12
 _SEED = re.compile(r"(?:^|\.)(?:seed|seed_everything|random_seed|manual_seed)$")
 # Where a run's files go, which differs between all runs.
-_PLACE = re.compile(r"(?:^|\.)(?:logger|default_root_dir|ckpt_path|dirpath|save_dir|log_dir|run_name|run_id)(?:\.|$)")
-_PRIVATE = re.compile(r"password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
-# Differences that a name states, and characters of a value.
+_PLACE = re.compile(r"(?:^|\.)(?:logger|default_root_dir|dirpath|save_dir|log_dir|run_name|run_id)(?:\.|$)|^ckpt_path$")
+# Not `tokenizer` and `max_tokens`, which change what is trained.
+_PRIVATE = re.compile(r"password|passwd|secret|token(?![a-z])|credential|api_?key", re.IGNORECASE)
+# A name and password, or a key, in an address.
+_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]*(?=@)|(?<=[?&;])[^?&;#\s]*")
+# Differences that a name states, and characters of a value and of its name.
 _MOST_NAMED, _LONGEST = 3, 24
 
 
 def hyperparameters(archive: Archive) -> dict[str, str]:
     """Reads what is known of how a run was trained, from ``hparams.yaml`` and ``config.yaml``.
 
-    Both are looked for in the archive's folder and in the one above it. A file that is too large, damaged, or more than
-    plain YAML counts as missing.
+    Both are looked for in the archive's folder and in the one above it. If one of them is too large, damaged, or more
+    than plain YAML, all count as missing: runs might differ by what it holds.
 
     Args:
         archive: The run's.
 
     Returns:
-        Dotted name to the value as JSON, such as ``{"optimizer.lr": "0.1", "seed": "3"}``. Places of files, and what
-        looks like a password, are left out. Empty if there is no such file.
+        Dotted name to the value as JSON, such as ``{"optimizer.lr": "0.1", "seed": "3"}``. Places of the run's files,
+        and what looks like a password, are left out; addresses are without passwords and queries. Empty if there is no
+        such file.
     """
     root = archive.path if "://" in archive.path else os.path.abspath(archive.path)
     found: dict[str, str] = {}
     for place in (re.split(r"[/\\][^/\\]*$", root.rstrip("/\\"))[0], root):
         for name in _FILES:
-            with suppress(Exception):  # stores, YAML and odd values raise anything
+            try:
                 found.update(_read(place, name))
+            except FileNotFoundError:
+                continue
+            except Exception:  # stores, YAML and odd values raise anything
+                return {}
     return found
 
 
@@ -74,23 +83,25 @@ def _read(place: str, name: str) -> dict[str, str]:
     with Storage(place).open(name) as file:
         raw = file.read(_MOST_BYTES + 1)
     if len(raw) > _MOST_BYTES or b"<<" in raw:  # keys merged from aliases can grow without bound
-        return {}
+        raise ValueError("these are no hyperparameters")
     found: dict[str, str] = {}
-    _flatten(yaml.safe_load(raw), "", found, 0)
+    _flatten(yaml.safe_load(raw), "", found, 0, count())
     return found
 
 
-def _flatten(value: Any, name: str, found: dict[str, str], depth: int) -> None:
-    if depth > _DEEPEST or len(found) > _MOST_VALUES:
+def _flatten(value: Any, name: str, found: dict[str, str], depth: int, visited: count[int]) -> None:
+    # Aliases can repeat a few values without end, even where none is kept.
+    if depth > _DEEPEST or next(visited) > _MOST_VALUES:
         raise ValueError("these are no hyperparameters")
     if isinstance(value, (dict, list)):
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
             # `init_args` is LightningCLI's word, `_instantiator` its note to itself.
             inner = name if key == "init_args" else ".".join(filter(None, (name, str(key))))
             if not str(key).startswith("_"):
-                _flatten(each, inner, found, depth + 1)
-    elif name and not _PLACE.search(name) and not _PRIVATE.search(name):
-        found[name] = json.dumps(value, default=str)
+                _flatten(each, inner, found, depth + 1, visited)
+    elif name and not _PLACE.search(name) and not (isinstance(value, str) and _PRIVATE.search(name)):
+        plain = _IN_ADDRESS.sub("…", value) if isinstance(value, str) and "://" in value else value
+        found[name] = json.dumps(plain, default=str)
 
 
 def _family(settings: Mapping[str, str]) -> dict[str, str]:
@@ -99,7 +110,7 @@ def _family(settings: Mapping[str, str]) -> dict[str, str]:
         return {}
     rest = sorted((name, value) for name, value in settings.items() if name not in seeds)
     family = hashlib.sha256(json.dumps(rest).encode()).hexdigest()[:16]
-    return {"family": family, "seed": ", ".join(dict.fromkeys(seeds.values()))}
+    return {"family": family, "seed": ", ".join(dict.fromkeys(map(_short, seeds.values())))}
 
 
 def _names(folders: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[str]:
@@ -110,12 +121,13 @@ def _names(folders: Sequence[str], settings: Sequence[Mapping[str, str]]) -> lis
     kept: dict[tuple[str, tuple[str | None, ...]], str] = {}
     for key in sorted(differing, key=len):
         kept.setdefault((_last(key), tuple(each.get(key) for each in known)), key)
-    keys = [key for key in differing if key in kept.values()]
-    lasts = [_last(key) for key in keys]
-    titles = {key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)}
+    chosen = set(kept.values())
+    keys = [key for key in differing if key in chosen]
+    times = Counter(map(_last, keys))
+    titles = {key: _last(key) if times[_last(key)] == 1 else key for key in keys}
     names = []
     for folder, each in zip(folders, settings, strict=True):
-        stated = [f"{titles[key]}={_short(each[key])}" for key in keys if key in each]
+        stated = [f"{_cut(titles[key])}={_short(each[key])}" for key in keys if key in each]
         rest = ["…"] if len(stated) > _MOST_NAMED else []
         names.append(", ".join(stated[:_MOST_NAMED] + rest) or folder)
     return [
@@ -129,5 +141,9 @@ def _last(key: str) -> str:
 
 
 def _short(value: str) -> str:
-    text = printable(str(json.loads(value))) if value.startswith('"') else value
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return _cut(str(json.loads(value)) if value.startswith('"') else value)
+
+
+def _cut(text: str) -> str:
+    shown = printable(text)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"

@@ -216,8 +216,10 @@ def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
     # A signal's map is one row, drawn in the band below its curve.
     height, width = maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1])
     size = {"width": width, "height": height, "slices": len(slices.chosen)}
-    line = {"signal": True} if maps.ndim == 2 else {}
-    return {**key._asdict(), "method_title": method_title(key.method), **size, **line}
+    line: dict[str, Any] = {"signal": True} if maps.ndim == 2 else {}
+    # Of how many slices, where not all are shown.
+    more = {"depth": slices.depth} if slices.depth > len(slices.chosen) else {}
+    return {**key._asdict(), "method_title": method_title(key.method), **size, **line, **more}
 
 
 def _signed_bytes(maps: FloatArray, top: FloatArray, low: FloatArray) -> npt.NDArray[np.uint8]:

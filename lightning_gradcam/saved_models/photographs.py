@@ -14,7 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from lightning_gradcam.errors import ProbeError
-from lightning_gradcam.guard.data import isolated
+from lightning_gradcam.guard.data import isolated, random_states
 from lightning_gradcam.probes.folder import Preparation, pictures_in, upright
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.render.picture import Pixels
@@ -87,18 +87,20 @@ def placed(photograph: Pixels, region: Region, longest: int) -> tuple[Pixels, Pi
     Args:
         photograph: uint8 ``[H, W, 3]``.
         region: The part.
-        longest: Larger ones are scaled down to this side.
+        longest: Larger photographs and parts are scaled down to this side.
 
     Returns:
         The photograph, paler where the model did not see it; the part to lay the map over, black where the input was
         padded; and where that part is.
     """
-    share = min(1.0, longest / max(photograph.shape[:2]))
+    left, top, right, bottom = region
+    # With padding, the part is larger than the photograph.
+    share = min(1.0, longest / max(*photograph.shape[:2], right - left, bottom - top))
     if share < 1:
         size = (round(photograph.shape[1] * share), round(photograph.shape[0] * share))
         photograph = np.asarray(Image.fromarray(photograph).resize(size, Image.Resampling.BOX))
         left, top, right, bottom = (round(side * share) for side in region)
-        region = left, top, right, bottom
+        region = left, top, min(right, left + longest), min(bottom, top + longest)
     seen = np.array(Image.fromarray(photograph).crop(region))
     pale = (photograph // 2 + 128).astype(np.uint8)
     return pale, seen, region
@@ -141,8 +143,11 @@ def _region(size: tuple[int, int], how: Preparation, shown: tuple[int, int]) -> 
         shown: Height and width of the input.
     """
     with isolated(how.transform):
+        before = random_states(how.transform)
         found = [_transformed(picture, how, shown) for picture in _test_pictures(size)]
-    if any(one is None for one in found):
+        # What it does at random, it did otherwise to the photograph.
+        drawn = random_states(how.transform) != before
+    if drawn or any(one is None for one in found):
         return None
     black, white, across, down = (np.asarray(one) for one in found)
     # Where a transform pads, both look the same.

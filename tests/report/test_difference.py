@@ -102,3 +102,14 @@ def test_one_class_can_be_held_fixed_over_the_run(report: Open) -> None:
     shown.pick("Target", "label")
     assert shown.texts(values)[0].startswith("lost 2")
     assert "target=label" in shown.hash()
+
+
+def test_differences_of_maps_with_very_many_places_are_drawn(report: Open) -> None:
+    # More than a function of the browser takes as arguments.
+    maps = np.zeros((2, 1, 400, 500))
+    maps[0, 0, 399, 499], maps[1, 0, 0, 0] = 2, 4
+    runs = [made({KEY: maps}, PICTURES[:1], id=name, title=name) for name in "ab"]
+    shown = report(*runs, hash="#view=difference&epoch=1")
+    assert shown.texts(".cell.difference .caption-value")[0] == "lost 2, gained 4; full colour ±4"
+    shown.go("#compare=b&versus=on")
+    assert shown.texts(".cell.apart .caption-value") == ["no difference"]

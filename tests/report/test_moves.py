@@ -33,7 +33,7 @@ def moving(drifts: dict[str, Any], predicted: Any = None, inside: Any = None) ->
 
 
 # The first step has no step before it; with probe 2 left out, epoch 4 has too few to judge by.
-PLANTED = {
+PLANTED: dict[str, Any] = {
     "conv": [[0.9] * 3, [0.0, 0.03, 0.0], [0.05] * 3, [0.1] * 3, [0.9, 0.9, None], [0.2] * 3],
     "deep": [[None] * 3, [0.05] * 3, [0.05] * 3, [0.4, 0.9, 0.5], [0.05] * 3, [0.05] * 3],
 }
@@ -76,10 +76,28 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
 
 def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_moved_much(report: Open) -> None:
     shown = report(moving(PLANTED, inside=[[0.9] * 3] * 2 + [[0.5, 0.4, 0.6], [0.1, 0.2, None]] + [[0.9] * 3] * 2))
-    assert " Inside the masks: 45 % of the evidence before, 15 % after. Probe 1" in shown.texts(".headline")[0]
+    assert " Inside the masks: 45 % of the evidence before, 15 % after" in shown.texts(".headline")[0]
+    assert "15 % after (mean of 2 of 3 probes)." in shown.texts(".headline")[0]
     calm = report(moving({"conv": [[None] * 3, [0.02] * 3], "deep": [[None] * 3, [0.03] * 3]}))
     assert calm.texts(".headline strong") == [""]
     assert calm.texts(".headline")[0].startswith("No large change of the maps: the largest is from epoch 0 to epoch 1")
+
+
+def test_headline_leaves_out_the_places_of_maps_that_were_not_compared(report: Open) -> None:
+    # As a blank map, which has no place, probe 3 is compared with nothing.
+    payload = moving({name: [[*row, row[0]] for row in rows] for name, rows in PLANTED.items()})
+    for place in range(6):
+        for entry in payload.header["steps"][place]["maps"]:
+            entry["numbers"]["drift"][3] = None
+    shown = report(payload)
+    assert " another part of the picture in 3 of 3, most often" in shown.texts(".headline")[0]
+    assert "(3 of 4 probes)" in shown.texts(".headline")[0]
+    # One goes to the upper left and one to the lower right: neither most often.
+    maps = np.full((2, 2, 2, 2), 0.1)
+    maps[0, :, 0, 1] = maps[1, 0, 0, 0] = maps[1, 1, 1, 1] = 1
+    apart = made({KEY: maps}, np.zeros((2, 4, 4, 3)))
+    apart.header["steps"][1]["maps"][0]["numbers"]["drift"] = [0.9, 0.8]
+    assert " part of the picture in 2 of 2. Probe 0 moved furthest" in report(apart).texts(".headline")[0]
 
 
 def test_strip_has_a_row_for_each_layer_and_a_tick_for_changed_predictions(report: Open) -> None:

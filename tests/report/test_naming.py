@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def test_runs_without_differences_or_files_have_the_names_of_their_folders() -> 
         b"a: &a [*a]",
         b"x: " + b"[" * 5_000,
         b"a: &a [1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c]",
+        b"a: &a [[],[],[],[],[],[],[],[]]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n"
+        b"d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\nlr: 1\ne: [*d,*d,*d,*d]",
         b"just text",
         b"",
     ],
@@ -82,3 +85,29 @@ def test_odd_and_hostile_files_count_as_missing(tmp_path: Path, content: bytes) 
     assert not (tmp_path / "owned").exists()
     (tmp_path / "gradcam" / "hparams.yaml").mkdir()
     assert hyperparameters(archive) == {}
+
+
+def test_what_no_file_tells_apart_for_certain_is_no_family_and_addresses_are_named_without_passwords(
+    tmp_path: Path,
+) -> None:
+    def read(name: str, config: str, hparams: str = "") -> dict[str, str]:
+        archive = Archive.open(written(tmp_path / name / "gradcam", [0], run=name).path)
+        (tmp_path / name / "config.yaml").write_text(config)
+        (tmp_path / name / "hparams.yaml").write_text(hparams)
+        return hyperparameters(archive)
+
+    def families(*settings: dict[str, str]) -> int:
+        return len({told.get("family", place) for place, told in enumerate(describe_runs("ab", settings))})
+
+    tokens = [read(f"t{n}", f"{{seed: {n}, max_tokens: {n}, tokenizer: x{n}, class_token: true}}") for n in range(2)]
+    assert tokens[1] == {"seed": "1", "max_tokens": "1", "tokenizer": '"x1"', "class_token": "true"}
+    weights = [read(f"w{n}", f"{{seed: {n}, ckpt_path: last{n}, model: {{ckpt_path: begin{n}}}}}") for n in range(2)]
+    assert weights[0] == {"seed": "0", "model.ckpt_path": '"begin0"'}
+    # What the second file holds could differ, too.
+    unread = [read(f"u{n}", f"seed: {n}", f"lr: !!python/name:x{n}") for n in range(2)]
+    assert families(*tokens) == families(*weights) == families(*unread) == 2
+    address = "data: 'postgres://me:hunter2@host/base?key=hunter3&x=1'"
+    assert json.loads(read("a", address)["data"]) == "postgres://…@host/base?…&…"
+    (told, _) = describe_runs("ab", [{"a\n<b>" + "k" * 99: "1", "seed": f'"{"s" * 99}"'}, {"seed": "2"}])
+    assert told["name"] == f"a\\n<b>{'k' * 17}…=1, seed={'s' * 23}…"
+    assert told["seed"] == f"{'s' * 23}…"

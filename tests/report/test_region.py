@@ -132,3 +132,12 @@ def test_region_is_typed_by_keyboard_alone_and_masks_have_their_logged_numbers(r
     assert shown.texts(".looked li") == ["conv: first looked there in epoch 0 (100 % inside)."]
     shown.press("Escape")
     assert shown.page.locator(".region-panel").is_hidden()
+
+
+def test_of_volumes_with_more_slices_than_are_shown_the_region_says_that_only_these_count(
+    report: Open, tmp_path: Path
+) -> None:
+    volumes = ProbeSet(torch.rand(1, 1, 12, 8, 8))
+    written = archive(tmp_path, volumes, record(np.ones((1, 12, 4, 4)), 0, 0), record(np.ones((1, 12, 4, 4)), 10, 1))
+    shown = report(Payload.of(written), hash="#area=0,0,4,8")
+    assert shown.texts(".region-about")[0].endswith(" Only the slices shown count.")

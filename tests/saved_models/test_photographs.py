@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import nn
 from lightning_gradcam import explain
 from lightning_gradcam.probes.folder import Preparation
 from lightning_gradcam.render.drawing import lookup_table
-from lightning_gradcam.saved_models.photographs import Photographs
+from lightning_gradcam.saved_models.photographs import Photographs, placed, put_back
 
 
 def photograph() -> Image.Image:
@@ -64,6 +66,26 @@ def test_a_part_that_is_not_sure_is_not_used(change: str) -> None:
 
     image = photograph().resize((20, 20)) if change == "small" else photograph()
     assert found(image, transform, (24, 24)) is None
+
+
+def test_a_random_crop_is_not_placed_where_another_one_would_be() -> None:
+    smooth = photograph().resize((6, 4)).resize((120, 80), Image.Resampling.BICUBIC)
+    own = np.random.default_rng(0)
+
+    def transform(draw: Callable[[], float]) -> Callable[[Image.Image], torch.Tensor]:
+        # Another corner of the picture each time, so close that all parts look alike.
+        return lambda image: cropped(image.crop((left := round(6 * draw()), 0, 114 + left, 80)).resize((120, 80)))
+
+    for draw in (random.random, np.random.random, lambda: torch.rand(()).item(), own.random):
+        assert found(smooth, transform(draw), (24, 24)) is None
+    assert found(smooth, transform(lambda: 0.5), (24, 24)) is not None
+
+
+def test_a_padded_part_that_is_larger_than_an_overlay_can_be_is_scaled_down() -> None:
+    pale, seen, region = placed(np.zeros((30, 90, 3), np.uint8), (-10, -40, 101, 70), 100)
+    assert max(seen.shape[:2]) == 100
+    # All of the photograph is inside.
+    assert (put_back(pale, seen + 9, region) == 9).all()
 
 
 def test_an_overlay_is_the_photograph_with_the_map_on_its_part(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 import {regionOutline} from './cell.js';
 import {DIVERGING, paintColourBar} from './colour.js';
 import {button, make, setText} from './dom.js';
-import {percent} from './numbers.js';
+import {largest, percent} from './numbers.js';
 import {lay} from './paint.js';
 import {resized} from './resize.js';
 
@@ -69,11 +69,11 @@ export class ApartCell {
     lay(this.canvas, this.picture, a.keys[this.keys[0]], shares || new Float32Array(1), look, 'map', state);
     const classes = [a, b].map((run, r) => classOf(run, scene.step(r), this.keys[r], this.places[r]));
     const other = classes[0] === classes[1] ? '' : `classes differ: ${classes.join(' | ')}; `;
-    const [most, least] = shares ? [Math.max(0, ...shares), Math.max(0, ...shares.map((share) => -share))] : [0, 0];
+    const [most, least] = shares ? [shares, shares.map((share) => -share)].map((all) => Math.max(0, largest(all))) : [0, 0];
     const ends = `A brighter by up to ${percent(most)}, B by ${percent(least)}`;
     setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));
     this.element.classList.toggle('broken', state !== '');
-    this.canvas.title = `${APART_WORDS} Largest: ${ends}.`;
+    this.canvas.title = state ? APART_WORDS : `${APART_WORDS} Largest: ${ends}.`;
     const {id} = a.probes[this.places[0]];
     this.canvas.setAttribute(
       'aria-label',

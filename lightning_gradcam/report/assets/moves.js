@@ -72,19 +72,22 @@ export function headlineOf(run, prefix) {
   return [headline, `${run.header.thinned ? '' : destination(run, step, key)} ${furthest}${where}.`];
 }
 
-// Where all probes' maps went in a step: how much of them is inside the masks, if there are any, else where their largest
-// values came to lie.
+// Where the maps of the probes that were compared went in a step: how much of them is inside the masks, if there are any,
+// else where their largest values came to lie. A blank map has none, and one of another class is another question.
 function destination(run, step, key) {
-  const all = run.probes.map((_, probe) => probe);
+  const all = run.probes.map((_, probe) => probe).filter((probe) => isKnown(run.number('drift', step, key, probe)));
   const marked = all.filter((probe) => [step - 1, step].every((at) => isKnown(run.number('energy_inside', at, key, probe))));
   if (marked.length > 0) {
     const [before, now] = means(run, 'energy_inside', key, marked).slice(step - 1, step + 1).map(percent);
-    return ` Inside the masks: ${before} of the evidence before, ${now} after.`;
+    const sample = marked.length < run.probes.length ? ` (mean of ${marked.length} of ${run.probes.length} probes)` : '';
+    return ` Inside the masks: ${before} of the evidence before, ${now} after${sample}.`;
   }
   const parts = all.map((probe) => [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe))));
   const moved = parts.filter(([before, now]) => before !== now).map(([, now]) => now);
   if (moved.length === 0) return ` In all ${all.length} the largest value stayed in the same part of the picture.`;
   const times = (part) => moved.filter((other) => other === part).length;
   const most = moved.reduce((best, part) => (times(part) > times(best) ? part : best));
-  return ` The largest value moved to another part of the picture in ${moved.length} of ${all.length}, most often to the ${most} (${times(most)}).`;
+  const tied = moved.some((part) => part !== most && times(part) === times(most));
+  const where = tied ? '' : `, most often to the ${most} (${times(most)})`;
+  return ` The largest value moved to another part of the picture in ${moved.length} of ${all.length}${where}.`;
 }

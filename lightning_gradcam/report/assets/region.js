@@ -154,8 +154,9 @@ export class Region {
     const one = `Probe ${scene.runs[0].probes[probes[0]]?.id}`;
     const where = area === OWN ? ', in the mask or box of each' : probes.length > 1 ? ', at the same place in all' : '';
     const whose = probes.length === 1 ? one : `Mean of ${numberOf(probes.length, 'probe')}${where}`;
+    const part = area !== OWN && scene.columns.some(({depth}) => depth) ? ' Only the slices shown count.' : '';
     const rule = usual ? (threshold < 2 * share ? 'halfway from that to all' : 'twice that') : 'as set';
-    return `${whose}. The region is ${percent(share)} of the picture; threshold ${percent(threshold)} (${rule}).`;
+    return `${whose}. The region is ${percent(share)} of the picture; threshold ${percent(threshold)} (${rule}).${part}`;
   }
 
   // The rectangle's edges in the fields; empty for masks.

@@ -52,8 +52,10 @@ export class Strip {
     const names = this.table.map(({label}) => label);
     const rows = names.length > 1 ? `rows: ${names[0]} (top) to ${names.at(-1)}` : `layer ${names[0]}`;
     const flips = this.flips.some((count) => count > 0) ? ' · ticks: changed predictions' : '';
+    // Of several runs, one may also lack an epoch.
+    const grey = scene.runs.length > 1 ? 'no step, or too few maps to compare' : 'too few maps to compare';
     const few = this.table.some((row) => row.values.some((value, place) => place > 0 && value === null));
-    setText(this.rest, `${rows}${flips}${few ? ' · grey: too few maps to compare' : ''}`);
+    setText(this.rest, `${rows}${flips}${few ? ` · grey: ${grey}` : ''}`);
     this.rest.title = this.rest.textContent;
     const large = largePlaces(scene, this.table).map((place) => scene.label(place));
     const found = large.length > 0 ? `large changes in ${large.join(', ')}` : 'no large change';

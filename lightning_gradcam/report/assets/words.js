@@ -27,7 +27,8 @@ export function verdict(run, step, probe) {
   const set = run.steps[step].sets?.[probe];
   if (set) {
     const names = set.map(([index, share]) => `${run.className(index)} ${percent(share)}`);
-    const text = names.join(', ') || 'no class above 50 %';
+    // Records keep ten classes.
+    const text = [...names, ...(names.length < 10 ? [] : ['…'])].join(', ') || 'no class above 50 %';
     return {text, kind: 'open', spoken: `predicted ${text}`};
   }
   const {kind, glyph} = signOf(run.right(step, probe));
