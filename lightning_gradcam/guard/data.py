@@ -6,7 +6,6 @@ it would change the random numbers that training draws afterwards.
 
 from __future__ import annotations
 
-import pickle
 import random
 import threading
 from collections.abc import Iterable, Iterator
@@ -102,7 +101,16 @@ def random_states(*owners: object) -> bytes:
         (True, True)
     """
     of_all = random.getstate(), np.random.get_state(), torch.get_rng_state().numpy()
-    return pickle.dumps([of_all, *map(state_of, generators_of(held_by(owners)))])
+    return _bytes_of([of_all, *map(state_of, generators_of(held_by(owners)))])
+
+
+def _bytes_of(state: Any) -> bytes:
+    """Flattens the state of a generator, in which arrays must not be shortened as by ``repr``."""
+    if isinstance(state, dict):
+        return _bytes_of(list(state.values()))
+    if isinstance(state, (list, tuple)):
+        return b",".join(map(_bytes_of, state))
+    return np.asarray(state).tobytes() if isinstance(state, (np.ndarray, torch.Tensor)) else repr(state).encode()
 
 
 def in_other_threads(owners: Iterable[object]) -> set[int]:
