@@ -57,8 +57,8 @@ class GradCAMCallback(ProbeCallback):
         monitor: Put the numbers of a logged step into ``trainer.callback_metrics`` before Lightning's
             ``EarlyStopping`` and ``ModelCheckpoint`` look there: all of them (``True``) or a list of names, such as
             ``["gradcam_stats/backbone.layer4/energy_inside"]``, the same on all ranks. Training waits for them, which
-            ``<name>_stats/seconds`` includes. In an epoch that is not logged, a number keeps its last value, and
-            before its first value it is NaN; ``EarlyStopping`` looks once at each new value, so its ``patience`` counts
+            ``<name>_stats/seconds`` includes. In an epoch that is not logged, a number keeps its last value; it is
+            NaN before its first one, and at a step at which no probe has it; ``EarlyStopping`` looks once at each new value, so its ``patience`` counts
             logged steps. Default: ``False``.
         gradients: Also log statistics of the gradients behind the maps: histograms of them and of the channel weights
             in loggers that support histograms, the channels with the largest weights in the archive

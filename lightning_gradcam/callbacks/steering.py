@@ -78,7 +78,7 @@ class Steering:
         self._name = name
         self._failures = failures
         self._log_dir = log_dir
-        # The last value of each number, NaN before the first one, and which of them the latest step has.
+        # The last step's value of each number, NaN where it has none, and which of them the latest step has.
         self._numbers: dict[str, float] = {}
         self._renewed: list[str] = []
         # How many values each number has had, and how many of them each EarlyStopping has looked at.
@@ -143,7 +143,9 @@ class Steering:
             return blocked
         measured, blocked = recorder.measured()
         self._renewed = [name for name in self._numbers if name in measured.numbers]
-        self._numbers.update({name: measured.numbers[name] for name in self._renewed})
+        if measured.numbers:
+            # NaN for a number that no probe has: the last one would be taken for that of these weights.
+            self._numbers = {name: measured.numbers.get(name, math.nan) for name in self._numbers}
         self._alarm = measured.alarm
         return blocked
 

@@ -197,6 +197,31 @@ def test_a_number_whose_measuring_fails_keeps_its_value_and_training_goes_on(
     assert second == third
 
 
+class Broken(TinyModule):
+    """Its weights are NaN in epoch 1."""
+
+    def on_validation_epoch_start(self) -> None:
+        if self.current_epoch == 1:
+            self.kept = copy.deepcopy(self.state_dict())
+            self.load_state_dict(
+                {name: value * NAN if value.is_floating_point() else value for name, value in self.kept.items()}
+            )
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 2:
+            self.load_state_dict(self.kept)
+
+
+def test_a_number_that_no_probe_has_is_not_that_of_the_step_before(tmp_path: Path) -> None:
+    """A checkpoint would be ranked by what other weights have reached."""
+    looking, stopper = Looking(INSIDE), EarlyStopping(INSIDE, mode="max", patience=9)
+    best = ModelCheckpoint(tmp_path, monitor=INSIDE, mode="max", filename="{epoch}", save_top_k=2)
+    fit(tmp_path, ours(), stopper, looking, best, enable_checkpointing=True, max_epochs=3, module=Broken)
+    (first,), (second,), (third,) = looking.found
+    assert [math.isnan(value) for value in (first, second, third)] == [False, True, False]
+    assert {Path(path).name for path in best.best_k_models} == {"epoch=0.ckpt", "epoch=2.ckpt"}
+
+
 def test_a_resumed_run_goes_on_with_the_last_value(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path / "kept", filename="{epoch}", save_top_k=-1)
     first, second = Looking(INSIDE), Looking(INSIDE)
