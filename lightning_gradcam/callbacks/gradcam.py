@@ -58,8 +58,8 @@ class GradCAMCallback(ProbeCallback):
             ``EarlyStopping`` and ``ModelCheckpoint`` look there: all of them (``True``) or a list of names, such as
             ``["gradcam_stats/backbone.layer4/energy_inside"]``, the same on all ranks. Training waits for them, which
             ``<name>_stats/seconds`` includes. In an epoch that is not logged, a number keeps its last value; it is
-            NaN before its first one, and at a step at which no probe has it; ``EarlyStopping`` looks once at each new value, so its ``patience`` counts
-            logged steps. Default: ``False``.
+            NaN before its first one, and at a step at which no probe has it. ``EarlyStopping`` looks once at each new
+            value, so its ``patience`` counts logged steps. Default: ``False``.
         gradients: Also log statistics of the gradients behind the maps: histograms of them and of the channel weights
             in loggers that support histograms, the channels with the largest weights in the archive
             (``archive.record(-1).gradients``), and a warning if no gradient reaches a layer. Needs no extra
