@@ -70,7 +70,7 @@ class Drawing:
             dashed, with the intersection over union of the two below.
         box_threshold: Share of the map's maximum above which a place belongs to its box, from 0 to less than 1. Maps
             of few places need more than the default, 0.15. The logged number ``box_iou`` keeps 0.15.
-        top: Number of most likely classes listed beside each probe (0 to 10).
+        top: Number of most likely classes listed above each probe (0 to 10).
         signed: Also draw what speaks against the score: red for, blue against, grey at zero, up to the same magnitude
             on both sides, on pictures without their own colours. The colour map is then ``"coolwarm"``, or ``"RdBu_r"``
             if ``colormap`` says so. Boxes are around what speaks for the score.

@@ -168,7 +168,7 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
 
 
 def _label(page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeView, row: int, width: int) -> None:
-    """Writes what is predicted of a probe, and below it its id and what is true of it."""
+    """Writes a probe's prediction, and below it the probe's id and the truth."""
     (x, y), (said, true) = at, probe_words(record, probes, row)
     indent = BEHIND_MARK if said.mark else 0
     if said.mark:
@@ -216,8 +216,8 @@ def _likeliest(
 
 
 def scale_end(top: float, drawing: Drawing) -> str:
-    """Returns what is said of the value at which a row's colours end; nothing of a row without any."""
-    # So short that no tile cuts it off.
+    """Returns the caption for the value at which a row's colours end; empty for a row without colours."""
+    # Short enough for the narrowest tile.
     value = f"{top:.{3 if 0.001 <= top < 1000 else 2}g}"
     return f"scale {'±' if drawing.signed else 'to '}{value}" if top > 0 else ""
 
