@@ -213,7 +213,7 @@ class Reporter(ABC):
         """Returns a measured step's numbers for the loggers, by tag."""
 
     def numbers(self, record: Any) -> dict[str, float]:
-        """Returns all numbers of a measured step by tag, where loggers get only some of them."""
+        """Returns all numbers of a measured step by tag; loggers may get only some of them."""
         return self.means(record)
 
     def histograms(self, record: Any) -> Mapping[str, Histogram]:
@@ -223,10 +223,10 @@ class Reporter(ABC):
     def tags(self, record: Any) -> tuple[str, ...]:
         """Returns the tags of all numbers that steps of such a record can have; none by default.
 
-        Unlike the rest, it may be called on any thread: it changes nothing.
+        Unlike the other methods, it may be called on any thread, because it changes nothing.
 
         Args:
-            record: Of some of the probes; not measured.
+            record: An unmeasured record of some of the probes.
         """
         return ()
 

@@ -42,7 +42,7 @@ MOST_PROBES = 64
 # If a file is too large: the sides of a picture and the numbers of frames to which it is reduced, step by step.
 _LEAST = [(72, 8), (24, 1)]
 SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 480, 76
-# Up to so many probes have their input beside the overlay, this many pixels apart.
+# The most probes that have their input beside the overlay, and the pixels between the two.
 MOST_PAIRED, _BESIDE = 16, 6
 # Below an overlay: the predicted class, how sure the model is of it, the drift. The true class is below the input, or
 # above these.
@@ -115,7 +115,7 @@ def animate(
         title: The first words of each frame.
         limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
         total: How many steps were logged, for the header; default: the number of records.
-        note: A line of the header, such as what was left out.
+        note: A line below the images, such as what was left out.
         most: How many probes are shown at most.
         laid: Overlays of these probes that were drawn before; none by default.
 

@@ -33,11 +33,11 @@ from lightning_gradcam.sheets.words import class_words
 
 MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 560, 62
-# Below a tile: how sure the model is, and the class where it is a new one, else the drift.
+# Below a tile: the probability, and the class if it changed, else the drift.
 _CAPTION = 34
-# What the end of a scale takes.
+# Pixels for the caption of a scale's end.
 _SCALE = 94
-# A quiet stretch of a run counts as if its maps had moved by this share of the mean.
+# This fraction of the mean change is added to each step, so that quiet stretches keep some columns.
 _QUIET = 0.25
 
 
@@ -81,7 +81,7 @@ def film_strip(
     """Draws how one map of each probe changed in training: a row a probe, a column a step.
 
     Below each overlay is the probability of the predicted class, marked as right or wrong, and how far the map has
-    moved since the column before. Where the class is a new one, its name is there instead, and the overlay has a thin
+    moved since the column before. If the class changed, its name is there instead, and the overlay has a thin
     frame. A blank map, zero everywhere, leaves the picture without colours, and its caption says so; one that is not
     finite is crossed out. Of maps with time or depth, ``[N, d, h, w]``, each row shows the slice that holds most
     evidence.
@@ -97,7 +97,7 @@ def film_strip(
         title: The picture's first words.
         limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
         total: How many steps were logged, for the header; default: the number of records.
-        note: A line of the header, such as what was left out.
+        note: A line below the images, such as what was left out.
         laid: Overlays of these probes that were drawn before; none by default.
 
     Returns:
