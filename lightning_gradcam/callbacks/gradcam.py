@@ -50,9 +50,9 @@ class GradCAMCallback(ProbeCallback):
             each batch. If memory runs out, half the number is tried.
         min_energy_inside: Warn once if, in a trained step, less than this share of a layer's maps (mean over the
             probes) is inside the probes' masks or boxes, so the model looks elsewhere. Default: no warning.
-        on_alarm: What else happens when ``min_energy_inside`` warns. ``"warn"`` (default): nothing; ``"stop"``: training
-            ends, as with Lightning's ``EarlyStopping``; ``"checkpoint"``: Lightning saves a checkpoint next to the
-            run's others, with the reason in its name. Training waits for the numbers of a logged step, as with
+        on_alarm: What else happens when ``min_energy_inside`` warns. ``"warn"`` (default): nothing; ``"stop"``: the
+            training ends, as with Lightning's ``EarlyStopping``; ``"checkpoint"``: Lightning saves a checkpoint next to
+            the run's others, with the reason in its name. Training waits for the numbers of a logged step, as with
             ``monitor``.
         monitor: Put the numbers of a logged step into ``trainer.callback_metrics`` before Lightning's
             ``EarlyStopping`` and ``ModelCheckpoint`` read it: all of them (``True``) or a list of names, such as
