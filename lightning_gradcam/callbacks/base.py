@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 class ProbeCallback(Callback):
     """Runs fixed probes through the model after every validation, without changing the training.
 
-    The base of the public callbacks, which have the options; each hook checks whether it applies and delegates to the
-    :class:`Run`.
+    The base of the public callbacks, which have the options; each hook checks if it applies and calls the :class:`Run`.
 
     Args:
         options: The checked options.
