@@ -7,8 +7,8 @@ The colour determines the class in the training and validation pictures, so the 
 network is trained on the same garments with tags of random colours: the fixed run. Both explain the same probes, so
 their maps can be compared. The last lines of the first run name the shortcut as its most severe finding. With
 ``--attend``, a third run trains on the cheating run's pictures with a loss on its maps,
-:class:`lightning_gradcam.AttentionLoss`, which forbids evidence at the tags: it learns the garments although the tags
-tell the class. At the end the script prints numbers of all runs and the commands to compare their maps.
+:class:`lightning_gradcam.AttentionLoss`, which forbids evidence at the tags: the network learns the garments although
+the tags tell the class. At the end the script prints numbers of all runs and the commands to compare their maps.
 """
 
 from __future__ import annotations

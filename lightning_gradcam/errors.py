@@ -168,7 +168,7 @@ def listed(names: Iterable[str], *, count: int = 5, room: int = _ROOM, listing: 
 
 
 def shortened(text: str, most: int = MOST) -> str:
-    """Returns an error's text in at most so many characters: the middle is left out, since the end says what to do.
+    """Shortens an error's text by leaving out its middle, because the end says what to do.
 
     Example:
         >>> shortened("layers: " + "x" * 20 + "; name another", 30)

@@ -39,7 +39,7 @@ def warn(message: str) -> None:
 
 
 def _users_frame() -> FrameType:
-    """Returns the nearest frame of the user's; if there is none, as in a thread of ours, that of who warns."""
+    """Returns the nearest frame of the user's code; if there is none, as in our own threads, the warning's own."""
     own = sys._getframe(2)
     frame: FrameType | None = own
     while frame is not None:

@@ -27,34 +27,34 @@ if TYPE_CHECKING:
 class ProbeCallback(Callback):
     """Runs fixed probes through the model after every validation, without changing the training.
 
-    The base of the public callbacks, which have the options; each hook gates and delegates to the :class:`Run`.
+    The base of the public callbacks, which have the options; each hook checks if it applies and calls the :class:`Run`.
 
     Args:
-        options: Checked.
+        options: The checked options.
     """
 
-    # What errors and checkpoints call the callback, also where users derive their own from it.
+    # The callback's name in errors and checkpoints, for users' subclasses too.
     _kind: ClassVar[str] = "ProbeCallback"
 
     def __init__(self, options: RunOptions) -> None:
         super().__init__()
         self._options = options
-        # By this, a process that trains for another one says there where the record is.
+        # Identifies this callback when a process that trains for another one reports where the record is.
         self._token = uuid.uuid4().hex
         self._run = Run(options, _find_log_dir)
         self._validated = ValidatedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles (of a tuner, of spawned ranks) have the options and no run: threads can't be copied."""
+        """Copies and pickles (from tuners or spawned ranks) have the options but no run: threads can't be copied."""
         return {**vars(self), "_run": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begins anew."""
+        """Starts with a new run."""
         vars(self).update(state)
         self._run = Run(self._options, _find_log_dir)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Returns a callback that finds its own records: only the one that a process gets by pickle is the same."""
+        """Returns a callback with its own records; only pickling for another process preserves the identity."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__setstate__({**deepcopy(self.__getstate__(), memo), "_token": uuid.uuid4().hex})
@@ -67,15 +67,15 @@ class ProbeCallback(Callback):
 
     @property
     def probes(self) -> ProbeSet | None:
-        """The probes in use; ``None`` before training has started, and on other ranks than zero."""
+        """The probes in use; ``None`` before training has started, and on all ranks but zero."""
         return self._run.recorder.probes if self._run.recorder is not None else None
 
     @property
     def archive(self) -> Archive | None:
         """The run's archive, to read while it grows and afterwards; ``None`` before training has started.
 
-        Waits until every step that was explained is written. Where a strategy has trained in its own processes
-        (``ddp_spawn``, ``ddp_fork``, notebooks), it is there when they have ended.
+        Waits until every explained step is written. If a strategy trains in its own processes (``ddp_spawn``,
+        ``ddp_fork``, notebooks), the archive is available once they have ended.
         """
         elsewhere = record_of(self._token)
         return elsewhere if elsewhere is not None or self._run.recorder is None else self._run.recorder.archive
@@ -104,11 +104,11 @@ class ProbeCallback(Callback):
         if run is not self._run:
             self._validated = ValidatedWeights()
         self._run = runs[self.state_key] = run
-        # After an error that kept Lightning from ending the last stage, too.
+        # Lightning may not have ended the last stage, after an error.
         run.running = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the probes, tries the whole configuration on them, and logs the baseline where it is requested."""
+        """Draws the probes, tries the whole configuration on them, and logs the baseline if requested."""
         self._start(Host(trainer, pl_module))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -50,12 +50,12 @@ class GradCAMCallback(ProbeCallback):
             each batch. If memory runs out, half the number is tried.
         min_energy_inside: Warn once if, in a trained step, less than this share of a layer's maps (mean over the
             probes) is inside the probes' masks or boxes, so the model looks elsewhere. Default: no warning.
-        on_alarm: What else happens when ``min_energy_inside`` warns: ``"warn"`` (default) nothing; ``"stop"`` ends the
-            training as Lightning's ``EarlyStopping`` does; ``"checkpoint"`` has Lightning save one beside the run's
-            other checkpoints, with the reason in its name. Training waits for the numbers of a logged step, as with
+        on_alarm: What else happens when ``min_energy_inside`` warns. ``"warn"`` (default): nothing; ``"stop"``: the
+            training ends, as with Lightning's ``EarlyStopping``; ``"checkpoint"``: Lightning saves a checkpoint next to
+            the run's others, with the reason in its name. Training waits for the numbers of a logged step, as with
             ``monitor``.
         monitor: Put the numbers of a logged step into ``trainer.callback_metrics`` before Lightning's
-            ``EarlyStopping`` and ``ModelCheckpoint`` look there: all of them (``True``) or a list of names, such as
+            ``EarlyStopping`` and ``ModelCheckpoint`` read it: all of them (``True``) or a list of names, such as
             ``["gradcam_stats/backbone.layer4/energy_inside"]``, the same on all ranks. Training waits for them, which
             ``<name>_stats/seconds`` includes. In an epoch that is not logged, a number keeps its last value; it is
             NaN before its first one, and at a step at which no probe has it. ``EarlyStopping`` looks once at each new
@@ -73,7 +73,7 @@ class GradCAMCallback(ProbeCallback):
             the others wait), and never stops training. Default: ``False``.
         numbers: Which numbers of the maps loggers get: ``"default"`` (``drift``, ``half_area``, ``blank`` and, with
             masks or boxes, ``energy_inside``) or ``"all"`` (:data:`lightning_gradcam.STATS`, scores and confidences).
-            The archive, the report and the findings always have all.
+            The archive, the report and the findings always include all of them.
 
     Raises:
         ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does
@@ -88,7 +88,7 @@ class GradCAMCallback(ProbeCallback):
         A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
         at the step at which Lightning logs the validation metrics; numbers of its maps under
         ``<name>_stats/<layer>/<stat>``, means over the probes that have them (of :data:`lightning_gradcam.STATS`, those
-        that ``numbers`` says; ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and
+        selected by ``numbers``; ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and
         ``<name>_stats/seconds``, how long training was blocked; ``<name>_stats/background_seconds``, how long
         drawing and writing took in the background;
         film strips of the run so far under ``<name>_evolution/<layer>``; with ``gradients=True`` histograms under

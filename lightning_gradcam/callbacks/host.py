@@ -123,7 +123,7 @@ class Host:
 
     @property
     def replays(self) -> bool:
-        """Whether this ``fit`` trains nothing: checkpoints of a training that is over go through its hooks."""
+        """Whether this ``fit`` only runs its hooks on the checkpoints of an earlier training run, without training."""
         return self.fitting and self.trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0
 
     @property
@@ -276,7 +276,7 @@ class Host:
 
 
 def kinds(thing: object) -> set[str]:
-    """Returns the names of an object's classes: those of Lightning's two packages are alike in nothing else."""
+    """Returns the names of an object's classes, all that the classes of Lightning's two packages have in common."""
     return {kind.__name__ for kind in type(thing).__mro__}
 
 

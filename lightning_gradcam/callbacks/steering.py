@@ -1,4 +1,4 @@
-"""Numbers that steer: put where Lightning's callbacks look, the same on every rank, and an alarm that may act."""
+"""Numbers that steer training: publishes them for Lightning's callbacks on every rank, and acts on the alarm."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 OnAlarm = Literal["warn", "stop", "checkpoint"]
 _SAVING = "the checkpoint of the alarm"
-# The method of Lightning's EarlyStopping that looks at the number.
+# The method of Lightning's EarlyStopping that reads the number.
 _CHECK = "_run_early_stopping_check"
 
-# What callbacks of this package have put among a trainer's metrics.
+# The metrics that this package's callbacks have added to a trainer's.
 _PUBLISHED: WeakKeyDictionary[Trainer, set[str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class SteeringOptions:
-    """What a run's numbers may do to its training.
+    """How a run's numbers may affect its training.
 
     Attributes:
-        monitor: Put all numbers into ``trainer.callback_metrics``, none, or those of these names.
-        on_alarm: What the alarm does.
+        monitor: Which numbers to put into ``trainer.callback_metrics``: all, none, or those with these names.
+        on_alarm: The effect of the alarm.
         min_energy_inside: The alarm's threshold; ``None`` without an alarm.
     """
 
@@ -45,9 +45,9 @@ class SteeringOptions:
 
 
 class _Held:
-    """In the place of an EarlyStopping's method: calls it where there is something new to look at.
+    """Replaces a method of an EarlyStopping: calls the original only if the monitored number has a new value.
 
-    A copy of the EarlyStopping, also by pickle, has the method itself.
+    Copies of the EarlyStopping, including pickled ones, have the original method.
     """
 
     def __init__(self, callback: Any, check: Callable[..., Any], is_new: Callable[[Any], bool]) -> None:
@@ -57,18 +57,18 @@ class _Held:
         return self._check(*args, **kwargs) if self._is_new(self._callback) else None
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # Called while the copy is still empty, this finds the method of its class.
+        # This runs while the copy is still empty, so it finds the method of its class.
         return getattr, (self._callback, _CHECK)
 
 
 class Steering:
-    """What of a run's numbers its trainer knows. Rank zero measures; all ranks are told the same.
+    """Passes a run's numbers to its trainer. Rank zero measures, and all ranks get the same values.
 
     Args:
-        options: What is asked for.
-        name: The callback's.
-        failures: Reports what fails.
-        log_dir: Returns the run's folder on rank zero, where the checkpoints of a trainer without its own go.
+        options: The user's options.
+        name: The callback's name.
+        failures: Reports failures.
+        log_dir: Returns the run's folder on rank zero, for checkpoints if the trainer has no folder for them.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class Steering:
         self._name = name
         self._failures = failures
         self._log_dir = log_dir
-        # The last step's value of each number, NaN where it has none, and which of them the latest step has.
+        # Each number's value at the last step (NaN if it has none), and the numbers that the latest step has.
         self._numbers: dict[str, float] = {}
         self._renewed: list[str] = []
-        # How many values each number has had, and how many of them each EarlyStopping has looked at.
+        # How many values each number has had, and how many of them each EarlyStopping has read.
         self._values: Counter[str] = Counter()
         self._looked_at: Counter[int] = Counter()
-        # Rings until :meth:`act`; where its checkpoint goes.
+        # Whether the alarm rings, until :meth:`act`, and the path of its checkpoint.
         self._alarm, self._path = False, ""
-        # Each EarlyStopping that is held back, with the method that a user had put on it.
+        # Each EarlyStopping that is held back, with the method that a user had set on the instance, if any.
         self._held: list[tuple[Any, dict[str, Any]]] = []
 
     @property
@@ -95,14 +95,14 @@ class Steering:
         return bool(self._options.monitor) or self._options.on_alarm != "warn"
 
     def know(self, host: Host, tags: Sequence[str]) -> None:
-        """Takes the names of all numbers that the run can have.
+        """Receives the names of all numbers that the run can have.
 
         Args:
             host: The trainer.
             tags: The names.
 
         Raises:
-            ConfigurationError: Another name is asked for.
+            ConfigurationError: The user or another callback asks for a name that is not among them.
         """
         asked = self._asked(host)
         for wanted in asked:
@@ -115,8 +115,8 @@ class Steering:
         self._numbers = self._known(tags if self._options.monitor is True else asked)
 
     def begin(self, host: Host) -> None:
-        """A stage begins, on every rank: the numbers exist, as NaN or with the last value of a run that goes on."""
-        # What an earlier stage has measured is no news for EarlyStopping.
+        """Publishes the numbers when a stage begins, on every rank: as NaN, or with a resumed run's last values."""
+        # EarlyStopping must not read an earlier stage's values as new ones.
         self._values.clear()
         self._looked_at.clear()
         if not self._options.monitor and (missing := self._looked_for(host)):
@@ -125,32 +125,32 @@ class Steering:
                 " trainer.callback_metrics; if it is a number of GradCAMCallback, give that monitor=True"
             )
         if self.active:
-            # Without names from :meth:`know` yet: a model or probes that come with the first batches.
+            # :meth:`know` has no names yet if the model or the probes only come with the first batches.
             self._numbers = self._known([*self._numbers, *self._asked(host)])
             self.publish(host)
 
     def take(self, recorder: Recorder, blocked: float) -> float:
-        """Waits for the numbers of the step that a recorder holds, if they steer.
+        """Waits for the numbers of the recorder's current step, if they steer.
 
         Args:
-            recorder: The run's.
+            recorder: The run's recorder.
             blocked: The seconds that training has waited for the step so far.
 
         Returns:
-            The same with the wait.
+            The seconds including this wait.
         """
         if not self.active:
             return blocked
         measured, blocked = recorder.measured()
         self._renewed = [name for name in self._numbers if name in measured.numbers]
         if measured.numbers:
-            # NaN for a number that no probe has: the last one would be taken for that of these weights.
+            # NaN for a number that no probe has: its last value would be mistaken for that of these weights.
             self._numbers = {name: measured.numbers.get(name, math.nan) for name in self._numbers}
         self._alarm = measured.alarm
         return blocked
 
     def publish(self, host: Host) -> None:
-        """Puts rank zero's numbers among the metrics of every rank, at a place that all ranks come to."""
+        """Adds rank zero's numbers to the metrics of every rank; all ranks must call it at the same point."""
         if not self.active or host.checking:
             return
         path = self._checkpoint(host) if self._alarm and host.trainer.is_global_zero else ""
@@ -165,7 +165,7 @@ class Steering:
         self._hold_back(host)
 
     def act(self, host: Host) -> None:
-        """Does what the alarm is to do, on every rank."""
+        """Acts on the alarm, on every rank."""
         rings, self._alarm = self._alarm, False
         if not rings or not host.fitting or host.replays:
             return
@@ -177,30 +177,30 @@ class Steering:
             rank_zero_info(f"{said} on_alarm='checkpoint' has saved {self._path}")
 
     def release(self) -> None:
-        """Leaves the trainer's callbacks as they were."""
+        """Restores the trainer's callbacks."""
         for callback, before in self._held:
             vars(callback).pop(_CHECK, None)
             vars(callback).update(before)
         self._held = []
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: the last values."""
+        """Returns the state for a checkpoint: the last values."""
         known = {name: value for name, value in self._numbers.items() if not math.isnan(value)}
         return {"numbers": known} if known else {}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what :meth:`state` returned."""
+        """Restores the result of :meth:`state`."""
         self._numbers = dict(state.get("numbers", {}))
 
     def _asked(self, host: Host) -> list[str]:
-        """Returns the names given as an option, and those that other callbacks of the trainer have to find."""
+        """Returns the names given as an option, and those that the trainer's other callbacks require."""
         if not self._options.monitor:
             return []
         listed = [] if self._options.monitor is True else list(self._options.monitor)
         return list(dict.fromkeys([*listed, *self._looked_for(host)]))
 
     def _looked_for(self, host: Host) -> list[str]:
-        """Returns the names under this callback's that other callbacks of the trainer have to find."""
+        """Returns the names of this callback's numbers that the trainer's other callbacks require."""
         callbacks: list[Any] = host.trainer.callbacks  # type: ignore[attr-defined]
         names = [str(getattr(each, "monitor", "")) for each in callbacks if getattr(each, "strict", True)]
         return [name for name in names if name.startswith(f"{self._name}_stats/")]
@@ -209,12 +209,12 @@ class Steering:
         return {name: self._numbers.get(name, math.nan) for name in names}
 
     def _hold_back(self, host: Host) -> None:
-        """Has EarlyStopping look once at each value of a number, whose epochs its patience then counts.
+        """Makes EarlyStopping read each value of a number once, so that its patience counts logged steps.
 
-        It would stop at the NaN before the first value, and count the epochs that are not logged as no better.
+        Otherwise it would stop at the NaN before the first value, and count unlogged epochs as no improvement.
         """
         for callback in host.trainer.callbacks:  # type: ignore[attr-defined]
-            # A user's own class may have this name and nothing else in common.
+            # A user's class may have the same name without this method.
             own = "EarlyStopping" in kinds(callback) and str(getattr(callback, "monitor", None)) in self._numbers
             if own and hasattr(callback, _CHECK) and all(callback is not held for held, _ in self._held):
                 self._held.append((callback, {_CHECK: vars(callback)[_CHECK]} if _CHECK in vars(callback) else {}))
@@ -223,13 +223,13 @@ class Steering:
     def _is_new(self, callback: Any) -> bool:
         name = str(callback.monitor)
         if name not in self._numbers:
-            # It looks at something else by now.
+            # Its ``monitor`` has been changed to another metric.
             return True
         seen, self._looked_at[id(callback)] = self._looked_at[id(callback)], self._values[name]
         return self._values[name] > seen
 
     def _checkpoint(self, host: Host) -> str:
-        """Returns where the alarm's checkpoint goes: beside the others, with the reason in its name."""
+        """Returns the path of the alarm's checkpoint: next to the others, with the reason in its name."""
         folder, log_dir = getattr(host.trainer.checkpoint_callback, "dirpath", None), self._log_dir()
         if folder is None and log_dir is not None:
             folder = join(log_dir, "checkpoints")
@@ -243,8 +243,8 @@ class Steering:
             host.trainer.save_checkpoint(path)
         except Exception as error:
             if host.shards:
-                raise  # the others wait in the middle of it
-            # At its end, the other ranks wait for all.
+                raise  # the other ranks are waiting in the middle of saving
+            # The other ranks wait at the end of saving.
             host.trainer.strategy.barrier("Trainer.save_checkpoint")
             self._failures.failed(_SAVING, host.step, error)
             return False
@@ -252,6 +252,6 @@ class Steering:
 
 
 def without_published(trainer: Trainer, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Returns a trainer's metrics without those that this package's callbacks have put there."""
+    """Returns a trainer's metrics without those that this package's callbacks added."""
     own = _PUBLISHED.get(trainer, set())
     return {name: value for name, value in metrics.items() if name not in own}

@@ -52,7 +52,7 @@ def moved_most(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def settled(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields, for each layer, the step after which its maps stay close to those of the last step."""
+    """Yields, for each layer, the first step from which its maps stay close to those of the last step."""
     for key in survey.main:
         row, n = survey.settled[key]
         after = survey.count - 1 - row
@@ -163,6 +163,6 @@ def _means(values: Numbers) -> Numbers:
 
 
 def _crossing(values: Numbers, middle: float, *, rising: bool) -> int:
-    """Returns the first index after which values stay on the far side of the middle."""
+    """Returns the first index from which values stay on the far side of the middle."""
     back = values < middle if rising else values > middle
     return min(int(np.flatnonzero(back).max(initial=-1)) + 1, len(values) - 1)

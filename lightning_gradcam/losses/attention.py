@@ -43,9 +43,9 @@ class AttentionLoss(nn.Module):
       :math:`\frac{1}{2} \| M / \|M\| - Q / \|Q\| \|^2`. Zagoruyko and Komodakis, "Paying More Attention to Attention:
       Improving the Performance of Convolutional Neural Networks via Attention Transfer", ICLR 2017, equation 2,
       squared and halved.
-    - ``"reasons"``: right for the right reasons, the input gradients outside a mask or box, :math:`\sum_d ((1 - B_d)\,
-      \partial y / \partial x_d)^2`, with :math:`y = \sum_k \log p_k`. Ross et al., "Right for the Right Reasons:
-      Training Differentiable Models by Constraining their Explanations", IJCAI 2017, equation 1.
+    - ``"reasons"``: right for the right reasons, the input gradients outside a mask or box,
+      :math:`\sum_d ((1 - B_d)\, \partial y / \partial x_d)^2`, with :math:`y = \sum_k \log p_k`. Ross et al., "Right
+      for the Right Reasons: Training Differentiable Models by Constraining their Explanations", IJCAI 2017, equation 1.
 
     The loss is the mean over the samples that count, and over layers, methods and targets. Samples without a mask, box
     or map do not count, nor do samples with a blank map (zero everywhere after the ReLU). The first two objectives are

@@ -124,10 +124,10 @@ def shapleycam(rerun: Rerun) -> Tensor:
 def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.15) -> Tensor:
     r"""Smooth Grad-CAM++: Grad-CAM++ with derivatives averaged over noisy copies of the input.
 
-    :math:`\alpha_{ks} = \bar{D_2} / (2 \bar{D_2} + \bar{D_3} \sum_t A_{kt})` and weights :math:`\sum_s \alpha_{ks}
-    \max(\bar{D_1}, 0)_{ks}`, where :math:`D_1 = g`, :math:`D_2 = g^2`, :math:`D_3 = g^3` and the bar is the mean over
-    ``samples`` copies with Gaussian noise. The noise has its own seed and is the same at every step, so that maps are
-    comparable over epochs.
+    :math:`\alpha_{ks} = \bar{D_2} / (2 \bar{D_2} + \bar{D_3} \sum_t A_{kt})` and weights
+    :math:`\sum_s \alpha_{ks} \max(\bar{D_1}, 0)_{ks}`, where :math:`D_1 = g`, :math:`D_2 = g^2`, :math:`D_3 = g^3` and
+    the bar is the mean over ``samples`` copies with Gaussian noise. The noise has its own seed and is the same at every
+    step, so that maps are comparable over epochs.
 
     Omeiza et al., "Smooth Grad-CAM++: An Enhanced Inference Level Visualization Technique for Deep Convolutional
     Neural Network Models", arXiv 1908.01224, equations 9 to 11.

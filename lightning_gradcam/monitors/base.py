@@ -78,17 +78,17 @@ class Subject:
 
 @dataclass(frozen=True)
 class Monitor(ABC):
-    """What is looked at, in plain values; carried out on the training thread.
+    """What to observe, in plain values; runs on the training thread.
 
-    Its fields have the names of the callbacks' options, and are filled with these as they are.
+    Its fields have the names of the callbacks' options and hold their unchanged values.
 
     Attributes:
         name: The root of tags and the archive's folder.
-        layers: As the user gives them, or the names that were found.
-        layout: What the layers' axes mean, where the user gives that.
-        batch_size: How many probes go through the model at once, at most.
-        evolution: Draw the run as a whole, on the way and at its end; of channels, only the report.
-        tried: The monitor has been carried out once on this model: what can't change with its weights is known.
+        layers: The user's layers, or the names that they were resolved to.
+        layout: The meaning of the layers' axes, if the user states it.
+        batch_size: Largest number of probes per forward.
+        evolution: Draw the run as a whole, during the run and at its end; for channels, only the report.
+        tried: Whether the monitor has run on this model, so that everything independent of its weights is known.
     """
 
     name: str
@@ -101,47 +101,47 @@ class Monitor(ABC):
 
     @abstractmethod
     def observe(self, subject: Subject, probes: ProbeSet, *, trial: bool = False) -> Any:
-        """Looks at the model, and returns what it found, on the model's device.
+        """Observes the model and returns the results, on the model's device.
 
         Args:
-            subject: The model, in evaluation mode and guarded by the caller.
-            probes: The run's.
-            trial: Only whether it works, and the layers' names and shapes, is asked: the first two probes are enough,
-                where what is known of the others is checked.
+            subject: The model, guarded by the caller and in evaluation mode.
+            probes: The run's probes.
+            trial: Only find out whether it works, and the layers' names and shapes. The first two probes are enough
+                for this, if the known data of the others is checked.
         """
 
     def of(self, probes: ProbeSet) -> Self:
-        """Returns the monitor with what it takes from the probes, such as the names of classes."""
+        """Returns the monitor with the data that it takes from the probes, such as class names."""
         return self
 
     def pinned(self, found: Any) -> Self:
-        """Returns the monitor with the layers and layouts that were found, so that they are looked for once per run."""
+        """Returns the monitor with the layers and layouts found, so that they are only searched once per run."""
         layouts = {layer: str(layout) for layer, layout in self.layouts_of(found).items()}
         return replace(self, layers=list(layouts), layout=layouts, tried=True)
 
     def layouts_of(self, found: Any) -> Mapping[str, Layout]:
-        """Returns the layers that were found, and what their axes mean."""
+        """Returns the layers found, with their layouts."""
         layouts: Mapping[str, Layout] = found.layouts
         return layouts
 
     @abstractmethod
     def manifest(self, probes: ProbeSet, found: Any, run: str) -> Manifest:
-        """Returns what an archive of such records says of itself.
+        """Returns the manifest of an archive of such records.
 
         Args:
-            probes: The run's.
+            probes: The run's probes.
             found: What :meth:`observe` returned.
             run: The run's own id.
         """
 
     @abstractmethod
     def record(self, found: Any, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> Record:
-        """Copies what was found to the CPU, and freezes it.
+        """Copies the results to the CPU and freezes them.
 
         Args:
-            found: What :meth:`observe` returned.
-            probes: The run's.
-            epoch: Counted from 0.
+            found: The result of :meth:`observe`.
+            probes: The run's probes.
+            epoch: The epoch, counted from 0.
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
         """
@@ -161,11 +161,11 @@ class Reporter(ABC):
     """Measures and draws the steps of a run, in their order; on the recording thread, without torch.
 
     Attributes:
-        monitor: What is looked at.
+        monitor: What to observe.
         probes: The run's fixed inputs.
-        tick: Called between the pictures of a step: the background thread that draws has other work, too.
-        archived: The run has an archive, from which film strips are drawn.
-        compared: With how many of the steps before it a step is compared.
+        tick: Called between the pictures of a step, because the thread that draws has other work too.
+        archived: Whether the run has an archive, from which film strips are drawn.
+        compared: The number of previous steps with which a step is compared.
     """
 
     compared: ClassVar[int] = 1
@@ -183,17 +183,17 @@ class Reporter(ABC):
 
     @abstractmethod
     def remember(self, last: Any, limits: Mapping[CamKey, FloatArray], before: Sequence[Any] = ()) -> None:
-        """Takes the steps into account that were recorded earlier.
+        """Takes into account the steps that were recorded earlier.
 
         Args:
             last: The latest of them.
-            limits: Each map's largest in any of them, ``[N, 2]``; empty for channels.
-            before: Those before it, oldest first: :attr:`compared` steps in all, if they can be read.
+            limits: Each map's largest limits in any of them, ``[N, 2]``; empty for channels.
+            before: The steps before the latest, oldest first: :attr:`compared` steps with it, if they can be read.
         """
 
     @abstractmethod
     def forget(self) -> None:
-        """Begins anew: training continues from an earlier step."""
+        """Forgets all measured steps, because training continues from an earlier step."""
 
     def measured(self, record: Any) -> Any:
         """Returns the next step's record with its numbers; by default it has them already."""
@@ -213,7 +213,7 @@ class Reporter(ABC):
         """Returns a measured step's numbers for the loggers, by tag."""
 
     def numbers(self, record: Any) -> dict[str, float]:
-        """Returns all numbers of a measured step by tag, where loggers get only some of them."""
+        """Returns all numbers of a measured step by tag; loggers may get only some of them."""
         return self.means(record)
 
     def histograms(self, record: Any) -> Mapping[str, Histogram]:
@@ -223,10 +223,10 @@ class Reporter(ABC):
     def tags(self, record: Any) -> tuple[str, ...]:
         """Returns the tags of all numbers that steps of such a record can have; none by default.
 
-        Unlike the rest, it may be called on any thread: it changes nothing.
+        Unlike the other methods, it may be called on any thread, because it changes nothing.
 
         Args:
-            record: Of some of the probes; not measured.
+            record: An unmeasured record of some of the probes.
         """
         return ()
 

@@ -94,7 +94,7 @@ class Evolving:
         self._archive, self._monitor, self._ended = archive, monitor, ended
         self._count = len(steps) if count is None else min(count, len(steps))
         self._last = steps[self._count - 1], epochs[self._count - 1]
-        # By change, once that has been read.
+        # Chosen by change once the steps have been read.
         self._places = evenly(self._count, MOST_COLUMNS, ends=True)
         first: dict[tuple[str, str], CamKey] = {}
         for key in limits:
@@ -160,7 +160,7 @@ class Evolving:
         yield batch
 
     def _choose(self) -> None:
-        """Chooses steps by how far the maps of all that is drawn have moved; a flipped class counts as a move of 1."""
+        """Chooses steps by the mean drift of all maps to draw; a flipped class counts as a drift of 1."""
         keys, changes = [pair.key for pair in self._pairs], []
         for place in range(self._count):
             try:

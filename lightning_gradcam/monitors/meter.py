@@ -98,7 +98,7 @@ class Meter:
         self._earlier.clear()
 
     def _back(self, record: CamRecord, key: CamKey) -> Iterator[tuple[FloatArray, npt.NDArray[np.bool_] | None]]:
-        """Yields a key's maps at the steps before a record, the latest first, and where they explain another class."""
+        """Yields a key's maps at the steps before a record, latest first, and where they explain another class."""
         for other in reversed(self._earlier):
             if key not in other.maps:
                 return
@@ -107,7 +107,8 @@ class Meter:
     def means(self, record: CamRecord) -> dict[str, float]:
         """Returns a measured step's numbers by tag: means over the probes that have the number, or how many do.
 
-        What no probe has is left out, and so are all but a few numbers, unless the monitor's ``numbers`` is ``"all"``.
+        Numbers that no probe has are omitted, and so are all but a few numbers unless the monitor's ``numbers`` is
+        ``"all"``.
 
         Args:
             record: As :meth:`measured` returned it.
@@ -115,11 +116,11 @@ class Meter:
         found = self.every_mean(record)
         if self._monitor.numbers == "all":
             return found
-        # A vanished gradient is measured only where it is asked for.
+        # ``vanished`` is only measured on request.
         return {tag: value for tag, value in found.items() if tag.rsplit("/", 1)[1] in (*DEFAULT, "vanished")}
 
     def every_mean(self, record: CamRecord) -> dict[str, float]:
-        """Returns all numbers of a measured step by tag, as :meth:`means` does those of the loggers."""
+        """Returns all numbers of a measured step by tag, in the form of :meth:`means`."""
         found, counts = self._tagged(record)
         return _means(found) | {printable(tag): float(np.nansum(values)) for tag, values in counts.items()}
 
@@ -129,7 +130,7 @@ class Meter:
         Args:
             record: Of some of the probes; not measured.
         """
-        # One probe is measured, which costs next to nothing, as if the step before had been the same.
+        # Measure a single probe, which costs next to nothing, with itself as the previous step.
         one = record.part([0])
         masks = None if self._regions is None else self._regions[:1]
         boxes = None if self._boxes is None else self._boxes[~np.isnan(self._boxes).any(axis=1)][:1]

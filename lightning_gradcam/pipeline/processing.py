@@ -24,11 +24,11 @@ RECALLING = "reading an earlier step for the run's scale"
 
 @dataclass(frozen=True)
 class Measured:
-    """What the training thread may wait for of a step.
+    """The results of a step for which the training thread may wait.
 
     Attributes:
         numbers: All its numbers, by tag.
-        alarm: The run's alarm rings at this step.
+        alarm: Whether the run's alarm rings at this step.
     """
 
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Step:
 
     @property
     def nbytes(self) -> int:
-        """What it holds in memory."""
+        """The memory that its record takes, in bytes."""
         return self.record.nbytes
 
 

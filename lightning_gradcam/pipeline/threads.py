@@ -64,14 +64,14 @@ class Threads:
             self._wait_for(partial(self.serving.wait_for_room, name))
 
     def answer(self, name: str, question: Callable[[], T]) -> T | None:
-        """Has the recording thread answer before it goes on drawing earlier steps, and waits for the answer.
+        """Calls a function on the recording thread, before further drawing of earlier steps, and waits for the result.
 
         Args:
-            name: What is answered, for reports.
+            name: The name of the answer in reports.
             question: Called on that thread.
 
         Returns:
-            ``None`` if the thread makes no progress.
+            The function's result; ``None`` if the thread makes no progress.
         """
         found: list[T] = []
         first = partial(_put, found, question)

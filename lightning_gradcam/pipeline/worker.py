@@ -142,11 +142,11 @@ class Worker:
         self.wait_until(lambda: not self._waiting and self._current is None, "what waits behind it is not done yet")
 
     def wait_until(self, ready: Callable[[], bool], otherwise: str) -> None:
-        """Waits for what jobs bring about.
+        """Waits until jobs have brought about a condition.
 
         Args:
-            ready: Whether it is there.
-            otherwise: What is the case without it, for the error.
+            ready: Returns whether the condition holds.
+            otherwise: The consequence if it does not, for the error.
 
         Raises:
             StalledError: The job at work has run out of patience; what waits is kept.

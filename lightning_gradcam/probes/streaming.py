@@ -1,4 +1,4 @@
-"""Probes from data that can't be indexed: copies of the first samples that the model receives."""
+"""Probes from data that can't be indexed: the first samples, copied before the model receives them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from lightning_gradcam.record.gradients import GradientSummary
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Drawing is in a folder below, and is imported when it is asked for.
+# Drawing belongs to a later folder; import it only on request.
 _DRAWN = "lightning_gradcam.sheets.of_cams"
 
 
@@ -141,7 +141,7 @@ class Cams(Mapping[CamKey, Tensor]):
         """Draws one map of each sample on its input.
 
         Args:
-            key: Which map, as in ``cams[key]``; may be left out where there is only one.
+            key: The map, as in ``cams[key]``; may be omitted if there is only one.
             **drawing: Options of :class:`~lightning_gradcam.Drawing`, such as ``colormap="jet"`` or ``opacity=0.4``.
 
         Returns:
@@ -153,7 +153,7 @@ class Cams(Mapping[CamKey, Tensor]):
 
         Raises:
             KeyError: There are several maps, and ``key`` does not say which; the message lists them.
-            DrawingError: An option is invalid, or the inputs are not one picture for each sample.
+            DrawingError: An option is invalid, or the inputs are not one image for each sample.
 
         Example::
 
@@ -163,14 +163,15 @@ class Cams(Mapping[CamKey, Tensor]):
         return found
 
     def save(self, path: str | os.PathLike[str], **drawing: Any) -> None:
-        """Writes all maps as one picture file.
+        """Writes all maps as one image file.
 
         The only map of a single sample is written as its overlay, the image that :meth:`overlay` returns. Several are
         written as a sheet: a row for each sample with its input, an overlay for each target, the scores and the scale,
         and a part for each layer and method.
 
         Args:
-            path: A file that ends in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``; local, or a URL that fsspec knows.
+            path: A file that ends in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``: a local path, or a URL that fsspec
+                supports.
             **drawing: Options of :class:`~lightning_gradcam.Drawing`.
 
         Raises:

@@ -23,10 +23,10 @@ Format = Literal["auto", "png", "jpeg", "webp"]
 BUILT_IN = (
     "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
 )  # fmt: skip
-# What signed maps can be drawn with. The first is the default: blue and red are told apart also by colour-blind people,
-# and its middle is grey, not white, which in a dark picture would look like evidence.
+# The colour maps for signed maps. The first is the default: colour-blind people can tell its blue and red apart, and
+# its middle is grey rather than white, which would look like evidence on a dark image.
 DIVERGING = ("coolwarm", "RdBu_r")
-# A row of 256 colours for each of them; the page reads it, too.
+# One row of 256 colours for each colour map; the page reads it too.
 COLOUR_MAPS = Path(__file__).parent / "assets" / "colormaps.png"
 FILE_FORMATS = ("auto", "png", "jpeg", "webp")
 _CHOICES = {
@@ -35,7 +35,7 @@ _CHOICES = {
     "format": FILE_FORMATS,
 }
 _COLUMNS = ("input", "overlay", "heatmap", "guided")
-# What a record keeps of each probe's classes.
+# The number of classes that a record stores for each probe.
 MOST_LISTED = 10
 GUIDED = "guided_gradcam"
 
@@ -45,35 +45,36 @@ class Drawing:
     """How a sheet is drawn.
 
     Attributes:
-        colormap: ``"turbo"`` (default), ``"jet"``, ``"Reds"`` and nine more are built in; any other of matplotlib's
-            by name where matplotlib is installed.
+        colormap: ``"turbo"`` (default), ``"jet"``, ``"Reds"`` and nine more are built in; matplotlib's others are
+            available by name if matplotlib is installed.
         opacity: Share of the heatmap in the overlay, 0 to 1.
-        interpolation: From the layer's resolution to the picture's: ``"bilinear"`` (default), ``"bicubic"`` or
-            ``"nearest"``.
-        columns: Of ``"input"``, ``"overlay"``, ``"heatmap"`` (the map alone) and ``"guided"`` (Guided Grad-CAM of the
-            same layer and target, on every method's sheet: needs ``"guided_gradcam"`` among the methods), in the order
-            given; all but the input come once for each target.
+        interpolation: How maps are resized from the layer's resolution to the picture's: ``"bilinear"`` (default),
+            ``"bicubic"`` or ``"nearest"``.
+        columns: Any of ``"input"``, ``"overlay"``, ``"heatmap"`` (only the map) and ``"guided"`` (Guided Grad-CAM of
+            the same layer and target, on every method's sheet; needs ``"guided_gradcam"`` among the methods), in the
+            order given. All but the input appear once for each target.
         scale: The value of the brightest colour. ``"run"`` (default): one for each probe, layer and method, over all
-            targets and all logged steps so far: the largest 98th percentile of a map's places, so that few extreme
+            targets and all logged steps so far: the largest 98th percentile of a map's places, so that a few extreme
             places can't darken all others. ``"image"``: each map's own maximum. ``"layer"``: the largest value of any
             probe and target at this layer and step. ``"minmax"``: each signed map from its minimum to its maximum,
             without ReLU.
-        format: Of the pictures, in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG
-            for enlarged pictures, and elsewhere the smaller of PNG and JPEG. Loggers that can't show WebP get PNG.
-        magnification: How many screen pixels a picture's pixel takes, in whole numbers, without smearing; 0
-            (default) takes the one that brings the shorter side nearest to 112.
-        max_tile: Pictures whose longer side exceeds this are scaled down to it, in pixels.
-        max_sheet_pixels: A sheet of more pixels shows fewer probes, evenly chosen and the same in every step, and says
-            so; all of them are in the archive.
-        boxes: Draw on each overlay the box around the map's largest part
-            (:func:`~lightning_gradcam.bounding_boxes`) and, where the probe's own box is known, that one
-            dashed, with the intersection over union of the two below.
+        format: The format of pictures in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default)
+            is PNG for enlarged pictures, and otherwise the smaller of PNG and JPEG. Loggers that can't show WebP get
+            PNG.
+        magnification: The whole number of screen pixels for each picture pixel along a side, without smoothing; 0
+            (default) chooses the one that brings the shorter side nearest to 112.
+        max_tile: Longest side of a picture in pixels; larger pictures are scaled down to it.
+        max_sheet_pixels: Largest sheet in pixels. A larger sheet shows fewer probes, evenly chosen and the same at
+            every step, and says so; the archive has all of them.
+        boxes: Draw on each overlay the box around the map's largest part (:func:`~lightning_gradcam.bounding_boxes`)
+            and, if the probe's own box is known, that box as a dashed line, with the intersection over union of the two
+            below.
         box_threshold: Share of the map's maximum above which a place belongs to its box, from 0 to less than 1. Maps
-            of few places need more than the default, 0.15. The logged number ``box_iou`` keeps 0.15.
-        top: Number of most likely classes listed beside each probe (0 to 10).
+            with few places need more than the default, 0.15. The logged number ``box_iou`` always uses 0.15.
+        top: Number of most likely classes listed above each probe (0 to 10).
         signed: Also draw what speaks against the score: red for, blue against, grey at zero, up to the same magnitude
             on both sides, on pictures without their own colours. The colour map is then ``"coolwarm"``, or ``"RdBu_r"``
-            if ``colormap`` says so. Boxes are around what speaks for the score.
+            if ``colormap`` names it. Boxes are drawn around what speaks for the score.
 
     Raises:
         DrawingError: An option is unknown or out of range.

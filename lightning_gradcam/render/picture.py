@@ -19,24 +19,24 @@ Pixels = npt.NDArray[np.uint8]
 _LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
 # A picture with at most this many pixels is always a PNG; one with more than this many is not tried as one.
 _SMALL, _LARGE = 100_000, 1_000_000
-# Looked at side by side at twice their size, sheets of photographs can't be told from what was drawn, nor their red and
-# green letters: of 255, the mean difference is 1.6 on a sheet. Half the bytes of quality 90 with all colours.
+# Side by side at twice their size, sheets of photographs and their red and green letters look the same as the original:
+# the mean difference on a sheet is 1.6 of 255. This takes half the bytes of quality 90 without colour subsampling.
 _JPEG = {"quality": 72, "subsampling": "4:2:2", "optimize": True}
-# The largest mean difference, of 255, between what is not white and the nearest of 256 colours. 28-pixel pictures in
-# grey stay below it (3.4 of eight on a sheet); small photographs do not (5.7), and keep all of their colours.
+# The largest mean difference, of 255, between pixels that are not white and the nearest of 256 colours. Grey pictures
+# of 28 pixels stay below it (3.4 for a sheet of eight); small photographs do not (5.7) and keep all of their colours.
 _NEAR = 4.5
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A finished picture that every sink can use. Each format is encoded once, when it is first asked for.
+    """A finished picture that every sink can use. Each format is encoded once, at the first request.
 
     Attributes:
         pixels: uint8 ``[H, W, 3]``.
-        enlarged: Its pixels were repeated in blocks, so that a plain PNG is both the fastest and the smallest.
-        format: Of its file: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG where it is enlarged,
-            and elsewhere the smaller of PNG and JPEG.
-        colors: Colours that a palette must have, uint8 ``[n, 3]``: those of its colour bar.
+        enlarged: Whether its pixels were repeated in blocks, so that a plain PNG is both fastest and smallest.
+        format: The format of its file: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG if it is
+            enlarged, and otherwise the smaller of PNG and JPEG.
+        colors: Colours that a palette must contain, uint8 ``[n, 3]``: those of its colour bar.
 
     Example:
         >>> Picture(np.zeros((8, 8, 3), np.uint8)).file()[0]
@@ -56,17 +56,17 @@ class Picture:
 
     @property
     def nbytes(self) -> int:
-        """What it keeps in memory, in bytes, its files left out."""
+        """The memory that its pixels take, in bytes, without its files."""
         return self.pixels.nbytes
 
     def file(self, formats: Sequence[str] = ("png", "jpeg", "webp")) -> tuple[str, bytes]:
-        """Returns the picture as a file, in its own format if that is possible and as a PNG elsewhere.
+        """Returns the picture as a file, in its own format if that is accepted and otherwise as a PNG.
 
         Args:
-            formats: What is possible.
+            formats: The accepted formats.
 
         Returns:
-            The format, and the file's content; scaled down where it is larger than the format allows.
+            The format, and the file's content, scaled down if it is larger than the format allows.
         """
         own = self.format
         if own == "auto":
@@ -75,13 +75,13 @@ class Picture:
         return chosen, self.encoded(chosen)
 
     def small(self, formats: Sequence[str] = ("png", "jpeg")) -> tuple[str, bytes]:
-        """Returns the smallest file in which nothing that can be seen is missing, for logs where each byte counts.
+        """Returns the smallest file without a visible difference, for logs in which each byte counts.
 
-        As :meth:`file`, but where the picture is enlarged and its format ``"auto"``: a PNG with 256 colours, or where
-        that could be seen, the smaller of PNG and JPEG.
+        It is that of :meth:`file`, except if the picture is enlarged and its format ``"auto"``: then it is a PNG with
+        256 colours or, if that would be visible, the smaller of PNG and JPEG.
 
         Args:
-            formats: What is possible.
+            formats: The accepted formats.
         """
         if not self._free:
             return self.file(formats)

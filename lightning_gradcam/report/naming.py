@@ -1,4 +1,4 @@
-"""Names of runs by what differs between their hyperparameters, and which of them differ by their seed alone."""
+"""Names runs by the hyperparameters that differ between them, and finds runs that only differ in their seed."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.errors import printable
 from lightning_gradcam.storage import Storage
 
-# What Lightning's loggers and LightningCLI write; the second is read over the first.
+# The files of LightningCLI and of Lightning's loggers; values of the second replace those of the first.
 _FILES = ("config.yaml", "hparams.yaml")
-# A file beyond these is no list of hyperparameters, and is not read.
+# A file that exceeds these limits is not a list of hyperparameters and is not read.
 _MOST_BYTES, _MOST_VALUES, _DEEPEST = 100_000, 1_500, 12
 _SEED = re.compile(r"(?:^|\.)(?:seed|seed_everything|random_seed|manual_seed)$")
-# Where a run's files go, which differs between all runs.
+# Paths of a run's files, which differ between all runs.
 _PLACE = re.compile(r"(?:^|\.)(?:logger|default_root_dir|dirpath|save_dir|log_dir|run_name|run_id)(?:\.|$)|^ckpt_path$")
-# Not `tokenizer` and `max_tokens`, which change what is trained.
+# Does not match `tokenizer` and `max_tokens`, which affect the training.
 _PRIVATE = re.compile(r"password|passwd|secret|token(?![a-z])|credential|api_?key", re.IGNORECASE)
-# A name and password, or a key, in an address.
+# A user name with password, or a key, in an address.
 _IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]*(?=@)|(?<=[?&;])[^?&;#\s]*")
-# Differences that a name states, and characters of a value and of its name.
+# The most differences in a name, and the most characters of a value and of its name.
 _MOST_NAMED, _LONGEST = 3, 24
 
 
 def hyperparameters(archive: Archive) -> dict[str, str]:
-    """Reads what is known of how a run was trained, from ``hparams.yaml`` and ``config.yaml``.
+    """Reads a run's hyperparameters from ``hparams.yaml`` and ``config.yaml``.
 
-    Both are looked for in the archive's folder and in the one above it. If one of them is too large, damaged, or more
-    than plain YAML, all count as missing: runs might differ by what it holds.
+    Both are looked up in the archive's folder and in the one above it. If one of them is too large, damaged, or more
+    than plain YAML, all count as missing, because runs might differ in the values it contains.
 
     Args:
-        archive: The run's.
+        archive: The run's archive.
 
     Returns:
-        Dotted name to the value as JSON, such as ``{"optimizer.lr": "0.1", "seed": "3"}``. Places of the run's files,
-        and what looks like a password, are left out; addresses are without passwords and queries. Empty if there is no
-        such file.
+        Dotted name to the value as JSON, such as ``{"optimizer.lr": "0.1", "seed": "3"}``. Paths of the
+        run's files, and values that look like passwords, are omitted; addresses have no passwords or queries. Empty if
+        there is no such file.
     """
     root = archive.path if "://" in archive.path else os.path.abspath(archive.path)
     found: dict[str, str] = {}
@@ -58,15 +58,15 @@ def hyperparameters(archive: Archive) -> dict[str, str]:
 
 
 def describe_runs(folders: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Returns what tells runs apart.
+    """Describes how runs differ.
 
     Args:
         folders: A name for each run that needs no hyperparameters, such as its folder.
         settings: Each run's :func:`hyperparameters`.
 
     Returns:
-        For each run a ``name`` (what differs between its hyperparameters and the others', or else its folder), and
-        where a seed is known ``family``, which is the same for runs that differ by their seed alone, and ``seed``.
+        For each run a ``name`` (the hyperparameters that differ from other runs', or else its folder) and, if its seed
+        is known, ``seed`` and ``family``, which is the same for runs that only differ in their seed.
 
     Example:
         >>> found = describe_runs(["a", "b"], [{"lr": "0.1", "seed": "0"}, {"lr": "0.2", "seed": "0"}])
@@ -90,12 +90,12 @@ def _read(place: str, name: str) -> dict[str, str]:
 
 
 def _flatten(value: Any, name: str, found: dict[str, str], depth: int, visited: count[int]) -> None:
-    # Aliases can repeat a few values without end, even where none is kept.
+    # Aliases can repeat a few values without end, even if none is kept.
     if depth > _DEEPEST or next(visited) > _MOST_VALUES:
         raise ValueError("these are no hyperparameters")
     if isinstance(value, (dict, list)):
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
-            # `init_args` is LightningCLI's word, `_instantiator` its note to itself.
+            # `init_args` is LightningCLI's own level, and `_instantiator` its own note.
             inner = name if key == "init_args" else ".".join(filter(None, (name, str(key))))
             if not str(key).startswith("_"):
                 _flatten(each, inner, found, depth + 1, visited)
@@ -117,7 +117,7 @@ def _names(folders: Sequence[str], settings: Sequence[Mapping[str, str]]) -> lis
     known = [each for each in settings if each]
     every = dict.fromkeys(key for each in known for key in each)
     differing = [key for key in every if len({each.get(key) for each in known}) > 1]
-    # The same value is often written twice, in the model's and in the command's hyperparameters: the shortest stays.
+    # A value is often written twice, in the model's and in the command's hyperparameters; keep the shortest name.
     kept: dict[tuple[str, tuple[str | None, ...]], str] = {}
     for key in sorted(differing, key=len):
         kept.setdefault((_last(key), tuple(each.get(key) for each in known)), key)

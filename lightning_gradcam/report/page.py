@@ -82,14 +82,14 @@ def write_report(
 ) -> None:
     """Reads runs and writes their page, whole or not at all.
 
-    Several runs are named by what differs between their hyperparameters (``hparams.yaml`` or ``config.yaml`` in or
-    above a run's folder), or else by their folders.
+    Several runs are named by the hyperparameters that differ between them (from ``hparams.yaml`` or ``config.yaml`` in
+    or above a run's folder), or else by their folders.
 
     Args:
-        archives: The runs, the first of which is shown when the page opens.
+        archives: The runs; the page opens with the first one.
         galleries: Sheets of feature maps and filter patterns, below the runs.
-        path: The page's file, such as ``report.html``; a path, or a URL that fsspec knows.
-        title: Of the page.
+        path: The page's file, such as ``report.html``: a local path or a URL that fsspec supports.
+        title: The page's title.
 
     Raises:
         ArchiveError: A run is damaged.

@@ -41,7 +41,7 @@ class Explained:
         plan: The options of the maps and of their sheets.
         path: The folder it was saved to, or ``None``.
         remarks: Notes for the user on how the model and its pictures were loaded.
-        photographs: What the pictures were before they became inputs.
+        photographs: The original images, before they became inputs.
     """
 
     record: CamRecord
@@ -55,8 +55,8 @@ class Explained:
     def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> Explained:
         """Writes everything into a folder.
 
-        ``sheets/<layer>.png`` for each layer and method, ``overlays/<picture>.<layer>.<method>.<target>.png`` for each
-        picture and map (``.jpeg`` for photographs, where that is smaller), the raw maps as an archive of one step
+        ``sheets/<layer>.png`` for each layer and method, ``overlays/<image>.<layer>.<method>.<target>.png`` for each
+        image and map (``.jpeg`` for photographs, if that is smaller), the raw maps as an archive of one step
         that :meth:`Archive.open` reads, and ``report.html``.
 
         Args:
@@ -98,18 +98,18 @@ class Explained:
         return replace(self, path=root)
 
     def overlays(self) -> Iterator[tuple[str, Picture]]:
-        """Yields each picture's overlay of each map, and a name for its file.
+        """Yields the overlay of each map on each image, with a name for its file.
 
-        They have the photograph's own resolution (at most 4096 pixels a side) where it is larger than the model's
-        input; what the model did not see, for instance what its crop cuts off, is paler. Where it is not known which
-        part of a photograph the model saw, they have the input's resolution.
+        An overlay has the photograph's own resolution (at most 4096 pixels a side) if that is larger than the model's
+        input; regions that the model did not see, for instance those that its crop cuts off, are paler. If it is
+        unknown which part of a photograph the model saw, the overlay has the input's resolution.
         """
         largest = max(self.plan.drawing.max_tile, LARGEST_OVERLAY)
         drawing = replace(self.plan.drawing, columns=("overlay",), max_tile=largest)
         photographed = replace(drawing, magnification=1)
         pairs = dict.fromkeys((key.layer, key.method) for key in self.record.maps)
         for row, probe in enumerate(self.probes.ids):
-            # One at a time: large pictures of a whole folder would not fit into memory.
+            # One at a time: the large overlays of a whole folder would not fit into memory.
             found = self.photographs and self.photographs.read(row, self.probes.view)
             for layer, method in pairs:
                 keys = [key for key in self.record.maps if (key.layer, key.method) == (layer, method)]

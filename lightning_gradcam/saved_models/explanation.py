@@ -158,12 +158,12 @@ class Prepared:
     """A model and images, ready to be explained or checked.
 
     Attributes:
-        loaded: The model, with what its checkpoint knows.
-        probes: The pictures.
-        layers: Those asked for, else the run's, else ``"auto"``.
-        targets: With the names of classes resolved.
-        remarks: What a user should know of how they were loaded.
-        photographs: What the pictures were before they became inputs.
+        loaded: The model, with the information from its checkpoint.
+        probes: The images.
+        layers: The requested layers, else the run's, else ``"auto"``.
+        targets: The targets, with class names resolved.
+        remarks: Notes for the user on how model and images were loaded.
+        photographs: The original images, before they became inputs.
     """
 
     loaded: Loaded

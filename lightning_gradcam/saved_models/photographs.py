@@ -22,15 +22,16 @@ from lightning_gradcam.saved_models.images import are_inputs
 
 # Left, top, right and bottom, in pixels of the photograph; beyond its edges where the input was padded.
 Region = tuple[int, int, int, int]
-# The largest distance of a transform from a straight line, as a share of the photograph's side.
+# The largest deviation of a transform from a straight line, as a fraction of the photograph's side.
 _BENT = 0.02
-# The least correlation between the part that was found and what the model got, and the deviation of an even picture.
+# The minimum correlation between the region found and the model's input, and the standard deviation up to which an
+# image counts as plain.
 _ALIKE, _EVEN = 0.8, 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class Photographs:
-    """What probes were made of, read again when it is drawn on.
+    """The original images of probes, read again when overlays are drawn on them.
 
     Attributes:
         sources: A file's path, a PIL image or a uint8 array for each probe; anything else has no photograph.
@@ -43,7 +44,7 @@ class Photographs:
 
     @classmethod
     def of(cls, images: Any, how: Preparation) -> Photographs:
-        """Returns those of what ``explain`` gets as ``images``, in the order of its probes."""
+        """Returns the photographs among the ``images`` of ``explain``, in the order of its probes."""
         if are_inputs(images):
             # An archive's probes, a saved set and tensors: only the inputs are known.
             return cls([], how)
@@ -54,14 +55,14 @@ class Photographs:
         return cls([images] if single else list(images) if isinstance(images, (list, tuple, np.ndarray)) else [], how)
 
     def read(self, row: int, probes: ProbeView) -> tuple[Pixels, Region] | None:
-        """Returns a photograph, uint8 ``[H, W, 3]``, and the part that became a probe's input.
+        """Returns a photograph, uint8 ``[H, W, 3]``, and the region that became a probe's input.
 
-        Nothing where there is no photograph, where it has no more pixels than the input, or where that part is not
-        known: a transform that turns, bends or changes pictures at random.
+        ``None`` if there is no photograph, if the region has no more pixels than the input, or if the region is
+        unknown, as with a transform that rotates or distorts images, or changes them at random.
 
         Args:
-            row: The probe's place.
-            probes: The pictures as the model got them, which the part has to look like.
+            row: The probe's index.
+            probes: The images in the model's form, which the region must resemble.
         """
         if len(self.sources) != len(probes) or probes.pixels.ndim != 4:
             return None
@@ -82,19 +83,19 @@ class Photographs:
 
 
 def placed(photograph: Pixels, region: Region, longest: int) -> tuple[Pixels, Pixels, Region]:
-    """Prepares a photograph for a map that lies on a part of it.
+    """Prepares a photograph for a map that covers a region of it.
 
     Args:
         photograph: uint8 ``[H, W, 3]``.
-        region: The part.
-        longest: Larger photographs and parts are scaled down to this side.
+        region: The region that the model saw.
+        longest: Larger photographs and regions are scaled down to this longest side.
 
     Returns:
-        The photograph, paler where the model did not see it; the part to lay the map over, black where the input was
-        padded; and where that part is.
+        The whole photograph, paler; the pixels of the region, black where the input was padded; and the region in the
+        scaled photograph.
     """
     left, top, right, bottom = region
-    # With padding, the part is larger than the photograph.
+    # With padding, the region is larger than the photograph.
     share = min(1.0, longest / max(*photograph.shape[:2], right - left, bottom - top))
     if share < 1:
         size = (round(photograph.shape[1] * share), round(photograph.shape[0] * share))
@@ -107,7 +108,7 @@ def placed(photograph: Pixels, region: Region, longest: int) -> tuple[Pixels, Pi
 
 
 def put_back(pale: Pixels, overlay: Pixels, region: Region) -> Pixels:
-    """Puts the overlay of the part that the model saw back into its photograph."""
+    """Puts the overlay of the region that the model saw back into its photograph."""
     left, top, right, bottom = region
     height, width = pale.shape[:2]
     whole = pale.copy()
@@ -117,12 +118,12 @@ def put_back(pale: Pixels, overlay: Pixels, region: Region) -> Pixels:
 
 
 def view_of(probes: ProbeView, seen: Pixels) -> ProbeView:
-    """Returns probes that all have one picture, without a copy for each."""
+    """Returns probes that share one image, without a copy for each."""
     return replace(probes, pixels=np.broadcast_to(seen, (len(probes), *seen.shape)))
 
 
 def _opened(source: Any, mode: str) -> Any:
-    """Returns a PIL image as the transform gets it; nothing where it can't be read, or is none."""
+    """Returns a source as the PIL image that the transform gets; ``None`` if it can't be read or is not an image."""
     try:
         if isinstance(source, (str, os.PathLike)):
             with Image.open(source) as image:
@@ -135,22 +136,22 @@ def _opened(source: Any, mode: str) -> Any:
 
 
 def _region(size: tuple[int, int], how: Preparation, shown: tuple[int, int]) -> Region | None:
-    """Finds the part of a photograph that a transform keeps, by what it does to ramps from black to white.
+    """Finds the region of a photograph that a transform keeps, by applying it to ramps from black to white.
 
     Args:
         size: Width and height of the photograph.
-        how: The preparation.
+        how: How the photograph becomes an input.
         shown: Height and width of the input.
     """
     with isolated(how.transform):
         before = random_states(how.transform)
         found = [_transformed(picture, how, shown) for picture in _test_pictures(size)]
-        # What it does at random, it did otherwise to the photograph.
+        # A random transform did something else to the photograph itself.
         drawn = random_states(how.transform) != before
     if drawn or any(one is None for one in found):
         return None
     black, white, across, down = (np.asarray(one) for one in found)
-    # Where a transform pads, both look the same.
+    # Black and white look the same where the transform pads.
     inside = np.abs(white - black) > 0.5 * np.abs(white - black).max()
     if not inside.any() or (white == black).all():
         return None
@@ -170,7 +171,7 @@ def _region(size: tuple[int, int], how: Preparation, shown: tuple[int, int]) -> 
 
 
 def _test_pictures(size: tuple[int, int]) -> Iterator[Pixels]:
-    """Yields a black and a white picture, and ramps to the right and downwards."""
+    """Yields a black and a white image, and ramps to the right and downwards."""
     width, height = size
     right = np.linspace(0, 255, width).round().astype(np.uint8)[None, :].repeat(height, axis=0)
     down = np.linspace(0, 255, height).round().astype(np.uint8)[:, None].repeat(width, axis=1)
@@ -178,10 +179,10 @@ def _test_pictures(size: tuple[int, int]) -> Iterator[Pixels]:
 
 
 def _transformed(grey: Pixels, how: Preparation, shown: tuple[int, int]) -> npt.NDArray[Any] | None:
-    """Returns what becomes of a grey picture, the mean over channels; nothing where that is no picture."""
+    """Returns a transformed grey image, averaged over channels; ``None`` if the result is not an image."""
     try:
         result = torch.as_tensor(how.apply(Image.fromarray(grey).convert(how.mode or "RGB"))).double()
-    except Exception:  # whatever a user's transform raises where a picture has a few greys alone
+    except Exception:  # a user's transform may raise anything on an image with few grey values
         return None
     planes = result[None] if result.dim() == 2 else result
     if planes.dim() != 3 or not planes.isfinite().all():
@@ -195,7 +196,7 @@ def _grey(image: Any) -> npt.NDArray[Any]:
 
 
 def _alike(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Whether two grey pictures show the same, whatever their brightness and contrast."""
+    """Whether two grey images show the same, independent of brightness and contrast."""
     if min(one.std(), other.std()) < _EVEN:
         return bool(max(one.std(), other.std()) < 2 * _EVEN)
     return bool(np.corrcoef(one.ravel(), other.ravel())[0, 1] >= _ALIKE)

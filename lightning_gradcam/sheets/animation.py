@@ -42,7 +42,7 @@ MOST_PROBES = 64
 # If a file is too large: the sides of a picture and the numbers of frames to which it is reduced, step by step.
 _LEAST = [(72, 8), (24, 1)]
 SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 480, 76
-# Up to so many probes have their input beside the overlay, this many pixels apart.
+# The most probes that have their input beside the overlay, and the pixels between the two.
 MOST_PAIRED, _BESIDE = 16, 6
 # Below an overlay: the predicted class, how sure the model is of it, the drift. The true class is below the input, or
 # above these.
@@ -108,20 +108,20 @@ def animate(
     are drawn as by :func:`~lightning_gradcam.sheets.strip.film_strip`.
 
     Args:
-        records: The steps to draw, in order; one at least. Those without the map are left out.
-        probes: Where display pixels, true classes and names come from; at most ``most`` are shown, evenly chosen.
-        key: Which map.
+        records: The steps to draw, in order; one at least. Those without the map are omitted.
+        probes: The probes, for display pixels, true classes and names; at most ``most`` are shown, evenly chosen.
+        key: The map's key.
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
         title: The first words of each frame.
         limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
-        total: How many steps were logged, for the header; default: the number of records.
-        note: A line of the header, such as what was left out.
-        most: How many probes are shown at most.
-        laid: Overlays of these probes that were drawn before; none by default.
+        total: Number of logged steps, for the header; default: the number of records.
+        note: A line below the images, such as what was left out.
+        most: Maximum number of probes shown.
+        laid: Overlays of these probes drawn earlier; none by default.
 
     Returns:
-        The animation. Where its file would exceed :data:`MAX_BYTES`, pictures are made smaller and frames fewer, in
-        turn; the header says so.
+        The animation. If its file would exceed :data:`MAX_BYTES`, pictures are made smaller and frames fewer, in turn;
+        a line says so.
 
     Raises:
         DrawingError: No record has the map.

@@ -1,4 +1,4 @@
-"""From a record and display pixels to sheets: one picture a layer and method, probes side by side where they fit."""
+"""Draws sheets from a record and display pixels: one for each layer and method, probes side by side if they fit."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ def sheet(
 ) -> Picture:
     """Draws one layer's maps: for each probe its input and, for each target, the overlay, with captions.
 
-    Narrow probes lie side by side, on a sheet of at most 640 pixels.
+    Narrow probes are side by side on a sheet of at most 640 pixels.
     Maps with time or depth, ``[N, d, h, w]``, are drawn as strips of slices, each on the frame at its centre; those of
     signals, ``[N, l]``, as a band of colours below the signal's curve.
 
     Args:
         record: The step to draw.
-        probes: Where its display pixels, true classes and names come from.
-        layer: Which layer of the record.
-        method: Which method of the record.
+        probes: The probes, for display pixels, true classes and names.
+        layer: The layer.
+        method: The method.
         drawing: Colour map, opacity, columns, scale.
         title: The sheet's first line.
-        limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]``; by default those that the record has
+        limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]``; by default those in the record
             (:attr:`CamRecord.limits`), or else those of its own maps.
-        note: A line below the maps, such as where the inputs are.
+        note: A line below the maps, for instance on where the inputs are.
 
     Returns:
         The sheet. Its two header lines state layer, epoch, step and what is explained; lines below the maps state the
@@ -136,11 +136,11 @@ def sheet(
 
 
 def beside(count: int, block: int) -> int:
-    """Returns how many probes are side by side, with few places left empty.
+    """Returns the number of probes side by side that leaves few gaps.
 
     Args:
-        count: How many there are.
-        block: How wide each is, in pixels.
+        count: Number of probes.
+        block: Width of each in pixels.
 
     Example:
         >>> beside(8, 112), beside(8, 256), beside(3, 500)
@@ -168,7 +168,7 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
 
 
 def _label(page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeView, row: int, width: int) -> None:
-    """Writes what is predicted of a probe, and below it its id and what is true of it."""
+    """Writes a probe's prediction, and below it the probe's id and the truth."""
     (x, y), (said, true) = at, probe_words(record, probes, row)
     indent = BEHIND_MARK if said.mark else 0
     if said.mark:
@@ -216,8 +216,8 @@ def _likeliest(
 
 
 def scale_end(top: float, drawing: Drawing) -> str:
-    """Returns what is said of the value at which a row's colours end; nothing of a row without any."""
-    # So short that no tile cuts it off.
+    """Returns the caption for the value at which a row's colours end; empty for a row without colours."""
+    # Short enough for the narrowest tile.
     value = f"{top:.{3 if 0.001 <= top < 1000 else 2}g}"
     return f"scale {'±' if drawing.signed else 'to '}{value}" if top > 0 else ""
 

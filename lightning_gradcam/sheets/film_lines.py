@@ -1,4 +1,4 @@
-"""What film strips and animations say above and below their pictures."""
+"""The lines of text above and below the images of film strips and animations."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lightning_gradcam.stats.boxes import known_boxes
 
 
 def film_header(film: Film, title: str, total: int | None, width: int) -> list[Line]:
-    """Returns the two lines above the pictures, and what must not be missed.
+    """Returns the two lines above the images, and the probes' note.
 
     Args:
-        film: What is drawn.
+        film: The steps and the map to draw.
         title: The first words.
         total: Number of logged steps; ``None``: the number shown.
-        width: To which lines are wrapped, in pixels.
+        width: The width in pixels at which lines are wrapped.
     """
     records, key, count = film.records, film.key, len(film.records)
     steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
@@ -40,7 +40,7 @@ def film_header(film: Film, title: str, total: int | None, width: int) -> list[L
 
 
 def film_footer(film: Film, width: int) -> list[Line]:
-    """Returns the lines below the pictures, which say how to read them; the arguments are those of the header."""
+    """Returns the lines below the images, which explain how to read them; arguments are as for the header."""
     drawing, key, probes, records = film.drawing, film.key, film.probes, film.records
     known = "this run so far" if film.whole else "the steps shown"
     ends = f"it ends at the {PERCENTILE:g}th percentile of the strongest map in {known}"
@@ -61,7 +61,7 @@ def film_footer(film: Film, width: int) -> list[Line]:
         least = f"{drawing.box_threshold * 100:g} %"
         lines += remarks(f"line: box around the map's largest part over {least} of its maximum{dashed}")
     lines += remarks(*source_lines(probes.display_source))
-    # Drawn from minimum to maximum, a map without a positive value has colours, too.
+    # On the scale from minimum to maximum, a map without a positive value has colours too.
     if drawing.scale != "minmax":
         codes = np.concatenate([blank_codes(one, [key], drawing) for one in records])
         lines += remarks(blank_remark(codes, drawing, "maps of these steps"), color=INK)

@@ -1,4 +1,4 @@
-"""From the result of ``compute_cams`` to overlays and to one picture of all its maps."""
+"""Draws overlays from a result of ``compute_cams``, and one image of all its maps."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Samples:
 
     Attributes:
         record: Their maps.
-        view: Their pictures.
-        seen: Whether these are the inputs; otherwise they are empty, because the inputs are not known or no pictures.
+        view: Their images.
+        seen: Whether these are the inputs; otherwise they are empty, because the inputs are unknown or not images.
     """
 
     record: CamRecord
@@ -46,7 +46,7 @@ class Samples:
 
     @classmethod
     def of(cls, cams: Cams) -> Samples:
-        """Reads the maps, and the inputs that the model got, stretched to what a screen shows."""
+        """Reads the maps, and the model's inputs, stretched to displayable values."""
         shape = next(iter(cams.maps.values())).shape
         count, inputs, ids = shape[0], cams.inputs, tuple(map(str, range(shape[0])))
         if inputs is None or len(inputs) != count or (inputs.dim() < 4 and not cams.axes):
@@ -84,7 +84,7 @@ def overlays_of(cams: Cams, key: object, options: dict[str, Any]) -> list[Image.
 
 
 def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any]) -> None:
-    """Writes one picture of all maps; see :meth:`lightning_gradcam.Cams.save`."""
+    """Writes one image of all maps; see :meth:`lightning_gradcam.Cams.save`."""
     folder, name = os.path.split(os.fspath(path))
     format = _FORMATS.get(os.path.splitext(name)[1].lower())
     if format is None:

@@ -33,18 +33,18 @@ from lightning_gradcam.sheets.words import class_words
 
 MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 560, 62
-# Below a tile: how sure the model is, and the class where it is a new one, else the drift.
+# Below a tile: the probability, and the class if it changed, else the drift.
 _CAPTION = 34
-# What the end of a scale takes.
+# Pixels for the caption of a scale's end.
 _SCALE = 94
-# A quiet stretch of a run counts as if its maps had moved by this share of the mean.
+# This fraction of the mean change is added to each step, so that quiet stretches keep some columns.
 _QUIET = 0.25
 
 
 def by_change(changes: Sequence[float], most: int = MOST_COLUMNS) -> list[int]:
-    """Returns at most ``most`` steps of a run, so that about the same change lies between any two.
+    """Returns at most ``most`` steps of a run, with about the same change between any two.
 
-    The first and the last are always among them. A large change is shown from the step before it on.
+    They always include the first and the last. A large change is shown from the step before it on.
 
     Args:
         changes: How far each step's maps are from those of the step before; the first counts as 0, and so does NaN.
@@ -78,26 +78,26 @@ def film_strip(
     note: str = "",
     laid: Laid | None = None,
 ) -> Picture:
-    """Draws how one map of each probe changed in training: a row a probe, a column a step.
+    """Draws how one map of each probe changed in training: one row for each probe, one column for each step.
 
     Below each overlay is the probability of the predicted class, marked as right or wrong, and how far the map has
-    moved since the column before. Where the class is a new one, its name is there instead, and the overlay has a thin
+    moved since the column before. If the class changed, its name is there instead, and the overlay has a thin
     frame. A blank map, zero everywhere, leaves the picture without colours, and its caption says so; one that is not
     finite is crossed out. Of maps with time or depth, ``[N, d, h, w]``, each row shows the slice that holds most
     evidence.
 
     Args:
-        records: The steps to draw, in order (see :func:`by_change`); one at least. Those without the map are left out.
-        probes: Where display pixels, true classes and names come from.
-        key: Which map.
+        records: The steps to draw, in order (see :func:`by_change`); one at least. Those without the map are omitted.
+        probes: The probes, for display pixels, true classes and names.
+        key: The map's key.
         drawing: Colour map, opacity, interpolation. Its scale ``"image"`` is drawn as ``"run"``, one scale for each
             probe in the whole run, so that a row can be compared; ``"layer"`` is one scale for all probes and
             steps, and ``"minmax"`` each map's own. ``magnification`` and ``max_tile`` are upper limits: tiles are
             smaller than a sheet's.
         title: The picture's first words.
         limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
-        total: How many steps were logged, for the header; default: the number of records.
-        note: A line of the header, such as what was left out.
+        total: Number of logged steps, for the header; default: the number of records.
+        note: A line below the images, such as what was left out.
         laid: Overlays of these probes that were drawn before; none by default.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What is said of a probe: classes with their probabilities, several labels as a set, or the value or similarity."""
+"""Captions of a probe: classes with their probabilities, several labels as a set, or the value or similarity."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from lightning_gradcam.render.text import INK, RIGHT, WRONG
 from lightning_gradcam.render.tiles import OUTPUT, SIMILAR, unclassed_word
 from lightning_gradcam.sheets.builder import Caption
 
-# From this probability on a class of several is among the predicted ones.
+# With several labels per probe, classes with at least this probability count as predicted.
 _AMONG = 0.5
 
 
 def quantity(record: CamRecord, target: str) -> str:
-    """Returns what a target's scores are, such as ``"logit"``, a regression's ``"value"`` or ``"similarity"``."""
+    """Returns the kind of a target's scores, such as ``"logit"``, a regression's ``"value"`` or ``"similarity"``."""
     if (record.classes[target] >= 0).any():
         return score_title(record.score)
     return unclassed_word(target)
 
 
 def score_title(score: str) -> str:
-    """Returns what a header calls the score of a class."""
+    """Returns the name of a class score in a header."""
     return {"probability": "softmax probability", "sigmoid": "sigmoid"}.get(score, "logit")
 
 
 def target_words(target: str, probes: ProbeView) -> str:
-    """Returns what a target that is a number of the output or a similarity explains; else nothing."""
+    """Describes a target that is a number of the output or a similarity; empty for other targets."""
     if found := OUTPUT.fullmatch(target):
         return f"value {found[1]} of the output"
     if found := SIMILAR.fullmatch(target):
@@ -37,7 +37,7 @@ def target_words(target: str, probes: ProbeView) -> str:
 
 
 def true_value(probes: ProbeView, target: str, row: int) -> float | None:
-    """Returns the true number that a regression should have found; ``None`` where it is not known."""
+    """Returns the true value of a regression; ``None`` if it is unknown."""
     found = OUTPUT.fullmatch(target)
     if found is None or probes.values is None:
         return None
@@ -46,18 +46,18 @@ def true_value(probes: ProbeView, target: str, row: int) -> float | None:
 
 
 def class_words(probes: ProbeView, index: int) -> str:
-    """Returns a class's name, or ``"class 4"`` where it has none."""
+    """Returns a class's name, or ``"class 4"`` if it has none."""
     name = probes.class_name(index)
     return f"class {name}" if name == str(index) else name
 
 
 def probe_words(record: CamRecord, probes: ProbeView, row: int) -> tuple[Caption, str]:
-    """Returns what a model says of a probe, with a mark if that is right or wrong, and what is true; empty if unknown.
+    """Returns a probe's prediction, marked as right or wrong if the truth is known, and the truth; empty if unknown.
 
     Args:
-        record: The step.
-        probes: Names and true classes.
-        row: The probe's place.
+        record: The step's record.
+        probes: The probes, for class names and true classes.
+        row: The probe's index.
     """
     true, predicted = probes.true_classes(row), int(record.predicted[row])
     known = ", ".join(class_words(probes, index) for index in true)
