@@ -143,7 +143,7 @@ export class CompareLine {
     const parts = b
       ? [
           [mark('A'), name(a)],
-          [mark('B'), chips || name(b)],
+          [mark('B'), !few.includes(b.name) && name(b), chips],
           !this.fixed && [button('⇄', swap, {class: 'tool', 'aria-label': SWAP, title: `${SWAP} (x)`})],
           this.legend(scene),
         ]
