@@ -170,7 +170,8 @@ class Cams(Mapping[CamKey, Tensor]):
         and a part for each layer and method.
 
         Args:
-            path: A file that ends in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``; local, or a URL that fsspec knows.
+            path: A file that ends in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``; local, or a URL that fsspec knows. A
+                picture too large for its format is scaled down, with a warning; PNG has room for all.
             **drawing: Options of :class:`~lightning_gradcam.Drawing`.
 
         Raises:
