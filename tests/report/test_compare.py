@@ -127,7 +127,7 @@ def test_a_difference_of_signed_maps_larger_than_the_scale_has_the_last_colour(b
     table = lookup_table("coolwarm").tolist()
     # By 200 % of the brightest colour above, and by 100 % below.
     assert shown.pixels(".cell.apart canvas")[..., :3].tolist() == [[table[255], table[0]]] * 2
-    assert shown.texts(".cell.apart .caption-value") == ["A brighter by up to 200 %, B by 200 %"]
+    assert shown.texts(".cell.apart .caption-value") == ["A higher by up to 200 %, B by 200 %"]
     shown.close()
 
 

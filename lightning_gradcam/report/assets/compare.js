@@ -69,7 +69,8 @@ export class ApartCell {
     const classes = [a, b].map((run, r) => run.explainedClass(scene.step(r), this.keys[r], this.places[r]));
     const other = classes[0] === classes[1] ? '' : `classes differ: ${classes.join(' | ')}; `;
     const [most, least] = shares ? [shares, shares.map((share) => -share)].map((all) => Math.max(0, largest(all))) : [0, 0];
-    const ends = `A brighter by up to ${percent(most)}, B by ${percent(least)}`;
+    // Of signed maps, blue is also bright.
+    const ends = `A ${scene.look.signed ? 'higher' : 'brighter'} by up to ${percent(most)}, B by ${percent(least)}`;
     setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));
     this.element.classList.toggle('broken', state !== '');
     this.canvas.title = state ? APART_WORDS : `${APART_WORDS} Largest: ${ends}.`;
@@ -82,8 +83,8 @@ export class ApartCell {
 }
 
 const APART_WORDS =
-  'A − B: red where A’s map is brighter, blue where B’s is, grey where both are as bright. The full colours are a' +
-  ' difference of 100 % of the brightest colour.';
+  'A − B: red where A’s map is brighter (if signed: higher), blue where B’s is, grey where both are the same. The full' +
+  ' colours are a difference of 100 % of the brightest colour.';
 
 // The cells of one probe's differences; none where a run lacks the probe or a layer.
 export function apartCells(scene, probe) {
