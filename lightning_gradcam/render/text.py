@@ -32,7 +32,9 @@ SHADES: tuple[tuple[int, ...], ...] = (
 def write(
     canvas: npt.NDArray[np.uint8], at: tuple[int, int], text: str, width: int, size: int, color: Color = INK
 ) -> int:
-    """Writes one line of dark text on white; where it is wider than ``width`` it ends in an ellipsis.
+    """Writes one line of dark text on white; if it is wider than ``width``, it is cut and ends in an ellipsis.
+
+    A probability behind a name and two spaces is kept, and the name is cut: ``1…`` would be read as a number.
 
     Args:
         canvas: uint8 ``[H, W, 3]``, written to.
@@ -78,9 +80,12 @@ def _ink(text: str, width: int, size: int, color: Color) -> npt.NDArray[np.uint8
     line = "".join(character if character.isprintable() else " " for character in text)
     length = font.getlength(line)
     if length > width:
-        while line and font.getlength(line + "…") > width:
+        name, gap, share = line.rpartition("  ")
+        kept = gap + share if share.endswith("%") and font.getlength(f"…{gap}{share}") <= width else ""
+        line = name if kept else line
+        while line and font.getlength(f"{line}…{kept}") > width:
             line = line[:-1]
-        line += "…"
+        line += f"…{kept}"
         length = font.getlength(line)
     box = Image.new("L", (max(1, int(length) + 2), size + 5))
     ImageDraw.Draw(box).text((0, 0), line, font=font, fill=255)

@@ -52,6 +52,14 @@ def test_long_text_ends_within_its_width_in_an_ellipsis(width: int) -> None:
     assert set(tail.any(1).nonzero()[0]) <= set(height)
 
 
+def test_a_probability_behind_a_long_name_is_kept_whole() -> None:
+    name, share = "a rather long class name", "  94%"
+    cut = written(name + share, width=100)
+    assert any(np.array_equal(cut, written(f"{name[:count]}…{share}", width=200)) for count in range(len(name)))
+    # Where even that does not fit, the line ends in an ellipsis.
+    assert np.array_equal(written(name + share, width=20), written(name, width=20))
+
+
 def test_text_that_fits_is_not_cut() -> None:
     short = written("cat", width=200)
     assert np.array_equal(short, written("cat", width=150))

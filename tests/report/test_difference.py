@@ -48,6 +48,8 @@ def test_difference_of_any_two_epochs_is_red_where_gained_and_blue_where_lost(re
     assert shown.texts(values) == ["lost 2, gained 4; full colour ±4"]
     before, after = (shown.pixels(f".card:nth-of-type(1) .cell.{kind} canvas") for kind in ("before", "after"))
     assert (before != after).any()
+    # Method and target are those of all maps on the page, so the line above them states both.
+    assert shown.texts(".count")[0].startswith("2 probes · Grad-CAM · target: predicted class (can change) · ")
     assert "difference: red gained, blue lost, grey the same" in shown.texts(".count")[0]
     # By key alone: this epoch is held, and compared with all others.
     shown.press("Home", "b", "End")
@@ -66,6 +68,7 @@ def test_difference_of_any_two_epochs_is_red_where_gained_and_blue_where_lost(re
     shown.press("Enter", "ArrowLeft", "b", "b")
     check(shown, 0, 1, cell=".detail .cell.difference")
     assert shown.page.locator(".detail .cell").count() == 4
+    assert shown.page.locator(".count").inner_text().startswith("Grad-CAM · target: ")
     shown.press("a")
     found = shown.pixels(".detail .cell.difference canvas")[..., :3].astype(int)
     assert np.abs(found - diverging((EPOCHS[1] - EPOCHS[0]) / 4)).max() <= 8

@@ -118,6 +118,16 @@ def test_region_is_typed_by_keyboard_alone_and_masks_have_their_logged_numbers(r
         shown.page.keyboard.press("Tab")
     shown.settle()
     assert shown.hash() == "#area=3%2C3%2C4%2C4"
+    # What is typed stays when the region is drawn before it is taken.
+    shown.page.get_by_label("Right", exact=True).press("Control+a")
+    shown.page.keyboard.type("3")
+    shown.page.evaluate("location.hash = '#area=0,3,4,4'")
+    shown.settle()
+    shown.page.keyboard.press("Tab")
+    shown.settle()
+    assert shown.hash() == "#area=0%2C3%2C3%2C4"
+    shown.page.evaluate("location.hash = '#area=3,3,4,4'")
+    shown.settle()
     assert re.fullmatch(r"conv: first looked there in epoch 2 \(\d+ % inside\)\.", shown.texts(".looked li")[0])
     # A threshold of one's own, and what fits no picture is not taken.
     shown.page.get_by_label("Threshold, %").fill("60")

@@ -12,9 +12,15 @@ const SLACK = 4;
 export class Region {
   // act: {set(changes), pick(place)}; root: of the viewer, with all pictures.
   constructor(act, root) {
-    Object.assign(this, {act, root, start: null, drawn: '', scene: null});
+    // typing: the field whose text has been changed and not yet been taken; drawing does not overwrite it.
+    Object.assign(this, {act, root, start: null, drawn: '', scene: null, typing: null});
     this.panel = new ChartPanel(130);
-    const entry = (name, onchange) => make('input', {type: 'number', min: 0, step: 1, 'aria-label': name, onchange});
+    const entry = (name, take) => {
+      const mark = (typing) => Object.assign(this, {typing});
+      const taken = () => mark(null) && take();
+      const on = {oninput: ({target}) => mark(target), onblur: () => mark(null), onchange: taken};
+      return make('input', {type: 'number', min: 0, step: 1, 'aria-label': name, ...on});
+    };
     const sides = Object.entries(SIDES).map(([edge, name]) => [edge, entry(name, () => this.typed(edge))]);
     this.edges = Object.fromEntries(sides);
     const fields = Object.entries(SIDES).map(([edge, name]) => labelled(name, this.edges[edge]));
@@ -136,7 +142,7 @@ export class Region {
     const usual = !(given > 0 && given <= 1);
     const threshold = usual ? usualThreshold(share) : given;
     this.threshold.placeholder = String(Math.round(usualThreshold(share) * 100));
-    this.threshold.value = usual ? '' : scene.state.passed;
+    this.put(this.threshold, usual ? '' : scene.state.passed);
     // Without masks there is neither a share nor a threshold.
     const lines = share === null ? [] : sharesInside(scene, area);
     this.list.replaceChildren(...lines.map((line) => make('li', lookedThere(scene, line, threshold))));
@@ -166,8 +172,12 @@ export class Region {
     const {width, height} = this.scene.runs[0].header.display;
     for (const [edge, input] of Object.entries(this.edges)) {
       input.max = edge === 'left' || edge === 'right' ? width : height;
-      input.value = this.area === OWN ? '' : this.area[edge];
+      this.put(input, this.area === OWN ? '' : this.area[edge]);
     }
+  }
+
+  put(input, value) {
+    if (input !== this.typing) input.value = value;
   }
 
   stop() {

@@ -16,7 +16,7 @@ import {Region} from './region.js';
 import {Scene} from './scene.js';
 import {Sequence} from './sequence.js';
 import {Theme} from './theme.js';
-import {blankNotices, numberOf, scaleWords, summed} from './words.js';
+import {blankNotices, explainedWords, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that need no new elements.
 const OF_COLOURS = ['opacity', 'threshold', 'colour', 'scale', 'signed'];
@@ -188,7 +188,7 @@ class Viewer {
       if (scene.methods.length > 1) this.set({method});
       this.sequence.pick(scene.placeOf({epoch, step: ''}));
     });
-    for (const element of [this.board.element, this.overview.element, this.count]) element.hidden = probe >= 0;
+    for (const element of [this.board.element, this.overview.element]) element.hidden = probe >= 0;
     this.overview.element.hidden ||= scene.once;
     this.detail.element.hidden = probe < 0;
     if (probe < 0) {
@@ -214,15 +214,16 @@ class Viewer {
     this.bar.move(scene);
     this.head.move(scene);
     this.notices.show(blankNotices(scene));
+    let shown = '';
     if (this.openProbe() >= 0) this.detail.update(scene);
     else {
       this.overview.move(scene);
       this.board.update(scene);
       const total = scene.runs[0].probes.length;
       const all = numberOf(total, scene.once ? 'picture' : 'probe');
-      const shown = this.board.count === total ? all : `${this.board.count} of ${all}`;
-      setText(this.count, `${shown} · ${scaleWords(scene)}`);
+      shown = this.board.count === total ? all : `${this.board.count} of ${all}`;
     }
+    setText(this.count, [shown, explainedWords(scene), scaleWords(scene)].filter(Boolean).join(' · '));
     this.region.update(scene, fresh);
     this.announceLater();
   }

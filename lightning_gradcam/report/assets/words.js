@@ -89,6 +89,15 @@ const SCALE_WORDS = {
   layer: 'the largest value of all probes at each layer in the whole run',
 };
 
+// The one method and the one target whose maps are shown; where there are several, each map names its own.
+export function explainedWords({runs, method, methods, target, targets}) {
+  const one = (chosen, all) => (chosen !== 'all' ? chosen : all.length === 1 ? all[0] : undefined);
+  const key = runs.flatMap((run) => run.keys).find((other) => other.method === one(method, methods));
+  const explained = one(target, targets);
+  const words = explained === undefined ? '' : `target: ${targetWords(runs[0], explained)}`;
+  return [key?.method_title, words].filter(Boolean).join(' · ');
+}
+
 // What the brightest colour means. Values of two runs are not on one scale: each is seen by its own.
 export function scaleWords({runs, state}) {
   const own = runs.length > 1 && state.scale !== 'image' ? ' (A and B each have their own)' : '';
