@@ -171,7 +171,7 @@ class Cams(Mapping[CamKey, Tensor]):
 
         Args:
             path: A file that ends in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``: a local path, or a URL that fsspec
-                supports.
+                supports. A picture too large for its format is scaled down, with a warning; PNG has room for all.
             **drawing: Options of :class:`~lightning_gradcam.Drawing`.
 
         Raises:

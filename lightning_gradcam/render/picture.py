@@ -16,7 +16,8 @@ from lightning_gradcam.render.text import SHADES
 
 Pixels = npt.NDArray[np.uint8]
 
-_LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
+# The most pixels that a side has in a file of each format.
+LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
 # A picture with at most this many pixels is always a PNG; one with more than this many is not tried as one.
 _SMALL, _LARGE = 100_000, 1_000_000
 # Side by side at twice their size, sheets of photographs and their red and green letters look the same as the original:
@@ -112,7 +113,7 @@ class Picture:
 
     def _encode(self, format: str) -> bytes:
         image = Image.fromarray(self.pixels)
-        image.thumbnail((_LONGEST[format], _LONGEST[format]))
+        image.thumbnail((LONGEST[format], LONGEST[format]))
         buffer = io.BytesIO()
         # Repeated pixels are worth a higher level; of others, level 1 costs a half to a fifth of the default level's
         # time, for 12 to 19 % more bytes.

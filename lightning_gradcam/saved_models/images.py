@@ -88,6 +88,13 @@ def are_inputs(images: Any) -> bool:
     return all(isinstance(entry, (Tensor, ProbeSet)) for entry in entries)
 
 
+def as_picture(entry: Any) -> Any:
+    """Returns a uint8 array ``[H, W]``, ``[H, W, 1]`` or ``[H, W, 3]`` as a PIL image, and anything else unchanged."""
+    if isinstance(entry, np.ndarray) and entry.dtype == np.uint8 and entry.ndim in (2, 3):
+        return Image.fromarray(entry[..., 0] if entry.ndim == 3 and entry.shape[2] == 1 else entry)
+    return entry
+
+
 def probes_from(images: Any, how: Preparation, *, labels: Any = None) -> ProbeSet:
     """Makes probes from images.
 
@@ -147,8 +154,7 @@ def _input(entry: Any, name: str, how: Preparation) -> Tensor:
         if not Path(entry).is_file():
             raise ProbeError(f"images: no file {os.fspath(entry)!r}; give pictures, or one folder")
         return read_picture(Path(entry), mode, how.apply)
-    if isinstance(entry, np.ndarray) and entry.dtype == np.uint8 and entry.ndim in (2, 3):
-        entry = Image.fromarray(entry[..., 0] if entry.ndim == 3 and entry.shape[2] == 1 else entry)
+    entry = as_picture(entry)
     if not isinstance(entry, Image.Image):
         what = f"{entry.dtype} {list(entry.shape)}" if isinstance(entry, np.ndarray) else type(entry).__name__
         raise ProbeError(

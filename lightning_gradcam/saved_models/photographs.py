@@ -18,7 +18,7 @@ from lightning_gradcam.guard.data import isolated, random_states
 from lightning_gradcam.probes.folder import Preparation, pictures_in, upright
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.render.picture import Pixels
-from lightning_gradcam.saved_models.images import are_inputs
+from lightning_gradcam.saved_models.images import are_inputs, as_picture
 
 # Left, top, right and bottom, in pixels of the photograph; beyond its edges where the input was padded.
 Region = tuple[int, int, int, int]
@@ -128,8 +128,7 @@ def _opened(source: Any, mode: str) -> Any:
         if isinstance(source, (str, os.PathLike)):
             with Image.open(source) as image:
                 return upright(image, str(source)).convert(mode)
-        if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim in (2, 3):
-            source = Image.fromarray(source[..., 0] if source.ndim == 3 and source.shape[2] == 1 else source)
+        source = as_picture(source)
         return upright(source, "").convert(mode) if isinstance(source, Image.Image) else None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ProbeError):
         return None

@@ -16,12 +16,13 @@ from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import CamKey, Cams, find_key
 from lightning_gradcam.render.drawing import Drawing
-from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.picture import LONGEST, Picture, Pixels
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import Tiles, draw_tiles
 from lightning_gradcam.sheets.cam_sheet import sheet
 from lightning_gradcam.storage import Storage
+from lightning_gradcam.warn import warn
 
 # Below 0: the header names no epoch and no step.
 NO_STEP = -1
@@ -94,6 +95,11 @@ def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any])
         drawn = _overlays(samples, keys[0], options)[0]
     else:
         drawn = _stacked([_sheet(samples, layer, method, options) for layer, method in _pairs(keys)])
+    if (longest := max(drawn.shape)) > LONGEST[format]:
+        warn(
+            f"cams.save: {name!r:.200} is scaled down, because the picture has {longest:,} pixels on a side and"
+            f" {format.upper()} allows {LONGEST[format]:,}; give a name that ends in .png to keep its size"
+        )
     Storage(folder or ".").write(name, Picture(drawn, enlarged=True).encoded(format))
 
 

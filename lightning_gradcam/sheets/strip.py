@@ -108,7 +108,7 @@ def film_strip(
         DrawingError: No record has the map.
 
     Example:
-        >>> records = [archive.record(place) for place in thinned(len(archive.steps))]  # doctest: +SKIP
+        >>> records = [archive.record(place) for place in evenly(len(archive.steps), 24, ends=True)]  # doctest: +SKIP
         >>> film_strip(records, archive.probes, key=key, drawing=Drawing(), title="gradcam")  # doctest: +SKIP
     """
     film = Film.of(records, probes, key=key, drawing=drawing, limits=limits, side=_SIDE, laid=laid)

@@ -113,3 +113,29 @@ def test_a_difference_is_red_in_a_blue_in_b_and_grey_where_both_are_as_bright(br
     assert against[2] > against[0] + 60
     assert shown.errors == []
     shown.close()
+
+
+def test_a_difference_of_signed_maps_larger_than_the_scale_has_the_last_colour(browser: Any, tmp_path: Path) -> None:
+    maps = np.array([[1.0, -1.0], [0.5, -0.5]])
+    runs = [
+        made({KEY: sign * maps[None, None]}, np.zeros((1, 2, 2, 3), np.uint8), title=name, id=name)
+        for name, sign in (("first", 1), ("second", -1))
+    ]
+    path = tmp_path / "page.html"
+    path.write_text(page(runs), encoding="utf-8")
+    shown = Opened(browser, as_url(path, "#signed=on"))
+    table = lookup_table("coolwarm").tolist()
+    # By 200 % of the brightest colour above, and by 100 % below.
+    assert shown.pixels(".cell.apart canvas")[..., :3].tolist() == [[table[255], table[0]]] * 2
+    assert shown.texts(".cell.apart .caption-value") == ["A higher by up to 200 %, B by 200 %"]
+    shown.close()
+
+
+def test_b_is_named_even_if_there_are_more_runs_than_buttons(browser: Any, tmp_path: Path) -> None:
+    maps, black = {KEY: np.ones((1, 1, 2, 2))}, np.zeros((1, 2, 2, 3), np.uint8)
+    path = tmp_path / "page.html"
+    path.write_text(page([made(maps, black, title=f"run {place}", id=str(place)) for place in range(15)]), "utf-8")
+    shown = Opened(browser, as_url(path, "#compare=run+14"))
+    assert shown.texts(".side-name") == ["run 0", "run 14"]
+    assert shown.page.locator(".compare-line .segments").first.locator("button").count() == 12
+    shown.close()

@@ -151,3 +151,15 @@ def test_of_volumes_with_more_slices_than_are_shown_the_region_says_that_only_th
     written = archive(tmp_path, volumes, record(np.ones((1, 12, 4, 4)), 0, 0), record(np.ones((1, 12, 4, 4)), 10, 1))
     shown = report(Payload.of(written), hash="#area=0,0,4,8")
     assert shown.texts(".region-about")[0].endswith(" Only the slices shown count.")
+
+
+def test_a_probe_without_a_mask_is_not_said_to_have_no_evidence(report: Open) -> None:
+    mask = np.zeros((4, 4), np.uint8)
+    mask[:2, :2] = 1
+    energy = np.array([[1.0, None]] * 4)
+    payload = made({KEY: PLACES}, np.zeros((2, 4, 4, 3)), masks=[mask, None], numbers={"energy_inside": energy})
+    shown = report(payload, hash="#area=mask&probe=1")
+    assert shown.texts(".looked li") == []
+    assert shown.texts(".region-about") == ["Probe 1 has no mask or box."]
+    shown.go("#area=mask")
+    assert shown.texts(".looked li") == ["conv: first looked there in epoch 0 (100 % inside, 1 of 2 probes)."]

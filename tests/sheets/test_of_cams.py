@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_gradcam import CamKey, Cams, DrawingError, compute_cams
 from lightning_gradcam.render.drawing import lookup_table
+from lightning_gradcam.render.picture import LONGEST
 from lightning_gradcam.sheets.of_cams import Samples
 
 KEY = CamKey("conv", "gradcam", "predicted")
@@ -71,6 +72,15 @@ def test_one_map_is_saved_as_its_overlay_and_several_as_a_sheet(tmp_path: Path) 
     assert Image.open(tmp_path / "cats.webp").size == sheet.shape[1::-1]
     black = (sheet == 0).all(axis=-1).sum(axis=1) > 100
     assert np.count_nonzero(np.diff(black.astype(int)) == 1) == 4
+
+
+def test_a_picture_too_large_for_its_format_is_scaled_down_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LONGEST, "webp", 5)
+    with pytest.warns(UserWarning, match=r"'cat\.webp' is scaled down, .* 6 pixels .* WEBP allows 5; .*\.png"):
+        cams(KEY).save(tmp_path / "cat.webp", magnification=1)
+    assert Image.open(tmp_path / "cat.webp").size == (5, 3)
 
 
 def test_names_given_to_compute_cams_are_those_of_the_sheet() -> None:

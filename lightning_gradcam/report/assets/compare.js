@@ -1,9 +1,9 @@
 // Two runs side by side: their names, the runs that can take B's place, and the difference of their maps.
 import {regionOutline} from './cell.js';
 import {DIVERGING, paintColourBar} from './colour.js';
+import {layDifference} from './difference.js';
 import {button, make, setText} from './dom.js';
 import {largest, percent} from './numbers.js';
-import {lay} from './paint.js';
 import {resized} from './resize.js';
 
 // More runs than that are chosen from the list alone.
@@ -65,12 +65,12 @@ export class ApartCell {
     const broken = scene.runs.some((run, r) => run.maximum(scene.step(r), this.keys[r], this.places[r]) === null);
     const shares = apartOf(scene, this.places, this.keys);
     const state = broken || shares === null ? 'broken' : '';
-    const look = {...scene.look, colour: DIVERGING, signed: true};
-    lay(this.canvas, this.picture, a.keys[this.keys[0]], shares || new Float32Array(1), look, 'map', state);
-    const classes = [a, b].map((run, r) => classOf(run, scene.step(r), this.keys[r], this.places[r]));
+    layDifference(this.canvas, this.picture, a.keys[this.keys[0]], shares || new Float32Array(1), scene.look, state);
+    const classes = [a, b].map((run, r) => run.explainedClass(scene.step(r), this.keys[r], this.places[r]));
     const other = classes[0] === classes[1] ? '' : `classes differ: ${classes.join(' | ')}; `;
     const [most, least] = shares ? [shares, shares.map((share) => -share)].map((all) => Math.max(0, largest(all))) : [0, 0];
-    const ends = `A brighter by up to ${percent(most)}, B by ${percent(least)}`;
+    // Of signed maps, blue is also bright.
+    const ends = `A ${scene.look.signed ? 'higher' : 'brighter'} by up to ${percent(most)}, B by ${percent(least)}`;
     setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));
     this.element.classList.toggle('broken', state !== '');
     this.canvas.title = state ? APART_WORDS : `${APART_WORDS} Largest: ${ends}.`;
@@ -83,13 +83,8 @@ export class ApartCell {
 }
 
 const APART_WORDS =
-  'A − B: red where A’s map is brighter, blue where B’s is, grey where both are as bright. The full colours are a' +
-  ' difference of 100 % of the brightest colour.';
-
-function classOf(run, step, key, probe) {
-  const index = run.steps[step].targets[run.keys[key].target]?.classes[probe] ?? -1;
-  return index < 0 ? '' : run.className(index);
-}
+  'A − B: red where A’s map is brighter (if signed: higher), blue where B’s is, grey where both are the same. The full' +
+  ' colours are a difference of 100 % of the brightest colour.';
 
 // The cells of one probe's differences; none where a run lacks the probe or a layer.
 export function apartCells(scene, probe) {
@@ -149,7 +144,7 @@ export class CompareLine {
     const parts = b
       ? [
           [mark('A'), name(a)],
-          [mark('B'), chips || name(b)],
+          [mark('B'), !few.includes(b.name) && name(b), chips],
           !this.fixed && [button('⇄', swap, {class: 'tool', 'aria-label': SWAP, title: `${SWAP} (x)`})],
           this.legend(scene),
         ]

@@ -12,14 +12,19 @@ function differenceOf(run, look, [before, after], key, probe) {
   return to.map((value, place) => value / end - from[place] / start);
 }
 
+// Draws differences, as shares of the brightest colour's value. Signed maps can differ by more than that: such a place has
+// the last colour.
+export function layDifference(canvas, picture, key, shares, look, state) {
+  const clipped = shares.map((share) => Math.max(-1, Math.min(1, share)));
+  lay(canvas, picture, key, clipped, {...look, colour: DIVERGING, signed: true}, 'map', state);
+}
+
 // Draws it, as far as the brightest colour's value on both sides. steps: before and after. Returns {state: 'broken',
 // 'same' or '', text: for the caption, spoken}.
 export function paintDifference(canvas, picture, run, steps, key, probe, look) {
   const shares = differenceOf(run, look, steps, key, probe);
   const broken = steps.some((step) => run.maximum(step, key, probe) === null);
-  const clipped = shares.map((share) => Math.max(-1, Math.min(1, share)));
-  const colours = {...look, colour: DIVERGING, signed: true};
-  lay(canvas, picture, run.keys[key], clipped, colours, 'map', broken ? 'broken' : '');
+  layDifference(canvas, picture, run.keys[key], shares, look, broken ? 'broken' : '');
   if (broken) return {state: 'broken', text: noticeOf('broken', look)};
   const [low, high] = [-Math.max(0, largest(shares.map((share) => -share))), Math.max(0, largest(shares))];
   const classes = steps.map((step) => run.explainedClass(step, key, probe));

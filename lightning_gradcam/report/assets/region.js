@@ -143,13 +143,14 @@ export class Region {
     const threshold = usual ? usualThreshold(share) : given;
     this.threshold.placeholder = String(Math.round(usualThreshold(share) * 100));
     this.put(this.threshold, usual ? '' : scene.state.passed);
-    const lines = sharesInside(scene, area);
+    // Without masks there is neither a share nor a threshold.
+    const lines = share === null ? [] : sharesInside(scene, area);
     this.list.replaceChildren(...lines.map((line) => make('li', lookedThere(scene, line, threshold))));
     const level = {label: 'threshold', values: scene.positions.map(() => threshold), counts: [], of: 0, dash: 7};
     const info = {title: 'share of the evidence inside', low: 0, high: 1};
     const ticks = scene.positions.map((_, place) => scene.tick(place));
     const content = {series: [...lines, level], info, ticks, name: info.title, onpick: this.act.pick};
-    this.panel.element.hidden = scene.once;
+    this.panel.element.hidden = scene.once || share === null;
     this.panel.show(content, scene.at);
     setText(this.about, this.described(share, threshold, usual));
   }
@@ -158,6 +159,7 @@ export class Region {
     const {scene, area} = this;
     const probes = scene.studied();
     const one = `Probe ${scene.runs[0].probes[probes[0]]?.id}`;
+    if (share === null) return probes.length === 1 ? `${one} has no mask or box.` : 'None of these probes has a mask or box.';
     const where = area === OWN ? ', in the mask or box of each' : probes.length > 1 ? ', at the same place in all' : '';
     const whose = probes.length === 1 ? one : `Mean of ${numberOf(probes.length, 'probe')}${where}`;
     const part = area !== OWN && scene.columns.some(({depth}) => depth) ? ' Only the slices shown count.' : '';
