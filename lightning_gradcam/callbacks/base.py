@@ -245,8 +245,8 @@ class ProbeCallback(Callback):
         if logged and self._validated.gone(host):
             before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
-                "lightning-gradcam: the maps do not show the validated weights: they were changed after the last batch,"
-                " before this callback ran (by an EMA that swaps its weights out?); "
+                "lightning-gradcam: the maps do not show the validated weights: the weights changed after the last "
+                "batch and before this callback ran (an EMA that swaps its weights out?); "
                 + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
             )
 

@@ -32,14 +32,16 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
     """
     probes, host = feeding.drawn.probes, feeding.host
     if host.shards:
-        raise ConfigurationError("check: the weights are sharded, and a check has to exchange them; use check_maps")
+        raise ConfigurationError(
+            "check: the weights are sharded, and a check has to replace them; call check_maps on an unsharded model"
+        )
     subject = feeding.subject("checking the maps")
     with subject.guard():
         inputs = subject.load(0, len(probes))
         if feeding.forward_fn is not None or not inputs.is_single:
             raise ConfigurationError(
-                "check: it changes the picture that the model gets, so it needs a forward(x) of one tensor; use"
-                " check_maps with forward= instead"
+                "check: the check changes the model's input image, so it needs a forward(x) of one tensor; call "
+                "check_maps with forward= instead"
             )
         targets = resolve_targets(monitor.targets, probes.class_names)
         one_class = len(targets) == 1 and isinstance(targets[0].select, Class)
@@ -77,7 +79,7 @@ def spoken(check: MapCheck, archive: Archive | None) -> list[str]:
     if check.best is not None:
         lines.append(f"best: {check.best[1]!r} at {check.best[0]!r}")
     else:
-        lines.append(f"none is sound: {rows[0].reason}. {rows[0].advice}")
+        lines.append(f"no method is sound: {rows[0].reason}. {rows[0].advice}")
     if archive is not None:
         lines.append(f"check: {check.save(archive.path)}")
     return lines

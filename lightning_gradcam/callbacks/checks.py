@@ -73,8 +73,8 @@ def check_overhead(max_overhead: object) -> None:
     number = isinstance(max_overhead, (int, float)) and not isinstance(max_overhead, bool)
     if not number or not 0 < max_overhead < 1:  # type: ignore[operator]
         raise ConfigurationError(
-            f"max_overhead: got {max_overhead!r}; give the largest share of the time that explaining may take, between"
-            " 0 and 1, such as 0.02, or None for no limit"
+            f"max_overhead: got {max_overhead!r}; pass the largest share of the run's time that the callback may use, "
+            "between 0 and 1, such as 0.02, or None for no limit"
         )
 
 
@@ -111,7 +111,7 @@ def check_monitor(monitor: object) -> None:
     names = isinstance(monitor, list) and bool(monitor) and all(isinstance(name, str) and name for name in monitor)
     if not isinstance(monitor, bool) and not names:
         raise ConfigurationError(
-            f"monitor: got {monitor!r:.120}; give true for all numbers, false, or a list of their names, such as"
+            f"monitor: got {monitor!r:.120}; pass true for all numbers, false for none, or a list of names, such as"
             " ['gradcam_stats/backbone.layer4/energy_inside']"
         )
 

@@ -72,7 +72,7 @@ class Feeding:
             raise
         except Exception as error:
             raise ConfigurationError(
-                f"model: its forward failed on the probes {list(self.drawn.probes.inputs.shape)}"
+                f"model: the forward failed on the probes {list(self.drawn.probes.inputs.shape)}"
                 f" ({type(error).__name__}: {error!s:.120}); the input is taken from the batch"
                 f" {structure(self.drawn.batch, 100)} by input_key, then goes through the module's transfer hooks to"
                 f" forward(){self._several(error)}"
@@ -83,7 +83,7 @@ class Feeding:
         inputs = inputs_in(self.drawn.batch)
         if self.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
             return ""
-        return f"; where that takes several inputs, {fed(inputs)}"
+        return f"; if forward() takes several inputs, {fed(inputs)}"
 
     def subject(self, what: str) -> Subject:
         """Returns the module in its trainer, for the recorder.

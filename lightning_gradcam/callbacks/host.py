@@ -84,7 +84,10 @@ class Host:
         if "FSDPStrategy" in kinds(strategy):
             return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
         if "DeepSpeedStrategy" in kinds(strategy) and getattr(strategy, "zero_stage_3", False):
-            return "DeepSpeed stage 3 has the weights only inside its own forward; stage 2, or ModelParallelStrategy,"
+            return (
+                "DeepSpeed stage 3 holds the weights only during its own forward; use stage 2, or "
+                "ModelParallelStrategy,"
+            )
         return None
 
     @property
@@ -184,7 +187,7 @@ class Host:
         loader = _first(loaders)
         if loader is None:
             raise UnindexedError(
-                f"probes: found no dataloader with a data set to draw from, only {type(loaders).__name__}; give"
+                f"probes: found no dataloader with a data set to draw from, only a {type(loaders).__name__}; give"
                 " probes=ProbeSet(...), a saved probe set, or a folder of pictures"
             )
         return loader

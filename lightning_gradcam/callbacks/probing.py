@@ -71,8 +71,8 @@ class Probing:
             except LightningGradCAMError as error:
                 resumed.clear()
                 rank_zero_warn(
-                    f"lightning-gradcam: the probes are in an archive that can't be read ({error}); new ones are drawn,"
-                    " so maps can't be compared with earlier ones"
+                    f"lightning-gradcam: the archive with the probes can't be read ({error}); new probes are drawn, so "
+                    "maps can't be compared with earlier ones"
                 )
         if self._found is not None:
             return
@@ -83,7 +83,7 @@ class Probing:
             self._unindexed = str(error).split(";")[0]
             if resumed:
                 resumed.clear()
-                self._unindexed += ", nor is the checkpoint's archive readable, so that maps can't be compared"
+                self._unindexed += ", and the checkpoint's archive can't be read, so maps can't be compared"
         except Exception:  # comes again where all ranks hear of it
             return
 
@@ -100,8 +100,8 @@ class Probing:
                 self._found = None
         if not ranks.same(self.drawn.probes.fingerprint):
             raise ProbeError(
-                "probes: the ranks drew different ones, although their weights are shards of one model; use the same"
-                " validation data set on all ranks, or give probes="
+                "probes: the ranks drew different probes, but their weights are shards of one model; use the same "
+                "validation data set on all ranks, or pass probes="
             )
         return self.drawn, warning
 
@@ -123,7 +123,7 @@ class Probing:
     def reason(self) -> str:
         """Returns, once, why the probes are those that pass by; empty if they are not."""
         why, self._unindexed = self._unindexed, ""
-        chosen = "the probes are the first samples that pass by (give probes= for chosen ones)"
+        chosen = "the probes are the first samples that the loader yields (pass probes= to choose them)"
         return f"{why:.300}; {chosen}" if why else ""
 
     def say_that_it_waits(self, host: Host, lazy: Sequence[str], *, baseline: bool) -> None:
@@ -136,15 +136,15 @@ class Probing:
         """
         what = f"{', '.join(lazy)} get their parameters in the first forward" if lazy else self.reason()
         rank_zero_info(
-            f"lightning-gradcam: {what}; the configuration is tried after that and not before training begins"
+            f"lightning-gradcam: {what}; the configuration is checked after that, not before training begins"
         )
         if host.fitting and baseline and host.untrained:
             instead = (
-                "the weights are there only after the first training batch; run one batch through the model before"
+                "the weights exist only after the first training batch; run one batch through the model before"
                 " trainer.fit, or let Lightning's sanity check do it (num_sanity_val_steps)"
                 if lazy
-                else "there are no probes yet; give probes=, or let Lightning's sanity check see as many samples"
-                " (num_sanity_val_steps)"
+                else "there are no probes yet; pass probes=, or let Lightning's sanity check see enough samples "
+                "(num_sanity_val_steps)"
             )
             rank_zero_warn(f"lightning-gradcam: log_untrained=True: there is no baseline, because {instead}")
 
@@ -160,8 +160,8 @@ class Probing:
         if isinstance(self.drawn.batch, Apart):
             size = " x ".join(map(str, probes.inputs.shape[-2:]))
             yield (
-                "probes: the pictures have several sizes, and each is explained by itself, at its own size; sheets and"
-                f" the archive show pictures and maps resized to {size}"
+                "probes: the images differ in size, so each is explained separately, at its own size; sheets and the "
+                "archive show images and maps resized to {size}"
             )
         if len(self.passing) and (reason := self.reason()):
             yield reason
@@ -171,8 +171,8 @@ class Probing:
             values = probes.values.flatten().tolist()
             odd = next((value for value in values if not value.is_integer()), values[0])
             yield (
-                f"labels: numbers such as {odd:.3g} are no classes, and the model predicts one, so sheets show no true"
-                " class; name the labels with label_key=, or give probes=ProbeSet(inputs, labels=…)"
+                f"labels: values such as {odd:.3g} are not classes, but the model predicts one, so sheets show no true "
+                "class; name the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
             )
 
     def _obtained(self, host: Host, resumed: dict[str, Any], *, passed: bool = True) -> tuple[Drawn, str | None]:
@@ -193,6 +193,6 @@ class Probing:
                 if not host.shards:
                     raise
                 raise ProbeError(
-                    f"{str(error).split(';')[0]:.200}; each rank sees different samples, but all must explain"
-                    " the same ones; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+                    f"{str(error).split(';')[0]:.200}; each rank sees different samples, but all must explain the same "
+                    "ones; pass probes=ProbeSet(...), a saved probe set, or a folder of pictures"
                 ) from error

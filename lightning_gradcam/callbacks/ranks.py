@@ -97,9 +97,9 @@ class Ranks:
             distributed.all_gather(found, own, group=self._group)
         except RuntimeError as error:
             raise LostRankError(
-                f"{what}: another rank did not reach the same point within {self._patience:g} seconds, most likely"
-                " because this one failed in the middle of a forward that all ranks share; the run can't continue;"
-                " resume it from its last checkpoint"
+                f"{what}: another rank did not reach the same point within {self._patience:g} seconds, most likely "
+                "because this rank failed in the middle of a forward that all ranks share. The run can't continue; "
+                "resume it from its last checkpoint"
             ) from error
         return [_read(bytes(each.tolist()).rstrip(b"\0")) for each in found]
 
@@ -130,7 +130,7 @@ class _Alone(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace in ("c10d", "_c10d_functional"):
             raise ConfigurationError(
-                f"model: its forward() communicates with all ranks ({func}), but only rank zero explains; give"
-                " forward_fn= a function that does not, for instance the network before that step"
+                f"model: its forward() communicates with all ranks ({func}), but only rank zero computes the maps; "
+                "pass a forward_fn= that does not communicate, such as the network before that step"
             )
         return func(*args, **(kwargs or {}))

@@ -143,10 +143,10 @@ class Recording:
         self._why = ""
         with self.ranks.together(_WRITING):
             if resumed and not same:
-                self._why, self.probing.drawn = "the checkpoint is of another run", None
+                self._why, self.probing.drawn = "the checkpoint belongs to another run", None
             elif not resumed and host.fitting and host.step < recorder.last_step:
                 # A loop over folds that resets one module, or a checkpoint without this callback.
-                self._why = f"training begins again at step {host.step}, and {recorder.place!r} has later ones"
+                self._why = f"training restarts at step {host.step}, and {recorder.place!r} has later steps"
             else:
                 try:
                     recorder.check(found)

@@ -150,9 +150,9 @@ class Run:
         if averaged and not self._told:
             self._told = True
             rank_zero_warn(
-                "lightning-gradcam: the weights of the last training step are explained, not the averaged ones that"
-                " were validated: with validation_step(dataloader_iter), the last batch can't be recognised; list"
-                " this callback before WeightAveraging"
+                "lightning-gradcam: the weights of the last training step are explained, not the averaged ones that "
+                "were validated: with validation_step(dataloader_iter), the last batch can't be recognised. List this "
+                "callback before WeightAveraging"
             )
         return self.ended(host, host.step)
 

@@ -28,7 +28,7 @@ def lightning_cli() -> Any:
         module, why = None, str(error)
     if why:
         raise ConfigurationError(
-            f"config: reading it needs jsonargparse, which can't be used here ({why}); install it with: pip install"
+            f"config: reading it needs jsonargparse, which is not usable here ({why}); install it with: pip install"
             ' "lightning-gradcam[cli]"'
         )
     return module

@@ -121,8 +121,8 @@ class Steering:
         self._looked_at.clear()
         if not self._options.monitor and (missing := self._looked_for(host)):
             rank_zero_warn(
-                f"lightning-gradcam: another callback monitors {missing[0]!r}, which is not in"
-                " trainer.callback_metrics; if it is a number of GradCAMCallback, give that monitor=True"
+                f"lightning-gradcam: another callback monitors {missing[0]!r}, which is not in "
+                "trainer.callback_metrics; if GradCAMCallback computes this number, set monitor=True there"
             )
         if self.active:
             # :meth:`know` has no names yet if the model or the probes only come with the first batches.

@@ -24,8 +24,8 @@ _TURNS = {
     (1, 0, 3, 2): "mirrored from left to right",
     (2, 3, 0, 1): "mirrored from top to bottom",
     (3, 2, 1, 0): "turned by 180 degrees",
-    (0, 2, 1, 3): "turned on its side, its rows made columns,",
-    (3, 1, 2, 0): "turned on its side and by 180 degrees",
+    (0, 2, 1, 3): "transposed (rows become columns)",
+    (3, 1, 2, 0): "transposed and turned by 180 degrees",
     (1, 3, 0, 2): "turned by 90 degrees clockwise",
     (2, 0, 3, 1): "turned by 90 degrees counterclockwise",
 }
@@ -134,7 +134,7 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
     bare = [name for name, side in sides.items() if float(side.max()) <= _UNREACHED * float(whole.mean())]
     if bare:
         where = " and ".join([", ".join(bare[:-1]), bare[-1]] if bare[1:] else bare)
-        return Move("border", f"nothing in the picture changes its places at the {where}")
+        return Move("border", f"nothing in the image changes its values at the {where}")
     even = torch.stack([q.mean() for q in _quarters(whole)])
     if unseen and float(even.min()) * 3 > float(even.max()):
         named = ", ".join(_CORNER_NAMES[k] for k in unseen)

@@ -115,10 +115,14 @@ def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
 
     alone = _are_pictures(chosen.checkpoint)
     if alone and chosen.model is None:
-        chosen.usage_error(f"{chosen.checkpoint!r} is not a checkpoint: whose maps? give CKPT first, or --model")
+        chosen.usage_error(
+            f"{chosen.checkpoint!r} is not a checkpoint, so there is no model to explain; pass CKPT first, or --model"
+        )
     if not alone and not chosen.images:
         if chosen.model is not None and not Path(chosen.checkpoint).exists():
-            raise ConfigurationError(f"IMAGES: no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder")
+            raise ConfigurationError(
+                f"IMAGES: there is no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder"
+            )
         chosen.usage_error("the following arguments are required: IMAGES")
     return None if alone else chosen.checkpoint, _images(
         [chosen.checkpoint, *chosen.images] if alone else chosen.images

@@ -52,9 +52,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     if chosen.checkpoint is None and chosen.model is None and not chosen.config:
-        chosen.usage_error("give a checkpoint, --model or --config: whose layers?")
+        chosen.usage_error("there is no model to list; pass a checkpoint, --model or --config")
     if chosen.model_args and (chosen.model is None or chosen.checkpoint is not None):
-        chosen.usage_error("--model-args belong to --model without a checkpoint, which has its own")
+        chosen.usage_error("--model-args is for --model without a checkpoint; a checkpoint has its own arguments")
     if chosen.checkpoint is not None and (len(chosen.config) > 1 or chosen.set):
         chosen.usage_error("with a checkpoint, give one --config and no --set")
     from_data = chosen.checkpoint is None and chosen.model is None and chosen.input_shape is None
@@ -127,8 +127,8 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
         return Inputs(example)
     if datamodule is None:
         raise ConfigurationError(
-            "input-shape: the input shape is not known; give the shape of one sample (--input-shape 3,224,224),"
-            " a --config with data, or the module an example_input_array"
+            "input-shape: the input shape is not known; pass the shape of one sample (--input-shape 3,224,224), or a "
+            "--config with data, or set example_input_array in the module"
         )
     datamodule.prepare_data()
     datamodule.setup("validate")

@@ -172,6 +172,6 @@ def model_arguments(pairs: Sequence[str]) -> dict[str, Any]:
             raise
         except ValueError as error:
             raise ConfigurationError(
-                f"model-args: a value is not valid YAML ({error!s:.200}); put text into quotes"
+                f"model-args: a value is not valid YAML ({error!s:.200}); put text in quotes"
             ) from error
     return found

@@ -75,15 +75,15 @@ def _draw(chosen: argparse.Namespace) -> int:
     --config.
     """
     if chosen.folder is None and not chosen.config and chosen.data is None:
-        chosen.usage_error("give --config, --data or --folder: draw from what?")
+        chosen.usage_error("there is nothing to draw from; pass --config, --data or --folder")
     if chosen.data is not None and (len(chosen.config) > 1 or chosen.set):
         chosen.usage_error("with --data, give one --config and no --set")
     if chosen.folder is not None and (chosen.num_probes is not None or chosen.seed is not None):
-        chosen.usage_error("all pictures of --folder are taken; leave out -n and --seed")
+        chosen.usage_error("--folder uses all images in the folder; leave out -n and --seed")
     if chosen.size is not None and (len(chosen.size) > 2 or min(chosen.size) < 1):
         chosen.usage_error(f"--size: got {chosen.size}; give both sides, or height and width, in pixels")
     if (chosen.config or chosen.data is not None) and (chosen.size is not None or chosen.mode is not None):
-        chosen.usage_error("--size and --mode are for a --folder alone: the data's transform does that")
+        chosen.usage_error("--size and --mode are for --folder without --data, whose transform does that")
     if chosen.size is not None and len(chosen.size) == 1:
         chosen.size = chosen.size[0]
     from lightning_gradcam.saved_models.class_names import read_class_names
@@ -139,7 +139,7 @@ def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any)
     choice = ProbeOptions(given=chosen.folder, **wanted)
 
     def no_archive(path: str) -> ProbeSet:
-        raise ProbeError(f"probes: {path!r} is not read here")
+        raise ProbeError(f"probes: {path!r} is not read by this command")
 
     def obtained(passing: Passing | None = None) -> ProbeSet:
         return obtain_probes(choice, lambda: loader, resumed={}, archived=no_archive, passing=passing)[0].probes

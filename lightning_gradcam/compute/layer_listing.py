@@ -179,5 +179,5 @@ def _why_not(name: str, layer: nn.Module, last: Any, survey: Survey) -> str:
     except LayerError as error:
         return re.sub(r"^layers: '.*?' ", "", str(error)).split(";")[0]
     if len(layout.grid) and max(layout.grid) == 1:
-        return "a single place"
-    return f"{' x '.join(map(str, layout.grid))} has not the input's proportions"
+        return "one value per channel"
+    return f"{' x '.join(map(str, layout.grid))} does not have the input's proportions"

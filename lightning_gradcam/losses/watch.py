@@ -106,8 +106,8 @@ class Watch:
             )
         if own[0].leaf is None:
             raise ConfigurationError(
-                f"inputs: numbers of {own[0].picture.dtype} have no gradient; give floating-point pictures (the model"
-                " may still scale them)"
+                f"inputs: values of {own[0].picture.dtype} have no gradient; pass floating-point images (the model may "
+                "still scale them)"
             )
         return own[0].picture, own[0].leaf
 
@@ -135,9 +135,9 @@ class Watch:
             layout = find_layout(name, shape, samples=len(activation), picture=None, given=given, last=last)
         if layout is None:
             raise LayerError(
-                f"layers: the layout of {name!r} {list(shape)} is not known, since the watched module itself was not"
-                " called; call model(x) inside watching(model), watch the part that is called, or give"
-                f" layout={{{name!r}: 'NCHW'}} or another one"
+                f"layers: the layout of {name!r} {list(shape)} is not known, because the watched module itself was not "
+                "called; call model(x) inside watching(model), watch the part that is called, or give "
+                f"layout={{{name!r}: 'NCHW'}} or another one"
             )
         if not single:
             check_places(name, shape, layout)
@@ -198,8 +198,8 @@ def watched(
             watch.attends = attention.met
         if layers is not None and not captured:
             raise ConfigurationError(
-                "layers: 'auto' and 'layer#*' need a look at the model, which was not called; call model(x) inside"
-                " watching(model), or name the layers"
+                "layers: 'auto' and 'layer#*' need a call of the whole model, which did not happen; call model(x) "
+                "inside watching(model), or name the layers"
             )
         watch.units = units_of(captured[0])
 

@@ -110,7 +110,7 @@ def _checked(name: str, method: CamMethod) -> CamMethod:
         maps = method(*(value.clone() if isinstance(value, Tensor) else value for value in given))
         if not isinstance(maps, Tensor):
             raise MethodError(
-                f"methods: {name!r} returned a {type(maps).__name__}; it needs to return its maps as one tensor"
+                f"methods: {name!r} returned a {type(maps).__name__}; a method must return its maps as one tensor"
             )
         return maps
 

@@ -153,9 +153,9 @@ def _remark(cams: Cams, load: Callable[[int, int], Inputs]) -> None:
     called += [layer for (layer, _), names in cams.levels.items() if any(call_of(name) is not None for name in names)]
     if called and load(0, 1).pictures > 1:
         warn(
-            f"lightning-gradcam: {called[0]!r} is called once for each of several inputs, and sheets show all its maps"
-            " on one picture, the one input_key= selects. A map belongs to the input of its own call: 'layer#0' is the"
-            " first call's. To see it on that input, add a second callback for that call, with its input_key="
+            f"lightning-gradcam: {called[0]!r} is called once for each of several inputs, but sheets show all its maps "
+            "on one image, the one that input_key= selects. A map belongs to the input of its own call ('layer#0' is "
+            "the first call). To see a map on its own input, add a second callback for that call, with its input_key="
         )
 
 

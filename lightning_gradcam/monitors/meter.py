@@ -49,9 +49,9 @@ class Meter:
         self._blank: set[str] = set()
         if monitor.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
             raise ProbeError(
-                f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or a box to compare the"
-                " maps with; give probes=ProbeSet(..., masks=...) or boxes=, define probe_mask(index) on the data set,"
-                " or leave min_energy_inside out"
+                f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or box to compare the "
+                "maps with; pass probes=ProbeSet(..., masks=...) or boxes=, define probe_mask(index) on the data set, "
+                "or leave min_energy_inside out"
             )
 
     def measured(self, record: CamRecord) -> CamRecord:

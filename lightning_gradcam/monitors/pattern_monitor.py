@@ -67,13 +67,13 @@ class PatternMonitor(ChannelMonitor):
         first = subject.load(0, 1)
         if not first.picture.is_floating_point():
             raise ConfigurationError(
-                f"inputs: the model takes {first.picture.dtype}, which has no gradient; if it accepts the same as"
-                " floating-point numbers, give probes=ProbeSet(pictures.float()) and their value_range"
+                f"inputs: the model takes {first.picture.dtype}, which has no gradient; if it also accepts "
+                "floating-point images, pass probes=ProbeSet(images.float()) and their value_range"
             )
         shape = tuple(first.picture.shape[1:])
         if len(spatial_axes(shape)) != 2:
             raise ConfigurationError(
-                f"inputs: got {list(shape)} for a sample, but patterns are drawn for pictures [C, H, W]; call"
+                f"inputs: got {list(shape)} for a sample, but patterns are drawn for images [C, H, W]; call"
                 " lightning_gradcam.filter_patterns() for patterns of clips and volumes"
             )
         short = trial or (not self.tried and not self.log_untrained)

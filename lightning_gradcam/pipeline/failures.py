@@ -17,24 +17,24 @@ OnError = Literal["warn", "raise"]
 
 # What a failure of each kind costs; sinks are named after their classes.
 _MEANS = {
-    "explaining": "no maps and no pictures of this step",
-    "taking probes": "these samples are no probes; the next batch is tried",
-    "reading the trainer's metrics": "this step's record has none; its maps are in the archive all the same",
-    "reading an earlier step": "it does not count in the scale of the coming pictures",
-    "measuring": "no numbers of this step; its maps are in the archive all the same",
+    "explaining": "no maps and no sheets of this step",
+    "taking probes": "these samples can't be used as probes; the next batch is tried",
+    "reading the trainer's metrics": "this step's record has none; its maps are still in the archive",
+    "reading an earlier step": "it does not count in the scale of later sheets",
+    "measuring": "no numbers of this step; its maps are still in the archive",
     "the end of the run": "no film strips, last numbers and report of the whole run; its maps are in the archive",
-    "the check of the maps": "there is no verdict on the maps; they are in the archive all the same",
+    "the check of the maps": "there is no verdict on the maps; they are still in the archive",
     "the checkpoint of the alarm": "this one checkpoint is missing",
-    "the evolution": "no film strips of the run so far; its maps are in the archive all the same",
-    "the findings": "no findings.md, and none in the last lines of the run; Archive.findings has them",
+    "the evolution": "no film strips of the run so far; its maps are still in the archive",
+    "the findings": "no findings.md, and no findings in the run's last lines; Archive.findings has them",
     "the last numbers": "no drift from the last step in the loggers; Archive.numbers has it",
-    "the report": "make it anew with: lightning-gradcam report ARCHIVE -o report.html",
-    "the archive": "this step's maps are not kept; those of other steps are as they were",
-    "drawing": "no pictures of this step; its maps are in the archive all the same",
-    "the background worker": "what waits behind that job is kept in memory, within a bound, and done if it comes back;"
-    " nobody waits for it again",
-    "closing": "what was not written out by then may be missing there",
-    "the sink": "this step is missing there; other loggers and the archive are not concerned",
+    "the report": "create it with: lightning-gradcam report ARCHIVE -o report.html",
+    "the archive": "this step's maps are lost; those of other steps are kept",
+    "drawing": "no sheets of this step; its maps are still in the archive",
+    "the background worker": "later jobs are kept in memory, up to a limit, and run if that job ends; nothing waits "
+    "for it again",
+    "closing": "whatever was not flushed by then may be missing there",
+    "the sink": "this step is missing there; other loggers and the archive are not affected",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -128,8 +128,8 @@ def _advice(error: Exception) -> str:
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return "What to do: let this process write there, or log to another folder."
     if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
-        return "What to do: look whether a folder was moved, deleted or replaced by a file, and put it back."
+        return "What to do: check whether a folder was moved, deleted or replaced by a file, and restore it."
     return (
-        "What to do: the traceback's last lines name the place; where that is neither your own code nor your logger's,"
-        " please report it with this text."
+        "What to do: see where the traceback ends; if that is neither your own code nor your logger's, please report "
+        "it with this text."
     )

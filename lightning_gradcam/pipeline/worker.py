@@ -139,7 +139,7 @@ class Worker:
 
     def finish(self) -> None:
         """Waits, as :meth:`wait_until`, until all jobs have ended."""
-        self.wait_until(lambda: not self._waiting and self._current is None, "what waits behind it is not done yet")
+        self.wait_until(lambda: not self._waiting and self._current is None, "the jobs after it have not run yet")
 
     def wait_until(self, ready: Callable[[], bool], otherwise: str) -> None:
         """Waits until jobs have brought about a condition.
@@ -204,7 +204,7 @@ class Worker:
         if hangs is None:
             thread.join()
         elif not told:
-            then = "what waits behind it is dropped" if drop else "what waits behind it is done if it comes back"
+            then = "the jobs after it are dropped" if drop else "the jobs after it run if it ends"
             raise StalledError(
                 f"background: {hangs} still has not finished; {then}: {', '.join(waiting[:3]) or 'nothing'}"
                 + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")

@@ -24,7 +24,7 @@ def check_boxes(boxes: Tensor) -> None:
         row = int(wrong[0])
         raise ProbeError(
             f"boxes: got {boxes[row].tolist()} for probe {row}; give left, top, right and bottom in pixels, left <"
-            " right and top < bottom (of boxes with width and height: left + width, top + height); NaN for none"
+            " right and top < bottom (from boxes with width and height: left + width, top + height); NaN for none"
         )
 
 

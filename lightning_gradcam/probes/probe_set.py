@@ -120,7 +120,7 @@ class ProbeSet:
                 raise ProbeError(f"probes: got {len(value)} {name} for {count} inputs; give one for each")
         if len(set(self.ids)) != count:
             twice = Counter(self.ids).most_common(1)[0][0]
-            raise ProbeError(f"probes: the id {twice!r} is used more than once; give each probe its own id")
+            raise ProbeError(f"probes: the id {twice!r} is used more than once; use a different id for each probe")
         # Not lazily: the first use is in the background, where nothing may call torch.
         put("_view", self._viewed())
 

@@ -60,18 +60,20 @@ class ChannelRecord:
         if self.kind not in get_args(ChannelKind):
             raise ValueError(f"kind: got {self.kind!r:.40}; give 'features' or 'patterns'")
         if self.kind == "patterns" and self.probe_ids:
-            raise ValueError(f"probe_ids: got {len(self.probe_ids)} for patterns, which belong to no probe; give ()")
+            raise ValueError(f"probe_ids: got {len(self.probe_ids)} for patterns, which belong to no probe; pass ()")
         if set(self.channels) != set(self.chosen) or not set(self.numbers) <= set(self.channels):
             raise ValueError(
                 f"channels, chosen, numbers: got the layers {list(self.channels)}, {list(self.chosen)} and"
-                f" {list(self.numbers)}; give the same ones"
+                f" {list(self.numbers)}; pass the same layers in all three"
             )
         channels = {layer: _frozen(values) for layer, values in self.channels.items()}
         chosen = {layer: tuple(map(int, self.chosen[layer])) for layer in channels}
         for layer, values in channels.items():
             self._check(layer, values, len(chosen[layer]))
             if min(chosen[layer], default=0) < 0 or len(set(chosen[layer])) < len(chosen[layer]):
-                raise ValueError(f"chosen: {layer!r} has {chosen[layer]}; give each channel's number once, from 0")
+                raise ValueError(
+                    f"chosen: {layer!r} has {chosen[layer]}; list each channel's number once, counted from 0"
+                )
         numbers = {
             layer: MappingProxyType({name: _frozen(values) for name, values in named.items()})
             for layer, named in self.numbers.items()

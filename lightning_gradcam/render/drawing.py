@@ -103,9 +103,13 @@ class Drawing:
         columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns or ())
         object.__setattr__(self, "columns", columns)
         if not columns or len(set(columns)) < len(columns) or not set(columns) <= set(_COLUMNS):
-            raise DrawingError(f"drawing.columns: got {list(columns)}; give each of {', '.join(_COLUMNS)} once at most")
+            raise DrawingError(
+                f"drawing.columns: got {list(columns)}; list any of {', '.join(_COLUMNS)}, each at most once"
+            )
         if not isinstance(self.opacity, (int, float)) or not 0 <= self.opacity <= 1:
-            raise DrawingError(f"drawing.opacity: got {self.opacity!r}; give a share from 0 (picture) to 1 (heatmap)")
+            raise DrawingError(
+                f"drawing.opacity: got {self.opacity!r}; pass a share from 0 (image only) to 1 (heatmap only)"
+            )
         share = self.box_threshold
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
             raise DrawingError(
@@ -118,16 +122,17 @@ class Drawing:
             raise DrawingError(f"drawing.max_tile: got {self.max_tile!r}; give at least 16 pixels")
         if not isinstance(self.max_sheet_pixels, int) or self.max_sheet_pixels < 100_000:
             raise DrawingError(
-                f"drawing.max_sheet_pixels: got {self.max_sheet_pixels!r}; give at least 100000 (one or two probes)"
+                f"drawing.max_sheet_pixels: got {self.max_sheet_pixels!r}; pass at least 100000 (enough for one or two "
+                "probes)"
             )
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_LISTED:
-            raise DrawingError(f"drawing.top: got {self.top!r}; give how many classes to list, 0 to {MOST_LISTED}")
+            raise DrawingError(f"drawing.top: got {self.top!r}; pass the number of classes to list, 0 to {MOST_LISTED}")
         lookup_table(self.colormap)
         # The default is what a saved configuration states, too.
         if self.signed and self.colormap not in (Drawing.colormap, *DIVERGING):
             raise DrawingError(
-                f"drawing.signed: colormap {self.colormap!r} has no middle for zero; leave colormap out, or"
-                f" give {' or '.join(DIVERGING)}"
+                f"drawing.signed: colormap {self.colormap!r} has no neutral middle for zero; leave colormap out, or "
+                f"pass {' or '.join(DIVERGING)}"
             )
         if self.signed and self.scale == "minmax":
             raise DrawingError(
@@ -197,8 +202,8 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
         from matplotlib import colormaps
     except ImportError:
         raise DrawingError(
-            f"drawing.colormap: {name!r} is not built in{did_you_mean(name, BUILT_IN)}; others come with"
-            " matplotlib: pip install matplotlib"
+            f"drawing.colormap: {name!r} is not built in{did_you_mean(name, BUILT_IN)}; matplotlib has more: pip "
+            "install matplotlib"
         ) from None
     if name not in colormaps:
         choices = dict.fromkeys([*BUILT_IN, *colormaps])

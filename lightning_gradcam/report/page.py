@@ -51,7 +51,7 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
         Path("report.html").write_text(page([Payload.of(archive)]), encoding="utf-8")
     """
     if not payloads and not galleries:
-        raise ConfigurationError("runs: got none; give the folder <log dir>/<name> of at least one run")
+        raise ConfigurationError("runs: got none; pass the folder <log dir>/<name> of at least one run")
     parts = {
         "title": html.escape(_encodable(title or _title(payloads, galleries))),
         "style": _style(),

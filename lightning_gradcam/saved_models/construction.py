@@ -48,7 +48,7 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
     """
     found = find_object(name, argument)
     if not callable(found):
-        raise ConfigurationError(f"{argument}: {name!r} is a {type(found).__name__}; give a class")
+        raise ConfigurationError(f"{argument}: {name!r} is a {type(found).__name__}; pass a class")
     made: Callable[..., Any] = found
     return made
 
@@ -178,8 +178,8 @@ def build(
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if argument == "model" and {kind.__name__ for kind in type(error).__mro__} & _OFFLINE:
             raise ConfigurationError(
-                f"model: {name} could not download its weights ({reason:.200}); try again with a network, or download"
-                " the file on another machine and give it as the checkpoint: explain FILE IMAGES --model ..."
+                f"model: {name} could not download its weights ({reason:.200}); try again with a network connection, "
+                "or download the file on another machine and pass it as the checkpoint: explain FILE IMAGES --model ..."
             ) from error
         came = [f"{key}={reprlib.repr(value):.60}" for key, value in {**rest, **arguments}.items()]
         raise ConfigurationError(
@@ -235,8 +235,8 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
         from jsonargparse import ArgumentParser
     except ImportError as error:
         raise ConfigurationError(
-            "config: its values are turned into arguments by jsonargparse, as LightningCLI does, and that is not"
-            " installed; pip install 'jsonargparse[signatures]'"
+            "config: jsonargparse turns its values into arguments, as in LightningCLI, and is not installed; pip "
+            "install 'jsonargparse[signatures]'"
         ) from error
 
     def make(kind: type, *unnamed: Any, **named: Any) -> Any:

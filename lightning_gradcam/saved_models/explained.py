@@ -206,6 +206,6 @@ def check_free(folder: str, *, force: bool = False) -> None:
     archive = Archive.open(folder)
     if archive.manifest.kind != "cams" or not archive.steps or archive.record(0).stage != STAGE:
         raise ConfigurationError(
-            f"output: {folder!r} holds an archive not made by explain, such as a training's record, which is never"
-            " replaced; give another folder (-o)"
+            f"output: {folder!r} holds an archive not made by explain, such as a training run's record, and explain "
+            "never replaces those; pass another folder (-o)"
         )

@@ -120,11 +120,11 @@ def replay_all(
         for callback in callbacks:
             if callback.probes is None:
                 lazy = uninitialized(module)
-                why = "lazy modules have no weights yet" if lazy else "its data can't be indexed, or there is none"
+                why = "lazy modules have no weights yet" if lazy else "its data can't be indexed or is missing"
                 raise ConfigurationError(
-                    f"probes: {callback.name} has none before the first batch, because {why}, and a replay has no"
-                    " batches; give probes= (--probes): a saved probe set, a folder of pictures, or an archive's"
-                    " probes.npz"
+                    f"probes: {callback.name} draws its probes at the first batch, because {why}, but a replay has no "
+                    "batches; pass probes= (--probes): a saved probe set, a folder of images, or an archive's "
+                    "probes.npz"
                 )
         for done, saved in enumerate(found.checkpoints):
             reported(done, total)

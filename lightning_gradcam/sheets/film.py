@@ -233,7 +233,7 @@ def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...
     if not having:
         known = [tuple(other) for other in dict.fromkeys(other for record in records for other in record.maps)]
         raise DrawingError(
-            f"key: got {tuple(key)}, which is in none of the {len(records)} records; give one of: {known}"
+            f"key: got {tuple(key)}, which is in none of the {len(records)} records; pass one of: {known}"
         )
     return having
 

@@ -51,7 +51,7 @@ class Case:
             raise ConfigurationError(f"classes: got {described(classes)}; give one class for each of {len(inputs)}")
         elif bool(((classes < 0) | (classes >= values.shape[1])).any()):
             came, last = sorted(set(classes.tolist())), values.shape[1] - 1
-            raise ConfigurationError(f"classes: got {came}; valid: 0 to {last}, the classes of the model's output")
+            raise ConfigurationError(f"classes: got {came}; valid: 0 to {last}, the model's output classes")
         return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind, found)
 
     def score(self, pictures: Tensor) -> Tensor:

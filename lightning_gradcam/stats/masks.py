@@ -104,8 +104,8 @@ def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def _floating(maps: Tensor) -> Tensor:
     if not isinstance(maps, Tensor) or maps.dim() != 3 or not maps.is_floating_point() or 0 in maps.shape[1:]:
         raise ConfigurationError(
-            f"maps: got {described(maps)}; give floating-point maps [N, h, w], such as those of compute_cams; of 3-D"
-            " maps [N, d, h, w], give one slice at a time"
+            f"maps: got {described(maps)}; give floating-point maps [N, h, w], such as those of compute_cams; for 3-D "
+            "maps [N, d, h, w], pass one slice at a time"
         )
     return maps.detach() if maps.dtype == torch.float64 else maps.detach().float()
 

@@ -75,7 +75,7 @@ def measure(
         {'entropy': 1.0, 'half_area': 0.5, 'center_x': 0.5, 'center_y': 0.5, 'blank': 0.0, 'maximum': 1.0}
     """
     if boxes is not None and size is None:
-        raise ConfigurationError("size: got None with boxes; give the height and width of the picture")
+        raise ConfigurationError("size: got None with boxes; pass the image's height and width")
     shown, before = ({key: _pictures(each) for key, each in given.items()} for given in (maps, previous or {}))
     found = {key: _measured(key, shown, before, masks, changed) for key in maps}
     for key, numbers in found.items():

@@ -154,7 +154,7 @@ def check_score(score: str) -> ScoreKind:
         return score  # type: ignore[return-value]
     raise TargetError(
         f"score: got {score!r}; valid: 'logit' (the output as it is), 'probability' (its softmax) and 'sigmoid'"
-        " (each class on its own, for several labels a sample)"
+        " (each class on its own, for several labels per sample)"
     )
 
 
@@ -166,10 +166,10 @@ def check_samples(output: Any, samples: int) -> None:
     """
     if isinstance(output, Tensor) and (not output.dim() or len(output) != samples):
         raise TargetError(
-            f"targets: the model returned {described(output)} for {samples} sample{'s' if samples != 1 else ''},"
-            " expected one row for each; if forward() squeezes the batch axis away, name the axis it means"
-            " (squeeze(1)); if output_key= selects one row, name the whole output; or give a callable that turns it"
-            " into scores [N]"
+            f"targets: the model returned {described(output)} for {samples} sample{'s' if samples != 1 else ''}, "
+            "expected one row for each; if forward() squeezes the batch axis away, name the axis to squeeze "
+            "(squeeze(1)); if output_key= selects one row, select the whole output; or pass a callable that turns it "
+            "into scores [N]"
         )
 
 

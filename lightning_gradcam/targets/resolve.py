@@ -139,8 +139,8 @@ def resolve_targets(
     for name in names:
         if names.count(name) > 1:
             raise TargetError(
-                f"targets: {name!r} is listed {names.count(name)} times; name each target once (a callable goes by"
-                " its __name__: define it with def, or give a functools.partial its own: part.__name__ = 'mine')"
+                f"targets: {name!r} is listed {names.count(name)} times; list each target once (a callable is named by "
+                "its __name__: define it with def, or set one for a functools.partial: part.__name__ = 'mine')"
             )
     return resolved
 
@@ -153,7 +153,7 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
         return [_named(spec, class_names, also=("predicted", "label"))]
     if isinstance(spec, int) and not isinstance(spec, bool):
         if spec < 0:
-            raise TargetError(f"targets: got class index {spec}; indices begin at 0")
+            raise TargetError(f"targets: got class index {spec}; indices start at 0")
         return [Target(str(spec), Class(spec))]
     if isinstance(spec, Mapping) and (found := _resolve_kind(dict(spec), class_names)):
         return found
@@ -175,7 +175,7 @@ def _named(name: str | int, class_names: Sequence[str] | None, also: Sequence[st
         raise TargetError(f"targets: class {name!r} not found{did_you_mean(name, [*also, *class_names])}")
     if len(places) > 1:
         listed = ", ".join(map(str, places))
-        raise TargetError(f"targets: {len(places)} classes are named {name!r}; give the index of one: {listed}")
+        raise TargetError(f"targets: {len(places)} classes are named {name!r}; pass the index of one: {listed}")
     return Target(str(places[0]), Class(places[0]))
 
 
