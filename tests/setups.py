@@ -775,7 +775,7 @@ SETUPS: dict[str, Setup] = {
     "a collate_fn that leaves samples out": Setup(
         data=lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=dropping))
     ),
-    "pictures of several sizes, batch_size=1": Setup(
+    "images of several sizes, batch_size=1": Setup(
         Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), batch_size=1))
     ),
     "pictures in tuples": Setup(Pooled, lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=listing))),

@@ -53,7 +53,7 @@ class Archive(ArchiveFolder):
             raw = storage.read(MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             raise ArchiveError(
-                f"archive: no {MANIFEST} in {os.fspath(path)!r}; give the folder <log dir>/<name> of a run"
+                f"archive: no {MANIFEST} in {os.fspath(path)!r}; pass the folder <log dir>/<name> of a run"
             ) from None
         except Exception as error:  # object stores raise their own exceptions
             raise ArchiveError(

@@ -91,7 +91,7 @@ class ProbeCallback(Callback):
         if len(same) > 1:
             kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
             raise ConfigurationError(
-                f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; give"
+                f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; pass"
                 " each its own name="
             )
         if stage == "predict":

@@ -108,7 +108,7 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
         module = import_module(place)
     except ImportError as error:
         raise ConfigurationError(
-            f"{argument}: got {path!r}, and {place!r} can't be imported ({error!s:.150}); give the import path of a"
+            f"{argument}: got {path!r}, and {place!r} can't be imported ({error!s:.150}); pass the import path of a"
             " function, package.module.function"
         ) from error
     found = getattr(module, name, None)

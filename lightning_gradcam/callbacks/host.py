@@ -187,8 +187,8 @@ class Host:
         loader = _first(loaders)
         if loader is None:
             raise UnindexedError(
-                f"probes: found no dataloader with a data set to draw from, only a {type(loaders).__name__}; give"
-                " probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+                f"probes: found no dataloader with a data set to draw from, only a {type(loaders).__name__}; pass"
+                " probes=ProbeSet(...), a saved probe set, or a folder of images"
             )
         return loader
 

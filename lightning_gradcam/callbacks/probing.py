@@ -161,7 +161,7 @@ class Probing:
             size = " x ".join(map(str, probes.inputs.shape[-2:]))
             yield (
                 "probes: the images differ in size, so each is explained separately, at its own size; sheets and the "
-                "archive show images and maps resized to {size}"
+                f"archive show images and maps resized to {size}"
             )
         if len(self.passing) and (reason := self.reason()):
             yield reason
@@ -194,5 +194,5 @@ class Probing:
                     raise
                 raise ProbeError(
                     f"{str(error).split(';')[0]:.200}; each rank sees different samples, but all must explain the same "
-                    "ones; pass probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+                    "ones; pass probes=ProbeSet(...), a saved probe set, or a folder of images"
                 ) from error

@@ -112,4 +112,4 @@ def at_train_start(
 
 def _refused(what: str, error: Exception, instead: str) -> ConfigurationError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ConfigurationError(f"{what}: Lightning rejects it ({reason}); give {instead}")
+    return ConfigurationError(f"{what}: Lightning rejects it ({reason}); pass {instead}")

@@ -127,7 +127,7 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
     if not unseen:
         turn = _turn(quarters)
         if turn in _TURNS:
-            return Move("turned", f"the picture is {_TURNS[turn]} inside the model")
+            return Move("turned", f"the image is {_TURNS[turn]} inside the model")
     if not alone:
         return None
     sides = {"top": whole[0], "bottom": whole[-1], "left": whole[:, 0], "right": whole[:, -1]}
@@ -138,9 +138,9 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
     even = torch.stack([q.mean() for q in _quarters(whole)])
     if unseen and float(even.min()) * 3 > float(even.max()):
         named = ", ".join(_CORNER_NAMES[k] for k in unseen)
-        return Move("part", f"the picture's {named} hardly change it")
+        return Move("part", f"the image's {named} hardly change it")
     if float(frame.mean()) <= _UNREACHED * float(whole.mean()):
-        return Move("part", "the outermost 1/16 of the picture on each side does not change it")
+        return Move("part", "the outermost 1/16 of the image on each side does not change it")
     return None
 
 
@@ -159,7 +159,7 @@ def shifted(changes: Sequence[Tensor], masks: Sequence[Tensor]) -> Move | None:
         gains.append(fit / fit[0, 0].clamp(min=torch.finfo(fit.dtype).tiny))
     if float(torch.stack(gains).amin(0).max()) <= _SHIFTED:
         return None
-    return Move("shifted", "the picture is shifted inside the model (torch.roll)")
+    return Move("shifted", "the image is shifted inside the model (torch.roll)")
 
 
 def _quarters(change: Tensor) -> list[Tensor]:

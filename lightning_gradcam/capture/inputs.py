@@ -47,7 +47,7 @@ class Inputs:
         floating = floating or [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.dim() >= 3]
         if not floating and known is None:
             raise ConfigurationError(
-                f"inputs: got a {type(values).__name__}; give a tensor [N, …] as the model takes it, or a tuple or dict"
+                f"inputs: got a {type(values).__name__}; pass a tensor [N, …] as the model takes it, or a tuple or dict"
                 " of its arguments"
             )
         guess = next((i for i in floating if self._leaves[i].dim() >= 4), next(iter(floating), 0))
@@ -169,7 +169,7 @@ def pick_output(output: Any, key: Any) -> Any:
     if isinstance(output, Tensor):
         raise ConfigurationError(
             f"output_key: got {key!r}, but the model returned a plain tensor {list(output.shape)}; leave it out,"
-            " or give a callable"
+            " or pass a callable"
         )
     if isinstance(output, (tuple, list)):
         possible = f"0 to {len(output) - 1}"
@@ -177,7 +177,7 @@ def pick_output(output: Any, key: Any) -> Any:
         names = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
         possible = ", ".join(map(repr, names)) or "no entries"
     raise ConfigurationError(
-        f"output_key: got {key!r}, but the model returned a {type(output).__name__} with {possible}; give one of these,"
+        f"output_key: got {key!r}, but the model returned a {type(output).__name__} with {possible}; pass one of these,"
         " or a callable"
     )
 
@@ -190,7 +190,7 @@ def check_output_key(key: Any) -> None:
     """
     if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
         raise ConfigurationError(
-            f"output_key: got {key!r}; give an index into a tuple, a key of a dict, the name of an attribute, or a"
+            f"output_key: got {key!r}; pass an index into a tuple, a key of a dict, the name of an attribute, or a"
             " callable"
         )
 

@@ -203,7 +203,7 @@ def check_layers(layers: LayerSpec) -> list[str | nn.Module]:
     if not specs or wrong:
         came = repr(wrong[0]) if wrong else "an empty list"
         raise LayerError(
-            f"layers: got {came}; give a dotted module name, a shell pattern such as 'backbone.layer*', a module,"
+            f"layers: got {came}; pass a dotted module name, a shell pattern such as 'backbone.layer*', a module,"
             " 'auto', or a list of these"
         )
     return specs

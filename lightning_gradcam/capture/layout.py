@@ -150,7 +150,7 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
         match = SPEC.fullmatch(spec) if isinstance(spec, str) else None
         known = match is not None and match[1] in (*_AXES, *_FOLDED)
         if match is None or not known or (match[3] and "L" not in match[1]) or not _splits(match):
-            raise LayerError(f"layout: got {spec!r}; give {CHOICES}")
+            raise LayerError(f"layout: got {spec!r}; pass {CHOICES}")
     return named
 
 

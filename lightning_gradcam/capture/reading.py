@@ -137,7 +137,7 @@ class LayoutReader:
             raise LayerError(
                 f"layers: {seen.name!r} has the output {list(seen.shape)} for {self.samples} samples: it works on "
                 "windows, crops or several images at a time, and changing one frame did not show which rows belong to "
-                f"it. Name the block around it, or, if its rows are the {frames} frames of each sample, give "
+                f"it. Name the block around it, or, if its rows are the {frames} frames of each sample, pass "
                 f"layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or '(TN){axes}'"
             )
 

@@ -101,7 +101,7 @@ class _Output:
         if len(axes) != len(shape) or shape[axes.index("N")] != rows or rows % self.samples:
             raise LayerError(
                 f"layout: {given!r} does not fit {self.name!r}, whose output is {list(shape)} for {self.samples}"
-                f" samples; give {CHOICES}"
+                f" samples; pass {CHOICES}"
             )
         layout: Layout | None
         if "L" not in axes:

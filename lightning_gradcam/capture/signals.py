@@ -77,7 +77,7 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
     )
     raise LayerError(
         f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, and {why}; name a 1-D"
-        f" convolution or a block of these, or give layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"
+        f" convolution or a block of these, or pass layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"
         " time (drawn as one row)"
     )
 

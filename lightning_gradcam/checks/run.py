@@ -94,7 +94,7 @@ def check_maps(
     """
     _check_pictures(inputs, batch_size)
     if masks is not None and (masks.dtype != torch.bool or masks.dim() != 3 or len(masks) != len(inputs)):
-        raise ConfigurationError(f"masks: got {list(masks.shape)} of {masks.dtype}; give bool [N, H, W]")
+        raise ConfigurationError(f"masks: got {list(masks.shape)} of {masks.dtype}; pass bool [N, H, W]")
     (target, *more) = resolve_targets(targets, class_names)
     if more or not isinstance(target.select, Class):
         raise TargetError(
@@ -140,7 +140,7 @@ def _check_pictures(inputs: Any, batch_size: Any) -> None:
             f"inputs: got {came}; check_maps hides pixels of images: pass floating-point images [N, C, H, W]"
         )
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more")
+        raise ConfigurationError(f"batch_size: got {batch_size!r}; pass a whole number, 1 or more")
 
 
 def _working(

@@ -43,7 +43,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="folder (default: %(default)s)")
     options.add_checkpoint(parser)
     options.add_plan(parser, "the config's, else the run's, else auto")
-    parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of pictures")
+    parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of images")
     parser.add_argument("--num-probes", type=int, metavar="N", help="number of probes to draw (default: 8)")
     parser.add_argument("--seed", type=int, metavar="N", help="random seed for the draw (default: 0)")
     parser.add_argument("--name", metavar="NAME", help="the callback's: selects its saved state, and names the archive")

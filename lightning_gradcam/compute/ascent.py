@@ -77,7 +77,7 @@ class Ascent:
                 f"step_size: got {self.step_size!r}; pass a step length above 0, or None for the default"
             )
         if not _is_number(self.total_variation) or self.total_variation < 0:
-            raise ConfigurationError(f"total_variation: got {self.total_variation!r}; give a weight, 0 or more")
+            raise ConfigurationError(f"total_variation: got {self.total_variation!r}; pass a weight, 0 or more")
         if self.parametrisation not in get_args(Parametrisation):
             raise ConfigurationError(
                 f"parametrisation: got {self.parametrisation!r}"

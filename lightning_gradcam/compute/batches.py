@@ -87,7 +87,7 @@ def in_searched_parts(
         call: Maps a part, and the layers by name, to its result.
     """
     if not given.samples:
-        raise ConfigurationError("inputs: got an empty batch; give at least one sample")
+        raise ConfigurationError("inputs: got an empty batch; pass at least one sample")
     given.check()
     available = named_layers(model)
     if asked.check:

@@ -27,7 +27,7 @@ def check_module(model: Any, purpose: str) -> None:
     """
     if not isinstance(model, nn.Module):
         raise ConfigurationError(
-            f"model: got {model!r:.80}; give a torch.nn.Module, {purpose}, and forward= to call it in another way"
+            f"model: got {model!r:.80}; pass a torch.nn.Module, {purpose}, and forward= to call it in another way"
             f"{held_module(model)}"
         )
 
@@ -45,7 +45,7 @@ def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> 
         ConfigurationError: It is not one.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigurationError(f"{name}: got {value!r}; give a whole number, {least} or more{instead}")
+        raise ConfigurationError(f"{name}: got {value!r}; pass a whole number, {least} or more{instead}")
 
 
 def held_module(wrapper: Any) -> str:
@@ -63,7 +63,7 @@ def held_module(wrapper: Any) -> str:
         held = inspect.getattr_static(wrapper, name, None)
         if isinstance(held, nn.Module):
             return (
-                f": it holds a {type(held).__name__}, so give its .{name}, and forward=lambda inputs: wrapper(inputs)"
+                f": it holds a {type(held).__name__}, so pass its .{name}, and forward=lambda inputs: wrapper(inputs)"
                 " if calling it differs"
             )
     return ""
@@ -118,7 +118,7 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
     if compiled := compiled_layers(model):
         raise ConfigurationError(
             f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
-            f" calls no hooks, and torch {torch.__version__} can't disable that temporarily; give the model before"
+            f" calls no hooks, and torch {torch.__version__} can't disable that temporarily; pass the model before"
             " compilation (its _orig_mod), or use torch 2.6 or newer"
         )
     return nullcontext()

@@ -120,7 +120,7 @@ def compute_cams(
     if batch_size is not None:
         check_whole("batch_size", batch_size, instead=", or None for all")
     if forward is None and getattr(model.forward, "__func__", None) is nn.Module.forward:
-        raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or give forward=")
+        raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or pass forward=")
     with preserved(model):
         whole = Inputs(inputs, picture)
         names = None if class_names is None else len(class_names)

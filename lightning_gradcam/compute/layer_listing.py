@@ -103,7 +103,7 @@ def list_layers(
         except Exception as error:  # a user's forward may raise anything
             raise ConfigurationError(
                 f"model: its forward failed on inputs {list(few.picture.shape)} ({type(error).__name__}:"
-                f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
+                f" {' '.join(str(error).split())}); pass the shape of one sample as the model takes it (--input-shape)"
             ) from error
         step()
         asked = Request(resolve_targets("predicted"), {}, {}, run)

@@ -197,12 +197,12 @@ class AttentionLoss(nn.Module):
         require_no_inference_mode()
         if watch is None:
             raise CaptureError(
-                "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before"
-                " each call, as logits = model(x), and then call attention(logits, labels, …) once"
+                "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before "
+                "each call, as logits = model(x), and then call attention(logits, labels, …) once"
             )
         if labels is None and any(target.name == "label" for target in self._asked.targets):
             raise TargetError(
-                "labels: got none, but the loss explains the true class; give attention(logits, labels, …)"
+                "labels: got none, but the loss explains the true class; call attention(logits, labels, …)"
             )
         graph = torch.is_grad_enabled()
         device = next(
@@ -243,7 +243,7 @@ class AttentionLoss(nn.Module):
         )
         if wrong[1] is not None:
             raise ConfigurationError(
-                f"{wrong[0]}: {self.objective!r} does not use them; give"
+                f"{wrong[0]}: {self.objective!r} does not use them; pass"
                 f" {'masks= or boxes=' if self.objective == 'inside' else 'maps='}, or choose another objective"
             )
         found, shown = [], []

@@ -102,7 +102,7 @@ class Watch:
             what = "calls" if inputs is None else "calls with this tensor"
             raise ConfigurationError(
                 f"inputs: the watched forward had {len(own) or 'no'} {what}; call model(x) once inside watching(model),"
-                " and give inputs=x, the same tensor object"
+                " and pass inputs=x, the same tensor object"
             )
         if own[0].leaf is None:
             raise ConfigurationError(
@@ -136,7 +136,7 @@ class Watch:
         if layout is None:
             raise LayerError(
                 f"layers: the layout of {name!r} {list(shape)} is not known, because the watched module itself was not "
-                "called; call model(x) inside watching(model), watch the part that is called, or give "
+                "called; call model(x) inside watching(model), watch the part that is called, or pass "
                 f"layout={{{name!r}: 'NCHW'}} or another one"
             )
         if not single:
@@ -255,7 +255,7 @@ def require_no_inference_mode() -> None:
     if torch.is_inference_mode_enabled():
         raise ConfigurationError(
             "AttentionLoss needs gradients, which torch.inference_mode() does not allow (Lightning validates in it);"
-            " give Trainer(inference_mode=False), or leave the loss out of validation_step"
+            " use Trainer(inference_mode=False), or leave the loss out of validation_step"
         )
 
 

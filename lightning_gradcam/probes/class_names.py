@@ -136,7 +136,7 @@ def _listed_names(values: Any, source: str) -> list[str]:
             numbered = {}
         if set(numbered) != set(range(len(values))):
             raise TargetError(
-                f"class_names: {source!r:.200} does not number its names from 0 to {len(values) - 1}; give a name for"
+                f"class_names: {source!r:.200} does not number its names from 0 to {len(values) - 1}; pass a name for"
                 ' each class, {"0": "cat", "1": "dog"}'
             )
         values = [numbered[place] for place in range(len(numbered))]

@@ -109,7 +109,7 @@ def draw(
     if not has_indices(dataset):
         raise UnindexedError(
             f"probes: {type(dataset).__name__} can't be indexed, so no probes can be drawn from it; pass "
-            "probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+            "probes=ProbeSet(...), a saved probe set, or a folder of images"
         )
     with isolated(dataset, collate_fn):
         if indices is None:
@@ -179,7 +179,7 @@ def _chosen(dataset: Any, options: ProbeOptions, among: Sequence[int]) -> list[i
     count = min(DEFAULT_PROBES, total) if wanted is None else min(wanted, total) if options.fewer else wanted
     if not 1 <= count <= total:
         got = DEFAULT_PROBES if wanted is None else wanted
-        raise ProbeError(f"num_probes: got {got}; the data set has {total} samples, so give 1 to {total}")
+        raise ProbeError(f"num_probes: got {got}; the data set has {total} samples, so pass 1 to {total}")
     places = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed)).numpy()
     order = places if among == range(total) else np.asarray(among)[places]
     label_key = options.label_key

@@ -97,13 +97,13 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
             valid = "1" if channels == 1 else f"1 or {channels}"
             order = " (a clip's channels come before its frames: [N, C, T, H, W])" if clips else ""
             raise ProbeError(
-                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; give {valid}{order}"
+                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; pass {valid}{order}"
             )
         along = (-1, *[1] * (pixels.dim() - 2))
         mean, std = (torch.tensor(v, dtype=torch.float64).view(along) for v in (normalized.mean, normalized.std))
         scaled, how = pixels.double() * std + mean, normalized.source
     else:
-        stretched = "each clip or volume min-max stretched" if clips else "each picture min-max stretched"
+        stretched = "each clip or volume min-max stretched" if clips else "each image min-max stretched"
         scaled, how = _stretched(pixels.double()), stretched
     if channels in (3, 4):
         scaled = scaled[:, :3]

@@ -79,7 +79,7 @@ class Preparation:
         if odd is not None:
             raise ProbeError(
                 f"probes: {ids[odd]!r} and {ids[0]!r} have different shapes ({list(tensors[odd].shape)} and"
-                f" {list(tensors[0].shape)}); give size= (--size), or a transform that resizes"
+                f" {list(tensors[0].shape)}); pass size= (--size), or a transform that resizes"
             )
         given = normalization(self.mean, self.std)
         if self.transform is not None:
@@ -185,7 +185,7 @@ def _from_pictures(transform: Callable[[Any], Any], path: str | os.PathLike[str]
             return result
         name = getattr(transform, "__name__", type(transform).__name__)
         raise ProbeError(
-            f"probes: the transform {name} should turn a PIL image into a tensor, but {what}; give "
+            f"probes: the transform {name} should turn a PIL image into a tensor, but {what}; pass "
             f"probes=ProbeSet.from_folder({str(path)!r}, transform=...) with one that does, or pass the size=, mean= "
             "and std= of the preprocessing instead of transform="
         ) from cause

@@ -92,7 +92,7 @@ def class_in(label: Any) -> Hashable | None:
     return marked[0] if len(marked) == 1 else marked
 
 
-_NAME_THEM = "name the labels with label_key=, or give probes=ProbeSet(inputs, labels=…)"
+_NAME_THEM = "name the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
 
 
 def _texts(found: Any) -> list[str] | None:
@@ -107,14 +107,14 @@ def _named(texts: Sequence[str], samples: int, names: Sequence[str] | None) -> L
         return Labels(remark=f"labels: got {len(texts)} strings for {samples} samples; {_NAME_THEM}")
     if names is None:
         return Labels(
-            remark=f"labels: the text {texts[0]!r:.60} is the name of a class, but no names are known; give"
+            remark=f"labels: the text {texts[0]!r:.60} is the name of a class, but no names are known; pass"
             " class_names=, in the order of the model's outputs"
         )
     unknown = next((text for text in texts if text not in names), None)
     if unknown is not None:
         return Labels(
             remark=f"labels: {unknown!r:.60} is not among the class names{did_you_mean(unknown, list(names), limit=5)};"
-            " give class_names=, in the order of the model's outputs"
+            " pass class_names=, in the order of the model's outputs"
         )
     return Labels(classes=torch.tensor([list(names).index(text) for text in texts]))
 

@@ -193,7 +193,7 @@ def no_tensor(selected: Any, batch: Any) -> str:
 def fed(found: Sequence[tuple[Path, Tensor]]) -> str:
     """Returns the ``forward_fn`` that passes these tensors of a batch to the module."""
     arguments = ", ".join("batch" + "".join(f"[{key!r:.40}]" for key in path) for path, _ in found[:3])
-    return f"give forward_fn=lambda module, batch: module({arguments})"
+    return f"pass forward_fn=lambda module, batch: module({arguments})"
 
 
 def inputs_in(batch: Any) -> list[tuple[Path, Tensor]]:

@@ -22,9 +22,7 @@ from lightning_gradcam.probes.samplers import sampled
 from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.probes.wrapped import find_class_names, find_transform, has_indices
 
-_ONE_SIZE = (
-    "images of several sizes are archived at one size, so their maps can't be compared with earlier ones"
-)
+_ONE_SIZE = "images of several sizes are archived at one size, so their maps can't be compared with earlier ones"
 
 
 def obtain_probes(
@@ -90,9 +88,9 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     transform = find_transform(dataset)
     if transform is None and options.mean is not None:
         raise ProbeError(
-            "mean, std: these undo a normalization for display, but the validation data set has no transform= that "
-            "applies it to the images in "
-            f"{{str(path)!r}; give probes=ProbeSet.from_folder({str(path)!r}, mean=..., std=..., size=...), which applies it, or a file of `lightning-gradcam probes draw --folder`"
+            "mean, std: these undo a normalization for display, but the validation data set has no transform= that"
+            f" applies it to the images in {str(path)!r}; pass probes=ProbeSet.from_folder({str(path)!r}, mean=...,"
+            " std=..., size=...), which applies it, or a file of `lightning-gradcam probes draw --folder`"
         )
     grey = transform is not None and has_indices(dataset) and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
     how = Preparation(transform, None, options.mean, options.std, "L" if grey else "RGB")

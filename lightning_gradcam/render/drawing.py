@@ -113,13 +113,13 @@ class Drawing:
         share = self.box_threshold
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
             raise DrawingError(
-                f"drawing.box_threshold: got {share!r}; give a share of the map's maximum from 0 to less than 1, such"
+                f"drawing.box_threshold: got {share!r}; pass a share of the map's maximum from 0 to less than 1, such"
                 " as 0.15"
             )
         if not isinstance(self.magnification, int) or self.magnification < 0:
-            raise DrawingError(f"drawing.magnification: got {self.magnification!r}; give 0 (automatic) or more")
+            raise DrawingError(f"drawing.magnification: got {self.magnification!r}; pass 0 (automatic) or more")
         if not isinstance(self.max_tile, int) or self.max_tile < 16:
-            raise DrawingError(f"drawing.max_tile: got {self.max_tile!r}; give at least 16 pixels")
+            raise DrawingError(f"drawing.max_tile: got {self.max_tile!r}; pass at least 16 pixels")
         if not isinstance(self.max_sheet_pixels, int) or self.max_sheet_pixels < 100_000:
             raise DrawingError(
                 f"drawing.max_sheet_pixels: got {self.max_sheet_pixels!r}; pass at least 100000 (enough for one or two "
@@ -136,7 +136,7 @@ class Drawing:
             )
         if self.signed and self.scale == "minmax":
             raise DrawingError(
-                "drawing.signed: scale='minmax' moves zero away from the middle; give scale='run', 'image' or 'layer'"
+                "drawing.signed: scale='minmax' moves zero away from the middle; pass scale='run', 'image' or 'layer'"
             )
 
 
@@ -163,10 +163,10 @@ def check_look(
     for name, (least, most) in ranges.items():
         value = getattr(drawing, name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise DrawingError(f"drawing.{name}: got {value!r}; give a whole number from {least} to {most}")
+            raise DrawingError(f"drawing.{name}: got {value!r}; pass a whole number from {least} to {most}")
     for name in switches:
         if not isinstance(value := getattr(drawing, name), bool):
-            raise DrawingError(f"drawing.{name}: got {value!r}; give true or false")
+            raise DrawingError(f"drawing.{name}: got {value!r}; pass true or false")
 
 
 def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:

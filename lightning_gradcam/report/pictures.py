@@ -19,8 +19,8 @@ _LONGEST_SIDE = 224
 _PICTURES = {
     "": "",
     "as loaded": "",
-    "Normalize undone": "pictures are shown as they were before Normalize",
-    "mean and std as given": "pictures are shown as they were before the given mean and std were applied",
+    "Normalize undone": "images are shown as they were before Normalize",
+    "mean and std as given": "images are shown as they were before the given mean and std were applied",
 }
 _STRETCHED = "min-max stretched", "stretched from its darkest to its brightest value"
 

@@ -31,7 +31,7 @@ def parse_yaml(text: str, source: str) -> Any:
         {'a': [1, 'x']}
     """
     if len(text) > _LONGEST:
-        raise RefusedError(f"{source} is not read: it has more than {_LONGEST:,} characters; give a shorter one")
+        raise RefusedError(f"{source} is not read: it has more than {_LONGEST:,} characters; use a shorter one")
     try:
         return _Bounded(text).get_single_data()
     except _TooMuchError as error:

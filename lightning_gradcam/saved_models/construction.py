@@ -18,8 +18,8 @@ from lightning_gradcam.errors import ConfigurationError, RefusedError, did_you_m
 _SECTION = "a config whose {}: section has its arguments (--config)"
 _KEEPING = "a class that calls save_hyperparameters() keeps them in its checkpoints"
 _ADVICE = {
-    "model": f"give its arguments (--model-args KEY=VALUE), or {_SECTION.format('model')}; {_KEEPING}",
-    "data": f"give {_SECTION.format('data')}; {_KEEPING}",
+    "model": f"pass its arguments (--model-args KEY=VALUE), or {_SECTION.format('model')}; {_KEEPING}",
+    "data": f"pass {_SECTION.format('data')}; {_KEEPING}",
     "callbacks": "fix its init_args in the config",
 }
 _INSTEAD = {
@@ -66,7 +66,7 @@ def find_object(name: str, argument: str) -> Any:
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     if not place or not attribute or name.endswith(".py"):
         raise ConfigurationError(
-            f"{argument}: got {name!r}; give package.module:Class, or path/to/file.py:Class for a class in a script"
+            f"{argument}: got {name!r}; pass package.module:Class, or path/to/file.py:Class for a class in a script"
         )
     module = _imported(place, argument)
     try:
@@ -192,7 +192,7 @@ def _imported(place: str, argument: str) -> Any:
     file = Path(place) if place.endswith(".py") else None
     if file is not None:
         if not file.is_file():
-            raise ConfigurationError(f"{argument}: no file {place!r}; give path/to/file.py:Class")
+            raise ConfigurationError(f"{argument}: no file {place!r}; pass path/to/file.py:Class")
         folder, place = str(file.resolve().parent), file.stem
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -210,7 +210,7 @@ def _imported(place: str, argument: str) -> Any:
     except ImportError as error:
         raise ConfigurationError(
             f"{argument}: {place!r} can't be imported ({error}); install the package, run in the folder that holds it,"
-            " or give path/to/file.py:Class"
+            " or pass path/to/file.py:Class"
         ) from error
 
 

@@ -220,7 +220,7 @@ def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, t
         return Loaded("", model if device is None else model.to(device), data)
     if not isinstance(model, (str, os.PathLike)) and (model is not None or model_class is None):
         came = "None" if model is None else f"a {type(model).__name__}"
-        raise ConfigurationError(f"model: got {came}; give a torch.nn.Module or a checkpoint's path, or model_class=")
+        raise ConfigurationError(f"model: got {came}; pass a torch.nn.Module or a checkpoint's path, or model_class=")
     place, options = device or "cpu", {"trust": trust, "model_args": model_args}
     loaded = load_checkpoint(model, model=model_class, config=config, data=named, map_location=place, **options)
     # An instance is used unchanged.
@@ -234,7 +234,7 @@ def _names_remark(record: CamRecord, probes: ProbeSet) -> list[str]:
     named, largest = len(probes.class_names), int(record.likeliest.max())
     known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
     if largest >= named:
-        return [f"{known} more classes: {largest} has no name; give a name for each class, in order"]
+        return [f"{known} more classes: {largest} has no name; pass a name for each class, in order"]
     # The record lists at most this many classes, and all of them if there are fewer.
     if (classes := max(2, record.likeliest.shape[1])) < min(named, MOST_LISTED):
         return [f"{known} {classes} classes: they may belong to another model, and be wrong here"]
@@ -257,7 +257,7 @@ def _classes_named(targets: Any, names: Sequence[str]) -> Any:
     if isinstance(targets, str) and targets not in ("predicted", "label"):
         if not names:
             raise TargetError(
-                f"targets: got {targets!r}, but no class names are known; give 'predicted', 'label', an index,"
+                f"targets: got {targets!r}, but no class names are known; pass 'predicted', 'label', an index,"
                 " {'top': k}, or the names of the classes (class_names=, --class-names; or data=, --data)"
             )
         return {"class": targets}

@@ -87,7 +87,7 @@ def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
             raise CheckpointFileError(f"checkpoint: {what} {str(path)!r}; pass checkpoints, or a folder of checkpoints")
         files.update(dict.fromkeys(inside))
     if not files:
-        raise CheckpointFileError("checkpoint: got none; give checkpoints, or a folder that holds some")
+        raise CheckpointFileError("checkpoint: got none; pass checkpoints, or a folder that holds some")
     return list(files)
 
 
@@ -108,7 +108,7 @@ def read_checkpoint(
     """
     place = os.fspath(path)
     if not Path(place).is_file():
-        raise CheckpointFileError(f"checkpoint: no file {place!r}; give a Lightning .ckpt, or a .pt or .pth file")
+        raise CheckpointFileError(f"checkpoint: no file {place!r}; pass a Lightning .ckpt, or a .pt or .pth file")
     try:
         contents = _read(place, map_location, trust, mapped)
     except Exception as error:  # truncated files raise various errors from zip and torch
@@ -117,7 +117,7 @@ def read_checkpoint(
             raise ConfigurationError(
                 f"checkpoint: {place!r} holds objects that are only loaded if you trust the file ({some(strange)}):"
                 " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save a"
-                " module's state_dict(), or, for your own file, give trust=True (--trust), which lets the file run"
+                " module's state_dict(), or, for your own file, pass trust=True (--trust), which lets the file run"
                 " code here"
             ) from error
         if trust and isinstance(error, (AttributeError, ImportError)):

@@ -139,7 +139,7 @@ def _probes(images: Any, how: Preparation) -> ProbeSet:
         )
     entries = list(images)
     if not entries:
-        raise ProbeError("images: got none; give at least one")
+        raise ProbeError("images: got none; pass at least one")
     names = _names(entries)
     with isolated(how.transform):
         inputs = [_input(entry, name, how) for entry, name in zip(entries, names, strict=True)]
@@ -162,7 +162,7 @@ def _input(entry: Any, name: str, how: Preparation) -> Tensor:
     if not isinstance(entry, Image.Image):
         what = f"{entry.dtype} {list(entry.shape)}" if isinstance(entry, np.ndarray) else type(entry).__name__
         raise ProbeError(
-            f"images: {name!r} is {what}; give files, PIL images, uint8 arrays [H, W] or [H, W, 3], or tensors as the"
+            f"images: {name!r} is {what}; pass files, PIL images, uint8 arrays [H, W] or [H, W, 3], or tensors as the"
             " model takes them"
         )
     return how.apply(upright(entry, name).convert(mode))

@@ -159,7 +159,7 @@ def build_module(recipe: Recipe) -> nn.Module:
     if function is None:
         raise ConfigurationError(
             f"model: the class of {recipe.path or 'the config'!r} is not known: it was not saved by LightningCLI with"
-            " a class_path, and no config names one; give model='package.module:Class' (--model), in a script"
+            " a class_path, and no config names one; pass model='package.module:Class' (--model), in a script"
             " 'path/to/file.py:Class'"
         )
     saved = mapping(recipe.contents.get("hyper_parameters"))
@@ -180,7 +180,7 @@ def build_module(recipe: Recipe) -> nn.Module:
     )
     if not isinstance(module, nn.Module):
         named = getattr(function, "__qualname__", function)
-        raise ConfigurationError(f"model: {named} made a {type(module).__name__}; give the class of a torch.nn.Module")
+        raise ConfigurationError(f"model: {named} made a {type(module).__name__}; pass the class of a torch.nn.Module")
     configure: Any = getattr(module, "configure_model", None)
     if callable(configure):
         configure()

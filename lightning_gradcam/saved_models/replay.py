@@ -104,10 +104,10 @@ def replay_all(
         for place in (join(root, callback.name), live):
             if place.rsplit("/", 1)[0] == root.rstrip("/") and Storage(place).exists(MANIFEST):
                 raise ConfigurationError(
-                    f"output: {place!r} holds an archive already; give another folder (-o), or delete that one"
+                    f"output: {place!r} holds an archive already; pass another folder (-o), or delete that one"
                 )
     if not hasattr(module, "configure_optimizers"):
-        raise ConfigurationError(f"module: got a {type(module).__name__}; give the LightningModule that was trained")
+        raise ConfigurationError(f"module: got a {type(module).__name__}; pass the LightningModule that was trained")
     _check_all(found, module, trust)
     total, reported = len(found.checkpoints), progress or (lambda done, total: None)
 

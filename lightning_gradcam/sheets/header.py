@@ -104,7 +104,7 @@ def explained_title(score: str, target: str, probes: ProbeView) -> str:
 
 def signed_line(method: str) -> str:
     """Returns a header's text on what the two colours of maps with a sign mean."""
-    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; pictures have no colours here")
+    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; images have no colours here")
     return meaning.format(method_title(method))
 
 
@@ -209,5 +209,5 @@ def _slice_lines(slices: Slices) -> list[str]:
     under = "its own frame" if length == depth else f"the frame at its centre, of {length} frames"
     return [
         f"{shown}, left to right = time or depth, on one colour scale",
-        f"each slice is drawn on {under if length else 'the same picture'}",
+        f"each slice is drawn on {under if length else 'the same image'}",
     ]

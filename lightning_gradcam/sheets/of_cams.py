@@ -89,7 +89,7 @@ def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any])
     folder, name = os.path.split(os.fspath(path))
     format = _FORMATS.get(os.path.splitext(name)[1].lower())
     if format is None:
-        raise DrawingError(f"path: got {os.fspath(path)!r}; give a name that ends in {', '.join(_FORMATS)}")
+        raise DrawingError(f"path: got {os.fspath(path)!r}; use a name that ends in {', '.join(_FORMATS)}")
     keys, samples = list(cams.maps), Samples.of(cams)
     if samples.seen and len(keys) == len(samples.view) == 1:
         drawn = _overlays(samples, keys[0], options)[0]
@@ -114,7 +114,7 @@ def _overlays(samples: Samples, key: CamKey, options: dict[str, Any]) -> Pixels:
 def _sheet(samples: Samples, layer: str, method: str, options: dict[str, Any]) -> Pixels:
     columns = ("input", "overlay") if samples.seen else ("heatmap",)
     drawing = Drawing(**{"columns": columns, **options})
-    note = "" if samples.seen else "maps alone: their inputs are not known, or are no pictures"
+    note = "" if samples.seen else "maps alone: their inputs are not known, or are no images"
     view = samples.view if samples.seen else replace(samples.view, display_source="")
     return sheet(samples.record, view, layer=layer, method=method, drawing=drawing, title="maps", note=note).pixels
 

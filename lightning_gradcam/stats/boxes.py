@@ -50,11 +50,11 @@ def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: flo
     """
     if not isinstance(maps, np.ndarray) or maps.ndim not in (3, 4) or 0 in maps.shape[1:]:
         came = list(maps.shape) if isinstance(maps, np.ndarray) else type(maps).__name__
-        raise ConfigurationError(f"maps: got {came}; give a NumPy array [N, h, w] or [N, d, h, w]")
+        raise ConfigurationError(f"maps: got {came}; pass a NumPy array [N, h, w] or [N, d, h, w]")
     if len(size) != 2 or min(size) < 1:
         raise ConfigurationError(f"size: got {size!r}; pass the image's height and width, 1 or more each")
     if not 0 <= threshold < 1:
-        raise ConfigurationError(f"threshold: got {threshold!r}; give a share from 0 to less than 1, such as 0.15")
+        raise ConfigurationError(f"threshold: got {threshold!r}; pass a share from 0 to less than 1, such as 0.15")
     flat = maps[np.arange(len(maps)), strongest_slices(maps)] if maps.ndim == 4 else maps
     found = np.full((len(maps), 4), np.nan, np.float32)
     # One at a time, so that many large images only need the memory of one.

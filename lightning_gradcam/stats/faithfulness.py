@@ -255,7 +255,7 @@ def _masked(model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, 
 
 def _curve(case: Case, start: Tensor, end: Tensor, steps: int, seed: int) -> Tensor:
     if steps < 1:
-        raise ConfigurationError(f"steps: got {steps}; give a whole number, 1 or more")
+        raise ConfigurationError(f"steps: got {steps}; pass a whole number, 1 or more")
     ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()
     counts = [round(step / steps * pixels) for step in range(steps + 1)]
     return torch.stack([case.score(torch.where((ranks < n)[:, None], end, start)) for n in counts], dim=1)

@@ -78,7 +78,7 @@ def baseline_of(pictures: Tensor, baseline: str | Tensor) -> Tensor:
         try:
             return baseline.to(pictures).expand_as(pictures)
         except RuntimeError:
-            shapes = f"{list(baseline.shape)} for pictures {list(pictures.shape)}"
+            shapes = f"{list(baseline.shape)} for images {list(pictures.shape)}"
             raise ConfigurationError(f"baseline: got shape {shapes}; pass one that broadcasts to the images") from None
     if baseline == "zeros":
         return torch.zeros_like(pictures)
@@ -96,7 +96,7 @@ def checked_pictures(argument: str, pictures: Tensor) -> Tensor:
         ConfigurationError: They are not a floating-point tensor ``[N, C, H, W]``.
     """
     if not isinstance(pictures, Tensor) or pictures.dim() != 4 or not pictures.is_floating_point():
-        raise ConfigurationError(f"{argument}: got {described(pictures)}; give floating-point pictures [N, C, H, W]")
+        raise ConfigurationError(f"{argument}: got {described(pictures)}; pass floating-point images [N, C, H, W]")
     return pictures.detach()
 
 

@@ -170,7 +170,7 @@ def _counted(drifts: FloatArray, now: FloatArray, before: FloatArray, flipped: F
 
 def _box_iou(maps: FloatArray, boxes: FloatArray, size: tuple[int, int]) -> FloatArray:
     if len(boxes) != len(maps):
-        raise ConfigurationError(f"boxes: got {len(boxes)} for {len(maps)} maps; give one box for each map")
+        raise ConfigurationError(f"boxes: got {len(boxes)} for {len(maps)} maps; pass one box for each map")
     found = np.full(len(maps), np.nan, np.float32)
     known = ~np.isnan(boxes).any(axis=1)
     found[known] = iou(bounding_boxes(maps[known], size), boxes[known])

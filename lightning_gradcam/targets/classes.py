@@ -214,7 +214,7 @@ def _several(output: Any, given: Given, name: str) -> Scored:
     assert labels is not None
     if labels.shape != values.shape:
         raise TargetError(
-            f"labels: got shape {list(labels.shape)} for an output {list(values.shape)}; give one class for each input,"
+            f"labels: got shape {list(labels.shape)} for an output {list(values.shape)}; pass one class for each input,"
             " or a 0 or 1 for each of its classes"
         )
     if not bool(((labels == 0) | (labels == 1)).all()):
@@ -282,7 +282,7 @@ def _labels(labels: Tensor | None, count: int) -> Tensor:
             "names them in a batch), or use 'predicted' or a class index"
         )
     if labels.shape not in ((count,), (count, 1)):
-        raise TargetError(f"labels: got shape {list(labels.shape)} for {count} inputs; give one class for each")
+        raise TargetError(f"labels: got shape {list(labels.shape)} for {count} inputs; pass one class for each")
     flat = labels.flatten()
     broken = flat[flat != flat.round()] if flat.is_floating_point() else flat[:0]
     if len(broken):

@@ -25,7 +25,7 @@ def check_names(names: Any) -> Any:
         return named_classes(names)
     how = "[names[index] for index in sorted(names)]" if isinstance(names, Mapping) else "['cat', 'dog']"
     raise TargetError(
-        f"class_names: got a {type(names).__name__}; give a list of names, in the order of the outputs: {how}"
+        f"class_names: got a {type(names).__name__}; pass a list of names, in the order of the outputs: {how}"
     )
 
 
@@ -79,7 +79,7 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
     if names is not None and names != classes:
         raise TargetError(
             f"class_names: got {names} name{'s' if names != 1 else ''}, but the model's output has {classes} classes; "
-            f"give {classes} names, in the order of the outputs, or select the output that these names belong to with "
+            f"pass {classes} names, in the order of the outputs, or select the output that these names belong to with "
             "output_key="
         )
     if labels is None or output.dim() > 2 or labels.shape[1:] not in ((), (1,)):

@@ -90,7 +90,7 @@ def _at(values: Tensor, category: Tensor) -> Tensor:
 def _resized(masks: Tensor | None, logits: Tensor, name: str) -> Tensor:
     if masks is None:
         raise TargetError(
-            f"targets: {name!r} needs the probes' masks, but there are none; give probes with masks, or use"
+            f"targets: {name!r} needs the probes' masks, but there are none; pass probes with masks, or use"
             " {'segment': class}, which covers the pixels where the class is predicted"
         )
     if masks.dtype != torch.bool or masks.dim() != logits.dim() - 1:

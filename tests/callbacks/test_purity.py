@@ -152,7 +152,7 @@ def assert_all_same(without: dict[str, Any], with_ours: dict[str, Any]) -> None:
 VARIANTS = {
     "no sanity check",
     "val_check_interval=0.5",
-    "pictures of several sizes, batch_size=1",
+    "images of several sizes, batch_size=1",
     "torch.compile of the module",
     "new callbacks from configure_callbacks each time",
     "the same with augmentation",

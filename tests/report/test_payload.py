@@ -222,9 +222,9 @@ def test_steps_without_shares_of_the_explained_class(tmp_path: Path) -> None:
     [
         ("", ""),
         ("as loaded", ""),
-        ("Normalize undone", "pictures are shown as they were before Normalize"),
+        ("Normalize undone", "images are shown as they were before Normalize"),
         (
-            "each picture min-max stretched",
+            "each image min-max stretched",
             "pictures: each picture stretched from its darkest to its brightest value",
         ),
         ("as I like it", "pictures: as I like it"),

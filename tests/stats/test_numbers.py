@@ -248,7 +248,7 @@ def test_a_map_does_not_depend_on_those_beside_it_nor_changes() -> None:
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        (np.ones((2, 2)), r"maps: got \[2, 2\] of float64; give a floating-point NumPy array \[N, h, w\]"),
+        (np.ones((2, 2)), r"maps: got \[2, 2\] of float64; pass a floating-point NumPy array \[N, h, w\]"),
         (np.ones((1, 2, 2), np.int64), r"maps: got \[1, 2, 2\] of int64"),
         (np.ones((1, 0, 2)), r"maps: got \[1, 0, 2\]"),
         ([[[1.0]]], "maps: got list"),
