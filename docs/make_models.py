@@ -32,21 +32,21 @@ however long they are. `python docs/make_models.py` makes this page, with random
 constant, and has at least four places on each side. `tests/docs/test_models_page.py` compares it with what
 torchvision's models give.
 
-The grid of tokens is taken from the forward: it is measured which patch of the picture, or which place of a
+The grid of tokens is taken from the forward: it is measured which patch of the image, or which place of a
 convolution's output, feeds which token. This finds patches of any shape, clips, and other tokens before, after or
 between those of the grid (`NLC:1+14x14+4`). Tokens that are not places (words, time steps, learned queries), or are in
 another order, have no map: Hiera (timm's `hiera_*`) keeps its tokens in the order of its mask units until the last
-stage. In a model of pictures, the output `[N, C, L]` of a 1-D convolution has a map if `L` is such a grid.
+stage. In a model of images, the output `[N, C, L]` of a 1-D convolution has a map if `L` is such a grid.
 
 In a model of signals, whose first convolution is a `Conv1d`, `"auto"` takes the last layer with an output `[N, C, l]`
 whose channels are known to come first; maps are `[N, l]`. In a model that folds frames, slices or patches into the
 batch, it takes the last layer with a row for each frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts)
 explains how both are recognised, and what to give if they are not.
 
-During the search for `"auto"`, and for named layers with the first maps that a callback logs, parts of the picture are
+During the search for `"auto"`, and for named layers with the first maps that a callback logs, parts of the image are
 changed in two forwards of two samples. Each change must show at its own place and in its own sample. A layer that sees
-the picture rotated, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a spectrum
-is refused with an error. For a layer that sees a crop, a wide border or a picture resampled by `grid_sample`, a warning
+the image rotated, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a spectrum
+is refused with an error. For a layer that sees a crop, a wide border or an image resampled by `grid_sample`, a warning
 is issued. If attention or large receptive fields make this unclear, nothing is reported. `compute_cams` with named
 layers and plain feature maps skips this check.
 """

@@ -84,7 +84,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.report import REPORT
     from lightning_gradcam.saved_models.explanation import explain
 
-    with moving("pictures", show=chosen.progress) as moved:
+    with moving("images", show=chosen.progress) as moved:
         found = explain(
             checkpoint,
             images,

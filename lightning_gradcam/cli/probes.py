@@ -180,7 +180,7 @@ def _say(probes: ProbeSet, name: str, chosen: argparse.Namespace) -> None:
         return
     print("\n".join(_lines(probes, name)))
     if chosen.sheet is not None:
-        print(f"\npicture: {chosen.sheet}")
+        print(f"\nsheet: {chosen.sheet}")
 
 
 def _write_sheet(probes: ProbeSet, name: str, path: str) -> None:

@@ -69,7 +69,7 @@ def source_lines(source: str) -> list[str]:
     """Returns the header's text on where pictures are from: nothing where they are as a person knows them."""
     if source.startswith(_SOURCE):
         return source.split("; ")
-    return [f"pictures: {source}"] if source and source not in _PLAIN else []
+    return [f"images: {source}"] if source and source not in _PLAIN else []
 
 
 def _chart(signal: FloatArray, size: tuple[int, int]) -> Pixels:

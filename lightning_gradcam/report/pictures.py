@@ -37,7 +37,7 @@ def png_url(pixels: Pixels) -> str:
 
 def source_remark(source: str) -> str:
     """Returns what a page says of where pictures are from; empty where they are as they were loaded."""
-    return _PICTURES.get(source, f"pictures: {source}").replace(*_STRETCHED)
+    return _PICTURES.get(source, f"images: {source}").replace(*_STRETCHED)
 
 
 def probe_pictures(probes: ProbeView, rows: Sequence[int], slices: Slices | None) -> tuple[int, int, list[Pixels]]:

@@ -49,7 +49,7 @@ def both(**options: Any) -> list[Any]:
 
 QUICK = ("dropout, batch norm, shuffling", "bf16-mixed", "weight averaging (EMA), listed after")
 # The forward of these detaches its input, or takes bytes, and no gradient leads there: patterns refuse it at the start.
-OTHERS = [name for name in SETUPS if name not in QUICK and "checkpointing" not in name and "byte pictures" not in name]
+OTHERS = [name for name in SETUPS if name not in QUICK and "checkpointing" not in name and "byte images" not in name]
 
 
 def same_bits(tmp_path: Path, name: str) -> None:
