@@ -49,7 +49,7 @@ def test_a_version_that_the_changelog_has_can_be_released(tmp_path: Path) -> Non
             RELEASED.replace("## [0.2.0] - 2026-11-30", "## [0.3.0] - 2026-11-30"),
             "the newest release in CHANGELOG.md is '0.3.0'",
         ),
-        (RELEASED.replace(" - 2026-11-30", ""), "pass it a heading such as '## [0.2.0] - 2"),
+        (RELEASED.replace(" - 2026-11-30", ""), "give it a heading such as '## [0.2.0] - 2"),
         (
             RELEASED.replace("[Unreleased]\n", "[Unreleased]\n\n- More.\n"),
             "still has entries under [Unreleased] (1)",

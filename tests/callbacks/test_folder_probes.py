@@ -62,7 +62,7 @@ def test_mean_and_std_undo_the_data_sets_transform_for_display(folder: Path) -> 
 def test_mean_and_std_without_a_transform_are_refused_with_what_to_give(folder: Path) -> None:
     """The pictures would be normalised here, or not, and the data set's own way is not known."""
     with pytest.raises(
-        ProbeError, match=r"has no transform=.*give probes=ProbeSet\.from_folder\('.*', mean=\.\.\., std"
+        ProbeError, match=r"has no transform=.*pass probes=ProbeSet\.from_folder\('.*', mean=\.\.\., std"
     ):
         fitted(folder, None, mean=0.5, std=0.25)
 

@@ -432,7 +432,7 @@ class NoSteps(TinyModule):
         (
             {"probes": ProbeSet(torch.rand(2, 3, 8, 8))},
             ConfigurationError,
-            r"its forward failed on the probes \[2, 3, 8",
+            r"the forward failed on the probes \[2, 3, 8",
         ),
         (
             {"data": lambda: [loaders()[0], DataLoader(Stream(), 4)], "layers": "net.conv9"},
@@ -510,7 +510,7 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
         ({"num_probes": 2.5}, ConfigurationError, "num_probes: got 2.5; pass a whole number"),
         ({"seed": None}, ConfigurationError, "seed: got None; pass a whole number, 0 or more"),
         ({"name": 3}, ConfigurationError, "name: got 3; it becomes a folder"),
-        ({"drawing": "jet"}, ConfigurationError, r"drawing: got 'jet'; give Drawing\(\.\.\.\) or a dict"),
+        ({"drawing": "jet"}, ConfigurationError, r"drawing: got 'jet'; pass Drawing\(\.\.\.\) or a dict"),
         ({"drawing": {"colour": "jet"}}, ConfigurationError, "drawing: got {'colour': 'jet'}"),
         ({"probes": [1, 2]}, ConfigurationError, "probes: got a list; pass a ProbeSet"),
         ({"sinks": MemorySink}, ConfigurationError, "sinks: got .*; pass a list of instances of Sink"),

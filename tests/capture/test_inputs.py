@@ -140,7 +140,7 @@ def test_output_key_names_the_logits(wrap: Any, key: Any) -> None:
 @pytest.mark.parametrize(
     ("output", "key", "text"),
     [
-        ({"logits": 1}, "logit", r"output_key: got 'logit', but the model returned a dict with 'logits'; give one"),
+        ({"logits": 1}, "logit", r"output_key: got 'logit', but the model returned a dict with 'logits'; pass one"),
         ((1, 2), 2, "output_key: got 2, but the model returned a tuple with 0 to 1"),
         (Output(None, torch.zeros(1)), "x", "a Output with 'loss', 'logits'"),
         (torch.zeros(2, 3), "logits", r"the model returned a plain tensor \[2, 3\]; leave it out"),

@@ -26,7 +26,7 @@ def test_a_table_the_cost_and_nothing_written(capsys: pytest.CaptureFixture[str]
     assert "lightning-gradcam: takes about " in said.err
     assert " forwards of one image" in said.err
     lines = said.out.splitlines()
-    assert lines[0].startswith("3 pictures, ")
+    assert lines[0].startswith("3 images, ")
     assert lines[1].split()[:4] == ["layer", "method", "verdict", "p"]
     # Its weights are random.
     assert lines[2].split()[:2] == ["net.relu1", "gradcam"]
@@ -62,4 +62,4 @@ def test_a_folder_with_json_and_a_page_of_all_methods(capsys: pytest.CaptureFixt
 
 def test_several_targets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "a.ckpt", "pictures", *MODEL, "--targets", "predicted", "1"]) == 1
-    assert "one class an image" in capsys.readouterr().err
+    assert "one class per image" in capsys.readouterr().err

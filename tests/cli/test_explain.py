@@ -32,7 +32,7 @@ def test_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     record = archive.record(0)
     for place in range(3):
         assert lines[place] == f"{place}.png  {record.predicted[place]} {record.confidence[place]:.1%}"
-    assert lines[3] == "out/report.html: 3 pictures, net.relu1, net.relu2"
+    assert lines[3] == "out/report.html: 3 images, net.relu1, net.relu2"
     assert "pictures: 100%" in said.err
     assert Path("out/report.html").is_file()
     assert len(list(Path("out/overlays").iterdir())) == 12
@@ -94,7 +94,7 @@ def test_what_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "weights.pth", "pictures/0.png", "-o", "other", "--model", "wide.py:Module"]) == 0
     found = capsys.readouterr()
     assert "at which step" not in found.err
-    assert found.out.endswith("other/report.html: 1 picture, net.relu2\n")
+    assert found.out.endswith("other/report.html: 1 image, net.relu2\n")
 
 
 def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +104,7 @@ def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["a.ckpt", "pictures"], "is not known: it was not saved by LightningCLI"),
         (["a.ckpt", "pictures", *MODEL, "--layers", "net.rely1"], "did you mean 'net.relu1'"),
         (["a.ckpt", "pictures", *MODEL, "--targets", "cow"], "'cow'"),
-        (["a.ckpt", "pictures", *MODEL, "--size", "9"], "its forward failed on the images [3, 1, 9, 9]"),
+        (["a.ckpt", "pictures", *MODEL, "--size", "9"], "the forward failed on the images [3, 1, 9, 9]"),
         (["a.ckpt", "pictures", *MODEL, "--top", "11"], "--top: got 11; pass 1 to 10"),
         (["a.ckpt", "pictures", *MODEL, "--size", "9", "9", "9"], "size: got [9, 9, 9]"),
         (["a.ckpt", "pictures", *MODEL, "--device", "gpu"], "device: got 'gpu'"),

@@ -48,12 +48,12 @@ def test_a_model_of_torchvision(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "torchvision.models:resnet18", *options]
     assert main(["explain", "pictures/0.png", *model, "--layers", "layer4", "-o", "one"]) == 0
     said = capsys.readouterr()
-    assert said.out.endswith("one/report.html: 1 picture, layer4\n")
+    assert said.out.endswith("one/report.html: 1 image, layer4\n")
     assert "neither a checkpoint nor weights are given: the maps are those of the model's initial weights" in said.err
     # A folder, several pictures, and pictures behind the options.
     for paths in (["pictures"], ["pictures/0.png", "pictures/1.png"], ["pictures/0.png", "-o", "x", "pictures/1.png"]):
         assert main(["explain", *paths, *model, "--layers", "layer4", "-o", "-".join(paths).replace("/", "")]) == 0
-        assert ": 2 pictures, layer4\n" in capsys.readouterr().out
+        assert ": 2 images, layer4\n" in capsys.readouterr().out
 
 
 def test_options_may_stand_between_checkpoint_and_pictures() -> None:

@@ -301,7 +301,7 @@ def test_an_output_without_classes_is_recorded_without_a_prediction() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"labels": ["a", "b"]}, TargetError, r"labels: got \['a', 'b'\] \(.*\); pass a tensor, or a list of numbers"),
+        ({"labels": ["a", "b"]}, TargetError, r"labels: got \['a', 'b'\] \(.*\); pass a tensor or a list of numbers"),
         ({"masks": [[1], [1, 2]]}, TargetError, r"masks: got \[\[1\], \[1, 2\]\] \(.*\); pass a tensor"),
         ({"layout": {"relu3": "NHWC"}}, LayerError, r"layout: layer 'relu3' not found; did you mean 'relu2'\?"),
         (

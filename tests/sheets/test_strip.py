@@ -220,7 +220,7 @@ def test_header_states_layer_method_target_steps_and_scale() -> None:
     assert "one scale for all probes, targets and steps" in lines(records, drawing=Drawing(scale="layer"))[2]
     assert "(no ReLU); not comparable between steps" in lines(records, drawing=Drawing(scale="minmax"))[2]
     noted = lines(records, probe_set(note="drawn data", display_source="each image min-max stretched"))
-    assert (noted[2], noted[4]) == ("drawn data", "pictures: each image min-max stretched")
+    assert (noted[2], noted[4]) == ("drawn data", "images: each image min-max stretched")
     # Pictures as a person knows them need no explanation.
     assert len(lines(records, probe_set(display_source="Normalize undone"))) == 3
 

@@ -282,7 +282,7 @@ def test_a_map_that_is_not_finite_is_nan_and_spoils_no_other(number: Callable[..
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"inputs": ONES[0]}, r"inputs: got a tensor \[1, 2, 2\].*give floating-point images \[N, C, H, W\]"),
+        ({"inputs": ONES[0]}, r"inputs: got a tensor \[1, 2, 2\].*pass floating-point images \[N, C, H, W\]"),
         ({"inputs": ONES.byte()}, "inputs: got .*uint8"),
         ({"maps": torch.rand(1, 1, 2, 2)}, r"maps: got a tensor \[1, 1, 2, 2\].*pass floating-point maps"),
         ({"maps": torch.rand(3, 2, 2)}, "maps: got 3 for 1 inputs; pass one map for each input"),
@@ -308,7 +308,7 @@ def test_options_of_one_of_them_are_refused() -> None:
         deletion_curve(*given, steps=0)
     with pytest.raises(ConfigurationError, match="baseline: got 'black'; valid: 'zeros', 'mean', 'blurred'"):
         insertion_curve(*given, baseline="black")
-    with pytest.raises(ConfigurationError, match=r"baseline: got shape \[3, 3\] for pictures \[1, 1, 2, 2\]"):
+    with pytest.raises(ConfigurationError, match=r"baseline: got shape \[3, 3\] for images \[1, 1, 2, 2\]"):
         deletion_curve(*given, baseline=torch.rand(3, 3))
     with pytest.raises(ConfigurationError, match=r"curve: got shape \[4\]; pass \[N, steps \+ 1\]"):
         area_under(torch.rand(4))
