@@ -33,7 +33,7 @@ def test_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     for place in range(3):
         assert lines[place] == f"{place}.png  {record.predicted[place]} {record.confidence[place]:.1%}"
     assert lines[3] == "out/report.html: 3 images, net.relu1, net.relu2"
-    assert "pictures: 100%" in said.err
+    assert "images: 100%" in said.err
     assert Path("out/report.html").is_file()
     assert len(list(Path("out/overlays").iterdir())) == 12
 

@@ -588,7 +588,7 @@ def test_the_first_report_of_a_kind_says_what_it_means_and_what_to_do() -> None:
         ("the archive", OSError(28, "No space left"), "this step's maps are lost", "make room on that disk"),
         ("the sink X", PermissionError(13, "no"), "this step is missing there", "let this process write there"),
         ("closing the sink X", FileNotFoundError(2, "no"), "not flushed by then", "restore it"),
-        ("drawing", ArchiveError("archive: so and so"), "its maps are in the archive", "see the last line"),
+        ("drawing", ArchiveError("archive: so and so"), "its maps are still in the archive", "see the last line"),
     ]
     for kind, error, meaning, advice in cases:
         reports: list[str] = []

@@ -34,7 +34,7 @@ def test_defaults_are_the_contracts() -> None:
         ("interpolation", "linear", "drawing.interpolation: got 'linear'; did you mean 'bilinear'"),
         ("format", "jpg", r"drawing.format: got 'jpg'; did you mean 'jpeg'\? available: auto, png, jpeg, webp"),
         ("columns", (), r"drawing.columns: got \[\]; list any of input, overlay, heatmap, guided, each at most once"),
-        ("columns", ("input", "cam"), r"drawing.columns: got \['input', 'cam'\]; pass each of input, overlay, heatmap"),
+        ("columns", ("input", "cam"), r"drawing.columns: got \['input', 'cam'\]; list any of input, overlay, heatmap"),
         ("columns", ("input", "input"), r"drawing.columns: got \['input', 'input'\]"),
         ("opacity", 1.01, r"drawing.opacity: got 1.01; pass a share from 0 \(image only\) to 1 \(heatmap only\)"),
         ("opacity", -0.1, "drawing.opacity: got -0.1"),
