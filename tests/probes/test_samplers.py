@@ -305,7 +305,7 @@ UNINDEXED: dict[str, tuple[Callable[[int], Any], str]] = {
         ),
         "Uncopied can't be copied",
     ),
-    "stream": (lambda seed: DataLoader(Stream(seed), 4), "the data can't be indexed"),
+    "stream": (lambda seed: DataLoader(Stream(seed), 4), "the data set can't be indexed"),
 }
 
 
