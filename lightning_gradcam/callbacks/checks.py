@@ -1,4 +1,4 @@
-"""Checks of single options, and of the module's forward: each refuses what can't work, and says what can."""
+"""Checks of single options and of the module's forward. Each rejects invalid values and names the valid ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_forward(module: nn.Module) -> None:
     """Rejects a module that has no ``forward`` of its own.
 
     Raises:
-        ConfigurationError: Calling it could not give an output to explain.
+        ConfigurationError: Calling it could not return an output to explain.
     """
     forward = type(module).forward
     inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
@@ -131,10 +131,10 @@ def check_on_alarm(on_alarm: object, min_energy_inside: object) -> None:
 
 
 def check_name(name: object) -> str:
-    """Returns ``name`` where it can be a folder and a tag.
+    """Returns ``name`` if it can be used as a folder and a tag.
 
     Raises:
-        ConfigurationError: It is empty, or has other signs than letters, digits, ``_``, ``-`` and ``.``.
+        ConfigurationError: It is empty, or has characters other than letters, digits, ``_``, ``-`` and ``.``.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
         raise ConfigurationError(
@@ -145,10 +145,10 @@ def check_name(name: object) -> str:
 
 
 def check_drawing(drawing: object, kind: type = Drawing) -> Any:
-    """Returns a drawing of this kind; a mapping of its options is taken too.
+    """Returns a drawing of this kind; a mapping of its options is accepted too.
 
     Args:
-        drawing: As the user gives it.
+        drawing: The user's value.
         kind: :class:`Drawing`, or another dataclass of options.
 
     Raises:
@@ -180,7 +180,7 @@ def check_forward_fn(function: object) -> None:
 
 
 def check_flag(argument: str, value: object) -> None:
-    """Refuses anything but true and false.
+    """Rejects anything but true and false.
 
     Raises:
         ConfigurationError: With the argument and the value.
@@ -190,7 +190,7 @@ def check_flag(argument: str, value: object) -> None:
 
 
 def check_gradients(gradients: object, methods: str | list[str]) -> None:
-    """Rejects anything but true and false, and gradients where no method takes any.
+    """Rejects anything but true and false, and true if no method uses gradients.
 
     Raises:
         ConfigurationError: The message names the value and what to do.
@@ -205,10 +205,10 @@ def check_gradients(gradients: object, methods: str | list[str]) -> None:
 
 
 def check_filters(filters: Any) -> None:
-    """Rejects anything but all filters (``None``), how many of the first ones, and a list of them.
+    """Rejects anything but all filters (``None``), a number of filters, and a list of them.
 
     Raises:
-        ConfigurationError: It is something else, or the list has a filter twice.
+        ConfigurationError: It is something else, or the list contains a filter twice.
     """
     listed = filters if isinstance(filters, list) else [] if filters is None else [filters]
     whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in listed)

@@ -1,4 +1,4 @@
-"""Where the probes of a run come from: the user, a checkpoint, the data set, or batches that pass by."""
+"""Where a run's probes come from: the user, a checkpoint, the data set, or the first batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import obtain_probes
 from lightning_gradcam.probes.streaming import Passing
 
-# What happens where all ranks take them, for errors.
+# The action that all ranks perform here, for errors.
 _DRAWING = "drawing probes"
 
 
@@ -29,8 +29,8 @@ class Probing:
         options: The user's choice.
 
     Attributes:
-        drawn: The probes, with the batch that they came in; ``None`` until they are taken.
-        streams: Whether they can only be taken from batches that pass by; ``None`` until :meth:`look` has found out.
+        drawn: The probes, with the batch that contained them; ``None`` until they are selected.
+        streams: Whether they can only be taken from the first batches; ``None`` until :meth:`look` has found out.
     """
 
     def __init__(self, options: ProbeOptions) -> None:
@@ -38,7 +38,7 @@ class Probing:
         self.drawn: Drawn | None = None
         self.streams: bool | None = None
         self._found: tuple[Drawn, str | None] | None = None
-        # Why samples can't be read by index, until the user has been told.
+        # Why samples can't be read by index, until the user has been informed.
         self._unindexed = ""
         self.passing: Passing = options.passing()
 
@@ -48,18 +48,18 @@ class Probing:
         self.passing = self._options.passing()
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of how the probes were taken."""
+        """Returns the state to store in a checkpoint: how the probes were selected."""
         if self.drawn is None:
             return {"transferred": False, "form": ""}
         return {"transferred": self.drawn.transferred, "form": self.drawn.form(self._options.input_key)}
 
     def look(self, host: Host, resumed: dict[str, Any], *, needed: bool) -> None:
-        """Checks whether probes can be taken before training begins.
+        """Checks whether probes can be selected before training begins.
 
         Args:
             host: The trainer.
-            resumed: The checkpoint's state; emptied where its probes are lost.
-            needed: There is no recorder yet, which has its probes.
+            resumed: The checkpoint's state; emptied if its probes are lost.
+            needed: Whether there is no recorder yet, which would have its probes.
         """
         self.streams = False
         if not needed or self._options.given is not None:
@@ -84,14 +84,14 @@ class Probing:
             if resumed:
                 resumed.clear()
                 self._unindexed += ", and the checkpoint's archive can't be read, so maps can't be compared"
-        except Exception:  # comes again where all ranks hear of it
+        except Exception:  # raised again where all ranks receive it
             return
 
     def take(self, host: Host, resumed: dict[str, Any], ranks: Ranks) -> tuple[Drawn, str | None]:
         """Returns the probes, and a warning for the user or ``None``.
 
         Raises:
-            ProbeError: They can't be drawn, or ranks that explain together have drawn different ones.
+            ProbeError: They can't be drawn, or ranks that explain together drew different ones.
         """
         warning = None
         if self.drawn is None:
@@ -106,7 +106,7 @@ class Probing:
         return self.drawn, warning
 
     def replaced(self, host: Host, ranks: Ranks, why: str) -> Drawn | None:
-        """Returns new probes where archived ones can't be fed to the model; ``None`` if these have to pass by."""
+        """Returns new probes if archived ones can't be used; ``None`` if they must come from the first batches."""
         rank_zero_warn(
             f"lightning-gradcam: the checkpoint's probes can't be used as archived ({why}); new ones are drawn, so"
             " maps can't be compared with earlier ones"
@@ -121,13 +121,13 @@ class Probing:
         return self.drawn
 
     def reason(self) -> str:
-        """Returns, once, why the probes are those that pass by; empty if they are not."""
+        """Returns, once, why the probes come from the first batches; empty if they do not."""
         why, self._unindexed = self._unindexed, ""
         chosen = "the probes are the first samples that the loader yields (pass probes= to choose them)"
         return f"{why:.300}; {chosen}" if why else ""
 
     def say_that_it_waits(self, host: Host, lazy: Sequence[str], *, baseline: bool) -> None:
-        """Tells the user what the run waits for: a model that is whole, or samples that pass by.
+        """Tells the user what the run waits for: a complete model, or the first batches.
 
         Args:
             host: The trainer.
@@ -177,7 +177,7 @@ class Probing:
 
     def _obtained(self, host: Host, resumed: dict[str, Any], *, passed: bool = True) -> tuple[Drawn, str | None]:
         """Returns the probes, and a remark."""
-        # A sampler that waits for other ranks would wait for ever where these are not here.
+        # A sampler that waits for other ranks would wait forever, because the other ranks do not call it here.
         with nullcontext() if host.shards else alone():
             try:
                 return obtain_probes(

@@ -1,4 +1,4 @@
-"""Whether what a checkpoint keeps of a run can be used: it may come from another version, or be damaged."""
+"""Checks whether a run's state in a checkpoint can be used: it may come from another version, or be damaged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
     # Of version 0.1.0; not used any more.
     "every": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
     "transferred": (lambda value: isinstance(value, bool), "True or False"),
-    # How the pictures stand in a batch.
+    # How a batch holds the images.
     "form": (lambda value: value in ("", *FORMS), f"'' or one of {', '.join(FORMS)}"),
 }
 

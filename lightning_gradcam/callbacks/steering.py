@@ -84,9 +84,9 @@ class Steering:
         # How many values each number has had, and how many of them each EarlyStopping has read.
         self._values: Counter[str] = Counter()
         self._looked_at: Counter[int] = Counter()
-        # Whether the alarm rings, until :meth:`act`, and the path of its checkpoint.
+        # Whether the alarm was raised, until :meth:`act`, and the path of its checkpoint.
         self._alarm, self._path = False, ""
-        # Each EarlyStopping that is held back, with the method that a user had set on the instance, if any.
+        # Each modified EarlyStopping, with the method that a user had set on the instance, if any.
         self._held: list[tuple[Any, dict[str, Any]]] = []
 
     @property
