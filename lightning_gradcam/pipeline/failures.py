@@ -1,4 +1,4 @@
-"""What happens where our own work fails while training runs."""
+"""Handles failures in lightning-gradcam during training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IN_A_ROW = 3
 
 OnError = Literal["warn", "raise"]
 
-# What a failure of each kind costs; sinks are named after their classes.
+# The consequence of each kind of failure; sinks are named after their classes.
 _MEANS = {
     "explaining": "no maps and no sheets of this step",
     "taking probes": "these samples can't be used as probes; the next batch is tried",
@@ -40,13 +40,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Failures:
-    """Keeps failures in lightning-gradcam from stopping a training; each kind is given up after three in a row.
+    """Prevents failures in lightning-gradcam from stopping training; each kind is disabled after three in a row.
 
-    The first failure of a kind is reported with what it means, what to do and its traceback, the next ones in short.
+    The first failure of a kind is reported with its meaning, advice and traceback, later ones briefly.
 
     Args:
         on_error: ``"warn"`` reports a failure; ``"raise"`` lets it through.
-        warn: Takes the report.
+        warn: Receives the report.
 
     Example:
         >>> failures = Failures("warn", print)
@@ -63,13 +63,13 @@ class Failures:
         self._explained: set[str] = set()
 
     def given_up(self, kind: str) -> bool:
-        """Whether that failed too often in a row to be tried again."""
-        # Each stall of the worker, and each step that is left out for it, is one of its own.
+        """Whether this kind failed too often in a row to be tried again."""
+        # Each stall of the worker, and each step that is left out because of it, counts separately.
         return self._in_a_row[kind] >= IN_A_ROW and not kind.startswith("the background worker")
 
     @contextmanager
     def contained(self, kind: str, *, step: int) -> Iterator[None]:
-        """Runs the body; a failure in it is reported and does not come out, unless it should."""
+        """Runs the body; a failure is reported, and raised only with ``on_error="raise"``."""
         try:
             yield
         except Exception as error:
@@ -78,11 +78,11 @@ class Failures:
             self.succeeded(kind)
 
     def say(self, remark: str) -> None:
-        """Warns of something that is not a failure."""
+        """Warns about something that is not a failure."""
         self._warn(f"lightning-gradcam: {remark}")
 
     def succeeded(self, kind: str) -> None:
-        """Begins the count anew."""
+        """Resets the count."""
         self._in_a_row[kind] = 0
 
     def failed(self, kind: str, step: int, error: Exception, *, final: bool = False) -> None:
@@ -92,11 +92,12 @@ class Failures:
             kind: What failed, as a noun: ``"explaining"``, ``"the archive"``.
             step: The logged step it belongs to.
             error: The failure.
-            final: Nothing can be stopped or tried again any more: it is reported, whatever ``on_error`` says.
+            final: Whether nothing can be stopped or retried any more: the failure is only reported, whatever
+                ``on_error`` is.
 
         Raises:
-            Exception: The failure itself, with ``on_error="raise"``, and where ranks have lost each other: going on
-                would leave the others waiting for ever.
+            Exception: The failure itself, with ``on_error="raise"``, or if ranks are out of step: continuing would
+                leave the others waiting forever.
         """
         if (self._on_error == "raise" and not final) or isinstance(error, LostRankError):
             raise error

@@ -1,4 +1,4 @@
-"""The page of a check: what each verdict means, what to do, and the pictures that led to it."""
+"""The page of a check: what each verdict means, what to do, and the images that led to it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def check_page(check: MapCheck) -> str:
 
 
 def check_html(check: MapCheck) -> str:
-    """Returns what a notebook shows: the verdicts, and the pictures of each."""
+    """Returns the notebook's display: the verdicts, and the images of each."""
     best = (
         f"The best of them is <b>{escape(check.best[1])}</b> at layer <b>{escape(check.best[0])}</b>."
         if check.best
@@ -150,7 +150,7 @@ def _figures(row: MapVerdict) -> str:
 
 
 def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list[Pixels], list[str]]]:
-    """Lays each kind of maps over the pictures, and says why none is seen; those of one network have one scale."""
+    """Overlays each kind of map on the images, and says why a map is blank; maps of one network share one scale."""
     drawing = Drawing(scale="image")
     limits = {kind: limits_of(values) for kind, values in maps.items()}
     if "other class" in maps:
@@ -164,7 +164,7 @@ def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list
 
 
 def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> Pixels:
-    """Greys out the share of each picture that its map marks most."""
+    """Greys out the share of each image that its map marks most."""
     pictures = base.copy()
     known = torch.from_numpy(np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0))
     for picture, values in zip(pictures, upsampled(known, base.shape[1:3]).numpy(), strict=True):
@@ -174,7 +174,7 @@ def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> P
 
 
 def _pictures(evidence: Evidence) -> Pixels:
-    """The pictures as a person sees them, small: those given, or the inputs, each scaled to its own range."""
+    """Small displayable images: the given ones, or the inputs, each scaled to its own range."""
     if evidence.shown is not None:
         pictures = evidence.shown
     else:

@@ -26,7 +26,7 @@ _PLACE = re.compile(r"(?:^|\.)(?:logger|default_root_dir|dirpath|save_dir|log_di
 _PRIVATE = re.compile(r"password|passwd|secret|token(?![a-z])|credential|api_?key", re.IGNORECASE)
 # A user name with password, or a key, in an address.
 _IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]*(?=@)|(?<=[?&;])[^?&;#\s]*")
-# The most differences in a name, and the most characters of a value and of its name.
+# The largest number of differences in a name, and of characters in a value and its name.
 _MOST_NAMED, _LONGEST = 3, 24
 
 
@@ -52,7 +52,7 @@ def hyperparameters(archive: Archive) -> dict[str, str]:
                 found.update(_read(place, name))
             except FileNotFoundError:
                 continue
-            except Exception:  # stores, YAML and odd values raise anything
+            except Exception:  # stores, YAML and odd values may raise anything
                 return {}
     return found
 
