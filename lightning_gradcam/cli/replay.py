@@ -7,7 +7,7 @@ Example:
   lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
   lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, of a plain script
 
-The callbacks in the config decide what is explained; options given here take precedence over theirs. The maps equal
+The callbacks in the config decide what is explained; command-line options take precedence over theirs. The maps equal
 those of a live run bit for bit on the same machine with the same number of threads. The folder again/ receives an
 archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
 
