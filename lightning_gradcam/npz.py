@@ -146,7 +146,7 @@ def room(size: int, floor: int | None = None) -> int:
 
 def _array(stream: Any, size: int) -> npt.NDArray[Any]:
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("an array has a header of another version")
+        raise ValueError("an array has a header of an unknown version")
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_LONGEST_HEADER)
     left = size - stream.tell()
     if dtype.kind not in "biuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:

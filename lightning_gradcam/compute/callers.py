@@ -82,7 +82,7 @@ def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
         return (
             "the entries of a list are separate arguments: for a batch, pass images of one size as torch.stack(images)"
         )
-    how = "a dict gives arguments by name" if isinstance(inputs, Mapping) else "a tuple gives several arguments"
+    how = "a dict holds arguments by name" if isinstance(inputs, Mapping) else "a tuple holds several arguments"
     return (
         f"its forward takes ({taken:.100}), and {how}: pass its arguments as a tuple or dict, or pass forward=, a "
         "function of the inputs that calls the model"

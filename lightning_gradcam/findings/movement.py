@@ -65,7 +65,7 @@ def settled(survey: RunSurvey) -> Iterator[Finding]:
                 {"n": n, "steps": after},
                 f"The maps of {survey.named(key)} are settled from {survey.when(row)} on: in the {after} logged steps"
                 f" after it they stay close to the last ones ({n} of {len(survey.probes)} probes).",
-                "If the validation metric has settled too, a shorter training gives the same maps.",
+                "If the validation metric has settled too, shorter training gives the same maps.",
             )
 
 

@@ -174,8 +174,8 @@ class Rerun:
                 )
             if gradient is None:
                 raise MethodError(
-                    "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"
-                    " behind a detach(); use gradcam or layercam at a layer after it"
+                    "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or "
+                    "before a detach(); use gradcam or layercam at a layer after it"
                 )
             found.append(full_precision(self._form.seen(gradient)))
         return torch.stack(found)

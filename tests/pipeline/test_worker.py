@@ -93,7 +93,9 @@ def test_a_job_that_hangs_is_waited_for_once_and_what_waits_is_done_when_it_come
     worker.finish()
     assert done == []
     then = "are dropped" if drop else "run if it ends"
-    with pytest.raises(StalledError, match=f"step 4 still has not finished.*jobs after it {then}: step 8, step 12, step 16"):
+    with pytest.raises(
+        StalledError, match=f"step 4 still has not finished.*jobs after it {then}: step 8, step 12, step 16"
+    ):
         worker.close(drop=drop)
     # A later job does not begin a second thread beside the one that hangs.
     worker.submit("step 20", lambda: done.append(threads()), wait=False)
