@@ -56,7 +56,7 @@ def merge_hyperparameters(reads: Iterable[Callable[[], Mapping[str, str]]]) -> d
             found.update(read())
         except FileNotFoundError:
             continue
-        except Exception:  # stores, YAML and odd values raise anything
+        except Exception:  # stores, YAML and odd values may raise anything
             return {}
     return found
 

@@ -158,7 +158,7 @@ def test_there_is_no_alarm_unless_asked_for() -> None:
 
 @pytest.mark.parametrize("masks", [None, torch.zeros(2, 1, 2, dtype=torch.bool)])
 def test_an_alarm_needs_masks(masks: Any) -> None:
-    with pytest.raises(ProbeError, match=r"min_energy_inside: got 0.5, but no probe has a mask or a box"):
+    with pytest.raises(ProbeError, match=r"min_energy_inside: got 0.5, but no probe has a mask or box"):
         Meter(plan(min_energy_inside=0.5), probes(masks=masks))
 
 
