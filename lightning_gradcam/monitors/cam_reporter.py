@@ -108,8 +108,8 @@ class CamReporter(Reporter):
         return self._meter.alarm(record)
 
     def remarks(self, record: CamRecord) -> Iterable[str]:
-        """Returns why maps are blank, once per layer."""
-        return [*self._meter.vanishing(record), *self._meter.blanks(record)]
+        """Returns why maps are blank or not finite, once per layer."""
+        return [*self._meter.vanishing(record), *self._meter.blanks(record), *self._meter.broken(record)]
 
     def histograms(self, record: CamRecord) -> dict[str, Histogram]:
         """Returns histograms of the gradients and of the channel weights."""

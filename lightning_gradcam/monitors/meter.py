@@ -17,6 +17,7 @@ from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
+from lightning_gradcam.record.not_finite import not_finite_remark
 from lightning_gradcam.render.scale import both_limits, raise_limits
 from lightning_gradcam.stats import DEFAULT, STATS, measure, to_last
 from lightning_gradcam.stats.boxes import known_boxes, picture_size
@@ -47,6 +48,7 @@ class Meter:
         self._alarmed = False
         self._vanished: set[str] = set()
         self._blank: set[str] = set()
+        self._broken: set[str] = set()
         if monitor.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
             raise ProbeError(
                 f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or box to compare the "
@@ -179,6 +181,12 @@ class Meter:
         self._blank.update(new)
         once = "(this is reported once a layer; sheets and the report show it for every step)"
         return [f"{found[layer]} {once}" for layer in new]
+
+    def broken(self, record: CamRecord) -> list[str]:
+        """Returns a warning, once per layer, where maps are not finite."""
+        text, layers = not_finite_remark(record, self._broken)
+        self._broken.update(layers)
+        return [text] if text else []
 
     def means_to_last(self, record: CamRecord, last: CamRecord) -> dict[str, float]:
         """Returns how far a step still is from the run's last one, by tag."""

@@ -16,9 +16,9 @@ from typing import Any
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.naming import describe_runs, hyperparameters
 from lightning_gradcam.render.drawing import COLOUR_MAPS
 from lightning_gradcam.report.gallery import Gallery
-from lightning_gradcam.report.naming import describe_runs, hyperparameters
 from lightning_gradcam.report.payload import Payload
 from lightning_gradcam.storage import Storage
 
@@ -99,7 +99,8 @@ def write_report(
     payloads = [Payload.of(archive) for archive in archives]
     if len(payloads) > 1:
         titles = [payload.header["title"] for payload in payloads]
-        for payload, told in zip(payloads, describe_runs(titles, list(map(hyperparameters, archives))), strict=True):
+        settings = [hyperparameters(archive.path) for archive in archives]
+        for payload, told in zip(payloads, describe_runs(titles, settings), strict=True):
             payload.header.update(told)
     text = page(payloads, galleries, title=title)
     where = os.fspath(path)

@@ -114,10 +114,13 @@ def film_strip(
     film = Film.of(records, probes, key=key, drawing=drawing, limits=limits, side=_SIDE, laid=laid)
     tile_h, tile_w = film.size
     pitch, row_h = max(tile_w, _NARROWEST_TILE) + _GAP, max(tile_h + _CAPTION, 84) + _GAP
-    left = MARGIN + LABELS
     # The end of the row's scale is below the input.
-    first = left + max(pitch, _SCALE) + _GAP
-    width = max(first + len(film.records) * pitch - _GAP + MARGIN, _NARROWEST)
+    beside = max(pitch, _SCALE) + _GAP
+    pictured = beside + len(film.records) * pitch - _GAP
+    width = max(MARGIN + LABELS + pictured + MARGIN, _NARROWEST)
+    # Few columns reach the right edge, too.
+    left = width - MARGIN - pictured
+    first = left + beside
     lines, foot = film_header(film, title, total, width - 2 * MARGIN), film_footer(film, width - 2 * MARGIN)
     foot += remarks(note)
     # If validation runs several times per epoch, epochs alone do not distinguish columns.
@@ -167,10 +170,14 @@ def film_strip(
 def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
     """Returns the lines of the legend; marks of right and wrong only if they occur."""
     seen: list[tuple[Pixels | str | None, str]] = [("right", "right"), ("wrong", "wrong")] if film.judged else []
+    missing: list[tuple[Pixels | str | None, str]] = [
+        ("blank", "blank: map zero everywhere"),
+        ("cross", "map not finite"),
+    ]
     if film.classed:
         seen.append((None, "%: probability of the predicted class"))
-        seen.append(("frame", "class changed, the new one below"))
-    return [*([seen] if seen else []), [("blank", "blank: map zero everywhere"), ("cross", "map not finite")]]
+        missing.insert(0, ("frame", "class changed, new one below"))
+    return [*([seen] if seen else []), missing]
 
 
 def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
