@@ -39,11 +39,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--box-threshold",
         type=float,
         metavar="SHARE",
-        help="draw that box around what is above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
+        help="share of the map's maximum that a pixel in that box exceeds (default: 0.15; at 7 x 7 try 0.6)",
     )
     what = "run: one colour scale for an image's targets; image: one for each map; layer, minmax (default: run)"
     parser.add_argument("--scale", metavar="SCALE", help=what)
-    what = "draw in red what speaks for the score and in blue what speaks against it"
+    what = "draw evidence for the score in red and evidence against it in blue"
     parser.add_argument("--signed", action="store_true", help=what)
     options.add_progress(parser)
     parser.set_defaults(run=_run)
