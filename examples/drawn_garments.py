@@ -1,8 +1,8 @@
 """Ten classes of garments drawn in code, for machines without Fashion-MNIST or a network.
 
-The images are 28x28, grey on black, with the classes of Fashion-MNIST in its order. What tells a
-class from its nearest relatives is drawn as a part of its own on a shape that the relatives share,
-so every image has a mask of its telling parts to hold a class-activation map against.
+The images are 28x28, grey on black, with the classes of Fashion-MNIST in its order. The part that
+distinguishes a class from similar ones is drawn separately, on a shape that they share, so every image
+has a mask of its distinguishing parts, with which a class-activation map can be compared.
 
 Only operations that IEEE 754 specifies exactly are used (no sine, no exponential), so a seed gives
 the same bytes on every machine, for as long as NumPy keeps its generator's stream.
@@ -301,7 +301,7 @@ def draw_garments(count: int, seed: int | list[int]) -> Garments:
         (20, 28, 28)
     """
     if count < 1:
-        raise ValueError(f"count must be at least 1, the number of pictures to draw; got {count}.")
+        raise ValueError(f"count must be at least 1, the number of images to draw; got {count}.")
     if np.min(seed) < 0:
         raise ValueError(f"seed must be an integer of at least 0; got {seed}.")
     rng = np.random.Generator(np.random.PCG64(seed))
