@@ -182,5 +182,5 @@ def texts(stated: Any, name: str) -> tuple[str, ...]:
     """Returns an entry that must be a list of strings, or raises a KeyError or TypeError."""
     value = stated[name]
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise TypeError(f"{name!r} is not a list of texts")
+        raise TypeError(f"{name!r} is not a list of strings")
     return tuple(value)

@@ -113,7 +113,10 @@ class _Output:
             grid, split = tuple(map(int, match[3].split("x"))), None if match[5] is None else int(match[5])
             layout = Layout(axes, grid, int(match[2] or 0), int(match[4] or 0), split)
             if layout.tokens != (length := shape[axes.index("L")]):
-                raise LayerError(f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} returns {length}")
+                raise LayerError(
+                    f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} returns {length}; name a grid "
+                    "with that many tokens"
+                )
         return replace(layout, grid=(rows // self.samples, *layout.grid), fold=fold) if fold and layout else layout
 
     def _image(self, last: bool | None, *, sure: bool) -> Layout | None:

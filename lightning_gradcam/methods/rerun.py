@@ -223,7 +223,10 @@ class Rerun:
                     " backward; turn activation checkpointing off"
                 ) from None
         if any(gradient is None for gradient in found):
-            raise MethodError(f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}")
+            raise MethodError(
+                f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}; name a layer that the "
+                "score depends on"
+            )
         return full_precision(paid[0].detach()), full_precision(torch.stack([g for g in found if g is not None]))
 
     def tokens_to_map(self, tokens: Tensor) -> Tensor:
