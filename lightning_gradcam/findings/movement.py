@@ -89,7 +89,7 @@ def late_jump(survey: RunSurvey) -> Iterator[Finding]:
                 (survey.epochs[row],),
                 {"n": n, "drift": means[row], "drift_before": usual, "loss_before": loss[row - 1], "loss": loss[row]},
                 f"The maps of {survey.named(key)} jumped in {survey.when(row)} (mean drift {means[row]:.2f} of {n}"
-                f" probes, {usual:.2f} in the steps before) while {name} stood still ({loss[row - 1]:.4g},"
+                f" probes, {usual:.2f} in the steps before) while {name} stayed flat ({loss[row - 1]:.4g},"
                 f" then {loss[row]:.4g}).",
                 f"The model may have found another reason for the same loss: compare the checkpoints before and after"
                 f" {survey.when(row)} on other data, and look at what changed there, such as the learning rate.",

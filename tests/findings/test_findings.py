@@ -130,7 +130,7 @@ def test_a_late_jump_while_the_loss_stands_still(tmp_path: Path) -> None:
     assert (found.epochs, found.probes, found.severity) == ((5,), tuple("012345"), "medium")
     assert (found.figures["loss_before"], found.figures["loss"]) == (0.79, 0.785)
     assert found.figures["drift"] > 10 * found.figures["drift_before"]
-    assert "while val_loss stood still (0.79, then 0.785)" in found.text
+    assert "while val_loss stayed flat (0.79, then 0.785)" in found.text
 
 
 @pytest.mark.parametrize(
