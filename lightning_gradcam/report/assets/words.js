@@ -119,7 +119,7 @@ export function targetWords(run, name) {
 // Layers that a notice names at most.
 const NAMED = 3;
 
-// Which maps are blank at this step, and why; and how many flipped, went blank or came back since the step before.
+// Which maps are blank at this step, and why, or not finite; and how many flipped, went blank or came back since the step before.
 export function blankNotices(scene) {
   const blank = new Map();
   const changes = new Map();
@@ -140,8 +140,11 @@ function lacking(run, step, key, {signed}) {
   const {blank, maxima, minima} = run.steps[step].maps[key];
   const count = (test) => maxima.filter((top, n) => top === 0 && test(minima[n])).length;
   const [against, zero] = [count((low) => low > 0), count((low) => low === 0)];
-  if (!signed) return [blank && blank + (against ? ' “For and against” shows what speaks against the class.' : '')];
+  const lost = maxima.filter((top) => top === null).length;
+  const broken = lost && `not finite: ${lost} of ${numberOf(maxima.length, 'map')}`;
+  if (!signed) return [blank && blank + (against ? ' “For and against” shows what speaks against the class.' : ''), broken];
   return [
+    broken,
     run.isOneSided(key) && `${run.keys[key].method_title} found nothing against a class in this run: nothing is blue`,
     against && `evidence against the class only in ${against} of ${numberOf(maxima.length, 'map')}`,
     zero && `zero everywhere: ${zero} of ${numberOf(maxima.length, 'map')}`,
