@@ -20,7 +20,8 @@ const REST = 250;
 export class Row {
   // place: the probe's in that run; parts: cells and film strips; none: what is shown where nothing is predicted.
   constructor(r, place, parts, none = '') {
-    Object.assign(this, {r, place, parts, none, verdict: make('span.verdict')});
+    Object.assign(this, {r, place, parts, none, name: make('span.verdict-name'), share: make('span.verdict-share')});
+    this.verdict = make('span.verdict', this.name, this.share);
   }
 
   update(scene) {
@@ -28,7 +29,11 @@ export class Row {
     const step = scene.step(this.r);
     const {text, kind, spoken} = verdict(run, step, this.place);
     const flipped = run.flipped(step, this.place);
-    setText(this.verdict, text || this.none);
+    // Where there is little room, the name of the class is cut, and not its probability.
+    const [, name, share = ''] = /^(.*?)( \d+ %)?$/.exec(text || this.none);
+    setText(this.name, name);
+    setText(this.share, share);
+    this.verdict.hidden = name === '';
     this.verdict.className = `verdict ${kind}${flipped ? ' just-flipped' : ''}`;
     this.verdict.title = flipped ? `${spoken}; it has just changed` : spoken;
     for (const part of this.parts) part.update(scene);
@@ -88,7 +93,7 @@ class Card {
   fillStrips(scene) {
     for (const {strips, r, place} of this.strips.splice(0)) {
       if (scene.hasClasses()) strips.append(timeline(scene, r, place, this.act.pick));
-      strips.append(sparkline(scene, r, place, this.spark));
+      strips.append(...sparkline(scene, r, place, this.spark));
       this.markers.push(...strips.querySelectorAll('.marker'));
     }
   }
