@@ -109,6 +109,11 @@ const TARGETS = {predicted: 'predicted class', label: 'true class'};
 
 // A target in the list of those logged, and whether it is the same class in all steps of a run, for every probe.
 export function targetWords(run, name) {
+  if (!run.titles.has(name)) run.titles.set(name, targetTitle(run, name));
+  return run.titles.get(name);
+}
+
+function targetTitle(run, name) {
   const all = run.steps.map((step) => step.targets[name]?.classes ?? []);
   const known = all.flat().some((index) => index >= 0);
   const fixed = all.every((classes) => classes.every((index, probe) => index === all[0][probe]));
