@@ -157,7 +157,7 @@ def test_evidence_in_one_corner_is_a_shortcuts_mark(tmp_path: Path) -> None:
     found = planted(tmp_path, [spots(*CORNER)]).findings[0]
     assert (found.kind, found.severity, found.probes, found.epochs) == ("shortcut", "high", tuple("01234"), (0,))
     assert (found.figures["n"], found.figures["count"], found.figures["border"]) == (6, 5, 0)
-    assert "5 of 6 probes have their strongest evidence in the top right corner of the picture" in found.text
+    assert "5 of 6 probes have their strongest evidence in the top right corner of the image" in found.text
     assert "probes 0, 1, 2, 3, 4" in found.text
 
 
