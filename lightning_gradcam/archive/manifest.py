@@ -93,7 +93,9 @@ class Manifest:
                 raise TypeError("'map_shapes' is not an object of lists of sizes")
             return cls(**{**values, **texts_of, **lists, "created": created})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ArchiveError(f"archive: the manifest in {place!r} is damaged ({error!s:.200})") from error
+            raise ArchiveError(
+                f"archive: the manifest in {place!r} is damaged ({error!s:.200}); restore it from a copy of the run"
+            ) from error
 
     def to_bytes(self) -> bytes:
         """Returns the content of the file."""

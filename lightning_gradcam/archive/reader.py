@@ -78,7 +78,9 @@ class Archive(ArchiveFolder):
         try:
             return ProbeSet.from_bytes(self._storage.read(PROBES), name=name)
         except FileNotFoundError as error:
-            raise ArchiveError(f"archive: {name} is missing; without it, maps can't be matched to probes") from error
+            raise ArchiveError(
+                f"archive: {name} is missing, so maps can't be matched to probes; restore it from a copy of the run"
+            ) from error
         except OSError as error:
             raise ArchiveError(
                 f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check this process's"

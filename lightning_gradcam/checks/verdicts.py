@@ -153,6 +153,8 @@ def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str
     if row.verdict == "class-blind":
         return "Don't read it as evidence for one class; check an earlier layer, or another method."
     if other is not None and layer != "model":
-        why = "which keeps each place's own gradient" if other == "hirescam" else "which weighs places differently"
+        why = (
+            "which keeps each location's own gradient" if other == "hirescam" else "which weights locations differently"
+        )
         return f"Don't rely on {method!r} here; check {other!r} at this layer, {why}."
     return f"Don't rely on {method!r} here; check an earlier layer and more images."

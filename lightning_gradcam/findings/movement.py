@@ -65,7 +65,7 @@ def settled(survey: RunSurvey) -> Iterator[Finding]:
                 {"n": n, "steps": after},
                 f"The maps of {survey.named(key)} are settled from {survey.when(row)} on: in the {after} logged steps"
                 f" after it they stay close to the last ones ({n} of {len(survey.probes)} probes).",
-                "If the validation metric has settled too, a shorter training gives the same maps.",
+                "If the validation metric has settled too, shorter training gives the same maps.",
             )
 
 
@@ -89,7 +89,7 @@ def late_jump(survey: RunSurvey) -> Iterator[Finding]:
                 (survey.epochs[row],),
                 {"n": n, "drift": means[row], "drift_before": usual, "loss_before": loss[row - 1], "loss": loss[row]},
                 f"The maps of {survey.named(key)} jumped in {survey.when(row)} (mean drift {means[row]:.2f} of {n}"
-                f" probes, {usual:.2f} in the steps before) while {name} stood still ({loss[row - 1]:.4g},"
+                f" probes, {usual:.2f} in the steps before) while {name} stayed flat ({loss[row - 1]:.4g},"
                 f" then {loss[row]:.4g}).",
                 f"The model may have found another reason for the same loss: compare the checkpoints before and after"
                 f" {survey.when(row)} on other data, and look at what changed there, such as the learning rate.",

@@ -41,8 +41,8 @@ def predictions(survey: RunSurvey) -> Iterator[Finding]:
             {"n": total, "count": count, "inside": share, "area": chance},
             f"{count} of {total} correctly predicted probes look elsewhere: {share:.0%} of their evidence is inside"
             f" masks that cover {chance:.0%} of the image ({survey.named(key)}, {when}; {survey.listed(flags)}).",
-            "They may be right for another reason, such as the background or a mark: cover the marked part of these"
-            " probes, and see whether the prediction changes.",
+            "They may be right for another reason, such as the background or a mark: cover the masked part of these "
+            "probes, and see whether the prediction changes.",
         )
     flags = judged & ~right & (inside >= INSIDE) & (inside >= 2 * areas)
     count = int(flags.sum())
@@ -56,7 +56,7 @@ def predictions(survey: RunSurvey) -> Iterator[Finding]:
             {"n": n, "wrong": wrong, "count": count, "inside": share},
             f"{count} of {wrong} wrongly predicted probes, of {n}, look at the right place: {share:.0%} of their"
             f" evidence is inside their masks ({survey.named(key)}, {when}; {survey.listed(flags)}).",
-            "The place is found and the class is not: look at their labels, and at classes that look alike.",
+            "The location is right but the class is not: check their labels, and classes that look alike.",
         )
 
 

@@ -281,7 +281,7 @@ class AttentionLoss(nn.Module):
             if gradient is None:
                 raise CaptureError(
                     "inputs: no gradient reaches the input from the score: a part of the model runs in its own"
-                    " torch.no_grad() or behind a detach(); use objective='inside' at a layer after it"
+                    " torch.no_grad() or before a detach(); use objective='inside' at a layer after it"
                 )
             found.append(
                 objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), region.known)

@@ -179,11 +179,11 @@ class Meter:
         # There has already been a warning about a layer that no gradient reaches.
         new = [layer for layer in found if layer not in self._blank | self._vanished]
         self._blank.update(new)
-        once = "(this is reported once a layer; sheets and the report show it for every step)"
+        once = "(reported once per layer; sheets and the report show it for every step)"
         return [f"{found[layer]} {once}" for layer in new]
 
     def broken(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once per layer, where maps are not finite."""
+        """Returns a warning, once per layer, if maps are not finite."""
         text, layers = not_finite_remark(record, self._broken)
         self._broken.update(layers)
         return [text] if text else []
@@ -216,10 +216,10 @@ class Meter:
         count = len(record.probe_ids)
         listed = ", ".join(f"{tag}: {share:.0%}, mean of {known[tag]} of {count} probes" for tag, share in low.items())
         return (
-            f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, less of the maps than that lies"
-            f" inside the probes' masks or boxes ({listed}): the model may decide by something else, such as the"
-            " background or a mark; look at its sheets, and follow energy_inside over the next steps (this is reported"
-            " once a run)"
+            f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, a smaller share of the maps is "
+            f"inside the probes' masks or boxes ({listed}): the model may rely on something else, such as the "
+            "background or a mark. Look at the layer's sheets, and follow energy_inside over the next steps (reported "
+            "once per run)"
         )
 
 

@@ -42,7 +42,7 @@ class Parcel:
 
     @property
     def pictures(self) -> list[Picture]:
-        """All images in it."""
+        """All pictures in it."""
         found = list(self.entry.pictures.values()) if self.entry is not None else []
         if self.evolution is not None:
             found += self.evolution.strips.values()
@@ -51,7 +51,7 @@ class Parcel:
 
     @property
     def nbytes(self) -> int:
-        """Its memory in bytes: images, animations and histograms."""
+        """Its memory in bytes: pictures, animations and histograms."""
         once = {id(picture): picture.nbytes for picture in self.pictures}
         animations = self.evolution.animations.values() if self.evolution is not None else ()
         histograms = self.histograms.values.values() if self.histograms is not None else ()
@@ -69,7 +69,7 @@ class Delivery:
     drawing. The others are called by :meth:`settle` on the training thread, where all failures are also reported.
 
     Args:
-        sinks: Destinations for images and numbers.
+        sinks: Destinations for pictures and numbers.
         failures: Reports failures, and decides what is disabled.
         worker: Calls the sinks.
     """

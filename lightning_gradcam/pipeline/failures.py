@@ -104,11 +104,11 @@ class Failures:
         self._in_a_row[kind] += 1
         what = f"lightning-gradcam: {kind} failed at step {step}"
         if self.given_up(kind):
-            then = f"the {IN_A_ROW}rd time in a row, and is given up; training goes on"
+            then = f"for the {IN_A_ROW}rd time in a row, and is disabled; training continues"
         elif final:
             then = "at the end of the run"
         else:
-            then = "and is tried again next time; training goes on (on_error='raise' stops it instead)"
+            then = "and is tried again next time; training continues (on_error='raise' stops it instead)"
         details = f"{type(error).__name__}: {error}"
         if kind not in self._explained:
             self._explained.add(kind)

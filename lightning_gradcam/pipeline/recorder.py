@@ -32,7 +32,7 @@ class Recorder:
     Args:
         reporter: Measures and draws.
         archive: Stores the records; ``None``: nothing is written (``fast_dev_run``).
-        sinks: Destinations for images and numbers.
+        sinks: Destinations for pictures and numbers.
         worker: Creates the two background workers.
         failures: Reports failures, and decides what is disabled.
 

@@ -100,7 +100,7 @@ def blank_sentence(codes: Codes, *, what: str = "maps", zero: str = "zero after 
 
     Example:
         >>> blank_sentence(np.array([Cause.NEGATIVE, Cause.SHOWN], np.int8))
-        "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over places is negative for every \
+        "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over locations is negative for every \
 active channel. Use an earlier layer."
     """
     return " ".join(filter(None, blank_parts(codes, what=what, zero=zero)))

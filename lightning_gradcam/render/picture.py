@@ -182,10 +182,10 @@ def _paletted(pixels: Pixels, needed: Pixels) -> bytes:
     """Returns a PNG with 256 colours; ``None`` if these are too few.
 
     Args:
-        pixels: The picture.
+        pixels: The image.
         needed: Colours that must be among them, in addition to those of text.
     """
-    # Enlarged pixels are met, and few of the letters'.
+    # This samples the enlarged pixels, and few pixels of the letters.
     some = np.ascontiguousarray(pixels[1::3, 1::3])
     shades = np.concatenate([np.array(SHADES, np.uint8), needed])
     palette = palette_image(some, shades, 256, Image.Quantize.FASTOCTREE)

@@ -1,4 +1,4 @@
-"""Images of a page: those of a run's probes, and files embedded in the page."""
+"""Pictures of a page: those of a run's probes, and files embedded in the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Film strips: one image per layer, a row for each probe, a column for each logged step, on one stated scale."""
+"""Film strips: one picture per layer, a row for each probe, a column for each logged step, on one stated scale."""
 
 from __future__ import annotations
 
