@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.checks.asking import Asked
-from lightning_gradcam.checks.chance import either, p_value, random_maps, ranked, standing
+from lightning_gradcam.checks.chance import Array, either, p_value, random_maps, ranked, standing
 from lightning_gradcam.checks.hiding import Hidden, hide_and_ask, shown_share
 
-Array = npt.NDArray[np.float64]
 # The smallest number of random maps with which a single image can reach p = 0.05.
 RANDOM = 20
 # Number of further random maps for agreement, which need no queries of the model.
@@ -135,8 +134,7 @@ def faithful(
     for name in ("deletion", "insertion", "road"):
         values = getattr(hidden, name)
         figures |= {name: float(values[:, 0].mean()), f"{name}_random": float(values[:, list(chance)].mean())}
-    left = hidden.left(top.share)
-    top.own[rows], top.by_chance[rows] = left[:, 0], left[:, list(chance)].mean(axis=1)
+    top.own[rows], top.by_chance[rows] = hidden.left[:, 0], hidden.left[:, list(chance)].mean(axis=1)
     # The inverse and the map with random weights take the map's own place among the random maps.
     figures |= _named("", tested(0, shown)) | _named("inverted_", tested(RANDOM + 1, np.ones(len(rows), bool)))
     figures["random_weights_faithful"] = none if rivals.last is None else tested(RANDOM + 2, shown)["strength"]

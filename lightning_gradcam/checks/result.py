@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,11 +99,7 @@ class MapCheck:
         """Returns verdicts, reasons, advice and figures as JSON; figures that could not be measured are ``null``."""
         rows = [
             {
-                "layer": row.layer,
-                "method": row.method,
-                "verdict": row.verdict,
-                "reason": row.reason,
-                "advice": row.advice,
+                **vars(row),
                 "figures": {name: _number(value) for name, value in row.figures.items()},
                 "cascade": [
                     {"down_to": name, "rank_correlation": _number(rho), "ssim": _number(ssim)}
@@ -113,7 +108,7 @@ class MapCheck:
             }
             for row in self.verdicts.values()
         ]
-        content: dict[str, Any] = {
+        content = {
             "pictures": self.pictures,
             "forwards": self.forwards,
             "quick": self.quick,

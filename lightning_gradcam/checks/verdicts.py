@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -56,7 +56,7 @@ class MapVerdict:
     reason: str
     advice: str
     figures: Mapping[str, float]
-    cascade: tuple[tuple[str, float, float], ...] = field(default=())
+    cascade: tuple[tuple[str, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "figures", MappingProxyType(dict(self.figures)))
@@ -114,8 +114,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
 
 def _not_learnt(figures: Mapping[str, float]) -> str:
     if figures["dependence"] < DEPENDS:
-        moved = figures["dependence"]
-        return f"the output hardly depends on the picture: probabilities move by {moved:.3f} at most"
+        return f"the output hardly depends on the picture: probabilities move by {figures['dependence']:.3f} at most"
     if figures["learnt"] < LEARNT:
         times = figures["learnt"]
         return f"the output depends on the picture about as much as with random weights: {times:.2g} times as much"

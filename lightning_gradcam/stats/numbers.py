@@ -227,6 +227,12 @@ def maximum(maps: Maps) -> Numbers:
     return np.where(_finite(maps), _positive(maps).max(axis=1).astype(np.float64), np.nan)
 
 
+def mean(values: npt.NDArray[Any]) -> float:
+    """Returns the mean of the finite values; NaN if there are none."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
 def check_arrays(maps: Any, name: str = "maps") -> None:
     """Checks that the value is a NumPy array of maps.
 
