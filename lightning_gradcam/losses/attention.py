@@ -149,8 +149,7 @@ class AttentionLoss(nn.Module):
                 f"AttentionLoss: {', '.join(name or type(model).__name__ for name in compiled[:3])} was compiled by"
                 " torch.compile, whose code has no second derivatives, so it runs uncompiled inside watching()"
             )
-        layers = None if self._layers is None else list(self._layers)
-        unknown = self._attends is None and torch.is_grad_enabled()
+        layers, unknown = self._layers, self._attends is None and torch.is_grad_enabled()
         with eager(model), watched(model, layers, self._asked, found=self._found, first=first, ask=unknown) as watch:
             yield self
         self._attends = watch.attends if unknown else self._attends
@@ -249,9 +248,9 @@ class AttentionLoss(nn.Module):
         found, shown = [], []
         for layer, maps in maps_of(watch, explain(), graph=graph):
             if self.objective == "inside":
-                region = region_of(masks, boxes, maps, sizes_of(picture), layer)
-                losses, counted = objectives.share_outside(maps, *on_grid(region.inside, maps.shape[1:]))
-                counted = counted & region.known
+                inside, known = region_of(masks, boxes, maps, sizes_of(picture), layer)
+                losses, counted = objectives.share_outside(maps, *on_grid(inside, maps.shape[1:]))
+                counted = counted & known
             else:
                 own = given.get(layer) if isinstance(given, Mapping) else given
                 losses, counted = objectives.distance(maps, maps_on(own, maps, layer))
@@ -273,8 +272,8 @@ class AttentionLoss(nn.Module):
         picture, leaf = watch.entered(inputs)
         explained = explain()
         like = full_precision(picture.detach())
-        region = region_of(masks, boxes, like, sizes_of(picture))
-        outside = over_axes(1 - region.inside, picture.shape)
+        inside, known = region_of(masks, boxes, like, sizes_of(picture))
+        outside = over_axes(1 - inside, picture.shape)
         found = []
         for scored in explained.values():
             (gradient,) = differentiate(scored.scores, [leaf], retain_graph=True, create_graph=graph)
@@ -283,9 +282,7 @@ class AttentionLoss(nn.Module):
                     "inputs: no gradient reaches the input from the score: a part of the model runs in its own"
                     " torch.no_grad() or behind a detach(); use objective='inside' at a layer behind that"
                 )
-            found.append(
-                objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), region.known)
-            )
+            found.append(objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), known))
         return torch.stack(found).mean()
 
     def _lay_out(self, watch: Watch) -> None:
