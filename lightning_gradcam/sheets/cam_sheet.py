@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
@@ -95,9 +95,12 @@ def sheet(
     height = min(drawing.max_sheet_pixels // width, TALLEST)
     rows = evenly(len(probes), side * (height // (label + tile_h + _below(5 if known else 4))))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
-    tops = run_limits(record, keys, limits, signed=drawing.signed)
-    captions = [[_captions(tile.captions[place]) for tile in tiles] for place in range(len(rows))]
+    captions = [
+        [[Caption(text, WRONG if text == BROKEN else PALE) for text in tile.captions[place]] for tile in tiles]
+        for place in range(len(rows))
+    ]
     if drawing.scale == "run":
+        tops = run_limits(record, keys, limits, signed=drawing.signed)
         for place, row in enumerate(rows):
             captions[place][0].append(Caption(scale_end(tops[row], drawing)))
     row_h = label + tile_h + _below(max(len(lines) for row in captions for lines in row))
@@ -153,10 +156,6 @@ def beside(count: int, block: int) -> int:
 def _below(lines: int) -> int:
     """Returns the height from a tile's lower edge to the next row."""
     return 2 + 14 * max(lines, 2) + _GAP + 4
-
-
-def _captions(texts: Sequence[str]) -> list[Caption]:
-    return [Caption(text, WRONG if text == BROKEN else PALE) for text in texts]
 
 
 def _slice_names(slices: Slices, pitch: int) -> list[str]:

@@ -158,10 +158,6 @@ class Film:
             if known is not None:
                 put_box(pictures[place], known[self.rows[place]], size, known=True)
 
-    def true(self, place: int) -> tuple[int, ...]:
-        """Returns a probe's true classes; none if not known."""
-        return self.probes.true_classes(self.rows[place])
-
     def predicted(self, step: int, place: int) -> int:
         """Returns the predicted class of a probe at a step; -1 without one."""
         return int(self.records[step].predicted[self.rows[place]])
@@ -172,24 +168,22 @@ class Film:
 
     def right(self, step: int, place: int) -> bool | None:
         """Returns whether the predicted class is the true one, or one of them; ``None`` if that is unknown."""
-        predicted, true = self.predicted(step, place), self.true(place)
+        predicted, true = self.predicted(step, place), self.probes.true_classes(self.rows[place])
         return predicted in true if true and predicted >= 0 else None
 
     def named(self, step: int, place: int, text: str) -> Caption:
         """Returns a caption in the colour and with the mark of a right or a wrong prediction."""
         return Caption(text, *_JUDGED[self.right(step, place)])
 
-    def score(self, step: int, place: int) -> str:
-        """Returns the explained score as text."""
-        return f"{float(self.records[step].scores[self.key.target][self.rows[place]]):.3g}"
-
     def state(self, step: int, place: int, missing: str) -> Caption:
         """Returns how sure the model is (of a model without classes, the score), or why no map is seen."""
         if missing:
             return Caption(missing, WRONG if missing == _BROKEN else INK)
-        if self.predicted(step, place) < 0:
-            return Caption(f"{quantity(self.records[step], self.key.target)} {self.score(step, place)}")
-        confidence = float(self.records[step].confidence[self.rows[place]])
+        record, row = self.records[step], self.rows[place]
+        if record.predicted[row] < 0:
+            score = record.scores[self.key.target][row]
+            return Caption(f"{quantity(record, self.key.target)} {score:.3g}")
+        confidence = float(record.confidence[row])
         return Caption(f"{confidence:.0%}" if np.isfinite(confidence) else "")
 
     def moved(self, drifts: FloatArray, place: int) -> list[Caption]:
