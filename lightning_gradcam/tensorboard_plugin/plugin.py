@@ -61,7 +61,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             "/maps": _answered(self._maps),
         }
         for route, kind, content in _files():
-            routes[route] = _answered(partial(_file, kind=kind, content=content))
+            routes[route] = _answered(partial(_response, content=content, kind=kind))
         return routes
 
     def _runs(self, request: wrappers.Request) -> wrappers.Response:
@@ -138,10 +138,6 @@ def _answered(answer: Callable[[wrappers.Request], wrappers.Response]) -> Callab
 def _response(request: wrappers.Request, content: Any, kind: str, **options: Any) -> wrappers.Response:
     found: wrappers.Response = http_util.Respond(request, content, kind, **options)
     return found
-
-
-def _file(request: wrappers.Request, *, kind: str, content: bytes) -> wrappers.Response:
-    return _response(request, content, kind)
 
 
 def _place(request: wrappers.Request, name: str, default: int, most: int) -> int:
