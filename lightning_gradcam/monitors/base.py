@@ -181,9 +181,10 @@ class Reporter(ABC):
         """Each map's limits in the steps measured so far, ``[N, 2]``; later steps do not change them."""
         return {}
 
-    @abstractmethod
-    def remember(self, last: Any, limits: Mapping[CamKey, FloatArray], before: Sequence[Any] = ()) -> None:
-        """Takes into account the steps that were recorded earlier.
+    def remember(  # noqa: B027 - channels are not compared
+        self, last: Any, limits: Mapping[CamKey, FloatArray], before: Sequence[Any] = ()
+    ) -> None:
+        """Takes into account the steps that were recorded earlier; does nothing by default.
 
         Args:
             last: The latest of them.
@@ -191,9 +192,8 @@ class Reporter(ABC):
             before: The steps before the latest, oldest first: :attr:`compared` steps with it, if they can be read.
         """
 
-    @abstractmethod
-    def forget(self) -> None:
-        """Forgets all measured steps, because training continues from an earlier step."""
+    def forget(self) -> None:  # noqa: B027 - as above
+        """Forgets all measured steps, because training continues from an earlier step; does nothing by default."""
 
     def measured(self, record: Any) -> Any:
         """Returns the next step's record with its numbers; by default it has them already."""
