@@ -57,11 +57,6 @@ class Step:
     measured: Measured = field(default_factory=Measured)
     seconds: float = 0.0
 
-    @property
-    def nbytes(self) -> int:
-        """The memory that its record takes, in bytes."""
-        return self.record.nbytes
-
 
 # Of the end of a run: what a report calls such a part, its own name, and the call that does it.
 Parts = Iterator[tuple[str, str, Callable[[], object]]]
