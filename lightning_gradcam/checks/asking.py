@@ -118,8 +118,7 @@ def emptied(pictures: Tensor) -> Tensor:
     Returns:
         ``[B, N, C, H, W]``; after the usual normalisation, zeros are the data's mean colour.
     """
-    side = min(pictures.shape[2:])
-    blurred = [blur(pictures, share * side) for share in BLURS]
+    blurred = [blur(pictures, share * min(pictures.shape[2:])) for share in BLURS]
     mean = pictures.mean(dim=(2, 3), keepdim=True).expand_as(pictures)
     return torch.stack([*blurred, mean, torch.zeros_like(pictures)])
 

@@ -13,7 +13,7 @@ from lightning_gradcam.checks.asking import dependence, emptied, knowledge, with
 from lightning_gradcam.checks.chance import Array, random_maps
 from lightning_gradcam.checks.faithful import RANDOM, HiddenTop, Rivals, faithful
 from lightning_gradcam.checks.figures import against_weights, evidence, largest_change, on_object
-from lightning_gradcam.checks.hiding import forwards
+from lightning_gradcam.checks.hiding import Hidden, forwards, hide_and_ask
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.checks.result import Evidence, MapCheck
 from lightning_gradcam.checks.similarity import signed_correlation, signed_rank_correlation, structural_similarity
@@ -70,21 +70,16 @@ class Measuring(Variations):
         verdicts = {pair: replace(row, advice=advise(row, verdicts)) for pair, row in verdicts.items()}
         if self.done < self.total:
             self.moved(self.total)
+        others = [("other class", found) for _, found in varied.others[:1]]
+        kinds = [("map", raw), *others, ("random weights", varied.last)]
         shown = Evidence(
             self.inputs.detach().float().cpu().numpy(),
             tuple(map(str, range(count))),
             tuple(map(str, self.classes.tolist())),
             ends[0],
-            {
-                pair: {
-                    "map": raw[pair],
-                    **({"other class": varied.others[0][1][pair]} if varied.others else {}),
-                    **({"random weights": varied.last[pair]} if pair in varied.last else {}),
-                }
-                for pair in maps
-            },
+            {pair: {kind: found[pair] for kind, found in kinds if pair in found} for pair in maps},
             tops,
-            tuple(map(str, varied.others[0][0].tolist())) if varied.others else (),
+            tuple(str(number) for classes, _ in varied.others[:1] for number in classes.tolist()),
         )
         return MapCheck(verdicts, count, self.total, self.effort.quick, shown)
 
@@ -95,18 +90,15 @@ class Measuring(Variations):
         generator = np.random.default_rng(self.seed)
         fake = [random_maps(one, RANDOM, generator) for one in own]
         last, others = varied.last.get(pair), [maps[pair] for _, maps in varied.others]
-        figures, top = faithful(
-            self.asked,
-            self.inputs,
-            self.empty,
-            torch.stack([self.classes.cpu(), *(classes for classes, _ in varied.others)], dim=1),
-            own,
-            Rivals(fake, last, others, varied.weighted.get(pair[0])),
-            usable,
-            quick=self.effort.quick,
-            seed=self.seed,
-            generator=generator,
-        )
+        classes = torch.stack([self.classes.cpu(), *(each for each, _ in varied.others)], dim=1)
+
+        def hide(rows: npt.NDArray[np.intp], maps: list[Array]) -> Hidden:
+            chosen, numbers = torch.from_numpy(rows).to(self.inputs.device), classes[rows].tolist()
+            pictures = self.inputs[chosen], self.empty[chosen]
+            return hide_and_ask(self.asked, *pictures, numbers, maps, quick=self.effort.quick, seed=self.seed)
+
+        rivals = Rivals(fake, last, others, varied.weighted.get(pair[0]))
+        figures, top = faithful(own, rivals, usable, hide, quick=self.effort.quick, generator=generator)
         figures |= against_weights(own, fake, last)
         if varied.smooth is not None:
             averaged = np.mean([own, *(maps[pair] for maps in varied.noisy)], axis=0)

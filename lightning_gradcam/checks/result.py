@@ -92,8 +92,7 @@ class MapCheck:
 
     def _repr_html_(self) -> str:
         # Drawing belongs to a later folder; import it only for a notebook or for saving.
-        shown: str = import_module("lightning_gradcam.report.check_page").check_html(self)
-        return shown
+        return str(import_module("lightning_gradcam.report.check_page").check_html(self))
 
     def to_json(self) -> str:
         """Returns verdicts, reasons, advice and figures as JSON; figures that could not be measured are ``null``."""

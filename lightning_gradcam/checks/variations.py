@@ -140,8 +140,7 @@ class Variations:
     def _others(self, logits: Tensor) -> list[tuple[Tensor, Maps]]:
         """Returns other classes and their maps: each image's second most likely, least likely, and some in between."""
         order = logits.argsort(dim=1, descending=True)
-        own = self.classes.cpu()
-        rest = torch.stack([row[row != number] for row, number in zip(order, own, strict=True)])
+        rest = torch.stack([row[row != number] for row, number in zip(order, self.classes.cpu(), strict=True)])
         last = rest.shape[1] - 1
         places = list(dict.fromkeys([0, last, last // 2, last // 4]))[: self.effort.others]
         found = [(rest[:, place], self._maps(self.inputs, rest[:, place].to(self.inputs.device))) for place in places]
@@ -185,9 +184,8 @@ class Variations:
         return {pair: np.mean([maps[pair] for maps in found], axis=0) for pair in (found[0] if found else {})}
 
     def _draw(self, number: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed + number)
         # The same for every image, so that results do not depend on the batch.
-        return torch.randn(self.inputs.shape[1:], generator=generator)
+        return torch.randn(self.inputs.shape[1:], generator=torch.Generator().manual_seed(self.seed + number))
 
     def _added(self, noise: Tensor, size: Tensor) -> Tensor:
         return self.inputs + (size[:, None, None, None] * noise).to(self.inputs)

@@ -59,8 +59,7 @@ class Case:
         with torch.no_grad():
             # A model may modify its input in place.
             output = self.model(pictures.clone())
-        values = _class_scores(output, self.kind, self.output)
-        found = values.gather(1, self.classes[:, None])[:, 0]
+        found = _class_scores(output, self.kind, self.output).gather(1, self.classes[:, None])[:, 0]
         return found.where(self.maps.flatten(1).isfinite().all(dim=1), torch.nan)
 
 

@@ -65,8 +65,25 @@ def measure(
     if boxes is not None and size is None:
         raise ConfigurationError("size: got None with boxes; give the height and width of the picture")
     shown, before = ({key: pictures(each) for key, each in given.items()} for given in (maps, previous or {}))
-    found = {key: _measured(key, shown, before, masks, changed) for key in maps}
-    for key, stats in found.items():
+    found: dict[CamKey, dict[str, FloatArray]] = {}
+    for key, own in shown.items():
+        earlier, stats = before.get(key), found.setdefault(key, {})
+        empty = _by_parts(numbers.blank, own)
+        if earlier is not None and earlier.shape == own.shape:
+            flipped = None if changed is None else changed.get(key.target)
+            stats |= _compared(own, earlier, flipped)
+            if flipped is not None:
+                stats |= _counted(stats["drift"], empty, _by_parts(numbers.blank, earlier), flipped)
+        stats |= {"entropy": _by_parts(numbers.entropy, own), "half_area": _by_parts(numbers.half_area, own)}
+        stats["center_x"], stats["center_y"] = _by_parts(numbers.center, own)
+        stats |= {"blank": empty, "maximum": _by_parts(numbers.maximum, own)}
+        other = shown.get(key._replace(target=_OTHER_TARGET.get(key.target, "")))
+        if other is not None:
+            stats["agreement"] = _without_blank(_by_parts(numbers.agreement, own, other), own, other)
+        if masks is not None:
+            stats["energy_inside"] = inside(own, masks).astype(np.float32)
+            # A map that points nowhere is not a miss.
+            stats["pointing_game"] = np.where(empty > 0, np.nan, points_inside(own, masks)).astype(np.float32)
         if maps[key].ndim == 2:
             # Signals and their boxes have no height.
             del stats["center_y"]
@@ -95,8 +112,7 @@ def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) ->
         >>> {name: float(values[0]) for name, values in to_last(maps, maps).items()}
         {'drift_to_last': 0.0, 'rank_correlation_to_last': 1.0}
     """
-    compared = _compared(pictures(maps), pictures(last), changed)
-    return {f"{name}_to_last": values for name, values in compared.items()}
+    return {f"{name}_to_last": values for name, values in _compared(pictures(maps), pictures(last), changed).items()}
 
 
 def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
@@ -110,34 +126,6 @@ def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
         1195
     """
     return max(24, _AFFORDABLE // max(1, sum(values.size for values in maps.values())))
-
-
-def _measured(
-    key: CamKey,
-    maps: Mapping[CamKey, FloatArray],
-    previous: Mapping[CamKey, FloatArray],
-    masks: Masks | None,
-    changed: Mapping[str, Flags] | None,
-) -> dict[str, FloatArray]:
-    own, before = maps[key], previous.get(key)
-    found: dict[str, FloatArray] = {}
-    empty = _by_parts(numbers.blank, own)
-    if before is not None and before.shape == own.shape:
-        flipped = None if changed is None else changed.get(key.target)
-        found |= _compared(own, before, flipped)
-        if flipped is not None:
-            found |= _counted(found["drift"], empty, _by_parts(numbers.blank, before), flipped)
-    found |= {"entropy": _by_parts(numbers.entropy, own), "half_area": _by_parts(numbers.half_area, own)}
-    found["center_x"], found["center_y"] = _by_parts(numbers.center, own)
-    found |= {"blank": empty, "maximum": _by_parts(numbers.maximum, own)}
-    other = maps.get(key._replace(target=_OTHER_TARGET.get(key.target, "")))
-    if other is not None:
-        found["agreement"] = _without_blank(_by_parts(numbers.agreement, own, other), own, other)
-    if masks is not None:
-        found["energy_inside"] = inside(own, masks).astype(np.float32)
-        # A map that points nowhere is not a miss.
-        found["pointing_game"] = np.where(empty > 0, np.nan, points_inside(own, masks)).astype(np.float32)
-    return found
 
 
 def _counted(drifts: FloatArray, now: FloatArray, before: FloatArray, flipped: Flags) -> dict[str, FloatArray]:
