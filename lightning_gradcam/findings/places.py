@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -139,8 +139,8 @@ def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | No
     usable = known & ~(survey.inside(key) >= kinds.INSIDE)
     corners = [_at(energy, place) for place in _corners(maps.shape[-2:])]
     best = max(range(4), key=lambda place: int((usable & corners[place][0]).sum()))
-    border = np.ones(maps.shape[-2:], np.bool_)
-    border[_inner(maps.shape[-2]), _inner(maps.shape[-1])] = False
+    steps_in = (np.minimum(np.arange(side), np.arange(side)[::-1]) for side in maps.shape[-2:])
+    border = ~np.outer(*(steps >= max(1, round(len(steps) * kinds.BORDER)) for steps in steps_in))
     for place, (top, share, area), times in (
         (f"in the {_CORNERS[best]} corner", corners[best], kinds.AT_CORNER),
         ("at the border", _at(energy, border), kinds.AT_BORDER),
@@ -159,16 +159,5 @@ def _at(energy: Energy, place: Flags) -> tuple[Flags, Energy, float]:
 
 def _corners(size: tuple[int, ...]) -> list[Flags]:
     """Returns the regions of the four corners, in the order of their names."""
-    high, wide = (max(1, round(side * kinds.CORNER)) for side in size)
-    found = []
-    for down, across in product((slice(high), slice(-high, None)), (slice(wide), slice(-wide, None))):
-        corner = np.zeros(size, np.bool_)
-        corner[down, across] = True
-        found.append(corner)
-    return found
-
-
-def _inner(side: int) -> slice:
-    """Returns the positions along a side that are not at the border."""
-    band = max(1, round(side * kinds.BORDER))
-    return slice(band, side - band)
+    down, across = (np.arange(side) < max(1, round(side * kinds.CORNER)) for side in size)
+    return [np.outer(rows, columns) for rows in (down, down[::-1]) for columns in (across, across[::-1])]

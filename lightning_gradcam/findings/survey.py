@@ -113,8 +113,7 @@ class RunSurvey:
         epoch = self.epochs[row]
         if epoch < 0:
             return "the untrained model"
-        several = self.epochs.count(epoch) > 1
-        return f"epoch {epoch}{f' (step {self.steps[row]})' if several else ''}"
+        return f"epoch {epoch}" + (f" (step {self.steps[row]})" if self.epochs.count(epoch) > 1 else "")
 
     def ids(self, flags: Any) -> tuple[str, ...]:
         """Returns the ids of the probes whose flag is set."""

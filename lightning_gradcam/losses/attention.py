@@ -237,19 +237,18 @@ class AttentionLoss(nn.Module):
     ) -> Tensor:
         picture = watch.picture if inputs is None else inputs
         self._lay_out(watch)
-        wrong = (
-            ("maps", given) if self.objective == "inside" else ("masks", masks) if boxes is None else ("boxes", boxes)
-        )
-        if wrong[1] is not None:
+        inside = self.objective == "inside"
+        unused = {"maps": given} if inside else {"boxes": boxes, "masks": masks}
+        if wrong := next((name for name, value in unused.items() if value is not None), ""):
             raise ConfigurationError(
-                f"{wrong[0]}: {self.objective!r} does not use them; give"
-                f" {'masks= or boxes=' if self.objective == 'inside' else 'maps='}, or choose another objective"
+                f"{wrong}: {self.objective!r} does not use them; give {'masks= or boxes=' if inside else 'maps='}, or"
+                " choose another objective"
             )
         found, shown = [], []
         for layer, maps in maps_of(watch, explain(), graph=graph):
-            if self.objective == "inside":
-                inside, known = region_of(masks, boxes, maps, sizes_of(picture), layer)
-                losses, counted = objectives.share_outside(maps, *on_grid(inside, maps.shape[1:]))
+            if inside:
+                region, known = region_of(masks, boxes, maps, sizes_of(picture), layer)
+                losses, counted = objectives.share_outside(maps, *on_grid(region, maps.shape[1:]))
                 counted = counted & known
             else:
                 own = given.get(layer) if isinstance(given, Mapping) else given
@@ -271,8 +270,7 @@ class AttentionLoss(nn.Module):
     ) -> Tensor:
         picture, leaf = watch.entered(inputs)
         explained = explain()
-        like = full_precision(picture.detach())
-        inside, known = region_of(masks, boxes, like, sizes_of(picture))
+        inside, known = region_of(masks, boxes, full_precision(picture.detach()), sizes_of(picture))
         outside = over_axes(1 - inside, picture.shape)
         found = []
         for scored in explained.values():

@@ -93,8 +93,7 @@ def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
             torch.eye(places, dtype=values.dtype, device=values.device)[None], pixels, mode="linear"
         )[0]
         values = torch.tensordot(values, shares, dims=([1], [1]))
-        along = shares.sum(dim=1)
-        whole = whole * along.reshape(-1, *[1] * (len(own) - 1 - axis))
+        whole = whole * shares.sum(dim=1).reshape(-1, *[1] * (len(own) - 1 - axis))
     if len(own) < len(grid):
         values, whole = values[:, None].expand(-1, *grid), whole.expand(*grid)
     return values, whole
