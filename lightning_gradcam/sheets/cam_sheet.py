@@ -16,18 +16,7 @@ from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
 from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
-from lightning_gradcam.sheets.builder import (
-    BEHIND_MARK,
-    LINE_HEIGHT,
-    MARGIN,
-    MARK,
-    TALLEST,
-    Caption,
-    Sheet,
-    mark,
-    of_probes,
-    remarks,
-)
+from lightning_gradcam.sheets.builder import LINE_HEIGHT, MARGIN, TALLEST, Caption, Sheet, of_probes, remarks
 from lightning_gradcam.sheets.header import blank_lines, cam_header, end_names
 from lightning_gradcam.sheets.words import class_words, probe_words
 from lightning_gradcam.stats.boxes import known_boxes
@@ -121,8 +110,7 @@ def sheet(
         page.legend(page.below + 26 + LINE_HEIGHT * number, entry)
     for column in range(columns * (1 if columns == 1 else min(side, len(rows)))):
         x = MARGIN + column // columns * (block + _APART) + column % columns * (cell + _GAP)
-        heading = tiles[column % columns].heading
-        page.write((x, page.top - (37 if names else 21)), heading, cell + _GAP - 4, 13, INK)
+        page.write((x, page.top - (37 if names else 21)), tiles[column % columns].heading, cell + _GAP - 4, 13, INK)
         for number, name in enumerate(names):
             page.write((x + number * pitch, page.top - 20), name, pitch)
     for place, row in enumerate(rows):
@@ -169,10 +157,7 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
 def _label(page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeView, row: int, width: int) -> None:
     """Writes a probe's prediction, and below it the probe's id and the truth."""
     (x, y), (said, true) = at, probe_words(record, probes, row)
-    indent = BEHIND_MARK if said.mark else 0
-    if said.mark:
-        page.pixels[y + 1 : y + 1 + MARK, x : x + MARK] = mark(said.mark)
-    page.write((x + indent, y - 1), said.text, width - indent, 14, said.color)
+    page.caption((x, y - 1), said, width, 14)
     several = len(probes.true_classes(row)) > 1
     known = f"  true {true}" if true and (several or said.mark != "right") else ""
     page.write((x, y + 17), f"#{probes.ids[row]}{known}", width)

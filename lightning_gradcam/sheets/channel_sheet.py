@@ -172,8 +172,7 @@ def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
     if pixels.ndim == 5:
         pixels = pixels[:, frame_under(sizes.depth // 2, sizes.depth, pixels.shape[1])]
     small = fitted(pixels[:, None], _INPUT)
-    factor = max(1, _INPUT // max(small.shape[2:4]))
-    return list(enlarged(small, factor))
+    return list(enlarged(small, max(1, _INPUT // max(small.shape[2:4]))))
 
 
 def _offsets(shown: list[int], columns: int) -> list[int]:

@@ -17,7 +17,7 @@ from lightning_gradcam.render.boxes import put_box
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, scaled
 from lightning_gradcam.render.picture import Pixels
-from lightning_gradcam.render.scale import common_limits, limits_of
+from lightning_gradcam.render.scale import limits_of
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
@@ -181,8 +181,7 @@ class Film:
             return Caption(missing, WRONG if missing == _BROKEN else INK)
         record, row = self.records[step], self.rows[place]
         if record.predicted[row] < 0:
-            score = record.scores[self.key.target][row]
-            return Caption(f"{quantity(record, self.key.target)} {score:.3g}")
+            return Caption(f"{quantity(record, self.key.target)} {record.scores[self.key.target][row]:.3g}")
         confidence = float(record.confidence[row])
         return Caption(f"{confidence:.0%}" if np.isfinite(confidence) else "")
 
@@ -207,9 +206,10 @@ class Film:
         return np.asarray(np.where(changed | blank, np.nan, drift(*maps)))
 
     @property
-    def judged(self) -> bool:
-        """Whether any prediction is right or wrong."""
-        return any(self.right(s, p) is not None for s in range(len(self.records)) for p in range(len(self.rows)))
+    def marks(self) -> list[tuple[Pixels | str | None, str]]:
+        """What the marks of right and wrong mean, for a legend; none where nothing is."""
+        judged = any(self.right(s, p) is not None for s in range(len(self.records)) for p in range(len(self.rows)))
+        return [("right", "right"), ("wrong", "wrong")] if judged else []
 
     @property
     def classed(self) -> bool:
@@ -234,11 +234,8 @@ def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...
 
 def _limits(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> FloatArray:
     """Returns each probe's limit over the targets of a layer and method in all of the steps, ``[N]``."""
-    found = [
-        {other: limits_of(maps, signed=signed) for other, maps in one.maps.items() if other[:2] == key[:2]}
-        for one in records
-    ]
-    return np.asarray(np.max([common_limits(limits, limits) for limits in found], axis=0), np.float32)
+    row = [maps for one in records for other, maps in one.maps.items() if other[:2] == key[:2]]
+    return np.asarray(np.max([limits_of(maps, signed=signed) for maps in row], axis=0), np.float32)
 
 
 def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[int, int, int]:

@@ -110,8 +110,7 @@ def signed_line(method: str) -> str:
 
 def end_names(method: str) -> tuple[str, str]:
     """Returns what the two ends of the colours of maps with a sign mean: below zero and above it."""
-    of_evidence = "for the score" in _SIGNS.get(method, "for the score")
-    return ("against", "for") if of_evidence else ("negative", "positive")
+    return ("against", "for") if "for the score" in _SIGNS.get(method, "for the score") else ("negative", "positive")
 
 
 def cam_header(

@@ -105,8 +105,7 @@ def _overlays(samples: Samples, key: CamKey, options: dict[str, Any]) -> Pixels:
     drawing = replace(Drawing(**{"max_tile": LARGEST_OVERLAY, **options}), columns=("overlay",))
     # One scale for all targets of a sample's layer and method, as on sheets.
     keys = [other for other in samples.record.maps if other[:2] == key[:2]]
-    tiles = samples.tiles(keys, drawing, list(range(len(samples.view))))
-    return tiles[keys.index(key)].pixels
+    return samples.tiles(keys, drawing, list(range(len(samples.view))))[keys.index(key)].pixels
 
 
 def _sheet(samples: Samples, layer: str, method: str, options: dict[str, Any]) -> Pixels:
