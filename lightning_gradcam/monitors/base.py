@@ -239,20 +239,14 @@ class Reporter(ABC):
         return ()
 
     def evolving(
-        self,
-        archive: Archive,
-        limits: Mapping[CamKey, FloatArray],
-        *,
-        count: int | None = None,
-        ended: bool,
-        rows: bool,
+        self, archive: Archive, limits: Mapping[CamKey, FloatArray], count: int, *, ended: bool, rows: bool
     ) -> EvolutionParts | None:
         """Returns what draws the run so far, in parts, and writes it into the archive's folder; nothing by default.
 
         Args:
             archive: Its steps, one at least.
             limits: :attr:`limits` as they were after the latest of the steps that are drawn.
-            count: How many steps are drawn; all by default.
+            count: How many steps are drawn.
             ended: The run is over.
             rows: Some sink has tables.
         """

@@ -70,13 +70,7 @@ class CamReporter(Meter):
         return histograms_of(record.gradients, self.monitor.name, next(iter(record.scores)))
 
     def evolving(
-        self,
-        archive: Archive,
-        limits: Mapping[CamKey, FloatArray],
-        *,
-        count: int | None = None,
-        ended: bool,
-        rows: bool,
+        self, archive: Archive, limits: Mapping[CamKey, FloatArray], count: int, *, ended: bool, rows: bool
     ) -> Evolving:
         """Returns what draws film strips, at the end also animations, and writes them into the archive's folder."""
         return Evolving(archive, self.monitor, self.probes, limits, ended=ended, rows=rows, count=count)

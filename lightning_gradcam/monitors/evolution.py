@@ -25,6 +25,7 @@ from lightning_gradcam.sheets.animation import MAX_BYTES, SIDE, Animation, anima
 from lightning_gradcam.sheets.animation import MOST_PROBES as MOST_ANIMATED
 from lightning_gradcam.sheets.strip import MOST_COLUMNS, by_change, film_strip
 from lightning_gradcam.sinks import Evolution, Row
+from lightning_gradcam.stats.numbers import mean
 from lightning_gradcam.storage import Storage, safe_name
 
 FOLDER = "evolution"
@@ -99,8 +100,7 @@ class Evolving:
         self._chosen = evenly(len(probes), min(MOST_PROBES, room))
         self._probes, self._all_probes = probes.view.part(self._chosen), len(probes)
         # Of each layer and method to draw, the map of the first target, and each probe's limit over all targets.
-        signed = monitor.drawing.signed
-        self._limits = {key: row_limits(limits, key, signed=signed)[self._chosen] for key in keys}
+        self._limits = {key: row_limits(limits, key, signed=monitor.drawing.signed)[self._chosen] for key in keys}
         most = max(1, _MOST_ROW_PICTURES // max(1, len(self._places) * len(keys)))
         # Of these, those in the table.
         self._rows = evenly(len(self._chosen), min(most, _MOST_ROW_PROBES)) if ended and rows else []
@@ -122,10 +122,8 @@ class Evolving:
             yield "choosing steps for film strips", self._choose
         for batch in self._batches():
             for number in range(len(self._places)):
-                yield (
-                    f"reading step {number + 1} of {len(self._places)} for film strips",
-                    partial(self._read, batch, number),
-                )
+                name = f"reading step {number + 1} of {len(self._places)} for film strips"
+                yield name, partial(self._read, batch, number)
             for key in batch:
                 yield f"the film strip of {self._short(key)}", partial(self._draw_strip, key)
                 if self._ended:
@@ -135,10 +133,8 @@ class Evolving:
 
     def result(self) -> Evolution:
         """Returns what the finished parts drew."""
-        step, epoch = self._last
-        strips, animations = self._strips, self._animations
-        remark = self._remark() if self._ended else ""
-        return Evolution(self._monitor.name, step, epoch, self._ended, strips, animations, self._table, remark=remark)
+        strips, animations, remark = self._strips, self._animations, self._remark() if self._ended else ""
+        return Evolution(self._monitor.name, *self._last, self._ended, strips, animations, self._table, remark=remark)
 
     def _batches(self) -> Iterator[list[CamKey]]:
         """Yields the maps, as many at once as have room in memory."""
@@ -161,9 +157,7 @@ class Evolving:
                 changes.append(0.0)
                 continue
             moved = [np.where(one.get("flipped", 0) > 0, 1, one["drift"]) for one in numbers.values() if "drift" in one]
-            known = [values[np.isfinite(values)] for values in moved]
-            together = np.concatenate(known) if known else np.zeros(0)
-            changes.append(float(together.mean()) if len(together) else 0.0)
+            changes.append(mean(np.concatenate(moved)) if moved else 0.0)
         self._places = by_change(changes, MOST_COLUMNS)
 
     def _read(self, batch: Sequence[CamKey], number: int) -> None:

@@ -66,15 +66,9 @@ class Meter(Reporter):
         Args:
             record: The next step's.
         """
-        before = self._earlier[-1] if self._earlier else None
-        numbers = measure(
-            record.maps,
-            None if before is None else before.maps,
-            self._regions,
-            boxes=self._boxes,
-            size=self._size,
-            changed=None if before is None else record.changed_from(before),
-        )
+        last = self._earlier[-1] if self._earlier else None
+        before, changed = (None, None) if last is None else (last.maps, record.changed_from(last))
+        numbers = measure(record.maps, before, self._regions, boxes=self._boxes, size=self._size, changed=changed)
         for key, stats in numbers.items():
             stats["settled"] = have_settled(record.maps[key], self._back(record, key))
         self._earlier.append(record)
@@ -149,11 +143,9 @@ class Meter(Reporter):
         found: dict[str, FloatArray] = {}
         counts: dict[str, FloatArray] = {}
         for place, target in enumerate(record.scores):
-            middle = "" if place == 0 else f"/{target}"
-            found[f"{self.monitor.name}_stats{middle}/score"] = record.scores[target]
-            found[f"{self.monitor.name}_stats{middle}/confidence"] = record.confidences.get(
-                target, np.zeros(0, np.float32)
-            )
+            stem = f"{self.monitor.name}_stats" + ("" if place == 0 else f"/{target}")
+            found[f"{stem}/score"] = record.scores[target]
+            found[f"{stem}/confidence"] = record.confidences.get(target, np.zeros(0, np.float32))
         for key, stats in record.numbers.items():
             for name, values in stats.items():
                 kind = counts if name in STATS and STATS[name].counted else found
@@ -182,8 +174,7 @@ class Meter(Reporter):
         """
         if record.epoch == UNTRAINED_EPOCH:
             return []
-        when = f"in epoch {record.epoch}, step {record.step}, "
-        found = blank_remarks(record.maps, record.causes, when)
+        found = blank_remarks(record.maps, record.causes, f"in epoch {record.epoch}, step {record.step}, ")
         # A layer that no gradient reaches has been warned of.
         new = [layer for layer in found if layer not in self._blank | self._vanished]
         self._blank.update(new)
