@@ -113,7 +113,7 @@ class Variations:
     def __post_init__(self) -> None:
         (self.classes,) = self.first.classes.values()
         if bool((self.classes < 0).any()):
-            raise TargetError("targets: a picture has no class to explain; give one class for each")
+            raise TargetError("targets: an image has no class to explain; pass one class for each image")
         self.asked = Asked(self.counter, self.several, self.batch_size, self.moved)
 
     def moved(self, pictures: int) -> None:
@@ -222,7 +222,7 @@ def arrays(cams: Cams) -> Maps:
     for key, values in cams.maps.items():
         if values.dim() != 3:
             raise ConfigurationError(
-                f"layers: {key.layer!r} gives maps {list(values.shape)}; check_maps takes maps of pictures, [N, h, w]"
+                f"layers: {key.layer!r} gives maps {list(values.shape)}; check_maps needs one map per image, [N, h, w]"
             )
         found[key.layer, key.method] = values.detach().double().cpu().numpy()
     return found

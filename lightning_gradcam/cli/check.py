@@ -21,7 +21,7 @@ from lightning_gradcam.cli.shared import moving, say
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "whether the maps of pictures can be trusted, for each layer and method"
+    what = "whether the maps of images can be trusted, for each layer and method"
     parser = options.add_command(commands, "check", what, doc=__doc__)
     add_pictures(parser)
     parser.add_argument("-o", "--output", metavar="DIR", help="write check.json and check.html there (default: not)")
@@ -48,7 +48,7 @@ def _run(chosen: argparse.Namespace) -> int:
             nonlocal told
             if not told:
                 told = True
-                say(f"takes about {total:,} forwards of one picture")
+                say(f"takes about {total:,} forwards of one image")
             moved(done, total)
 
         found, remarks = check_pictures(

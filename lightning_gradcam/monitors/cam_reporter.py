@@ -21,9 +21,9 @@ from lightning_gradcam.sinks.histograms import histograms_of
 from lightning_gradcam.stats import affordable
 from lightning_gradcam.storage import join
 
-# An overlay with a larger share of colours hides the picture.
+# An overlay with a larger share of colours hides the image.
 MOST_OPAQUE = 0.6
-# At least what a probe takes of a film strip of few steps.
+# The fewest pixels that a probe takes in a film strip with few steps.
 _ROW_PIXELS = 150_000
 
 
@@ -38,7 +38,7 @@ class CamReporter(Meter):
     def pictures(self, record: CamRecord, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer and method.
 
-        The inputs are the same in every step. Where an overlay shows them, and the film strip has them alone, a
+        The inputs are the same at every step. If an overlay shows them, and the film strip has them without colours, a
         training's sheets leave them out: they are half of a sheet's bytes.
         """
         found, drawing, note = {}, self.monitor.drawing, ""
@@ -72,7 +72,7 @@ class CamReporter(Meter):
     def evolving(
         self, archive: Archive, limits: Mapping[CamKey, FloatArray], count: int, *, ended: bool, rows: bool
     ) -> Evolving:
-        """Returns what draws film strips, at the end also animations, and writes them into the archive's folder."""
+        """Returns the drawing of film strips and, at the end, animations into the archive's folder."""
         return Evolving(archive, self.monitor, self.probes, limits, ended=ended, rows=rows, count=count)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
@@ -88,7 +88,7 @@ class CamReporter(Meter):
                 yield Numbers(record.step, record.epoch, means)
 
     def findings(self, archive: Archive) -> tuple[Finding, ...]:
-        """Writes ``findings.md``, and returns what is in it."""
+        """Writes ``findings.md``, and returns the findings."""
         return write_findings(archive)
 
     def report(self, archive: Archive) -> None:

@@ -20,7 +20,7 @@ class ChannelReporter(Reporter):
     """Draws and counts channels.
 
     Args:
-        monitor: What is looked at, and how it is drawn.
+        monitor: What is observed, and how it is drawn.
         probes: The run's fixed inputs.
     """
 
@@ -43,7 +43,7 @@ class ChannelReporter(Reporter):
         }
 
     def report(self, archive: Archive) -> None:
-        """Writes ``report.html``: the sheets of all steps, or of as many as a page can hold."""
+        """Writes ``report.html`` with the sheets of all steps, or of as many as a page can hold."""
         write_report([], join(archive.path, REPORT), galleries=[gallery_of(archive, self.monitor)])
 
 
@@ -51,8 +51,8 @@ def gallery_of(archive: Archive, monitor: ChannelMonitor) -> Gallery:
     """Draws the sheets of a run.
 
     Args:
-        archive: Of feature maps or filter patterns.
-        monitor: Says how to draw.
+        archive: An archive of feature maps or filter patterns.
+        monitor: Determines how the sheets are drawn.
 
     Raises:
         ArchiveError: A step can't be read.

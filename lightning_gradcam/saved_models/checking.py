@@ -50,7 +50,7 @@ def check_pictures(
         The check, and notes for the user on how model and images were loaded.
     """
     if isinstance(targets, list):
-        raise TargetError(f"targets: got {targets!r:.80}; a check explains one class a picture: give one target")
+        raise TargetError(f"targets: got {targets!r:.80}; a check explains one class per image: pass one target")
     names = [one.name for one in fields(Preparation) if one.name in reading]
     given = Preparation(**{name: reading.pop(name) for name in names})
     read = prepared(model, images, layers, given, targets=targets, **reading)

@@ -78,7 +78,7 @@ def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tens
 
 def _other(path: str, module: nn.Module, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"checkpoint: {path!r} does not fit {type(module).__name__}: {why}; give the model (--model) and the arguments"
+        f"checkpoint: {path!r} does not fit {type(module).__name__}: {why}; pass the model (--model) and the arguments"
         " (--config) that it was trained with"
     )
 
