@@ -137,7 +137,10 @@ def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | No
     energy /= np.maximum(energy.sum(axis=(1, 2), keepdims=True), np.finfo(np.float64).tiny)
     # Evidence inside the object is in the right place, wherever the object is.
     usable = known & ~(survey.inside(key) >= kinds.INSIDE)
-    corners = [_at(energy, place) for place in _corners(maps.shape[-2:])]
+    down, across = (np.arange(side) < max(1, round(side * kinds.CORNER)) for side in maps.shape[-2:])
+    # In the order of their names.
+    areas = [np.outer(rows, columns) for rows in (down, down[::-1]) for columns in (across, across[::-1])]
+    corners = [_at(energy, area) for area in areas]
     best = max(range(4), key=lambda place: int((usable & corners[place][0]).sum()))
     steps_in = (np.minimum(np.arange(side), np.arange(side)[::-1]) for side in maps.shape[-2:])
     border = ~np.outer(*(steps >= max(1, round(len(steps) * kinds.BORDER)) for steps in steps_in))
@@ -155,9 +158,3 @@ def _at(energy: Energy, place: Flags) -> tuple[Flags, Energy, float]:
     """Returns which maps have their maximum in a region, their share there, and the region's share of the area."""
     largest = energy.reshape(len(energy), -1).argmax(axis=1)
     return place.ravel()[largest], np.asarray(energy[:, place].sum(axis=1)), float(place.mean())
-
-
-def _corners(size: tuple[int, ...]) -> list[Flags]:
-    """Returns the regions of the four corners, in the order of their names."""
-    down, across = (np.arange(side) < max(1, round(side * kinds.CORNER)) for side in size)
-    return [np.outer(rows, columns) for rows in (down, down[::-1]) for columns in (across, across[::-1])]

@@ -123,9 +123,11 @@ def cam_header(
     slices: Slices,
 ) -> list[Line]:
     """Returns the lines above one layer's maps, up to the line on blank maps."""
+    # Of several targets, each kind once.
+    kinds = dict.fromkeys(quantity(record, target) for target in record.scores)
     lines = [
         (f"{title}  {layer_title(layer, method)}", INK),
-        step_line(f"{method_title(method)} of the {_quantities(record)}", record),
+        step_line(f"{method_title(method)} of the {' and '.join(kinds)}", record),
         *remarks(probes.note, color=WRONG),
         *remarks(
             *_scale_lines(record, drawing),
@@ -145,11 +147,6 @@ def cam_header(
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
         lines += remarks(f"above each probe: the {most}{of_true}")
     return lines
-
-
-def _quantities(record: CamRecord) -> str:
-    """Returns the kinds of scores on a sheet, each once."""
-    return " and ".join(dict.fromkeys(quantity(record, target) for target in record.scores))
 
 
 def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
