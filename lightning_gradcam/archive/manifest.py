@@ -128,15 +128,10 @@ class Manifest:
         return {name: value for name, value in json.loads(json.dumps(self.settings or {})).items() if name != "drawing"}
 
 
-def _is_shape(value: object) -> bool:
+def _is_shape(value: Any) -> bool:
     """Whether a value is a valid map shape; arrays of this shape will be allocated."""
-    if (
-        not isinstance(value, list)
-        or not 1 <= len(value) <= 4
-        or not all(is_whole(size) and size > 0 for size in value)
-    ):
-        return False
-    return math.prod(value) <= _LARGEST_MAP
+    sizes = isinstance(value, list) and 1 <= len(value) <= 4 and all(is_whole(size) and size > 0 for size in value)
+    return sizes and math.prod(value) <= _LARGEST_MAP
 
 
 def _check_entries(value: object, name: str) -> None:

@@ -183,7 +183,11 @@ class Delivery:
     def _deliver(self, parcel: Parcel) -> None:
         """The sinks' part of one step."""
         begin = time.perf_counter()
-        self._encode(parcel)
+        # Sinks that are called on the training thread get finished files.
+        wanted = {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}
+        for picture in parcel.pictures if wanted else ():
+            for formats in wanted:
+                self.attempt("drawing", parcel.step, partial(picture.file, formats))
         step, numbers = parcel.step, parcel.numbers
         self._serve(step, "", Sink.log, parcel.entry)
         self._serve(step, " (histograms)", Sink.log_histograms, parcel.histograms)
@@ -193,13 +197,6 @@ class Delivery:
             numbers = replace(numbers, values={**numbers.values, parcel.timed: spent})
         self._serve(step, " (numbers)", Sink.log_numbers, numbers)
         self._serve(step, " (summary)", Sink.log_summary, parcel.summary)
-
-    def _encode(self, parcel: Parcel) -> None:
-        # Sinks that are called on the training thread get finished files.
-        wanted = {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}
-        for picture in parcel.pictures if wanted else ():
-            for formats in wanted:
-                self.attempt("drawing", parcel.step, partial(picture.file, formats))
 
     def _serve(self, step: int, what: str, method: Callable[..., None], content: object) -> None:
         """Calls every sink with a part of a step, if the step has that part."""

@@ -112,13 +112,9 @@ class Failures:
         details = f"{type(error).__name__}: {error}"
         if kind not in self._explained:
             self._explained.add(kind)
-            details = f"{_meaning(kind)}{_advice(error)}\n{''.join(traceback.format_exception(error))}"
+            means = next((f"What it means: {means}.\n" for name, means in _MEANS.items() if kind.startswith(name)), "")
+            details = f"{means}{_advice(error)}\n{''.join(traceback.format_exception(error))}"
         self._warn(f"{what} {then}\n{details}")
-
-
-def _meaning(kind: str) -> str:
-    means = next((means for name, means in _MEANS.items() if kind.startswith(name)), None)
-    return f"What it means: {means}.\n" if means is not None else ""
 
 
 def _advice(error: Exception) -> str:

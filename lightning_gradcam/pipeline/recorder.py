@@ -199,7 +199,7 @@ class Recorder:
             return
         (step, blocked), self._held = self._held, None
         keep, show = self._processor.step(step, blocked, metrics)
-        self._threads.hand_over(f"step {self.last_step}", keep, show, step.nbytes)
+        self._threads.hand_over(f"step {self.last_step}", keep, show, step.record.nbytes)
 
     def settle(self, *, final: bool = False) -> None:
         """Calls the sinks that require this thread, and reports failures; see :meth:`Delivery.settle`."""

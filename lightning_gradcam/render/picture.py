@@ -160,6 +160,11 @@ class PackedPicture(Picture):
             return np.asarray(image.convert("RGB"))
 
 
+def resized_pictures(pictures: Pixels, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BOX) -> Pixels:
+    """Returns pictures ``[N, H, W]`` or ``[N, H, W, 3]`` at another height and width; by default averaged."""
+    return np.stack([np.asarray(Image.fromarray(picture).resize(size[::-1], how)) for picture in pictures])
+
+
 def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quantize) -> Image.Image:
     """Returns an image with a palette, for :meth:`PIL.Image.Image.quantize`.
 
