@@ -142,7 +142,7 @@ def test_channels_before_a_single_axis_are_a_grids_tokens_or_a_signal() -> None:
 
 
 def test_tokens_whose_grid_is_not_clear_are_refused_with_what_to_say() -> None:
-    with pytest.raises(LayerError, match=r"'x' gives 2 tokens \[2, 2, 8\].*224x224.*layout=\{'x': 'NLC:1\+14x14'\}"):
+    with pytest.raises(LayerError, match=r"'x' returns 2 tokens \[2, 2, 8\].*224x224.*layout=\{'x': 'NLC:1\+14x14'\}"):
         find_layout("x", (2, 2, 8), samples=2, picture=(224, 224), grids=[])
     with pytest.raises(LayerError, match="whose grid can't be derived from inputs of unknown size"):
         find_layout("x", (2, 49, 8), samples=2, picture=None, grids=[])
