@@ -242,9 +242,9 @@ def test_what_stands_in_a_row_but_not_on_a_grid_is_refused(kind: str) -> None:
     make, inputs, auto = OTHERS[kind]
     torch.manual_seed(0)
     model = make().eval()
-    why = r"'seq' gives \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"
+    why = r"'seq' returns \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"
     if kind in ("frames", "bag"):
-        why = r"'seq' gives \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: one row for each frame"
+        why = r"'seq' returns \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: one row for each frame"
     with pytest.raises(LayerError, match=why):
         compute_cams(model, inputs, "seq", targets=1)
     with pytest.raises(LayerError, match="'seq' returns"):
