@@ -1,4 +1,4 @@
-"""The end of a run: its last words, and what the process that launched it learns of it."""
+"""The end of a run: its last lines, and the message to the process that launched it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.report import REPORT
 from lightning_gradcam.storage import Storage, join
 
-# Of layers in a line.
+# The number of layers named in one line.
 _NAMED = 4
 _RECORDS: dict[str, str] = {}
 
@@ -20,13 +20,13 @@ _RECORDS: dict[str, str] = {}
 def last_words(
     archives: Sequence[Archive], automatic: Sequence[bool], board: str, findings: Sequence[Sequence[Finding]] = ()
 ) -> list[str]:
-    """Returns what a run ends with: layers and findings, where to look, TensorBoard's command; three lines at most.
+    """Returns a run's last lines, at most three: layers and findings, the report, TensorBoard's command.
 
     Args:
-        archives: Of the callbacks that recorded something, with a step at least.
-        automatic: Whether ``"auto"`` chose the layers, for each of them.
+        archives: The archives with at least one step, one per callback.
+        automatic: Whether ``"auto"`` chose the layers, for each archive.
         board: The folder of a TensorBoard logger; empty if there is none.
-        findings: What each of them shows, the most severe first.
+        findings: The findings of each archive, the most severe first.
     """
     if not archives:
         return []
@@ -35,7 +35,7 @@ def last_words(
     places = [page if there else archive.path for page, there, archive in zip(pages, made, archives, strict=True)]
     lines = [
         "; ".join(
-            # Of several, each by its folder's name.
+            # If there are several, each is named by its folder.
             (f"{PurePath(archive.path).name}: " if len(archives) > 1 else "") + _layers(archive, chosen) + _shown(shown)
             for archive, chosen, shown in zip(archives, automatic, findings or [()] * len(archives), strict=True)
         ),
@@ -50,9 +50,9 @@ def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
     """Returns why a run's archive has no step, or ``None`` if it has one.
 
     Args:
-        archive: The run's.
-        explained: Some step was explained.
-        schedule: The options that say when that is done.
+        archive: The run's archive.
+        explained: Whether any step was explained.
+        schedule: The options that set the schedule.
     """
     try:
         if archive.steps:
@@ -61,7 +61,7 @@ def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
         return f"the archive {archive.path} can't be listed ({error})"
     if explained:
         return f"no maps are in {archive.path}; the warnings above say why"
-    return f"nothing was logged: no validation was due ({schedule}); lower these"
+    return f"nothing was logged: no validation was due ({schedule}); lower these values"
 
 
 def never_started(lazy: Sequence[str]) -> str:
@@ -82,7 +82,7 @@ def _layers(archive: Archive, chosen: bool) -> str:
 
 
 def _shown(findings: Sequence[Finding]) -> str:
-    """Returns the two most severe findings, for the end of a line."""
+    """Returns the two most severe findings, to append to a line."""
     if not (sentences := brief(findings)):
         return ""
     count = len(findings)
@@ -91,21 +91,21 @@ def _shown(findings: Sequence[Finding]) -> str:
 
 
 class Note:
-    """Leads the process that gets it by pickle to the record of a callback.
+    """Leads the process that unpickles it to a callback's record.
 
-    Strategies that spawn or fork train in their own processes, and hand the trainer's state back to the process that
-    launched them, where the callback has seen nothing.
+    Strategies that spawn or fork train in their own processes. They hand the trainer's state back to the launching
+    process, where the callback has no record of the run.
 
     Args:
-        callback: Its token.
-        path: The archive's.
+        callback: The callback's token.
+        path: The archive's path.
     """
 
     def __init__(self, callback: str, path: str) -> None:
         self._callback, self._path = callback, path
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        """Unpickling keeps the note, and makes another."""
+        """Unpickling stores the note, and returns a new one."""
         return _noted, (self._callback, self._path)
 
 
@@ -115,7 +115,7 @@ def _noted(callback: str, path: str) -> Note:
 
 
 def forget(callback: str) -> None:
-    """Drops what another process has made for a callback with this token: it is about to make another record here."""
+    """Forgets the record that another process made for this token, whose callback starts one here."""
     _RECORDS.pop(callback, None)
 
 

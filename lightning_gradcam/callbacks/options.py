@@ -1,4 +1,4 @@
-"""A callback's options: plain values, each checked by its name, and one frozen object of them all."""
+"""A callback's options: plain values, each checked by name, and one frozen object with all of them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def fill(kind: type[D], options: Mapping[str, Any], **others: Any) -> D:
 
     Args:
         kind: A dataclass.
-        options: Values by name; those without a field are left out.
+        options: Values by name; values without a field are ignored.
         others: Fields with another name or value.
     """
     named = {each.name: options[each.name] for each in fields(kind) if each.name in options}  # type: ignore[arg-type]
@@ -156,6 +156,6 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "numbers": partial(check_choice, "numbers", choices=("default", "all")),
     "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),
 }
-# The least that each may be.
+# The smallest valid value of each.
 _COUNTS = {"num_probes": 1, "batch_size": 1, "seed": 0, "max_channels": 1}
 _OPTIONAL = ("num_probes", "max_channels")

@@ -1,4 +1,4 @@
-"""The name of a module's class, which checkpoints keep: a plain script has no configuration with it."""
+"""The name of a module's class. Checkpoints store it, because a plain script has no configuration that names it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MAIN = ("__main__", "__mp_main__")
 
 
 def name_of_class(kind: type) -> str | None:
-    """Returns where a class can be imported from, or ``None`` if it can't: in a notebook, or inside a function.
+    """Returns a class's import path, or ``None`` if it has none (in a notebook, or inside a function).
 
     Args:
         kind: The class.

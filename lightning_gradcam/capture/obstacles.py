@@ -20,8 +20,8 @@ def quantised_part(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         if any(_is_quantised(type(each)) for each in (module, *module._parameters.values())):
             return (
-                f"{_called(name, module)} is quantised, and no gradient comes back through it; explain the model as it"
-                " was before, with weights in floating point"
+                f"{_called(name, module)} is quantised, and no gradient passes through it; explain the model from "
+                "before quantisation, with floating-point weights"
             )
     return None
 
@@ -35,8 +35,8 @@ def obstacle(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             return (
-                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; give the model as it was"
-                " before torch.jit.script or torch.jit.trace, with the same weights"
+                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; pass the model from before "
+                "torch.jit.script or torch.jit.trace, with the same weights"
             )
     return quantised_part(model)
 

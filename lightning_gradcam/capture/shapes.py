@@ -82,8 +82,8 @@ class _Output:
             return self._tokens("LNC")
         if len(shape) >= 3 and shape[0] != samples:
             raise LayerError(
-                f"layers: {self.name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops"
-                " or several pictures at a time; name the block around it, whose output has one row for each sample"
+                f"layers: {self.name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops "
+                "or several images at a time; name the block around it, whose output has one row for each sample"
             )
         raise LayerError(
             f"layers: {self.name!r} has no spatial activation: its output is {list(shape)}, expected [N, C, h, w],"
@@ -101,7 +101,7 @@ class _Output:
         if len(axes) != len(shape) or shape[axes.index("N")] != rows or rows % self.samples:
             raise LayerError(
                 f"layout: {given!r} does not fit {self.name!r}, whose output is {list(shape)} for {self.samples}"
-                f" samples; give {CHOICES}"
+                f" samples; pass {CHOICES}"
             )
         layout: Layout | None
         if "L" not in axes:
@@ -113,7 +113,10 @@ class _Output:
             grid, split = tuple(map(int, match[3].split("x"))), None if match[5] is None else int(match[5])
             layout = Layout(axes, grid, int(match[2] or 0), int(match[4] or 0), split)
             if layout.tokens != (length := shape[axes.index("L")]):
-                raise LayerError(f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} gives {length}")
+                raise LayerError(
+                    f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} returns {length}; name a grid "
+                    "with that many tokens"
+                )
         return replace(layout, grid=(rows // self.samples, *layout.grid), fold=fold) if fold and layout else layout
 
     def _image(self, last: bool | None, *, sure: bool) -> Layout | None:
@@ -152,11 +155,10 @@ class _Output:
             return Layout(axes, fitting[0][2], fitting[0][0])
         listed = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
         raise LayerError(
-            f"layers: {self.name!r} gives {length} tokens {list(self.shape)}, whose grid is not clear from inputs"
-            f" {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))}"
-            f" ({f'possible: {listed}' if listed else 'none fits'}); name it with"
-            f" layout={{{self.name!r}: 'NLC:1+14x14'}} (one class token, 14 rows, 14 columns), or name a layer with a"
-            " feature map"
+            f"layers: {self.name!r} returns {length} tokens {list(self.shape)}, whose grid can't be derived from "
+            f"inputs {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
+            f"({f'possible: {listed}' if listed else 'none fits'}); name it with layout={{{self.name!r}: "
+            "'NLC:1+14x14'} (one class token, 14 rows, 14 columns), or name a layer with a feature map"
         )
 
     def _signal(self) -> Layout:
@@ -166,9 +168,9 @@ class _Output:
             if prod(grid) == length:
                 return Layout("NCL", grid)
         raise LayerError(
-            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing shows how"
-            f" its {length} places form a map; give layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, drawn"
-            " as one row), or name a layer with a feature map"
+            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing shows how "
+            f"its {length} values per channel form a map; pass layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, "
+            "drawn as one row), or name a layer with a feature map"
         )
 
 

@@ -70,10 +70,14 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
     seen = calls[at]
     if len(seen.shape) == 3 and seen.shape[0] == samples and _is_channels_first(calls[: at + 1]):
         return Layout("NCL", seen.shape[2:])
-    why = "works on rows of its own" if samples not in seen.shape[:2] else "is not known to have channels before places"
+    why = (
+        "has rows that are not the samples"
+        if samples not in seen.shape[:2]
+        else "is not known to have channels before time"
+    )
     raise LayerError(
         f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, and {why}; name a 1-D"
-        f" convolution or a block of these, or give layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"
+        f" convolution or a block of these, or pass layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"
         " time (drawn as one row)"
     )
 

@@ -33,12 +33,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "draw, view and save a probe set once, and use it in many runs"
     parser = options.add_command(commands, "probes", what, doc=__doc__)
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    what = "draw probes from a configuration's data, or read a folder of pictures"
+    what = "draw probes from a configuration's data, or read a folder of images"
     draw = options.add_command(actions, "draw", what, doc=_draw.__doc__)
     options.add_config(draw)
     what = "the data module's class: draw from its validation data; with --folder, use its transform"
     draw.add_argument("--data", metavar="CLASS", help=what)
-    draw.add_argument("--folder", metavar="FOLDER", help="use all pictures in this folder")
+    draw.add_argument("--folder", metavar="FOLDER", help="use all images in this folder")
     draw.add_argument("-n", "--num-probes", type=int, metavar="N", help="number to draw (default: the callback's, 8)")
     draw.add_argument("--seed", type=int, metavar="N", help="random seed (default: the callback's, 0)")
     draw.add_argument("-o", "--output", default="probes.npz", metavar="FILE", help="default: %(default)s")
@@ -53,13 +53,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _add_shown(parser: argparse.ArgumentParser) -> None:
-    what = "also draw all probes into this picture: .png, .jpg or .webp"
+    what = "also draw a sheet of all probes to this file: .png, .jpg or .webp"
     parser.add_argument("--sheet", metavar="PICTURE", help=what)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
 def _draw(chosen: argparse.Namespace) -> int:
-    """Draws probes from a configuration's data, or reads a folder of pictures, and saves them.
+    """Draws probes from a configuration's data, or reads a folder of images, and saves them.
 
     Example:
       lightning-gradcam probes draw --config config.yaml -n 16 --seed 1 -o probes.npz --sheet probes.png
@@ -70,20 +70,19 @@ def _draw(chosen: argparse.Namespace) -> int:
       lightning-gradcam probes draw --folder pictures --config config.yaml        # with its data's own transform
 
     From --config: the probes that the callback would draw in `lightning-gradcam fit` with the same configuration,
-    number and seed; options that are not given here are taken from the callback in it. Sub-folders of --folder are
-    classes. From --data: no model is made; arguments of the class, a seed and the callback's options come from a
-    --config.
+    number and seed; options that are not set here come from the callback in it. Sub-folders of --folder are classes.
+    With --data, no model is created; arguments of the class, a seed and the callback's options come from --config.
     """
     if chosen.folder is None and not chosen.config and chosen.data is None:
-        chosen.usage_error("give --config, --data or --folder: draw from what?")
+        chosen.usage_error("there is nothing to draw from; pass --config, --data or --folder")
     if chosen.data is not None and (len(chosen.config) > 1 or chosen.set):
-        chosen.usage_error("with --data, give one --config and no --set")
+        chosen.usage_error("with --data, pass one --config and no --set")
     if chosen.folder is not None and (chosen.num_probes is not None or chosen.seed is not None):
-        chosen.usage_error("all pictures of --folder are taken; leave out -n and --seed")
+        chosen.usage_error("--folder uses all images in the folder; leave out -n and --seed")
     if chosen.size is not None and (len(chosen.size) > 2 or min(chosen.size) < 1):
-        chosen.usage_error(f"--size: got {chosen.size}; give both sides, or height and width, in pixels")
+        chosen.usage_error(f"--size: got {chosen.size}; pass both sides, or height and width, in pixels")
     if (chosen.config or chosen.data is not None) and (chosen.size is not None or chosen.mode is not None):
-        chosen.usage_error("--size and --mode are for a --folder alone: the data's transform does that")
+        chosen.usage_error("--size and --mode are for --folder without --data, whose transform does that")
     if chosen.size is not None and len(chosen.size) == 1:
         chosen.size = chosen.size[0]
     from lightning_gradcam.saved_models.class_names import read_class_names
@@ -123,7 +122,7 @@ def _of_data(chosen: argparse.Namespace) -> ProbeSet:
     inherited = type(data).val_dataloader.__module__.split(".")[0] in ("pytorch_lightning", "lightning")
     loader = None if inherited else first_loader(data.val_dataloader())
     if not hasattr(loader, "dataset"):
-        raise ProbeError(f"data: {chosen.data!r} has no validation loader with a data set; give --folder or --config")
+        raise ProbeError(f"data: {chosen.data!r} has no validation loader with a data set; pass --folder or --config")
     return _drawn(chosen, next(options_in_config(config), {}), loader)
 
 
@@ -139,7 +138,7 @@ def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any)
     choice = ProbeOptions(given=chosen.folder, **wanted)
 
     def no_archive(path: str) -> ProbeSet:
-        raise ProbeError(f"probes: {path!r} is not read here")
+        raise ProbeError(f"probes: {path!r} is not read by this command")
 
     def obtained(passing: Passing | None = None) -> ProbeSet:
         return obtain_probes(choice, lambda: loader, resumed={}, archived=no_archive, passing=passing)[0].probes
@@ -180,7 +179,7 @@ def _say(probes: ProbeSet, name: str, chosen: argparse.Namespace) -> None:
         return
     print("\n".join(_lines(probes, name)))
     if chosen.sheet is not None:
-        print(f"\npicture: {chosen.sheet}")
+        print(f"\nsheet: {chosen.sheet}")
 
 
 def _write_sheet(probes: ProbeSet, name: str, path: str) -> None:
@@ -190,7 +189,7 @@ def _write_sheet(probes: ProbeSet, name: str, path: str) -> None:
 
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _FORMATS:
-        raise DrawingError(f"sheet: got {path!r}; give a name that ends with {', '.join(_FORMATS)}")
+        raise DrawingError(f"sheet: got {path!r}; use a name that ends with {', '.join(_FORMATS)}")
     folder, file = os.path.split(path)
     Storage(folder or ".").write(file, contact_sheet(probes, os.path.basename(name)).encoded(_FORMATS[suffix]))
 

@@ -7,7 +7,7 @@ Example:
   lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
   lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, of a plain script
 
-The callbacks in the config decide what is explained; options given here take precedence over theirs. The maps equal
+The callbacks in the config decide what is explained; command-line options take precedence over theirs. The maps equal
 those of a live run bit for bit on the same machine with the same number of threads. The folder again/ receives an
 archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
 
@@ -40,13 +40,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "rebuild the evolution from saved checkpoints"
     parser = options.add_command(commands, "replay", what, doc=__doc__)
     parser.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints, or a folder of .ckpt files")
-    parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="folder (default: %(default)s)")
+    parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="output folder (default: %(default)s)")
     options.add_checkpoint(parser)
     options.add_plan(parser, "the config's, else the run's, else auto")
-    parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of pictures")
+    parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of images")
     parser.add_argument("--num-probes", type=int, metavar="N", help="number of probes to draw (default: 8)")
     parser.add_argument("--seed", type=int, metavar="N", help="random seed for the draw (default: 0)")
-    parser.add_argument("--name", metavar="NAME", help="the callback's: selects its saved state, and names the archive")
+    parser.add_argument(
+        "--name", metavar="NAME", help="the callback's name, which selects its saved state and names the archive"
+    )
     parser.add_argument("--precision", metavar="P", help="precision, such as bf16-mixed (default: the config's)")
     parser.add_argument("--accelerator", metavar="A", help="device to compute on, such as cpu (default: the config's)")
     parser.add_argument("--all", action="store_true", help="use every checkpoint, ignoring the config's schedule")
@@ -64,7 +66,7 @@ def _run(chosen: argparse.Namespace) -> int:
     for path, why in found.damaged:
         say(f"{path} is left out: {why}")
     for path in found.repeated:
-        say(f"{path} holds an epoch and step that another checkpoint has, and is left out")
+        say(f"{path} has the same epoch and step as another checkpoint, and is left out")
     for remark in dict.fromkeys(saved.remark for saved in found.checkpoints if saved.remark is not None):
         say(remark)
     last = found.checkpoints[-1].path
@@ -151,8 +153,8 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
         made.append(build(kind, values, "callbacks", parsed=True, kept=kept))
     if chosen.name is not None and len(made) > 1:
         raise ConfigurationError(
-            f"--name: the config has {len(made)} callbacks of lightning-gradcam; leave it out, or give a config with"
-            " one of them"
+            f"--name: the config has {len(made)} callbacks of lightning-gradcam; leave --name out, or pass a config "
+            "with only one of them"
         )
     # Only the run's own settings: the config has no callback here.
     layers = layers_of_run(Recipe(recipe.contents))

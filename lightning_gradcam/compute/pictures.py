@@ -33,18 +33,17 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
         name = layer_of(layer)
         instead = f"call of it ({name + '#0'!r})" if search.calls(name) > 1 else "layer"
         warn(
-            f"lightning-gradcam: layer {layer!r} sees a different input ({other}) from the picture ({shape}): its maps"
-            f" show places in that input. Name that tensor with picture=, or another {instead} that sees the"
-            " picture"
+            f"lightning-gradcam: layer {layer!r} sees a different input ({other}) from the image ({shape}): its maps "
+            f"show locations in that input. Pass that tensor as picture=, or name another {instead} that sees the image"
         )
     flat = {name: module for name, module in modules.items() if len(layouts[name].grid) == 2}
     for layer, (axis, reached) in frames_seen(run, inputs, flat).items():
         name, frames = layer_of(layer), reached.nonzero().flatten().tolist()
         calls = f" (a call of {name!r} each: '{name}#0', …)" if search.calls(name) > 1 else ""
         warn(
-            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, frames[:5]))} only, of {len(reached)} along"
-            f" axis {axis} of the input {shape}: its maps belong to that part, whatever part of the input they are"
-            f" drawn over{calls}"
+            f"lightning-gradcam: layer {layer!r} sees only index {', '.join(map(str, frames[:5]))} (of 0 to"
+            f" {len(reached) - 1}) along axis {axis} of the input {shape}: its maps belong to that part, even where"
+            f" they are drawn over another{calls}"
         )
 
 

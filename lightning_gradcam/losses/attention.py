@@ -107,8 +107,8 @@ class AttentionLoss(nn.Module):
         specs = check_layers(layers)
         if objective == "reasons" and specs != [AUTO]:
             raise ConfigurationError(
-                f"layers: got {layers!r:.80}, but 'reasons' differentiates with respect to the input and looks at no"
-                " layer; leave layers out, or use objective='inside'"
+                f"layers: got {layers!r:.80}, but 'reasons' differentiates with respect to the input and uses no "
+                "layer; leave layers out, or use objective='inside'"
             )
         check_whole("warm_up", warm_up, 0)
         self.objective, self.warm_up, self._score = objective, warm_up, check_score(score)
@@ -149,8 +149,7 @@ class AttentionLoss(nn.Module):
                 f"AttentionLoss: {', '.join(name or type(model).__name__ for name in compiled[:3])} was compiled by"
                 " torch.compile, whose code has no second derivatives, so it runs uncompiled inside watching()"
             )
-        layers = None if self._layers is None else list(self._layers)
-        unknown = self._attends is None and torch.is_grad_enabled()
+        layers, unknown = self._layers, self._attends is None and torch.is_grad_enabled()
         with eager(model), watched(model, layers, self._asked, found=self._found, first=first, ask=unknown) as watch:
             yield self
         self._attends = watch.attends if unknown else self._attends
@@ -197,12 +196,12 @@ class AttentionLoss(nn.Module):
         require_no_inference_mode()
         if watch is None:
             raise CaptureError(
-                "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before"
-                " each call, as logits = model(x), and then call attention(logits, labels, …) once"
+                "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before "
+                "each call, as logits = model(x), and then call attention(logits, labels, …) once"
             )
         if labels is None and any(target.name == "label" for target in self._asked.targets):
             raise TargetError(
-                "labels: got none, but the loss explains the true class; give attention(logits, labels, …)"
+                "labels: got none, but the loss explains the true class; call attention(logits, labels, …)"
             )
         graph = torch.is_grad_enabled()
         device = next(
@@ -238,20 +237,19 @@ class AttentionLoss(nn.Module):
     ) -> Tensor:
         picture = watch.picture if inputs is None else inputs
         self._lay_out(watch)
-        wrong = (
-            ("maps", given) if self.objective == "inside" else ("masks", masks) if boxes is None else ("boxes", boxes)
-        )
-        if wrong[1] is not None:
+        inside = self.objective == "inside"
+        unused = {"maps": given} if inside else {"boxes": boxes, "masks": masks}
+        if wrong := next((name for name, value in unused.items() if value is not None), ""):
             raise ConfigurationError(
-                f"{wrong[0]}: {self.objective!r} does not use them; give"
-                f" {'masks= or boxes=' if self.objective == 'inside' else 'maps='}, or choose another objective"
+                f"{wrong}: {self.objective!r} does not use them; pass {'masks= or boxes=' if inside else 'maps='}, or"
+                " choose another objective"
             )
         found, shown = [], []
         for layer, maps in maps_of(watch, explain(), graph=graph):
-            if self.objective == "inside":
-                region = region_of(masks, boxes, maps, sizes_of(picture), layer)
-                losses, counted = objectives.share_outside(maps, *on_grid(region.inside, maps.shape[1:]))
-                counted = counted & region.known
+            if inside:
+                region, known = region_of(masks, boxes, maps, sizes_of(picture), layer)
+                losses, counted = objectives.share_outside(maps, *on_grid(region, maps.shape[1:]))
+                counted = counted & known
             else:
                 own = given.get(layer) if isinstance(given, Mapping) else given
                 losses, counted = objectives.distance(maps, maps_on(own, maps, layer))
@@ -260,9 +258,9 @@ class AttentionLoss(nn.Module):
         # Only once, because it waits for the device.
         if self._begins and not bool(torch.stack(shown).any()):
             warn(
-                f"AttentionLoss: every map of the first batch is blank at {', '.join(map(repr, watch.modules))}, so the"
-                " loss has nothing to move. A head that begins at zero does that for a few steps; if it stays so, name"
-                " an earlier layer, or use methods='layercam'"
+                f"AttentionLoss: every map of the first batch is blank at {', '.join(map(repr, watch.modules))}, so "
+                "the loss has nothing to move. A zero-initialised head causes this for a few steps; if it persists, "
+                "name an earlier layer, or use methods='layercam'"
             )
         self._begins = False
         return torch.stack(found).mean()
@@ -272,20 +270,17 @@ class AttentionLoss(nn.Module):
     ) -> Tensor:
         picture, leaf = watch.entered(inputs)
         explained = explain()
-        like = full_precision(picture.detach())
-        region = region_of(masks, boxes, like, sizes_of(picture))
-        outside = over_axes(1 - region.inside, picture.shape)
+        inside, known = region_of(masks, boxes, full_precision(picture.detach()), sizes_of(picture))
+        outside = over_axes(1 - inside, picture.shape)
         found = []
         for scored in explained.values():
             (gradient,) = differentiate(scored.scores, [leaf], retain_graph=True, create_graph=graph)
             if gradient is None:
                 raise CaptureError(
                     "inputs: no gradient reaches the input from the score: a part of the model runs in its own"
-                    " torch.no_grad() or behind a detach(); use objective='inside' at a layer behind that"
+                    " torch.no_grad() or before a detach(); use objective='inside' at a layer after it"
                 )
-            found.append(
-                objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), region.known)
-            )
+            found.append(objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), known))
         return torch.stack(found).mean()
 
     def _lay_out(self, watch: Watch) -> None:

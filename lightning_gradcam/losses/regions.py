@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,21 +15,10 @@ from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.targets.reading import described
 
 
-@dataclass(frozen=True, eq=False)
-class Region:
-    """The region of each image where the evidence should be.
-
-    Attributes:
-        inside: The fraction of each pixel inside it, 0 to 1, ``[N, *P]``.
-        known: Which samples have a region, bool ``[N]``.
-    """
-
-    inside: Tensor
-    known: Tensor
-
-
-def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, ...]], layer: str = "") -> Region:
-    """Reads masks or boxes.
+def region_of(
+    masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, ...]], layer: str = ""
+) -> tuple[Tensor, Tensor]:
+    """Reads masks or boxes: the region of each image where the evidence should be.
 
     Args:
         masks: bool ``[N, *P]``, or ``None``.
@@ -39,44 +27,47 @@ def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, .
         sizes: The shapes that a mask may have, ending in the image's height and width; empty if these are unknown.
         layer: The layer's name; ``""`` for the inputs.
 
+    Returns:
+        The fraction of each pixel inside the region, 0 to 1, ``[N, *P]``, and which samples have one, bool ``[N]``.
+
     Raises:
         ConfigurationError: They do not match the samples or their images.
     """
     samples = len(like)
     if (masks is None) == (boxes is None):
         raise ConfigurationError(
-            "masks: got masks and boxes; give one of them"
+            "masks: got both masks and boxes; pass only one"
             if masks is not None
-            else "masks: got none, and no boxes; give masks= (bool [N, H, W]; all False for a sample without one) or"
-            " boxes= ([N, 4]: left, top, right and bottom in pixels; NaN for a sample without one)"
+            else "masks: got neither masks nor boxes; pass masks= (bool [N, H, W]; all False for a sample without one) "
+            "or boxes= ([N, 4]: left, top, right and bottom in pixels; NaN for a sample without one)"
         )
     if boxes is not None:
         return _of_boxes(boxes, samples, sizes, like)
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.dim() < 2:
-        raise ConfigurationError(f"masks: got {described(masks)}; give a bool tensor [N, H, W], such as mask > 0.5")
+        raise ConfigurationError(f"masks: got {described(masks)}; pass a bool tensor [N, H, W], such as mask > 0.5")
     if len(masks) != samples:
         raise ConfigurationError(
-            f"masks: got {len(masks)} for {samples} samples; give one for each, all False for a sample without one"
+            f"masks: got {len(masks)} for {samples} samples; pass one for each, all False for a sample without one"
         )
     shape = tuple(masks.shape[1:])
     if sizes and shape not in sizes:
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)} for pictures of {' or '.join('x'.join(map(str, p)) for p in sizes)};"
-            " give bool masks at the pictures' own size, cropped and resized as the pictures are"
+            f"masks: got {list(masks.shape)} for images of {' or '.join('x'.join(map(str, p)) for p in sizes)}; pass "
+            "bool masks at the images' own size, cropped and resized like the images"
         )
     if not sizes and len(shape) > 1 and not same_proportions(like.shape[1:], shape):
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)}, which has other proportions than the maps {list(like.shape)} of"
-            f" {layer!r}; give masks at the size of the model's pictures"
+            f"masks: got {list(masks.shape)}, whose proportions differ from those of the maps {list(like.shape)} of "
+            f"{layer!r}; pass masks at the size of the model's images"
         )
     # One mask applies to all slices.
     if layer and not 0 <= like.dim() - masks.dim() <= (like.dim() == 4):
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)} for maps {list(like.shape)} of {layer!r}; give"
+            f"masks: got {list(masks.shape)} for maps {list(like.shape)} of {layer!r}; pass"
             f" {'[N, L]' if like.dim() == 2 else '[N, H, W]'}"
         )
     own = masks.to(like.device)
-    return Region(own.to(like.dtype), own.flatten(1).any(dim=1))
+    return own.to(like.dtype), own.flatten(1).any(dim=1)
 
 
 def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -102,8 +93,7 @@ def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
             torch.eye(places, dtype=values.dtype, device=values.device)[None], pixels, mode="linear"
         )[0]
         values = torch.tensordot(values, shares, dims=([1], [1]))
-        along = shares.sum(dim=1)
-        whole = whole * along.reshape(-1, *[1] * (len(own) - 1 - axis))
+        whole = whole * shares.sum(dim=1).reshape(-1, *[1] * (len(own) - 1 - axis))
     if len(own) < len(grid):
         values, whole = values[:, None].expand(-1, *grid), whole.expand(*grid)
     return values, whole
@@ -138,16 +128,16 @@ def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
     """
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != maps.dim():
         raise ConfigurationError(
-            f"maps: got {described(given)}; give floating-point maps [N, h, w] for those of {layer!r}"
+            f"maps: got {described(given)}; pass floating-point maps [N, h, w] for those of {layer!r}"
             f" {list(maps.shape)}, NaN for a sample without one, or a dict of these by layer"
         )
     if len(given) != len(maps):
-        raise ConfigurationError(f"maps: got {len(given)} for {len(maps)} samples; give one for each, NaN for none")
+        raise ConfigurationError(f"maps: got {len(given)} for {len(maps)} samples; pass one for each, NaN for none")
     shape, own = given.shape[1:], maps.shape[1:]
     if len(own) > 1 and not same_proportions(own, shape) and not same_proportions(shape, own):
         raise ConfigurationError(
-            f"maps: got {list(given.shape)}, which has other proportions than the maps {list(maps.shape)} of"
-            f" {layer!r}; give maps of the same pictures"
+            f"maps: got {list(given.shape)}, whose proportions differ from those of the maps {list(maps.shape)} of "
+            f"{layer!r}; pass maps of the same images"
         )
     others = given.detach().to(maps)
     if shape == own:
@@ -159,23 +149,23 @@ def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
     return functional.interpolate(others[:, None], tuple(own), mode=mode)[:, 0]
 
 
-def _of_boxes(boxes: Any, samples: int, sizes: Sequence[tuple[int, ...]], like: Tensor) -> Region:
+def _of_boxes(boxes: Any, samples: int, sizes: Sequence[tuple[int, ...]], like: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(boxes, Tensor) or tuple(boxes.shape) != (samples, 4):
         raise ConfigurationError(
-            f"boxes: got {described(boxes)} for {samples} samples; give a tensor [N, 4] of left, top, right and bottom"
+            f"boxes: got {described(boxes)} for {samples} samples; pass a tensor [N, 4] of left, top, right and bottom"
             " in pixels, NaN for a sample without one"
         )
     if not sizes or len(sizes[0]) < 2:
         raise ConfigurationError(
-            "boxes: the picture's height and width are not known, since the watched module itself was not called with"
-            " a picture; call model(x) inside watching(model), give inputs=x, or give masks="
+            "boxes: the image's height and width are not known, because the watched module itself was not called with "
+            "an image; call model(x) inside watching(model), pass inputs=x, or pass masks="
         )
     own = boxes.to(like)
     known = own.isfinite().all(dim=1) & (own[:, 2] > own[:, 0]) & (own[:, 3] > own[:, 1])
     own = torch.where(known[:, None], own, 0)
     height, width = sizes[0][-2:]
     down, across = (_covered(own[:, [k, k + 2]], size) for k, size in ((1, height), (0, width)))
-    return Region(down[:, :, None] * across[:, None], known)
+    return down[:, :, None] * across[:, None], known
 
 
 def _covered(edges: Tensor, size: int) -> Tensor:

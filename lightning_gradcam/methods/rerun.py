@@ -169,13 +169,13 @@ class Rerun:
                 (gradient,) = differentiate(scores, [picture])
             if not met:
                 raise refused(
-                    "guided backpropagation changes how ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish pass gradients"
-                    " back, and this model runs none"
+                    "guided backpropagation changes how ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish pass "
+                    "gradients back, but this model runs none of them"
                 )
             if gradient is None:
                 raise MethodError(
-                    "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"
-                    " behind a detach(); use gradcam or layercam at a layer after it"
+                    "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or "
+                    "before a detach(); use gradcam or layercam at a layer after it"
                 )
             found.append(full_precision(self._form.seen(gradient)))
         return torch.stack(found)
@@ -212,7 +212,7 @@ class Rerun:
                 output = self._model.forward(with_gradient(self._form.own))
             if not paid:
                 raise MethodError(
-                    f"methods: 'legrad' needs attention, and layer {self.layer!r} has none; name a transformer block"
+                    f"methods: 'legrad' needs attention, but layer {self.layer!r} has none; name a transformer block"
                     " or its attention, or use gradcam, hirescam or layercam here"
                 )
             try:
@@ -223,7 +223,10 @@ class Rerun:
                     " backward; turn activation checkpointing off"
                 ) from None
         if any(gradient is None for gradient in found):
-            raise MethodError(f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}")
+            raise MethodError(
+                f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}; name a layer that the "
+                "score depends on"
+            )
         return full_precision(paid[0].detach()), full_precision(torch.stack([g for g in found if g is not None]))
 
     def tokens_to_map(self, tokens: Tensor) -> Tensor:
@@ -235,8 +238,8 @@ class Rerun:
         length = self._at.layout.tokens
         if tokens.shape[2] != length or tokens.shape[1] != self._model.inputs.samples:
             raise refused(
-                f"'legrad' needs attention over the whole picture; layer {self.layer!r} attends to {tokens.shape[2]}"
-                f" tokens in {tokens.shape[1]} windows, its output has {length} a sample"
+                f"'legrad' needs attention over the whole image; layer {self.layer!r} attends to {tokens.shape[2]}"
+                f" tokens in {tokens.shape[1]} windows, and its output has {length} per sample"
             )
         return self._at.layout.of_grid(tokens)
 
@@ -258,8 +261,8 @@ class Rerun:
     def _of_classes(self, output: Any, explained: Scored) -> tuple[Tensor, Tensor]:
         if not explained.of_classes:
             raise MethodError(
-                "methods: this method compares one class with the others, and a target is not a single class (a"
-                " contrast, several labels per sample, a callable, a number); use gradcam for it"
+                "methods: this method compares one class with the others, but a target is not a single class (a "
+                "contrast, several labels per sample, a callable, a number); use gradcam for that target"
             )
         return class_logits(output, explained.kind), explained.classes
 

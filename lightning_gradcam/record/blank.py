@@ -39,19 +39,19 @@ HIRESCAM = 16
 """Added to a cause if HiResCAM's map of the same layer and target is not blank."""
 
 _WHY = {
-    Cause.NOWHERE_POSITIVE: "the method finds no place that speaks for the score",
-    Cause.NO_GRADIENT: "no gradient arrives (dead ReLUs behind the layer, or a saturated probability)",
+    Cause.NOWHERE_POSITIVE: "the method finds no evidence for the score anywhere",
+    Cause.NO_GRADIENT: "no gradient reaches the layer (dead ReLUs after it, or a saturated probability)",
     Cause.NO_ACTIVATION: "the layer's own output is zero everywhere (dead ReLUs)",
-    Cause.CANCELLED: "the gradient cancels in its mean over places, as behind a linear layer on flattened features",
-    Cause.NEGATIVE: "the gradient's mean over places is negative for every active channel",
-    Cause.OUTWEIGHED: "at every place the channels against the score outweigh those for it",
-    Cause.AT_LIMIT: "the similarity is at its limit, as that of a probe to itself",
+    Cause.CANCELLED: "the gradient's mean over locations is zero, as before a linear layer on flattened features",
+    Cause.NEGATIVE: "the gradient's mean over locations is negative for every active channel",
+    Cause.OUTWEIGHED: "at every location the channels against the score outweigh those for it",
+    Cause.AT_LIMIT: "the similarity is at its maximum, as for a probe compared with itself",
     Cause.ROUNDING: "the gradient cancels up to rounding, as before a norm that removes what the map measures",
 }
 _INSTEAD = {
     Cause.NO_GRADIENT: "Use a later layer, or score='logit'.",
     Cause.AT_LIMIT: "Compare with another probe.",
-    Cause.ROUNDING: "Use a layer behind the norm.",
+    Cause.ROUNDING: "Use a layer after the norm.",
 }
 _EARLIER = "Use an earlier layer."
 _USE_HIRESCAM = "Use methods=['hirescam'] or an earlier layer."
@@ -100,7 +100,7 @@ def blank_sentence(codes: Codes, *, what: str = "maps", zero: str = "zero after 
 
     Example:
         >>> blank_sentence(np.array([Cause.NEGATIVE, Cause.SHOWN], np.int8))
-        "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over places is negative for every \
+        "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over locations is negative for every \
 active channel. Use an earlier layer."
     """
     return " ".join(filter(None, blank_parts(codes, what=what, zero=zero)))
@@ -111,12 +111,10 @@ def blank_parts(codes: Codes, *, what: str = "maps", zero: str = "zero after the
     blank = codes[codes != 0]
     if not blank.size:
         return "", ""
-    counted = Counter((blank & (HIRESCAM - 1)).tolist())
-    number, most = counted.most_common(1)[0]
+    number, most = Counter((blank & (HIRESCAM - 1)).tolist()).most_common(1)[0]
     # A later version may have written a cause that is unknown here.
     cause = Cause(number) if number in _WHY else Cause.NOWHERE_POSITIVE
-    helped = bool(((blank & HIRESCAM) != 0).any())
-    instead = _USE_HIRESCAM if helped else _INSTEAD.get(cause, _EARLIER)
+    instead = _USE_HIRESCAM if (blank & HIRESCAM).any() else _INSTEAD.get(cause, _EARLIER)
     mostly = "" if most == len(blank) else f"in {most} "
     are = "is" if len(blank) == 1 else "are"
     return f"{len(blank)} of {len(codes)} {what} {are} blank ({zero}): {mostly}{_WHY[cause]}.", instead

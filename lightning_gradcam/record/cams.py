@@ -49,7 +49,7 @@ def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
     if len(matches) != 1:
         why = "is ambiguous" if matches else "not found"
         listed = ", ".join(str(tuple(key)) for key in (matches or keys))
-        raise KeyError(f"{wanted!r} {why}; give (layer, method, target), one of: {listed}")
+        raise KeyError(f"{wanted!r} {why}; pass one of these (layer, method, target): {listed}")
     return matches[0]
 
 
@@ -185,8 +185,7 @@ class Cams(Mapping[CamKey, Tensor]):
 
     def _repr_html_(self) -> str:
         # Drawing belongs to a later folder; import it only when a notebook displays the maps.
-        shown: str = import_module("lightning_gradcam.report.notebook").cams_html(self)
-        return shown
+        return str(import_module("lightning_gradcam.report.notebook").cams_html(self))
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{tuple(key)}: {list(value.shape)}" for key, value in self.maps.items())

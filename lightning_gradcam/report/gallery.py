@@ -11,9 +11,10 @@ import numpy as np
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.report.payload import rounded
 from lightning_gradcam.report.pictures import data_url
 
-# Bytes of pictures and number of steps in a page; of more, some are evenly chosen.
+# The largest number of bytes of images, and of steps, in a page; if there are more, some are evenly chosen.
 MAX_BYTES = 24_000_000
 MAX_STEPS = 48
 
@@ -43,8 +44,7 @@ class Shot:
     def __post_init__(self, picture: Picture) -> None:
         # Enlarged pixels compress best as they are; a large sheet of small numbers as WebP.
         format, content = picture.file(("png", "jpeg", "webp"))
-        height, width = picture.pixels.shape[:2]
-        for name, value in (("format", format), ("content", content), ("size", (height, width))):
+        for name, value in (("format", format), ("content", content), ("size", picture.size)):
             object.__setattr__(self, name, value)
 
 
@@ -80,7 +80,7 @@ class Gallery:
     remark: str = ""
 
     def header(self) -> dict[str, Any]:
-        """Returns the gallery ready for JSON, with pictures as ``data:`` URLs and no more steps than fit a page."""
+        """Returns the gallery ready for JSON, with sheets as ``data:`` URLs and no more steps than fit on a page."""
         count = max((len(shots) for shots in self.layers.values()), default=0)
         shown = places_for(count, [shots[-1] for shots in self.layers.values() if shots])
         left_out = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""
@@ -93,9 +93,7 @@ class Gallery:
                 {
                     "name": layer,
                     "shots": [_shot(shots[place]) for place in shown],
-                    "numbers": [_plain(self.numbers[layer][place]) for place in shown]
-                    if layer in self.numbers
-                    else None,
+                    "numbers": rounded(np.array(self.numbers[layer])[shown]) if layer in self.numbers else None,
                 }
                 for layer, shots in self.layers.items()
             ],
@@ -110,7 +108,3 @@ def _shot(shot: Shot) -> dict[str, Any]:
         "height": shot.size[0],
         "picture": data_url(shot.content, shot.format),
     }
-
-
-def _plain(value: float) -> float | None:
-    return float(f"{value:.4g}") if np.isfinite(value) else None

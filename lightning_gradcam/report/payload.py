@@ -1,4 +1,4 @@
-"""What a page holds of an archive: a description, and signed 8-bit maps, each with its own two scales."""
+"""The data of an archive in a page: a description, and signed 8-bit maps, each with its own two scales."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.errors import printable
 from lightning_gradcam.record.blank import blank_sentence, record_codes
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
@@ -21,7 +22,6 @@ from lightning_gradcam.render.signals import band_height, charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.report.pictures import probe_entries, probe_pictures, source_remark
-from lightning_gradcam.report.statements import statements
 from lightning_gradcam.sheets.header import method_title
 from lightning_gradcam.stats import STATS, affordable, to_last
 
@@ -30,13 +30,13 @@ MAX_PROBES = 64
 # Bytes of maps in a page before compression.
 MAX_BYTES = 64_000_000
 _CHART = (98, 224)
-# Steps of a byte on either side of zero.
+# Byte values on either side of zero.
 _LEVELS = 127
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """What all steps of a run share.
+    """The data that all steps of a run share.
 
     Attributes:
         header: Ready for JSON; without steps.
@@ -57,20 +57,19 @@ class Outline:
         Args:
             archive: The run's archive; without steps it has no keys yet.
             title: The run's name; by default the last two parts of the archive's path.
-            max_probes: Largest number of probes in the page; of more, this many are evenly chosen.
+            max_probes: Largest number of probes in the page; if there are more, this many are evenly chosen.
 
         Raises:
             ArchiveError: The archive is damaged.
         """
-        first, manifest = archive.record(0) if archive.steps else None, archive.manifest
-        flat = next((maps.shape for maps in first.maps.values() if maps.ndim == 2), ()) if first else ()
+        first, manifest = archive.record(0).maps if archive.steps else {}, archive.manifest
+        flat = next((maps.shape for maps in first.values() if maps.ndim == 2), ())
         probes, _ = charted(archive.probes.view, Drawing(), flat, _CHART)
-        source, keys = probes.display_source, () if first is None else tuple(first.maps)
-        slices = {key: Slices.of(first.maps[key].shape, probes.pixels.shape) for key in keys} if first else {}
+        slices = {key: Slices.of(maps.shape, probes.pixels.shape) for key, maps in first.items()}
         rows = tuple(evenly(len(probes), max_probes))
         wide = max((len(found.chosen) for found in slices.values()), default=1)
         height, width, pictures = probe_pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
-        # Evidence inside a region is measured at the picture's or mask's own resolution, as in the numbers.
+        # Evidence inside a region is measured at the image's or mask's own resolution, as in the numbers.
         full = probes.pixels.shape[-3:-1] if probes.masks is None else probes.masks.shape[1:]
         own = {} if full == (height, width) else {"full": list(full)}
         more = {"band": band_height(height)} if flat else own
@@ -84,17 +83,17 @@ class Outline:
             "fingerprint": manifest.fingerprint,
             "note": probes.note,
             "remark": "" if len(rows) == len(probes) else f"{len(rows)} of {len(probes)} probes, evenly chosen",
-            "pictures": source_remark(source),
+            "pictures": source_remark(probes.display_source),
             "class_names": None if probes.class_names is None else list(probes.class_names),
             "display": {"width": width, "height": height, "slices": wide, **more},
-            "keys": [_key(key, first.maps[key], slices[key]) for key in keys] if first else [],
+            "keys": [_key(key, maps, slices[key]) for key, maps in first.items()],
             "layers": list(manifest.layers),
             "methods": list(manifest.methods),
             "targets": list(manifest.targets),
             "probes": probe_entries(probes, rows, pictures, (height, width)),
-            "stats": {name: _stat(stat) for name, stat in STATS.items()},
+            "stats": {name: {k: v for k, v in vars(stat).items() if k != "better"} for name, stat in STATS.items()},
         }
-        return cls(header, keys, rows, slices)
+        return cls(header, tuple(first), rows, slices)
 
     def step(self, record: CamRecord, last: CamRecord | None = None) -> tuple[dict[str, Any], bytes]:
         """Returns one step's description, ready for JSON, and its block.
@@ -106,10 +105,10 @@ class Outline:
         Returns:
             The block holds uint8 ``[N, h, slices * w]`` for each key. 128 is zero; 129 to 255 are positive values,
             where 255 is the map's largest, 1 to 127 are negative ones, where 1 is the largest magnitude. A byte's
-            distance from 128, divided by 127, is the square root of the value's share of that largest one, so that
-            one extreme place leaves the others more than a few levels. ``maxima`` and ``minima`` (magnitudes) state
-            the two; ``limits`` and ``signed_limits`` what :func:`~lightning_gradcam.render.scale.limits_of` returns.
-            Maps that are not finite are 128 everywhere, and ``None`` in all four.
+            distance from 128, divided by 127, is the square root of the value's share of that largest one, so that one
+            extreme value leaves more than a few levels for the others. ``maxima`` and ``minima`` (magnitudes) state the
+            two; ``limits`` and ``signed_limits`` what :func:`~lightning_gradcam.render.scale.limits_of` returns. Maps
+            that are not finite are 128 everywhere, and ``None`` in all four.
         """
         rows, blocks, entries = list(self.rows), [], []
         changed = {} if last is None else record.changed_from(last)
@@ -127,16 +126,16 @@ class Outline:
             if last is not None:
                 flipped = changed[key.target][rows] if key.target in changed else None
                 found.update(to_last(maps, last.maps[key][rows], flipped))
-            numbers = {name: _plain(values) for name, values in found.items()}
-            entry = {**{name: _plain(values) for name, values in scales.items()}, "numbers": numbers}
+            numbers = {name: rounded(values) for name, values in found.items()}
+            entry = {**{name: rounded(values) for name, values in scales.items()}, "numbers": numbers}
             if sentence := blank_sentence(record_codes(record.maps, record.causes, [key], rows)):
                 entry["blank"] = sentence
             entries.append(entry)
         of_targets = {
             name: {
-                "scores": _plain(scores[rows]),
+                "scores": rounded(scores[rows]),
                 "classes": record.classes[name][rows].tolist(),
-                "confidences": _plain(record.confidences.get(name, np.full_like(scores, np.nan))[rows]),
+                "confidences": rounded(record.confidences.get(name, np.full_like(scores, np.nan))[rows]),
             }
             for name, scores in record.scores.items()
         }
@@ -145,7 +144,7 @@ class Outline:
             "epoch": record.epoch,
             "stage": record.stage,
             "predicted": record.predicted[rows].tolist(),
-            "confidence": _plain(record.confidence[rows]),
+            "confidence": rounded(record.confidence[rows]),
             "targets": of_targets,
             "maps": entries,
         }
@@ -181,8 +180,8 @@ class Payload:
             archive: The run's archive.
             title: The run's name; by default the last two parts of the archive's path.
             max_probes: Largest number of probes in the page; of more, this many are evenly chosen.
-            max_bytes: Largest size of the maps; of more steps than fit, the first, the last and evenly chosen ones
-                between them.
+            max_bytes: Largest size of the maps; if more steps exist than fit, the first, the last and evenly chosen
+                ones between them are used.
 
         Raises:
             ArchiveError: The archive or one of its steps is damaged.
@@ -212,12 +211,30 @@ class Payload:
         return b"".join(self.blocks[start:stop])
 
 
+def statements(archive: Archive) -> list[dict[str, Any]]:
+    """Returns a run's findings, the most severe first.
+
+    Args:
+        archive: The run's archive.
+
+    Returns:
+        An entry for each, with the field names of :class:`~lightning_gradcam.Finding`. If they can't be computed, a
+        single entry that says why, so that the page is still written.
+    """
+    try:
+        found = archive.findings
+    except Exception as error:  # nothing in findings may keep a page from being written
+        why = printable(f"{type(error).__name__}: {error!s:.200}")
+        return [{"kind": "", "severity": "low", "text": f"The findings can't be computed ({why}).", "advice": ""}]
+    return [{**vars(each), "figures": {n: v for n, v in each.figures.items() if math.isfinite(v)}} for each in found]
+
+
 def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
     # A signal's map is one row, drawn in the band below its curve.
     height, width = maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1])
     size = {"width": width, "height": height, "slices": len(slices.chosen)}
     line: dict[str, Any] = {"signal": True} if maps.ndim == 2 else {}
-    # Of how many slices, where not all are shown.
+    # The number of all slices, if not all are shown.
     more = {"depth": slices.depth} if slices.depth > len(slices.chosen) else {}
     return {**key._asdict(), "method_title": method_title(key.method), **size, **line, **more}
 
@@ -241,15 +258,11 @@ def _signed_bytes(maps: FloatArray, top: FloatArray, low: FloatArray) -> npt.NDA
 
 
 def _sets(record: CamRecord, rows: list[int]) -> list[list[list[float]]]:
-    """Returns each probe's classes above one half, with their probabilities: several can be true at once."""
+    """Returns each probe's classes with a probability above one half, because several can be true at once."""
     pairs = zip(record.likeliest[rows], record.likeliest_confidence[rows], strict=True)
     return [[[int(c), float(f"{p:.4g}")] for c, p in zip(*pair, strict=True) if p > 0.5] for pair in pairs]
 
 
-def _stat(stat: Any) -> dict[str, Any]:
-    return {"title": stat.title, "low": stat.low, "high": stat.high, "reading": stat.reading, "counted": stat.counted}
-
-
-def _plain(values: npt.NDArray[Any]) -> list[float | None]:
+def rounded(values: npt.NDArray[Any]) -> list[float | None]:
     """Returns numbers for JSON with four digits, ``None`` for those that are not finite."""
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values.tolist()]

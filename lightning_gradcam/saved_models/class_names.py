@@ -33,8 +33,8 @@ def read_class_names(given: Sequence[str] | str | None) -> list[str] | None:
     path = next(filter(is_path, texts), None)
     if len(texts) > 1 and path is not None:
         raise TargetError(
-            f"class_names: {path!r:.200} among {len(texts)} names is a file, and would be taken for a class; give the"
-            " file alone, or the names alone"
+            f"class_names: {path!r:.200} among {len(texts)} names is a file, but would be read as a class name; pass "
+            "either the file or the names"
         )
     if len(texts) > 1:
         return texts

@@ -55,11 +55,8 @@ class Samples:
             empty = torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1])))
             probes, seen = ProbeSet(empty, ids=ids, class_names=cams.class_names), False
         else:
-            inputs = inputs[:, None] if cams.axes == "NL" else inputs
-            probes = ProbeSet(inputs, ids=ids, class_names=cams.class_names).read_as(
-                "NCL" if cams.axes == "NL" else cams.axes
-            )
-            seen = True
+            inputs, axes = (inputs[:, None], "NCL") if cams.axes == "NL" else (inputs, cams.axes)
+            probes, seen = ProbeSet(inputs, ids=ids, class_names=cams.class_names).read_as(axes), True
         record = CamRecord.from_cams(cams, probe_ids=ids, epoch=0, step=NO_STEP, stage="", score=cams.score)
         return cls(record, probes.view, seen)
 
@@ -78,8 +75,8 @@ def overlays_of(cams: Cams, key: object, options: dict[str, Any]) -> list[Image.
     if not samples.seen:
         found = "no inputs" if cams.inputs is None else f"inputs {list(cams.inputs.shape)}"
         raise DrawingError(
-            f"overlay: got {found} for maps {list(cams[wanted].shape)}, which is no picture for each map to lie on;"
-            " cams.save(path) draws the maps alone"
+            f"overlay: got {found} for maps {list(cams[wanted].shape)}, which is not one image for each map; "
+            "cams.save(path) draws the maps alone"
         )
     return [Image.fromarray(pixels) for pixels in _overlays(samples, wanted, options)]
 
@@ -89,16 +86,17 @@ def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any])
     folder, name = os.path.split(os.fspath(path))
     format = _FORMATS.get(os.path.splitext(name)[1].lower())
     if format is None:
-        raise DrawingError(f"path: got {os.fspath(path)!r}; give a name that ends in {', '.join(_FORMATS)}")
+        raise DrawingError(f"path: got {os.fspath(path)!r}; use a name that ends in {', '.join(_FORMATS)}")
     keys, samples = list(cams.maps), Samples.of(cams)
     if samples.seen and len(keys) == len(samples.view) == 1:
         drawn = _overlays(samples, keys[0], options)[0]
     else:
-        drawn = _stacked([_sheet(samples, layer, method, options) for layer, method in _pairs(keys)])
+        pairs = dict.fromkeys((key.layer, key.method) for key in keys)
+        drawn = _stacked([_sheet(samples, layer, method, options) for layer, method in pairs])
     if (longest := max(drawn.shape)) > LONGEST[format]:
         warn(
-            f"cams.save: {name!r:.200} is scaled down, because the picture has {longest:,} pixels on a side and"
-            f" {format.upper()} allows {LONGEST[format]:,}; give a name that ends in .png to keep its size"
+            f"cams.save: {name!r:.200} is scaled down, because the sheet is {longest:,} pixels long and"
+            f" {format.upper()} allows {LONGEST[format]:,}; use a name that ends in .png to keep its size"
         )
     Storage(folder or ".").write(name, Picture(drawn, enlarged=True).encoded(format))
 
@@ -107,20 +105,15 @@ def _overlays(samples: Samples, key: CamKey, options: dict[str, Any]) -> Pixels:
     drawing = replace(Drawing(**{"max_tile": LARGEST_OVERLAY, **options}), columns=("overlay",))
     # One scale for all targets of a sample's layer and method, as on sheets.
     keys = [other for other in samples.record.maps if other[:2] == key[:2]]
-    tiles = samples.tiles(keys, drawing, list(range(len(samples.view))))
-    return tiles[keys.index(key)].pixels
+    return samples.tiles(keys, drawing, list(range(len(samples.view))))[keys.index(key)].pixels
 
 
 def _sheet(samples: Samples, layer: str, method: str, options: dict[str, Any]) -> Pixels:
     columns = ("input", "overlay") if samples.seen else ("heatmap",)
     drawing = Drawing(**{"columns": columns, **options})
-    note = "" if samples.seen else "maps alone: their inputs are not known, or are no pictures"
+    note = "" if samples.seen else "maps alone: their inputs are not known, or are no images"
     view = samples.view if samples.seen else replace(samples.view, display_source="")
     return sheet(samples.record, view, layer=layer, method=method, drawing=drawing, title="maps", note=note).pixels
-
-
-def _pairs(keys: list[CamKey]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((key.layer, key.method) for key in keys))
 
 
 def _stacked(sheets: list[Pixels]) -> Pixels:

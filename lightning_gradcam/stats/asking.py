@@ -42,16 +42,16 @@ class Case:
         inputs, kind = checked_pictures("inputs", inputs), check_score(score)
         resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
         if len(resized) != len(inputs):
-            raise ConfigurationError(f"maps: got {len(resized)} for {len(inputs)} inputs; give one map for each input")
+            raise ConfigurationError(f"maps: got {len(resized)} for {len(inputs)} inputs; pass one map for each input")
         output, found = traced_output(model, inputs.clone())
         values = _class_scores(output, kind, found)
         if classes is None:
             classes = values.argmax(dim=1)
         elif classes.shape != (len(inputs),) or classes.is_floating_point() or classes.is_complex():
-            raise ConfigurationError(f"classes: got {described(classes)}; give one class for each of {len(inputs)}")
+            raise ConfigurationError(f"classes: got {described(classes)}; pass one class for each of {len(inputs)}")
         elif bool(((classes < 0) | (classes >= values.shape[1])).any()):
             came, last = sorted(set(classes.tolist())), values.shape[1] - 1
-            raise ConfigurationError(f"classes: got {came}; valid: 0 to {last}, the classes of the model's output")
+            raise ConfigurationError(f"classes: got {came}; valid: 0 to {last}, the model's output classes")
         return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind, found)
 
     def score(self, pictures: Tensor) -> Tensor:
@@ -59,17 +59,17 @@ class Case:
         with torch.no_grad():
             # A model may modify its input in place.
             output = self.model(pictures.clone())
-        values = _class_scores(output, self.kind, self.output)
-        found = values.gather(1, self.classes[:, None])[:, 0]
+        found = _class_scores(output, self.kind, self.output).gather(1, self.classes[:, None])[:, 0]
         return found.where(self.maps.flatten(1).isfinite().all(dim=1), torch.nan)
 
-    def ranks(self, seed: int) -> Tensor:
-        """Each pixel's rank by importance, ``[N, H, W]``, 0 for the most important."""
-        flat = self.maps.flatten(1)
-        # A stable sort of shuffled pixels; in reading order, ties would be removed from the top left corner onwards.
-        shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
-        order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
-        return order.argsort(dim=1).view_as(self.maps)
+
+def pixel_ranks(maps: Tensor, seed: int) -> Tensor:
+    """Returns each pixel's rank by importance, ``[N, H, W]``, 0 for the most important."""
+    flat = maps.flatten(1)
+    # A stable sort of shuffled pixels; in reading order, ties would be removed from the top left corner onwards.
+    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
+    order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+    return order.argsort(dim=1).view_as(maps)
 
 
 def _of_rows(model: Model) -> Model:
@@ -82,6 +82,6 @@ def _class_scores(output: Tensor, score: ScoreKind, kind: OutputKind) -> Tensor:
         with torch.no_grad():
             values = class_scores(output, score, kind).detach()
     except TargetError:
-        wanted = "give a callable that returns logits [N, C], for instance lambda x: model(x).logits"
+        wanted = "pass a callable that returns logits [N, C], for instance lambda x: model(x).logits"
         raise ConfigurationError(f"model: returned {described(output)}; {wanted}") from None
     return values if values.dtype == torch.float64 else values.float()

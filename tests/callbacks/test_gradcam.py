@@ -366,7 +366,7 @@ def test_failures_are_reported_and_given_up_after_three_in_a_row(tmp_path: Path,
     with pytest.warns(UserWarning, match="the sink Full failed at step") as caught:
         fitted(tmp_path, callback, max_epochs=5)
     texts = [str(w.message) for w in caught if "the sink Full failed" in str(w.message)]
-    assert [("tried again" in text, "given up" in text) for text in texts] == [(True, False)] * 2 + [(False, True)]
+    assert [("tried again" in text, "is disabled" in text) for text in texts] == [(True, False)] * 2 + [(False, True)]
     assert all("OSError: disk full" in text for text in texts)
     assert ["Traceback" in text for text in texts] == [True, False, False]
     assert Full.calls == 3
@@ -426,13 +426,13 @@ class NoSteps(TinyModule):
         ({"targets": 5}, TargetError, r"asks for class 5, but the model's output has 5 classes; valid: 0 to 4"),
         ({"targets": {"per_probe": [1, 2]}}, TargetError, r"'per_probe' has 2 indices for 8 probes"),
         ({"targets": "label", "data": unlabelled}, TargetError, r"'label' needs the true classes.*label_key"),
-        ({"num_probes": 41}, ProbeError, r"num_probes: got 41; the data set has 40 samples, so give 1 to 40"),
+        ({"num_probes": 41}, ProbeError, r"num_probes: got 41; the data set has 40 samples, so pass 1 to 40"),
         ({"input_key": 7}, ProbeError, r"input_key: '7' is not in the batch; available: 0, 1"),
         ({"probes": "missing.npz"}, ProbeFileError, r"'missing.npz' can't be read"),
         (
             {"probes": ProbeSet(torch.rand(2, 3, 8, 8))},
             ConfigurationError,
-            r"its forward failed on the probes \[2, 3, 8",
+            r"the forward failed on the probes \[2, 3, 8",
         ),
         (
             {"data": lambda: [loaders()[0], DataLoader(Stream(), 4)], "layers": "net.conv9"},
@@ -492,11 +492,11 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
     [
         ({"layers": []}, LayerError, "layers: got an empty list"),
         ({"methods": "nocam"}, MethodError, "methods: method 'nocam' not found"),
-        ({"targets": "lable"}, TargetError, "targets: got 'lable'; give 'predicted', 'label'"),
-        ({"targets": Top(0)}, TargetError, "targets: got {'top': 0}; give 'predicted', 'label'"),
+        ({"targets": "lable"}, TargetError, "targets: got 'lable'; pass 'predicted', 'label'"),
+        ({"targets": Top(0)}, TargetError, "targets: got {'top': 0}; pass 'predicted', 'label'"),
         ({"targets": -1}, TargetError, "got class index -1"),
         ({"score": "odds"}, TargetError, "score: got 'odds'"),
-        ({"num_probes": 0}, ConfigurationError, "num_probes: got 0; give a whole number, 1 or more"),
+        ({"num_probes": 0}, ConfigurationError, "num_probes: got 0; pass a whole number, 1 or more"),
         ({"every_n_epochs": 0}, ConfigurationError, "every_n_epochs: got 0"),
         (
             {"every_n_validations": 2, "every_n_epochs": 2},
@@ -505,16 +505,16 @@ def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
         ),
         ({"name": "../up"}, ConfigurationError, r"name: got '../up'; it becomes a folder and a tag"),
         ({"on_error": "ignore"}, ConfigurationError, "on_error: got 'ignore'; valid: 'warn' and 'raise'"),
-        ({"mean": 0.5}, ConfigurationError, "mean, std: got mean=0.5 and std=None; give both or neither"),
-        ({"num_probes": "8"}, ConfigurationError, "num_probes: got '8'; give a whole number"),
-        ({"num_probes": 2.5}, ConfigurationError, "num_probes: got 2.5; give a whole number"),
-        ({"seed": None}, ConfigurationError, "seed: got None; give a whole number, 0 or more"),
+        ({"mean": 0.5}, ConfigurationError, "mean, std: got mean=0.5 and std=None; pass both or neither"),
+        ({"num_probes": "8"}, ConfigurationError, "num_probes: got '8'; pass a whole number"),
+        ({"num_probes": 2.5}, ConfigurationError, "num_probes: got 2.5; pass a whole number"),
+        ({"seed": None}, ConfigurationError, "seed: got None; pass a whole number, 0 or more"),
         ({"name": 3}, ConfigurationError, "name: got 3; it becomes a folder"),
-        ({"drawing": "jet"}, ConfigurationError, r"drawing: got 'jet'; give Drawing\(\.\.\.\) or a dict"),
+        ({"drawing": "jet"}, ConfigurationError, r"drawing: got 'jet'; pass Drawing\(\.\.\.\) or a dict"),
         ({"drawing": {"colour": "jet"}}, ConfigurationError, "drawing: got {'colour': 'jet'}"),
-        ({"probes": [1, 2]}, ConfigurationError, "probes: got a list; give a ProbeSet"),
-        ({"sinks": MemorySink}, ConfigurationError, "sinks: got .*; give a list of instances of Sink"),
-        ({"sinks": [MemorySink]}, ConfigurationError, "sinks: got .*; give a list of instances of Sink"),
+        ({"probes": [1, 2]}, ConfigurationError, "probes: got a list; pass a ProbeSet"),
+        ({"sinks": MemorySink}, ConfigurationError, "sinks: got .*; pass a list of instances of Sink"),
+        ({"sinks": [MemorySink]}, ConfigurationError, "sinks: got .*; pass a list of instances of Sink"),
     ],
 )
 def test_the_constructor_checks_plain_values(options: dict[str, Any], error: type[Exception], text: str) -> None:

@@ -172,7 +172,7 @@ def test_an_interrupt_while_closing_leaves_early_stopping_as_it_was(tmp_path: Pa
 
 def test_a_number_that_is_looked_for_without_monitor_is_reported_before_the_first_step(tmp_path: Path) -> None:
     with (
-        pytest.warns(UserWarning, match=f"another callback monitors '{INSIDE}'.* give that monitor=True"),
+        pytest.warns(UserWarning, match=f"another callback monitors '{INSIDE}'.* set monitor=True there"),
         pytest.raises(RuntimeError, match="which is not available"),
     ):
         fit(tmp_path, ours(monitor=False), EarlyStopping(INSIDE), max_epochs=1)
@@ -190,7 +190,7 @@ def test_a_number_whose_measuring_fails_keeps_its_value_and_training_goes_on(
 
     monkeypatch.setattr(Meter, "measured", failing)
     looking, stopper = Looking(INSIDE), EarlyStopping(INSIDE, patience=1, mode="max", stopping_threshold=2.0)
-    with pytest.warns(UserWarning, match="measuring failed at step 4 .*training goes on"):
+    with pytest.warns(UserWarning, match="measuring failed at step 4 .*training continues"):
         fit(tmp_path, ours(monitor=[INSIDE]), stopper, looking, max_epochs=3)
     (first,), (second,), (third,) = looking.found
     assert math.isnan(first)
@@ -246,13 +246,13 @@ def test_an_unknown_name_is_refused_before_the_first_step(tmp_path: Path, other:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"monitor": INSIDE}, "monitor: got 'gradcam_stats/net.conv1/energy_inside'; give true for all numbers"),
-        ({"monitor": []}, "monitor: got []; give true"),
+        ({"monitor": INSIDE}, "monitor: got 'gradcam_stats/net.conv1/energy_inside'; pass true for all numbers"),
+        ({"monitor": []}, "monitor: got []; pass true"),
         (
             {"on_alarm": "halt", "min_energy_inside": 0.5},
             "got 'halt'; valid: 'warn', 'stop' and 'checkpoint'",
         ),
-        ({"on_alarm": "stop"}, "on_alarm: got 'stop', but there is no alarm; give min_energy_inside"),
+        ({"on_alarm": "stop"}, "on_alarm: got 'stop', but there is no alarm; pass min_energy_inside"),
     ],
 )
 def test_wrong_options_are_refused_by_the_constructor(options: dict[str, Any], said: str) -> None:
@@ -300,7 +300,7 @@ def test_a_checkpoint_of_the_alarm_that_can_not_be_saved_stops_nobody(tmp_path: 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             (tmp_path / "gradcam_runs" / "3" / "checkpoints").write_text("a file where the folder should be")
 
-    with pytest.warns(UserWarning, match="the checkpoint of the alarm failed at step 4 .*training goes on"):
+    with pytest.warns(UserWarning, match="the checkpoint of the alarm failed at step 4 .*training continues"):
         running = fit(tmp_path, callback, Blocking(), max_epochs=2)
     assert running.current_epoch == 2
 

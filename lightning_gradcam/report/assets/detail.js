@@ -7,7 +7,7 @@ import {button, make} from './dom.js';
 import {Film} from './film.js';
 import {chosenNumber, mapNumbers, numberInfo, shortNumber, valueOf} from './numbers.js';
 import {chartContent} from './overview.js';
-import {moveMarkers, timeline} from './timeline.js';
+import {confidenceName, moveMarkers, timeline} from './timeline.js';
 
 export class Detail {
   // act: {pick(place), close(), open(probe)}.
@@ -49,14 +49,15 @@ export class Detail {
     return make('div.detail-head', back, this.heading, before, next);
   }
 
-  // How wide pictures are; film strips a little smaller where all epochs fit then.
+  // How wide pictures are; film strips larger where there is room, and a little smaller where all epochs fit then.
   measure(scene) {
     const {display} = scene.runs[0].header;
-    const thumb = cellWidth(display, 'small');
     const room = (this.element.clientWidth - 120) / scene.positions.length / scene.slices - 4;
+    const [thumb, larger] = ['small', 'medium'].map((size) => cellWidth(display, size));
     const {style} = this.element;
     style.setProperty('--cell', `${Math.max(cellWidth(display, 'detail'), 1)}px`);
-    style.setProperty('--thumb', `${room < thumb && room > thumb * 0.7 ? Math.floor(room) : thumb}px`);
+    const usual = room < larger ? thumb : larger;
+    style.setProperty('--thumb', `${room < thumb && room > thumb * 0.7 ? Math.floor(room) : usual}px`);
   }
 
   ofRun(scene, r, place) {
@@ -80,7 +81,7 @@ export class Detail {
       make('div.run-line', whose, row.verdict),
       make('div.cells', original, boxes),
       !scene.once && [make('h3', 'All epochs'), make('div.films', films)],
-      !scene.once && scene.hasClasses() && timeline(scene, r, place, this.act.pick),
+      !scene.once && scene.hasClasses() && [timeline(scene, r, place, this.act.pick), confidenceName(run, place)],
       flips.length > 0 && make('div.flips', make('span', 'Flips'), flips),
     );
   }

@@ -1,7 +1,7 @@
 // The strip of one probe's predictions: a piece for each class, the confidence as a line, a tick at each flip.
 import {linePath, placeOfClick} from './chart.js';
 import {draw, make} from './dom.js';
-import {chosenNumber, largest, numberInfo, valueOf} from './numbers.js';
+import {chosenNumber, largest, numberInfo, smallest, valueOf} from './numbers.js';
 import {history, signOf} from './words.js';
 
 export function timeline(scene, r, probe, onpick) {
@@ -17,10 +17,14 @@ export function timeline(scene, r, probe, onpick) {
     },
   };
   const parts = pieces(scene, r, probe).map(({from, to, step}) => piece(run, probe, from, to, step, count));
-  const known = run.steps.some((_, step) => run.confidence(step, probe) !== null);
-  const name = known && make('span.confidence-name', {'aria-hidden': 'true'}, 'confidence');
-  const strip = make('div.timeline', attributes, parts, confidenceLine(scene, r, probe), name, make('div.marker'));
+  const strip = make('div.timeline', attributes, parts, confidenceLine(scene, r, probe), make('div.marker'));
   return strip;
+}
+
+// What the line in the strip is, for below it; not where there is none.
+export function confidenceName(run, probe) {
+  const known = run.steps.some((_, step) => run.confidence(step, probe) !== null);
+  return known && make('span.confidence-name', {'aria-hidden': 'true'}, '↑ confidence');
 }
 
 function pieces(scene, r, probe) {
@@ -73,23 +77,24 @@ export function sparkScale(scene) {
       one.steps.flatMap((_, step) => one.probes.map((__, probe) => valueOf(one, name, step, places[r], probe))),
     ),
   );
-  const low = Math.min(0, -largest(values.map((value) => (value === null ? null : -value))));
+  const low = Math.min(0, smallest(values));
   const high = largest(values);
   return {name, title: numberInfo(run, name).title, low, high: high > low ? high : low + 1};
 }
 
 // The number of this probe's maps over the epochs, a line for each layer.
 export function sparkline(scene, r, probe, {name, title, low, high}) {
+  const run = scene.runs[r];
+  const y = (value) => (1 - (value - low) / (high - low)) * 22 + 1;
   const lines = scene.columns.map(({places, dash}) => {
-    const values = scene.positions.map((_, place) =>
-      scene.has(place, r) ? valueOf(scene.runs[r], name, scene.stepAt(place, r), places[r], probe) : null,
-    );
-    const y = (value) => (1 - (value - low) / (high - low)) * 22 + 1;
-    return linePath(values, (place) => place + 0.5, y, dash);
+    const values = run.steps.map((_, step) => valueOf(run, name, step, places[r], probe));
+    return linePath(scene.along(r, values), (place) => place + 0.5, y, dash);
   });
   const svg = stretched(scene.positions.length, 24, lines);
   const attributes = {title: `${title}, a line for each layer as in the curves above`};
-  return make('div.spark', attributes, make('span', title), svg, make('div.marker'));
+  const confidence = scene.hasClasses() && confidenceName(scene.runs[r], probe);
+  const names = make('div.strip-names', confidence, make('span', `↓ ${title}`));
+  return [names, make('div.spark', attributes, svg, make('div.marker'))];
 }
 
 // Moves the marks of the current position on strips and small curves. Transforms, since they need no new layout.
