@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from lightning_gradcam import Archive, CamKey, CamRecord, Drawing, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter, Manifest
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
-from lightning_gradcam.monitors.meter import Meter
+from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.report import write_report
 from tests.report.browser import launched
 
@@ -95,7 +95,7 @@ def archived(folder: Path, kind: str, options: argparse.Namespace) -> Archive:
     names = {"layers": tuple(shapes), "methods": ("gradcam",), "targets": TARGETS, "map_shapes": shapes}
     stated: Any = {"run": kind, "name": "gradcam", "score": "logit", "fingerprint": probes.fingerprint, **names}
     writer, _ = ArchiveWriter.start(str(folder / kind / "gradcam"), Manifest(**stated), probes)
-    meter = Meter(CamMonitor("gradcam", list(shapes), "gradcam", "predicted", "logit", Drawing()), probes)
+    meter = CamReporter(CamMonitor("gradcam", list(shapes), "gradcam", "predicted", "logit", Drawing()), probes)
     for step in range(options.epochs):
         writer.append(meter.measured(record(step, probes, shapes, kind, generator)))
     return Archive.open(writer.path)

@@ -61,7 +61,7 @@ def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
         return f"the archive {archive.path} can't be listed ({error})"
     if explained:
         return f"no maps are in {archive.path}; the warnings above say why"
-    return f"nothing was logged: no validation was due ({schedule}); lower these"
+    return f"nothing was logged: no validation was due ({schedule}); lower these values"
 
 
 def never_started(lazy: Sequence[str]) -> str:

@@ -77,8 +77,8 @@ def check_kept(**options: Any) -> None:
             was = text.removeprefix(LOST)
             instead = "write the option's value there" if was.startswith("<") else f"write {name}: {was:.120}"
             raise ConfigurationError(
-                f"{name}: got {text!r:.160}, text that lightning-gradcam 0.1.0 saved in config.yaml in place of the "
-                f"value; {instead} in that file, or use the configuration that the run was started with"
+                f"{name}: got {text!r:.160}, the text that lightning-gradcam 0.1.0 saved in config.yaml in place of"
+                f" the value; {instead} in that file, or use the configuration that the run was started with"
             )
 
 

@@ -113,7 +113,10 @@ class _Output:
             grid, split = tuple(map(int, match[3].split("x"))), None if match[5] is None else int(match[5])
             layout = Layout(axes, grid, int(match[2] or 0), int(match[4] or 0), split)
             if layout.tokens != (length := shape[axes.index("L")]):
-                raise LayerError(f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} gives {length}")
+                raise LayerError(
+                    f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} returns {length}; name a grid "
+                    "with that many tokens"
+                )
         return replace(layout, grid=(rows // self.samples, *layout.grid), fold=fold) if fold and layout else layout
 
     def _image(self, last: bool | None, *, sure: bool) -> Layout | None:
@@ -152,8 +155,8 @@ class _Output:
             return Layout(axes, fitting[0][2], fitting[0][0])
         listed = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
         raise LayerError(
-            f"layers: {self.name!r} gives {length} tokens {list(self.shape)}, whose grid can't be derived from inputs "
-            f"{'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
+            f"layers: {self.name!r} returns {length} tokens {list(self.shape)}, whose grid can't be derived from "
+            f"inputs {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
             f"({f'possible: {listed}' if listed else 'none fits'}); name it with layout={{{self.name!r}: "
             "'NLC:1+14x14'} (one class token, 14 rows, 14 columns), or name a layer with a feature map"
         )

@@ -24,10 +24,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "whether the maps of images can be trusted, for each layer and method"
     parser = options.add_command(commands, "check", what, doc=__doc__)
     add_pictures(parser)
-    parser.add_argument("-o", "--output", metavar="DIR", help="write check.json and check.html there (default: not)")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="folder for check.json and check.html (default: not written)"
+    )
     add_reading(parser)
     parser.add_argument("--quick", action="store_true", help="fewer steps and no ROAD: about a third of the cost")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random maps and weights (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed for maps and weights (default: 0)"
+    )
     options.add_progress(parser)
     parser.set_defaults(run=_run)
 

@@ -130,6 +130,6 @@ def remark_on_score(given: Given) -> None:
     warn(
         f"lightning-gradcam: the model ends in a {given.kind}: percentages are its unchanged output, and the maps "
         "explain this probability, whose gradient vanishes when the model is confident. To explain the logit, return "
-        "it from forward() and apply the {given.kind} outside the model; if the model returns both, name the logit "
+        f"it from forward() and apply the {given.kind} outside the model; if the model returns both, name the logit "
         "with output_key=; or pass a forward without the last layer (forward=, in a callback forward_fn=)"
     )

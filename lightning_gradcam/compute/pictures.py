@@ -41,9 +41,9 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
         name, frames = layer_of(layer), reached.nonzero().flatten().tolist()
         calls = f" (a call of {name!r} each: '{name}#0', …)" if search.calls(name) > 1 else ""
         warn(
-            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, frames[:5]))} only, of {len(reached)} along "
-            f"axis {axis} of the input {shape}: its maps belong to that part, even where they are drawn over "
-            f"another{calls}"
+            f"lightning-gradcam: layer {layer!r} sees only index {', '.join(map(str, frames[:5]))} (of 0 to"
+            f" {len(reached) - 1}) along axis {axis} of the input {shape}: its maps belong to that part, even where"
+            f" they are drawn over another{calls}"
         )
 
 

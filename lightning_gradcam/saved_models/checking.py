@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from lightning_gradcam.checks.probed import marked, shown_as
 from lightning_gradcam.checks.result import MapCheck
-from lightning_gradcam.checks.run import check_maps
+from lightning_gradcam.checks.run import check_maps_of
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.probes.folder import Preparation
 from lightning_gradcam.saved_models.explanation import prepared
@@ -58,20 +57,18 @@ def check_pictures(
     module, probes = read.loaded.module, read.probes
     weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
     inputs = probes.inputs.to(weight.device)
-    found = check_maps(
+    found = check_maps_of(
         module,
+        probes,
         inputs.to(weight.dtype) if inputs.is_floating_point() else inputs,
         read.layers,
         methods=methods,
         targets=read.targets,
-        labels=probes.labels,
-        masks=marked(probes),
         score=score,
         output_key=output_key,
-        class_names=probes.class_names,
         batch_size=batch_size,
         quick=quick,
         seed=seed,
         progress=progress,
     )
-    return shown_as(found, probes), read.remarks
+    return found, read.remarks

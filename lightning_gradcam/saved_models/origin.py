@@ -39,7 +39,10 @@ def class_of_run(recipe: Recipe) -> type | None:
         return None
     place, _, attribute = name.rpartition(":")
     if len(name) > _LONGEST or not place or not all(part.isidentifier() for part in attribute.split(".")):
-        raise RefusedError(f"model: the file names {name!r:.200}, which is not of the form package.module:Class")
+        raise RefusedError(
+            f"model: the file names {name!r:.200}, which is not of the form package.module:Class; name the class "
+            "yourself (--model)"
+        )
     found = _loaded(place, attribute)
     if found is None and recipe.trust:
         if place.endswith(".py") and not Path(place).is_file():
