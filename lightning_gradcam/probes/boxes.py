@@ -23,8 +23,9 @@ def check_boxes(boxes: Tensor) -> None:
     if len(wrong):
         row = int(wrong[0])
         raise ProbeError(
-            f"boxes: got {boxes[row].tolist()} for probe {row}; pass left, top, right and bottom in pixels, left <"
-            " right and top < bottom (from boxes with width and height: left + width, top + height); NaN for none"
+            f"boxes: got {boxes[row].tolist()} for probe {row}; pass left, top, right and bottom in pixels, left < "
+            "right and top < bottom (from boxes with width and height: left + width, top + height); NaN for a probe "
+            "without a box"
         )
 
 

@@ -75,8 +75,8 @@ def overlays_of(cams: Cams, key: object, options: dict[str, Any]) -> list[Image.
     if not samples.seen:
         found = "no inputs" if cams.inputs is None else f"inputs {list(cams.inputs.shape)}"
         raise DrawingError(
-            f"overlay: got {found} for maps {list(cams[wanted].shape)}, which is not one image for each map; "
-            "cams.save(path) draws the maps alone"
+            f"overlay: got {found} for maps {list(cams[wanted].shape)}; an overlay needs one input image for each map, "
+            "but cams.save(path) draws the maps alone"
         )
     return [Image.fromarray(pixels) for pixels in _overlays(samples, wanted, options)]
 

@@ -270,7 +270,7 @@ def _index(which: Any, values: Tensor, given: Given, name: str) -> Tensor:
 def _embedding(output: Any, name: str) -> Tensor:
     if not isinstance(output, Tensor) or output.dim() < 2:
         raise TargetError(
-            f"targets: {name!r} needs embeddings [N, D], got {described(output)}; name them with output_key="
+            f"targets: {name!r} needs embeddings [N, D], got {described(output)}; select them with output_key="
         )
     return output.flatten(1)
 

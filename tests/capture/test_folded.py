@@ -141,7 +141,7 @@ def test_tokens_of_each_frame() -> None:
 def test_a_sequence_of_frames_is_no_picture() -> None:
     model, x = Frames().eval(), torch.randn(2, 5, 3, 16, 16)
     with pytest.raises(
-        LayerError, match="'lstm' gives 5 tokens .* input's 5 frames: one row for each frame.* such as one of .*cnn"
+        LayerError, match="'lstm' returns 5 tokens .* input's 5 frames: one row for each frame.* such as one of .*cnn"
     ):
         compute_cams(model, x, "lstm")
 

@@ -82,7 +82,7 @@ def test_a_changed_model_is_looked_at_again(model: Patches) -> None:
         assert explained(model)[:2] == (LOOKED_AT, expected)
         assert explained(model)[:2] == ([3], expected)
     model.turned = True
-    with pytest.raises(Exception, match="'norm' gives"):
+    with pytest.raises(Exception, match="'norm' returns"):
         explained(model)
     model.turned = False
     assert explained(model)[1] == "NLC:1+2x8"

@@ -142,7 +142,7 @@ def test_channels_before_a_single_axis_are_a_grids_tokens_or_a_signal() -> None:
 
 
 def test_tokens_whose_grid_is_not_clear_are_refused_with_what_to_say() -> None:
-    with pytest.raises(LayerError, match=r"'x' gives 2 tokens \[2, 2, 8\].*224x224.*layout=\{'x': 'NLC:1\+14x14'\}"):
+    with pytest.raises(LayerError, match=r"'x' returns 2 tokens \[2, 2, 8\].*224x224.*layout=\{'x': 'NLC:1\+14x14'\}"):
         find_layout("x", (2, 2, 8), samples=2, picture=(224, 224), grids=[])
     with pytest.raises(LayerError, match="whose grid can't be derived from inputs of unknown size"):
         find_layout("x", (2, 49, 8), samples=2, picture=None, grids=[])
@@ -186,7 +186,7 @@ def test_layouts_for_all_and_for_some() -> None:
     [
         ("NHWC", (2, 9, 5), r"'NHWC' does not fit 'x', whose output is \[2, 9, 5\]"),
         ("LNC", (2, 9, 5), "'LNC' does not fit 'x'"),
-        ("NLC:4x4", (2, 9, 5), "'NLC:4x4' means 16 tokens, but 'x' gives 9"),
+        ("NLC:4x4", (2, 9, 5), "'NLC:4x4' means 16 tokens, but 'x' returns 9"),
     ],
 )
 def test_a_layout_that_does_not_fit_is_refused(given: str, shape: tuple[int, ...], text: str) -> None:

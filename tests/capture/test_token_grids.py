@@ -242,12 +242,12 @@ def test_what_stands_in_a_row_but_not_on_a_grid_is_refused(kind: str) -> None:
     make, inputs, auto = OTHERS[kind]
     torch.manual_seed(0)
     model = make().eval()
-    why = r"'seq' gives \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"
+    why = r"'seq' returns \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"
     if kind in ("frames", "bag"):
-        why = r"'seq' gives \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: one row for each frame"
+        why = r"'seq' returns \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: one row for each frame"
     with pytest.raises(LayerError, match=why):
         compute_cams(model, inputs, "seq", targets=1)
-    with pytest.raises(LayerError, match="'seq' gives"):
+    with pytest.raises(LayerError, match="'seq' returns"):
         compute_feature_maps(model, inputs, "seq")
     assert list(compute_cams(model, inputs, targets=1).layouts) == [auto]
 
@@ -310,5 +310,5 @@ def test_patches_cut_out_and_folded_into_the_batch_are_tokens_of_the_picture() -
 
 def test_patches_in_another_order_are_no_grid() -> None:
     order = [3, 1, 0, 2, *range(4, 12)]
-    with pytest.raises(LayerError, match="'block' gives .* nothing shows"):
+    with pytest.raises(LayerError, match="'block' returns .* nothing shows"):
         compute_cams(CutOut(order).double().eval(), torch.randn(2, 3, 24, 32, dtype=torch.float64), "block", targets=1)

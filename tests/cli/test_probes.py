@@ -97,7 +97,7 @@ def test_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "    1  #b        0 ant",
     ]
     assert main(["probes", "show", "some.npz", "--sheet", "some.png"]) == 0
-    assert capsys.readouterr().out.endswith("picture: some.png\n")
+    assert capsys.readouterr().out.endswith("sheet: some.png\n")
     with Image.open("some.png") as image:
         assert image.size[0] >= 2 * 112
 

@@ -50,7 +50,7 @@ def test_targets_of_a_layer_have_one_scale_and_large_inputs_their_size() -> None
 
 
 def test_what_can_not_be_drawn_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="one of: "):
+    with pytest.raises(KeyError, match=r"one of these \(layer, method, target\): "):
         cams(KEY, OTHER).overlay()
     with pytest.raises(DrawingError, match=r"inputs \[7, 3, 4, 6\].*cams.save"):
         cams(KEY, inputs=torch.zeros(7, 3, 4, 6)).overlay()
