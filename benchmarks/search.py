@@ -26,7 +26,8 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.targets import Given, resolve_targets
+from lightning_gradcam.targets.base import Given
+from lightning_gradcam.targets.resolve import resolve_targets
 
 SEED = 0
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_gradcam.archive import Archive
-    from lightning_gradcam.callbacks.feature_maps import FeatureMapCallback
-    from lightning_gradcam.callbacks.filter_patterns import FilterPatternCallback
+    from lightning_gradcam.callbacks.channels import FeatureMapCallback, FilterPatternCallback
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback
     from lightning_gradcam.checks.result import MapCheck
     from lightning_gradcam.checks.run import check_maps
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
         TargetError,
     )
     from lightning_gradcam.losses.attention import AttentionLoss
-    from lightning_gradcam.methods import available_methods, register_method
+    from lightning_gradcam.methods.registry import available_methods, register_method
     from lightning_gradcam.methods.rerun import Rerun
     from lightning_gradcam.probes import ProbeSet
     from lightning_gradcam.record.blank import Cause
@@ -86,18 +85,9 @@ if TYPE_CHECKING:
         insertion_curve,
         road,
     )
-    from lightning_gradcam.targets import (
-        ClassName,
-        Contrast,
-        Detect,
-        Output,
-        PerProbe,
-        Segment,
-        SimilarTo,
-        Target,
-        Top,
-        resolve_targets,
-    )
+    from lightning_gradcam.targets.classes import ClassName, Contrast, Output, SimilarTo
+    from lightning_gradcam.targets.dense import Detect, Segment
+    from lightning_gradcam.targets.resolve import PerProbe, Target, Top, resolve_targets
 
 __all__ = [
     "STATS",
@@ -189,75 +179,44 @@ __all__ = [
 # Loaded at first use: TensorBoard imports this package at each start for its plugin and must not wait for torch; and
 # the callback's base class is taken from whichever Lightning package the user has imported by then.
 _HOME = {
-    "Archive": "archive",
-    "AttentionLoss": "losses.attention",
-    "CamKey": "record.cams",
-    "CamRecord": "record.cam_record",
-    "Cams": "record.cams",
-    "Cause": "record.blank",
-    "ChannelRecord": "record.channel_record",
-    "ClassName": "targets",
-    "Contrast": "targets",
-    "Detect": "targets",
-    "Drawing": "render.drawing",
-    "Entry": "sinks",
-    "Evolution": "sinks",
-    "Explained": "saved_models.explained",
-    "FeatureMapCallback": "callbacks.feature_maps",
-    "FeatureMaps": "compute.feature_maps",
-    "FileSink": "sinks",
-    "FilterPatternCallback": "callbacks.filter_patterns",
-    "Finding": "record.finding",
-    "GradCAMCallback": "callbacks.gradcam",
-    "GradientSummary": "record.gradients",
-    "GridDrawing": "render.grid",
-    "Histogram": "sinks",
-    "Histograms": "sinks",
-    "LayerPatterns": "compute.patterns",
-    "Loaded": "saved_models.loader",
-    "MapCheck": "checks.result",
-    "MapVerdict": "checks.verdicts",
-    "MemorySink": "sinks",
-    "Numbers": "sinks",
-    "Output": "targets",
-    "PatternDrawing": "sheets.pattern_sheet",
-    "PerProbe": "targets",
-    "Picture": "render.picture",
-    "ProbeSet": "probes",
-    "Rerun": "methods.rerun",
-    "STATS": "stats",
-    "Segment": "targets",
-    "SimilarTo": "targets",
-    "Sink": "sinks",
-    "Stat": "stats",
-    "Target": "targets",
-    "Top": "targets",
-    "agreement": "stats",
-    "area_under": "stats.faithfulness",
-    "available_methods": "methods",
-    "average_drop": "stats.faithfulness",
-    "average_increase": "stats.faithfulness",
-    "bounding_boxes": "stats.boxes",
-    "check_maps": "checks.run",
-    "compute_cams": "compute.cam_maps",
-    "compute_feature_maps": "compute.feature_maps",
-    "deletion_curve": "stats.faithfulness",
-    "drift": "stats",
-    "energy_inside": "stats",
-    "entropy": "stats",
-    "explain": "saved_models.explanation",
-    "filter_patterns": "compute.patterns",
-    "half_area": "stats",
-    "insertion_curve": "stats.faithfulness",
-    "iou": "stats.boxes",
-    "load_checkpoint": "saved_models.loader",
-    "pointing_game": "stats",
-    "rank_correlation": "stats",
-    "register_method": "methods",
-    "replay": "saved_models.replay",
-    "resolve_targets": "targets",
-    "road": "stats.faithfulness",
-    "sinks_for": "sinks",
+    name: home
+    for home, names in {
+        "archive": "Archive",
+        "callbacks.channels": "FeatureMapCallback FilterPatternCallback",
+        "callbacks.gradcam": "GradCAMCallback",
+        "checks.result": "MapCheck",
+        "checks.run": "check_maps",
+        "checks.verdicts": "MapVerdict",
+        "compute.cam_maps": "compute_cams",
+        "compute.feature_maps": "FeatureMaps compute_feature_maps",
+        "compute.patterns": "LayerPatterns filter_patterns",
+        "losses.attention": "AttentionLoss",
+        "methods.registry": "available_methods register_method",
+        "methods.rerun": "Rerun",
+        "probes": "ProbeSet",
+        "record.blank": "Cause",
+        "record.cam_record": "CamRecord",
+        "record.cams": "CamKey Cams",
+        "record.channel_record": "ChannelRecord",
+        "record.finding": "Finding",
+        "record.gradients": "GradientSummary",
+        "render.drawing": "Drawing",
+        "render.grid": "GridDrawing",
+        "render.picture": "Picture",
+        "saved_models.explained": "Explained",
+        "saved_models.explanation": "explain",
+        "saved_models.loader": "Loaded load_checkpoint",
+        "saved_models.replay": "replay",
+        "sheets.pattern_sheet": "PatternDrawing",
+        "sinks": "Entry Evolution FileSink Histogram Histograms MemorySink Numbers Sink sinks_for",
+        "stats": "STATS Stat agreement drift energy_inside entropy half_area pointing_game rank_correlation",
+        "stats.boxes": "bounding_boxes iou",
+        "stats.faithfulness": "area_under average_drop average_increase deletion_curve insertion_curve road",
+        "targets.classes": "ClassName Contrast Output SimilarTo",
+        "targets.dense": "Detect Segment",
+        "targets.resolve": "PerProbe Target Top resolve_targets",
+    }.items()
+    for name in names.split()
 }
 
 

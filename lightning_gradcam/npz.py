@@ -107,22 +107,6 @@ def open_npz(source: bytes | BinaryIO) -> Npz:
     return Npz(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def read_npz(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Reads all arrays of a ``.npz`` file at once, with the same care as :func:`open_npz`.
-
-    Args:
-        data: The whole file.
-
-    Returns:
-        The arrays by name, and the JSON object in the one called ``meta``.
-
-    Raises:
-        Exception: Of many kinds, where the bytes are broken.
-    """
-    file = open_npz(data)
-    return dict(file), file.meta
-
-
 def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> bytes:
     """Returns a ``.npz`` file that :func:`open_npz` reads, uncompressed.
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.checks import check_forward
 from lightning_gradcam.callbacks.ending import Note, forget, last_words, record_of
+from lightning_gradcam.callbacks.feeding import check_forward
 from lightning_gradcam.callbacks.host import Callback, Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
-from lightning_gradcam.callbacks.origin import name_of_class
+from lightning_gradcam.callbacks.resume_state import name_of_class
 from lightning_gradcam.callbacks.run import Run
 from lightning_gradcam.callbacks.weights import ValidatedWeights, averages_before, called_before
 from lightning_gradcam.errors import ConfigurationError

@@ -1,18 +1,27 @@
-"""The end of a run: its last words, and what the process that launched it learns of it."""
+"""The end of a run: the check of its maps, its last words, and what the process that launched it learns of it."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.callbacks.feeding import Feeding
+from lightning_gradcam.checks.probed import marked, shown_as
+from lightning_gradcam.checks.result import MapCheck
+from lightning_gradcam.checks.run import check_maps
+from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.findings import FINDINGS, brief
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.report import REPORT
 from lightning_gradcam.storage import Storage, join
+from lightning_gradcam.targets.classes import Class
+from lightning_gradcam.targets.resolve import resolve_targets
 
-# Of layers in a line.
+# Of layers, or layers and methods, in a line.
 _NAMED = 4
 _RECORDS: dict[str, str] = {}
 
@@ -123,3 +132,68 @@ def record_of(callback: str) -> Archive | None:
     """Returns the record that another process has made for a callback with this token, or ``None``."""
     path = _RECORDS.get(callback)
     return Archive.open(path) if path else None
+
+
+def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
+    """Checks the maps of a run's probes.
+
+    Args:
+        feeding: The probes and the module.
+        monitor: What is explained, with the layers that were found. Of several targets, or one that is not a class,
+            the predicted class is checked instead.
+
+    Raises:
+        ConfigurationError: The weights are sharded, or the probes are not one tensor of pictures.
+        LightningGradCAMError: As :func:`~lightning_gradcam.check_maps`.
+    """
+    probes, host = feeding.drawn.probes, feeding.host
+    if host.shards:
+        raise ConfigurationError("check: the weights are sharded, and a check has to exchange them; use check_maps")
+    subject = feeding.subject("checking the maps")
+    with subject.guard():
+        inputs = subject.load(0, len(probes))
+        if feeding.forward_fn is not None or not inputs.is_single:
+            raise ConfigurationError(
+                "check: it changes the picture that the model gets, so it needs a forward(x) of one tensor; use"
+                " check_maps with forward= instead"
+            )
+        targets = resolve_targets(monitor.targets, probes.class_names)
+        one_class = len(targets) == 1 and isinstance(targets[0].select, Class)
+        found = check_maps(
+            subject.model,
+            inputs.picture,
+            monitor.layers,
+            methods=monitor.methods,
+            targets=monitor.targets if one_class else "predicted",  # type: ignore[arg-type] # a single one
+            labels=probes.labels,
+            masks=marked(probes),
+            score=monitor.score,
+            layout=monitor.layout,
+            output_key=monitor.output_key,
+            forward=subject.forward,
+            class_names=probes.class_names,
+            batch_size=monitor.batch_size,
+            # The other processes wait meanwhile, and a strategy gives up on a process that takes long.
+            quick=host.trainer.world_size > 1,
+        )
+    if not one_class:
+        names = ", ".join(repr(target.name) for target in targets)
+        left_out = f"Only the maps of the predicted class were checked, not those of the run's targets ({names:.200})."
+        found = replace(found, remarks=(*found.remarks, left_out))
+    return shown_as(found, probes)
+
+
+def spoken(check: MapCheck, archive: Archive | None) -> list[str]:
+    """Saves a check into the run's folder, and returns what a run says of it, in three lines at most."""
+    rows = list(check.verdicts.values())
+    told = [f"{row.method!r} at {row.layer!r} is {row.verdict} (p = {row.figures['p']:.2g})" for row in rows[:_NAMED]]
+    more = [f"{len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
+    remarks = "".join(f" {remark}" for remark in check.remarks)
+    lines = [f"check on {check.pictures} probes: {'; '.join([*told, *more])}{'.' if remarks else ''}{remarks}"]
+    if check.best is not None:
+        lines.append(f"best: {check.best[1]!r} at {check.best[0]!r}")
+    else:
+        lines.append(f"none is sound: {rows[0].reason}. {rows[0].advice}")
+    if archive is not None:
+        lines.append(f"check: {check.save(archive.path)}")
+    return lines

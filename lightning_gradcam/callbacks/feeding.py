@@ -8,17 +8,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from lightning_gradcam.callbacks.host import Host
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.search import TRIED
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError
 from lightning_gradcam.monitors.base import Monitor, Subject
-from lightning_gradcam.probes.batches import part_of
+from lightning_gradcam.probes.batches import Apart, exchanged, is_listed, part_of, part_of_listed
 from lightning_gradcam.probes.dataset import Drawn
 from lightning_gradcam.probes.entries import entry_of, input_of
-from lightning_gradcam.probes.listed import Apart, exchanged, is_listed, part_of_listed
 from lightning_gradcam.probes.paths import Key, fed, inputs_in, structure
+
+_ROOTS = ("pytorch_lightning", "lightning")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,3 +126,19 @@ class Feeding:
 
         # Ranks that explain together have to take the same parts.
         return Subject(host.module, load, forward_listed if listed else forward, guard, halve=not host.shards)
+
+
+def check_forward(module: nn.Module) -> None:
+    """Rejects a module that has no ``forward`` of its own.
+
+    Raises:
+        ConfigurationError: Calling it could not give an output to explain.
+    """
+    forward = type(module).forward
+    inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
+    if inherited or forward is nn.Module.forward:
+        raise ConfigurationError(
+            f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
+            " forward(self, x) to return the logits, for instance `return self.model(x)`, or give the callback"
+            " forward_fn=(module, batch) -> logits"
+        )

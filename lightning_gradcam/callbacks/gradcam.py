@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
-from lightning_gradcam.callbacks.checks import check_gradients, check_on_alarm
-from lightning_gradcam.callbacks.options import RunOptions, checked_options, fill
-from lightning_gradcam.callbacks.shared import documented
+from lightning_gradcam.callbacks.checks import check_gradients, check_on_alarm, checked_options
+from lightning_gradcam.callbacks.options import RunOptions, documented, fill
 from lightning_gradcam.callbacks.steering import OnAlarm
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
@@ -19,7 +18,7 @@ from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
-from lightning_gradcam.targets import TargetObject
+from lightning_gradcam.targets.resolve import TargetObject
 
 # jsonargparse tries one after the other, when it reads and when it saves a configuration. What comes before `Callable`
 # is kept as it is; a `Callable` before `str` or `list` takes these, and can't save them. A `dict` with types of its

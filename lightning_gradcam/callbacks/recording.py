@@ -10,8 +10,7 @@ from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import TakenError
-from lightning_gradcam.callbacks.checking import check_at_end, spoken
-from lightning_gradcam.callbacks.ending import missing
+from lightning_gradcam.callbacks.ending import check_at_end, missing, spoken
 from lightning_gradcam.callbacks.feeding import Feeding
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions

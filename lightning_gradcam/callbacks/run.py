@@ -25,6 +25,7 @@ from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
 from lightning_gradcam.probes.paths import any_picture
+from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.record.finding import Finding
 
 EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
@@ -115,7 +116,7 @@ class Run:
             self._start(host, untrained=not waited)
         elif not waited:
             # The sanity check takes its batches from the beginning, as the first validation does.
-            self._probing.passing = self._options.probes.passing()
+            self._probing.passing = Passing(self._options.probes)
             self._probing.say_that_it_waits(host, self._lazy, baseline=self._options.log_untrained)
 
     def meet(self, host: Host, batch: Any) -> None:

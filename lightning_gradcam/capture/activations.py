@@ -19,12 +19,10 @@ from lightning_gradcam.errors import LayerError
 class Captured:
     """The stored activations, keyed by layer name; filled by the forward inside :func:`capture`."""
 
-    def __init__(
-        self, names: tuple[str, ...], *, copies: bool = True, places: Mapping[str, MapPlace] | None = None
-    ) -> None:
+    def __init__(self, names: tuple[str, ...], copies: bool, places: Mapping[str, MapPlace]) -> None:
         self._names = names
         self._copies = copies
-        self._places = dict(places or {})
+        self._places = places
         self._versions: dict[tuple[str, MapPlace], int] = {}
         # For each layer, the feature maps of each call.
         self._stored: dict[str, list[dict[MapPlace, Tensor]]] = {}
@@ -219,7 +217,7 @@ def capture(
         >>> tuple(gradient.shape)
         (4, 2, 3, 3)
     """
-    captured = Captured(tuple(layers), copies=copies, places=places)
+    captured = Captured(tuple(layers), copies, places or {})
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(whole_graph))
         stack.callback(captured._beside.clear)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.layout import input_size
-from lightning_gradcam.capture.structure import flattened
-from lightning_gradcam.capture.tensors import with_tensors
+from lightning_gradcam.capture.tensors import flattened, with_tensors
 from lightning_gradcam.errors import ConfigurationError, MethodError
 
 Forward = Callable[[Any], Any]

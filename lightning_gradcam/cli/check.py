@@ -13,6 +13,7 @@ starts. It only writes check.json and check.html into the folder of -o.
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 
 from lightning_gradcam.cli import options
 from lightning_gradcam.cli.explain import add_pictures, add_reading, reading, sources
@@ -33,14 +34,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from lightning_gradcam.saved_models.checking import check_pictures
+    from lightning_gradcam.checks.probed import marked, shown_as
+    from lightning_gradcam.checks.run import check_maps
+    from lightning_gradcam.errors import TargetError
+    from lightning_gradcam.probes.folder import Preparation
+    from lightning_gradcam.saved_models.explanation import like_weights, prepared
 
     (checkpoint, images), plan = sources(chosen), options.plan_options(chosen)
     if plan.get("methods") == ["all"]:
         plan["methods"] = "all"
-    targets = plan.get("targets")
-    if isinstance(targets, list) and len(targets) == 1:
-        plan["targets"] = targets[0]
+    layers, targets, origin = plan.pop("layers", None), plan.pop("targets", ["predicted"]), reading(chosen)
+    if len(targets) > 1:
+        raise TargetError(f"targets: got {targets!r:.80}; a check explains one class a picture: give one target")
     told = False
     with moving("forwards", show=chosen.progress) as moved:
 
@@ -51,10 +56,24 @@ def _run(chosen: argparse.Namespace) -> int:
                 say(f"takes about {total:,} forwards of one picture")
             moved(done, total)
 
-        found, remarks = check_pictures(
-            checkpoint, images, **reading(chosen), **plan, quick=chosen.quick, seed=chosen.seed, progress=tell
+        given = Preparation(**{one.name: origin.pop(one.name) for one in fields(Preparation) if one.name in origin})
+        read = prepared(checkpoint, images, layers, given, targets=targets[0], **origin)
+        probes, module = read.probes, read.loaded.module
+        found = check_maps(
+            module,
+            like_weights(module, probes.inputs),
+            read.layers,
+            targets=read.targets,
+            labels=probes.labels,
+            masks=marked(probes),
+            class_names=probes.class_names,
+            quick=chosen.quick,
+            seed=chosen.seed,
+            progress=tell,
+            **plan,
         )
-    for remark in remarks:
+        found = shown_as(found, probes)
+    for remark in read.remarks:
         say(remark)
     print(found)
     if chosen.output is not None:

@@ -23,7 +23,6 @@ from lightning_gradcam.cli.shared import first_loader, progress, seed_all
 
 if TYPE_CHECKING:
     from lightning_gradcam.probes import ProbeSet
-    from lightning_gradcam.probes.streaming import Passing
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
@@ -132,6 +131,7 @@ def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any)
     from lightning_gradcam.probes.options import ProbeOptions
     from lightning_gradcam.probes.samplers import UnindexedError
     from lightning_gradcam.probes.source import obtain_probes
+    from lightning_gradcam.probes.streaming import Passing
 
     names = ("num_probes", "seed", "input_key", "label_key", "class_names", "mean", "std")
     wanted = {name: callback[name] for name in names if callback.get(name) is not None}
@@ -147,7 +147,7 @@ def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any)
     try:
         return obtained()
     except UnindexedError:
-        passing = choice.passing()
+        passing = Passing(choice)
         for batch in progress(loader, "batches", show=chosen.progress):
             passing.take(batch)
             if passing.complete:

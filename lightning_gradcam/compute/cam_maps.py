@@ -20,12 +20,12 @@ from lightning_gradcam.compute.callers import check_module, check_whole, several
 from lightning_gradcam.compute.request import Request
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.record.cams import CamKey, Cams, find_key
-from lightning_gradcam.targets import Given, TargetSpec, check_names, check_score, resolve_targets
+from lightning_gradcam.methods.registry import resolve_methods
+from lightning_gradcam.record.cams import Cams
+from lightning_gradcam.targets.base import Given, check_score
+from lightning_gradcam.targets.labels import check_names
+from lightning_gradcam.targets.resolve import TargetSpec, resolve_targets
 from lightning_gradcam.warn import warn
-
-__all__ = ["CamKey", "Cams", "compute_cams", "find_key"]
 
 
 def compute_cams(

@@ -23,7 +23,8 @@ from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError
 from lightning_gradcam.methods.variants import full_precision
-from lightning_gradcam.targets import Given, resolve_targets
+from lightning_gradcam.targets.base import Given
+from lightning_gradcam.targets.resolve import resolve_targets
 
 
 class _Reached(BaseException):
@@ -83,7 +84,7 @@ class Route:
             tensor = main_tensor(output)
             if tensor is not None and calls <= self.calls:
                 # If the forward continues, an in-place operation could follow.
-                kept[:] = [tensor[0].clone() if self.whole else tensor[0]]
+                kept[:] = [tensor.clone() if self.whole else tensor]
             if calls == self.calls and not self.whole:
                 raise _Reached
 

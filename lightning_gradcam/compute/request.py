@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.inputs import Forward
-from lightning_gradcam.methods import Method
-from lightning_gradcam.targets import Target
+from lightning_gradcam.methods.registry import Method
+from lightning_gradcam.targets.resolve import Target
 
 
 @dataclass(frozen=True, eq=False)

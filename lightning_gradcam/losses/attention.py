@@ -22,7 +22,8 @@ from lightning_gradcam.losses.maps import maps_of
 from lightning_gradcam.losses.regions import maps_on, on_grid, over_axes, region_of
 from lightning_gradcam.losses.watch import Watch, require_no_inference_mode, sizes_of, watched
 from lightning_gradcam.methods.variants import full_precision
-from lightning_gradcam.targets import Scored, TargetSpec, check_score
+from lightning_gradcam.targets.base import Scored, check_score
+from lightning_gradcam.targets.resolve import TargetSpec
 from lightning_gradcam.warn import warn
 
 Objective = Literal["inside", "match", "reasons"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightning_gradcam.errors import ProbeFileError
-from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
+from lightning_gradcam.npz import checked, is_whole, open_npz, room, text, texts
 from lightning_gradcam.probes.probe_set import ProbeSet, raw
 
 SCHEMA = 1
@@ -56,7 +56,8 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         ProbeFileError: The content is truncated, of a different schema, or not a probe set.
     """
     try:
-        file, meta = read_npz(data)
+        file = open_npz(data)
+        meta = file.meta
         if not is_whole(meta["schema"]) or meta["schema"] != SCHEMA:
             raise ProbeFileError(
                 f"probes: {name!r} has schema {meta['schema']!r:.40}, this version reads {SCHEMA}; save the probes"

@@ -115,7 +115,7 @@ def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSe
 
 def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Passing) -> tuple[Drawn, str | None]:
     # Loaders from other libraries have no data set.
-    drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None), options), None
+    drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None)), None
     if not passing.complete and options.num_probes is not None and not options.fewer:
         few = f"num_probes: got {options.num_probes}, and only {len(passing)} samples passed by; these are the probes"
     return drawn, few

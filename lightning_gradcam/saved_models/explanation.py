@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.callbacks.checks import check_count, check_drawing, check_name
+from lightning_gradcam.callbacks.checks import check_drawing, check_name
 from lightning_gradcam.capture.inputs import Forward, Inputs, check_output_key
 from lightning_gradcam.capture.layers import LayerSpec, check_layers, resolve_layers
 from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.compute.callers import check_whole
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, TargetError, listed
 from lightning_gradcam.guard.model import preserved, uninitialized
-from lightning_gradcam.methods import resolve_methods
+from lightning_gradcam.methods.registry import resolve_methods
 from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
@@ -31,7 +32,8 @@ from lightning_gradcam.saved_models.explained import STAGE, Explained, check_fre
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
 from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint
 from lightning_gradcam.saved_models.photographs import Photographs
-from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
+from lightning_gradcam.targets.base import check_score
+from lightning_gradcam.targets.resolve import TargetSpec, resolve_targets
 
 
 def explain(
@@ -129,13 +131,13 @@ def explain(
     resolve_methods(methods)
     parse_layouts(layout)
     check_output_key(output_key)
-    check_count("batch_size", batch_size)
+    check_whole("batch_size", batch_size)
     drawn, kind = check_drawing(drawing), check_score(score)
     if output is not None:
         check_free(os.fspath(output), force=force)
     given = Preparation(transform, size, mean, std, mode, class_names)
-    origin = {"model_class": model_class, "config": config, "data": data, "device": device, "trust": trust}
-    read = prepared(model, images, layers, given, targets=targets, labels=labels, model_args=model_args, **origin)
+    origin = {"model_class": model_class, "config": config, "model_args": model_args, "device": device, "trust": trust}
+    read = prepared(model, images, layers, given, targets=targets, labels=labels, data=data, **origin)
     loaded, module, probes, remarks = read.loaded, read.loaded.module, read.probes, list(read.remarks)
     check_columns(drawn, methods)
     layers, chosen = read.layers, read.targets
@@ -182,16 +184,12 @@ def prepared(
     *,
     targets: Any,
     labels: Any = None,
-    model_class: Any = None,
-    config: Any = None,
     data: Any = None,
-    device: Any = None,
-    trust: bool = False,
-    model_args: Any = None,
+    **origin: Any,
 ) -> Prepared:
     """Loads a model and images; arguments are as in :func:`explain`, with ``given`` for the preprocessing."""
     given = replace(given, class_names=read_class_names(given.class_names))
-    loaded = _loaded(model, model_class, config, data, device, trust, model_args)
+    loaded = _loaded(model, data, **origin)
     how = prepare_for(loaded.module, loaded.datamodule, given, asked=data is not None)
     probes = probes_from(images, how, labels=labels)
     remarks = [*loaded.remarks, *how.remarks]
@@ -207,10 +205,11 @@ def prepared(
     return Prepared(loaded, probes, layers, chosen, tuple(remarks), Photographs.of(images, how))
 
 
-def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, trust: bool, model_args: Any) -> Loaded:
+def _loaded(model: Any, data: Any, device: Any = None, model_class: Any = None, **options: Any) -> Loaded:
     named = data if isinstance(data, (str, type)) else None
     if isinstance(model, nn.Module):
-        if model_class is not None or config is not None or model_args is not None or named is not None:
+        of_file = (model_class, options.get("config"), options.get("model_args"), named)
+        if any(each is not None for each in of_file):
             raise ConfigurationError(
                 "model: got a module together with model_class=, model_args=, config= or the class of a data module,"
                 " which belong to a checkpoint's path; leave them out, and give data= as an instance"
@@ -221,8 +220,7 @@ def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, t
     if not isinstance(model, (str, os.PathLike)) and (model is not None or model_class is None):
         came = "None" if model is None else f"a {type(model).__name__}"
         raise ConfigurationError(f"model: got {came}; give a torch.nn.Module or a checkpoint's path, or model_class=")
-    place, options = device or "cpu", {"trust": trust, "model_args": model_args}
-    loaded = load_checkpoint(model, model=model_class, config=config, data=named, map_location=place, **options)
+    loaded = load_checkpoint(model, model=model_class, data=named, map_location=device or "cpu", **options)
     # An instance is used unchanged.
     return loaded if data is None or named is not None else replace(loaded, datamodule=data)
 
@@ -264,6 +262,12 @@ def _classes_named(targets: Any, names: Sequence[str]) -> Any:
     return [_classes_named(target, names) for target in targets] if isinstance(targets, (list, tuple)) else targets
 
 
+def like_weights(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Returns inputs on the device of a module's weights and, unless they are integers, in their precision."""
+    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    return inputs.to(weight.device, weight.dtype if inputs.is_floating_point() else inputs.dtype)
+
+
 def _cams(
     module: nn.Module,
     plan: CamMonitor,
@@ -273,12 +277,9 @@ def _cams(
     *,
     own: bool,
 ) -> Any:
-    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
-
     def load(start: int, stop: int) -> Inputs:
         progress(start, len(probes))
-        part = probes.inputs[start:stop].to(weight.device)
-        return Inputs(part.to(weight.dtype) if part.is_floating_point() else part)
+        return Inputs(like_weights(module, probes.inputs[start:stop]))
 
     run: Forward = module if forward is None else forward
     try:
