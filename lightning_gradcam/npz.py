@@ -107,15 +107,16 @@ def open_npz(source: bytes | BinaryIO) -> Npz:
     return Npz(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> bytes:
-    """Returns a ``.npz`` file that :func:`open_npz` reads, uncompressed.
+def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any], *, compressed: bool = False) -> bytes:
+    """Returns a ``.npz`` file that :func:`open_npz` reads.
 
     Args:
         meta: A JSON object.
         arrays: By name, plain numbers.
+        compressed: Compress them.
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+    buffer, save = io.BytesIO(), np.savez_compressed if compressed else np.savez
+    save(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
     return buffer.getvalue()
 
 

@@ -255,10 +255,8 @@ class ProbeCallback(Callback):
         # A callback that calls this one's hooks keeps it out of the trainer's list.
         callbacks = _siblings(host.trainer) or [self]
         if callbacks[-1]._run is self._run:
-            found = [(each, archive) for each in callbacks if (archive := each._run.recorded(host)) is not None]
-            automatic = [each._options.monitor.layers == "auto" for each, _ in found]
-            findings = [each._run.findings for each, _ in found]
-            for line in last_words([archive for _, archive in found], automatic, host.board(), findings):
+            found = [recorded for each in callbacks if (recorded := each._run.recorded(host)) is not None]
+            for line in last_words(found, host.board()):
                 rank_zero_info(line)
 
     def _run_of(self, trainer: Trainer, module: LightningModule, stage: str, earlier: Run | None) -> Run:

@@ -25,20 +25,20 @@ from lightning_gradcam.targets.resolve import resolve_targets
 _NAMED = 4
 _RECORDS: dict[str, str] = {}
 
+Recorded = tuple[Archive, bool, Sequence[Finding]]
+"""An archive with a step at least; whether ``"auto"`` chose its layers; what it shows, the most severe first."""
 
-def last_words(
-    archives: Sequence[Archive], automatic: Sequence[bool], board: str, findings: Sequence[Sequence[Finding]] = ()
-) -> list[str]:
+
+def last_words(recorded: Sequence[Recorded], board: str) -> list[str]:
     """Returns what a run ends with: layers and findings, where to look, TensorBoard's command; three lines at most.
 
     Args:
-        archives: Of the callbacks that recorded something, with a step at least.
-        automatic: Whether ``"auto"`` chose the layers, for each of them.
+        recorded: What each callback that recorded something has.
         board: The folder of a TensorBoard logger; empty if there is none.
-        findings: What each of them shows, the most severe first.
     """
-    if not archives:
+    if not recorded:
         return []
+    archives = [archive for archive, _, _ in recorded]
     pages = [join(archive.path, REPORT) for archive in archives]
     made = [Storage(archive.path).exists(REPORT) for archive in archives]
     places = [page if there else archive.path for page, there, archive in zip(pages, made, archives, strict=True)]
@@ -46,7 +46,7 @@ def last_words(
         "; ".join(
             # Of several, each by its folder's name.
             (f"{PurePath(archive.path).name}: " if len(archives) > 1 else "") + _layers(archive, chosen) + _shown(shown)
-            for archive, chosen, shown in zip(archives, automatic, findings or [()] * len(archives), strict=True)
+            for archive, chosen, shown in recorded
         ),
         f"{'report' if all(made) else 'record'}: {' '.join(places)}",
     ]
@@ -152,7 +152,7 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
     subject = feeding.subject("checking the maps")
     with subject.guard():
         inputs = subject.load(0, len(probes))
-        if feeding.forward_fn is not None or not inputs.is_single:
+        if feeding.options.forward_fn is not None or not inputs.is_single:
             raise ConfigurationError(
                 "check: it changes the picture that the model gets, so it needs a forward(x) of one tensor; use"
                 " check_maps with forward= instead"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gradcam.callbacks.host import Host
+from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.search import TRIED
@@ -19,7 +19,7 @@ from lightning_gradcam.monitors.base import Monitor, Subject
 from lightning_gradcam.probes.batches import Apart, exchanged, is_listed, part_of, part_of_listed
 from lightning_gradcam.probes.dataset import Drawn
 from lightning_gradcam.probes.entries import entry_of, input_of
-from lightning_gradcam.probes.paths import Key, fed, inputs_in, structure
+from lightning_gradcam.probes.paths import fed, inputs_in, structure
 
 _ROOTS = ("pytorch_lightning", "lightning")
 
@@ -32,23 +32,20 @@ class Feeding:
         host: The trainer.
         drawn: The probes, with the batch that they came in.
         ranks: The ranks that explain together.
-        monitor: What to record, as requested by the user.
-        forward_fn: Called with module and batch instead of the module's ``forward``.
-        input_key: Where the batch holds the input.
+        options: The callback's.
     """
 
     host: Host
     drawn: Drawn
     ranks: Ranks
-    monitor: Monitor
-    forward_fn: Callable[..., Any] | None
-    input_key: Key | None
+    options: RunOptions
 
     @property
     def looks(self) -> Monitor:
         """The monitor that looks at these probes; one by one where the batch holds them so."""
         # A model that gets pictures in a tuple may run its layers once for each of them.
-        return replace(self.monitor, batch_size=1) if self.drawn.form(self.input_key) else self.monitor
+        monitor = self.options.monitor
+        return replace(monitor, batch_size=1) if self.drawn.form(self.options.probes.input_key) else monitor
 
     def tried(self, *, trial: bool) -> Any:
         """Returns what the monitor finds.
@@ -84,7 +81,7 @@ class Feeding:
     def _several(self, error: Exception) -> str:
         """Returns what to do where a forward may have missed the batch's other inputs."""
         inputs = inputs_in(self.drawn.batch)
-        if self.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
+        if self.options.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
             return ""
         return f"; where that takes several inputs, {fed(inputs)}"
 
@@ -94,11 +91,11 @@ class Feeding:
         Args:
             what: Happens on all ranks that explain together, for errors.
         """
-        host, drawn, key = self.host, self.drawn, self.input_key
+        host, drawn, key, forward_fn = self.host, self.drawn, self.options.probes.input_key, self.options.forward_fn
         first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
         entry = entry_of(first, key)
         kind: Any = type(entry)
-        forward, listed = host.forward_of(self.forward_fn), is_listed(entry, first)
+        forward, listed = host.forward_of(forward_fn), is_listed(entry, first)
         part = part_of_listed if listed or first is not drawn.batch else part_of
 
         def load(start: int, stop: int) -> Inputs:
@@ -109,7 +106,7 @@ class Feeding:
             picture = input_of(batch, key, listed=listed)
             if listed:
                 batch = exchanged(batch, entry_of(batch, key), picture)
-            return Inputs(picture if self.forward_fn is None else batch, picture)
+            return Inputs(picture if forward_fn is None else batch, picture)
 
         def forward_listed(values: Any) -> Any:
             """The methods know one tensor of all pictures, and the model gets them one by one."""

@@ -112,8 +112,7 @@ class Recording:
 
     def feeding(self, host: Host, drawn: Drawn) -> Feeding:
         """Returns how the probes go through the module."""
-        options = self._options
-        return Feeding(host, drawn, self.ranks, options.monitor, options.forward_fn, options.probes.input_key)
+        return Feeding(host, drawn, self.ranks, self._options)
 
     def check(self, host: Host) -> None:
         """Checks the maps, where these are CAMs; a failure is reported and stops nothing."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.ending import never_started
+from lightning_gradcam.callbacks.ending import Recorded, never_started
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.recording import Recording
@@ -26,7 +25,6 @@ from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
 from lightning_gradcam.probes.paths import any_picture
 from lightning_gradcam.probes.streaming import Passing
-from lightning_gradcam.record.finding import Finding
 
 EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
 
@@ -213,19 +211,14 @@ class Run:
             self.recorder.close()
         self._recording.ranks.close()
 
-    def recorded(self, host: Host) -> Archive | None:
-        """Returns the archive of a run that is over, once for each training and each look that is recorded."""
-        unsaid, self._unsaid = self._unsaid, False
-        archive = self.recorder.archive if self.recorder is not None and unsaid else None
+    def recorded(self, host: Host) -> Recorded | None:
+        """Returns what a run that is over has recorded, once for each training and each look that is recorded."""
+        recorder, self._unsaid = self.recorder if self._unsaid else None, False
+        archive = None if recorder is None else recorder.archive
         with suppress(OSError):
-            if archive is not None and (host.fitting or not self.fitted) and archive.steps:
-                return archive
+            if recorder is not None and archive is not None and (host.fitting or not self.fitted) and archive.steps:
+                return archive, self._options.monitor.layers == "auto", recorder.findings
         return None
-
-    @property
-    def findings(self) -> Sequence[Finding]:
-        """What a training that is over shows, the most severe first."""
-        return () if self.recorder is None else self.recorder.findings
 
     def report(self, host: Host) -> None:
         """Warns where nothing was recorded, with the reason."""

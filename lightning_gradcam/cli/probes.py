@@ -127,7 +127,6 @@ def _of_data(chosen: argparse.Namespace) -> ProbeSet:
 
 
 def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any) -> ProbeSet:
-    from lightning_gradcam.errors import ProbeError
     from lightning_gradcam.probes.options import ProbeOptions
     from lightning_gradcam.probes.samplers import UnindexedError
     from lightning_gradcam.probes.source import obtain_probes
@@ -138,11 +137,8 @@ def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any)
     wanted |= options.given(chosen, "num_probes", "seed", "class_names", "mean", "std")
     choice = ProbeOptions(given=chosen.folder, **wanted)
 
-    def no_archive(path: str) -> ProbeSet:
-        raise ProbeError(f"probes: {path!r} is not read here")
-
     def obtained(passing: Passing | None = None) -> ProbeSet:
-        return obtain_probes(choice, lambda: loader, resumed={}, archived=no_archive, passing=passing)[0].probes
+        return obtain_probes(choice, lambda: loader, resumed={}, passing=passing)[0].probes
 
     try:
         return obtained()

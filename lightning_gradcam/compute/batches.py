@@ -17,9 +17,8 @@ from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.capture.layers import LISTING, LayerSpec, mixing_layers, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import in_parts, is_out_of_memory
-from lightning_gradcam.compute.callers import eager
+from lightning_gradcam.compute.callers import Request, eager
 from lightning_gradcam.compute.explanation import explain_layers
-from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import TRIED, Search
 from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
 from lightning_gradcam.probes.batches import one_size

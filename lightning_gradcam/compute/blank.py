@@ -137,22 +137,17 @@ def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Ten
         about = (own * g[:, :, :: max(1, g.shape[2] // _FEW)].abs().mean(dim=2)).abs().sum(dim=1)
         if ((largest == 0) | ((about > 0) & (largest > _SURE * least * about))).numpy().all():
             return None
-    # Each term of the gradient's mean.
-    shares = g.abs().sum(dim=2) / g.shape[2] if method == "gradcam" else None
-    there = own * (g.gather(2, at)[:, :, 0] if shares is None else shares)
+    # For the gradient's mean, the mean of its terms' sizes.
+    weights = g if method == "hirescam" else (g.abs().sum(dim=2) / g.shape[2])[:, :, None]
+    there = own * (g.gather(2, at) if method == "hirescam" else weights)[:, :, 0]
     # Comparisons with NaN are false.
     found = (largest > 0) & (largest <= least * there.abs().sum(dim=1))
+    rows: Any = slice(None)
     if found.device.type == "cpu":
         # On the CPU this check is free. For another device the host would wait, so there all maps are tested.
         places = found.numpy().nonzero()[0]
         if not len(places):
             return None
         rows = torch.from_numpy(places)
-        a, g, sizes, shares = a[rows], g[rows], sizes[rows], None if shares is None else shares[rows]
-        found[rows] = _everywhere(sizes, a, g if shares is None else shares[:, :, None], least)
-        return found
-    return found & _everywhere(sizes, a, g if shares is None else shares[:, :, None], least)
-
-
-def _everywhere(sizes: Tensor, features: Tensor, weights: Tensor, least: float) -> Tensor:
-    return (sizes <= least * (features * weights).abs().sum(dim=1)).all(dim=1)
+    found[rows] &= (sizes[rows] <= least * (a[rows] * weights[rows]).abs().sum(dim=1)).all(dim=1)
+    return found

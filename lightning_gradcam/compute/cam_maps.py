@@ -16,8 +16,7 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.blank import remarks_of
-from lightning_gradcam.compute.callers import check_module, check_whole, several_arguments
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request, check_module, check_whole, several_arguments
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods.registry import resolve_methods

@@ -101,11 +101,12 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
     found: Mapping[str, Move] = {}
     # A model may not accept another number of samples or another image.
     with suppress(Exception):
-        found = find_moves(Trial(search.asked.run, search.inputs, axes), seen)
+        trial = Trial(search.asked.run, search.inputs, axes)
+        found = find_moves(trial, seen)
         if any(move.kind not in _CERTAIN for move in found.values()):
             # A dead unit does not see its part of the image either, so check with other weights.
             with awakened(search.model):
-                again = find_moves(Trial(search.asked.run, search.inputs, axes), seen)
+                again = find_moves(trial, seen)
             found = {name: move for name, move in found.items() if move.kind in _CERTAIN or name in again}
     for name, move in found.items():
         if move.kind not in _CERTAIN:

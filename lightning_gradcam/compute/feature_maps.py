@@ -20,8 +20,7 @@ from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.batches import in_searched_parts
-from lightning_gradcam.compute.callers import check_module, check_whole
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request, check_module, check_whole
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.guard.model import preserved

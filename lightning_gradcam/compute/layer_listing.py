@@ -17,8 +17,7 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import AUTO, named_layers, no_hooks, resolve_layers
 from lightning_gradcam.capture.tensors import main_tensor
-from lightning_gradcam.compute.callers import eager
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request, eager
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.targets.base import Given

@@ -19,7 +19,7 @@ from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.compute.batches import check_model
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError
 from lightning_gradcam.methods.variants import full_precision

@@ -17,7 +17,7 @@ from lightning_gradcam.capture.known import KnownLayouts
 from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_layers, obstacle, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, input_size
 from lightning_gradcam.capture.shapes import find_layout
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.errors import MOST, LayerError, listed
 from lightning_gradcam.targets.base import Given
 from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers

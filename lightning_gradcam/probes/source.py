@@ -32,7 +32,7 @@ def obtain_probes(
     find_loader: Callable[[], Any],
     *,
     resumed: Mapping[str, Any],
-    archived: Callable[[str], ProbeSet],
+    archived: Callable[[str], ProbeSet] = ProbeSet.load,
     redraw: bool = True,
     passing: Passing | None = None,
     batches: int | None = None,
@@ -43,7 +43,7 @@ def obtain_probes(
         options: The user's choice.
         find_loader: Returns the dataloader (``dataset``, ``collate_fn``) to draw from; called only if needed.
         resumed: The checkpoint's state (``indices``, ``fingerprint``, ``archive``); empty without a checkpoint.
-        archived: Reads the probes of the archive in a folder.
+        archived: Reads the probes of the archive in a folder; not called without a checkpoint.
         redraw: Whether the resumed run's indices belong to the loader's data set. ``False``: use the archived inputs
             unchanged.
         passing: Samples collected from passing batches, for data that can't be indexed.
