@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,15 +31,16 @@ _WRITING = "the archive"
 _CHECKING = "the check of the maps"
 
 
+@dataclass(eq=False)
 class Recording:
     """The recorder of a run, with the probes that it is about and the ranks that explain them.
 
     Args:
-        options: The callback's.
-        find_log_dir: Returns the folder for archives; called when a recorder is opened.
+        _options: The callback's.
+        _find_log_dir: Returns the folder for archives; called when a recorder is opened.
         log_dir: The folder for archives, if known.
-        failures: Reports what fails.
-        steering: Gets to know the numbers that a recorder will have.
+        _failures: Reports what fails.
+        _steering: Gets to know the numbers that a recorder will have.
 
     Attributes:
         recorder: ``None`` until it is opened.
@@ -48,23 +49,17 @@ class Recording:
         id: The run's own, which its archive and checkpoints have.
     """
 
-    def __init__(
-        self,
-        options: RunOptions,
-        find_log_dir: Callable[[Host], str | None],
-        log_dir: str | None,
-        failures: Failures,
-        steering: Steering,
-    ) -> None:
+    _options: RunOptions
+    _find_log_dir: Callable[[Host], str | None]
+    log_dir: str | None
+    _failures: Failures
+    _steering: Steering
+
+    def __post_init__(self) -> None:
         self.recorder: Recorder | None = None
-        self.probing = Probing(options.probes)
+        self.probing = Probing(self._options.probes)
         self.ranks = Ranks(together=False)
         self.id = uuid.uuid4().hex
-        self.log_dir = log_dir
-        self._options = options
-        self._find_log_dir = find_log_dir
-        self._failures = failures
-        self._steering = steering
         # Why a record that was begun does not go on.
         self._why = ""
 

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.calls import MapPlace, call_of, layer_of, parallel
-from lightning_gradcam.capture.gradients import differentiate
+from lightning_gradcam.capture.graph import differentiate
 from lightning_gradcam.capture.tensors import level_maps
 from lightning_gradcam.errors import LayerError
 
 
 class Captured:
-    """The stored activations, keyed by layer name; filled by the forward inside :func:`capture`."""
+    """The stored activations, keyed by layer name; filled by the forward inside :func:`capture`.
+
+    Attributes:
+        calls: Number of calls of each layer.
+    """
 
     def __init__(self, names: tuple[str, ...], copies: bool, places: Mapping[str, MapPlace]) -> None:
         self._names = names
@@ -27,7 +31,7 @@ class Captured:
         # For each layer, the feature maps of each call.
         self._stored: dict[str, list[dict[MapPlace, Tensor]]] = {}
         self._beside: dict[str, dict[MapPlace, Tensor]] = {}
-        self._calls: dict[str, int] = {}
+        self.calls: dict[str, int] = {}
         self._hooks = ExitStack()
 
     @property
@@ -53,11 +57,6 @@ class Captured:
         """
         self._check_reached()
         return {name: self._maps(name) for name in self._names}
-
-    @property
-    def calls(self) -> Mapping[str, int]:
-        """Number of calls of each layer."""
-        return dict(self._calls)
 
     @property
     def overwritten(self) -> bool:
@@ -88,7 +87,7 @@ class Captured:
         missing = [name for name in self._names if name not in self._stored]
         if not missing:
             return
-        if calls := self._calls.get(missing[0]):
+        if calls := self.calls.get(missing[0]):
             layer = layer_of(missing[0])
             times = {1: "once", 2: "twice"}.get(calls, f"{calls} times")
             named = f"'{layer}#0'" if calls == 1 else f"'{layer}#0' to '{layer}#{calls - 1}'"
@@ -138,8 +137,8 @@ class Captured:
         return {name: {place: next(found) for place in levels} for name, levels in maps.items()}
 
     def _store(self, name: str, module: nn.Module, _args: Any, output: Any) -> Any:
-        call, at = self._calls.get(name, 0), self._places.get(name)
-        self._calls[name] = call + 1
+        call, at = self.calls.get(name, 0), self._places.get(name)
+        self.calls[name] = call + 1
         wanted = call_of(name) if at is None else at.call
         if wanted is not None and call != wanted:
             return None

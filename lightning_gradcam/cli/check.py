@@ -17,7 +17,7 @@ from dataclasses import fields
 
 from lightning_gradcam.cli import options
 from lightning_gradcam.cli.explain import add_pictures, add_reading, reading, sources
-from lightning_gradcam.cli.shared import moving, say
+from lightning_gradcam.cli.options import moving, say
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,7 +38,8 @@ def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.checks.run import check_maps
     from lightning_gradcam.errors import TargetError
     from lightning_gradcam.probes.folder import Preparation
-    from lightning_gradcam.saved_models.explanation import like_weights, prepared
+    from lightning_gradcam.saved_models.explanation import prepared
+    from lightning_gradcam.saved_models.loader import like_weights
 
     (checkpoint, images), plan = sources(chosen), options.plan_options(chosen)
     if plan.get("methods") == ["all"]:

@@ -12,7 +12,7 @@ from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.calls import layer_of
 from lightning_gradcam.capture.changes import Move
-from lightning_gradcam.capture.gradients import require_gradients
+from lightning_gradcam.capture.graph import require_gradients
 from lightning_gradcam.capture.inputs import Forward, Inputs, with_gradient
 from lightning_gradcam.capture.inspection import mixed
 from lightning_gradcam.capture.layers import quantised_part

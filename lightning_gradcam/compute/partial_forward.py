@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.calls import call_of
-from lightning_gradcam.capture.gradients import differentiate
+from lightning_gradcam.capture.graph import differentiate
 from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts

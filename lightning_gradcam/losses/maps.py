@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.gradients import differentiate, require_gradients
+from lightning_gradcam.capture.graph import differentiate, require_gradients
 from lightning_gradcam.compute.blank import rounding
 from lightning_gradcam.compute.forward import checked_maps
 from lightning_gradcam.compute.levels import Unit, choices

@@ -27,10 +27,10 @@ from lightning_gradcam.probes.folder import Preparation
 from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.drawing import MOST_LISTED, Drawing, check_columns
-from lightning_gradcam.saved_models.class_names import read_class_names
+from lightning_gradcam.saved_models.construction import read_class_names
 from lightning_gradcam.saved_models.explained import STAGE, Explained, check_free
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
-from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint
+from lightning_gradcam.saved_models.loader import Loaded, check_device, like_weights, load_checkpoint
 from lightning_gradcam.saved_models.photographs import Photographs
 from lightning_gradcam.targets.base import check_score
 from lightning_gradcam.targets.resolve import TargetSpec, resolve_targets
@@ -92,7 +92,7 @@ def explain(
         size: Height and width to which images are resized first; one number sets both.
         mode: ``"RGB"`` or ``"L"``; default: grey if the model's first convolution has one input channel.
         class_names: Names of the classes, if the data has none: a list, or a file or object that contains them
-            (:func:`~lightning_gradcam.saved_models.class_names.read_class_names`).
+            (:func:`~lightning_gradcam.saved_models.construction.read_class_names`).
         labels: True classes ``[N]``, if the images have none.
         batch_size: Largest number of images per forward pass.
         drawing: Appearance of sheets and overlays.
@@ -260,12 +260,6 @@ def _classes_named(targets: Any, names: Sequence[str]) -> Any:
             )
         return {"class": targets}
     return [_classes_named(target, names) for target in targets] if isinstance(targets, (list, tuple)) else targets
-
-
-def like_weights(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Returns inputs on the device of a module's weights and, unless they are integers, in their precision."""
-    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
-    return inputs.to(weight.device, weight.dtype if inputs.is_floating_point() else inputs.dtype)
 
 
 def _cams(
