@@ -26,8 +26,7 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.targets.base import Given
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, resolve_targets
 
 SEED = 0
 

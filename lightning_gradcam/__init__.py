@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_gradcam.archive import Archive
-    from lightning_gradcam.callbacks.channels import FeatureMapCallback, FilterPatternCallback
+    from lightning_gradcam.callbacks.feature_maps import FeatureMapCallback
+    from lightning_gradcam.callbacks.filter_patterns import FilterPatternCallback
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback
     from lightning_gradcam.checks.result import MapCheck
     from lightning_gradcam.checks.run import check_maps
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
         TargetError,
     )
     from lightning_gradcam.losses.attention import AttentionLoss
-    from lightning_gradcam.methods.registry import available_methods, register_method
+    from lightning_gradcam.methods import available_methods, register_method
     from lightning_gradcam.methods.rerun import Rerun
     from lightning_gradcam.probes import ProbeSet
     from lightning_gradcam.record.blank import Cause
@@ -85,9 +86,18 @@ if TYPE_CHECKING:
         insertion_curve,
         road,
     )
-    from lightning_gradcam.targets.classes import ClassName, Contrast, Output, SimilarTo
-    from lightning_gradcam.targets.dense import Detect, Segment
-    from lightning_gradcam.targets.resolve import PerProbe, Target, Top, resolve_targets
+    from lightning_gradcam.targets import (
+        ClassName,
+        Contrast,
+        Detect,
+        Output,
+        PerProbe,
+        Segment,
+        SimilarTo,
+        Target,
+        Top,
+        resolve_targets,
+    )
 
 __all__ = [
     "STATS",
@@ -182,7 +192,8 @@ _HOME = {
     name: home
     for home, names in {
         "archive": "Archive",
-        "callbacks.channels": "FeatureMapCallback FilterPatternCallback",
+        "callbacks.feature_maps": "FeatureMapCallback",
+        "callbacks.filter_patterns": "FilterPatternCallback",
         "callbacks.gradcam": "GradCAMCallback",
         "checks.result": "MapCheck",
         "checks.run": "check_maps",
@@ -191,7 +202,7 @@ _HOME = {
         "compute.feature_maps": "FeatureMaps compute_feature_maps",
         "compute.patterns": "LayerPatterns filter_patterns",
         "losses.attention": "AttentionLoss",
-        "methods.registry": "available_methods register_method",
+        "methods": "available_methods register_method",
         "methods.rerun": "Rerun",
         "probes": "ProbeSet",
         "record.blank": "Cause",
@@ -212,9 +223,7 @@ _HOME = {
         "stats": "STATS Stat agreement drift energy_inside entropy half_area pointing_game rank_correlation",
         "stats.boxes": "bounding_boxes iou",
         "stats.faithfulness": "area_under average_drop average_increase deletion_curve insertion_curve road",
-        "targets.classes": "ClassName Contrast Output SimilarTo",
-        "targets.dense": "Detect Segment",
-        "targets.resolve": "PerProbe Target Top resolve_targets",
+        "targets": "ClassName Contrast Detect Output PerProbe Segment SimilarTo Target Top resolve_targets",
     }.items()
     for name in names.split()
 }

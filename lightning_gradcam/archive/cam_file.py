@@ -13,7 +13,7 @@ from lightning_gradcam.npz import Npz, checked, is_whole, npz_bytes, open_npz, r
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import DTYPES, EDGES, GradientSummary, NumPyArray
-from lightning_gradcam.targets.base import ScoreKind
+from lightning_gradcam.targets import ScoreKind
 
 SCHEMA = 1
 _GROUPS = ("gradients", "weights")

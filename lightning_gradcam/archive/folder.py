@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from lightning_gradcam.archive.cam_file import parse_step_file_name
 from lightning_gradcam.archive.manifest import STEPS, Manifest
 from lightning_gradcam.errors import ArchiveError, did_you_mean
-from lightning_gradcam.methods.registry import MODEL
+from lightning_gradcam.methods import MODEL
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.storage import Storage
 

@@ -14,7 +14,7 @@ from lightning_gradcam.capture.layers import check_layers
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.callers import check_whole
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.methods.registry import resolve_methods
+from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.render.drawing import Drawing

@@ -15,7 +15,7 @@ from torch import nn
 
 from lightning_gradcam.capture.inputs import pick_output
 from lightning_gradcam.errors import ConfigurationError, TargetError, did_you_mean
-from lightning_gradcam.targets.resolve import TargetObject, written
+from lightning_gradcam.targets import TargetObject, written
 
 # What jsonargparse 4.52 and newer wrote for values of these options before their annotations were mended.
 LOST = "Unable to serialize instance "

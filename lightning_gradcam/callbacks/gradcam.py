@@ -18,7 +18,7 @@ from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
-from lightning_gradcam.targets.resolve import TargetObject
+from lightning_gradcam.targets import TargetObject
 
 # jsonargparse tries one after the other, when it reads and when it saves a configuration. What comes before `Callable`
 # is kept as it is; a `Callable` before `str` or `list` takes these, and can't save them. A `dict` with types of its

@@ -15,7 +15,8 @@ from lightning_gradcam.probes.batches import Apart
 from lightning_gradcam.probes.dataset import Drawn
 from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.samplers import UnindexedError
-from lightning_gradcam.probes.source import Passing, obtain_probes
+from lightning_gradcam.probes.source import obtain_probes
+from lightning_gradcam.probes.streaming import Passing
 
 # What happens where all ranks take them, for errors.
 _DRAWING = "drawing probes"

@@ -24,7 +24,7 @@ from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
 from lightning_gradcam.probes.paths import any_picture
-from lightning_gradcam.probes.source import Passing
+from lightning_gradcam.probes.streaming import Passing
 
 EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
 

@@ -20,10 +20,9 @@ from lightning_gradcam.compute.callers import eager
 from lightning_gradcam.compute.cam_maps import compute_cams
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.methods.registry import available_methods
-from lightning_gradcam.targets.base import check_score
+from lightning_gradcam.methods import available_methods
+from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
 from lightning_gradcam.targets.classes import Class
-from lightning_gradcam.targets.resolve import TargetSpec, resolve_targets
 
 
 def check_maps(

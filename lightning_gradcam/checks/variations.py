@@ -19,11 +19,10 @@ from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
+from lightning_gradcam.methods import MODEL, Method, resolve_methods
 from lightning_gradcam.methods.components import weighted_at_random
-from lightning_gradcam.methods.registry import MODEL, Method, resolve_methods
 from lightning_gradcam.record.cams import Cams
-from lightning_gradcam.targets.base import Given, check_score
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, check_score, resolve_targets
 
 Array = npt.NDArray[np.float64]
 Pair = tuple[str, str]

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 
 from lightning_gradcam.cli import check, explain, layers, probes, replay, report, train
-from lightning_gradcam.cli.options import EXIT_CODES, say
+from lightning_gradcam.cli.options import EXIT_CODES
+from lightning_gradcam.cli.shared import say
 from lightning_gradcam.errors import LightningGradCAMError, printable
 
 _COMMANDS = (train, layers, probes, explain, check, replay, report)

@@ -17,7 +17,7 @@ from dataclasses import fields
 
 from lightning_gradcam.cli import options
 from lightning_gradcam.cli.explain import add_pictures, add_reading, reading, sources
-from lightning_gradcam.cli.options import moving, say
+from lightning_gradcam.cli.shared import moving, say
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

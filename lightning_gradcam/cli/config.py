@@ -10,7 +10,7 @@ from itertools import chain, count, pairwise
 from typing import Any, TypeVar
 
 from lightning_gradcam.cli.mistakes import refusals, shorten_errors
-from lightning_gradcam.cli.options import quiet_lightning
+from lightning_gradcam.cli.shared import quiet_lightning
 from lightning_gradcam.errors import ConfigurationError, RefusedError
 from lightning_gradcam.storage import Storage
 

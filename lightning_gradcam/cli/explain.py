@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gradcam.cli import options
-from lightning_gradcam.cli.options import counted, moving, say
+from lightning_gradcam.cli.shared import counted, moving, say
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

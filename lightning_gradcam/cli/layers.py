@@ -23,7 +23,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from lightning_gradcam.cli import options
-from lightning_gradcam.cli.options import first_loader, moving
+from lightning_gradcam.cli.shared import first_loader, moving
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,16 +1,12 @@
-"""Options and helpers shared by several commands, each in one place."""
+"""Options shared by several commands, each defined and read in one place."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-import random
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from inspect import cleandoc
-from typing import Any, TypeVar
+from typing import Any
 
 # The exit codes for scripts; the last line of every command's help.
 EXIT_CODES = "exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted"
@@ -179,104 +175,3 @@ def model_arguments(pairs: Sequence[str]) -> dict[str, Any]:
                 f"model-args: a value is not valid YAML ({error!s:.200}); put text into quotes"
             ) from error
     return found
-
-
-T = TypeVar("T")
-_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
-
-
-def progress(items: Iterable[T], what: str, *, show: bool | None = None) -> Iterator[T]:
-    """Yields the items and shows a progress bar.
-
-    Args:
-        items: The items to process.
-        what: The text before the bar, such as ``"pictures"``.
-        show: ``None`` (default): only if standard error is a terminal.
-
-    Example:
-        >>> list(progress([1, 2], "numbers", show=False))
-        [1, 2]
-    """
-    # tqdm is a dependency of Lightning.
-    from tqdm import tqdm
-
-    bar: Iterable[T] = tqdm(items, what, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True)
-    yield from bar
-
-
-@contextmanager
-def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar for work that reports its progress.
-
-    Args:
-        what: The text before the bar.
-        show: As in :func:`progress`.
-
-    Yields:
-        A function that takes the number of steps done and their total.
-    """
-    from tqdm import tqdm
-
-    with tqdm(desc=what, total=0, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True) as bar:
-
-        def moved(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield moved
-
-
-def say(text: str) -> None:
-    """Prints a message to standard error."""
-    print(f"lightning-gradcam: {text}", file=sys.stderr)
-
-
-def counted(number: int, name: str) -> str:
-    """Returns a number with its unit.
-
-    Example:
-        >>> counted(1, "step"), counted(2, "step")
-        ('1 step', '2 steps')
-    """
-    return f"{number} {name}{'' if number == 1 else 's'}"
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silences Lightning's own messages about training that only the command runs."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def first_loader(loaders: Any) -> Any:
-    """Returns the first dataloader from a data module's ``val_dataloader()``, or ``None``."""
-    while isinstance(loaders, (list, tuple, Mapping)):
-        loaders = next(iter(loaders.values() if isinstance(loaders, Mapping) else loaders), None)
-    return loaders
-
-
-def seed_all(value: Any) -> None:
-    """Sets seeds as ``fit`` does, so that a data module with a random split makes the same split.
-
-    Args:
-        value: The config's ``seed_everything``; anything but an integer is ignored.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        import numpy as np
-        import torch
-
-        random.seed(value)
-        np.random.seed(value)
-        torch.manual_seed(value)
-
-
-def _hidden(show: bool | None) -> bool | None:
-    # In tqdm, `None` means "disable unless the file is a terminal".
-    return None if show is None else not show

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning_gradcam.cli import options
-from lightning_gradcam.cli.options import first_loader, progress, seed_all
+from lightning_gradcam.cli.shared import first_loader, progress, seed_all
 
 if TYPE_CHECKING:
     from lightning_gradcam.probes import ProbeSet
@@ -129,7 +129,8 @@ def _of_data(chosen: argparse.Namespace) -> ProbeSet:
 def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any) -> ProbeSet:
     from lightning_gradcam.probes.options import ProbeOptions
     from lightning_gradcam.probes.samplers import UnindexedError
-    from lightning_gradcam.probes.source import Passing, obtain_probes
+    from lightning_gradcam.probes.source import obtain_probes
+    from lightning_gradcam.probes.streaming import Passing
 
     names = ("num_probes", "seed", "input_key", "label_key", "class_names", "mean", "std")
     wanted = {name: callback[name] for name in names if callback.get(name) is not None}

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightning_gradcam.cli import options
-from lightning_gradcam.cli.options import counted, moving, quiet_lightning, say, seed_all
+from lightning_gradcam.cli.shared import counted, moving, quiet_lightning, say, seed_all
 
 if TYPE_CHECKING:
     from lightning_gradcam.callbacks.base import ProbeCallback

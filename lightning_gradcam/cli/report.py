@@ -14,7 +14,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from lightning_gradcam.cli.options import add_command, add_progress, progress
+from lightning_gradcam.cli.options import add_command, add_progress
+from lightning_gradcam.cli.shared import progress
 from lightning_gradcam.errors import printable
 
 if TYPE_CHECKING:

@@ -24,10 +24,9 @@ from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mea
 from lightning_gradcam.probes.batches import one_size
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import joined
-from lightning_gradcam.targets.base import Given
+from lightning_gradcam.targets import Given, Target
 from lightning_gradcam.targets.classes import Class, Contrast
 from lightning_gradcam.targets.labels import check_classes
-from lightning_gradcam.targets.resolve import Target
 from lightning_gradcam.warn import warn
 
 _CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d)

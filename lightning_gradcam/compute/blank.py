@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.methods.registry import Method
+from lightning_gradcam.methods import Method
 from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_remarks
 from lightning_gradcam.record.cams import CamKey, Cams
 

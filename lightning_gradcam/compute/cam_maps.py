@@ -19,11 +19,9 @@ from lightning_gradcam.compute.blank import remarks_of
 from lightning_gradcam.compute.callers import Request, check_module, check_whole, several_arguments
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.methods.registry import resolve_methods
+from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.record.cams import Cams
-from lightning_gradcam.targets.base import Given, check_score
-from lightning_gradcam.targets.labels import check_names
-from lightning_gradcam.targets.resolve import TargetSpec, resolve_targets
+from lightning_gradcam.targets import Given, TargetSpec, check_names, check_score, resolve_targets
 from lightning_gradcam.warn import warn
 
 

@@ -21,10 +21,8 @@ from lightning_gradcam.capture.moved import LayerMap, Trial, find_moves
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import CaptureError, LayerError
 from lightning_gradcam.record.cams import CamKey
-from lightning_gradcam.targets.base import Given
-from lightning_gradcam.targets.classes import Class, Contrast
-from lightning_gradcam.targets.dense import Segment
-from lightning_gradcam.targets.resolve import Target
+from lightning_gradcam.targets import Contrast, Given, Segment, Target
+from lightning_gradcam.targets.classes import Class
 from lightning_gradcam.warn import warn
 
 # Moves that dead units were never seen to imitate: they need a response at another position, not a missing one.

@@ -20,11 +20,12 @@ from lightning_gradcam.compute.checks import (
 from lightning_gradcam.compute.forward import Shared, checked_maps, shared_forward
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import CaptureError
-from lightning_gradcam.methods.registry import MODEL, relu
+from lightning_gradcam.methods import MODEL, relu
 from lightning_gradcam.methods.rerun import Rerun
 from lightning_gradcam.methods.variants import RerunLayer, RerunModel, full_precision
 from lightning_gradcam.record.cams import CamKey, Cams
-from lightning_gradcam.targets.base import class_probabilities, explained_score, probability_of
+from lightning_gradcam.targets import class_probabilities, probability_of
+from lightning_gradcam.targets.base import explained_score
 from lightning_gradcam.targets.labels import check_classes, no_class_in
 
 _LIKELIEST = 10

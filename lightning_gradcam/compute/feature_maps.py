@@ -26,8 +26,7 @@ from lightning_gradcam.errors import LayerError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods.variants import full_precision
 from lightning_gradcam.probes.batches import one_size
-from lightning_gradcam.targets.base import Given
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, resolve_targets
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,8 +24,8 @@ from lightning_gradcam.errors import LayerError, MethodError, TargetError
 from lightning_gradcam.methods.variants import full_precision
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import GradientSummary, summarised
-from lightning_gradcam.targets.base import Given, Scored
-from lightning_gradcam.targets.reading import is_whole_numbers, output_kind, whole_numbers
+from lightning_gradcam.targets import Given, Scored, output_kind
+from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
 
 
 class _OverwrittenError(Exception):

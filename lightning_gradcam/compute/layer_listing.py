@@ -20,8 +20,7 @@ from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.callers import Request, eager
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
-from lightning_gradcam.targets.base import Given
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, resolve_targets
 
 # Number of layers differentiated together, all of whose activations stay in memory.
 _AT_ONCE = 48

@@ -23,8 +23,7 @@ from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError
 from lightning_gradcam.methods.variants import full_precision
-from lightning_gradcam.targets.base import Given
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, resolve_targets
 
 
 class _Reached(BaseException):

@@ -19,7 +19,7 @@ from lightning_gradcam.capture.layout import Layout, check_places, input_size
 from lightning_gradcam.capture.shapes import find_layout
 from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.errors import MOST, LayerError, listed
-from lightning_gradcam.targets.base import Given
+from lightning_gradcam.targets import Given
 from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
 
 # Number of characters for a few layer names.

@@ -12,12 +12,20 @@ from torch.nn.functional import logsigmoid
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.errors import MethodError, did_you_mean
-from lightning_gradcam.methods.registry import Method, available_methods, resolve_methods
+from lightning_gradcam.methods import Method, available_methods, resolve_methods
 from lightning_gradcam.methods.variants import full_precision
-from lightning_gradcam.targets.base import Given, Scored, ScoreKind, Selector, check_samples, class_scores, no_classes
-from lightning_gradcam.targets.labels import check_names
-from lightning_gradcam.targets.reading import output_kind, probabilities
-from lightning_gradcam.targets.resolve import Target, TargetSpec, resolve_targets
+from lightning_gradcam.targets import (
+    Given,
+    Scored,
+    Target,
+    TargetSpec,
+    check_names,
+    class_scores,
+    output_kind,
+    resolve_targets,
+)
+from lightning_gradcam.targets.base import ScoreKind, Selector, check_samples, no_classes
+from lightning_gradcam.targets.reading import probabilities
 
 
 class EveryClass(Selector):

@@ -22,8 +22,7 @@ from lightning_gradcam.losses.maps import maps_of
 from lightning_gradcam.losses.regions import maps_on, on_grid, over_axes, region_of
 from lightning_gradcam.losses.watch import Watch, require_no_inference_mode, sizes_of, watched
 from lightning_gradcam.methods.variants import full_precision
-from lightning_gradcam.targets.base import Scored, check_score
-from lightning_gradcam.targets.resolve import TargetSpec
+from lightning_gradcam.targets import Scored, TargetSpec, check_score
 from lightning_gradcam.warn import warn
 
 Objective = Literal["inside", "match", "reasons"]
@@ -102,8 +101,9 @@ class AttentionLoss(nn.Module):
     ) -> None:
         super().__init__()
         if objective not in get_args(Objective):
-            valid = ", ".join(map(repr, get_args(Objective)))
-            raise ConfigurationError(f"objective: got {objective!r}; valid: {valid}")
+            raise ConfigurationError(
+                f"objective: got {objective!r}; valid: {', '.join(map(repr, get_args(Objective)))}"
+            )
         specs = check_layers(layers)
         if objective == "reasons" and specs != [AUTO]:
             raise ConfigurationError(

@@ -12,9 +12,9 @@ from lightning_gradcam.compute.blank import rounding
 from lightning_gradcam.compute.forward import checked_maps
 from lightning_gradcam.compute.levels import Unit, choices
 from lightning_gradcam.losses.watch import Watch
-from lightning_gradcam.methods.registry import Method, relu
+from lightning_gradcam.methods import Method, relu
 from lightning_gradcam.methods.variants import full_precision
-from lightning_gradcam.targets.base import Scored
+from lightning_gradcam.targets import Scored
 
 
 def maps_of(watch: Watch, explained: Mapping[str, Scored], *, graph: bool) -> Iterator[tuple[str, Tensor]]:

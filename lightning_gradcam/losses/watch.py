@@ -34,7 +34,7 @@ from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods.rerun import plain_attention
-from lightning_gradcam.targets.base import Given
+from lightning_gradcam.targets import Given
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from lightning_gradcam.errors import MethodError, did_you_mean
-from lightning_gradcam.methods import components, gradients, input_space, scores
+from lightning_gradcam.methods import components, gradients, input_space, perturbation, scores
 
 CamMethod = Callable[..., Tensor]
 Needs = Literal["gradients", "activations", "rerun", "model"]
@@ -43,8 +43,8 @@ _REGISTRY: dict[str, Method] = {
     "gradcam_elementwise": Method(gradients.gradcam_elementwise),
     "eigencam": Method(components.eigencam, "activations"),
     "eigengradcam": Method(components.eigengradcam),
-    "scorecam": Method(input_space.scorecam, "rerun"),
-    "ablationcam": Method(input_space.ablationcam, "rerun"),
+    "scorecam": Method(perturbation.scorecam, "rerun"),
+    "ablationcam": Method(perturbation.ablationcam, "rerun"),
     "cam": Method(scores.cam, "rerun"),
     "finercam": Method(scores.finercam, "rerun"),
     "shapleycam": Method(scores.shapleycam, "rerun"),

@@ -18,7 +18,8 @@ from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, 
 from lightning_gradcam.capture.tensors import level_maps
 from lightning_gradcam.errors import MethodError
 from lightning_gradcam.methods.variants import RerunLayer, RerunModel, full_precision, refused
-from lightning_gradcam.targets.base import Scored, class_logits
+from lightning_gradcam.targets import Scored
+from lightning_gradcam.targets.base import class_logits
 
 ScoreOf = Callable[[Tensor, Tensor], Tensor]
 

@@ -17,7 +17,7 @@ from lightning_gradcam.capture.layers import mixing_layers, named_layers
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.errors import MethodError
-from lightning_gradcam.targets.base import Scored
+from lightning_gradcam.targets import Scored
 
 # Samples per forward; Score-CAM and similar methods have one variant for each channel.
 _BATCH = 32

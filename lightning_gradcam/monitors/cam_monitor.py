@@ -13,14 +13,13 @@ from lightning_gradcam.capture.inputs import Inputs, pick_output
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.callers import Request
-from lightning_gradcam.methods.registry import resolve_methods
+from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.monitors.base import Monitor, Subject
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.render.drawing import Drawing
-from lightning_gradcam.targets.base import Given, ScoreKind
-from lightning_gradcam.targets.resolve import TargetSpec, resolve_targets
+from lightning_gradcam.targets import Given, ScoreKind, TargetSpec, resolve_targets
 from lightning_gradcam.warn import warn
 
 

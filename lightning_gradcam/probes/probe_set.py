@@ -17,10 +17,11 @@ from torch import Tensor
 
 from lightning_gradcam.capture.layout import input_size
 from lightning_gradcam.errors import ProbeError, ProbeFileError
+from lightning_gradcam.probes.boxes import check_boxes, filled
 from lightning_gradcam.probes.class_names import named_classes
 from lightning_gradcam.probes.display import Normalization, Pixels, to_pixels
 from lightning_gradcam.probes.labels import read_labels
-from lightning_gradcam.probes.view import ProbeView, check_boxes, filled, rows_of, signals_of, true_classes_of
+from lightning_gradcam.probes.view import ProbeView, rows_of, signals_of, true_classes_of
 from lightning_gradcam.storage import Storage
 
 # Attributes with one entry for each probe, besides the inputs.

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_gradcam.record.blank import Codes
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import DTYPES, GradientSummary, NumPyArray
-from lightning_gradcam.targets.base import ScoreKind
+from lightning_gradcam.targets import ScoreKind
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

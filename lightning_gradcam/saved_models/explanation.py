@@ -18,7 +18,7 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.callers import check_whole
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, TargetError, listed
 from lightning_gradcam.guard.model import preserved, uninitialized
-from lightning_gradcam.methods.registry import resolve_methods
+from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.monitors.base import Subject
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter
@@ -32,8 +32,7 @@ from lightning_gradcam.saved_models.explained import STAGE, Explained, check_fre
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
 from lightning_gradcam.saved_models.loader import Loaded, check_device, like_weights, load_checkpoint
 from lightning_gradcam.saved_models.photographs import Photographs
-from lightning_gradcam.targets.base import check_score
-from lightning_gradcam.targets.resolve import TargetSpec, resolve_targets
+from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
 
 
 def explain(

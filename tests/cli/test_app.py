@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_gradcam.cli import main
-from lightning_gradcam.cli.options import moving, progress
+from lightning_gradcam.cli.shared import moving, progress
 
 COMMANDS = (
     "fit",

@@ -14,10 +14,9 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.guard.model import preserved
-from lightning_gradcam.methods.registry import resolve_methods
+from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.probes.batches import part_of
-from lightning_gradcam.targets.base import Given
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, resolve_targets
 
 
 class Net(nn.Module):

@@ -12,7 +12,7 @@ from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from lightning_gradcam import LayerError, compute_cams
-from lightning_gradcam.methods.registry import resolve_methods
+from lightning_gradcam.methods import resolve_methods
 
 SIDES = (16, 8, 4)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import available_methods, compute_cams
-from lightning_gradcam.methods.registry import resolve_methods
+from lightning_gradcam.methods import resolve_methods
 from tests.conftest import TinyNet
 from tests.guard.test_model import assert_same, everything
 from tests.methods.models import Cnn, Tokens, case

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import compute_cams
-from lightning_gradcam.methods.registry import available_methods, resolve_methods
+from lightning_gradcam.methods import available_methods, resolve_methods
 from tests.conftest import TinyNet
 from tests.reference import apply
 

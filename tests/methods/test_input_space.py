@@ -16,8 +16,7 @@ from lightning_gradcam import MethodError, compute_cams
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.methods.rerun import Rerun
 from lightning_gradcam.methods.variants import RerunModel
-from lightning_gradcam.targets.base import Given
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, resolve_targets
 from tests.methods.models import Attention, Cnn, Tokens, case
 from tests.methods.test_rerun_formulas import resized, scaled
 

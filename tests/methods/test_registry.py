@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import MethodError, available_methods, compute_cams, register_method
+from lightning_gradcam.methods import Method, relu, resolve_methods
 from lightning_gradcam.methods import registry as module
 from lightning_gradcam.methods.gradients import gradcam
-from lightning_gradcam.methods.registry import Method, relu, resolve_methods
 from lightning_gradcam.methods.rerun import Rerun
 
 

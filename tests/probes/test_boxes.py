@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_gradcam import ProbeError, ProbeSet
-from lightning_gradcam.probes.view import filled
+from lightning_gradcam.probes.boxes import filled
 
 NAN = float("nan")
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gradcam import GradCAMCallback, ProbeError
 from lightning_gradcam.probes.options import ProbeOptions
-from lightning_gradcam.probes.source import Passing
+from lightning_gradcam.probes.streaming import Passing
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 from tests.setups import Stream
 

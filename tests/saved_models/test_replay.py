@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam import Archive, ConfigurationError, GradCAMCallback, LightningGradCAMError, ProbeSet
-from lightning_gradcam.callbacks.channels import FeatureMapCallback, FilterPatternCallback
+from lightning_gradcam.callbacks.feature_maps import FeatureMapCallback
+from lightning_gradcam.callbacks.filter_patterns import FilterPatternCallback
 from lightning_gradcam.errors import CheckpointFileError
 from lightning_gradcam.saved_models.checkpoints import find_checkpoints
 from lightning_gradcam.saved_models.replay import replay, replay_all

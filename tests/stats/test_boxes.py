@@ -14,7 +14,7 @@ from lightning_gradcam import ProbeSet
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.stats.boxes import bounding_boxes, iou, known_boxes, picture_size, strongest_slices
 from lightning_gradcam.stats.resize import resized
-from lightning_gradcam.targets.dense import overlaps
+from lightning_gradcam.targets.detection import overlaps
 
 NAN, INF = float("nan"), float("inf")
 

@@ -11,9 +11,8 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_gradcam import TargetError, compute_cams
-from lightning_gradcam.targets.base import Given, Scored, class_probabilities, probability_of
-from lightning_gradcam.targets.dense import overlaps
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, Scored, class_probabilities, probability_of, resolve_targets
+from lightning_gradcam.targets.detection import overlaps
 from tests.conftest import named
 
 

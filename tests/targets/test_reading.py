@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam import compute_cams
-from lightning_gradcam.targets.base import Given
-from lightning_gradcam.targets.reading import output_kind, traced_output
-from lightning_gradcam.targets.resolve import resolve_targets
+from lightning_gradcam.targets import Given, output_kind, resolve_targets
+from lightning_gradcam.targets.reading import traced_output
 from tests.conftest import named
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0], [5.0, 3.0, 0.0]], dtype=torch.float64)

@@ -24,9 +24,8 @@ from lightning_gradcam import (
     Top,
     compute_cams,
 )
-from lightning_gradcam.targets.base import Given, check_score, class_scores
+from lightning_gradcam.targets import Given, Target, check_score, class_scores, resolve_targets, written
 from lightning_gradcam.targets.classes import Class
-from lightning_gradcam.targets.resolve import Target, resolve_targets, written
 from tests.conftest import named
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0], [5.0, 3.0, 0.0]])
